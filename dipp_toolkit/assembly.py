@@ -1,0 +1,224 @@
+"""From settings to a ready engine: resolves recommended settings, loads every part, and puts the objective together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .assistant import LearnedAssistant
+from .averaging import WeightAverage
+from .condition import Condition
+from .config import TrainConfig, make_config, read_yaml
+from .engine import Engine, WeightedTerm
+from .errors import RequestError, RunError
+from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
+from .registry import get_registry
+from .roles import Generator, Reference, Reward, texts
+from .terms.base import TermContext
+from .terms.catalog import build_term, find_term
+from .terms.reward import RewardTerm
+from .terms.times import UniformTimes, find_weighting
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FROM_RUN = (
+    "reference",
+    "prompts",
+    "eval_prompts",
+    "judge",
+    "guidance",
+    "reference_guidance",
+    "reference_steps",
+    "precision",
+)
+"""Settings that carry over where a run folder is named as the generator."""
+
+
+def _recommended(config: TrainConfig) -> Mapping[str, Any]:
+    """Settings that come with the generator, or, for a distillation, with the reference."""
+    kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
+    if name is None:
+        raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
+    entry = get_registry().entries[kind].get(name)
+    if entry is not None:
+        return entry.defaults
+    for folder in (Path(name), Path(name).parent):
+        if looks_like_path(name) and (folder / "config.yaml").is_file():
+            earlier = make_config(read_yaml(folder / "config.yaml"))
+            return {field: getattr(earlier, field) for field in FROM_RUN}
+    return {}
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill every setting the user did not give from those recommended with the generator or reference.
+
+    Raises:
+        RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
+            find out.
+    """
+    values = dict(_recommended(config)) | {name: getattr(config, name) for name in config.model_fields_set}
+    resolved = make_config(values)
+    if resolved.reference is None:
+        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
+    if resolved.prompts is None:
+        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
+    registry = get_registry()
+    for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
+        if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
+            registry.find(kind, name)
+    find_term(resolved.term)
+    find_weighting(resolved.weighting)
+    for name in resolved.reward_options:
+        if name not in resolved.rewards and name != resolved.judge:
+            raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    return resolved
+
+
+@dataclass
+class Assembled:
+    """Everything a run works with.
+
+    Attributes:
+        engine: ready to step.
+        generator: what is trained.
+        reference: frozen.
+        average: of the generator's weights.
+        rewards: trained on, by name.
+        judge: name and reward that only judges.
+        conditions: the training prompts, encoded.
+        eval_conditions: the comparison's prompts, encoded.
+    """
+
+    engine: Engine
+    generator: Generator
+    reference: Reference
+    assistant: LearnedAssistant
+    average: WeightAverage
+    rewards: Mapping[str, Reward]
+    judge: tuple[str, Reward] | None
+    conditions: Condition
+    eval_conditions: Condition
+    device: torch.device
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` takes a GPU where there is one.
+
+    Raises:
+        RequestError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"The device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _pick_evenly(prompts: list[str], count: int) -> list[str]:
+    count = min(count, len(prompts))
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Reward] | None]:
+    rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in config.rewards}
+    for name, reward in rewards.items():
+        if not reward.differentiable:
+            raise RequestError(f"The reward '{name}' is not differentiable, so no gradient can be taken through it.")
+    if config.judge is None:
+        return rewards, None
+    if config.judge in rewards:
+        raise RequestError(
+            f"The judge '{config.judge}' is also trained on; a judge only judges. Name another with --judge."
+        )
+    return rewards, (config.judge, load_reward(config.judge, **config.reward_options.get(config.judge, {})))
+
+
+def _to_device(role: Any, device: torch.device) -> Any:
+    return role.to(device) if hasattr(role, "to") else role
+
+
+def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
+    if config.generator is not None:
+        return load_generator(config.generator)
+    from .folders import DiffusersGenerator, DiffusersReference
+
+    if not isinstance(reference, DiffusersReference):
+        raise RequestError(
+            "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
+        )
+    return DiffusersGenerator.from_reference(reference, config.readout)
+
+
+def assemble(config: TrainConfig) -> Assembled:
+    """Load and join every part of a run.
+
+    Args:
+        config: resolved settings.
+
+    Raises:
+        RequestError: a part is unknown, unusable, or does not fit the others.
+    """
+    device = choose_device(config.device)
+    rewards, judge = _load_rewards(config)
+    prompts = texts(load_prompts(config.prompts or ""))
+    eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
+    reference = load_reference(config.reference or "").to(device)
+    generator = _initial_generator(config, reference)
+    if tuple(generator.latent_shape) != tuple(reference.latent_shape):
+        raise RequestError(
+            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
+            f"{tuple(reference.latent_shape)}; they must share a latent space."
+        )
+    generator.network.to(device)
+    reference.denoiser.frozen()
+    rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
+    judge = (judge[0], _to_device(judge[1], device)) if judge else None
+    assistant = _build_assistant(config, reference, generator, device)
+    context = TermContext(reference, assistant, config, rewards)
+    terms = [WeightedTerm(config.term, build_term(config.term, context))]
+    terms += [
+        WeightedTerm(f"reward/{name}", RewardTerm(name, rewards[name], reference), config.reward_scale * weight)
+        for name, weight in config.rewards.items()
+    ]
+    engine = Engine(
+        generator=generator,
+        optimizer=torch.optim.Adam(generator.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.999)),
+        assistant=assistant,
+        terms=terms,
+        random=torch.Generator(device).manual_seed(config.seed),
+        assistant_rounds=config.assistant_rounds,
+        max_grad_norm=config.max_grad_norm,
+        precision=PRECISIONS[config.precision],
+    )
+    conditions = reference.encode(prompts).to(device)
+    eval_conditions = reference.encode(_pick_evenly(eval_prompts, config.eval_count)).to(device)
+    reference.null(1)
+    average = WeightAverage(generator.network, config.ema)
+    return Assembled(
+        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device
+    )
+
+
+def _build_assistant(
+    config: TrainConfig, reference: Reference, generator: Generator, device: torch.device
+) -> LearnedAssistant:
+    denoiser = reference.denoiser.trainable_copy()
+    load = getattr(generator, "load_assistant", None)
+    saved = load() if load is not None else None
+    if saved is not None:
+        try:
+            denoiser.network.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise RunError(
+                f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
+            ) from error
+    denoiser.network.to(device)
+    optimizer = torch.optim.Adam(denoiser.network.parameters(), lr=config.assistant_learning_rate, betas=(0.0, 0.999))
+    times = UniformTimes(*config.time_range)
+    return LearnedAssistant(denoiser, optimizer, times, config.max_grad_norm, PRECISIONS[config.precision])

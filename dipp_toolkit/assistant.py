@@ -1,0 +1,117 @@
+r"""The assistant: a trainable copy of the reference that learns the score of the generator's own samples.
+
+It is trained by denoising score matching on $x_0$ held fixed (DI++, arXiv 2410.18881, algorithm 1):
+
+$$\min_\psi E_{t, \epsilon}\, \lambda(t)\, |\hat x_0^\psi(\alpha_t x_0 + \sigma_t \epsilon, t, c) - x_0|^2, \qquad
+  \lambda(t) = \min(\alpha_t^2/\sigma_t^2, 5) + 0.1.$$
+
+Any positive $\lambda$ has the same optimum; this one is Hang et al.'s (2023) min-SNR weight with a floor, so that the
+noisiest times, where the prompt decides, are learnt too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .condition import Condition
+from .denoiser import Denoiser
+from .schedules import Schedule, add_noise
+from .terms.times import Sampling, UniformTimes
+
+
+@runtime_checkable
+class ScoreModel(Protocol):
+    """Whatever estimates the denoised sample of the generator's law."""
+
+    def predict_x0(
+        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ..."]:
+        """The denoised sample, like `x_t`."""
+
+
+@runtime_checkable
+class Assistant(ScoreModel, Protocol):
+    """A score model that follows the generator."""
+
+    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
+        """Fit a batch of the generator's samples, held fixed; returns the loss."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+def clamped_snr(schedule: Schedule, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    r"""$\lambda(t) = \min(\alpha_t^2 / \sigma_t^2, 5) + 0.1$."""
+    return (schedule.alpha(t) / schedule.sigma(t)).square().clamp(max=5) + 0.1
+
+
+def denoising_loss(
+    denoiser: ScoreModel,
+    schedule: Schedule,
+    x0: Tensor,
+    condition: Condition,
+    sampling: Sampling,
+    random: torch.Generator,
+) -> Tensor:
+    r"""Denoising score matching, $\mathrm{mean}\, \lambda(t) |\hat x_0 - x_0|^2$ per dimension; a scalar.
+
+    Args:
+        denoiser: the network that learns.
+        schedule: its schedule.
+        x0: clean samples, `(batch, ...)`.
+        condition: one row a sample.
+        sampling: draws times and noises.
+        random: the random source.
+    """
+    draw = sampling(x0, random)
+    x_t = add_noise(schedule, x0, draw.noise, draw.t)
+    error = (denoiser.predict_x0(x_t, draw.t, condition) - x0).square().flatten(1).mean(1)
+    return (clamped_snr(schedule, draw.t) * error).mean()
+
+
+@dataclass
+class LearnedAssistant:
+    """A full trainable copy of a denoiser, with its optimiser.
+
+    Attributes:
+        denoiser: the trainable copy.
+        optimizer: over its parameters.
+        sampling: how its times and noises are drawn.
+        max_grad_norm: gradients are clipped to this norm.
+        precision: autocast dtype of the network pass, None for none.
+    """
+
+    denoiser: Denoiser
+    optimizer: torch.optim.Optimizer
+    sampling: Sampling = field(default_factory=UniformTimes)
+    max_grad_norm: float = 1.0
+    precision: torch.dtype | None = None
+
+    def predict_x0(
+        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ..."]:
+        return self.denoiser.predict_x0(x_t, t, condition)
+
+    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
+        with torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
+            loss = denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.denoiser.network.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.denoiser.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.denoiser.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])

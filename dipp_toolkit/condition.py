@@ -1,0 +1,52 @@
+"""What a network is conditioned on: encoded prompts, whatever the architecture calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A batch of encoded prompts.
+
+    Attributes:
+        prompts: the texts, one a row; rewards read them.
+        tensors: what the network reads, by the network's own argument names (`encoder_hidden_states`,
+            `encoder_attention_mask`, ...), each `(batch, ...)`.
+    """
+
+    prompts: tuple[str, ...]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, rows: Sequence[int] | slice) -> Condition:
+        """The chosen rows, in the order given."""
+        index = list(range(len(self)))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
+        return Condition(
+            tuple(self.prompts[row] for row in index), {name: tensor[index] for name, tensor in self.tensors.items()}
+        )
+
+    def to(self, *args: Any, **kwargs: Any) -> Condition:
+        """Like `Tensor.to`; a dtype is applied to floating tensors alone."""
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        moved = {
+            name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.tensors.items()
+        }
+        return Condition(self.prompts, moved)
+
+    @staticmethod
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """Rows of all parts, one after the other. The parts hold the same tensors, of the same trailing shapes."""
+        names = parts[0].tensors
+        return Condition(
+            tuple(prompt for part in parts for prompt in part.prompts),
+            {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
+        )

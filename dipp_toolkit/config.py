@@ -1,0 +1,218 @@
+"""The settings of a run: one validated model, fed by flags, `--set` and YAML alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import RequestError
+from .naming import nearest
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+def parse_rewards(text: str) -> dict[str, float]:
+    """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
+
+    Raises:
+        RequestError: a weight is no finite number, or a name stands twice.
+    """
+    rewards: dict[str, float] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, separator, weight_text = part.partition("=")
+        name = name.strip()
+        try:
+            weight = float(weight_text) if separator else 1.0
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight):
+            raise RequestError(
+                f"The weight of the reward '{name}' is '{weight_text.strip()}'; expected a number, as in {name}=0.5."
+            )
+        if name in rewards:
+            raise RequestError(f"The reward '{name}' is named twice; give it one weight.")
+        rewards[name] = weight
+    return rewards
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a run. Two runs with equal settings on one machine give equal bits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    generator: str | None = Field(
+        None,
+        description="generator to train: a registered name, a pipeline folder, a run folder or a hub id; none starts from "
+        "the reference's own network",
+    )
+    reference: str | None = Field(None, description="frozen multi-step diffusion the generator must stay close to")
+    rewards: dict[str, float] = Field(
+        default_factory=dict, description="rewards by name with their weights; none is plain distillation"
+    )
+    reward_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of each reward, by name"
+    )
+    prompts: str | None = Field(None, description="prompt set or file to train on")
+    eval_prompts: str | None = Field(
+        None, description="prompt set or file for samples and the report; the training prompts where none is named"
+    )
+    judge: str | None = Field(None, description="reward that only judges and is never trained on")
+
+    steps: Count = Field(300, description="generator updates")
+    batch_size: Count = Field(32, description="samples a generator update")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="random seed; the same seed gives the same bits")
+    learning_rate: Positive = Field(1e-5, description="generator's Adam learning rate")
+    assistant_learning_rate: Positive = Field(2e-5, description="assistant's Adam learning rate")
+    assistant_rounds: Annotated[int, Field(ge=0)] = Field(
+        1, description="assistant updates for each generator update (K_TA)"
+    )
+    assistant_warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="assistant updates before the first generator update"
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="generator updates over which its learning rate rises from 0"
+    )
+    reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="alpha_rew, multiplies every reward's weight"
+    )
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
+    )
+    term: str = Field("integral_kl", description="divergence to the reference")
+    weighting: str = Field("dmd", description="time weighting of the divergence: uniform, snr or dmd")
+    time_range: tuple[float, float] = Field((0.02, 0.98), description="times in [0, 1] the divergence looks at")
+    readout: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="time at which a generator made from the reference is read out"
+    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.98, description="decay of the weight average that is sampled and exported; 0 for none"
+    )
+    max_grad_norm: Positive = Field(1.0, description="clip of the generator's and the assistant's gradient norm")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision of network passes")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    out: Path | None = Field(None, description="run folder; a fresh one below runs/ where none is named")
+    resume: bool = Field(False, description="go on from the newest whole checkpoint in the run folder")
+    checkpoint_every: Count = Field(100, description="generator updates between checkpoints")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+    sample_every: Count = Field(100, description="generator updates between sample grids")
+    eval_count: Count = Field(64, description="prompts the before-and-after comparison uses")
+    eval_seeds: Annotated[int, Field(ge=2)] = Field(
+        2, description="noises a prompt in the comparison; diversity needs two"
+    )
+    reference_steps: Count = Field(50, description="sampling steps of the reference in the comparison")
+    reference_guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="guidance of the reference in the comparison; the training guidance where none is named"
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (), description="accelerate trackers to log to"
+    )
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _rewards_from_text(cls, value: Any) -> Any:
+        return parse_rewards(value) if isinstance(value, str) else value
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _trackers_from_text(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("time_range", mode="before")
+    @classmethod
+    def _range_from_text(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("time_range")
+    @classmethod
+    def _range_in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 1:
+            raise ValueError("expected two times with 0 <= low < high <= 1")
+        return value
+
+    @field_validator("rewards")
+    @classmethod
+    def _finite_weights(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of '{name}' is {weight}; expected a finite number")
+        return value
+
+    def to_yaml(self) -> str:
+        """The settings as YAML, in the order of the fields."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"])
+        if one["type"] == "extra_forbidden":
+            guess = nearest(name, TrainConfig.model_fields)
+            parts.append(f"There is no setting '{name}'." + (f" Did you mean '{guess}'?" if guess else ""))
+        else:
+            message = one["msg"].removeprefix("Value error, ")
+            parts.append(f"The setting {name} cannot be {one['input']!r}: {message[0].lower()}{message[1:]}.")
+    return " ".join(parts)
+
+
+def make_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Validate settings.
+
+    Raises:
+        RequestError: a name is unknown or a value is out of range; one sentence for each.
+    """
+    try:
+        return TrainConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise RequestError(_sentence(error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file.
+
+    Raises:
+        RequestError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"Cannot read the settings file {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"The settings file {path} is no valid YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
+        )
+    return content
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["steps=100", "reward.hps.version=v2.1"]` as settings; values are read as YAML.
+
+    Raises:
+        RequestError: an assignment has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for one in assignments:
+        name, separator, text = one.partition("=")
+        if not separator or not name.strip():
+            raise RequestError(f"--set {one} is no assignment; expected NAME=VALUE, as in --set steps=100.")
+        try:
+            value = yaml.safe_load(text) if name.strip() not in ("rewards", "time_range", "trackers") else text
+        except yaml.YAMLError:
+            value = text
+        if name.startswith("reward."):
+            reward, _, option = name.removeprefix("reward.").rpartition(".")
+            if not reward:
+                raise RequestError(f"--set {one} names no option; expected reward.NAME.OPTION=VALUE.")
+            values.setdefault("reward_options", {}).setdefault(reward, {})[option] = value
+        else:
+            values[name.strip()] = value
+    return values

@@ -1,0 +1,152 @@
+r"""The engine: everything is a gradient on $x_0$.
+
+    x0 = generator(z, c)                                             # the only graph that is kept
+    total = sum(weight * term(sample_of(x0.detach())).grad for term in objective)
+    x0.backward(total / batch)                                       # one backward through the generator
+
+Divergences, guidance, differentiable and black-box rewards look the same here, because each returns a value and a
+gradient. Every term's graph lives and dies inside its own call, so peak memory is the largest term's, not the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .assistant import Assistant
+from .condition import Condition
+from .errors import RunError
+from .roles import Generator
+from .terms.base import Sample, Term, TermResult
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term of the objective by name, with its weight (a reward's is alpha_rew times its own)."""
+
+    name: str
+    term: Term
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ObjectiveResult:
+    """The objective's gradient on a batch, and what each term said.
+
+    Attributes:
+        grad: weighted sum of the terms' gradients, like `x0`.
+        results: each term's own result, unweighted, by name.
+        norms: root mean square of each term's weighted gradient.
+        cosines: mean cosine over the batch between each two terms' gradients, by `"a/b"`.
+    """
+
+    grad: Float[Tensor, "batch ..."]
+    results: Mapping[str, TermResult]
+    norms: Mapping[str, float]
+    cosines: Mapping[str, float]
+
+
+def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample) -> ObjectiveResult:
+    """Call every term, one after the other, and add up their weighted gradients.
+
+    Raises:
+        RunError: a term returned a gradient of another shape, or one that is not finite.
+    """
+    results: dict[str, TermResult] = {}
+    gradients: dict[str, Tensor] = {}
+    for one in terms:
+        result = one.term(sample)
+        if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
+            raise RunError(
+                f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
+                f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
+            )
+        if not torch.isfinite(result.grad).all():
+            raise RunError(f"The gradient of the term '{one.name}' is not finite at step {sample.step}.")
+        results[one.name] = result
+        gradients[one.name] = one.weight * result.grad.to(sample.x0.dtype)
+    flat = {name: gradient.flatten(1) for name, gradient in gradients.items()}
+    return ObjectiveResult(
+        grad=torch.stack(list(gradients.values())).sum(0),
+        results=results,
+        norms={name: gradient.square().mean().sqrt().item() for name, gradient in flat.items()},
+        cosines={
+            f"{a}/{b}": nn.functional.cosine_similarity(flat[a], flat[b], dim=1).mean().item()
+            for a, b in combinations(flat, 2)
+        },
+    )
+
+
+@dataclass
+class Engine:
+    """Alternates the assistant's updates and the generator's.
+
+    Attributes:
+        generator: what is trained.
+        optimizer: over the generator's parameters.
+        assistant: learns the score of the generator's samples.
+        terms: the objective.
+        random: source of every noise and time.
+        assistant_rounds: assistant updates for each generator update (K_TA).
+        max_grad_norm: the generator's gradient is clipped to this norm; infinity for none.
+        precision: autocast dtype of network passes, None for none.
+    """
+
+    generator: Generator
+    optimizer: torch.optim.Optimizer
+    assistant: Assistant
+    terms: Sequence[WeightedTerm]
+    random: torch.Generator
+    assistant_rounds: int = 1
+    max_grad_norm: float = 1.0
+    precision: torch.dtype | None = None
+
+    def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
+        """Standard normal noise for a batch, in the dtype of the generator's parameters, on `random`'s device."""
+        dtype = next(self.generator.network.parameters()).dtype
+        return torch.randn(
+            (batch, *self.generator.latent_shape), generator=self.random, device=self.random.device, dtype=dtype
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.random.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
+        )
+
+    def update_assistant(self, condition: Condition) -> float:
+        """One assistant update on fresh samples of the generator; returns its loss."""
+        with torch.no_grad(), self._autocast():
+            x0 = self.generator.generate(self.draw_noise(len(condition)), condition)
+        return self.assistant.update(x0, condition, self.random)
+
+    def update_generator(self, condition: Condition, step: int = 0) -> ObjectiveResult:
+        """One generator update."""
+        noise = self.draw_noise(len(condition))
+        with self._autocast():
+            x0 = self.generator.generate(noise, condition)
+            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step))
+        self.optimizer.zero_grad(set_to_none=True)
+        x0.backward(result.grad / len(x0))
+        norm = nn.utils.clip_grad_norm_(self.generator.network.parameters(), self.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise RunError(f"The generator's gradient is not finite at step {step}.")
+        self.optimizer.step()
+        return result
+
+    def step(self, conditions: Sequence[Condition], step: int = 0) -> tuple[ObjectiveResult, float]:
+        """K assistant updates and one generator update.
+
+        Args:
+            conditions: `assistant_rounds + 1` batches; the last is the generator's.
+            step: number of the update, from 0.
+
+        Returns:
+            What the objective said, and the assistant's mean loss.
+        """
+        losses = [self.update_assistant(condition) for condition in conditions[: self.assistant_rounds]]
+        return self.update_generator(conditions[-1], step), sum(losses) / max(len(losses), 1)

@@ -1,0 +1,179 @@
+"""The comparison at the end of a run: the same prompts and noises before, after and by the reference."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import CheckpointError, RunError
+from ..roles import Images, Reward
+from .diversity import seed_diversity
+from .intervals import bootstrap_interval, paired_interval
+from .sheets import read_sheets, write_sheets
+
+INDEX = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images of the same prompts and noises by different generators.
+
+    Attributes:
+        prompts: the P prompts.
+        seeds: the S numbers that name the noises.
+        images: images in [0, 1] by column name (`"before"`, `"after"`, `"reference"`, ...), each `(P, S, 3, H, W)`.
+
+    Raises:
+        ValueError: a column's name is no plain word, or its images do not fit the prompts, seeds and other columns.
+    """
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    images: Mapping[str, Float[Tensor, "prompts seeds 3 height width"]]
+
+    def __post_init__(self) -> None:
+        sizes = set()
+        for name, images in self.images.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"A column is named by letters, digits, - and _ alone; got '{name}'.")
+            if images.ndim != 5 or images.shape[:3] != (len(self.prompts), len(self.seeds), 3):
+                expected = f"({len(self.prompts)}, {len(self.seeds)}, 3, height, width)"
+                raise ValueError(
+                    f"The images of the column '{name}' have shape {tuple(images.shape)}; expected {expected}."
+                )
+            sizes.add(tuple(images.shape[-2:]))
+        if len(sizes) > 1:
+            raise ValueError(f"The columns of a comparison hold images of one size; got {sorted(sizes)}.")
+
+    def save(self, folder: Path) -> None:
+        """Write lossless 8-bit PNG sheets and `comparison.json`; the index is written last, and names every sheet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        index: dict[str, Any] = {
+            "prompts": list(self.prompts),
+            "seeds": [int(seed) for seed in self.seeds],
+            "columns": {},
+        }
+        for name, images in self.images.items():
+            index["height"], index["width"] = images.shape[-2:]
+            sheets, across = write_sheets(images.flatten(0, 1), folder, name, group=len(self.seeds))
+            index["columns"][name] = {"sheets": sheets, "images_in_a_row": across}
+        (folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """Read what `save` wrote; the images come back rounded to 8 bits.
+
+        Raises:
+            CheckpointError: the folder holds no comparison, or it is damaged.
+        """
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            prompts, seeds = index["prompts"], index["seeds"]
+            columns = {}
+            for name, column in index["columns"].items():
+                height, width = index["height"], index["width"]
+                images = read_sheets(
+                    [folder / sheet for sheet in column["sheets"]], len(prompts) * len(seeds), height, width
+                )
+                columns[name] = images.unflatten(0, (len(prompts), len(seeds)))
+            return cls(prompts, seeds, columns)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder} holds no whole comparison: {Path(error.filename).name} is missing."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"The comparison in {folder} is damaged: {error}.") from error
+
+
+@torch.no_grad()
+def score(
+    reward: Reward,
+    images: Images,
+    prompts: Sequence[str],
+    *,
+    batch: int = 64,
+    device: torch.device | str | None = None,
+    name: str = "reward",
+) -> Float[Tensor, " images"]:
+    """Score images in batches, without gradients; float64 on the CPU, `(N,)`.
+
+    Args:
+        reward: scores a batch.
+        images: in [0, 1], `(N, 3, H, W)`.
+        prompts: one an image.
+        batch: images at a time.
+        device: where batches go before they are scored; None leaves them where they are.
+        name: the reward's name, for messages.
+
+    Raises:
+        RunError: the reward returned something else than one finite score for each image.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        scores = reward(chunk if device is None else chunk.to(device), list(prompts[start : start + batch]))
+        if not isinstance(scores, Tensor) or scores.shape != (len(chunk),):
+            found = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+            raise RunError(
+                f"The reward '{name}' returned {found}; expected one score for each image, shape ({len(chunk)},)."
+            )
+        if not torch.isfinite(scores).all():
+            raise RunError(f"The reward '{name}' returned a score that is not finite.")
+        parts.append(scores.detach().cpu().double())
+    return torch.cat(parts)
+
+
+def measure(
+    comparison: Comparison,
+    rewards: Mapping[str, Reward],
+    judge: tuple[str, Reward] | None = None,
+    *,
+    batch: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The numbers of `summary.json` that come from images.
+
+    Args:
+        comparison: the images, used as they are (not rounded to 8 bits).
+        rewards: rewards by name.
+        judge: name and reward of the judge, or None.
+        batch: images scored at a time.
+        device: where the rewards live; None leaves the images where they are.
+        seed: of the bootstrap.
+
+    Returns:
+        `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % bootstrap intervals over prompts;
+        `judge`: `{"name": ..., column: {...}}`, or None;
+        `gain`: `{name: {"mean", "low", "high"}}`, the paired change from the column `before` to `after`, the judge's
+        included, empty where one of the two columns is missing;
+        `diversity`: `{column: float}`, empty with a single noise a prompt.
+
+    Raises:
+        RunError: a reward returned something else than one finite score for each image.
+    """
+    prompts = [prompt for prompt in comparison.prompts for _ in comparison.seeds]
+    shape = (len(comparison.prompts), len(comparison.seeds))
+    gain: dict[str, dict[str, float]] = {}
+
+    def columns_of(name: str, reward: Reward) -> dict[str, dict[str, float]]:
+        values = {
+            column: score(reward, images.flatten(0, 1), prompts, batch=batch, device=device, name=name).reshape(shape)
+            for column, images in comparison.images.items()
+        }
+        if "before" in values and "after" in values:
+            gain[name] = paired_interval(values["before"], values["after"], seed=seed).as_dict()
+        return {column: bootstrap_interval(one, seed).as_dict() for column, one in values.items()}
+
+    measured = {name: columns_of(name, reward) for name, reward in rewards.items()}
+    judged = {"name": judge[0], **columns_of(*judge)} if judge else None
+    diversity = {name: seed_diversity(images) for name, images in comparison.images.items()} if shape[1] > 1 else {}
+    return {"rewards": measured, "judge": judged, "diversity": diversity, "gain": gain}

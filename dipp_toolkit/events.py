@@ -1,0 +1,44 @@
+"""What a run tells its listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunStartEvent:
+    """A run begins: its settings, its folder, and the step it starts from (not 0 when resumed)."""
+
+    config: TrainConfig
+    folder: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One generator update: its number (from 1), of how many, and the numbers that go to `metrics.jsonl`."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """A checkpoint is whole on disk."""
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class RunEndEvent:
+    """A run is over; `summary` is what `summary.json` holds."""
+
+    folder: Path
+    summary: Mapping[str, Any]

@@ -1,0 +1,107 @@
+"""From names to objects: what scripts and the command line use alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import RequestError
+from .naming import unknown_name
+from .prompt_files import PromptList, read_prompt_file
+from .python_files import check_call, is_python_name, load_python_name
+from .registry import check_options, get_registry
+from .roles import Generator, Images, PromptSet, Reference, Reward
+
+DIFFUSERS = "diffusers:"
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name means a folder or file: it exists as one, or is written like one."""
+    return name.startswith((".", "/", "~")) or "/" in name or Path(name).expanduser().exists()
+
+
+def load_reference(name_or_path: str, **options: Any) -> Reference:
+    """A reference by registered name, `diffusers:<folder or hub id>`, pipeline folder, run folder or hub id.
+
+    Raises:
+        RequestError: the name is unknown or the folder cannot be used.
+    """
+    if name_or_path in get_registry().entries["reference"]:
+        return cast(Reference, get_registry().find("reference", name_or_path).build(**options))
+    if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
+        from .folders import DiffusersReference
+
+        return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS))
+    raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
+
+
+def load_generator(name_or_path: str, **options: Any) -> Generator:
+    """A generator by registered name, `diffusers:<folder or hub id>`, pipeline folder, run folder or hub id.
+
+    Raises:
+        RequestError: the name is unknown or the folder cannot be used.
+    """
+    if name_or_path in get_registry().entries["generator"]:
+        return cast(Generator, get_registry().find("generator", name_or_path).build(**options))
+    if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
+        from .folders import DiffusersGenerator
+
+        return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS))
+    raise RequestError(unknown_name("generator", name_or_path, get_registry().entries["generator"]))
+
+
+@dataclass
+class FunctionReward:
+    """A plain function of images and prompts as a reward."""
+
+    name: str
+    function: Callable[[Tensor, Sequence[str]], Tensor]
+    differentiable: bool = True
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        return self.function(images, prompts)
+
+
+def load_reward(name: str, **options: Any) -> Reward:
+    """A reward by registered name, `file.py:function` or `module:attribute`.
+
+    A class, or a function whose parameters are not `(images, prompts)` but options, is called with `options` first;
+    anything else is the reward itself.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, or the signature does not fit.
+    """
+    if not is_python_name(name):
+        return cast(Reward, get_registry().find("reward", name).build(**options))
+    found = load_python_name(name, "reward")
+    if inspect.isclass(found):
+        check_options(found, options, f"reward '{name}'")
+        found = found(**options)
+    elif options:
+        raise RequestError(f"The reward '{name}' is a function and takes no options; make it a class to give it some.")
+    check_call(found, ("images", "prompts"), f"reward '{name}'")
+    if isinstance(found, Reward):
+        return found
+    return FunctionReward(name, found)
+
+
+def load_prompts(name_or_path: str) -> PromptSet:
+    """A prompt set by registered name, or a text file with one prompt a line.
+
+    Raises:
+        RequestError: the name is unknown, or the file is missing, empty or no text.
+    """
+    if name_or_path in get_registry().entries["prompts"]:
+        return cast(PromptSet, get_registry().find("prompts", name_or_path).build())
+    if looks_like_path(name_or_path) or name_or_path.endswith(".txt"):
+        return read_prompt_file(Path(name_or_path).expanduser())
+    raise RequestError(unknown_name("prompt set", name_or_path, get_registry().entries["prompts"]))
+
+
+__all__ = ["FunctionReward", "PromptList", "load_generator", "load_prompts", "load_reference", "load_reward"]

@@ -1,0 +1,45 @@
+"""Image tensors as PNG files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from .roles import Images
+
+
+def to_uint8(images: Images) -> UInt8[np.ndarray, "batch height width 3"]:
+    """Images in [0, 1] as 8-bit pixels, rounded."""
+    array: np.ndarray = images.detach().float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return array
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """One image `(3, height, width)` in [0, 1] as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_uint8(image[None])[0]).save(path)
+
+
+def save_grid(images: Images, path: Path, columns: int | None = None, margin: int = 2) -> None:
+    """All images in one PNG, row by row on white.
+
+    Args:
+        images: in [0, 1].
+        path: the file; its folder is created.
+        columns: images a row; a near-square grid where not said.
+        margin: white pixels between images.
+    """
+    pixels = to_uint8(images)
+    count, height, width, _ = pixels.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = Image.new("RGB", (columns * (width + margin) - margin, rows * (height + margin) - margin), "white")
+    for index, tile in enumerate(pixels):
+        sheet.paste(Image.fromarray(tile), (index % columns * (width + margin), index // columns * (height + margin)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,84 @@
+"""A user's own Python file as a plugin: `./my_reward.py:blue`, or an importable `module:name`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import PluginError
+from .naming import nearest
+from .registry import import_attribute
+
+
+def is_python_name(name: str) -> bool:
+    """Whether a name means a file or a module (`x.py:f`, `package.module:f`) and not what a plugin registered."""
+    return ".py" in name or (":" in name and not name.startswith(("diffusers:", "http:", "https:")))
+
+
+def load_python_name(name: str, what: str) -> Any:
+    """The object that `file.py:attribute` or `module:attribute` names.
+
+    Args:
+        name: as typed.
+        what: what it is for, "reward" say; used in messages.
+
+    Raises:
+        PluginError: the file is missing, does not import, or lacks the attribute.
+    """
+    path_text, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    if not path_text.endswith(".py"):
+        return import_attribute(name, f"the {what} '{name}'")
+    path = Path(path_text).expanduser()
+    if not path.is_file():
+        raise PluginError(f"There is no file {path} for the {what} '{name}' (looked in {path.parent.resolve()}).")
+    module_name = f"dipp_user_{path.stem}_{abs(hash(path.resolve())):x}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise PluginError(f"The {what} file {path} has a syntax error in line {error.lineno}: {error.msg}.") from error
+    except Exception as error:
+        raise PluginError(f"The {what} file {path} failed to import with {type(error).__name__}: {error}") from error
+    functions = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module_name
+    ]
+    if not attribute and len(functions) == 1:
+        attribute = functions[0]
+    if not attribute:
+        raise PluginError(
+            f"Say which {what} of {path} to use: {path}:NAME, with NAME one of "
+            f"{', '.join(functions) or '(it defines none)'}."
+        )
+    if not hasattr(module, attribute):
+        guess = nearest(attribute, functions)
+        hint = f" Did you mean '{guess}'?" if guess else f" It defines {', '.join(functions) or 'no function'}."
+        raise PluginError(f"The file {path} defines no '{attribute}'.{hint}")
+    return getattr(module, attribute)
+
+
+def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:
+    """Refuse a callable that cannot be called with these positional arguments.
+
+    Raises:
+        PluginError: it is no callable or its signature does not fit.
+    """
+    wanted = f"{what.split(maxsplit=1)[0]}({', '.join(arguments)})"
+    if not callable(function):
+        raise PluginError(
+            f"The {what} is a {type(function).__name__}; expected a function of ({', '.join(arguments)})."
+        )
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        found = inspect.signature(function)
+        raise PluginError(
+            f"The {what} has the signature {found}; expected a function that can be called as {wanted}."
+        ) from None

@@ -1,0 +1,196 @@
+"""The registry: what the installed plugins offer, by kind and name. Building it imports plugins and nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from . import hooks
+from .errors import DippError, PluginError, RequestError
+from .naming import unknown_name
+
+GROUP = "dipp"
+KINDS = ("pipeline", "reference", "generator", "reward", "term", "prompts", "metric")
+_HOOKS = {kind: f"dipp_register_{kind if kind == 'prompts' else kind + 's'}" for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: what people type.
+        factory: a callable, or `"module:attribute"`.
+        summary: one line.
+        needs: packages the factory imports.
+        plugin: the plugin that registered it.
+        defaults: settings recommended with it.
+    """
+
+    kind: str
+    name: str
+    factory: Callable[..., Any] | str
+    summary: str
+    needs: tuple[str, ...]
+    plugin: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """Needed packages that are not installed."""
+        return [package for package in self.needs if importlib.util.find_spec(package) is None]
+
+    def build(self, *args: Any, **options: Any) -> Any:
+        """Call the factory.
+
+        Raises:
+            PluginError: a needed package is missing, the factory cannot be imported, or it does not take these options.
+        """
+        if self.missing:
+            packages = " ".join(self.missing)
+            raise PluginError(
+                f"The {self.kind} '{self.name}' needs {packages}, which is not installed. Run: pip install {packages}"
+            )
+        factory = self.factory
+        if isinstance(factory, str):
+            factory = import_attribute(factory, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
+        if options:
+            check_options(factory, options, f"{self.kind} '{self.name}'")
+        return factory(*args, **options)
+
+
+def check_options(factory: Callable[..., Any], options: Iterable[str], what: str) -> None:
+    """Refuse options that a factory does not take, naming those it does.
+
+    Raises:
+        RequestError: an option is unknown.
+    """
+    import inspect
+
+    parameters = inspect.signature(factory).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    for option in options:
+        if option not in known:
+            raise RequestError(f"The {what} takes no such option. " + unknown_name("option", option, known))
+
+
+def import_attribute(path: str, what: str) -> Any:
+    """Import `"module:attribute"`.
+
+    Raises:
+        PluginError: it cannot be imported; the message says what for and why.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise PluginError(
+            f"Cannot load {what}: importing {module_name} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise PluginError(f"Cannot load {what}: {module_name} has no '{attribute}'.")
+    return getattr(module, attribute)
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Registry:
+    """Names by kind, the plugins that gave them, and the plugins that failed.
+
+    Attributes:
+        manager: the pluggy manager; its `hook` calls the run's events.
+        entries: by kind, then by name.
+        broken: plugins passed over.
+    """
+
+    manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(hooks.PROJECT))
+    entries: dict[str, dict[str, Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    broken: list[BrokenPlugin] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.manager.add_hookspecs(hooks)
+
+    def add_plugin(self, name: str, load: Callable[[], Any]) -> None:
+        """Import a plugin and take what it registers; on failure note why and register nothing of it."""
+        try:
+            module = load()
+            self.manager.register(module, name)
+            self.manager.check_pending()
+            self._take(name, module)
+        except Exception as error:  # noqa: BLE001 -- a broken plugin, whatever it raises, must hurt nobody else
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            for names in self.entries.values():
+                for entry in [one for one in names.values() if one.plugin == name]:
+                    del names[entry.name]
+            reason = str(error) if isinstance(error, DippError) else f"{type(error).__name__}: {error}"
+            self.broken.append(BrokenPlugin(name, reason))
+
+    def _take(self, plugin: str, module: Any) -> None:
+        for kind, hook in _HOOKS.items():
+
+            def register(
+                name: str,
+                factory: Any,
+                *,
+                summary: str = "",
+                needs: tuple[str, ...] = (),
+                defaults: Mapping[str, Any] | None = None,
+                kind: str = kind,
+            ) -> None:
+                if name in self.entries[kind]:
+                    raise PluginError(
+                        f"the {kind} '{name}' is already registered by the plugin '{self.entries[kind][name].plugin}'"
+                    )
+                self.entries[kind][name] = Entry(
+                    kind, name, factory, summary, tuple(needs), plugin, dict(defaults or {})
+                )
+
+            others = [one for one in self.manager.get_plugins() if one is not module]
+            self.manager.subset_hook_caller(hook, others)(register=register)
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry of this kind and name.
+
+        Raises:
+            RequestError: there is none; the message names the nearest.
+        """
+        if name not in self.entries[kind]:
+            raise RequestError(unknown_name("prompt set" if kind == "prompts" else kind, name, self.entries[kind]))
+        return self.entries[kind][name]
+
+    def __iter__(self) -> Iterator[Entry]:
+        for names in self.entries.values():
+            yield from names.values()
+
+
+def discover(points: Iterable[EntryPoint]) -> Registry:
+    """A registry of the plugins these entry points name, built-in ones first so that their names cannot be taken."""
+    registry = Registry()
+    for point in sorted(points, key=lambda one: (getattr(one.dist, "name", "") != "dipp-toolkit", one.name)):
+        if not registry.manager.has_plugin(point.name):
+            registry.add_plugin(point.name, point.load)
+    return registry
+
+
+@cache
+def get_registry() -> Registry:
+    """The registry of all installed plugins, built once."""
+    return discover(entry_points(group=GROUP))

@@ -1,0 +1,63 @@
+"""The commands that run a run again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+
+FLAGS = {
+    "generator": "--generator",
+    "reference": "--reference",
+    "rewards": "--reward",
+    "judge": "--judge",
+    "prompts": "--prompts",
+    "steps": "--steps",
+    "batch_size": "--batch-size",
+    "seed": "--seed",
+}
+"""Settings that have a flag of their own; the others go through `--set`."""
+LEFT_OUT = {"out", "resume", "reward_options", "trackers"}
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as `--set` reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ",".join(f"{name}={setting_text(weight)}" for name, weight in value.items())
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(setting_text, value))
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+def again_from_config(folder: Path) -> str:
+    """The short command, from the run's own settings file into a new folder beside it."""
+    shown = folder
+    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
+        shown = folder.relative_to(Path.cwd())
+    return f"dipp train --config {shlex.quote(str(shown / 'config.yaml'))} --out {shlex.quote(f'{shown}-again')}"
+
+
+def again_from_flags(config: TrainConfig) -> list[str]:
+    """The long command, with every setting spelled out, one argument group a line."""
+    settings = config.model_dump()
+    parts = [f"dipp {'train' if config.rewards else 'distill'}"]
+    for name, flag in FLAGS.items():
+        if settings[name] not in (None, {}):
+            parts.append(f"{flag} {shlex.quote(setting_text(settings[name]))}")
+    for name, value in settings.items():
+        if name not in LEFT_OUT and not (name in FLAGS and value not in (None, {})) and name != "rewards":
+            parts.append(f"--set {shlex.quote(f'{name}={setting_text(value)}')}")
+    for reward, options in config.reward_options.items():
+        parts += [
+            f"--set {shlex.quote(f'reward.{reward}.{option}={setting_text(value)}')}"
+            for option, value in options.items()
+        ]
+    return parts

@@ -1,0 +1,139 @@
+"""Which curves a report shows, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from .chart import SERIES_COLOURS, Series, line_chart
+from .run_files import RunFiles
+
+LOG_RATIO = 20
+"""Positive lines that differ by more than this factor get a logarithmic axis."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One chart with its legend (name and colour class) and the sentences under it."""
+
+    title: str
+    chart: Markup
+    legend: Sequence[tuple[str, str]]
+    reading: str
+    healthy: str
+
+
+def series_of(run: RunFiles, key: str, name: str | None = None) -> Series | None:
+    """The line of one metric, over the steps that have it; None where none has."""
+    rows = [row for row in run.metrics if key in row]
+    return Series(name or key, [row["step"] for row in rows], [row[key] for row in rows]) if rows else None
+
+
+def _keys(run: RunFiles, prefix: str) -> list[str]:
+    return list(dict.fromkeys(key for row in run.metrics for key in row if key.startswith(prefix)))
+
+
+def _short_term(name: str) -> str:
+    return name.removeprefix("reward/")
+
+
+def _pair_name(key: str, terms: Sequence[str]) -> str:
+    """`cosine/integral_kl/reward/emoji-clip` as "integral_kl and emoji-clip", by the known terms' names."""
+    pair = key.removeprefix("cosine/")
+    for term in terms:
+        if pair.startswith(f"{term}/") and pair.removeprefix(f"{term}/") in terms:
+            return f"{_short_term(term)} and {_short_term(pair.removeprefix(f'{term}/'))}"
+    return pair
+
+
+def _curve(
+    title: str,
+    series: Sequence[Series | None],
+    reading: str,
+    healthy: str,
+    *,
+    include: Sequence[float] = (),
+    log: bool = False,
+) -> Curve | None:
+    found = [one for one in series if one is not None]
+    if not found:
+        return None
+    if log:
+        values = [value for one in found for value in one.values]
+        log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
+        reading += " The axis is logarithmic." if log else ""
+    ends = "; ".join(f"{one.name} from {one.values[0]:.4g} to {one.values[-1]:.4g}" for one in found)
+    chart = line_chart(found, f"{title} over {len(found[0].steps)} steps: {ends}", include, log)
+    legend = [(one.name, f"s{index % SERIES_COLOURS}") for index, one in enumerate(found)] if len(found) > 1 else []
+    return Curve(title, chart, legend, reading, healthy)
+
+
+def _reward_curves(run: RunFiles) -> list[Curve | None]:
+    curves = []
+    for name, weight in run.config.rewards.items():
+        healthy = (
+            "Rises quickly, then flattens. If it climbs on while judge and pictures get worse, it is being hacked."
+            if weight >= 0
+            else "Its weight is negative, so it should fall, then flatten."
+        )
+        curves.append(
+            _curve(
+                f"Reward: {name}",
+                [series_of(run, f"reward/{name}", name)],
+                "Mean score of each training batch, before its weight.",
+                healthy,
+            )
+        )
+    return curves
+
+
+def curves_of(run: RunFiles) -> list[Curve]:
+    """Rewards, divergence, gradient sizes, agreement of the terms, the assistant's loss, as far as they were logged."""
+    norms = _keys(run, "grad_norm/")
+    terms = [key.removeprefix("grad_norm/") for key in norms]
+    divergence = (
+        "Rises while the rewards pull the generator away from the reference, then levels off. A climb that does not "
+        "end means the rewards outweigh it: lower reward_scale."
+        if run.config.rewards
+        else "Falls towards 0, and then only fluctuates."
+    )
+    loss = series_of(run, "assistant_loss", "assistant loss")
+    curves = [
+        *_reward_curves(run),
+        _curve(
+            "Divergence",
+            [series_of(run, "divergence", "divergence")],
+            "How far the generator's images are from the reference's law, as the assistant sees it; an estimate on "
+            "each batch, so single values may be negative.",
+            divergence,
+            include=(0.0,),
+        ),
+        _curve(
+            "Gradient size of each term",
+            [series_of(run, key, _short_term(term)) for key, term in zip(norms, terms, strict=True)],
+            "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",
+            "All within a factor of ten or so. A term a hundred times above the others decides alone.",
+            include=(0.0,) if len(norms) == 1 else (),
+            log=True,
+        ),
+        _curve(
+            "Agreement between terms",
+            [series_of(run, key, _pair_name(key, terms)) for key in _keys(run, "cosine/")],
+            "Cosine between two terms' gradients: 1 pull the same way, 0 have nothing to do with each other, "
+            "\N{MINUS SIGN}1 pull against each other.",
+            "Near 0, drifting below it where a reward and the divergence come to a balance. Two rewards far below 0 "
+            "want different images.",
+            include=(0.0,),
+        ),
+        _curve(
+            "Assistant's loss",
+            [loss],
+            "Denoising error of the assistant, the network that follows the generator and tells the divergence where "
+            "it is.",
+            "Flat or slowly falling. A steady rise means the generator moves faster than the assistant can follow: "
+            "lower learning_rate, or raise assistant_rounds.",
+        ),
+    ]
+    return [one for one in curves if one is not None]

@@ -1,0 +1,109 @@
+"""What a report reads: the files of a finished run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import TrainConfig, make_config, read_yaml
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..evaluation.comparison import Comparison
+
+COLUMN_ORDER = ("reference", "before", "after")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run, read.
+
+    Attributes:
+        folder: the run folder.
+        config: its settings.
+        metrics: one mapping a step, in order; values that are not finite are left out.
+        summary: what `summary.json` holds.
+        comparison: images side by side, or None where the run has none.
+    """
+
+    folder: Path
+    config: TrainConfig
+    metrics: Sequence[Mapping[str, float]]
+    summary: Mapping[str, Any]
+    comparison: Comparison | None
+
+    @property
+    def name(self) -> str:
+        """The run folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that have numbers or images: the reference, before, after, then any other."""
+        found = [*(self.comparison.images if self.comparison else ()), *(self.summary.get("diversity") or {})]
+        for scores in (self.summary.get("rewards") or {}).values():
+            found += scores
+        names = list(dict.fromkeys(found))
+        return [name for name in COLUMN_ORDER if name in names] + [name for name in names if name not in COLUMN_ORDER]
+
+    @property
+    def reference_steps(self) -> int:
+        """Sampling steps of the reference in the comparison."""
+        return int(self.summary.get("reference_steps") or self.config.reference_steps)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of `metrics.jsonl` by rising step; of two rows of one step the later counts, and a line cut off at the
+    file's end is passed over. A missing file has no rows.
+
+    Raises:
+        CheckpointError: another line is damaged.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            step = int(row["step"])
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise CheckpointError(
+                f"Line {number} of {path} is damaged; expected one JSON object with a step."
+            ) from None
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+        rows[step] = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a finished run folder.
+
+    Raises:
+        CheckpointError: it is no finished run folder, or one of its files is damaged.
+    """
+    from ..evaluation.comparison import INDEX, Comparison
+
+    config, summary = folder / "config.yaml", folder / "summary.json"
+    if not config.is_file():
+        raise CheckpointError(f"{folder} is no run folder: it has no config.yaml.")
+    if not summary.is_file():
+        raise CheckpointError(f"The run {folder} is not finished: it has no summary.json. Go on with --resume.")
+    try:
+        numbers = json.loads(summary.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"Cannot read {summary}: {error}.") from None
+    if not isinstance(numbers, dict):
+        raise CheckpointError(f"{summary} holds a {type(numbers).__name__}; expected a JSON object.")
+    images = folder / "samples" / "comparison"
+    return RunFiles(
+        folder,
+        make_config(read_yaml(config)),
+        read_metrics(folder / "metrics.jsonl"),
+        numbers,
+        Comparison.load(images) if (images / INDEX).is_file() else None,
+    )

@@ -1,0 +1,135 @@
+"""The roles that plugins fill. Each is a protocol: anything of the right shape will do, no base class to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .condition import Condition
+from .denoiser import Denoiser
+
+Images = Float[Tensor, "batch 3 height width"]
+Latents = Float[Tensor, "batch ..."]
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """A frozen multi-step diffusion model: what the generator must stay close to.
+
+    Attributes:
+        denoiser: its network, schedule and prediction type, frozen.
+        latent_shape: the shape of one latent, without the batch.
+    """
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The frozen denoiser."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Such as `(4, 64, 64)`."""
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts; every call pads to the same length, so that conditions can be joined."""
+
+    def null(self, batch: int) -> Condition:
+        """The condition of the empty prompt, `batch` times."""
+
+    def decode(self, latents: Latents) -> Images:
+        """Pixels in [0, 1], float32, differentiable with respect to the latents."""
+
+    def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
+        """Multi-step sampling with the reference's own scheduler, from standard normal `noise`."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move every network; returns itself."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A one-step generator $x_0 = g_\\theta(z, c)$.
+
+    Attributes:
+        network: holds the trainable parameters.
+        latent_shape: the shape of one noise and of one latent, without the batch.
+    """
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that is trained."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Such as `(4, 64, 64)`."""
+
+    def generate(self, noise: Latents, condition: Condition) -> Latents:
+        """Latents of one network pass, differentiable with respect to the parameters."""
+
+    def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
+        """Write a folder that plain diffusers loads, the assistant's network beside it where one is given."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """How much people would like an image for a prompt; higher is better.
+
+    Attributes:
+        differentiable: whether gradients flow from the score to the images.
+    """
+
+    @property
+    def differentiable(self) -> bool:
+        """True where `score.sum().backward()` reaches the images."""
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1], float32, one for each image."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a set."""
+
+    text: str
+    id: str = ""
+    category: str = ""
+
+
+@runtime_checkable
+class PromptSet(Protocol):
+    """A named sequence of prompts."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """In a fixed order."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A set-level number, such as a Frechet distance or a diversity."""
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> dict[str, float]:
+        """Named values for the whole set."""
+
+
+class NotDecodableError(TypeError):
+    """A reference without pixels (a Gaussian, say) was asked for images."""
+
+
+def texts(prompts: PromptSet) -> list[str]:
+    """The prompts' texts, in order."""
+    return [one.text for one in prompts.prompts]
+
+
+def describe(role: Any) -> str:
+    """A short name of an object for messages."""
+    return getattr(role, "name", None) or type(role).__name__

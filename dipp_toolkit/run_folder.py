@@ -1,0 +1,177 @@
+"""The folder a run leaves: its settings, metrics, checkpoints, and where everything else goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import checkpoints, newest_whole_checkpoint
+from .config import TrainConfig, make_config, read_yaml
+from .errors import CheckpointError, RequestError
+
+MAY_CHANGE = {"steps", "out", "resume", "checkpoint_every", "keep_checkpoints", "sample_every", "trackers", "device"}
+"""Settings that a resumed run may have other values of than the run it goes on from."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds the old content or the new, never a part."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def comparison(self) -> Path:
+        return self.samples / "comparison"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def create(self, config: TrainConfig) -> None:
+        """Make the folder and write the settings.
+
+        Raises:
+            RequestError: it cannot be written.
+        """
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, config.to_yaml())
+        except OSError as error:
+            raise RequestError(f"Cannot write the run folder {self.path}: {error.strerror}.") from error
+
+    def load_for_resume(self, config: TrainConfig) -> tuple[dict[str, Any] | None, list[str]]:
+        """The state to go on from, and what was wrong with newer checkpoints.
+
+        Args:
+            config: the resolved settings asked for now.
+
+        Returns:
+            The newest whole checkpoint's state, None where the run was stopped before its first one.
+
+        Raises:
+            CheckpointError: the folder is no run, was run with other settings, or every checkpoint is damaged.
+        """
+        if not self.config.is_file():
+            raise CheckpointError(f"Cannot resume {self.path}: it is no run folder, it has no config.yaml.")
+        saved = make_config(read_yaml(self.config))
+        different = [
+            name
+            for name in TrainConfig.model_fields
+            if name not in MAY_CHANGE and getattr(saved, name) != getattr(config, name)
+        ]
+        if different:
+            changes = ", ".join(
+                f"{name} was {getattr(saved, name)} and is {getattr(config, name)}" for name in different
+            )
+            raise CheckpointError(f"Cannot resume {self.path} with other settings: {changes}.")
+        state, problems = newest_whole_checkpoint(self.checkpoints)
+        if state is None and problems:
+            raise CheckpointError(f"Cannot resume {self.path}: no checkpoint is whole. {' '.join(problems)}")
+        if state is not None and state["step"] > config.steps:
+            raise CheckpointError(
+                f"Cannot resume {self.path} to step {config.steps}: it is at step {state['step']} already. "
+                "Ask for more steps."
+            )
+        return state, problems
+
+    def forget_old_checkpoints(self, keep: int) -> None:
+        """Remove all but the newest `keep` checkpoints."""
+        import shutil
+
+        for old in checkpoints(self.checkpoints)[:-keep]:
+            shutil.rmtree(old)
+
+
+class MetricsFile:
+    """`metrics.jsonl`, appended a line a step.
+
+    Args:
+        path: the file.
+        step: lines of later steps are dropped first, so that a resumed run writes them anew.
+    """
+
+    def __init__(self, path: Path, step: int):
+        kept = []
+        if path.exists() and step > 0:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # a line cut off by a kill; everything after it is later
+                if row["step"] > step:
+                    break
+                kept.append(line + "\n")
+        write_text(path, "".join(kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row."""
+        self._file.write(json.dumps(dict(row)) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make all rows so far durable."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def choose_folder(config: TrainConfig) -> RunFolder:
+    """The run's folder: the one asked for, or a fresh numbered one below `runs/`. Nothing is written.
+
+    Raises:
+        RequestError: the folder is a file, or holds something already and the run does not resume it.
+    """
+    if config.out is None:
+        if config.resume:
+            raise RequestError("Name the run folder to resume with --out.")
+        label = (
+            (config.generator or f"distilled-{config.reference}").replace("diffusers:", "").rstrip("/").split("/")[-1]
+        )
+        stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in label) or "run"
+        number = 1
+        while (Path("runs") / f"{stem}-{number}").exists():
+            number += 1
+        return RunFolder(Path("runs") / f"{stem}-{number}")
+    path = config.out.expanduser()
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise RequestError(f"The run folder {path} cannot be made: {part} is a file.")
+    if config.resume:
+        if not path.is_dir():
+            raise CheckpointError(f"Cannot resume {path}: there is no such folder (looked in {path.parent.resolve()}).")
+    elif path.is_dir() and any(path.iterdir()):
+        raise RequestError(f"The folder {path} is not empty. Go on with --resume, or choose another folder with --out.")
+    return RunFolder(path)

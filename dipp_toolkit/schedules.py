@@ -1,0 +1,147 @@
+r"""Noise schedules: $x_t = \alpha_t x_0 + \sigma_t \epsilon$ with $\epsilon \sim N(0, I)$.
+
+Two families cover the field: variance preserving schedules on a grid of training times (every diffusers DDPM-style
+scheduler) and flow matching on the straight line. What a network predicts is not the schedule's business; see
+`dipp_toolkit.predictions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import RequestError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Knows alpha, sigma and what the network wants to be told as time, for every time in `[0, 1]`.
+
+    Time is a fraction in all of the toolkit: 0 is clean, 1 is the noisiest time that the reference was trained on.
+    """
+
+    def alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Signal coefficient."""
+
+    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Noise coefficient."""
+
+    def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
+        """What the network is conditioned on, `(batch,)`."""
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    r"""Discrete variance preserving schedule, $\alpha_t^2 + \sigma_t^2 = 1$.
+
+    A time $t \in [0, 1]$ is rounded to the grid of training times $0 \ldots N-1$, so that $\alpha_t$, $\sigma_t$ and
+    the network's timestep always belong together.
+
+    Attributes:
+        alphas_cumprod: $\alpha^2$ on the grid, `(N,)`, decreasing, in (0, 1).
+    """
+
+    alphas_cumprod: Float[Tensor, " times"]
+
+    @classmethod
+    def from_scheduler_config(cls, config: Mapping[str, Any]) -> VariancePreserving:
+        """Read the schedule of any diffusers scheduler with a `beta_schedule`.
+
+        diffusers' own `DDPMScheduler` does the arithmetic, zero-terminal-SNR rescaling included.
+
+        Raises:
+            RequestError: the configuration describes no beta schedule.
+        """
+        from diffusers import DDPMScheduler
+
+        if "beta_schedule" not in config and config.get("trained_betas") is None:
+            raise RequestError(
+                "The scheduler's configuration has no beta_schedule, so it is no variance preserving schedule."
+            )
+        names = (
+            "num_train_timesteps",
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "rescale_betas_zero_snr",
+        )
+        return cls(DDPMScheduler(**{name: config[name] for name in names if name in config}).alphas_cumprod)
+
+    def grid_index(self, t: Float[Tensor, " batch"]) -> Tensor:
+        """Index of the training time nearest to each `t`, int64."""
+        last = len(self.alphas_cumprod) - 1
+        return (t * last).round().long().clamp(0, last)
+
+    def alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.alphas_cumprod.to(t.device)[self.grid_index(t)].sqrt().to(t.dtype)
+
+    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return (1 - self.alphas_cumprod.to(t.device)[self.grid_index(t)]).sqrt().to(t.dtype)
+
+    def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
+        return self.grid_index(t)
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    r"""The straight line of flow matching: $\alpha_t = 1 - t$, $\sigma_t = t$, optionally with a time shift.
+
+    With shift $s$ the time is first mapped to $\tau = s t / (1 + (s - 1) t)$, as in Stable Diffusion 3 (Esser et al. 2024,
+    eq. 23).
+
+    Attributes:
+        shift: the shift s, 1 for none.
+        network_scale: the network is told `network_scale * tau`.
+    """
+
+    shift: float = 1.0
+    network_scale: float = 1000.0
+
+    def tau(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Time after the shift."""
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return 1 - self.tau(t)
+
+    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.tau(t)
+
+    def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
+        return self.network_scale * self.tau(t)
+
+
+def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+    """The schedule that a diffusers scheduler configuration describes.
+
+    Raises:
+        RequestError: neither a beta schedule nor a flow matching scheduler.
+    """
+    name = str(config.get("_class_name", ""))
+    if "FlowMatch" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        scale = float(config.get("num_train_timesteps", 1000))
+        return FlowMatching(shift=float(config.get("shift", config.get("flow_shift", 1.0))), network_scale=scale)
+    return VariancePreserving.from_scheduler_config(config)
+
+
+def expand_like(values: Float[Tensor, " batch"], x: Tensor) -> Tensor:
+    """Shape `(B,)` values as `(B, 1, ...)` so that they multiply `x`."""
+    return values.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+
+
+def add_noise(schedule: Schedule, x0: Tensor, noise: Tensor, t: Float[Tensor, " batch"]) -> Tensor:
+    r"""$x_t = \alpha_t x_0 + \sigma_t \epsilon$."""
+    return expand_like(schedule.alpha(t), x0) * x0 + expand_like(schedule.sigma(t), x0) * noise
+
+
+def discrete_times(schedule: Schedule, count: int = 1000) -> Float[Tensor, " times"]:
+    """An even grid of times from 0 to 1, as many as the schedule has (or `count`)."""
+    if isinstance(schedule, VariancePreserving):
+        count = len(schedule.alphas_cumprod)
+    return torch.linspace(0, 1, count)

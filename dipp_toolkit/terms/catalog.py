@@ -1,0 +1,41 @@
+"""Terms by name: the toolkit's own, plugins', and a user's Python file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from ..errors import RequestError
+from ..naming import unknown_name
+from ..python_files import check_call, is_python_name, load_python_name
+from ..registry import get_registry
+from .base import Term, TermContext
+from .integral_kl import IntegralKL
+
+BUILT_IN: dict[str, Callable[[TermContext], Term]] = {"integral_kl": IntegralKL.build}
+
+
+def find_term(name: str) -> Callable[[TermContext], Term]:
+    """The factory of a term, by built-in name, registered name, `file.py:attribute` or `module:attribute`.
+
+    A class with a `build(context)` classmethod is built with that.
+
+    Raises:
+        RequestError: there is no such term; the message names the nearest.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    registered = get_registry().entries["term"]
+    if name in registered:
+        return cast("Callable[[TermContext], Term]", registered[name].build)
+    if is_python_name(name):
+        found: Any = load_python_name(name, "term")
+        factory = getattr(found, "build", found)
+        check_call(factory, ("context",), f"term '{name}'")
+        return cast("Callable[[TermContext], Term]", factory)
+    raise RequestError(unknown_name("term", name, [*BUILT_IN, *registered]))
+
+
+def build_term(name: str, context: TermContext) -> Term:
+    """Build the term of this name; see `find_term`."""
+    return find_term(name)(context)

@@ -1,0 +1,102 @@
+r"""Which times a divergence looks at, and how much each weighs: $D_{IKL} = \int w(t)\, KL(p_t \| q_t)\, dt$.
+
+The gradient of the integral KL is $w(t) (\alpha_t/\sigma_t)^2 (\hat x_0^\psi - \hat x_0^{ref})$; a weighting returns the whole
+factor before the difference, because for one of them (`dmd`) it depends on the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import RequestError
+from ..naming import unknown_name
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Times and noises for a batch of samples."""
+
+    t: Float[Tensor, " batch"]
+    noise: Float[Tensor, "batch ..."]
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """Draws a time and a noise for each sample."""
+
+    def __call__(self, x0: Float[Tensor, "batch ..."], random: torch.Generator) -> Draw:
+        """Times in [0, 1] and standard normal noise, like `x0`."""
+
+
+@dataclass(frozen=True)
+class UniformTimes:
+    """Times uniform in `[low, high)`, stratified over the batch: one from each of B equal slices, in random order.
+
+    Stratifying leaves each time's law uniform and removes most of the batch-to-batch variance.
+    """
+
+    low: float = 0.02
+    high: float = 0.98
+
+    def __call__(self, x0: Float[Tensor, "batch ..."], random: torch.Generator) -> Draw:
+        batch, device = len(x0), x0.device
+        slices = torch.randperm(batch, generator=random, device=device)
+        fraction = (slices + torch.rand(batch, generator=random, device=device)) / batch
+        noise = torch.randn(x0.shape, generator=random, device=device, dtype=x0.dtype)
+        return Draw((self.low + (self.high - self.low) * fraction).to(x0.dtype), noise)
+
+
+@dataclass(frozen=True)
+class WeightingInputs:
+    """What a weighting may look at: coefficients broadcastable to `x0`, the sample, and both denoised samples."""
+
+    alpha: Tensor
+    sigma: Tensor
+    x0: Tensor
+    x0_reference: Tensor
+    x0_assistant: Tensor
+
+
+Weighting = Callable[[WeightingInputs], Tensor]
+r"""Returns $w(t) (\alpha_t/\sigma_t)^2$, broadcastable to `x0`."""
+
+
+def uniform(inputs: WeightingInputs) -> Tensor:
+    r"""$w(t) = 1$: the integral KL as written (DI++, eq. 3.1)."""
+    return (inputs.alpha / inputs.sigma).square()
+
+
+def snr(inputs: WeightingInputs) -> Tensor:
+    r"""$w(t) = \sigma_t^2/\alpha_t^2$, the inverse SNR: the factor is 1, every time weighs the same in $x_0$ (SDS's
+    $\sigma_t^2$ up to $\alpha_t^2$)."""
+    return torch.ones_like(inputs.alpha)
+
+
+def dmd(inputs: WeightingInputs) -> Tensor:
+    r"""DMD's normalised weighting (Yin et al. 2024, eq. 8): $1 / \mathrm{mean}|x_0 - \hat x_0^{ref}|$ of each sample.
+
+    It depends on the sample, so no $w(t)$ and no closed-form optimum belong to it, but its gradients have the same size
+    at every time.
+    """
+    error = (inputs.x0 - inputs.x0_reference).abs().flatten(1).mean(1)
+    return 1 / error.clamp(min=1e-6).reshape(inputs.alpha.shape)
+
+
+WEIGHTINGS: dict[str, Weighting] = {"uniform": uniform, "snr": snr, "dmd": dmd}
+
+
+def find_weighting(name: str) -> Weighting:
+    """The weighting of this name.
+
+    Raises:
+        RequestError: there is none; the message names the nearest.
+    """
+    if name not in WEIGHTINGS:
+        raise RequestError(unknown_name("weighting", name, WEIGHTINGS))
+    return WEIGHTINGS[name]

@@ -1,0 +1,267 @@
+"""The training run, top to bottom: assemble, compare before, step, checkpoint, export, compare after, report."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from .assembly import Assembled, assemble, resolve
+from .checkpoint import save_checkpoint
+from .condition import Condition
+from .config import TrainConfig
+from .engine import ObjectiveResult
+from .errors import Interrupted, RunError
+from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
+from .finishing import finish, start_comparison
+from .generation import generate_images
+from .pictures import save_grid
+from .prompt_order import PromptOrder
+from .registry import get_registry
+from .run_folder import MetricsFile, RunFolder, choose_folder
+from .trackers import Trackers
+
+SAMPLES_IN_GRID = 16
+MEASURED = ("seconds", "images_per_second", "memory_mb")
+"""Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves: its folder, and what `summary.json` holds."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+class Broadcast:
+    """Passes a run's events to the plugins' hooks and to the listeners of this run."""
+
+    def __init__(self, listeners: Sequence[object]):
+        self.hook, self.listeners = get_registry().manager.hook, listeners
+
+    def __call__(self, name: str, event: object) -> None:
+        getattr(self.hook, name)(event=event)
+        for listener in self.listeners:
+            method = getattr(listener, name, None)
+            if method is not None:
+                method(event)
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM, so that the step under way is finished and saved; a second SIGINT does not wait."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    @contextmanager
+    def noted(self) -> Iterator[StopRequest]:
+        """Signals are noted inside this context, where Python allows it (the main thread)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {one: signal.signal(one, self._note) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process on the device, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _mean(value: torch.Tensor) -> float:
+    return value.float().mean().item()
+
+
+def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str) -> dict[str, float]:
+    """The numbers of one step for `metrics.jsonl`, the machine's measurements aside."""
+    row = {"divergence" if name == divergence else name: _mean(one.value) for name, one in result.results.items()}
+    row |= {f"{name}/{key}": value for name, one in result.results.items() for key, value in one.details.items()}
+    row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
+    row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
+    return row | {"assistant_loss": assistant_loss}
+
+
+class TrainingLoop:
+    """Steps an assembled run and keeps its folder.
+
+    Args:
+        config: resolved settings.
+        parts: the assembled run.
+        folder: where it writes.
+    """
+
+    def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder):
+        self.config, self.parts, self.folder = config, parts, folder
+        self.step, self.seconds = 0, 0.0
+        self.order = PromptOrder(len(parts.conditions), config.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        engine = self.parts.engine
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "generator": self.parts.generator.network.state_dict(),
+            "optimizer": engine.optimizer.state_dict(),
+            "assistant": engine.assistant.state_dict(),
+            "average": self.parts.average.state_dict(),
+            "random": engine.random.get_state(),
+            "torch_random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        engine = self.parts.engine
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.parts.generator.network.load_state_dict(state["generator"])
+        engine.optimizer.load_state_dict(state["optimizer"])
+        engine.assistant.load_state_dict(state["assistant"])
+        self.parts.average.load_state_dict(state["average"])
+        engine.random.set_state(state["random"])
+        torch.set_rng_state(state["torch_random"])
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and forget the oldest."""
+        target = self.folder.checkpoints / f"step-{self.step:08d}"
+        save_checkpoint(target, self.state_dict())
+        self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
+        return target
+
+    def batches(self, step: int) -> list[Condition]:
+        """The conditions of one step: a batch for each assistant round, then the generator's."""
+        size, rounds = self.config.batch_size, self.config.assistant_rounds + 1
+        position = (self.config.assistant_warmup + step * rounds) * size
+        return [self.parts.conditions[self.order.take(position + k * size, size)] for k in range(rounds)]
+
+    def warm_assistant(self, stop: StopRequest) -> None:
+        """The assistant's updates before the generator's first."""
+        for k in range(self.config.assistant_warmup):
+            if stop.signal is not None:
+                return
+            rows = self.order.take(k * self.config.batch_size, self.config.batch_size)
+            self.parts.engine.update_assistant(self.parts.conditions[rows])
+
+    def one_step(self) -> dict[str, float]:
+        """One generator update; returns its row of metrics."""
+        started = time.perf_counter()
+        rate = self.config.learning_rate * min(1.0, (self.step + 1) / (self.config.warmup + 1))
+        for group in self.parts.engine.optimizer.param_groups:
+            group["lr"] = rate
+        result, assistant_loss = self.parts.engine.step(self.batches(self.step), self.step)
+        self.parts.average.update()
+        self.step += 1
+        elapsed = time.perf_counter() - started
+        self.seconds += elapsed
+        row = {"step": float(self.step)} | step_metrics(result, assistant_loss, self.config.term)
+        measured = (self.seconds, self.config.batch_size / elapsed, peak_memory_mb(self.parts.device))
+        return row | dict(zip(MEASURED, measured, strict=True)) | {"step": self.step}
+
+    def save_samples(self) -> None:
+        """The grid of fixed prompts and fixed noise as it is now, from the averaged weights."""
+        chosen = self.parts.eval_conditions[:SAMPLES_IN_GRID]
+        with self.parts.average.applied():
+            images = generate_images(self.parts.generator, self.parts.reference, chosen, self.config.seed)
+        save_grid(images, self.folder.samples / f"step-{self.step:08d}.png")
+
+
+@contextmanager
+def deterministic_cpu_attention(device: torch.device) -> Iterator[None]:
+    """On a CPU, attention by plain matrix products: the fused kernel's backward takes a quarter of a small DiT's step."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type != "cpu":
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult:
+    """Run a training, from settings to report.
+
+    Args:
+        config: settings; those left unset are filled from what the generator's plugin recommends.
+        listeners: objects with any of the methods `dipp_on_run_start`, `dipp_on_step`, `dipp_on_checkpoint` and
+            `dipp_on_run_end`; plugins' hooks of these names are called as well.
+
+    Returns:
+        The run's folder and summary.
+
+    Raises:
+        RequestError: the settings cannot be used; nothing has been written then.
+        RunError: the run failed; its last checkpoint is whole.
+        Interrupted: SIGINT or SIGTERM arrived; the run is saved.
+    """
+    config = resolve(config)
+    folder = choose_folder(config)
+    state, problems = folder.load_for_resume(config) if config.resume else (None, [])
+    extra = [Trackers(config.trackers)] if config.trackers else []
+    torch.manual_seed(config.seed)
+    parts = assemble(config)
+    loop = TrainingLoop(config, parts, folder)
+    broadcast = Broadcast([*listeners, *extra])
+    folder.create(config)
+    with StopRequest().noted() as stop, deterministic_cpu_attention(parts.device):
+        if state is None:
+            start_comparison(parts, config, folder)
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))
+            loop.save_samples()
+            loop.warm_assistant(stop)
+        else:
+            loop.load_state_dict(state)
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
+        _run_steps(loop, stop, broadcast)
+        summary = finish(parts, config, folder, loop.seconds, problems)
+    broadcast("dipp_on_run_end", RunEndEvent(folder.path, summary))
+    return RunResult(folder.path, summary)
+
+
+def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast) -> None:
+    config, folder = loop.config, loop.folder
+    metrics = MetricsFile(folder.metrics, loop.step)
+    saved_step = loop.step if loop.step else -1
+    try:
+        while loop.step < config.steps and stop.signal is None:
+            row = loop.one_step()
+            metrics.write(row)
+            broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row))
+            if loop.step % config.sample_every == 0:
+                loop.save_samples()
+            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps:
+                metrics.sync()
+                broadcast("dipp_on_checkpoint", CheckpointEvent(loop.step, loop.save()))
+                saved_step = loop.step
+        if stop.signal is not None and loop.step < config.steps:
+            if loop.step and saved_step != loop.step:
+                metrics.sync()
+                loop.save()
+            raise Interrupted(
+                f"Interrupted by {stop.signal.name} after step {loop.step} of {config.steps}; everything is saved. "
+                f"Go on with: dipp train --resume --out {folder.path}"
+            )
+    except OSError as error:
+        raise RunError(f"The run stopped after step {loop.step}: {error}. The last checkpoint in {folder.checkpoints} is whole.") from error
+    finally:
+        metrics.close()

@@ -1,0 +1,102 @@
+"""What is verified: one fixed Gaussian world, and the cases with a known optimum in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..predictions import Prediction
+from ..schedules import Schedule, VariancePreserving
+from .gaussian import Gaussian
+from .optima import QuadraticReward, optimum
+from .quadrature import midpoints
+from .world import AffineGenerator, AffineMap, GaussianReference
+
+TRAINING_TIMES = 12
+"""Times of the verification's schedule. A network with weights of its own for each must see each often."""
+
+TIME_RANGE = (0.5 / (TRAINING_TIMES - 1), 1 - 0.5 / (TRAINING_TIMES - 1))
+"""The whole cells of all training times but the first and the last: drawing uniformly in it, each is equally likely."""
+
+
+def _vector(*values: float) -> Float[Tensor, " dimension"]:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def grid() -> Float[Tensor, " times"]:
+    """The times all integrals run over: the training times inside `TIME_RANGE`."""
+    return midpoints(*TIME_RANGE, TRAINING_TIMES - 2)
+
+
+def short_schedule() -> VariancePreserving:
+    r"""A variance preserving schedule of few training times, $\log \alpha^2/\sigma^2$ falling evenly from 3 to -3."""
+    return VariancePreserving(torch.linspace(3, -3, TRAINING_TIMES, dtype=torch.float64).sigmoid())
+
+
+def make_reference(schedule: Schedule | None = None, prediction: Prediction = "epsilon") -> GaussianReference:
+    """The world's reference: correlated, and moved by a prompt.
+
+    Args:
+        schedule: the forward process, `short_schedule` where none is given.
+        prediction: what its network predicts.
+    """
+    covariance = torch.stack([_vector(1.0, 0.4, 0.1), _vector(0.4, 0.8, -0.3), _vector(0.1, -0.3, 0.6)])
+    times = torch.linspace(0, 1, TRAINING_TIMES, dtype=torch.float64) if schedule is None else grid()
+    empty, given = Gaussian(_vector(-0.3, 0.5, 0.2), covariance), Gaussian(_vector(0.6, -0.4, 0.5), covariance)
+    return GaussianReference(empty, given, schedule or short_schedule(), times, prediction)
+
+
+def make_generator() -> AffineGenerator:
+    """A generator that is wrong in everything: centred on 0, uncorrelated, too narrow."""
+    return AffineGenerator(AffineMap(0.6 * torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective with a known optimum.
+
+    Attributes:
+        name: what people type.
+        summary: the optimum in words.
+        guidance: alpha_cfg, 1 for none.
+        reward: the reward, None for none.
+        reward_scale: alpha_rew.
+    """
+
+    name: str
+    summary: str
+    guidance: float = 1.0
+    reward: QuadraticReward | None = None
+    reward_scale: float = 0.0
+
+    def optimum(self, reference: GaussianReference, times: Float[Tensor, " times"]) -> Gaussian:
+        """The law the generator should end at, the integral over t being the average over `times`."""
+        alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
+        return optimum(reference.guided(self.guidance), self.reward, self.reward_scale, alpha, sigma)
+
+
+_SLOPE = _vector(1.0, -0.6, 0.8)
+_CURVATURE = torch.stack([_vector(1.0, 0.3, -0.2), _vector(0.3, 0.6, 0.1), _vector(-0.2, 0.1, 0.8)])
+
+CASES: dict[str, Case] = {
+    one.name: one
+    for one in (
+        Case("distillation", "no reward: the generator becomes the reference"),
+        Case(
+            "linear",
+            "linear reward: the mean moves by alpha_rew M^-1 a, the covariance stays the reference's",
+            reward=QuadraticReward(_SLOPE, torch.zeros(3, 3, dtype=torch.float64), _vector(0, 0, 0)),
+            reward_scale=0.8,
+        ),
+        Case(
+            "quadratic",
+            "quadratic reward: mean and covariance balance the reward's curvature against the reference's",
+            reward=QuadraticReward(_SLOPE, _CURVATURE, _vector(-0.5, 1.0, 1.5)),
+            reward_scale=0.7,
+        ),
+        Case("guidance", "guidance alone: the mean is mu_0 + alpha_cfg (mu_c - mu_0)", guidance=2.5),
+    )
+}

@@ -1,0 +1,154 @@
+"""The Gaussian world: a reference and a generator that fill the toolkit's roles and whose optima are known.
+
+A latent is an image of one pixel, `(3, 1, 1)`, so that rewards see the shape they always see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..condition import Condition
+from ..denoiser import Denoiser
+from ..errors import RequestError
+from ..predictions import Prediction
+from ..roles import Images, Latents
+from ..schedules import Schedule
+from .gaussian import Gaussian
+from .network import GIVEN, closed_form_denoiser
+
+
+@dataclass
+class GaussianReference:
+    """A reference whose law is Gaussian: `empty` without a prompt, `given` with any prompt, of equal covariances.
+
+    Attributes:
+        empty: the law of the empty prompt.
+        given: the law of every other prompt.
+        schedule: the forward process.
+        times: the times in [0, 1] at which it can be asked.
+        prediction: what its network predicts.
+        denoiser: its closed form, frozen.
+    """
+
+    empty: Gaussian
+    given: Gaussian
+    schedule: Schedule
+    times: Float[Tensor, " times"]
+    prediction: Prediction = "epsilon"
+    denoiser: Denoiser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.denoiser = closed_form_denoiser(self.empty, self.given, self.schedule, self.prediction, self.times).frozen()
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (len(self.empty.mean), 1, 1)
+
+    def guided(self, guidance: float) -> Gaussian:
+        r"""The law under guidance: with equal covariances $q_t(x|\varnothing)^{1-a} q_t(x|c)^a$ is, at every time, the noised
+        $N(\mu_0 + a (\mu_c - \mu_0), \Sigma)$."""
+        return Gaussian(self.empty.mean + guidance * (self.given.mean - self.empty.mean), self.empty.covariance)
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        given = torch.tensor([[float(prompt != "")] for prompt in prompts], dtype=self.empty.mean.dtype)
+        return Condition(tuple(prompts), {GIVEN: given.to(next(self.denoiser.network.parameters()).device)})
+
+    def null(self, batch: int) -> Condition:
+        return self.encode([""] * batch)
+
+    def decode(self, latents: Latents) -> Images:
+        """The latents themselves. They are no colours: neither confined to [0, 1] nor rounded to float32, since clipping
+        would spoil the closed form."""
+        return latents
+
+    def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
+        """Exact samples, $m + L z$ with $L L^T = \\Sigma$; `steps` makes no difference, there is nothing to integrate."""
+        mean = self.empty.mean + guidance * condition.tensors[GIVEN] * (self.given.mean - self.empty.mean)
+        return (mean + noise.flatten(1) @ torch.linalg.cholesky(self.empty.covariance).mT).reshape(noise.shape)
+
+    def to(self, device: torch.device | str) -> GaussianReference:
+        self.denoiser.network.to(device)
+        self.empty = Gaussian(self.empty.mean.to(device), self.empty.covariance.to(device))
+        self.given = Gaussian(self.given.mean.to(device), self.given.covariance.to(device))
+        return self
+
+
+class AffineMap(nn.Module):
+    """$A z + b$.
+
+    Attributes:
+        matrix: A.
+        bias: b.
+    """
+
+    def __init__(self, matrix: Float[Tensor, "dimension dimension"], bias: Float[Tensor, " dimension"]) -> None:
+        super().__init__()
+        self.matrix, self.bias = nn.Parameter(matrix), nn.Parameter(bias)
+
+    def forward(self, noise: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:
+        return noise @ self.matrix.mT + self.bias
+
+
+@dataclass
+class AffineGenerator:
+    """The generator $g(z) = A z + b$, whose law is $N(b, A A^T)$. It is trained for one prompt and does not look at it.
+
+    Attributes:
+        network: holds A and b.
+    """
+
+    network: AffineMap
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (len(self.network.bias), 1, 1)
+
+    @property
+    def law(self) -> Gaussian:
+        """$N(b, A A^T)$ for the parameters as they are now, cut off from the graph."""
+        matrix, bias = self.network.matrix.detach(), self.network.bias.detach()
+        return Gaussian(bias, matrix @ matrix.mT)
+
+    def generate(self, noise: Latents, condition: Condition) -> Latents:
+        return self.network(noise.flatten(1)).reshape(noise.shape)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """There is no pipeline that could hold an affine map.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(f"The Gaussian world's generator makes no images, so no pipeline can be written to {folder}.")
+
+
+@dataclass
+class ExactAssistant:
+    """The score of the generator's samples in closed form, for its parameters at the moment of the call.
+
+    Attributes:
+        generator: whose samples.
+        schedule: the forward process.
+    """
+
+    generator: AffineGenerator
+    schedule: Schedule
+
+    def predict_x0(self, x_t: Latents, t: Float[Tensor, " batch"], condition: Condition) -> Latents:
+        law = self.generator.law
+        return law.denoise(x_t.flatten(1), self.schedule.alpha(t), self.schedule.sigma(t)).reshape(x_t.shape)
+
+    def update(self, x0: Latents, condition: Condition, random: torch.Generator) -> float:
+        """Nothing to learn; the loss is 0."""
+        return 0.0
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """There is no state."""

@@ -1,0 +1,113 @@
+"""The emoji world: a small text-to-image world, weights included, in which all of the toolkit runs on a CPU in minutes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+
+if TYPE_CHECKING:
+    from dipp_toolkit import Generator, PromptSet, Reference
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The world's trained weights, each in the Hugging Face layout."""
+
+WORLD: dict[str, Any] = {
+    "reference": "emoji-reference",
+    "prompts": "emoji-train",
+    "eval_prompts": "emoji-heldout",
+    "judge": "emoji-judge",
+    "guidance": 2.0,
+    "reference_guidance": 2.0,
+    "reference_steps": 25,
+    "weighting": "dmd",
+    "batch_size": 32,
+    "assistant_rounds": 1,
+    "ema": 0.98,
+    "precision": "bf16",
+}
+ALIGN = WORLD | {
+    "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},
+    "reward_scale": 1.0,
+    "steps": 240,
+    "learning_rate": 5e-5,
+    "assistant_learning_rate": 1e-4,
+    "warmup": 10,
+    "eval_count": 96,
+}
+DISTIL = WORLD | {
+    "steps": 900,
+    "learning_rate": 1e-4,
+    "assistant_learning_rate": 2e-4,
+    "warmup": 10,
+}
+
+
+def load_reference() -> Reference:
+    """The multi-step reference, a small `PixArtAlphaPipeline`."""
+    from dipp_toolkit.loading import load_reference as load
+
+    return load(str(WEIGHTS / "reference"))
+
+
+def load_generator() -> Generator:
+    """The one-step generator distilled from the reference."""
+    from dipp_toolkit.loading import load_generator as load
+
+    return load(str(WEIGHTS / "onestep"))
+
+
+def load_prompts(name: str, held_out: bool) -> PromptSet:
+    """The canonical captions of the training or of the held-out pairs; the category is the emoji."""
+    from dipp_toolkit.prompt_files import PromptList
+    from dipp_toolkit.roles import Prompt
+
+    from .captions import caption, emoji, pairs
+
+    return PromptList(
+        name, [Prompt(caption(i, j), f"{i:03d}-{j}", emoji()[i].name) for i, j in pairs(held_out=held_out)]
+    )
+
+
+@hookimpl
+def dipp_register_references(register: Register) -> None:
+    register(
+        "emoji-reference",
+        load_reference,
+        summary="4 M parameter PixArt-alpha pipeline for 64x64 emoji, multi-step",
+        needs=("diffusers", "transformers"),
+        defaults=DISTIL,
+    )
+
+
+@hookimpl
+def dipp_register_generators(register: Register) -> None:
+    register(
+        "emoji-onestep",
+        load_generator,
+        summary="one-step generator distilled from emoji-reference by Diff-Instruct",
+        needs=("diffusers", "transformers"),
+        defaults=ALIGN,
+    )
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    needs = ("transformers",)
+    register("emoji-clip", "dipp_emoji.rewards:EmojiClip", summary="small CLIP: does the image show the caption", needs=needs)
+    register(
+        "emoji-preference",
+        "dipp_emoji.rewards:EmojiPreference",
+        summary="Bradley-Terry preference over image and caption, the stand-in for HPS and ImageReward",
+        needs=needs,
+    )
+    register("emoji-judge", "dipp_emoji.judge:EmojiJudge", summary="independent preference that only ever judges", needs=needs)
+
+
+@hookimpl
+def dipp_register_prompts(register: Register) -> None:
+    register("emoji-train", partial(load_prompts, "emoji-train", False), summary="704 captions of the training pairs")
+    register("emoji-heldout", partial(load_prompts, "emoji-heldout", True), summary="352 captions of pairs never trained on")

@@ -1,0 +1,165 @@
+"""`emoji-judge`: an independent answer to what the rewards answer, by another architecture. It only judges.
+
+A residual network instead of a transformer and a ConvNeXt, a recurrent text encoder instead of attention, other
+compositions, other kinds of damage, other samples: what a generator learns to exploit in a reward should not carry
+over to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, ResNetConfig, ResNetModel
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.roles import Images
+
+from .captions import BACKGROUNDS, TEMPLATES, caption, emoji
+from .rewards import ModelReward, check_inputs, to_pixels
+from .text import EOS
+
+
+class JudgeConfig(PretrainedConfig):
+    """Sizes of a `JudgeModel`.
+
+    Attributes:
+        vision: arguments of `ResNetConfig`.
+        vocabulary_size: words of the tokenizer.
+        text_width: width of the recurrent text encoder.
+        emoji_count, background_count: classes of the two naming heads.
+    """
+
+    model_type = "emoji-judge"
+
+    def __init__(
+        self,
+        vision: dict[str, Any] | None = None,
+        vocabulary_size: int = 253,
+        text_width: int = 96,
+        emoji_count: int = 132,
+        background_count: int = 8,
+        **kwargs: Any,
+    ):
+        self.vision = vision or {
+            "embedding_size": 32, "hidden_sizes": [48, 96, 160, 192], "depths": [2, 2, 1, 1], "layer_type": "basic",
+        }  # fmt: skip
+        self.vocabulary_size = vocabulary_size
+        self.text_width = text_width
+        self.emoji_count, self.background_count = emoji_count, background_count
+        super().__init__(**kwargs)
+
+
+class JudgeModel(PreTrainedModel):
+    r"""One residual network that names emoji and background, and scores $q(v) + \langle W v, u \rangle / \sqrt{d}$."""
+
+    config_class = JudgeConfig
+    main_input_name = "pixels"
+
+    def __init__(self, config: JudgeConfig):
+        super().__init__(config)
+        vision = ResNetConfig(**config.vision)
+        width, shared = vision.hidden_sizes[-1], config.text_width
+        self.vision = ResNetModel(vision)
+        self.words = nn.Embedding(config.vocabulary_size, shared)
+        self.text = nn.GRU(shared, shared, batch_first=True)
+        self.emoji = nn.Linear(width, config.emoji_count)
+        self.background = nn.Linear(width, config.background_count)
+        self.quality = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.match = nn.Linear(width, shared)
+        self.post_init()
+
+    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width"]:
+        """Features of images in [-1, 1]: the network's last map, averaged."""
+        features: Tensor = self.vision(pixels.contiguous(memory_format=torch.channels_last)).pooler_output
+        return features.flatten(1)
+
+    def text_features(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch shared"]:
+        """The recurrent network's state at the end token."""
+        states, _ = self.text(self.words(ids))
+        end = (ids == EOS).int().argmax(1)
+        return states[torch.arange(len(ids), device=ids.device), end]
+
+    def parts(
+        self, image: Float[Tensor, "*batch width"], text: Float[Tensor, "*batch shared"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """The score's two summands from the features: quality, and match with the caption."""
+        matched = (self.match(image) * text).sum(-1) / text.shape[-1] ** 0.5
+        return self.quality(image)[..., 0].float(), matched.float()
+
+    def forward(
+        self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
+    ) -> Float[Tensor, " batch"]:
+        quality, matched = self.parts(self.image_features(pixels), self.text_features(ids))
+        return quality + matched
+
+
+@cache
+def caption_pairs() -> dict[str, tuple[int, int]]:
+    """The pair of emoji and background of every caption of the world, in all wordings."""
+    return {
+        caption(i, j, name, template): (i, j)
+        for i, one in enumerate(emoji())
+        for j in range(len(BACKGROUNDS))
+        for name in range(len(one.names))
+        for template in range(len(TEMPLATES))
+    }
+
+
+class EmojiJudge(ModelReward):
+    r"""A preference score as `emoji-preference`'s, in log-odds, with names and features of images besides.
+
+    It is differentiable, but nothing of this project trains on it: a score that was trained on says nothing any more.
+    """
+
+    name = "emoji-judge"
+    model_class = JudgeModel
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
+    ) -> Float[Tensor, " batch"]:
+        scores: Tensor = self.model(pixels, ids)
+        return scores
+
+    @torch.no_grad()
+    def name_images(self, images: Images) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Which emoji and which background each image shows, as indices into `captions.emoji()` and `BACKGROUNDS`.
+
+        Raises:
+            RequestError: the images are no `(B, 3, H, W)` batch.
+        """
+        features = self.features(images)
+        return self.model.emoji(features).argmax(1), self.model.background(features).argmax(1)
+
+    @torch.no_grad()
+    def features(self, images: Images) -> Float[Tensor, "batch width"]:
+        """Features for a Frechet distance, float32.
+
+        Raises:
+            RequestError: the images are no `(B, 3, H, W)` batch.
+        """
+        check_inputs(self.name, images, None)
+        with self._float32(images.device):
+            features: Tensor = self.model.image_features(to_pixels(images))
+            return features
+
+    def naming_accuracy(self, images: Images, prompts: Sequence[str]) -> float:
+        """The share of images named as their prompt says, emoji and background both.
+
+        Raises:
+            RequestError: a prompt is none of this world's captions.
+        """
+        check_inputs(self.name, images, prompts)
+        known = caption_pairs()
+        for prompt in prompts:
+            if prompt not in known:
+                raise RequestError(
+                    f"The prompt '{prompt}' is no caption of the emoji world, so nobody can say what it names."
+                )
+        shown = torch.stack(self.name_images(images), 1).cpu()
+        wanted = torch.tensor([known[prompt] for prompt in prompts])
+        return (shown == wanted).all(1).float().mean().item()

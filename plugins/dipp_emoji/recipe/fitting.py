@@ -1,0 +1,126 @@
+"""How reward and judge are fitted and measured: losses, optimiser, order on held-out pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from operator import add
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ordered import Degradations, Groups, compose_bank, distinct_rows, round_trip, wrong_pairs
+
+MAGNITUDE = 0.005
+"""Weight of the squared score in the loss: keeps scores within a few units, so that a reward never saturates."""
+
+
+def preference_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """Bradley-Terry: $-\\log \\sigma(r_{better} - r_{worse})$, mean."""
+    return F.softplus(worse - better).mean()
+
+
+def group_loss(
+    seen: Tensor, read: Tensor, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], trusted: int
+) -> Tensor:
+    """The loss of a batch of groups: images in order, and the right caption above the wrong ones.
+
+    Args:
+        seen: features of the images, `(3, B, D)`, best first.
+        read: features of three captions, `(3, B, E)`: the right one, one with a wrong emoji, one with a wrong
+        background.
+        parts: the score's summands from features.
+        trusted: how many leading groups hold no model's sample, which may show something else than its caption says.
+    """
+    scores = torch.stack([torch.stack([add(*parts(image, text)) for text in read]) for image in seen])
+    right = scores[:, 0]
+    order = sum(preference_loss(right[a], right[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
+    match = sum(
+        preference_loss(scores[0, 0], scores[0, wrong])
+        + preference_loss(scores[1, 0, :trusted], scores[1, wrong, :trusted])
+        for wrong in (1, 2)
+    )
+    return order / 3 + match / 4 + MAGNITUDE * scores.square().mean()
+
+
+def one_cycle(step: int, steps: int, warmup: float = 0.08) -> float:
+    """Share of the full learning rate: linear warm-up, then cosine to 1 %."""
+    progress = step / steps
+    if progress < warmup:
+        return (step + 1) / (warmup * steps + 1)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+class Optimizer:
+    """Muon for matrices, AdamW for the rest, both under `one_cycle`, with clipped gradients."""
+
+    def __init__(self, model: nn.Module, steps: int, matrix_rate: float, rate: float):
+        tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+        others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
+        self.model = model
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
+        ]
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(one, lambda step: one_cycle(step, steps)) for one in self.optimizers
+        ]
+
+    def step(self, loss: Tensor) -> None:
+        """One update along the gradient of `loss`."""
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def measure_order(
+    model: Any,
+    pairs: Tensor,
+    captions: Callable[[Tensor], Tensor],
+    groups: Groups,
+    degradations: Degradations,
+) -> dict[str, float]:
+    """How often `model` puts pairs into their right order, on decoded fresh compositions.
+
+    Args:
+        model: has `image_features`, `text_features` and `parts`.
+        pairs: pairs to compose, `(P, 2)`.
+        captions: token ids of pairs.
+        groups: where the model's training images came from: its autoencoder, held samples and random source are used.
+        degradations: kinds to measure, each at severities between 0.2 and 1.
+
+    Returns:
+        `order/<kind>`, `order/sample/<model>`, `order/wrong_emoji` and `order/wrong_background`: shares in [0, 1];
+        `score/real`, `score/sample/<model>`: mean scores.
+    """
+
+    vae, samples, generator = groups.vae, groups.samples, groups.generator
+
+    def scores(images: Tensor, ids: Tensor) -> Tensor:
+        quality, matched = model.parts(model.image_features(images * 2 - 1), model.text_features(ids))
+        return quality + matched
+
+    real = round_trip(vae, compose_bank(pairs, 1, generator)[:, 0].float() / 255)
+    right = scores(real, captions(pairs))
+    measured = {"score/real": right.mean().item()}
+    for name, wrong in zip(("wrong_emoji", "wrong_background"), wrong_pairs(pairs, generator), strict=True):
+        measured[f"order/{name}"] = (right > scores(real, captions(wrong))).float().mean().item()
+    few = distinct_rows(len(pairs), 128, generator)
+    for name, degrade in degradations.items():
+        severity = 0.2 + 0.8 * torch.rand(len(few), generator=generator)
+        spoilt = scores(degrade(real[few], severity, generator).clamp(0, 1), captions(pairs[few]))
+        measured[f"order/{name}"] = (right[few] > spoilt).float().mean().item()
+    for name, held in samples.held.items() if samples is not None else ():
+        shown = torch.stack([held["emoji"], held["background"]], 1).long()
+        sampled = scores(held["images"].float() / 255, captions(shown))
+        composed = round_trip(vae, compose_bank(shown, 1, generator)[:, 0].float() / 255)
+        measured[f"score/sample/{name}"] = sampled.mean().item()
+        measured[f"order/sample/{name}"] = (scores(composed, captions(shown)) > sampled).float().mean().item()
+    return measured

@@ -1,0 +1,205 @@
+"""Stage `reference`: a small, real `PixArtAlphaPipeline`, trained on the latents of captioned compositions."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers.models.attention_processor import AttnProcessor
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from dipp_toolkit.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
+
+from ..captions import TEMPLATES, caption, vocabulary
+
+TOKENS = 12
+"""Longest caption in tokens, the end token included."""
+CAPTION_DROPOUT = 0.1
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the world's vocabulary, with T5's special tokens."""
+    words = ["<pad>", "</s>", "<unk>", *vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=TOKENS
+    )
+
+
+def build_text_encoder(vocabulary_size: int) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=vocabulary_size, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1, use_cache=False, is_encoder_decoder=False,
+    )  # fmt: skip
+    return T5EncoderModel(config)
+
+
+def build_transformer() -> PixArtTransformer2DModel:
+    return PixArtTransformer2DModel(
+        num_attention_heads=3, attention_head_dim=64, num_layers=6, in_channels=4, out_channels=4, sample_size=32, patch_size=4,
+        cross_attention_dim=192, caption_channels=128, norm_type="ada_norm_single", use_additional_conditions=False,
+    )  # fmt: skip
+
+
+def build_scheduler() -> DPMSolverMultistepScheduler:
+    return DPMSolverMultistepScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing", final_sigmas_type="zero"
+    )
+
+
+class CaptionTable:
+    """Token ids and masks of every wording of every pair, tokenized once; row 0 is the empty caption."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, emoji_count: int, background_count: int, names: int = 2):
+        self.shape = (emoji_count, background_count, names, len(TEMPLATES))
+        texts = [""] + [
+            caption(i, j, name, template)
+            for i in range(emoji_count)
+            for j in range(background_count)
+            for name in range(names)
+            for template in range(len(TEMPLATES))
+        ]
+        encoded = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+        self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
+
+    def sample(self, emoji: Tensor, background: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Ids and masks of a random wording for each pair, some dropped for guidance."""
+        _, background_count, names, templates = self.shape
+        name = torch.randint(names, emoji.shape, generator=generator)
+        # Half of the captions use the canonical wording, because prompts do.
+        template = torch.randint(2 * templates - 1, emoji.shape, generator=generator) - templates + 1
+        row = ((emoji * background_count + background) * names + name) * templates + template.clamp(min=0) + 1
+        row = row * (torch.rand(emoji.shape, generator=generator) >= CAPTION_DROPOUT)
+        return self.ids[row], self.mask[row]
+
+
+def parameter_groups(model: nn.ModuleDict) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices inside transformer blocks (for Muon) and everything else (for AdamW)."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inside = "transformer_blocks" in name or (".block." in name and "relative_attention" not in name)
+        (matrices if parameter.ndim == 2 and inside and "scale_shift_table" not in name else others).append(parameter)
+    return matrices, others
+
+
+def x0_weight(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
+    """min(SNR, 5) + 0.1: keeps a tenth of weight at the noisiest times, where the caption decides."""
+    snr = alphas_cumprod[t] / (1 - alphas_cumprod[t])
+    return snr.clamp(max=5) + 0.1
+
+
+class ReferenceTraining:
+    """The training loop's state: networks, optimisers, average and random source; saved and restored whole."""
+
+    def __init__(self, bank: dict[str, Tensor], steps: int, batch: int, rates: tuple[float, float], ema: float = 0.9985, seed: int = 0):
+        torch.manual_seed(seed)
+        self.bank, self.steps, self.batch, self.ema_decay, self.step = bank, steps, batch, ema, 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.tokenizer = build_tokenizer()
+        self.captions = CaptionTable(self.tokenizer, 132, 8)
+        self.model = nn.ModuleDict(
+            {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
+        )
+        # On a CPU the backward of the fused attention takes a quarter of the step; plain matrix products do not.
+        self.model["transformer"].set_attn_processor(AttnProcessor())
+        self.average = [p.detach().clone() for p in self.model.parameters()]
+        matrices, others = parameter_groups(self.model)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, lr=rates[0], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=rates[1], betas=(0.9, 0.99), weight_decay=0.0),
+        ]
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                one, lambda s: min(1.0, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor(min(s / steps, 1.0) * torch.pi)))))
+            )
+            for one in self.optimizers
+        ]  # fmt: skip
+        self.alphas_cumprod = build_scheduler().alphas_cumprod
+
+    def one_step(self) -> float:
+        """One update; returns the weighted loss."""
+        index = torch.randint(len(self.bank["latents"]), (self.batch,), generator=self.generator)
+        x0 = self.bank["latents"][index].float()
+        ids, mask = self.captions.sample(self.bank["emoji"][index], self.bank["background"][index], self.generator)
+        t = torch.randint(1000, (self.batch,), generator=self.generator)
+        alpha = self.alphas_cumprod[t].sqrt()[:, None, None, None]
+        sigma = (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
+        x_t = alpha * x0 + sigma * torch.randn(x0.shape, generator=self.generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            text = self.model["text_encoder"](input_ids=ids, attention_mask=mask).last_hidden_state
+            predicted = self.model["transformer"](
+                x_t, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=t,
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None}, return_dict=False,
+            )[0]  # fmt: skip
+        error = (predicted.float() - x0).square().mean((1, 2, 3))
+        loss = (x0_weight(self.alphas_cumprod, t) * error).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - decay)
+        self.step += 1
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizers": [one.state_dict() for one in self.optimizers],
+            "schedules": [{"last_epoch": one.last_epoch} for one in self.schedules],
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.generator.set_state(state["generator"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.last_epoch = saved["last_epoch"]
+
+    def pipeline(self, vae: AutoencoderTiny) -> PixArtAlphaPipeline:
+        """The averaged weights as a stock pipeline."""
+        transformer, text_encoder = build_transformer(), build_text_encoder(len(self.tokenizer))
+        networks = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
+        with torch.no_grad():
+            for parameter, value in zip(networks.parameters(), self.average, strict=True):
+                parameter.copy_(value)
+        return PixArtAlphaPipeline(self.tokenizer, text_encoder.eval(), vae, transformer.eval(), build_scheduler())
+
+
+def train_reference(training: ReferenceTraining, work: Path, save_every: int = 500) -> Iterator[tuple[int, float, float]]:
+    """Train to the end, resuming from the newest whole checkpoint in `work`.
+
+    Yields:
+        Step, running loss and seconds since this process began, every 50 steps.
+    """
+    state, _ = newest_whole_checkpoint(work)
+    if state is not None:
+        training.load_state_dict(state)
+    started, running = time.perf_counter(), 0.0
+    while training.step < training.steps:
+        loss = training.one_step()
+        running = loss if running == 0.0 else 0.98 * running + 0.02 * loss
+        if training.step % 50 == 0:
+            yield training.step, running, time.perf_counter() - started
+        if training.step % save_every == 0 or training.step == training.steps:
+            save_checkpoint(work / f"step-{training.step:08d}", training.state_dict())
+            for older in checkpoints(work)[:-2]:
+                shutil.rmtree(older)

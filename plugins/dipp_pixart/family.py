@@ -1,0 +1,53 @@
+"""How a PixArt-alpha pipeline encodes prompts and calls its transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipp_toolkit.condition import Condition
+
+
+class PixArtFamily:
+    """PixArt-alpha: a DiT with cross attention to T5 embeddings.
+
+    Attributes:
+        network_name: the denoising component.
+        max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
+            tokenizer's limit where that is lower.
+    """
+
+    network_name = "transformer"
+    max_tokens = 120
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""
+        length = min(self.max_tokens, pipeline.tokenizer.model_max_length)
+        device = pipeline.text_encoder.device
+        inputs = pipeline.tokenizer(
+            [prompt.lower().strip() for prompt in prompts],
+            padding="max_length", max_length=length, truncation=True, return_tensors="pt",
+        ).to(device)  # fmt: skip
+        hidden = pipeline.text_encoder(inputs.input_ids, attention_mask=inputs.attention_mask)[0]
+        return Condition(
+            tuple(prompts), {"encoder_hidden_states": hidden.float(), "encoder_attention_mask": inputs.attention_mask}
+        )
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if network.config.use_additional_conditions:
+            height, width = (side * 8 for side in x_t.shape[-2:])
+            sizes["resolution"] = torch.tensor([[height, width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
+            sizes["aspect_ratio"] = torch.tensor([[height / width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
+        output = network(
+            x_t,
+            encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            encoder_attention_mask=condition.tensors["encoder_attention_mask"],
+            timestep=network_time.expand(len(x_t)),
+            added_cond_kwargs=sizes,
+            return_dict=False,
+        )[0]
+        return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
