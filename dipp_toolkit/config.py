@@ -48,8 +48,8 @@ class TrainConfig(BaseModel):
 
     generator: str | None = Field(
         None,
-        description="generator to train: a registered name, a pipeline folder, a run folder or a hub id; none starts from "
-        "the reference's own network",
+        description="generator to train: a registered name, a pipeline folder, a run folder or a hub id; none starts "
+        "from the reference's own network",
     )
     reference: str | None = Field(None, description="frozen multi-step diffusion the generator must stay close to")
     rewards: dict[str, float] = Field(

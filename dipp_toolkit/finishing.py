@@ -138,7 +138,7 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
     diversity = summary["diversity"]
     if diversity["after"] < 0.9 * diversity["before"]:
         found.append(
-            f"Diversity fell to {diversity['after'] / diversity['before']:.2f} of the start: different noises give more "
-            "alike images than before. Lower reward_scale or guidance."
+            f"Diversity fell to {diversity['after'] / diversity['before']:.2f} of the start: different noises give "
+            "more alike images than before. Lower reward_scale or guidance."
         )
     return found

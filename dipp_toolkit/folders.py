@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -102,6 +103,24 @@ def family_of(folder: Path) -> PipelineFamily:
     return cast(PipelineFamily, known[name].build())
 
 
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and no advice from the loading libraries: a run says what matters itself."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip((diffusers_logging, transformers_logging), before, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
+
+
 def load_component(folder: Path, name: str, subfolder: str | None = None) -> Any:
     """One component of a pipeline folder, in float32, by the class `model_index.json` gives it.
 
@@ -114,7 +133,8 @@ def load_component(folder: Path, name: str, subfolder: str | None = None) -> Any
 
     library, class_name = read_json(folder / "model_index.json")[name]
     component_class = getattr(importlib.import_module(library), class_name)
-    return component_class.from_pretrained(folder / (subfolder or name), torch_dtype=torch.float32)
+    with quiet_loading():
+        return component_class.from_pretrained(folder / (subfolder or name)).float()
 
 
 @dataclass
@@ -137,7 +157,7 @@ class DiffusersReference:
     def __post_init__(self) -> None:
         for component in self.pipeline.components.values():
             if isinstance(component, nn.Module):
-                component.eval().requires_grad_(False)
+                component.float().eval().requires_grad_(False)
         network = getattr(self.pipeline, self.family.network_name)
         config = self.pipeline.scheduler.config
         self.denoiser = Denoiser(
@@ -154,12 +174,11 @@ class DiffusersReference:
             RequestError: it is missing, or no plugin knows its class.
         """
         from diffusers import DiffusionPipeline
-        from diffusers.utils import logging
 
         folder = resolve_folder(name)
         family = family_of(folder)
-        logging.disable_progress_bar()
-        return cls(folder, family, DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32))
+        with quiet_loading():
+            return cls(folder, family, DiffusionPipeline.from_pretrained(folder))
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
@@ -198,7 +217,7 @@ class DiffusersReference:
             latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
         return latents
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> DiffusersReference:
         self.pipeline.to(device)
         self._null = self._null.to(device) if self._null is not None else None
         return self

@@ -1,7 +1,7 @@
 r"""What networks predict, and the way from each to the denoised sample and the score.
 
-All of it follows from $x_t = \alpha x_0 + \sigma \epsilon$. The toolkit works in $\hat x_0 = E[x_0 | x_t]$, the stable one;
-networks speak
+All of it follows from $x_t = \alpha x_0 + \sigma \epsilon$. The toolkit works in
+$\hat x_0 = E[x_0 | x_t]$, the stable one; networks speak
 
 - `epsilon`: $\epsilon$ (Ho et al. 2020),
 - `v_prediction`: $v = \alpha \epsilon - \sigma x_0$ (Salimans & Ho 2022),

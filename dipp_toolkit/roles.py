@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -47,7 +47,7 @@ class Reference(Protocol):
     def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
         """Multi-step sampling with the reference's own scheduler, from standard normal `noise`."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> Reference:
         """Move every network; returns itself."""
 
 

@@ -92,8 +92,8 @@ class VariancePreserving:
 class FlowMatching:
     r"""The straight line of flow matching: $\alpha_t = 1 - t$, $\sigma_t = t$, optionally with a time shift.
 
-    With shift $s$ the time is first mapped to $\tau = s t / (1 + (s - 1) t)$, as in Stable Diffusion 3 (Esser et al. 2024,
-    eq. 23).
+    With shift $s$ the time is first mapped to $\tau = s t / (1 + (s - 1) t)$, as in Stable Diffusion 3 (Esser et al.
+    2024, eq. 23).
 
     Attributes:
         shift: the shift s, 1 for none.

@@ -38,6 +38,11 @@ def range_text(interval: Interval, decimals: int, sign: bool = False) -> str:
     return f"[{text_of(interval.low, decimals, sign)}, {text_of(interval.high, decimals, sign)}]"
 
 
+def change_text(gain: Interval) -> str:
+    """A change with its sign, as precise as its interval."""
+    return text_of(gain.mean, decimals_for([gain]), True)
+
+
 def interval_of(values: Any) -> Interval | None:
     """An `Interval` from `summary.json`, None where it is missing or not finite."""
     try:
@@ -78,14 +83,14 @@ class Row:
 
 
 def _score_row(name: str, role: str, scores: Scores, gain: Interval | None, columns: Sequence[str]) -> Row:
-    decimals = decimals_for([*scores.values(), *([gain] if gain else [])])
+    decimals = decimals_for(scores.values())
     cells = {
         column: Cell(text_of(scores[column].mean, decimals), range_text(scores[column], decimals))
         if column in scores
         else Cell()
         for column in columns
     }
-    change = Cell(text_of(gain.mean, decimals, True), range_text(gain, decimals, True)) if gain else Cell()
+    change = Cell(change_text(gain), range_text(gain, decimals_for([gain]), True)) if gain else Cell()
     return Row(name, role, cells, change, scores)
 
 
@@ -97,9 +102,7 @@ def _plain_row(name: str, role: str, values: Mapping[str, Any], columns: Sequenc
     cells = {column: Cell(text_of(found[column], decimals)) if column in found else Cell() for column in columns}
     change = Cell()
     if found.get("before") and "after" in found:
-        change = Cell(
-            f"\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}{found['after'] / found['before']:.2f}", "of the start"
-        )
+        change = Cell(f"{found['after'] / found['before']:.2f}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}", "the start")
     return Row(name, role, cells, change)
 
 

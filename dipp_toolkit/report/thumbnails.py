@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ LARGEST = 320
 """Larger images are shrunk to this many pixels on their longer side, and stored as JPEG."""
 PIXEL_ART = 160
 """Images up to this many pixels are shown with hard pixel edges."""
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ def thumbnail(image: Float[Tensor, "3 height width"], alt: str) -> Thumbnail:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` indices below `count`, evenly spaced from the first on."""
+    """At most `most` indices below `count`, rising: one from each of equal slices.
+
+    The place inside a slice follows multiples of the golden ratio. A fixed stride would fall in step with lists that
+    repeat, as prompts often do (every eighth on the same background, say).
+    """
     chosen = min(count, most)
-    return [index * count // chosen for index in range(chosen)]
+    edges = [index * count // chosen for index in range(chosen)] + [count]
+    return [low + int(index * GOLDEN % 1 * (high - low)) for index, (low, high) in enumerate(pairwise(edges))]

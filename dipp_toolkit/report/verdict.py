@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..evaluation.intervals import Interval
-from .numbers import Scores, decimals_for, finite, range_text, scores_of, text_of
+from .numbers import Scores, change_text, decimals_for, finite, range_text, scores_of, text_of
 from .run_files import RunFiles
 
 Direction = Literal["rose", "fell", "same", "unknown"]
@@ -49,7 +49,7 @@ def change_of(scores: Scores, gain: Interval | None) -> Change:
     before, after = scores.get("before"), scores.get("after")
     if before is None or after is None:
         return Change("unknown")
-    decimals = decimals_for([before, after, *([gain] if gain else [])])
+    decimals = decimals_for([before, after])
     numbers = f"from {text_of(before.mean, decimals)} to {text_of(after.mean, decimals)}"
     if before.low == before.high and after.low == after.high:
         return Change("unknown", numbers, "there is no interval to say whether that is more than chance")
@@ -58,7 +58,7 @@ def change_of(scores: Scores, gain: Interval | None) -> Change:
         return Change(moved, numbers, "95 % intervals do not overlap")
     if gain is None:
         return Change("same", numbers, "95 % intervals overlap")
-    change = f"the change prompt by prompt, {range_text(gain, decimals, True) or text_of(gain.mean, decimals, True)},"
+    change = f"the change prompt by prompt, {range_text(gain, decimals_for([gain]), True) or change_text(gain)},"
     if gain.low < gain.high and not gain.contains(0.0):
         return Change(
             "rose" if gain.mean > 0 else "fell", numbers, f"95 % intervals overlap, but {change} leaves zero out"

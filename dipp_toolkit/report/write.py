@@ -121,7 +121,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
         ("reference", _short(config.reference)),
         (
             "rewards",
-            ", ".join(f"{_short(name)} \N{MULTIPLICATION SIGN} {weight:g}" for name, weight in config.rewards.items()),
+            ", ".join(f"{_short(name)}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}{weight:g}" for name, weight in config.rewards.items()),
         ),
         ("training", f"{steps:,} steps of {config.batch_size} images"),
         ("time", duration(seconds) if seconds is not None else ""),

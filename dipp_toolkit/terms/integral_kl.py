@@ -34,7 +34,7 @@ def guided_x0(
     condition: Condition,
     guidance: float,
 ) -> Float[Tensor, "batch ..."]:
-    r"""The denoised sample under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
+    r"""The reference under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
 
     Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all.
     """
@@ -50,7 +50,8 @@ class IntegralKL:
     r"""Integral KL term. Its value is the sample's share of the estimate
 
     $w(t)(\alpha_t/\sigma_t)^2 \langle x_0 - \hat x_0^{ref}, \hat x_0^\psi - \hat x_0^{ref} \rangle$ per dimension,
-    which is non-negative on average and zero where generator and reference agree; it tracks the divergence, and is no nats.
+    which is non-negative on average and zero where generator and reference agree; it tracks the divergence, and is no
+    nats.
 
     Attributes:
         reference: the frozen diffusion model.

@@ -57,8 +57,9 @@ class RewardTerm:
             )
         if not scores.requires_grad:
             raise RunError(
-                f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through torch "
-                "operations. Compute the score from the images with torch, without .detach(), .numpy() or torch.no_grad()."
+                f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
+                "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
+                "torch.no_grad()."
             )
         if not torch.isfinite(scores).all():
             raise RunError(f"The reward '{self.name}' returned a score that is not finite.")

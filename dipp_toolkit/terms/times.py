@@ -1,7 +1,7 @@
 r"""Which times a divergence looks at, and how much each weighs: $D_{IKL} = \int w(t)\, KL(p_t \| q_t)\, dt$.
 
-The gradient of the integral KL is $w(t) (\alpha_t/\sigma_t)^2 (\hat x_0^\psi - \hat x_0^{ref})$; a weighting returns the whole
-factor before the difference, because for one of them (`dmd`) it depends on the sample.
+The gradient of the integral KL is $w(t) (\alpha_t/\sigma_t)^2 (\hat x_0^\psi - \hat x_0^{ref})$; a weighting returns
+the whole factor before the difference, because for one of them (`dmd`) it depends on the sample.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def short_schedule() -> VariancePreserving:
     return VariancePreserving(torch.linspace(3, -3, TRAINING_TIMES, dtype=torch.float64).sigmoid())
 
 
-def make_reference(schedule: Schedule | None = None, prediction: Prediction = "epsilon") -> GaussianReference:
+def make_reference(schedule: Schedule | None = None, prediction: Prediction = "v_prediction") -> GaussianReference:
     """The world's reference: correlated, and moved by a prompt.
 
     Args:
@@ -79,7 +79,7 @@ class Case:
 
 
 _SLOPE = _vector(1.0, -0.6, 0.8)
-_CURVATURE = torch.stack([_vector(1.0, 0.3, -0.2), _vector(0.3, 0.6, 0.1), _vector(-0.2, 0.1, 0.8)])
+_CURVATURE = torch.stack([_vector(0.8, 0.3, -0.2), _vector(0.3, 0.5, 0.1), _vector(-0.2, 0.1, 0.6)])
 
 CASES: dict[str, Case] = {
     one.name: one
@@ -95,7 +95,7 @@ CASES: dict[str, Case] = {
             "quadratic",
             "quadratic reward: mean and covariance balance the reward's curvature against the reference's",
             reward=QuadraticReward(_SLOPE, _CURVATURE, _vector(-0.5, 1.0, 1.5)),
-            reward_scale=0.7,
+            reward_scale=0.5,
         ),
         Case("guidance", "guidance alone: the mean is mu_0 + alpha_cfg (mu_c - mu_0)", guidance=2.5),
     )

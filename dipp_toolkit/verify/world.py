@@ -40,7 +40,7 @@ class GaussianReference:
     given: Gaussian
     schedule: Schedule
     times: Float[Tensor, " times"]
-    prediction: Prediction = "epsilon"
+    prediction: Prediction = "v_prediction"
     denoiser: Denoiser = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Batch = Float[Tensor, "batch 3 size size"]
@@ -19,7 +19,8 @@ Severity = Float[Tensor, " batch"]
 Degradation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
-def column(values: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
+def column(values: Shaped[Tensor, " batch"]) -> Shaped[Tensor, "batch 1 1 1"]:
+    """One value for each image, ready to multiply a batch."""
     return values[:, None, None, None]
 
 

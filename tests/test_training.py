@@ -1,0 +1,241 @@
+"""The training run: same seed, same bits; stopping and going on changes nothing; what a run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+
+from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
+from dipp_toolkit.averaging import WeightAverage
+from dipp_toolkit.errors import CheckpointError, Interrupted
+from dipp_toolkit.events import CheckpointEvent, StepEvent
+from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.prompt_order import PromptOrder
+from dipp_toolkit.training import MEASURED, RunResult
+
+from tiny import PROMPTS, tiny_pipeline
+
+BLUE = '''
+def blueness(images, prompts):
+    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))
+'''
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run on a tiny pipeline, with a reward from a file."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "blue.py").write_text(BLUE)
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    return {
+        "reference": str(tiny_pipeline(folder / "reference")),
+        "prompts": str(folder / "prompts.txt"),
+        "rewards": {f"{folder}/blue.py:blueness": 1.0},
+        "batch_size": 3,
+        "eval_count": 3,
+        "reference_steps": 2,
+        "learning_rate": 1e-3,
+        "guidance": 2.0,
+        "checkpoint_every": 20,
+        "sample_every": 20,
+        "device": "cpu",
+    }
+
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture
+def run(world: dict[str, Any], tmp_path: Path) -> Run:
+    def start(name: str, listeners: tuple[object, ...] = (), **settings: Any) -> RunResult:
+        return train(TrainConfig(**(world | {"out": tmp_path / name} | settings)), listeners=listeners)
+
+    return start
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+
+
+def assert_same_bits(a: Path, b: Path, step: int) -> None:
+    first, second = weights(a, step), weights(b, step)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert metrics(a) == metrics(b)
+    assert (a / "before_after.png").read_bytes() == (b / "before_after.png").read_bytes()
+
+
+class StopAt:
+    """Sends this process a signal during a step."""
+
+    def __init__(self, step: int, number: signal.Signals):
+        self.step, self.number = step, number
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        if event.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class Die(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class DieAfterCheckpoint:
+    """Ends the run a few steps after a checkpoint, so that steps past it are lost."""
+
+    def __init__(self, step: int, later: int):
+        self.step, self.later, self.seen = step, later, False
+
+    def dipp_on_checkpoint(self, event: CheckpointEvent) -> None:
+        self.seen = self.seen or event.step == self.step
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        if self.seen and event.step == self.step + self.later:
+            raise Die
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(run: Run) -> None:
+    a, b, c = run("a", steps=6), run("b", steps=6), run("c", steps=6, seed=1)
+    assert_same_bits(a.folder, b.folder, 6)
+    assert metrics(a.folder) != metrics(c.folder)
+
+
+def test_forty_steps_equal_twenty_killed_and_resumed(run: Run) -> None:
+    whole = run("whole", steps=40)
+    with pytest.raises(Die):
+        run("parts", steps=40, listeners=(DieAfterCheckpoint(20, 3),))
+    folder = whole.folder.parent / "parts"
+    assert len(metrics(folder)) == 23, "steps past the checkpoint were logged before the kill"
+    parts = run("parts", steps=40, resume=True)
+    assert_same_bits(whole.folder, parts.folder, 40)
+    assert parts.summary["rewards"] == whole.summary["rewards"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_resuming_gives_the_same_bits(run: Run, number: signal.Signals) -> None:
+    whole = run("whole", steps=8)
+    with pytest.raises(Interrupted, match=r"after step 5 of 8.*--resume"):
+        run("parts", steps=8, listeners=(StopAt(5, number),))
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL), "our handler was taken away again"
+    assert_same_bits(whole.folder, run("parts", steps=8, resume=True).folder, 8)
+
+
+def test_resuming_before_the_first_checkpoint_starts_over(run: Run) -> None:
+    with pytest.raises(Die):
+        run("parts", steps=6, checkpoint_every=100, listeners=(type("L", (), {"dipp_on_step": _die_at_two})(),))
+    assert_same_bits(run("whole", steps=6).folder, run("parts", steps=6, resume=True).folder, 6)
+
+
+def _die_at_two(self: object, event: StepEvent) -> None:
+    if event.step == 2:
+        raise Die
+
+
+def test_a_finished_run_goes_on_with_more_steps(run: Run) -> None:
+    run("run", steps=4)
+    longer = run("run", steps=6, resume=True)
+    assert [row["step"] for row in metrics(longer.folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_passes_over_a_damaged_checkpoint_and_says_so(run: Run) -> None:
+    folder = run("run", steps=6, checkpoint_every=3).folder
+    newest = folder / "checkpoints" / "step-00000006" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\x7f")
+    again = run("run", steps=6, checkpoint_every=3, resume=True)
+    assert any("damaged" in one and "step-00000006" in one for one in again.summary["warnings"])
+
+
+def test_resume_refuses_other_settings_foreign_and_wholly_damaged_folders(run: Run, tmp_path: Path) -> None:
+    folder = run("run", steps=2).folder
+    with pytest.raises(CheckpointError, match=r"learning_rate was 0.001 and is 0.002"):
+        run("run", steps=2, resume=True, learning_rate=2e-3)
+    with pytest.raises(CheckpointError, match="at step 2 already"):
+        run("run", steps=1, resume=True)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"no run folder"):
+        run("foreign", steps=2, resume=True)
+    (folder / "checkpoints" / "step-00000002" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+        run("run", steps=2, resume=True)
+    with pytest.raises(RequestError, match="not empty"):
+        run("foreign", steps=2)
+    assert sorted(one.name for one in (tmp_path / "foreign").iterdir()) == ["notes.txt"]
+
+
+def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run, world: dict[str, Any]) -> None:
+    result = run("run", steps=4, checkpoint_every=1, keep_checkpoints=2, sample_every=2)
+    names = {one.name for one in result.folder.iterdir()}
+    assert names == {
+        "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html", "before_after.png",
+    }  # fmt: skip
+    assert sorted(one.name for one in (result.folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert {"step-00000000.png", "step-00000002.png", "step-00000004.png"} <= {
+        one.name for one in (result.folder / "samples").iterdir()
+    }
+    reference, generator = load_reference(world["reference"]), load_generator(str(result.folder))
+    noise = fixed_noise(1, generator.latent_shape, seed=5)
+    with torch.no_grad():
+        ours = generator.generate(noise, reference.encode(["a red cat"]))
+    pipeline = DiffusionPipeline.from_pretrained(result.folder / "final")
+    theirs = pipeline(
+        "a red cat", num_inference_steps=1, guidance_scale=1.0, latents=noise, use_resolution_binning=False, output_type="latent"
+    ).images
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    name = next(iter(world["rewards"]))
+    assert result.summary["rewards"][name]["before"]["low"] <= result.summary["rewards"][name]["before"]["mean"]
+
+
+def test_a_reward_from_a_file_is_maximised(run: Run, world: dict[str, Any]) -> None:
+    name = next(iter(world["rewards"]))
+    summary = run("run", steps=40, reward_scale=20.0, ema=0.5, batch_size=8).summary
+    assert summary["rewards"][name]["after"]["low"] > summary["rewards"][name]["before"]["high"]
+    assert summary["gain"][name]["low"] > 0
+
+
+def test_training_goes_on_from_a_run_folder_with_its_assistant(run: Run) -> None:
+    first = run("first", steps=3)
+    assert (first.folder / "final" / "assistant").is_dir()
+    second = run("second", steps=2, generator=str(first.folder))
+    assert second.summary["generator"] == str(first.folder)
+
+
+def test_distillation_needs_no_reward_and_full_precision_is_not_required(run: Run) -> None:
+    summary = run("run", steps=3, rewards={}, precision="bf16").summary
+    assert summary["rewards"] == {}
+    assert summary["judge"] is None
+
+
+def test_the_average_is_applied_and_taken_away() -> None:
+    network = torch.nn.Linear(2, 2)
+    average = WeightAverage(network, 0.5)
+    start = network.weight.detach().clone()
+    with torch.no_grad():
+        network.weight.add_(1)
+    average.update()  # decay min(0.5, 1/10)
+    with average.applied():
+        torch.testing.assert_close(network.weight.detach(), start + 0.9)
+    torch.testing.assert_close(network.weight.detach(), start + 1)
+
+
+def test_prompt_order_visits_everything_each_epoch_from_any_position() -> None:
+    order = PromptOrder(7, seed=3)
+    everything = order.take(0, 21)
+    assert all(sorted(everything[k : k + 7]) == list(range(7)) for k in (0, 7, 14))
+    assert order.take(5, 9) == everything[5:14]
+    assert everything[:7] != everything[7:14]
+    assert PromptOrder(7, seed=4).take(0, 21) != everything
