@@ -102,7 +102,7 @@ def finish(
     comparison = Comparison.load(folder.comparison)
     rows = read_metrics(folder.metrics)
     window = max(1, len(rows) // 20)
-    summary: dict[str, Any] = measure(comparison, parts.rewards, parts.judge) | {
+    summary: dict[str, Any] = measure(comparison, parts.rewards, parts.judge, device=parts.device) | {
         "divergence": {
             "before": _mean_of(rows[:window], "divergence"),
             "after": _mean_of(rows[-window:], "divergence"),

@@ -41,7 +41,7 @@ def write_sheets(
     pixels = to_uint8(images)
     count, height, width, _ = pixels.shape
     rows, columns = grid_shape(count, group, height, width)
-    names = []
+    names: list[str] = []
     for start in range(0, count, rows * columns):
         chunk = pixels[start : start + rows * columns]
         used = -(-len(chunk) // columns)

@@ -56,6 +56,11 @@ class Axis:
         return [(self(value), text) for value, text in zip(values, tick_texts(values, self.log), strict=True)]
 
 
+def colour_class(index: int) -> str:
+    """CSS classes of the line with this index; where colours come round again, the line is dashed."""
+    return f"s{index % SERIES_COLOURS}" + (" dashed" if index >= SERIES_COLOURS else "")
+
+
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, at most `most` + 1."""
     raw = (high - low) / most
@@ -153,10 +158,10 @@ def line_chart(series: Sequence[Series], label: str, include: Sequence[float] = 
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">step</text>'
     )
     for index, one in enumerate(series):
-        colour = f"s{index % SERIES_COLOURS}"
+        colour = colour_class(index)
         parts.append(f'<polyline class="raw {colour}" points="{_points(one.steps, one.values, x, y)}"/>')
     for index, one in enumerate(series):
-        colour = f"s{index % SERIES_COLOURS}"
+        colour = colour_class(index)
         if len(one.steps) == 1:
             parts.append(f'<circle class="dot {colour}" cx="{x(one.steps[0]):.1f}" cy="{y(one.values[0]):.1f}" r="3"/>')
         else:

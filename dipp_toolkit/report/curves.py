@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from .chart import SERIES_COLOURS, Series, line_chart
+from .chart import Series, colour_class, line_chart
+from .numbers import short_name
 from .run_files import RunFiles
 
 LOG_RATIO = 20
@@ -36,7 +37,7 @@ def _keys(run: RunFiles, prefix: str) -> list[str]:
 
 
 def _short_term(name: str) -> str:
-    return name.removeprefix("reward/")
+    return short_name(name.removeprefix("reward/")) if name.startswith("reward/") else name
 
 
 def _pair_name(key: str, terms: Sequence[str]) -> str:
@@ -66,7 +67,7 @@ def _curve(
         reading += " The axis is logarithmic." if log else ""
     ends = "; ".join(f"{one.name} from {one.values[0]:.4g} to {one.values[-1]:.4g}" for one in found)
     chart = line_chart(found, f"{title} over {len(found[0].steps)} steps: {ends}", include, log)
-    legend = [(one.name, f"s{index % SERIES_COLOURS}") for index, one in enumerate(found)] if len(found) > 1 else []
+    legend = [(one.name, colour_class(index)) for index, one in enumerate(found)] if len(found) > 1 else []
     return Curve(title, chart, legend, reading, healthy)
 
 
@@ -80,7 +81,7 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
         )
         curves.append(
             _curve(
-                f"Reward: {name}",
+                f"Reward: {short_name(name)}",
                 [series_of(run, f"reward/{name}", name)],
                 "Mean score of each training batch, before its weight.",
                 healthy,

@@ -13,6 +13,11 @@ from .run_files import RunFiles
 Scores = Mapping[str, Interval]
 
 
+def short_name(name: str) -> str:
+    """A registered name as it is; of a file, a folder or a hub id the last part."""
+    return name.removeprefix("diffusers:").rstrip("/").split("/")[-1] or name
+
+
 def decimals_for(intervals: Iterable[Interval]) -> int:
     """Decimals that show two digits of the narrowest interval's half-width, or three of the values without a width."""
     intervals = list(intervals)
@@ -29,6 +34,11 @@ def text_of(value: float, decimals: int, sign: bool = False) -> str:
     if not text.strip("+-0.,"):
         text = text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def weight_text(weight: float) -> str:
+    """A reward's weight, as short as it is exact to six digits."""
+    return f"{weight:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def range_text(interval: Interval, decimals: int, sign: bool = False) -> str:
@@ -101,7 +111,7 @@ def _plain_row(name: str, role: str, values: Mapping[str, Any], columns: Sequenc
     decimals = decimals_for(Interval(value, value, value) for value in found.values())
     cells = {column: Cell(text_of(found[column], decimals)) if column in found else Cell() for column in columns}
     change = Cell()
-    if found.get("before") and "after" in found:
+    if found.get("before", 0.0) > 0 and found.get("after", -1.0) >= 0:
         change = Cell(f"{found['after'] / found['before']:.2f}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}", "the start")
     return Row(name, role, cells, change)
 
@@ -113,7 +123,7 @@ def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     rows: list[Row | None] = []
     rewards = summary.get("rewards") or {}
     for name in sorted(rewards, key=lambda one: one not in weights):
-        role = f"reward, weight {weights[name]:g}" if name in weights else "reward, only measured"
+        role = f"reward, weight {weight_text(weights[name])}" if name in weights else "reward, only measured"
         rows.append(_score_row(name, role, scores_of(rewards[name]), gains.get(name), columns))
     judge = summary.get("judge")
     if judge:

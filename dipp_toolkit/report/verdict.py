@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..evaluation.intervals import Interval
-from .numbers import Scores, change_text, decimals_for, finite, range_text, scores_of, text_of
+from .numbers import Scores, change_text, decimals_for, finite, range_text, scores_of, short_name, text_of
 from .run_files import RunFiles
 
 Direction = Literal["rose", "fell", "same", "unknown"]
@@ -67,6 +67,7 @@ def change_of(scores: Scores, gain: Interval | None) -> Change:
 
 
 def _reward_clause(name: str, change: Change, weight: float) -> str:
+    name = short_name(name)
     aim = "; its weight is negative, so falling is the aim" if weight < 0 else ""
     if not change.numbers:
         return f"{name} was not compared with the start"
@@ -78,7 +79,7 @@ def _reward_clause(name: str, change: Change, weight: float) -> str:
 
 
 def _judge_clause(name: str, change: Change, trained_on: bool, reward_improved: bool, reward_rose: bool) -> str:
-    who = f"the judge {name}, " + ("which was also trained on," if trained_on else "never trained on,")
+    who = f"the judge {short_name(name)}, " + ("which was also trained on," if trained_on else "never trained on,")
     if not change.numbers:
         return f"{who} was not compared with the start"
     if change.direction == "unknown":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class PixArtFamily:
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
-        if network.config.use_additional_conditions:
+        if cast(Any, network).config.use_additional_conditions:
             height, width = (side * 8 for side in x_t.shape[-2:])
             sizes["resolution"] = torch.tensor([[height, width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
             sizes["aspect_ratio"] = torch.tensor([[height / width]], device=x_t.device).expand(len(x_t), -1).to(x_t)

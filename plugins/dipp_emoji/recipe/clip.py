@@ -99,7 +99,7 @@ def measure_clip(model: CLIPModel, captions: CaptionIds, generator: torch.Genera
     }
 
 
-def train_clip(target: Path, steps: int = 600, batch: int = 128, seed: int = 0) -> dict[str, float]:
+def train_clip(target: Path, steps: int = 450, batch: int = 128, seed: int = 0) -> dict[str, float]:
     """Train contrastively and save `target`. All pairs of a batch are different, so that every other caption is wrong.
 
     Returns:

@@ -1,0 +1,185 @@
+"""Quality of the emoji world: real compositions, the multi-step reference, the distilled generator and the aligned ones.
+
+    python benchmarks/emoji_quality/run.py --seeds 3 --work runs/emoji-quality
+
+Aligns `emoji-onestep` once for each seed with the settings its plugin recommends, then judges every column on the
+held-out prompts with `emoji-judge`, which nothing here was trained on. Everything is resumed where it was stopped.
+Writes `results.json` and `results.md` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from dipp_emoji.captions import pairs
+from dipp_emoji.compose import compose
+from dipp_emoji.judge import EmojiJudge
+
+from dipp_toolkit import Condition, Generator, TrainConfig, load_generator, load_prompts, load_reference, train
+from dipp_toolkit.evaluation.diversity import seed_diversity
+from dipp_toolkit.evaluation.frechet import frechet_distance, frechet_floor
+from dipp_toolkit.evaluation.intervals import bootstrap_interval
+from dipp_toolkit.generation import generate_images, sample_reference
+from dipp_toolkit.roles import Reference, texts
+from dipp_toolkit.run_folder import write_text
+
+HERE = Path(__file__).parent
+NOISES = 2
+GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.5)
+
+
+def real_images(seed: int) -> torch.Tensor:
+    """Fresh compositions of the held-out pairs, `(prompts, 2, 3, 64, 64)`."""
+    table = torch.tensor(pairs(held_out=True))
+    random = torch.Generator().manual_seed(seed)
+    return torch.stack([compose(table[:, 0], table[:, 1], random) for _ in range(NOISES)], dim=1)
+
+
+def judge_in_batches(images: torch.Tensor, call: Callable[[torch.Tensor, int], torch.Tensor], batch: int = 176) -> torch.Tensor:
+    return torch.cat([call(part, k * batch) for k, part in enumerate(images.split(batch))])
+
+
+@torch.no_grad()
+def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_features: torch.Tensor) -> dict[str, Any]:
+    """Everything the table says about one column of images `(prompts, noises, 3, 64, 64)`, as 8-bit pixels."""
+    images = images.mul(255).round().div(255)
+    flat = images.flatten(0, 1)
+    captions = [prompt for prompt in prompts for _ in range(images.shape[1])]
+    batch = 176
+    parts = [(part, captions[k * batch : (k + 1) * batch]) for k, part in enumerate(flat.split(batch))]
+    scores = torch.cat([judge(part, texts_) for part, texts_ in parts]).reshape(len(prompts), -1)
+    features = torch.cat([judge.features(part) for part, _ in parts])
+    correct = sum(judge.naming_accuracy(part, texts_) * len(part) for part, texts_ in parts)
+    return {
+        "naming": correct / len(flat),
+        "preference": bootstrap_interval(scores).as_dict(),
+        "frechet": frechet_distance(features, real_features),
+        "diversity": seed_diversity(images),
+    }
+
+
+def best_guidance(judge: EmojiJudge, reference: Reference, condition: Condition, prompts: list[str], steps: int) -> dict[str, Any]:
+    """The reference's guidance with the highest judged preference, on every fourth prompt."""
+    rows = list(range(0, len(prompts), 4))
+    chosen = [prompts[row] for row in rows]
+    scores = {}
+    for guidance in GUIDANCES:
+        images = sample_reference(reference, condition[rows], 77, steps, guidance)
+        with torch.no_grad():
+            scores[guidance] = judge(images, chosen).mean().item()
+    return {"preference_by_guidance": scores, "guidance": max(scores, key=lambda one: scores[one])}
+
+
+def milliseconds(make: Callable[[], object], images: int, repeats: int = 5) -> float:
+    """Median milliseconds an image, at batch size `images`."""
+    make()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        make()
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times) / images
+
+
+def one_step_column(generator: Generator, reference: Reference, condition: Condition) -> torch.Tensor:
+    sets = [generate_images(generator, reference, condition, 100 + k) for k in range(NOISES)]
+    return torch.stack(sets, dim=1)
+
+
+def aligned_runs(seeds: int, work: Path) -> list[Path]:
+    """A finished alignment for each seed, with the recommended settings."""
+    folders = []
+    for seed in range(seeds):
+        folder = work / f"seed-{seed}"
+        if not (folder / "summary.json").exists():
+            train(TrainConfig(generator="emoji-onestep", seed=seed, out=folder, resume=folder.is_dir()))
+        folders.append(folder)
+    return folders
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| column | evaluations an image | judge names it | judge's preference (95 % interval) | Frechet distance | diversity | ms an image |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results["columns"].items():
+        preference = row["preference"]
+        took = f"{row['milliseconds']:.1f}" if "milliseconds" in row else "-"
+        lines.append(
+            f"| {name} | {row.get('evaluations', '-')} | {100 * row['naming']:.1f} % | {preference['mean']:.2f} "
+            f"({preference['low']:.2f} to {preference['high']:.2f}) | {row['frechet']:.2f} | {row['diversity']:.3f} | {took} |"
+        )
+    lines += [
+        "",
+        f"Frechet distance of real against real (the floor): {results['frechet_floor']:.2f}. {results['images']} images a column, "
+        f"{results['prompts']} held-out prompts, {NOISES} noises each. Ran on {results['machine']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="alignments, seeds 0, 1, ...")
+    parser.add_argument("--work", type=Path, default=Path("runs/emoji-quality"), help="folder for the alignments")
+    parser.add_argument("--steps", type=int, default=50, help="sampling steps of the reference")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and results.md")
+    arguments = parser.parse_args()
+
+    runs = aligned_runs(arguments.seeds, arguments.work)
+    judge, reference, distilled = EmojiJudge(), load_reference("emoji-reference"), load_generator("emoji-onestep")
+    prompts = texts(load_prompts("emoji-heldout"))
+    condition = reference.encode(prompts)
+    real, fresh = real_images(seed=1), real_images(seed=2)
+    with torch.no_grad():
+        real_features = judge_in_batches(real.flatten(0, 1), lambda part, _: judge.features(part))
+    guidance = best_guidance(judge, reference, condition, prompts, steps=20)
+    multi = torch.stack(
+        [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)], dim=1
+    )
+    columns = {"real compositions": measure(judge, fresh, prompts, real_features)}
+    few = condition[:32]
+    passes = arguments.steps * (1 if guidance["guidance"] == 1 else 2)
+    columns[f"reference, {arguments.steps} steps, guidance {guidance['guidance']:g}"] = measure(
+        judge, multi, prompts, real_features
+    ) | {
+        "evaluations": passes,
+        "milliseconds": milliseconds(
+            lambda: sample_reference(reference, few, 0, arguments.steps, guidance["guidance"]), 32, repeats=1
+        ),
+    }
+    generators = {"distilled, one step": distilled} | {
+        f"aligned, one step, seed {k}": load_generator(str(folder)) for k, folder in enumerate(runs)
+    }
+    for name, generator in generators.items():
+        columns[name] = measure(judge, one_step_column(generator, reference, condition), prompts, real_features) | {
+            "evaluations": 1,
+            "milliseconds": milliseconds(lambda one=generator: generate_images(one, reference, few, 0), 32),  # type: ignore[misc]
+        }
+    results = {
+        "command": f"python benchmarks/emoji_quality/run.py --seeds {arguments.seeds}",
+        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "prompts": len(prompts),
+        "images": len(prompts) * NOISES,
+        "frechet_floor": frechet_floor(real_features),
+        "frechet_fresh_real": columns["real compositions"]["frechet"],
+        "reference_guidance": guidance,
+        "alignment_seconds": [json.loads((folder / "summary.json").read_text())["seconds"] for folder in runs],
+        "columns": columns,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.out / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(arguments.out / "results.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The program: builds the application, runs a command, and turns whatever goes wrong into a sentence and an exit code.
+
+Exit codes: 0 done, 1 the check or the run failed, 2 the request was wrong, 130 interrupted.
+
+Nothing but the standard library is imported before `main` watches for errors and Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+DEBUG = "--debug"
+FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: words after the program's name; those of the process where none are given.
+
+    Returns:
+        The exit code. Nothing is raised unless `--debug` is among the words.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Taken off by hand, so that it may stand anywhere and is known before anything else can go wrong.
+    debug = DEBUG in words
+    words = [word for word in words if word != DEBUG]
+    if not debug:  # what libraries log about their own files says nothing about the request
+        for library in ("DIFFUSERS", "TRANSFORMERS"):
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                for category in (FutureWarning, DeprecationWarning):
+                    warnings.simplefilter("ignore", category)
+            return _run(words)
+    except KeyboardInterrupt:
+        return _explain("Interrupted.", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it becomes a sentence
+        code, sentence = _describe(error)
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        return _explain(sentence, code)
+
+
+def _run(words: list[str]) -> int:
+    from typer.main import get_command
+
+    from .build import build_app
+
+    code = get_command(build_app()).main(words or ["--help"], prog_name="dipp", standalone_mode=False)
+    if code == INTERRUPTED:  # click has turned a KeyboardInterrupt into its exit code
+        return _explain("Interrupted.", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _describe(error: Exception) -> tuple[int, str]:
+    """The exit code of an error, and a sentence about it."""
+    from dipp_toolkit.errors import DippError, Interrupted, RequestError
+
+    from .usage import is_usage_error, usage_sentence
+
+    if is_usage_error(error):
+        return WRONG_REQUEST, usage_sentence(error)
+    if isinstance(error, Interrupted):
+        return INTERRUPTED, str(error)
+    if isinstance(error, RequestError):
+        return WRONG_REQUEST, str(error)
+    if isinstance(error, DippError):
+        return FAILED, str(error)
+    return FAILED, f"{type(error).__name__}: {error}. Run again with {DEBUG} for the traceback."
+
+
+def _explain(sentence: str, code: int) -> int:
+    """Say a sentence on stderr, on one line; returns `code`."""
+    stream: Any = sys.stderr
+    label = "\033[31mError:\033[0m" if stream.isatty() and code != INTERRUPTED else "Error:"
+    print(f"{'dipp:' if code == INTERRUPTED else label} {' '.join(sentence.split())}", file=stream)
+    return code

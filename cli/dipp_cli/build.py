@@ -1,0 +1,69 @@
+"""Puts the application together: every module of `dipp_cli.commands`, then the commands that plugins bring."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Annotated
+
+import typer
+from typer.main import get_group
+
+from dipp_toolkit import __version__
+from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
+
+from . import commands
+
+HELP = "Align one-step text-to-image generators with human preferences by Diff-Instruct++."
+
+
+def build_app() -> typer.Typer:
+    """The application with all commands. Command modules import nothing heavy, so neither does this."""
+    app = typer.Typer(name="dipp", help=HELP, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_program)
+    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda one: one.name):
+        importlib.import_module(f"{commands.__name__}.{module.name}").register(app)
+    add_plugin_commands(app, get_registry())
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dipp-toolkit {__version__}")
+        raise typer.Exit
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere on the line.")
+    ] = False,
+) -> None:
+    """Options of the program itself; both are dealt with before a command runs."""
+
+
+def add_plugin_commands(app: typer.Typer, registry: Registry) -> None:
+    """Let every plugin add its commands; one that fails, or takes a taken name, is noted as broken and adds none.
+
+    Args:
+        app: with the built-in commands, whose names cannot be taken.
+        registry: the installed plugins.
+    """
+    hook = "dipp_register_commands"
+    for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
+        others = [one for one in registry.manager.get_plugins() if one is not implementation.plugin]
+        added = typer.Typer()
+        try:
+            registry.manager.subset_hook_caller(hook, others)(app=added)
+            clash = sorted(get_group(added).commands.keys() & get_group(app).commands.keys())
+            reason = f"the command '{clash[0]}' exists already" if clash else ""
+        except Exception as error:  # noqa: BLE001 -- a broken plugin, whatever it raises, must hurt nobody else
+            reason = f"adding its commands failed with {type(error).__name__}: {error}"
+        broken = BrokenPlugin(implementation.plugin_name, reason)
+        if not reason:
+            app.registered_commands += added.registered_commands
+            app.registered_groups += added.registered_groups
+        elif broken not in registry.broken:
+            registry.broken.append(broken)

@@ -1,0 +1,69 @@
+"""`dipp distill`: make a one-step generator from a multi-step reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from .. import options
+from ..optional_value import ResumableCommand
+
+REFERENCE = "emoji-reference"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("distill", cls=ResumableCommand, rich_help_panel="Train")(distill)
+
+
+def distill(
+    *,
+    reference: options.Reference = None,
+    generator: options.Generator = None,
+    prompts: options.Prompts = None,
+    judge: options.Judge = None,
+    steps: options.Steps = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    track: options.Track = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Distil a multi-step reference into a one-step generator, without rewards.
+
+    The generator starts as a copy of the reference's network unless --generator names another. Without arguments: the
+    built-in emoji reference.
+    """
+    from dipp_toolkit.errors import RequestError
+
+    from ..run import run
+    from ..settings import gather
+
+    flags = {
+        "generator": generator,
+        "reference": reference,
+        "prompts": prompts,
+        "judge": judge,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "out": out,
+        "trackers": track,
+        "device": device,
+        "precision": precision,
+    }
+    # An empty set of rewards is said aloud, so that none is recommended.
+    fallback: dict[str, Any] = {"generator": None, "reference": REFERENCE, "rewards": {}}
+    settings = gather(flags, assignments or [], config, resume, fallback)
+    if settings.rewards:
+        raise RequestError(
+            f"dipp distill takes no rewards, and was given {', '.join(settings.rewards)}. Use dipp train."
+        )
+    run(settings, as_json, quiet)

@@ -1,0 +1,65 @@
+"""`dipp generate`: images from prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("generate", rich_help_panel="Use")(generate)
+
+
+def generate(
+    *,
+    generator: options.Generator = None,
+    reference: options.Reference = None,
+    prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to show. Repeatable.")] = None,
+    prompts: options.Prompts = None,
+    count: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N prompts of --prompts.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the noise; noise i belongs to prompt i.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Sampling steps of a reference; a generator takes one.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(metavar="SCALE", help="Classifier-free guidance of a reference; a generator has none."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER|PNG", help="A folder for numbered pictures and a grid, or one .png for the grid alone."
+        ),
+    ] = Path("images"),
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make images with a one-step generator, or with a multi-step reference.
+
+    --generator makes them in one step, and --reference then says which diffusion encodes the prompts and decodes the
+    latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
+    """
+    from ..generating import Request, make_images
+    from ..output import print_json, quiet_stdout
+    from ..pictures_out import check_out, write_pictures
+
+    out = out.expanduser()
+    request = Request(generator, reference, prompt or [], prompts, count, seed, steps, guidance, device or "auto")
+    request.check()
+    check_out(out)
+    with quiet_stdout():
+        texts, images, settings = make_images(request)
+        written = write_pictures(images, texts, out)
+    if as_json:
+        *files, grid = (str(path) for path in written)
+        print_json({**settings, "prompts": texts, "images": files, "grid": grid})
+        return
+    print(
+        f"{len(texts)} image{'s' * (len(texts) != 1)} in {out}"
+        + (f", all of them in {written[-1]}" if len(written) > 1 else "")
+    )

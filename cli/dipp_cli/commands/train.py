@@ -1,0 +1,59 @@
+"""`dipp train`: align a one-step generator."""
+
+from __future__ import annotations
+
+import typer
+
+from .. import options
+from ..optional_value import ResumableCommand
+
+GENERATOR = "emoji-onestep"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train", cls=ResumableCommand, rich_help_panel="Train")(train)
+
+
+def train(
+    *,
+    generator: options.Generator = None,
+    reference: options.Reference = None,
+    reward: options.Rewards = None,
+    prompts: options.Prompts = None,
+    judge: options.Judge = None,
+    steps: options.Steps = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    track: options.Track = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Align a one-step generator with rewards.
+
+    Without arguments: the built-in emoji generator, with its recommended rewards and settings.
+    """
+    from ..run import run
+    from ..settings import gather
+
+    flags = {
+        "generator": generator,
+        "reference": reference,
+        "rewards": reward,
+        "prompts": prompts,
+        "judge": judge,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "out": out,
+        "trackers": track,
+        "device": device,
+        "precision": precision,
+    }
+    run(gather(flags, assignments or [], config, resume, {"generator": GENERATOR}), as_json, quiet)

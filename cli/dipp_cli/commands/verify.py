@@ -1,0 +1,39 @@
+"""`dipp verify`: hold a term against closed forms."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify", rich_help_panel="Check")(verify)
+
+
+def verify(
+    term: Annotated[str, typer.Option(metavar="NAME", help="Divergence to verify, a plugin's too.")] = "integral_kl",
+    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case. Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Train on Gaussian worlds whose optima are known, and compare. Exits with 1 where a row is out of tolerance."""
+    from dipp_toolkit.verify import run_verify
+
+    from ..output import print_json, quiet_stdout
+
+    with quiet_stdout():
+        rows = run_verify(term=term, cases=case or None, seed=seed)
+    failed = sum(not row.passed for row in rows)
+    if as_json:
+        print_json([row.as_dict() for row in rows])
+    else:
+        from ..tables import show, verify_table
+
+        show(verify_table(rows))
+        print(f"{failed} of {len(rows)} rows fail." if failed else f"All {len(rows)} rows hold.")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,123 @@
+"""What `dipp generate` asks of the toolkit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.registry import get_registry
+
+GENERATOR = "emoji-onestep"
+REFERENCE_STEPS, REFERENCE_GUIDANCE = 50, 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line; None where nothing was said."""
+
+    generator: str | None
+    reference: str | None
+    prompt: Sequence[str]
+    prompts: str | None
+    count: int | None
+    seed: int
+    steps: int | None
+    guidance: float | None
+    device: str
+
+    @property
+    def one_step(self) -> bool:
+        """Whether a generator makes the images, and not the reference itself."""
+        return self.generator is not None or self.reference is None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, before anything is loaded.
+
+        Raises:
+            RequestError: as a sentence.
+        """
+        if bool(self.prompt) == (self.prompts is not None):
+            raise RequestError("Say what to show: either --prompt TEXT, as often as you like, or --prompts SET|FILE.")
+        if any(not text.strip() for text in self.prompt):
+            raise RequestError("A --prompt is empty; expected what the image should show.")
+        if self.count is not None and self.count < 1:
+            raise RequestError(f"--count is {self.count}; expected at least 1.")
+        if not 0 <= self.seed < 2**31:
+            raise RequestError(f"--seed is {self.seed}; expected a number from 0 to {2**31 - 1}.")
+        if self.steps is not None and self.steps < 1:
+            raise RequestError(f"--steps is {self.steps}; expected at least 1.")
+        if self.one_step and self.steps not in (None, 1):
+            raise RequestError(
+                f"A generator makes its image in one step, not in {self.steps}. "
+                "For a multi-step sample name --reference alone."
+            )
+        if self.one_step and self.guidance is not None:
+            raise RequestError(
+                "A one-step generator has its guidance built in. For a guided multi-step sample name --reference alone."
+            )
+        if self.guidance is not None and not 0 <= self.guidance < float("inf"):
+            raise RequestError(f"--guidance is {self.guidance}; expected a number from 0.")
+
+
+def reference_of(generator: str) -> str:
+    """The reference that encodes prompts and decodes latents for a generator: the one its plugin recommends, or the
+    generator's own folder, which holds copies of the text encoder and the decoder.
+
+    Raises:
+        RequestError: a registered generator comes with none.
+    """
+    entry = get_registry().entries["generator"].get(generator)
+    if entry is None:
+        return generator
+    if "reference" not in entry.defaults:
+        raise RequestError(f"Name the reference of '{generator}' with --reference.")
+    return str(entry.defaults["reference"])
+
+
+def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 height width"], dict[str, Any]]:
+    """Load, encode and generate.
+
+    Returns:
+        The prompts, their images in [0, 1], and the settings that made them.
+
+    Raises:
+        RequestError: a name is unknown or a file cannot be used.
+    """
+    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.generation import generate_images, sample_reference
+    from dipp_toolkit.loading import load_generator, load_prompts, load_reference
+    from dipp_toolkit.roles import texts
+
+    chosen = (
+        texts(load_prompts(request.prompts))[: request.count] if request.prompts is not None else list(request.prompt)
+    )
+    device = choose_device(request.device)
+    if request.one_step:
+        name = request.generator or GENERATOR
+        generator = load_generator(name)
+        generator.network.to(device)
+        reference_name = request.reference or reference_of(name)
+        reference = load_reference(reference_name).to(device)
+        if tuple(generator.latent_shape) != tuple(reference.latent_shape):
+            raise RequestError(
+                f"The generator '{name}' makes latents of shape {tuple(generator.latent_shape)}, the reference "
+                f"'{reference_name}' decodes {tuple(reference.latent_shape)}. Name its own reference with --reference."
+            )
+        images = generate_images(generator, reference, reference.encode(chosen).to(device), request.seed)
+        settings = {"generator": name, "reference": reference_name, "seed": request.seed, "steps": 1}
+        return chosen, images, settings
+    name = request.reference or ""
+    entry = get_registry().entries["reference"].get(name)
+    recommended = entry.defaults if entry is not None else {}
+    steps = request.steps or int(recommended.get("reference_steps", REFERENCE_STEPS))
+    guidance = request.guidance
+    if guidance is None:
+        guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
+    reference = load_reference(name).to(device)
+    images = sample_reference(reference, reference.encode(chosen).to(device), request.seed, steps, guidance)
+    return chosen, images, {"reference": name, "seed": request.seed, "steps": steps, "guidance": guidance}

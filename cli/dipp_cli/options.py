@@ -1,0 +1,56 @@
+"""Options that several commands share, as annotated types. An option left out is None: the toolkit has the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Generator = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER", help="Generator: a registered name, a pipeline or run folder, or a hub id."),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FOLDER", help="Frozen multi-step diffusion: a registered name, a pipeline folder or a hub id."
+    ),
+]
+Rewards = Annotated[
+    str | None,
+    typer.Option(
+        "--reward", metavar="NAME[=WEIGHT],...", help="Rewards and weights: hps=2,imagereward or ./mine.py:blue."
+    ),
+]
+Judge = Annotated[str | None, typer.Option(metavar="NAME", help="Reward that only judges and is never trained on.")]
+Prompts = Annotated[
+    str | None, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one prompt a line.")
+]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Generator updates.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Samples a generator update.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Random seed; the same seed gives the same bits.")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Run folder; a fresh one below runs/ by default.")]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[auto]",
+        help="Go on with the run in the --out folder; 'auto' begins a new one where there is nothing to go on with.",
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="YAML file of settings; flags and --set go before it.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting by name: learning_rate=2e-5, reward.hps.version=v2.1. Repeatable.",
+    ),
+]
+Track = Annotated[str | None, typer.Option(metavar="NAME,...", help="Trackers to log to: tensorboard, wandb, trackio.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str | None, typer.Option(metavar="NAME", help="fp32, bf16 or fp16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="A plain line now and then instead of a progress bar.")]

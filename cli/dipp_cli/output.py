@@ -1,0 +1,34 @@
+"""Where words go: results to stdout, progress and errors to stderr, and with `--json` one object alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Send everything that anybody prints to stderr, so that stdout holds the result alone."""
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout; numbers that are not finite become null, as JSON has none."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(child) for child in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,63 @@
+"""Where `dipp generate` writes: a folder of numbered pictures with a grid, or one PNG."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError, RunError
+
+GRID = "grid.png"
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place that cannot be written to, before any work is done.
+
+    Raises:
+        RequestError: a folder stands where a PNG is to be, or a file where a folder is to be.
+    """
+    if out.suffix.lower() == ".png" and out.is_dir():
+        raise RequestError(f"Cannot write the picture {out}: it is a folder.")
+    for part in (out.parent, *out.parent.parents) if out.suffix.lower() == ".png" else (out, *out.parents):
+        if part.exists() and not part.is_dir():
+            raise RequestError(f"Cannot write to {out}: {part} is a file.")
+
+
+def slug(prompt: str) -> str:
+    """A prompt as the harmless part of a file name: at most 40 letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "image"
+
+
+def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str], out: Path) -> list[Path]:
+    """Write the pictures, so that each is there whole or not at all.
+
+    Args:
+        images: in [0, 1].
+        prompts: one for each image; they name the files.
+        out: a folder, which is created, or a `.png` file, which becomes a grid of all images.
+
+    Returns:
+        What was written, the grid last.
+
+    Raises:
+        RunError: the disk does not take it.
+    """
+    from dipp_toolkit.pictures import save_grid, save_image
+
+    folder, single = (out.parent, out.name) if out.suffix.lower() == ".png" else (out, None)
+    digits = max(3, len(str(len(prompts))))
+    names = [] if single else [f"{number:0{digits}}-{slug(prompt)}.png" for number, prompt in enumerate(prompts, 1)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
+            for image, name in zip(images, names, strict=False):
+                save_image(image, Path(scratch) / name)
+            save_grid(images, Path(scratch) / (single or GRID))
+            return [(Path(scratch) / name).replace(folder / name) for name in (*names, single or GRID)]
+    except OSError as error:
+        raise RunError(f"Cannot write the pictures to {out}: {error.strerror or error}.") from error

@@ -1,0 +1,136 @@
+"""What a person sees while a run goes on: a bar with the numbers that matter, or a plain line now and then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from dipp_toolkit.events import RunStartEvent, StepEvent
+
+COMPARING = "comparing before and after, writing the report"
+
+
+class ProgressListener(Protocol):
+    """A listener of a run that is also a context, so that the terminal is left tidy whatever happens."""
+
+    def __enter__(self) -> ProgressListener:
+        """Begin to show."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop showing."""
+
+
+def numbers(metrics: Mapping[str, float]) -> str:
+    """The numbers of one step that matter while one watches: rewards, divergence, speed."""
+    parts = [
+        f"{name.removeprefix('reward/')} {value:.3f}" for name, value in metrics.items() if name.startswith("reward/")
+    ]
+    if "divergence" in metrics:
+        parts.append(f"divergence {metrics['divergence']:.4g}")
+    if "images_per_second" in metrics:
+        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+    return "  ".join(parts)
+
+
+class _TwoLineProgress(Progress):
+    """A progress bar with a line of numbers under it, which would not fit beside it."""
+
+    line = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.line:
+            yield Text(self.line, style="cyan", overflow="ellipsis", no_wrap=True)
+
+
+class Bar:
+    """A live bar on a terminal.
+
+    Args:
+        console: of stderr.
+    """
+
+    def __init__(self, console: Console):
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
+        self._progress = _TwoLineProgress(*columns, console=console)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        self._task = self._progress.add_task("loading", total=None)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.live.transient = not self._progress.line  # a bar that never moved is wiped away
+        self._progress.stop()
+
+    def dipp_on_run_start(self, event: RunStartEvent) -> None:
+        # A new task: its estimate of the time left must not know how long loading took.
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task("training", total=event.config.steps, completed=event.step)
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        if self._task is None:
+            return
+        self._progress.line = numbers(event.metrics)
+        self._progress.update(self._task, completed=event.step, total=event.steps)
+        if event.step >= event.steps:
+            self._progress.update(self._task, description=COMPARING)
+
+
+class PlainLines:
+    """A line every tenth of the run, for logs and quiet terminals."""
+
+    def __init__(self) -> None:
+        self._begun = monotonic()
+        self._first = 0
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.stderr.flush()
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def dipp_on_run_start(self, event: RunStartEvent) -> None:
+        self._begun, self._first = monotonic(), event.step
+        self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        tenth = max(event.steps // 10, 1)
+        if event.step % tenth and event.step != event.steps:
+            return
+        elapsed = monotonic() - self._begun
+        left = elapsed / max(event.step - self._first, 1) * (event.steps - event.step)
+        self._say(f"step {event.step}/{event.steps}  {numbers(event.metrics)}  {elapsed:.0f} s, {left:.0f} s left")
+        if event.step == event.steps:
+            self._say(f"{COMPARING} ...")
+
+
+def listener(quiet: bool) -> ProgressListener:
+    """A bar where stderr is a terminal, plain lines elsewhere and when asked to be quiet."""
+    console = Console(stderr=True)
+    return PlainLines() if quiet or not console.is_terminal else Bar(console)

@@ -1,0 +1,46 @@
+"""What `train` and `distill` share: run with settings, show progress, and say what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.training import train
+
+from .output import print_json, quiet_stdout
+from .progress import listener
+
+
+def run(config: TrainConfig, as_json: bool, quiet: bool) -> None:
+    """Train, then print the table or the JSON object.
+
+    Raises:
+        DippError: as `dipp_toolkit.train` does.
+    """
+    with quiet_stdout(), listener(quiet) as progress:
+        result = train(config, listeners=[progress])
+    if as_json:
+        print_json({"folder": str(result.folder), **result.summary})
+        return
+    from .tables import console, show, summary_table
+
+    show(summary_table(result.summary, console().width))
+    _point_out(result.folder, result.summary)
+
+
+def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
+    for warning in summary.get("warnings") or []:
+        print(f"Warning: {warning}")
+    meaning = {
+        "report.html": "pictures, curves, settings",
+        "before_after.png": "the same prompts and noise, before and after",
+        "final": "the generator, a diffusers pipeline",
+    }
+    width = max(len(str(folder / name)) for name in meaning)
+    for name, what in meaning.items():
+        if (folder / name).exists():
+            print(f"{folder / name!s:<{width}}  {what}")
+    sys.stdout.flush()

@@ -1,0 +1,86 @@
+"""From flags, `--set` and a YAML file to a `TrainConfig`.
+
+What is said later wins: the defaults of `TrainConfig`, those recommended by plugins (the toolkit fills them in), the
+settings file or the resumed run, then flags and `--set`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.config import TrainConfig, make_config, parse_assignments, read_yaml
+from dipp_toolkit.errors import CheckpointError, RequestError
+from dipp_toolkit.run_folder import choose_folder
+
+AUTO, ALWAYS = "auto", "always"
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` over `low`; `reward_options` are merged option by option."""
+    merged = {**low, **high}
+    if isinstance(low.get("reward_options"), dict) and isinstance(high.get("reward_options"), dict):
+        options = {name: dict(values or {}) for name, values in low["reward_options"].items()}
+        for name, values in high["reward_options"].items():
+            options[name] = {**options.get(name, {}), **values}
+        merged["reward_options"] = options
+    return merged
+
+
+def said(flags: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The settings that flags and `--set` give.
+
+    Raises:
+        RequestError: one setting is given by both, with different values, or an assignment is none.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    assigned = parse_assignments(assignments)
+    for name in given.keys() & assigned.keys():
+        if str(given[name]) != str(assigned[name]):
+            raise RequestError(
+                f"The setting {name} is given twice: as a flag {given[name]} and with --set {assigned[name]}."
+            )
+    return {**given, **assigned}
+
+
+def gather(
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    file: Path | None = None,
+    resume: str | None = None,
+    fallback: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """One validated set of settings.
+
+    Args:
+        flags: settings by name; None for those not given.
+        assignments: `NAME=VALUE` texts.
+        file: YAML file of settings.
+        resume: None for a new run, `"always"` to go on with the run in the folder `out`, `"auto"` to do so
+            where there is one.
+        fallback: settings for which nothing else has a value.
+
+    Raises:
+        RequestError: a name is unknown, a value is out of range, or a file cannot be used.
+        CheckpointError: there is no run to go on with.
+    """
+    written = read_yaml(file) if file is not None else {}
+    # A run's own config.yaml says whether that run was resumed; this one is asked for on the command line alone.
+    written.pop("resume", None)
+    values = merge(written, said(flags, assignments))
+    if resume is None:
+        return make_config({**(fallback or {}), **values})
+    if resume not in (AUTO, ALWAYS):
+        raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
+    # Validated now, because `out` may come from a file.
+    folder = choose_folder(make_config({**values, "resume": True})) if resume != AUTO else None
+    out = folder.path if folder is not None else make_config(values).out
+    if out is None:
+        raise RequestError("Name the run folder to resume with --out.")
+    saved = out.expanduser() / "config.yaml"
+    if not saved.is_file():
+        if resume == AUTO:
+            return make_config({**(fallback or {}), **values})
+        raise CheckpointError(f"Cannot resume {out}: it is no run folder, it has no config.yaml.")
+    return make_config(merge(read_yaml(saved), {**values, "resume": True}))

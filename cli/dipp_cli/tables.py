@@ -1,0 +1,87 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+NARROW = 110
+"""Columns below which an interval goes under its mean instead of beside it."""
+
+
+def console() -> Console:
+    """Stdout; a file or a pipe is as wide as any table."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=200)
+
+
+def show(table: Table) -> None:
+    """Print a table to stdout."""
+    console().print(table)
+
+
+def interval(value: Mapping[str, float] | None, between: str = " ") -> str:
+    """`{"mean", "low", "high"}` as `0.512 [0.498, 0.526]`, with as many decimals as the interval's width calls for."""
+    if not value:
+        return "-"
+    width = value["high"] - value["low"]
+    decimals = min(max(1 - math.floor(math.log10(width)), 3), 7) if 0 < width < math.inf else 3
+    mean, low, high = (f"{value[key]:.{decimals}f}" for key in ("mean", "low", "high"))
+    return f"{mean}{between}[{low}, {high}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def summary_table(summary: Mapping[str, Any], width: int = 200) -> Table:
+    """What a run reached: every reward, the judge, diversity and divergence, before and after.
+
+    Args:
+        summary: the content of `summary.json`.
+        width: columns there are.
+    """
+    table = Table(title="Before and after, means with 95 % intervals")
+    for column in ("", "before", "after", "gain"):
+        table.add_column(column, no_wrap=column != "")
+    gains = summary.get("gain") or {}
+    judge = summary.get("judge")
+    measured = [(name, name, columns) for name, columns in (summary.get("rewards") or {}).items()]
+    measured += [(f"{judge['name']} (judge)", judge["name"], judge)] if judge else []
+    for label, name, columns in measured:
+        three = (columns.get("before"), columns.get("after"), gains.get(name))
+        table.add_row(label, *(interval(value, "\n" if width < NARROW else " ") for value in three))
+    for quantity in ("diversity", "divergence"):
+        columns = summary.get(quantity)
+        if columns:
+            table.add_row(quantity, _number(columns.get("before")), _number(columns.get("after")), "")
+    return table
+
+
+def verify_table(rows: Sequence[Any]) -> Table:
+    """The rows of `dipp verify`.
+
+    Args:
+        rows: `VerifyRow`s.
+    """
+    terms = ", ".join(dict.fromkeys(row.term for row in rows))
+    table = Table(title=f"{terms}: reached against the closed forms", show_lines=True)
+    for column in ("case", "assistant", "quantity", "expected", "reached", "error", "allowed", ""):
+        table.add_column(column, no_wrap=column not in ("expected", "reached"))
+    for row in rows:
+        verdict = "[green]holds[/green]" if row.passed else "[red]FAILS[/red]"
+        values = (_array(row.expected), _array(row.reached), f"{row.error:.3%}", f"{row.tolerance:.1%}")
+        table.add_row(row.case, row.assistant, row.quantity, *values, verdict)
+    return table
+
+
+def _array(value: Any) -> str:
+    """A number, a vector on one line, or a matrix with a line for each row."""
+    if isinstance(value, (list, tuple)):
+        return ("\n" if value and isinstance(value[0], (list, tuple)) else " ").join(_array(one) for one in value)
+    return f"{value:7.3f}"

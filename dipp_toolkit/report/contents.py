@@ -1,0 +1,143 @@
+"""What the page says in words: its title, facts, warnings, pictures with captions, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import TrainConfig
+from .command import setting_text
+from .numbers import finite, short_name, weight_text
+from .run_files import RunFiles
+from .thumbnails import PIXEL_ART, Thumbnail, evenly, thumbnail
+
+SHOWN = 12
+"""Prompts that are shown at once; the others are folded away below them."""
+MOST_SMALL, MOST_LARGE = 64, 24
+"""Most prompts in the page, for images that are small and for such that have to be shrunk."""
+FEW_PROMPTS = 10
+
+
+@dataclass(frozen=True)
+class PromptCard:
+    """One prompt with its images, by column."""
+
+    prompt: str
+    images: Sequence[tuple[str, Thumbnail]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the settings table."""
+
+    name: str
+    value: str
+    meaning: str
+    changed: bool
+
+
+def column_notes(run: RunFiles) -> dict[str, str]:
+    """A few words on how each column's images were made."""
+    return {"reference": f"{run.reference_steps} steps", "before": "1 step", "after": "1 step"}
+
+
+def prompt_cards(run: RunFiles) -> list[PromptCard]:
+    """Prompts with images, evenly chosen; the first noise of each."""
+    if run.comparison is None or not run.comparison.images:
+        return []
+    images = run.comparison.images
+    columns = [name for name in run.columns if name in images]
+    small = max(images[columns[0]].shape[-2:]) <= PIXEL_ART
+    return [
+        PromptCard(
+            run.comparison.prompts[row],
+            [(name, thumbnail(images[name][row, 0], f"{run.comparison.prompts[row]}, {name}")) for name in columns],
+        )
+        for row in spread_out(evenly(len(run.comparison.prompts), MOST_SMALL if small else MOST_LARGE))
+    ]
+
+
+def spread_out(rows: list[int]) -> list[int]:
+    """The same rows, the evenly spaced ones that are shown at once first."""
+    first = [rows[index] for index in evenly(len(rows), SHOWN)]
+    return first + [row for row in rows if row not in set(first)]
+
+
+def settings_of(config: TrainConfig) -> list[Setting]:
+    """Every setting with its meaning; those that differ from the toolkit's own default are marked."""
+    return [
+        Setting(
+            name,
+            setting_text(getattr(config, name)) if getattr(config, name) not in (None, {}, ()) else "none",
+            field.description or "",
+            getattr(config, name) != field.get_default(call_default_factory=True),
+        )
+        for name, field in TrainConfig.model_fields.items()
+        if name not in {"out", "resume"}
+    ]
+
+
+def title_of(config: TrainConfig) -> str:
+    """What the run did, as a title."""
+    generator, reference = short_name(config.generator or ""), short_name(config.reference or "")
+    if not config.rewards:
+        return f"Distilling {reference} into {generator or 'one step'}"
+    *first, last = (short_name(name) for name in config.rewards)
+    return f"Aligning {generator or reference} to {', '.join(first) + ' and ' if first else ''}{last}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def facts_of(run: RunFiles) -> list[tuple[str, str]]:
+    """The run in a few words: names and numbers."""
+    config, summary = run.config, run.summary
+    steps = int(finite(summary.get("steps")) or config.steps)
+    seconds = finite(summary.get("seconds"))
+    rates = sorted(row["images_per_second"] for row in run.metrics if "images_per_second" in row)
+    memory = max((row["memory_mb"] for row in run.metrics if "memory_mb" in row), default=None)
+    times = "\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
+    facts = [
+        ("generator", short_name(config.generator or "") or "the reference's own network, read out in one step"),
+        ("reference", short_name(config.reference or "")),
+        (
+            "rewards",
+            ", ".join(f"{short_name(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
+        ),
+        ("training", f"{steps:,} steps of {config.batch_size} images"),
+        ("time", duration(seconds) if seconds is not None else ""),
+        ("speed", f"{rates[len(rates) // 2]:.3g} images a second" if rates else ""),
+        ("peak memory", f"{memory / 1024:.1f} GiB" if memory else ""),
+        ("seed", str(config.seed)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def warnings_of(run: RunFiles) -> list[str]:
+    """The run's own warnings, and what the report itself has to warn of."""
+    found = [str(one) for one in run.summary.get("warnings") or []]
+    if run.comparison is None:
+        found.append("There are no pictures: the run left no samples/comparison.")
+    elif len(run.comparison.prompts) < FEW_PROMPTS:
+        count = len(run.comparison.prompts)
+        found.append(
+            f"The numbers come from {count} prompt{'s' * (count != 1)} only, so their intervals are rough; "
+            "raise eval_count."
+        )
+    return found
+
+
+def environment_of(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`summary["environment"]`, names of programs and machines with their versions, as text."""
+    found = summary.get("environment")
+    return (
+        [(str(name).replace("_", "-"), str(value)) for name, value in found.items()]
+        if isinstance(found, Mapping)
+        else []
+    )

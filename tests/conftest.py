@@ -1,0 +1,39 @@
+"""What all tests share: shapes are checked, nothing is random, nothing reaches for the network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# From here on every annotated function of these modules checks the types and shapes it is given and returns. A plugin's
+# own __init__ only registers, and names roles in annotations without importing them, so it is left out.
+PLUGINS = Path(__file__).parent.parent / "plugins"
+PLUGIN_MODULES = [f"{path.parent.name}.{path.stem}" for path in PLUGINS.glob("*/[!_]*.py")]
+install_import_hook(["dipp_toolkit", *PLUGIN_MODULES], "typechecker.check")
+
+import pytest
+import torch
+
+from dipp_toolkit.registry import Registry
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """An empty registry that knows the hooks and no plugin."""
+    return Registry()

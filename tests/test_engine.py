@@ -1,0 +1,250 @@
+"""The engine: one backward equals the naive sum of losses, its numbers are right, and what is wrong is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dipp_toolkit.assistant import LearnedAssistant
+from dipp_toolkit.condition import Condition
+from dipp_toolkit.engine import Engine, ObjectiveResult, WeightedTerm, evaluate_objective
+from dipp_toolkit.errors import RunError
+from dipp_toolkit.terms.base import Sample, TermResult
+from dipp_toolkit.terms.integral_kl import IntegralKL
+from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.terms.times import Draw
+from dipp_toolkit.verify.cases import make_reference
+from dipp_toolkit.verify.gaussian import Gaussian
+from dipp_toolkit.verify.network import closed_form_denoiser
+from dipp_toolkit.verify.world import GaussianReference
+
+BATCH = 16
+TRAINING_TIMES = torch.linspace(0, 1, 12, dtype=torch.float64)
+
+
+class CurvedGenerator:
+    """A small network that is not linear in anything."""
+
+    latent_shape = (3, 1, 1)
+
+    def __init__(self, last: nn.Module | None = None) -> None:
+        torch.manual_seed(5)
+        layers = [nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 3)]
+        self.network = nn.Sequential(*layers, *([last] if last else [])).double()
+
+    def generate(self, noise: Tensor, condition: Condition) -> Tensor:
+        return self.network(noise.flatten(1)).reshape(noise.shape)
+
+    def save_pretrained(self, folder: Path) -> None:
+        raise NotImplementedError
+
+
+class CurvedReward:
+    """A reward whose gradient depends on the image."""
+
+    differentiable = True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (images.flatten(1).sin() * torch.tensor([1.0, -2.0, 0.5])).sum(1)
+
+
+@dataclass
+class Remembering:
+    """A `Sampling` that draws one time and noise for each sample, and keeps what it drew."""
+
+    drawn: Draw | None = None
+
+    def __call__(self, x0: Tensor, random: torch.Generator) -> Draw:
+        t = TRAINING_TIMES[1:][torch.randint(len(TRAINING_TIMES) - 1, (len(x0),), generator=random)]
+        self.drawn = Draw(t, torch.randn(x0.shape, generator=random, dtype=x0.dtype))
+        return self.drawn
+
+
+@dataclass
+class Constant:
+    """A term that always says the same."""
+
+    value: Tensor
+    grad: Tensor
+
+    def __call__(self, sample: Sample) -> TermResult:
+        return TermResult(self.value, self.grad)
+
+
+def assistant_of(law: Gaussian, reference: GaussianReference, rate: float = 0.0) -> LearnedAssistant:
+    """The real assistant, started at the closed-form score of `law`."""
+    denoiser = closed_form_denoiser(law, law, reference.schedule, "epsilon", TRAINING_TIMES)
+    return LearnedAssistant(denoiser, torch.optim.Adam(denoiser.network.parameters(), lr=max(rate, 1e-12)))
+
+
+def make_engine(terms: list[WeightedTerm], generator: CurvedGenerator, assistant: LearnedAssistant, rate: float = 0.0) -> Engine:
+    optimizer = torch.optim.SGD(generator.network.parameters(), lr=rate)
+    random = torch.Generator().manual_seed(11)
+    return Engine(generator, optimizer, assistant, terms, random, max_grad_norm=float("inf"))
+
+
+def sample_of(count: int = 4) -> Sample:
+    x0 = torch.randn(count, 3, 1, 1)
+    return Sample(x0, Condition(("",) * count), x0, torch.Generator(), step=7)
+
+
+def test_one_backward_is_the_sum_of_losses() -> None:
+    """Parameter gradients equal autograd of mean[ w (log p_t(x_t) - log q_t(x_t)) - 0.7 r(x_0) ] through everything."""
+    reference, generator, sampling = make_reference(), CurvedGenerator(), Remembering()
+    law = Gaussian(torch.tensor([0.2, -0.1, 0.4]).double(), torch.eye(3).double() * 0.5)
+    assistant = assistant_of(law, reference)
+    terms = [
+        WeightedTerm("integral_kl", IntegralKL(reference, assistant, guidance=2.0, sampling=sampling), 1.5),
+        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference), 0.7),
+    ]
+    engine = make_engine(terms, generator, assistant)
+    condition = reference.encode(["a Gaussian"] * BATCH)
+    noise = make_engine(terms, generator, assistant).draw_noise(BATCH)  # the same seed, so the same first draw
+    result = engine.update_generator(condition)
+    found = [parameter.grad.clone() for parameter in generator.network.parameters()]
+
+    assert sampling.drawn is not None
+    alpha, sigma = reference.schedule.alpha(sampling.drawn.t), reference.schedule.sigma(sampling.drawn.t)
+    x0 = generator.generate(noise, condition)
+    x_t = alpha[:, None] * x0.flatten(1) + sigma[:, None] * sampling.drawn.noise.flatten(1)
+    log_ratio = law.noised(alpha, sigma).log_prob(x_t) - reference.guided(2.0).noised(alpha, sigma).log_prob(x_t)
+    scores = CurvedReward()(x0, condition.prompts)
+    naive = torch.autograd.grad((1.5 * log_ratio - 0.7 * scores).mean(), list(generator.network.parameters()))
+    for one, other in zip(found, naive, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(result.results["reward/curved"].value, scores.detach())
+
+
+def test_norms_and_cosines_are_of_weighted_gradients() -> None:
+    sample = sample_of(2)
+    a = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]).reshape(2, 3, 1, 1)
+    b = torch.tensor([[1.0, 1.0, 0.0], [0.0, -5.0, 0.0]]).reshape(2, 3, 1, 1)
+    terms = [WeightedTerm("a", Constant(torch.ones(2), a), 2.0), WeightedTerm("b", Constant(torch.zeros(2), b), 0.5)]
+    result = evaluate_objective(terms, sample)
+    torch.testing.assert_close(result.grad, 2 * a + 0.5 * b)
+    assert result.norms["a"] == pytest.approx((4 * (9 + 4) / 6) ** 0.5)
+    assert result.norms["b"] == pytest.approx((0.25 * (2 + 25) / 6) ** 0.5)
+    assert result.cosines == {"a/b": pytest.approx((2**-0.5 - 1) / 2)}
+    assert torch.equal(result.results["a"].value, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("value", "grad", "message"),
+    [
+        (torch.zeros(4), torch.full((4, 3, 1, 1), float("nan")), "gradient of the term 'odd' is not finite at step 7"),
+        (torch.zeros(4), torch.full((4, 3, 1, 1), float("inf")), "not finite at step 7"),
+        (torch.zeros(4), torch.zeros(4, 3), r"gradient of shape \(4, 3\); expected \(4,\) and \(4, 3, 1, 1\)"),
+        (torch.zeros(1), torch.zeros(4, 3, 1, 1), r"value of shape \(1,\)"),
+    ],
+)
+def test_what_a_term_returns_is_checked(value: Tensor, grad: Tensor, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        evaluate_objective([WeightedTerm("odd", UncheckedConstant(value, grad))], sample_of())
+
+
+class UncheckedConstant:
+    """A term of somebody who checks no shapes."""
+
+    def __init__(self, value: Tensor, grad: Tensor) -> None:
+        self.result = unchecked_result(value, grad)
+
+    def __call__(self, sample: Sample) -> TermResult:
+        return self.result
+
+
+def unchecked_result(value: Tensor, grad: Tensor) -> TermResult:
+    """A result whose shapes nobody checked, as without the tests' import hook."""
+    result = object.__new__(TermResult)
+    for name, one in (("value", value), ("grad", grad), ("details", {})):
+        object.__setattr__(result, name, one)
+    return result
+
+
+class Rooted(nn.Module):
+    """Zero, with an infinite derivative: a generator whose backward overflows though its samples are finite."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0).sqrt()
+
+
+def test_a_generator_gradient_that_is_not_finite_is_a_sentence_and_changes_nothing() -> None:
+    reference, generator = make_reference(), CurvedGenerator(Rooted())
+    assistant = assistant_of(reference.given, reference)
+    grad = torch.ones(BATCH, 3, 1, 1, dtype=torch.float64)
+    terms = [WeightedTerm("one", Constant(torch.zeros(BATCH), grad))]
+    engine = make_engine(terms, generator, assistant, rate=0.1)
+    before = [parameter.detach().clone() for parameter in generator.network.parameters()]
+    with pytest.raises(RunError, match="generator's gradient is not finite at step 3"):
+        engine.update_generator(reference.encode(["a"] * BATCH), step=3)
+    assert all(torch.equal(*pair) for pair in zip(before, generator.network.parameters(), strict=True))
+
+
+REWARDS: dict[str, tuple[Callable[[Tensor, Sequence[str]], Tensor], str]] = {
+    "one-number": (lambda images, prompts: images.mean(), r"a tensor of shape \(\); expected one score for each image"),
+    "detached": (lambda images, prompts: images.detach().flatten(1).sum(1), "is not differentiable"),
+    "infinite": (lambda images, prompts: images.flatten(1).sum(1) / 0, "not finite"),
+    "blind": (lambda images, prompts: torch.zeros(len(images), requires_grad=True), "does not depend on the images"),
+}
+
+
+class Unchecked:
+    """Wraps a function as a reward without checking what it returns."""
+
+    differentiable = True
+
+    def __init__(self, function: Callable[[Tensor, Sequence[str]], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.function(images, prompts)
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_a_reward_that_cannot_train_is_a_sentence(name: str) -> None:
+    function, message = REWARDS[name]
+    with pytest.raises(RunError, match=message):
+        RewardTerm(name, Unchecked(function), make_reference())(sample_of())
+
+
+def trained(steps: int, seed: int) -> tuple[list[Tensor], list[ObjectiveResult], list[float]]:
+    """A few steps with a learned assistant: parameters of both, results, assistant losses."""
+    reference, generator = make_reference(), CurvedGenerator()
+    assistant = assistant_of(reference.given, reference, rate=0.01)
+    terms = [
+        WeightedTerm("integral_kl", IntegralKL(reference, assistant, guidance=2.0)),
+        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference), 0.7),
+    ]
+    engine = make_engine(terms, generator, assistant, rate=0.01)
+    engine.random.manual_seed(seed)
+    engine.assistant_rounds = 2
+    conditions = [reference.encode(["a Gaussian"] * BATCH)] * 3
+    outcomes = [engine.step(conditions, step) for step in range(steps)]
+    parameters = [*generator.network.parameters(), *assistant.denoiser.network.parameters()]
+    return [one.detach() for one in parameters], [result for result, _ in outcomes], [loss for _, loss in outcomes]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    first, results, losses = trained(5, seed=3)
+    second, other_results, other_losses = trained(5, seed=3)
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+    assert losses == other_losses
+    assert all(a.norms == b.norms and a.cosines == b.cosines for a, b in zip(results, other_results, strict=True))
+    assert not torch.equal(first[0], trained(5, seed=4)[0][0])
+
+
+def test_assistant_rounds_are_updates_of_the_assistant_alone() -> None:
+    """K updates move the assistant K times and leave the generator where it is."""
+    reference, generator = make_reference(), CurvedGenerator()
+    assistant = assistant_of(reference.given, reference, rate=0.01)
+    engine = make_engine([], generator, assistant, rate=0.1)
+    before = [parameter.detach().clone() for parameter in generator.network.parameters()]
+    for count in (1, 2):
+        engine.update_assistant(reference.encode(["a"] * BATCH))
+        steps = {int(state["step"]) for state in assistant.optimizer.state.values()}
+        assert steps == {count}
+    assert all(torch.equal(*pair) for pair in zip(before, generator.network.parameters(), strict=True))

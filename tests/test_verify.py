@@ -1,0 +1,194 @@
+"""The closed forms themselves, the engine's way to them, and that a mistake in the gradient is noticed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mutations import MUTATIONS
+from torch.distributions import kl_divergence
+
+from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.roles import Generator, Reference, Reward
+from dipp_toolkit.schedules import FlowMatching
+from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
+from dipp_toolkit.verify.cases import grid, make_generator, make_reference
+from dipp_toolkit.verify.gaussian import Gaussian
+from dipp_toolkit.verify.optima import QuadraticReward
+from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid, sigma_points
+from dipp_toolkit.verify.runner import run_case
+from dipp_toolkit.verify.world import ExactAssistant
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "velocity")
+
+TERM_FILE = """
+from dataclasses import dataclass
+from dipp_toolkit.terms.integral_kl import IntegralKL
+
+def mine(context):
+    return IntegralKL.build(context)
+
+@dataclass
+class Fixed:
+    def __call__(self, sample):
+        raise AssertionError("never called")
+
+def without_sampling(context):
+    return Fixed()
+"""
+
+
+def mean_reward(reward: QuadraticReward, law: Gaussian) -> torch.Tensor:
+    """E r(x) for x of a Gaussian law."""
+    offset = law.mean - reward.centre
+    quadratic = offset @ reward.curvature @ offset + (reward.curvature @ law.covariance).trace()
+    return reward.slope @ law.mean - quadratic / 2
+
+
+def objective(case: Case, law: Gaussian) -> torch.Tensor:
+    """-alpha_rew E r + average over the grid of KL(p_t || q_t), by torch.distributions."""
+    reference, times = make_reference(), grid()
+    alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
+    divergence = kl_divergence(law.noised(alpha, sigma), reference.guided(case.guidance).noised(alpha, sigma)).mean()
+    return divergence if case.reward is None else divergence - case.reward_scale * mean_reward(case.reward, law)
+
+
+def rows_of(name: str, assistant: str) -> list[VerifyRow]:
+    return run_verify(cases=[name], assistants=[assistant])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_optima_are_stationary_and_lowest(name: str) -> None:
+    case = CASES[name]
+    best = case.optimum(make_reference(), grid())
+    mean, covariance = best.mean.clone().requires_grad_(True), best.covariance.clone().requires_grad_(True)
+    for slope in torch.autograd.grad(objective(case, Gaussian(mean, covariance)), [mean, covariance]):
+        assert (slope + slope.mT if slope.ndim == 2 else slope).abs().max() < 1e-8
+    lowest = objective(case, best)
+    for index in range(3):
+        step = torch.zeros(3, dtype=torch.float64).index_fill(0, torch.tensor(index), 0.05)
+        assert objective(case, Gaussian(best.mean + step, best.covariance)) > lowest
+        assert objective(case, Gaussian(best.mean, best.covariance + step.diag())) > lowest
+
+
+def test_reward_case_moves_the_optimum_and_quadratic_the_covariance() -> None:
+    """Otherwise the rows could pass without a reward."""
+    reference = make_reference()
+    distilled, linear, quadratic = (CASES[name].optimum(reference, grid()) for name in ("distillation", "linear", "quadratic"))
+    assert (linear.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
+    assert (quadratic.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
+    assert (quadratic.covariance - distilled.covariance).norm() > 0.2 * distilled.covariance.norm()
+    torch.testing.assert_close(linear.covariance, distilled.covariance, rtol=1e-6, atol=1e-8)
+
+
+def test_the_gaussian_world_fills_the_roles() -> None:
+    reference, generator = make_reference(), make_generator()
+    assert isinstance(reference, Reference)
+    assert isinstance(generator, Generator)
+    assert isinstance(CASES["linear"].reward, Reward)
+    condition = reference.encode(["a", "", "b"])
+    noise = torch.randn(3, 3, 1, 1, dtype=torch.float64)
+    assert reference.decode(generator.generate(noise, condition)).shape == (3, 3, 1, 1)
+    drawn = reference.sample(reference.encode(["a"] * 20000), torch.randn(20000, 3, 1, 1).double(), steps=1, guidance=2.0)
+    torch.testing.assert_close(drawn.flatten(1).mean(0), reference.guided(2.0).mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.flatten(1).T.cov(), reference.given.covariance, atol=0.05, rtol=0)
+    with pytest.raises(RequestError, match="no images"):
+        generator.save_pretrained(Path("nowhere"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exact_assistant_reaches_every_optimum(name: str) -> None:
+    rows = rows_of(name, "exact")
+    assert [row.quantity for row in rows] == ["mean", "covariance"]
+    for row in rows:
+        assert row.tolerance == 0.002
+        assert row.passed, row
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_learned_assistant_reaches_every_optimum(name: str) -> None:
+    for row in rows_of(name, "learned"):
+        assert row.tolerance == 0.02
+        assert row.passed, row
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_optima_are_reached_on_the_straight_line_with_every_prediction(prediction: str) -> None:
+    reference = make_reference(FlowMatching(shift=2.0), prediction)
+    for row in run_case(CASES["quadratic"], "integral_kl", "exact", reference=reference):
+        assert row.passed, row
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_mistakes_in_the_gradient_fail_the_verification(monkeypatch: pytest.MonkeyPatch, mutation: Callable) -> None:
+    mutation(monkeypatch)
+    for name in ("linear", "quadratic"):
+        worst = max(rows_of(name, "exact"), key=lambda row: row.error)
+        assert not worst.passed
+        assert worst.error > 0.05
+
+
+def test_the_same_seed_gives_the_same_rows() -> None:
+    assert rows_of("linear", "exact") == rows_of("linear", "exact")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"term": "integral_lk"}, "Did you mean 'integral_kl'"),
+        ({"cases": ["quadratik"]}, "Did you mean 'quadratic'"),
+        ({"assistants": ["lerned"]}, "Did you mean 'learned'"),
+        ({"term": "missing.py:term"}, "There is no file missing.py"),
+    ],
+)
+def test_unknown_names_are_sentences(arguments: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        run_verify(**arguments)
+
+
+def test_a_term_of_ones_own_file_is_verified(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(TERM_FILE)
+    rows = run_verify(f"{file}:mine", cases=["guidance"], assistants=["exact"])
+    assert all(row.passed for row in rows)
+    with pytest.raises(RequestError, match="field `sampling`"):
+        run_verify(f"{file}:without_sampling", cases=["guidance"], assistants=["exact"])
+
+
+def test_rows_are_json_even_where_a_run_went_to_infinity() -> None:
+    good = VerifyRow.compare("c", "t", "exact", "mean", torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5]), 0.2)
+    assert good.error == pytest.approx(0.1)
+    assert json.loads(json.dumps(good.as_dict(), allow_nan=False))["passed"] is True
+    bad = VerifyRow.compare("c", "t", "exact", "mean", torch.tensor([3.0, 4.0]), torch.tensor([math.nan, 4.0]), 0.2)
+    assert not bad.passed
+    assert json.loads(json.dumps(bad.as_dict(), allow_nan=False))["reached"] == [None, 4.0]
+
+
+def test_sigma_points_and_grid_have_exact_moments() -> None:
+    points = sigma_points(3)
+    torch.testing.assert_close(points.mean(0), torch.zeros(3).double())
+    torch.testing.assert_close(points.T @ points / 6, torch.eye(3).double())
+    reference, generator = make_reference(), make_generator()
+    optimizer = torch.optim.SGD(generator.network.parameters(), lr=0.1)
+    assistant = ExactAssistant(generator, reference.schedule)
+    engine = QuadratureEngine(generator, optimizer, assistant, [], torch.Generator(), assistant_rounds=0)
+    noise = engine.draw_noise(120)
+    draw = TimeGrid(grid())(noise, torch.Generator())
+    crossed = torch.einsum("bi,bj->ij", noise.flatten(1), draw.noise.flatten(1))
+    torch.testing.assert_close(crossed, torch.zeros(3, 3).double())
+    assert torch.equal(draw.t.unique(return_counts=True)[1], torch.full((10,), 12))
+    with pytest.raises(RunError, match="multiple of 6; got 100"):
+        engine.draw_noise(100)
+    with pytest.raises(RunError, match="multiple of 20; got 30"):
+        TimeGrid(grid())(noise[:30], torch.Generator())
+
+
+def test_a_time_off_the_grid_is_refused() -> None:
+    reference = make_reference(FlowMatching())
+    x_t = torch.zeros(1, 3, 1, 1, dtype=torch.float64)
+    with pytest.raises(RunError, match="outside the Gaussian world's grid"):
+        reference.denoiser.predict_x0(x_t, torch.tensor([0.123], dtype=torch.float64), reference.encode(["a"]))
