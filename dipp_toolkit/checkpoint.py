@@ -2,7 +2,7 @@
 
 A checkpoint is a folder of two files. `state.safetensors` holds every tensor under its path
 (`"assistant/optimizer/state/3/exp_avg"`); `state.json` holds the skeleton around them (numbers, strings, lists,
-dictionaries), the checksum of the tensor file, and a format version. The folder is written beside its final place,
+dictionaries), the checksums of both parts, and a format version. The folder is written beside its final place,
 flushed to the disk and renamed, so a reader finds a whole checkpoint or none. No pickle is involved in either
 direction.
 """
@@ -63,6 +63,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _sha256_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -88,7 +92,11 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     save_file(tensors, beside / TENSORS)
-    document = {"format": FORMAT, "sha256": _sha256(beside / TENSORS), "state": skeleton}
+    document = {
+        "format": FORMAT,
+        "sha256": {"tensors": _sha256(beside / TENSORS), "skeleton": _sha256_of_json(skeleton)},
+        "state": skeleton,
+    }
     (beside / SKELETON).write_text(json.dumps(document), encoding="utf-8")
     for name in (TENSORS, SKELETON):
         _fsync(beside / name)
@@ -112,16 +120,20 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads((folder / SKELETON).read_text(encoding="utf-8"))
-        found, expected, version = _sha256(folder / TENSORS), document["sha256"], document["format"]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a checkpoint: {Path(error.filename).name} is missing.") from None
+        version, expected, skeleton = document["format"], document["sha256"], document["state"]
+        if version == FORMAT:
+            found = {"tensors": _sha256(folder / TENSORS), "skeleton": _sha256_of_json(skeleton)}
+    except OSError as error:
+        missing = Path(error.filename or folder).name
+        raise CheckpointError(f"{folder} is not a checkpoint: {missing} is missing or cannot be read.") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"The checkpoint {folder} is damaged: {SKELETON} cannot be read.") from None
     if version != FORMAT:
         raise CheckpointError(f"The checkpoint {folder} has format {version}; this version reads format {FORMAT}.")
-    if found != expected:
-        raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {TENSORS} does not match.")
-    return _restore(document["state"], load_file(folder / TENSORS))
+    for part, name in (("tensors", TENSORS), ("skeleton", SKELETON)):
+        if found[part] != expected.get(part):
+            raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {name} does not match.")
+    return _restore(skeleton, load_file(folder / TENSORS))
 
 
 def checkpoint_step(folder: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -85,7 +86,7 @@ def check_options(factory: Callable[..., Any], options: Iterable[str], what: str
 
 
 def import_attribute(path: str, what: str) -> Any:
-    """Import `"module:attribute"`.
+    """Import `"module:attribute"`; the attribute may be dotted, as in `"module:Class.build"`.
 
     Raises:
         PluginError: it cannot be imported; the message says what for and why.
@@ -97,9 +98,10 @@ def import_attribute(path: str, what: str) -> Any:
         raise PluginError(
             f"Cannot load {what}: importing {module_name} failed with {type(error).__name__}: {error}"
         ) from error
-    if not hasattr(module, attribute):
-        raise PluginError(f"Cannot load {what}: {module_name} has no '{attribute}'.")
-    return getattr(module, attribute)
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError:
+        raise PluginError(f"Cannot load {what}: {module_name} has no '{attribute}'.") from None
 
 
 @dataclass(frozen=True)

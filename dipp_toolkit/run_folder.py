@@ -66,7 +66,7 @@ class RunFolder:
         """
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config.to_yaml())
+            write_text(self.config, config.model_copy(update={"resume": False}).to_yaml())
         except OSError as error:
             raise RequestError(f"Cannot write the run folder {self.path}: {error.strerror}.") from error
 

@@ -105,6 +105,15 @@ def test_one_flipped_bit_is_noticed(tmp_path: Path, position: int) -> None:
         load_checkpoint(folder)
 
 
+def test_one_changed_digit_in_the_skeleton_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "step-1"
+    save_checkpoint(folder, {"weights": torch.randn(10), "step": 12})
+    path = folder / SKELETON
+    path.write_text(path.read_text().replace('"step": 12', '"step": 13'))
+    with pytest.raises(CheckpointError, match=f"is damaged: the checksum of {SKELETON} does not match"):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', "null"])
 def test_a_broken_skeleton_is_noticed(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "step-1"

@@ -10,7 +10,7 @@ from dipp_emoji import degrade, degrade_judge
 from dipp_emoji.captions import BACKGROUNDS, caption, emoji, pairs
 from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
-from dipp_emoji.recipe.fitting import group_loss, one_cycle
+from dipp_emoji.recipe.fitting import caption_loss, group_loss, one_cycle
 from dipp_emoji.recipe.judge import judge_pairs
 from dipp_emoji.recipe.ordered import ModelSamples, ordered_versions, wrong_pairs
 from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward, check_inputs
@@ -256,9 +256,20 @@ def test_group_loss_wants_order_and_match():
 
     good = torch.tensor([[[2.0, 1.0]], [[0.0, 1.0]], [[-2.0, 1.0]]])
     texts = torch.tensor([[[1.0]], [[-1.0]], [[-1.0]]])
-    loss = group_loss(good, texts, parts, trusted=1)
-    assert loss < group_loss(good.flip(0), texts, parts, trusted=1)
-    assert loss < group_loss(good, -texts, parts, trusted=1)
+    named = torch.tensor([[[0, 0]], [[1, 0]], [[0, 1]]])
+    loss = group_loss(good, texts, parts, named, trusted=1)
+    assert loss < group_loss(good.flip(0), texts, parts, named, trusted=1)
+    assert loss < group_loss(good, -texts, parts, named, trusted=1)
+
+
+def test_a_caption_of_the_same_pair_is_no_rival():
+    def parts(image, text):
+        return image[..., 0], (image * text).sum(-1)
+
+    image = torch.tensor([[1.0, 0.0]])
+    texts = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    rival, twin = (torch.tensor([[[0, 0]], [pair], [[0, 1]]]) for pair in ([1, 0], [0, 0]))
+    assert caption_loss(image, texts, parts, twin) < caption_loss(image, texts, parts, rival) - 0.3
 
 
 def test_learning_rate_rises_and_falls():

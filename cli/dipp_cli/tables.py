@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 NARROW = 110
 """Columns below which an interval goes under its mean instead of beside it."""
 

@@ -1,4 +1,4 @@
-"""Terms by name: the toolkit's own, plugins', and a user's Python file."""
+"""Terms by name: registered ones, and a user's Python file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from ..naming import unknown_name
 from ..python_files import check_call, is_python_name, load_python_name
 from ..registry import get_registry
 from .base import Term, TermContext
-from .integral_kl import IntegralKL
-
-BUILT_IN: dict[str, Callable[[TermContext], Term]] = {"integral_kl": IntegralKL.build}
 
 
 def find_term(name: str) -> Callable[[TermContext], Term]:
-    """The factory of a term, by built-in name, registered name, `file.py:attribute` or `module:attribute`.
+    """The factory of a term, by registered name, `file.py:attribute` or `module:attribute`.
 
     A class with a `build(context)` classmethod is built with that.
 
     Raises:
         RequestError: there is no such term; the message names the nearest.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
     registered = get_registry().entries["term"]
     if name in registered:
         return cast("Callable[[TermContext], Term]", registered[name].build)
@@ -33,7 +28,7 @@ def find_term(name: str) -> Callable[[TermContext], Term]:
         factory = getattr(found, "build", found)
         check_call(factory, ("context",), f"term '{name}'")
         return cast("Callable[[TermContext], Term]", factory)
-    raise RequestError(unknown_name("term", name, [*BUILT_IN, *registered]))
+    raise RequestError(unknown_name("term", name, registered))
 
 
 def build_term(name: str, context: TermContext) -> Term:

@@ -71,13 +71,8 @@ class IntegralKL:
     def build(cls, context: TermContext) -> IntegralKL:
         """The term as the run's settings ask for it."""
         config = context.config
-        return cls(
-            context.reference,
-            context.assistant,
-            config.guidance,
-            find_weighting(config.weighting),
-            UniformTimes(*config.time_range),
-        )
+        weighting, sampling = find_weighting(config.weighting), UniformTimes(*config.time_range)
+        return cls(context.reference, context.assistant, config.guidance, weighting, sampling)
 
     @torch.no_grad()
     def __call__(self, sample: Sample) -> TermResult:

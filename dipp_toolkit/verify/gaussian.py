@@ -27,7 +27,9 @@ class Gaussian:
     mean: Float[Tensor, " dimension"]
     covariance: Float[Tensor, "dimension dimension"]
 
-    def noised_covariance(self, alpha: Float[Tensor, "*times"], sigma: Float[Tensor, "*times"]) -> Float[Tensor, "*times d d"]:
+    def noised_covariance(
+        self, alpha: Float[Tensor, "*times"], sigma: Float[Tensor, "*times"]
+    ) -> Float[Tensor, "*times d d"]:
         r"""$C = \alpha^2 S + \sigma^2 I$ for each time; positive definite wherever sigma is not zero."""
         identity = torch.eye(len(self.mean), dtype=self.mean.dtype, device=self.mean.device)
         return alpha[..., None, None].square() * self.covariance + sigma[..., None, None].square() * identity

@@ -47,12 +47,16 @@ class QuadraticReward:
         return x @ self.slope - (offset @ self.curvature * offset).sum(1) / 2
 
 
-def information(law: Gaussian, alpha: Float[Tensor, " times"], sigma: Float[Tensor, " times"]) -> Float[Tensor, "dimension dimension"]:
+def information(
+    law: Gaussian, alpha: Float[Tensor, " times"], sigma: Float[Tensor, " times"]
+) -> Float[Tensor, "dimension dimension"]:
     r"""$\int \alpha_t^2 (\alpha_t^2 S + \sigma_t^2 I)^{-1} dt$, the average over the grid; M where the law is the reference."""
     return (alpha[:, None, None].square() * torch.linalg.inv(law.noised_covariance(alpha, sigma))).mean(0)
 
 
-def optimal_mean(target: Gaussian, reward: QuadraticReward, scale: float, m: Float[Tensor, "d d"]) -> Float[Tensor, " d"]:
+def optimal_mean(
+    target: Gaussian, reward: QuadraticReward, scale: float, m: Float[Tensor, "d d"]
+) -> Float[Tensor, " d"]:
     """b of the module's first equation.
 
     Args:
@@ -66,7 +70,11 @@ def optimal_mean(target: Gaussian, reward: QuadraticReward, scale: float, m: Flo
 
 
 def optimal_covariance(
-    target: Gaussian, reward: QuadraticReward, scale: float, alpha: Float[Tensor, " times"], sigma: Float[Tensor, " times"]
+    target: Gaussian,
+    reward: QuadraticReward,
+    scale: float,
+    alpha: Float[Tensor, " times"],
+    sigma: Float[Tensor, " times"],
 ) -> Float[Tensor, "d d"]:
     """S of the module's second equation, by Newton's method (scipy's `root`) on its upper triangle.
 
@@ -95,7 +103,11 @@ def optimal_covariance(
 
 
 def optimum(
-    target: Gaussian, reward: QuadraticReward | None, scale: float, alpha: Float[Tensor, " times"], sigma: Float[Tensor, " times"]
+    target: Gaussian,
+    reward: QuadraticReward | None,
+    scale: float,
+    alpha: Float[Tensor, " times"],
+    sigma: Float[Tensor, " times"],
 ) -> Gaussian:
     """The law that a generator of any mean and covariance should end at.
 

@@ -41,7 +41,9 @@ class TimeGrid:
         """
         repeats, rest = divmod(len(x0), 2 * len(self.times))
         if rest:
-            raise RunError(f"A grid of {len(self.times)} times needs batches of a multiple of {2 * len(self.times)}; got {len(x0)}.")
+            raise RunError(
+                f"A grid of {len(self.times)} times needs batches of a multiple of {2 * len(self.times)}; got {len(x0)}."
+            )
         half = torch.randn((len(x0) // 2, *x0.shape[1:]), generator=random, device=random.device, dtype=x0.dtype)
         noise = torch.stack([half, -half], 1).flatten(0, 1)
         return Draw(self.times.to(x0.device, x0.dtype).repeat_interleave(2).repeat(repeats), noise)

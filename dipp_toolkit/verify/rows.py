@@ -37,7 +37,9 @@ class VerifyRow:
     tolerance: float
 
     @classmethod
-    def compare(cls, case: str, term: str, assistant: str, quantity: str, expected: Tensor, reached: Tensor, tolerance: float) -> VerifyRow:
+    def compare(
+        cls, case: str, term: str, assistant: str, quantity: str, expected: Tensor, reached: Tensor, tolerance: float
+    ) -> VerifyRow:
         """The row of two tensors of one shape."""
         error = (torch.linalg.norm(reached - expected) / torch.linalg.norm(expected)).item()
         return cls(case, term, assistant, quantity, expected.tolist(), reached.tolist(), error, tolerance)

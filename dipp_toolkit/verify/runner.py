@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from ..assistant import Assistant, LearnedAssistant
+from ..averaging import WeightAverage
 from ..config import make_config
 from ..engine import Engine, WeightedTerm
 from ..errors import RequestError
@@ -22,12 +22,12 @@ from .cases import CASES, TIME_RANGE, Case, grid, make_generator, make_reference
 from .gaussian import Gaussian
 from .quadrature import QuadratureEngine, TimeGrid
 from .rows import VerifyRow
-from .world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
+from .world import AffineGenerator, ExactAssistant, GaussianReference
 
 PROMPT = "a Gaussian"
 
-GENERATOR_BETAS, ASSISTANT_BETAS = (0.0, 0.99), (0.9, 0.99)
-"""Adam's decays. The generator has no momentum: chasing an assistant that lags behind it, momentum makes it swing."""
+BETAS = (0.0, 0.99)
+"""Adam's decays. No momentum: of a generator and an assistant that chase each other, momentum makes a swing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
         steps: generator updates.
         batch: samples an update.
         rates: Adam's rate for the generator at the first and at the last update, falling geometrically.
-        averaged: the last so many updates' parameters are averaged.
+        ema: decay of the weight average that is compared; 0 compares the last weights themselves.
         tolerance: the largest relative error that passes.
         assistant_rates: the same for the assistant.
         assistant_rounds: assistant updates for each generator update.
@@ -48,7 +48,7 @@ class Plan:
     steps: int
     batch: int
     rates: tuple[float, float]
-    averaged: int
+    ema: float
     tolerance: float
     assistant_rates: tuple[float, float] = (0.0, 0.0)
     assistant_rounds: int = 0
@@ -56,9 +56,9 @@ class Plan:
 
 
 PLANS = {
-    "exact": Plan(steps=400, batch=6 * 2 * 10, rates=(0.1, 3e-4), averaged=1, tolerance=0.002),
+    "exact": Plan(steps=300, batch=6 * 2 * 10, rates=(0.15, 1e-3), ema=0.0, tolerance=0.002),
     "learned": Plan(
-        steps=400, batch=2000, rates=(0.05, 1.5e-3), averaged=150, tolerance=0.02,
+        steps=400, batch=2000, rates=(0.05, 1.5e-3), ema=0.99, tolerance=0.02,
         assistant_rates=(0.1, 3e-3), assistant_rounds=2, assistant_warmup=50,
     ),
 }  # fmt: skip
@@ -102,7 +102,8 @@ def make_terms(
     if sampling is not None:
         divergence = with_sampling(divergence, sampling, term)
     explicit = [
-        WeightedTerm(f"reward/{name}", RewardTerm(name, reward, reference), case.reward_scale) for name, reward in rewards.items()
+        WeightedTerm(f"reward/{name}", RewardTerm(name, reward, reference), case.reward_scale)
+        for name, reward in rewards.items()
     ]
     return [WeightedTerm(term, divergence), *explicit]
 
@@ -122,7 +123,7 @@ def train_case(case: Case, term: str, assistant: str, seed: int, reference: Gaus
         The law of the trained generator.
     """
     plan, generator = PLANS[assistant], make_generator()
-    optimizer = torch.optim.Adam(generator.network.parameters(), betas=GENERATOR_BETAS)
+    optimizer = torch.optim.Adam(generator.network.parameters(), betas=BETAS)
     random = torch.Generator().manual_seed(seed)
     unclipped = {"max_grad_norm": float("inf")}
     engine: Engine
@@ -133,7 +134,7 @@ def train_case(case: Case, term: str, assistant: str, seed: int, reference: Gaus
         assistant_optimizer = None
     else:
         denoiser = reference.denoiser.trainable_copy()
-        assistant_optimizer = torch.optim.Adam(denoiser.network.parameters(), betas=ASSISTANT_BETAS)
+        assistant_optimizer = torch.optim.Adam(denoiser.network.parameters(), betas=BETAS)
         learned = LearnedAssistant(denoiser, assistant_optimizer, UniformTimes(*TIME_RANGE), **unclipped)
         terms = make_terms(case, term, reference, learned, None)
         engine = Engine(generator, optimizer, learned, terms, random, plan.assistant_rounds, **unclipped)
@@ -149,7 +150,7 @@ def _run(
     assistant_optimizer: torch.optim.Optimizer | None,
 ) -> Gaussian:
     condition = reference.encode([PROMPT] * plan.batch)
-    average = AveragedModel(generator.network)
+    average = WeightAverage(generator.network, plan.ema)
     if assistant_optimizer is not None:
         assistant_optimizer.param_groups[0]["lr"] = plan.assistant_rates[0]
     for _ in range(plan.assistant_warmup):
@@ -159,12 +160,14 @@ def _run(
         if assistant_optimizer is not None:
             assistant_optimizer.param_groups[0]["lr"] = rate_at(plan.assistant_rates, step, plan.steps)
         engine.step([condition] * (plan.assistant_rounds + 1), step)
-        if step >= plan.steps - plan.averaged:
-            average.update_parameters(generator.network)
-    return AffineGenerator(cast(AffineMap, average.module)).law
+        average.update()
+    with average.applied():
+        return generator.law
 
 
-def run_case(case: Case, term: str, assistant: str, seed: int = 0, reference: GaussianReference | None = None) -> list[VerifyRow]:
+def run_case(
+    case: Case, term: str, assistant: str, seed: int = 0, reference: GaussianReference | None = None
+) -> list[VerifyRow]:
     """Train for a case and compare mean and covariance with the closed form.
 
     Args:
@@ -184,7 +187,10 @@ def run_case(case: Case, term: str, assistant: str, seed: int = 0, reference: Ga
 
 
 def run_verify(
-    term: str = "integral_kl", cases: Sequence[str] | None = None, assistants: Sequence[str] = ("exact", "learned"), seed: int = 0
+    term: str = "integral_kl",
+    cases: Sequence[str] | None = None,
+    assistants: Sequence[str] = ("exact", "learned"),
+    seed: int = 0,
 ) -> list[VerifyRow]:
     """Hold a divergence against every optimum known in closed form.
 

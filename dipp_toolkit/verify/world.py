@@ -44,7 +44,9 @@ class GaussianReference:
     denoiser: Denoiser = field(init=False)
 
     def __post_init__(self) -> None:
-        self.denoiser = closed_form_denoiser(self.empty, self.given, self.schedule, self.prediction, self.times).frozen()
+        self.denoiser = closed_form_denoiser(
+            self.empty, self.given, self.schedule, self.prediction, self.times
+        ).frozen()
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -124,7 +126,9 @@ class AffineGenerator:
         Raises:
             RequestError: always.
         """
-        raise RequestError(f"The Gaussian world's generator makes no images, so no pipeline can be written to {folder}.")
+        raise RequestError(
+            f"The Gaussian world's generator makes no images, so no pipeline can be written to {folder}."
+        )
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """`emoji-judge`: an independent answer to what the rewards answer, by another architecture. It only judges.
 
-A residual network instead of a transformer and a ConvNeXt, a recurrent text encoder instead of attention, other
-compositions, other kinds of damage, other samples: what a generator learns to exploit in a reward should not carry
-over to it.
+Grouped convolutions with squeeze and excitation (RegNetY) instead of a ResNet, recurrence instead of attention over
+words, other compositions, other kinds of damage, other samples: what a generator learns to exploit in a reward should
+not carry over to it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, ResNetConfig, ResNetModel
+from transformers import PretrainedConfig, PreTrainedModel, RegNetConfig, RegNetModel
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.roles import Images
@@ -28,10 +29,11 @@ class JudgeConfig(PretrainedConfig):
     """Sizes of a `JudgeModel`.
 
     Attributes:
-        vision: arguments of `ResNetConfig`.
+        vision: arguments of `RegNetConfig`.
         vocabulary_size: words of the tokenizer.
         text_width: width of the recurrent text encoder.
         emoji_count, background_count: classes of the two naming heads.
+        match_scale: the most that agreement with the caption can add to a score or take away.
     """
 
     model_type = "emoji-judge"
@@ -43,28 +45,31 @@ class JudgeConfig(PretrainedConfig):
         text_width: int = 96,
         emoji_count: int = 132,
         background_count: int = 8,
+        match_scale: float = 3.0,
         **kwargs: Any,
     ):
         self.vision = vision or {
-            "embedding_size": 32, "hidden_sizes": [48, 96, 160, 192], "depths": [2, 2, 1, 1], "layer_type": "basic",
+            "embedding_size": 32, "hidden_sizes": [48, 96, 192], "depths": [2, 3, 3], "groups_width": 24, "layer_type":
+            "y",
         }  # fmt: skip
         self.vocabulary_size = vocabulary_size
         self.text_width = text_width
         self.emoji_count, self.background_count = emoji_count, background_count
+        self.match_scale = match_scale
         super().__init__(**kwargs)
 
 
 class JudgeModel(PreTrainedModel):
-    r"""One residual network that names emoji and background, and scores $q(v) + \langle W v, u \rangle / \sqrt{d}$."""
+    r"""One RegNetY that names emoji and background, and scores $q(v) + m \cos(W v, u)$."""
 
     config_class = JudgeConfig
     main_input_name = "pixels"
 
     def __init__(self, config: JudgeConfig):
         super().__init__(config)
-        vision = ResNetConfig(**config.vision)
+        vision = RegNetConfig(**config.vision)
         width, shared = vision.hidden_sizes[-1], config.text_width
-        self.vision = ResNetModel(vision)
+        self.vision = RegNetModel(vision)
         self.words = nn.Embedding(config.vocabulary_size, shared)
         self.text = nn.GRU(shared, shared, batch_first=True)
         self.emoji = nn.Linear(width, config.emoji_count)
@@ -85,15 +90,16 @@ class JudgeModel(PreTrainedModel):
         return states[torch.arange(len(ids), device=ids.device), end]
 
     def parts(
-        self, image: Float[Tensor, "*batch width"], text: Float[Tensor, "*batch shared"]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """The score's two summands from the features: quality, and match with the caption."""
-        matched = (self.match(image) * text).sum(-1) / text.shape[-1] ** 0.5
-        return self.quality(image)[..., 0].float(), matched.float()
+        self, image: Float[Tensor, "*#batch width"], text: Float[Tensor, "*#batch shared"]
+    ) -> tuple[Float[Tensor, "*#batch"], Float[Tensor, "*#batch"]]:
+        """The score's two summands from the features, which broadcast: quality, and match with the caption."""
+        agreement = F.cosine_similarity(self.match(image).float(), text.float(), dim=-1)
+        return self.quality(image)[..., 0].float(), self.config.match_scale * agreement
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, " batch"]:
+        """Scores of images in [-1, 1] for captions."""
         quality, matched = self.parts(self.image_features(pixels), self.text_features(ids))
         return quality + matched
 

@@ -14,10 +14,10 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
-    ConvNextConfig,
-    ConvNextModel,
     PretrainedConfig,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
 )
 
 from dipp_toolkit.errors import PluginError, RequestError
@@ -137,30 +137,38 @@ class PreferenceConfig(PretrainedConfig):
     """Sizes of a `PreferenceModel`.
 
     Attributes:
-        vision: arguments of `ConvNextConfig`.
+        vision: arguments of `ResNetConfig`.
         text: arguments of `CLIPTextConfig`.
+        match_scale: the most that agreement with the caption can add or take away.
     """
 
     model_type = "emoji-preference"
 
-    def __init__(self, vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        vision: dict[str, Any] | None = None,
+        text: dict[str, Any] | None = None,
+        match_scale: float = 3.0,
+        **kwargs: Any,
+    ):
         self.vision = vision or {
-            "hidden_sizes": [24, 48, 96, 192], "depths": [1, 2, 3, 2], "patch_size": 2, "image_size": SIZE,
-            "layer_scale_init_value": 0.5,
+            "embedding_size": 32, "hidden_sizes": [48, 96, 160, 192], "depths": [2, 2, 1, 1], "layer_type": "basic",
         }  # fmt: skip
         self.text = text or {
             "vocab_size": 253, "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2,
             "num_attention_heads": 3, "max_position_embeddings": 12, "pad_token_id": 0, "eos_token_id": EOS,
             "bos_token_id": None,
         }  # fmt: skip
+        self.match_scale = match_scale
         super().__init__(**kwargs)
 
 
 class PreferenceModel(PreTrainedModel):
-    r"""$r(x, c) = q(v) + \langle W v, u \rangle / \sqrt{d}$ with $v$ the image's and $u$ the caption's features.
+    r"""$r(x, c) = q(v) + m \cos(W v, u)$ with $v$ the image's and $u$ the caption's features.
 
-    The first part is the quality of the image by itself, the second how well it shows what the caption says. $v$
-    averages a small ConvNeXt's last map over the image, so that every place has its say and its gradient.
+    The first part is the quality of the image by itself, the second, which is bounded, how well it shows what the
+    caption
+    says: no agreement makes up for a ruined image. $v$ is the average of a residual network's last map.
     """
 
     config_class = PreferenceConfig
@@ -168,34 +176,36 @@ class PreferenceModel(PreTrainedModel):
 
     def __init__(self, config: PreferenceConfig):
         super().__init__(config)
-        vision, text = ConvNextConfig(**config.vision), CLIPTextConfig(**config.text)
+        vision, text = ResNetConfig(**config.vision), CLIPTextConfig(**config.text)
         text._attn_implementation = "eager"
-        self.vision = ConvNextModel(vision)
+        self.vision = ResNetModel(vision)
         self.text = CLIPTextModel(text)
-        width, shared = vision.hidden_sizes[-1], text.hidden_size
+        width = vision.hidden_sizes[-1]
         self.quality = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-        self.match = nn.Linear(width, shared)
+        self.match = nn.Linear(width, text.hidden_size)
         self.post_init()
 
     def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width"]:
         """Features of images in [-1, 1]."""
         features: Tensor = self.vision(pixels.contiguous(memory_format=torch.channels_last)).pooler_output
-        return features
+        return features.flatten(1)
 
     def text_features(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch shared"]:
+        """Features of captions."""
         features: Tensor = self.text(input_ids=ids).pooler_output
         return features
 
     def parts(
-        self, image: Float[Tensor, "*batch width"], text: Float[Tensor, "*batch shared"]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """The two summands from the features: quality, and match with the caption."""
-        matched = (self.match(image) * text).sum(-1) / text.shape[-1] ** 0.5
-        return self.quality(image)[..., 0].float(), matched.float()
+        self, image: Float[Tensor, "*#batch width"], text: Float[Tensor, "*#batch shared"]
+    ) -> tuple[Float[Tensor, "*#batch"], Float[Tensor, "*#batch"]]:
+        """The two summands from the features, which broadcast: quality, and match with the caption."""
+        agreement = F.cosine_similarity(self.match(image).float(), text.float(), dim=-1)
+        return self.quality(image)[..., 0].float(), self.config.match_scale * agreement
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, " batch"]:
+        """Scores of images in [-1, 1] for captions."""
         quality, matched = self.parts(self.image_features(pixels), self.text_features(ids))
         return quality + matched
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from operator import add
 from typing import Any
 
 import torch
@@ -15,6 +14,8 @@ from .ordered import Degradations, Groups, compose_bank, distinct_rows, round_tr
 
 MAGNITUDE = 0.005
 """Weight of the squared score in the loss: keeps scores within a few units, so that a reward never saturates."""
+CAPTION_SCALE = 5.0
+"""Scale of the match where captions compete: with a match within 3, an inverse temperature of 15 on its cosine."""
 
 
 def preference_loss(better: Tensor, worse: Tensor) -> Tensor:
@@ -23,26 +24,36 @@ def preference_loss(better: Tensor, worse: Tensor) -> Tensor:
 
 
 def group_loss(
-    seen: Tensor, read: Tensor, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], trusted: int
+    seen: Tensor, read: Tensor, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], shown: Tensor, trusted: int
 ) -> Tensor:
-    """The loss of a batch of groups: images in order, and the right caption above the wrong ones.
+    """The loss of a batch of groups: images in order, and the right caption above every wrong one.
+
+    Images are ordered within their group; the best must also beat the worst of every other group, so that scores of
+    different captions share a zero.
 
     Args:
         seen: features of the images, `(3, B, D)`, best first.
-        read: features of three captions, `(3, B, E)`: the right one, one with a wrong emoji, one with a wrong
-        background.
-        parts: the score's summands from features.
+        read: features of three captions a group, `(3, B, E)`, the right one first.
+        parts: the score's summands from features: quality and match.
+        shown: the pairs that the captions name, `(3, B, 2)`.
         trusted: how many leading groups hold no model's sample, which may show something else than its caption says.
     """
-    scores = torch.stack([torch.stack([add(*parts(image, text)) for text in read]) for image in seen])
-    right = scores[:, 0]
-    order = sum(preference_loss(right[a], right[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
-    match = sum(
-        preference_loss(scores[0, 0], scores[0, wrong])
-        + preference_loss(scores[1, 0, :trusted], scores[1, wrong, :trusted])
-        for wrong in (1, 2)
-    )
-    return order / 3 + match / 4 + MAGNITUDE * scores.square().mean()
+    best, middle, worst = (sum(parts(image, read[0])) for image in seen)
+    order = preference_loss(best, middle) + preference_loss(middle, worst) + preference_loss(best[:, None], worst)
+    match = caption_loss(seen[0], read, parts, shown) + caption_loss(seen[1, :trusted], read, parts, shown)
+    return order / 3 + match / 4 + MAGNITUDE * torch.stack([best, middle, worst]).square().mean()
+
+
+def caption_loss(
+    seen: Tensor, read: Tensor, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], shown: Tensor
+) -> Tensor:
+    """Plackett-Luce's first choice: each image's own caption above all others of the batch, `(3, B)` of them."""
+    count = len(seen)
+    matched = CAPTION_SCALE * parts(seen[:, None], read.flatten(0, 1))[1]
+    names = shown.flatten(0, 1)
+    same = (names[:count, None] == names).all(-1)
+    same[torch.arange(count), torch.arange(count)] = False
+    return F.cross_entropy(matched.masked_fill(same, -torch.inf), torch.arange(count))
 
 
 def one_cycle(step: int, steps: int, warmup: float = 0.08) -> float:

@@ -47,7 +47,7 @@ def measure_naming(model: JudgeModel, groups: Groups) -> dict[str, float]:
 
 
 def train_judge(
-    target: Path, *, vae: Path, samples: Path | None = None, steps: int = 700, batch: int = 32, seed: int = 2
+    target: Path, *, vae: Path, samples: Path | None = None, steps: int = 750, batch: int = 32, seed: int = 2
 ) -> dict[str, float]:
     """Train and save `target`.
 
@@ -72,17 +72,18 @@ def train_judge(
     groups = Groups(judge_pairs(seen=True), DEGRADATIONS, load_vae(vae), drawn, generator)
     for step in range(steps):
         images, shown, trusted = groups.draw(batch)
-        texts = captions.draw(torch.cat([shown[None], wrong_pairs(shown, generator)]), generator)
+        named = torch.cat([shown[None], wrong_pairs(shown, generator)])
+        texts = captions.draw(named, generator)
         with torch.autocast("cpu", torch.bfloat16):
             seen = model.image_features(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
             read = model.text_features(texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
             # A sample may show something else than it should, so names are learnt from compositions alone.
-            named = naming_loss(model, seen[0], shown) + naming_loss(model, seen[1, :trusted], shown[:trusted])
-            loss = group_loss(seen, read, model.parts, trusted) + 0.5 * named
+            naming = naming_loss(model, seen[0], shown) + naming_loss(model, seen[1, :trusted], shown[:trusted])
+            loss = group_loss(seen, read, model.parts, named, trusted) + 0.5 * naming
         optimizer.step(loss)
         if step % 25 == 0:
             seconds = time.perf_counter() - started
-            print(f"judge {step:5d} loss {loss.item():.3f} naming {named.item() / 2:.3f} {seconds:.0f}s", flush=True)
+            print(f"judge {step:5d} loss {loss.item():.3f} naming {naming.item() / 2:.3f} {seconds:.0f}s", flush=True)
     seconds = time.perf_counter() - started
     model.to(memory_format=torch.contiguous_format).eval()
     measured = measure_order(model, judge_pairs(seen=False), captions.canonical, groups, DEGRADATIONS)

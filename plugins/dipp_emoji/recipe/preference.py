@@ -21,7 +21,7 @@ INPUT_NOISE = 0.04
 
 
 def train_preference(
-    target: Path, *, vae: Path, samples: Path | None = None, steps: int = 450, batch: int = 32, seed: int = 1
+    target: Path, *, vae: Path, samples: Path | None = None, steps: int = 750, batch: int = 32, seed: int = 1
 ) -> dict[str, float]:
     """Train and save `target`.
 
@@ -42,8 +42,8 @@ def train_preference(
     captions = CaptionIds(CaptionTokenizer(tokenizer))
     config = PreferenceConfig()
     config.text["vocab_size"] = len(tokenizer)
-    model = PreferenceModel(config).train()
-    optimizer = Optimizer(model, steps, matrix_rate=2e-3, rate=1.5e-3)
+    model = PreferenceModel(config).to(memory_format=torch.channels_last).train()
+    optimizer = Optimizer(model, steps, matrix_rate=2e-3, rate=2e-3)
     started = time.perf_counter()
     drawn = ModelSamples(samples, half=0) if samples is not None else None
     table = torch.tensor(pairs(held_out=False))
@@ -52,17 +52,20 @@ def train_preference(
         images, shown, trusted = groups.draw(batch)
         level = INPUT_NOISE * torch.rand(1, batch, 1, 1, 1, generator=generator)
         images = images + level * torch.randn(images.shape[1:], generator=generator)
-        texts = captions.draw(torch.cat([shown[None], wrong_pairs(shown, generator)]), generator)
+        named = torch.cat([shown[None], wrong_pairs(shown, generator)])
+        texts = captions.draw(named, generator)
         with torch.autocast("cpu", torch.bfloat16):
             seen = model.image_features(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
             read = model.text_features(texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
-            loss = group_loss(seen, read, model.parts, trusted)
+            loss = group_loss(seen, read, model.parts, named, trusted)
         optimizer.step(loss)
         if step % 25 == 0:
             print(f"preference {step:5d} loss {loss.item():.3f} {time.perf_counter() - started:.0f}s", flush=True)
     seconds = time.perf_counter() - started
     held = torch.tensor(pairs(held_out=True))
-    measured = measure_order(model.eval(), held, captions.canonical, groups, DEGRADATIONS)
+    measured = measure_order(
+        model.to(memory_format=torch.contiguous_format).eval(), held, captions.canonical, groups, DEGRADATIONS
+    )
     model.half().save_pretrained(target)
     tokenizer.save_pretrained(target)
     return {"seconds": seconds, **measured}
