@@ -146,7 +146,8 @@ def _to_device(role: Any, device: torch.device) -> Any:
 def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
     if config.generator is not None:
         return load_generator(config.generator)
-    from .folders import DiffusersGenerator, DiffusersReference
+    from .diffusers_generator import DiffusersGenerator
+    from .diffusers_reference import DiffusersReference
 
     if not isinstance(reference, DiffusersReference):
         raise RequestError(

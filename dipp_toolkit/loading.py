@@ -35,7 +35,7 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
     if name_or_path in get_registry().entries["reference"]:
         return cast(Reference, get_registry().find("reference", name_or_path).build(**options))
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
-        from .folders import DiffusersReference
+        from .diffusers_reference import DiffusersReference
 
         return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS))
     raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
@@ -50,7 +50,7 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
     if name_or_path in get_registry().entries["generator"]:
         return cast(Generator, get_registry().find("generator", name_or_path).build(**options))
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
-        from .folders import DiffusersGenerator
+        from .diffusers_generator import DiffusersGenerator
 
         return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS))
     raise RequestError(unknown_name("generator", name_or_path, get_registry().entries["generator"]))

@@ -187,8 +187,8 @@ class TrainingLoop:
 
 
 @contextmanager
-def deterministic_cpu_attention(device: torch.device) -> Iterator[None]:
-    """On a CPU, attention by plain matrix products: the fused kernel's backward takes a quarter of a small DiT's step."""
+def unfused_cpu_attention(device: torch.device) -> Iterator[None]:
+    """On a CPU, attention by plain matrix products: the fused kernel's backward is a quarter of a small DiT's step."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     if device.type != "cpu":
@@ -223,7 +223,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     loop = TrainingLoop(config, parts, folder)
     broadcast = Broadcast([*listeners, *extra])
     folder.create(config)
-    with StopRequest().noted() as stop, deterministic_cpu_attention(parts.device):
+    with StopRequest().noted() as stop, unfused_cpu_attention(parts.device):
         if state is None:
             start_comparison(parts, config, folder)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))
@@ -262,6 +262,8 @@ def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast) -> N
                 f"Go on with: dipp train --resume --out {folder.path}"
             )
     except OSError as error:
-        raise RunError(f"The run stopped after step {loop.step}: {error}. The last checkpoint in {folder.checkpoints} is whole.") from error
+        raise RunError(
+            f"The run stopped after step {loop.step}: {error}. The last checkpoint in {folder.checkpoints} is whole."
+        ) from error
     finally:
         metrics.close()

@@ -1,4 +1,4 @@
-"""Mistakes that are easy to make in the divergence's gradient, made on purpose. What checks the gradient must notice each."""
+"""Mistakes that are easy to make in the divergence's gradient, made on purpose; whatever checks it must notice each."""
 
 from __future__ import annotations
 

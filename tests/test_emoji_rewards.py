@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from dipp_emoji import degrade, degrade_judge
-from dipp_emoji.captions import BACKGROUNDS, caption, emoji, pairs
+from dipp_emoji.captions import BACKGROUNDS, caption, emoji, is_held_out, pairs
 from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.fitting import caption_loss, group_loss, one_cycle
-from dipp_emoji.recipe.judge import judge_pairs
-from dipp_emoji.recipe.ordered import ModelSamples, ordered_versions, wrong_pairs
+from dipp_emoji.recipe.judge import judge_pairs, train_judge
+from dipp_emoji.recipe.ordered import Groups, ModelSamples, load_vae, ordered_versions, wrong_pairs
+from dipp_emoji.recipe.preference import train_preference
+from dipp_emoji.recipe.vae import build_vae
 from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward, check_inputs
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.roles import Reward
@@ -82,15 +86,14 @@ def test_gradient_points_uphill(reward, images, prompts):
 
 
 def test_gradient_equals_finite_differences(reward, images, prompts):
-    start = images[:1].clone().requires_grad_(True)
+    # A little noise, because maxima over plain backgrounds are ties, where there is no derivative.
+    start = images[:1] + 0.02 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    start.requires_grad_(True)
     (gradient,) = torch.autograd.grad(reward(start, prompts[:1]).sum(), start)
-    direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(2))
-    step = 3e-3
+    direction, step = gradient / gradient.norm(), 0.01
     with torch.no_grad():
-        slope = (reward(start + step * direction, prompts[:1]) - reward(start - step * direction, prompts[:1])) / (
-            2 * step
-        )
-    assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=0.05, abs=0.02)
+        rise = reward(start + step * direction, prompts[:1]) - reward(start - step * direction, prompts[:1])
+    assert gradient.norm().item() == pytest.approx(rise.item() / (2 * step), rel=0.03)
 
 
 def test_weights_need_no_gradient_and_autocast_changes_nothing(reward, images, prompts):
@@ -131,7 +134,8 @@ def test_real_images_score_above_spoilt_ones(reward_class, kind, images, prompts
     spoilt = degrade.DEGRADATIONS[kind](
         images, torch.full((len(images),), 0.6), torch.Generator().manual_seed(4)
     ).clamp(0, 1)
-    assert (reward(images, prompts) > reward(spoilt, prompts)).float().mean() > 0.9
+    share = (reward(images, prompts) > reward(spoilt, prompts)).float().mean()
+    assert share > (0.85 if reward_class is EmojiPreference else 0.75), "the judge was never shown this kind of damage"
 
 
 def test_preference_falls_with_severity(images, prompts):
@@ -224,22 +228,34 @@ def test_wrong_pairs_are_wrong_in_one_place(shown):
 
 def test_judge_splits_the_pairs_in_its_own_way():
     seen, unseen = ({tuple(pair) for pair in judge_pairs(one).tolist()} for one in (True, False))
-    assert len(seen) == len(unseen) == len(emoji()) * len(BACKGROUNDS) / 2
+    assert not seen & unseen
+    assert len(seen) + len(unseen) == len(emoji()) * len(BACKGROUNDS)
+    assert len(seen) == 6 * len(emoji())
     held = set(pairs(held_out=True))
-    assert 0.4 < len(seen & held) / len(held) < 0.6
+    assert 0.65 < len(seen & held) / len(held) < 0.85
 
 
-def test_reward_and_judge_share_no_samples(tmp_path):
-    count = 40
-    values = torch.arange(count, dtype=torch.uint8)
-    save_file(
-        {"images": values[:, None, None, None].expand(-1, 3, 64, 64).contiguous(),
-         "emoji": torch.arange(count), "background": torch.arange(count) % 8},
-        tmp_path / "onestep.safetensors",
-    )  # fmt: skip
+@pytest.fixture
+def sample_folder(tmp_path) -> Path:
+    """Forty samples: image k is plain, of the brightness k / 255, and is said to show emoji k."""
+    values = torch.arange(40, dtype=torch.uint8)
+    rows = {"images": values[:, None, None, None].expand(-1, 3, 64, 64).contiguous()}
+    rows |= {"emoji": torch.arange(40), "background": torch.arange(40) % 8}
+    (tmp_path / "samples").mkdir()
+    save_file(rows, tmp_path / "samples" / "onestep.safetensors")
+    return tmp_path / "samples"
+
+
+@pytest.fixture
+def vae_folder(tmp_path) -> Path:
+    build_vae().save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+def test_reward_and_judge_share_no_samples(sample_folder):
     taken = []
     for half in (0, 1):
-        samples = ModelSamples(tmp_path, half)
+        samples = ModelSamples(sample_folder, half)
         parts = (samples.training["onestep"]["emoji"], samples.held["onestep"]["emoji"])
         assert len(parts[0]) == 18 and len(parts[1]) == 2
         taken.append(set(torch.cat(parts).tolist()))
@@ -247,7 +263,48 @@ def test_reward_and_judge_share_no_samples(tmp_path):
         assert torch.equal((drawn[:, 0, 0, 0] * 255).round().long(), drawn_pairs[:, 0])
     assert not taken[0] & taken[1]
     with pytest.raises(RequestError, match="There are no samples in"):
-        ModelSamples(tmp_path / "nothing", 0)
+        ModelSamples(sample_folder / "nothing", 0)
+
+
+def test_groups_hold_real_images_and_samples(sample_folder, vae_folder, monkeypatch):
+    monkeypatch.setattr("dipp_emoji.recipe.ordered.JITTERS", 1)
+    generator = torch.Generator().manual_seed(11)
+    table = torch.tensor(pairs(held_out=False))
+    groups = Groups(
+        table, degrade.DEGRADATIONS, load_vae(vae_folder), ModelSamples(sample_folder, 0), generator, latent_share=0.3
+    )
+    images, named, trusted = groups.draw(12)
+    assert images.shape == (3, 12, 3, 64, 64)
+    assert images.min() >= 0 and images.max() <= 1
+    assert trusted == 6
+    brightness = (images[1, trusted:, 0, 0, 0] * 255).round().long()
+    assert torch.equal(brightness, named[trusted:, 0]), "a sample belongs to the pair it is said to show"
+    assert not any(is_held_out(i, j) for i, j in named[:trusted].tolist())
+    alone = Groups(table, degrade.DEGRADATIONS, groups.vae, None, generator)
+    assert alone.draw(4)[2] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("train", "reward_class"),
+    [(train_preference, EmojiPreference), (train_judge, EmojiJudge)],
+    ids=["preference", "judge"],
+)
+def test_recipe_trains_saves_and_repeats_itself(train, reward_class, sample_folder, vae_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dipp_emoji.recipe.ordered.JITTERS", 1)
+    measured = [
+        train(tmp_path / name, vae=vae_folder, samples=sample_folder, steps=2, batch=4) for name in ("first", "second")
+    ]
+    for one in measured:
+        del one["seconds"]
+        assert all(0 <= value <= 1 for key, value in one.items() if key.startswith(("order/", "naming/")))
+    assert measured[0] == measured[1]
+    assert {"order/sample/onestep", "order/wrong_emoji", "score/real"} <= set(measured[0])
+    first, second = (reward_class(folder=tmp_path / name) for name in ("first", "second"))
+    images, prompts = torch.rand(3, 3, 64, 64), ["red apple on white", "an unknown thing", "red apple on green"]
+    scores = first(images, prompts)
+    assert torch.equal(scores, second(images, prompts))
+    assert scores.shape == (3,)
 
 
 def test_group_loss_wants_order_and_match():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 from diffusers import DiffusionPipeline
+
 from dipp_emoji import WEIGHTS
 from dipp_emoji.captions import BACKGROUNDS, TEMPLATES, caption, emoji, is_held_out, pairs, vocabulary
 from dipp_emoji.compose import backgrounds, compose, sprites
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.reference import CaptionTable, build_tokenizer
-
 from dipp_toolkit import load_generator, load_prompts, load_reference
-from dipp_toolkit.folders import DiffusersGenerator, DiffusersReference
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
+from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.generation import fixed_noise, generate_images, sample_reference
 from dipp_toolkit.roles import texts
 
@@ -70,7 +71,12 @@ def test_plain_diffusers_makes_the_references_images() -> None:
     ours = reference.decode(reference.sample(reference.encode(prompts), noise, 10, 2.0))
     pipeline = DiffusionPipeline.from_pretrained(WEIGHTS / "reference")
     theirs = pipeline(
-        prompts, num_inference_steps=10, guidance_scale=2.0, latents=noise, use_resolution_binning=False, output_type="pt"
+        prompts,
+        num_inference_steps=10,
+        guidance_scale=2.0,
+        latents=noise,
+        use_resolution_binning=False,
+        output_type="pt",
     ).images
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 

@@ -40,7 +40,7 @@ class CurvedGenerator:
     def generate(self, noise: Tensor, condition: Condition) -> Tensor:
         return self.network(noise.flatten(1)).reshape(noise.shape)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         raise NotImplementedError
 
 
@@ -82,7 +82,9 @@ def assistant_of(law: Gaussian, reference: GaussianReference, rate: float = 0.0)
     return LearnedAssistant(denoiser, torch.optim.Adam(denoiser.network.parameters(), lr=max(rate, 1e-12)))
 
 
-def make_engine(terms: list[WeightedTerm], generator: CurvedGenerator, assistant: LearnedAssistant, rate: float = 0.0) -> Engine:
+def make_engine(
+    terms: list[WeightedTerm], generator: CurvedGenerator, assistant: LearnedAssistant, rate: float = 0.0
+) -> Engine:
     optimizer = torch.optim.SGD(generator.network.parameters(), lr=rate)
     random = torch.Generator().manual_seed(11)
     return Engine(generator, optimizer, assistant, terms, random, max_grad_norm=float("inf"))

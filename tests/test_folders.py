@@ -13,8 +13,9 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusers_generator import ASSISTANT, DiffusersGenerator, one_step_scheduler
+from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import ASSISTANT, DiffusersGenerator, DiffusersReference, one_step_scheduler
 from dipp_toolkit.loading import load_generator, load_reference
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.roles import Generator, Reference

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from mutations import MUTATIONS
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
@@ -23,6 +22,7 @@ from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid
 from dipp_toolkit.verify.runner import make_terms
 from dipp_toolkit.verify.world import AffineMap, ExactAssistant, GaussianReference
+from mutations import MUTATIONS
 
 SCHEDULES: dict[str, Schedule] = {
     "ddpm": VariancePreserving.from_scheduler_config({"beta_schedule": "linear"}),
@@ -55,7 +55,9 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
 
 
-def sample_gradient_error(schedule: Schedule, prediction: str, guidance: float, weighting: str, dtype: torch.dtype) -> float:
+def sample_gradient_error(
+    schedule: Schedule, prediction: str, guidance: float, weighting: str, dtype: torch.dtype
+) -> float:
     """Relative error of the term's gradient to autograd of w(t) [log p_t(x_t) - log q_t(x_t)], p and q fixed."""
     random = torch.Generator().manual_seed(0)
     t = torch.linspace(0.05, 0.9, BATCH, dtype=dtype)
@@ -86,7 +88,9 @@ def sample_gradient_error(schedule: Schedule, prediction: str, guidance: float, 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.5])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_sample_gradient_is_autograd_of_the_log_ratio(schedule: str, prediction: str, guidance: float, weighting: str) -> None:
+def test_sample_gradient_is_autograd_of_the_log_ratio(
+    schedule: str, prediction: str, guidance: float, weighting: str
+) -> None:
     error = sample_gradient_error(SCHEDULES[schedule], prediction, guidance, weighting, torch.float64)
     assert error < 1e-9
 
@@ -104,7 +108,9 @@ def test_sample_gradient_notices_mistakes(monkeypatch: pytest.MonkeyPatch, mutat
     assert sample_gradient_error(SCHEDULES[schedule], "epsilon", 3.5, "uniform", torch.float64) > 1e-3
 
 
-def parameter_gradients(case_name: str, schedule: Schedule | None, prediction: str) -> tuple[list[Tensor], list[Tensor]]:
+def parameter_gradients(
+    case_name: str, schedule: Schedule | None, prediction: str
+) -> tuple[list[Tensor], list[Tensor]]:
     """Gradients in A and b: what the engine leaves on the generator, and autograd of the closed-form objective."""
     case, reference = CASES[case_name], make_reference(schedule, prediction)
     generator = make_generator()
@@ -137,7 +143,9 @@ def parameter_gradients(case_name: str, schedule: Schedule | None, prediction: s
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("schedule", [None, FlowMatching(), FlowMatching(shift=3.0)], ids=["vp", "flow", "flow-shift-3"])
+@pytest.mark.parametrize(
+    "schedule", [None, FlowMatching(), FlowMatching(shift=3.0)], ids=["vp", "flow", "flow-shift-3"]
+)
 def test_parameter_gradient_is_autograd_of_the_closed_form_objective(
     case: str, prediction: str, schedule: Schedule | None
 ) -> None:

@@ -21,13 +21,12 @@ from dipp_toolkit.events import CheckpointEvent, StepEvent
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.prompt_order import PromptOrder
 from dipp_toolkit.training import MEASURED, RunResult
-
 from tiny import PROMPTS, tiny_pipeline
 
-BLUE = '''
+BLUE = """
 def blueness(images, prompts):
     return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ class StopAt:
             os.kill(os.getpid(), self.number)
 
 
-class Die(Exception):
+class KilledError(Exception):
     """Stands for a kill: nothing after it runs."""
 
 
@@ -105,7 +104,7 @@ class DieAfterCheckpoint:
 
     def dipp_on_step(self, event: StepEvent) -> None:
         if self.seen and event.step == self.step + self.later:
-            raise Die
+            raise KilledError
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(run: Run) -> None:
@@ -116,7 +115,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(run: Run) -> No
 
 def test_forty_steps_equal_twenty_killed_and_resumed(run: Run) -> None:
     whole = run("whole", steps=40)
-    with pytest.raises(Die):
+    with pytest.raises(KilledError):
         run("parts", steps=40, listeners=(DieAfterCheckpoint(20, 3),))
     folder = whole.folder.parent / "parts"
     assert len(metrics(folder)) == 23, "steps past the checkpoint were logged before the kill"
@@ -135,14 +134,14 @@ def test_a_signal_saves_and_resuming_gives_the_same_bits(run: Run, number: signa
 
 
 def test_resuming_before_the_first_checkpoint_starts_over(run: Run) -> None:
-    with pytest.raises(Die):
+    with pytest.raises(KilledError):
         run("parts", steps=6, checkpoint_every=100, listeners=(type("L", (), {"dipp_on_step": _die_at_two})(),))
     assert_same_bits(run("whole", steps=6).folder, run("parts", steps=6, resume=True).folder, 6)
 
 
 def _die_at_two(self: object, event: StepEvent) -> None:
     if event.step == 2:
-        raise Die
+        raise KilledError
 
 
 def test_a_finished_run_goes_on_with_more_steps(run: Run) -> None:
@@ -181,7 +180,8 @@ def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run,
     result = run("run", steps=4, checkpoint_every=1, keep_checkpoints=2, sample_every=2)
     names = {one.name for one in result.folder.iterdir()}
     assert names == {
-        "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html", "before_after.png",
+        "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html",
+        "before_after.png",
     }  # fmt: skip
     assert sorted(one.name for one in (result.folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
     assert {"step-00000000.png", "step-00000002.png", "step-00000004.png"} <= {
@@ -193,7 +193,12 @@ def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run,
         ours = generator.generate(noise, reference.encode(["a red cat"]))
     pipeline = DiffusionPipeline.from_pretrained(result.folder / "final")
     theirs = pipeline(
-        "a red cat", num_inference_steps=1, guidance_scale=1.0, latents=noise, use_resolution_binning=False, output_type="latent"
+        "a red cat",
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        latents=noise,
+        use_resolution_binning=False,
+        output_type="latent",
     ).images
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     name = next(iter(world["rewards"]))

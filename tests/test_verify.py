@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mutations import MUTATIONS
 from torch.distributions import kl_divergence
 
 from dipp_toolkit.errors import RequestError, RunError
@@ -22,6 +21,7 @@ from dipp_toolkit.verify.optima import QuadraticReward
 from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid, sigma_points
 from dipp_toolkit.verify.runner import run_case
 from dipp_toolkit.verify.world import ExactAssistant
+from mutations import MUTATIONS
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "velocity")
 
@@ -78,7 +78,9 @@ def test_optima_are_stationary_and_lowest(name: str) -> None:
 def test_reward_case_moves_the_optimum_and_quadratic_the_covariance() -> None:
     """Otherwise the rows could pass without a reward."""
     reference = make_reference()
-    distilled, linear, quadratic = (CASES[name].optimum(reference, grid()) for name in ("distillation", "linear", "quadratic"))
+    distilled, linear, quadratic = (
+        CASES[name].optimum(reference, grid()) for name in ("distillation", "linear", "quadratic")
+    )
     assert (linear.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
     assert (quadratic.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
     assert (quadratic.covariance - distilled.covariance).norm() > 0.2 * distilled.covariance.norm()
@@ -93,7 +95,9 @@ def test_the_gaussian_world_fills_the_roles() -> None:
     condition = reference.encode(["a", "", "b"])
     noise = torch.randn(3, 3, 1, 1, dtype=torch.float64)
     assert reference.decode(generator.generate(noise, condition)).shape == (3, 3, 1, 1)
-    drawn = reference.sample(reference.encode(["a"] * 20000), torch.randn(20000, 3, 1, 1).double(), steps=1, guidance=2.0)
+    drawn = reference.sample(
+        reference.encode(["a"] * 20000), torch.randn(20000, 3, 1, 1).double(), steps=1, guidance=2.0
+    )
     torch.testing.assert_close(drawn.flatten(1).mean(0), reference.guided(2.0).mean, atol=0.03, rtol=0)
     torch.testing.assert_close(drawn.flatten(1).T.cov(), reference.given.covariance, atol=0.05, rtol=0)
     with pytest.raises(RequestError, match="no images"):

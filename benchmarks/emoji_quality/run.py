@@ -1,4 +1,4 @@
-"""Quality of the emoji world: real compositions, the multi-step reference, the distilled generator and the aligned ones.
+"""Quality of the emoji world: real compositions, the reference, the distilled generator and the aligned ones.
 
     python benchmarks/emoji_quality/run.py --seeds 3 --work runs/emoji-quality
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from dipp_emoji.captions import pairs
 from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
-
 from dipp_toolkit import Condition, Generator, TrainConfig, load_generator, load_prompts, load_reference, train
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.frechet import frechet_distance, frechet_floor
@@ -43,7 +43,9 @@ def real_images(seed: int) -> torch.Tensor:
     return torch.stack([compose(table[:, 0], table[:, 1], random) for _ in range(NOISES)], dim=1)
 
 
-def judge_in_batches(images: torch.Tensor, call: Callable[[torch.Tensor, int], torch.Tensor], batch: int = 176) -> torch.Tensor:
+def judge_in_batches(
+    images: torch.Tensor, call: Callable[[torch.Tensor, int], torch.Tensor], batch: int = 176
+) -> torch.Tensor:
     return torch.cat([call(part, k * batch) for k, part in enumerate(images.split(batch))])
 
 
@@ -66,7 +68,9 @@ def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_fe
     }
 
 
-def best_guidance(judge: EmojiJudge, reference: Reference, condition: Condition, prompts: list[str], steps: int) -> dict[str, Any]:
+def best_guidance(
+    judge: EmojiJudge, reference: Reference, condition: Condition, prompts: list[str], steps: int
+) -> dict[str, Any]:
     """The reference's guidance with the highest judged preference, on every fourth prompt."""
     rows = list(range(0, len(prompts), 4))
     chosen = [prompts[row] for row in rows]
@@ -108,7 +112,8 @@ def aligned_runs(seeds: int, work: Path) -> list[Path]:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| column | evaluations an image | judge names it | judge's preference (95 % interval) | Frechet distance | diversity | ms an image |",
+        "| column | evaluations an image | judge names it | judge's preference (95 % interval) "
+        "| Frechet distance | diversity | ms an image |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in results["columns"].items():
@@ -116,12 +121,13 @@ def table(results: dict[str, Any]) -> str:
         took = f"{row['milliseconds']:.1f}" if "milliseconds" in row else "-"
         lines.append(
             f"| {name} | {row.get('evaluations', '-')} | {100 * row['naming']:.1f} % | {preference['mean']:.2f} "
-            f"({preference['low']:.2f} to {preference['high']:.2f}) | {row['frechet']:.2f} | {row['diversity']:.3f} | {took} |"
+            f"({preference['low']:.2f} to {preference['high']:.2f}) | {row['frechet']:.2f} | {row['diversity']:.3f} "
+            f"| {took} |"
         )
     lines += [
         "",
-        f"Frechet distance of real against real (the floor): {results['frechet_floor']:.2f}. {results['images']} images a column, "
-        f"{results['prompts']} held-out prompts, {NOISES} noises each. Ran on {results['machine']}.",
+        f"Frechet distance of real against real (the floor): {results['frechet_floor']:.2f}. "
+        f"{results['images']} images a column, {results['prompts']} held-out prompts, {NOISES} noises each. Ran on {results['machine']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -143,7 +149,8 @@ def main() -> None:
         real_features = judge_in_batches(real.flatten(0, 1), lambda part, _: judge.features(part))
     guidance = best_guidance(judge, reference, condition, prompts, steps=20)
     multi = torch.stack(
-        [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)], dim=1
+        [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)],
+        dim=1,
     )
     columns = {"real compositions": measure(judge, fresh, prompts, real_features)}
     few = condition[:32]

@@ -2,7 +2,8 @@ r"""A Gaussian under the forward process: everything about it is known in closed
 
 For $x_0 \sim N(m, S)$ and $x_t = \alpha x_0 + \sigma \epsilon$,
 
-$$x_t \sim N(\alpha m, C), \quad C = \alpha^2 S + \sigma^2 I, \qquad E[x_0 | x_t] = m + \alpha S C^{-1} (x_t - \alpha m).$$
+$$x_t \sim N(\alpha m, C), \quad C = \alpha^2 S + \sigma^2 I, \qquad
+  E[x_0 | x_t] = m + \alpha S C^{-1} (x_t - \alpha m).$$
 """
 
 from __future__ import annotations

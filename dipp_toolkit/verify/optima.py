@@ -1,13 +1,14 @@
 r"""Optima in closed form: a Gaussian reference, a linear or quadratic reward, an affine generator.
 
-Minimise $-\alpha_{rew} E[r(x_0)] + \int w(t)\, KL(p_t \| q_t)\, dt$ over $p = N(b, S)$, with $q = N(\mu, \Sigma)$,
-$r(x) = a^T x - \frac12 (x - m)^T Q (x - m)$, $C_t = \alpha_t^2 \Sigma + \sigma_t^2 I$ and $M = \int w \alpha_t^2 C_t^{-1} dt$. Setting the
-derivatives in b and in S to zero gives
+Minimise $-\alpha_{rew} E[r(x_0)] + \int w(t)\, KL(p_t \| q_t)\, dt$ over $p = N(b, S)$, with $q = N(\mu, \Sigma)$ and
+$r(x) = a^T x - \frac12 (x - m)^T Q (x - m)$. Write $C_t = \alpha_t^2 \Sigma + \sigma_t^2 I$ and
+$M = \int w \alpha_t^2 C_t^{-1} dt$. Setting the derivatives in b and in S to zero gives
 
 $$(M + \alpha_{rew} Q)(b - \mu) = \alpha_{rew} (a - Q (\mu - m)), \qquad
   \alpha_{rew} Q + \int w \alpha_t^2 [C_t^{-1} - (\alpha_t^2 S + \sigma_t^2 I)^{-1}] dt = 0.$$
 
-For a linear reward $Q = 0$: $b = \mu + \alpha_{rew} M^{-1} a$ and $S = \Sigma$. All integrals are averages over one grid of times.
+For a linear reward $Q = 0$: $b = \mu + \alpha_{rew} M^{-1} a$ and $S = \Sigma$. Here $w = 1$, and all integrals
+are averages over one grid of times.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class QuadraticReward:
 def information(
     law: Gaussian, alpha: Float[Tensor, " times"], sigma: Float[Tensor, " times"]
 ) -> Float[Tensor, "dimension dimension"]:
-    r"""$\int \alpha_t^2 (\alpha_t^2 S + \sigma_t^2 I)^{-1} dt$, the average over the grid; M where the law is the reference."""
+    r"""$\int \alpha_t^2 (\alpha_t^2 S + \sigma_t^2 I)^{-1} dt$, averaged over the grid; M for the reference's law."""
     return (alpha[:, None, None].square() * torch.linalg.inv(law.noised_covariance(alpha, sigma))).mean(0)
 
 

@@ -1,8 +1,9 @@
 r"""Expectations without chance: finite sums that are exact for what a Gaussian world needs.
 
-There the gradient on a sample is affine in $z$ and $\epsilon$, so the gradient in $(A, b)$ has no moments beyond the second.
-Sigma points have the first two moments of $z$, pairs $\pm \epsilon$ have no correlation with $z$, and a sum over a grid of times
-defines the integral over t. With them training is deterministic and an optimum is reached to as many digits as wanted.
+There the gradient on a sample is affine in $z$ and $\epsilon$, so the gradient in $(A, b)$ has no moments beyond the
+second. Sigma points have the first two moments of $z$, pairs $\pm \epsilon$ have no correlation with $z$, and a sum
+over a grid of times defines the integral over t. With them training is deterministic, and an optimum is reached to as
+many digits as wanted.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class TimeGrid:
         repeats, rest = divmod(len(x0), 2 * len(self.times))
         if rest:
             raise RunError(
-                f"A grid of {len(self.times)} times needs batches of a multiple of {2 * len(self.times)}; got {len(x0)}."
+                f"A grid of {len(self.times)} times needs a batch that is a multiple of {2 * len(self.times)}; "
+                f"got {len(x0)}."
             )
         half = torch.randn((len(x0) // 2, *x0.shape[1:]), generator=random, device=random.device, dtype=x0.dtype)
         noise = torch.stack([half, -half], 1).flatten(0, 1)

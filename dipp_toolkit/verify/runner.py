@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, cast
@@ -10,6 +11,7 @@ import torch
 
 from ..assistant import Assistant, LearnedAssistant
 from ..averaging import WeightAverage
+from ..condition import Condition
 from ..config import make_config
 from ..engine import Engine, WeightedTerm
 from ..errors import RequestError
@@ -22,7 +24,7 @@ from .cases import CASES, TIME_RANGE, Case, grid, make_generator, make_reference
 from .gaussian import Gaussian
 from .quadrature import QuadratureEngine, TimeGrid
 from .rows import VerifyRow
-from .world import AffineGenerator, ExactAssistant, GaussianReference
+from .world import ExactAssistant, GaussianReference
 
 PROMPT = "a Gaussian"
 
@@ -36,11 +38,11 @@ class Plan:
 
     Attributes:
         steps: generator updates.
-        batch: samples an update.
+        batch: samples an update; where they are enumerated, sigma points x times x signs of the noise.
         rates: Adam's rate for the generator at the first and at the last update, falling geometrically.
         ema: decay of the weight average that is compared; 0 compares the last weights themselves.
         tolerance: the largest relative error that passes.
-        assistant_rates: the same for the assistant.
+        assistant_rates: Adam's rate for the assistant, in the same way.
         assistant_rounds: assistant updates for each generator update.
         assistant_warmup: assistant updates before the first.
     """
@@ -56,10 +58,10 @@ class Plan:
 
 
 PLANS = {
-    "exact": Plan(steps=300, batch=6 * 2 * 10, rates=(0.15, 1e-3), ema=0.0, tolerance=0.002),
+    "exact": Plan(steps=300, batch=6 * 10 * 2, rates=(0.15, 1e-3), ema=0.0, tolerance=0.002),
     "learned": Plan(
-        steps=400, batch=2000, rates=(0.05, 1.5e-3), ema=0.99, tolerance=0.02,
-        assistant_rates=(0.1, 3e-3), assistant_rounds=2, assistant_warmup=50,
+        steps=400, batch=3000, rates=(0.05, 1e-3), ema=0.99, tolerance=0.02,
+        assistant_rates=(0.2, 6e-3), assistant_rounds=2, assistant_warmup=50,
     ),
 }  # fmt: skip
 
@@ -78,8 +80,8 @@ def with_sampling(term: Term, sampling: Sampling, name: str) -> Term:
     """
     if not is_dataclass(term) or "sampling" not in {one.name for one in fields(term) if one.init}:
         raise RequestError(
-            f"The term '{name}' cannot be verified with the exact assistant: that enumerates times and noises instead of drawing "
-            "them, so the term must be a dataclass with a field `sampling` (see dipp_toolkit.terms.times.Sampling)."
+            f"The term '{name}' cannot be verified with the exact assistant: that enumerates times and noises, "
+            "so make the term a dataclass with a field `sampling` (dipp_toolkit.terms.times.Sampling)."
         )
     return cast(Term, replace(cast(Any, term), sampling=sampling))
 
@@ -114,8 +116,8 @@ def train_case(case: Case, term: str, assistant: str, seed: int, reference: Gaus
     Args:
         case: the objective.
         term: the divergence's name.
-        assistant: `"exact"`: enumerated times and noises and the closed-form score, deterministic. `"learned"`: random draws
-            and a trainable copy of the reference, fitted by denoising score matching.
+        assistant: `"exact"`: enumerated times and noises and the closed-form score, deterministic. `"learned"`: random
+            draws and a trainable copy of the reference, fitted by denoising score matching.
         seed: of every draw.
         reference: the world's reference.
 
@@ -123,46 +125,46 @@ def train_case(case: Case, term: str, assistant: str, seed: int, reference: Gaus
         The law of the trained generator.
     """
     plan, generator = PLANS[assistant], make_generator()
-    optimizer = torch.optim.Adam(generator.network.parameters(), betas=BETAS)
     random = torch.Generator().manual_seed(seed)
-    unclipped = {"max_grad_norm": float("inf")}
-    engine: Engine
+    optimizer = torch.optim.Adam(generator.network.parameters(), betas=BETAS)
     if assistant == "exact":
         exact = ExactAssistant(generator, reference.schedule)
         terms = make_terms(case, term, reference, exact, TimeGrid(grid()))
-        engine = QuadratureEngine(generator, optimizer, exact, terms, random, assistant_rounds=0, **unclipped)
-        assistant_optimizer = None
+        engine: Engine = QuadratureEngine(generator, optimizer, exact, terms, random, 0, max_grad_norm=math.inf)
+        rates = [(optimizer, plan.rates)]
     else:
         denoiser = reference.denoiser.trainable_copy()
         assistant_optimizer = torch.optim.Adam(denoiser.network.parameters(), betas=BETAS)
-        learned = LearnedAssistant(denoiser, assistant_optimizer, UniformTimes(*TIME_RANGE), **unclipped)
+        learned = LearnedAssistant(denoiser, assistant_optimizer, UniformTimes(*TIME_RANGE), math.inf)
         terms = make_terms(case, term, reference, learned, None)
-        engine = Engine(generator, optimizer, learned, terms, random, plan.assistant_rounds, **unclipped)
-    return _run(engine, plan, generator, reference, optimizer, assistant_optimizer)
+        engine = Engine(generator, optimizer, learned, terms, random, plan.assistant_rounds, max_grad_norm=math.inf)
+        rates = [(optimizer, plan.rates), (assistant_optimizer, plan.assistant_rates)]
+    average = WeightAverage(generator.network, plan.ema)
+    _run(engine, plan, rates, reference.encode([PROMPT] * plan.batch), average)
+    with average.applied():
+        return generator.law
 
 
 def _run(
     engine: Engine,
     plan: Plan,
-    generator: AffineGenerator,
-    reference: GaussianReference,
-    optimizer: torch.optim.Optimizer,
-    assistant_optimizer: torch.optim.Optimizer | None,
-) -> Gaussian:
-    condition = reference.encode([PROMPT] * plan.batch)
-    average = WeightAverage(generator.network, plan.ema)
-    if assistant_optimizer is not None:
-        assistant_optimizer.param_groups[0]["lr"] = plan.assistant_rates[0]
+    rates: Sequence[tuple[torch.optim.Optimizer, tuple[float, float]]],
+    condition: Condition,
+    average: WeightAverage,
+) -> None:
+    """All updates of a plan, every optimiser's rate falling between its two."""
+
+    def set_rates(step: int) -> None:
+        for optimizer, bounds in rates:
+            optimizer.param_groups[0]["lr"] = rate_at(bounds, step, plan.steps)
+
+    set_rates(0)
     for _ in range(plan.assistant_warmup):
         engine.update_assistant(condition)
     for step in range(plan.steps):
-        optimizer.param_groups[0]["lr"] = rate_at(plan.rates, step, plan.steps)
-        if assistant_optimizer is not None:
-            assistant_optimizer.param_groups[0]["lr"] = rate_at(plan.assistant_rates, step, plan.steps)
+        set_rates(step)
         engine.step([condition] * (plan.assistant_rounds + 1), step)
         average.update()
-    with average.applied():
-        return generator.law
 
 
 def run_case(

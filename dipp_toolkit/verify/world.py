@@ -53,8 +53,10 @@ class GaussianReference:
         return (len(self.empty.mean), 1, 1)
 
     def guided(self, guidance: float) -> Gaussian:
-        r"""The law under guidance: with equal covariances $q_t(x|\varnothing)^{1-a} q_t(x|c)^a$ is, at every time, the noised
-        $N(\mu_0 + a (\mu_c - \mu_0), \Sigma)$."""
+        r"""The law under guidance, $N(\mu_0 + a (\mu_c - \mu_0), \Sigma)$.
+
+        At equal covariances $q_t(x|\varnothing)^{1-a} q_t(x|c)^a$ is its noised density at every time, up to a factor.
+        """
         return Gaussian(self.empty.mean + guidance * (self.given.mean - self.empty.mean), self.empty.covariance)
 
     def encode(self, prompts: Sequence[str]) -> Condition:
@@ -65,12 +67,11 @@ class GaussianReference:
         return self.encode([""] * batch)
 
     def decode(self, latents: Latents) -> Images:
-        """The latents themselves. They are no colours: neither confined to [0, 1] nor rounded to float32, since clipping
-        would spoil the closed form."""
+        """The latents themselves: no colours, and not confined to [0, 1], which would spoil the closed form."""
         return latents
 
     def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
-        """Exact samples, $m + L z$ with $L L^T = \\Sigma$; `steps` makes no difference, there is nothing to integrate."""
+        """Exact samples, $m + L z$ with $L L^T = \\Sigma$; `steps` changes nothing, there is nothing to integrate."""
         mean = self.empty.mean + guidance * condition.tensors[GIVEN] * (self.given.mean - self.empty.mean)
         return (mean + noise.flatten(1) @ torch.linalg.cholesky(self.empty.covariance).mT).reshape(noise.shape)
 
@@ -120,7 +121,7 @@ class AffineGenerator:
     def generate(self, noise: Latents, condition: Condition) -> Latents:
         return self.network(noise.flatten(1)).reshape(noise.shape)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """There is no pipeline that could hold an affine map.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The emoji world: a small text-to-image world, weights included, in which all of the toolkit runs on a CPU in minutes."""
+"""The emoji world: small text-to-image, weights included, in which all of the toolkit runs on a CPU in minutes."""
 
 from __future__ import annotations
 
@@ -97,17 +97,26 @@ def dipp_register_generators(register: Register) -> None:
 @hookimpl
 def dipp_register_rewards(register: Register) -> None:
     needs = ("transformers",)
-    register("emoji-clip", "dipp_emoji.rewards:EmojiClip", summary="small CLIP: does the image show the caption", needs=needs)
+    register(
+        "emoji-clip", "dipp_emoji.rewards:EmojiClip", summary="small CLIP: does the image show the caption", needs=needs
+    )
     register(
         "emoji-preference",
         "dipp_emoji.rewards:EmojiPreference",
         summary="Bradley-Terry preference over image and caption, the stand-in for HPS and ImageReward",
         needs=needs,
     )
-    register("emoji-judge", "dipp_emoji.judge:EmojiJudge", summary="independent preference that only ever judges", needs=needs)
+    register(
+        "emoji-judge",
+        "dipp_emoji.judge:EmojiJudge",
+        summary="independent preference that only ever judges",
+        needs=needs,
+    )
 
 
 @hookimpl
 def dipp_register_prompts(register: Register) -> None:
     register("emoji-train", partial(load_prompts, "emoji-train", False), summary="704 captions of the training pairs")
-    register("emoji-heldout", partial(load_prompts, "emoji-heldout", True), summary="352 captions of pairs never trained on")
+    register(
+        "emoji-heldout", partial(load_prompts, "emoji-heldout", True), summary="352 captions of pairs never trained on"
+    )

@@ -59,9 +59,7 @@ def is_held_out(emoji_index: int, background_index: int) -> bool:
 
 def pairs(held_out: bool) -> list[tuple[int, int]]:
     """(emoji index, background index) of the held-out or of the training pairs, emoji by emoji."""
-    return [
-        (i, j) for i in range(len(emoji())) for j in range(len(BACKGROUNDS)) if is_held_out(i, j) is held_out
-    ]
+    return [(i, j) for i in range(len(emoji())) for j in range(len(BACKGROUNDS)) if is_held_out(i, j) is held_out]
 
 
 def caption(emoji_index: int, background_index: int, name: int = 0, template: int = 0) -> str:

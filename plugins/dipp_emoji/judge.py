@@ -78,7 +78,7 @@ class JudgeModel(PreTrainedModel):
         self.match = nn.Linear(width, shared)
         self.post_init()
 
-    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width"]:
+    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
         """Features of images in [-1, 1]: the network's last map, averaged."""
         features: Tensor = self.vision(pixels.contiguous(memory_format=torch.channels_last)).pooler_output
         return features.flatten(1)
@@ -90,7 +90,7 @@ class JudgeModel(PreTrainedModel):
         return states[torch.arange(len(ids), device=ids.device), end]
 
     def parts(
-        self, image: Float[Tensor, "*#batch width"], text: Float[Tensor, "*#batch shared"]
+        self, image: Float[Tensor, "*#batch features"], text: Float[Tensor, "*#batch shared"]
     ) -> tuple[Float[Tensor, "*#batch"], Float[Tensor, "*#batch"]]:
         """The score's two summands from the features, which broadcast: quality, and match with the caption."""
         agreement = F.cosine_similarity(self.match(image).float(), text.float(), dim=-1)
@@ -142,7 +142,7 @@ class EmojiJudge(ModelReward):
         return self.model.emoji(features).argmax(1), self.model.background(features).argmax(1)
 
     @torch.no_grad()
-    def features(self, images: Images) -> Float[Tensor, "batch width"]:
+    def features(self, images: Images) -> Float[Tensor, "batch features"]:
         """Features for a Frechet distance, float32.
 
         Raises:

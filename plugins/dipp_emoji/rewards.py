@@ -123,12 +123,12 @@ class EmojiClip(ModelReward):
         return 100 * (image * text).sum(-1)
 
 
-def embed_pixels(clip: CLIPModel, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width"]:
+def embed_pixels(clip: CLIPModel, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
     """Unit embeddings of images in [-1, 1]."""
     return F.normalize(clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output).float(), dim=-1)
 
 
-def embed_captions(clip: CLIPModel, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch width"]:
+def embed_captions(clip: CLIPModel, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch features"]:
     """Unit embeddings of captions."""
     return F.normalize(clip.text_projection(clip.text_model(input_ids=ids).pooler_output).float(), dim=-1)
 
@@ -185,7 +185,7 @@ class PreferenceModel(PreTrainedModel):
         self.match = nn.Linear(width, text.hidden_size)
         self.post_init()
 
-    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width"]:
+    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
         """Features of images in [-1, 1]."""
         features: Tensor = self.vision(pixels.contiguous(memory_format=torch.channels_last)).pooler_output
         return features.flatten(1)
@@ -196,7 +196,7 @@ class PreferenceModel(PreTrainedModel):
         return features
 
     def parts(
-        self, image: Float[Tensor, "*#batch width"], text: Float[Tensor, "*#batch shared"]
+        self, image: Float[Tensor, "*#batch features"], text: Float[Tensor, "*#batch shared"]
     ) -> tuple[Float[Tensor, "*#batch"], Float[Tensor, "*#batch"]]:
         """The two summands from the features, which broadcast: quality, and match with the caption."""
         agreement = F.cosine_similarity(self.match(image).float(), text.float(), dim=-1)

@@ -1,7 +1,8 @@
 """Rebuild every weight of the emoji world from the raw images: `python -m dipp_emoji.recipe --work FOLDER`.
 
-Stages run in order; a finished stage is recorded in `FOLDER/record.json` and skipped when the command is given again, and
-the long ones go on from their newest checkpoint. The last stage puts half-precision copies where the plugin loads them.
+Stages run in order; a finished stage is recorded in `FOLDER/record.json` and skipped when the command is given again,
+and the long ones go on from their newest checkpoint. The last stage puts half-precision copies where the plugin loads
+them.
 """
 
 from __future__ import annotations
@@ -100,10 +101,16 @@ STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dipp_emoji.recipe", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints, intermediate weights and the record")
+    parser = argparse.ArgumentParser(
+        prog="python -m dipp_emoji.recipe", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for checkpoints, intermediate weights and the record"
+    )
     parser.add_argument("--only", choices=list(STAGES), nargs="+", default=list(STAGES), help="run these stages alone")
-    parser.add_argument("--again", choices=list(STAGES), nargs="+", default=[], help="forget that these stages were done")
+    parser.add_argument(
+        "--again", choices=list(STAGES), nargs="+", default=[], help="forget that these stages were done"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -119,7 +126,10 @@ def main() -> None:
         print(f"{name}: {STAGES[name].__doc__}", flush=True)
         started = time.perf_counter()
         measured = STAGES[name](arguments.work)
-        record[name] = {"wall_seconds": round(time.perf_counter() - started, 1), "threads": arguments.threads} | measured
+        record[name] = {
+            "wall_seconds": round(time.perf_counter() - started, 1),
+            "threads": arguments.threads,
+        } | measured
         write_text(path, json.dumps(record, indent=2) + "\n")
         print(f"{name}: {json.dumps(record[name])}", flush=True)
     if set(STAGES) <= set(record):

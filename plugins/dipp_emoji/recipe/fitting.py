@@ -38,10 +38,11 @@ def group_loss(
         shown: the pairs that the captions name, `(3, B, 2)`.
         trusted: how many leading groups hold no model's sample, which may show something else than its caption says.
     """
-    best, middle, worst = (sum(parts(image, read[0])) for image in seen)
+    quality, matched = parts(seen, read[:1])
+    best, middle, worst = quality + matched
     order = preference_loss(best, middle) + preference_loss(middle, worst) + preference_loss(best[:, None], worst)
     match = caption_loss(seen[0], read, parts, shown) + caption_loss(seen[1, :trusted], read, parts, shown)
-    return order / 3 + match / 4 + MAGNITUDE * torch.stack([best, middle, worst]).square().mean()
+    return 2 * order / 3 + match / 4 + MAGNITUDE * (quality + matched).square().mean()
 
 
 def caption_loss(
@@ -118,7 +119,7 @@ def measure_order(
         quality, matched = model.parts(model.image_features(images * 2 - 1), model.text_features(ids))
         return quality + matched
 
-    real = round_trip(vae, compose_bank(pairs, 1, generator)[:, 0].float() / 255)
+    real = round_trip(vae, compose_bank(pairs, 1, generator)[:, 0].float() / 255, exact=True)
     right = scores(real, captions(pairs))
     measured = {"score/real": right.mean().item()}
     for name, wrong in zip(("wrong_emoji", "wrong_background"), wrong_pairs(pairs, generator), strict=True):
@@ -131,7 +132,7 @@ def measure_order(
     for name, held in samples.held.items() if samples is not None else ():
         shown = torch.stack([held["emoji"], held["background"]], 1).long()
         sampled = scores(held["images"].float() / 255, captions(shown))
-        composed = round_trip(vae, compose_bank(shown, 1, generator)[:, 0].float() / 255)
+        composed = round_trip(vae, compose_bank(shown, 1, generator)[:, 0].float() / 255, exact=True)
         measured[f"score/sample/{name}"] = sampled.mean().item()
         measured[f"order/sample/{name}"] = (scores(composed, captions(shown)) > sampled).float().mean().item()
     return measured

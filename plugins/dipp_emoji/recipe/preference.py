@@ -13,11 +13,11 @@ from ..rewards import PreferenceConfig, PreferenceModel
 from ..text import CaptionTokenizer
 from .clip import CaptionIds
 from .fitting import Optimizer, group_loss, measure_order
-from .ordered import Groups, ModelSamples, load_vae, wrong_pairs
+from .ordered import NOISE_FLOOR, Groups, ModelSamples, load_vae, wrong_pairs
 from .reference import build_tokenizer
 
 INPUT_NOISE = 0.04
-"""Largest deviation of the noise put on all inputs while training, so that the gradient hangs on no fine pattern."""
+"""Largest deviation of more noise, one level for a whole group, so that the gradient hangs on no fine pattern."""
 
 
 def train_preference(
@@ -50,8 +50,8 @@ def train_preference(
     groups = Groups(table, DEGRADATIONS, load_vae(vae), drawn, generator, latent_share=0.08)
     for step in range(steps):
         images, shown, trusted = groups.draw(batch)
-        level = INPUT_NOISE * torch.rand(1, batch, 1, 1, 1, generator=generator)
-        images = images + level * torch.randn(images.shape[1:], generator=generator)
+        level = NOISE_FLOOR + INPUT_NOISE * torch.rand(1, batch, 1, 1, 1, generator=generator)
+        images = images + level * torch.randn(images.shape, generator=generator)
         named = torch.cat([shown[None], wrong_pairs(shown, generator)])
         texts = captions.draw(named, generator)
         with torch.autocast("cpu", torch.bfloat16):

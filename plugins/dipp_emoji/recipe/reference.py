@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +40,26 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_text_encoder(vocabulary_size: int) -> T5EncoderModel:
     config = T5Config(
-        vocab_size=vocabulary_size, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4,
-        feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1, use_cache=False, is_encoder_decoder=False,
+        vocab_size=vocabulary_size, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
+        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, use_cache=False, is_encoder_decoder=False,
     )  # fmt: skip
     return T5EncoderModel(config)
 
 
 def build_transformer() -> PixArtTransformer2DModel:
     return PixArtTransformer2DModel(
-        num_attention_heads=3, attention_head_dim=64, num_layers=6, in_channels=4, out_channels=4, sample_size=32, patch_size=4,
-        cross_attention_dim=192, caption_channels=128, norm_type="ada_norm_single", use_additional_conditions=False,
+        num_attention_heads=3, attention_head_dim=64, num_layers=6, in_channels=4, out_channels=4, sample_size=32,
+        patch_size=4, cross_attention_dim=192, caption_channels=128, norm_type="ada_norm_single",
+        use_additional_conditions=False,
     )  # fmt: skip
 
 
 def build_scheduler() -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing", final_sigmas_type="zero"
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
     )
 
 
@@ -92,6 +98,12 @@ def parameter_groups(model: nn.ModuleDict) -> tuple[list[nn.Parameter], list[nn.
     return matrices, others
 
 
+def warm_cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
+    """Share of the full learning rate: a linear warm-up times a cosine from 1 to `floor`."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * cosine)
+
+
 def x0_weight(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
     """min(SNR, 5) + 0.1: keeps a tenth of weight at the noisiest times, where the caption decides."""
     snr = alphas_cumprod[t] / (1 - alphas_cumprod[t])
@@ -101,7 +113,15 @@ def x0_weight(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
 class ReferenceTraining:
     """The training loop's state: networks, optimisers, average and random source; saved and restored whole."""
 
-    def __init__(self, bank: dict[str, Tensor], steps: int, batch: int, rates: tuple[float, float], ema: float = 0.9985, seed: int = 0):
+    def __init__(
+        self,
+        bank: dict[str, Tensor],
+        steps: int,
+        batch: int,
+        rates: tuple[float, float],
+        ema: float = 0.9985,
+        seed: int = 0,
+    ):
         torch.manual_seed(seed)
         self.bank, self.steps, self.batch, self.ema_decay, self.step = bank, steps, batch, ema, 0
         self.generator = torch.Generator().manual_seed(seed)
@@ -119,11 +139,8 @@ class ReferenceTraining:
             torch.optim.AdamW(others, lr=rates[1], betas=(0.9, 0.99), weight_decay=0.0),
         ]
         self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(
-                one, lambda s: min(1.0, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor(min(s / steps, 1.0) * torch.pi)))))
-            )
-            for one in self.optimizers
-        ]  # fmt: skip
+            torch.optim.lr_scheduler.LambdaLR(one, partial(warm_cosine, steps=steps)) for one in self.optimizers
+        ]
         self.alphas_cumprod = build_scheduler().alphas_cumprod
 
     def one_step(self) -> float:
@@ -184,7 +201,9 @@ class ReferenceTraining:
         return PixArtAlphaPipeline(self.tokenizer, text_encoder.eval(), vae, transformer.eval(), build_scheduler())
 
 
-def train_reference(training: ReferenceTraining, work: Path, save_every: int = 500) -> Iterator[tuple[int, float, float]]:
+def train_reference(
+    training: ReferenceTraining, work: Path, save_every: int = 500
+) -> Iterator[tuple[int, float, float]]:
     """Train to the end, resuming from the newest whole checkpoint in `work`.
 
     Yields:

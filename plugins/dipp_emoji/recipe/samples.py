@@ -1,4 +1,4 @@
-"""Stage `samples`: images of the reference and of the distilled generator, negatives for the preference and the judge."""
+"""Stage `samples`: images of the reference and of the distilled generator, negatives for preference and judge."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..captions import caption, pairs
 
 
 def make_samples(
-    target: Path, reference: Path, generator: Path, rounds: int = 4, steps: int = 20, guidance: float = 2.0
+    target: Path, reference: Path, generator: Path, rounds: int = 4, steps: int = 12, guidance: float = 2.0
 ) -> dict[str, float]:
     """Write `reference.safetensors` (one image a training pair) and `onestep.safetensors` (`rounds` images a pair).
 
-    Each holds `images` (uint8, `(N, 3, 64, 64)`), `emoji` and `background` (int64, `(N,)`). Rows are in random order, so
-    that any split of them is a split by chance.
+    Each holds `images` (uint8, `(N, 3, 64, 64)`), `emoji` and `background` (int64, `(N,)`). Rows are in random order,
+    so that any split of them is a split by chance.
 
     Returns:
         Seconds taken and the number of images of each.
@@ -40,7 +40,11 @@ def make_samples(
         rows = table.repeat(len(parts), 1)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         save_file(
-            {"images": images[order].contiguous(), "emoji": rows[order, 0].contiguous(), "background": rows[order, 1].contiguous()},
+            {
+                "images": images[order].contiguous(),
+                "emoji": rows[order, 0].contiguous(),
+                "background": rows[order, 1].contiguous(),
+            },
             target / f"{name}.safetensors",
         )
         counts[f"{name}_images"] = float(len(images))

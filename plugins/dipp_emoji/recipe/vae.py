@@ -40,9 +40,9 @@ def random_pairs(count: int, generator: torch.Generator, held_out: bool | None =
 def train_vae(target: Path, steps: int = 3600, batch: int = 32, seed: int = 0) -> dict[str, float]:
     """Train and save the autoencoder.
 
-    The loss is the mean squared error plus a little absolute error, with noise on the latents, and a pull of each latent
-    channel to zero mean and unit deviation, so that `PixArtAlphaPipeline`, which scales latents and never shifts
-    them, sees standardised ones.
+    The loss is the mean squared error plus a little absolute error, with noise on the latents, and a pull of each
+    latent channel to zero mean and unit deviation, so that `PixArtAlphaPipeline`, which scales latents and never
+    shifts them, sees standardised ones.
 
     Returns:
         Seconds taken and the reconstruction's PSNR in dB on fresh compositions of held-out pairs.
@@ -54,7 +54,12 @@ def train_vae(target: Path, steps: int = 3600, batch: int = 32, seed: int = 0) -
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     started = time.perf_counter()
     for step in range(steps):
-        images = compose(*random_pairs(batch, generator), generator).mul(2).sub(1).contiguous(memory_format=torch.channels_last)
+        images = (
+            compose(*random_pairs(batch, generator), generator)
+            .mul(2)
+            .sub(1)
+            .contiguous(memory_format=torch.channels_last)
+        )
         latents = vae.encoder(images)
         moments = latents.mean((0, 2, 3)).square().mean() + (latents.std((0, 2, 3)) - 1).square().mean()
         decoded = vae.decoder(latents + LATENT_NOISE * torch.randn_like(latents))
@@ -65,7 +70,7 @@ def train_vae(target: Path, steps: int = 3600, batch: int = 32, seed: int = 0) -
         optimizer.step()
         schedule.step()
         if step % 200 == 0:
-            print(f"vae {step:5d} loss {loss.item():.4f} moments {moments.item():.4f} {time.perf_counter() - started:.0f}s", flush=True)
+            print(f"vae {step:5d} loss {loss.item():.4f} {time.perf_counter() - started:.0f}s", flush=True)
     vae = vae.to(memory_format=torch.contiguous_format).eval()
     with torch.no_grad():
         images = compose(*random_pairs(256, generator, held_out=True), generator).mul(2).sub(1)
