@@ -127,7 +127,8 @@ def table(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"Frechet distance of real against real (the floor): {results['frechet_floor']:.2f}. "
-        f"{results['images']} images a column, {results['prompts']} held-out prompts, {NOISES} noises each. Ran on {results['machine']}.",
+        f"{results['images']} images a column, {results['prompts']} held-out prompts, "
+        f"{NOISES} noises each. Ran on {results['machine']}.",
     ]
     return "\n".join(lines) + "\n"
 

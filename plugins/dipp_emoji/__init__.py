@@ -39,7 +39,8 @@ ALIGN = WORLD | {
     "eval_count": 96,
 }
 DISTIL = WORLD | {
-    "steps": 900,
+    "steps": 700,
+    "ema": 0.99,
     "learning_rate": 1e-4,
     "assistant_learning_rate": 2e-4,
     "warmup": 10,

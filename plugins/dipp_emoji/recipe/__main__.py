@@ -30,7 +30,7 @@ from .samples import make_samples
 from .vae import build_latents, train_vae
 
 SHEET = Path(__file__).parents[1] / "assets" / "noto-sheet.png"
-REFERENCE_STEPS = 3800
+REFERENCE_STEPS = 3300
 
 
 def images(work: Path) -> dict[str, Any]:

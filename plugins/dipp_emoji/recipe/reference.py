@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
@@ -91,7 +91,8 @@ class CaptionTable:
 
 def parameter_groups(model: nn.ModuleDict) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices inside transformer blocks (for Muon) and everything else (for AdamW)."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = "transformer_blocks" in name or (".block." in name and "relative_attention" not in name)
         (matrices if parameter.ndim == 2 and inside and "scale_shift_table" not in name else others).append(parameter)
@@ -131,7 +132,7 @@ class ReferenceTraining:
             {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
         )
         # On a CPU the backward of the fused attention takes a quarter of the step; plain matrix products do not.
-        self.model["transformer"].set_attn_processor(AttnProcessor())
+        cast(PixArtTransformer2DModel, self.model["transformer"]).set_attn_processor(AttnProcessor())
         self.average = [p.detach().clone() for p in self.model.parameters()]
         matrices, others = parameter_groups(self.model)
         self.optimizers: list[torch.optim.Optimizer] = [
