@@ -31,10 +31,10 @@ WORLD: dict[str, Any] = {
 }
 ALIGN = WORLD | {
     "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},
-    "reward_scale": 1.0,
-    "steps": 240,
-    "learning_rate": 5e-5,
-    "assistant_learning_rate": 1e-4,
+    "reward_scale": 20.0,
+    "steps": 200,
+    "learning_rate": 1e-4,
+    "assistant_learning_rate": 2e-4,
     "warmup": 10,
     "eval_count": 96,
 }

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.folders import quiet_loading
 from dipp_toolkit.roles import Images
 
 from .compose import SIZE
@@ -65,7 +66,8 @@ class ModelReward:
                 "tokenizer.json. Build them with the emoji recipe, or give another folder."
             )
         self.tokenizer = CaptionTokenizer.load(self.folder)
-        model: Any = self.model_class.from_pretrained(self.folder, **self.load_options)
+        with quiet_loading():
+            model: Any = self.model_class.from_pretrained(self.folder, **self.load_options)
         self.model: Any = model.float().eval().requires_grad_(False)
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
