@@ -33,6 +33,7 @@ from dipp_toolkit.run_folder import write_text
 
 HERE = Path(__file__).parent
 NOISES = 2
+BATCH = 176
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.5)
 
 
@@ -43,20 +44,13 @@ def real_images(seed: int) -> torch.Tensor:
     return torch.stack([compose(table[:, 0], table[:, 1], random) for _ in range(NOISES)], dim=1)
 
 
-def judge_in_batches(
-    images: torch.Tensor, call: Callable[[torch.Tensor, int], torch.Tensor], batch: int = 176
-) -> torch.Tensor:
-    return torch.cat([call(part, k * batch) for k, part in enumerate(images.split(batch))])
-
-
 @torch.no_grad()
 def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_features: torch.Tensor) -> dict[str, Any]:
     """Everything the table says about one column of images `(prompts, noises, 3, 64, 64)`, as 8-bit pixels."""
     images = images.mul(255).round().div(255)
     flat = images.flatten(0, 1)
     captions = [prompt for prompt in prompts for _ in range(images.shape[1])]
-    batch = 176
-    parts = [(part, captions[k * batch : (k + 1) * batch]) for k, part in enumerate(flat.split(batch))]
+    parts = [(part, captions[k * BATCH : (k + 1) * BATCH]) for k, part in enumerate(flat.split(BATCH))]
     scores = torch.cat([judge(part, texts_) for part, texts_ in parts]).reshape(len(prompts), -1)
     features = torch.cat([judge.features(part) for part, _ in parts])
     correct = sum(judge.naming_accuracy(part, texts_) * len(part) for part, texts_ in parts)
@@ -147,7 +141,7 @@ def main() -> None:
     condition = reference.encode(prompts)
     real, fresh = real_images(seed=1), real_images(seed=2)
     with torch.no_grad():
-        real_features = judge_in_batches(real.flatten(0, 1), lambda part, _: judge.features(part))
+        real_features = torch.cat([judge.features(part) for part in real.flatten(0, 1).split(BATCH)])
     guidance = best_guidance(judge, reference, condition, prompts, steps=20)
     multi = torch.stack(
         [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)],
