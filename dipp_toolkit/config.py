@@ -78,6 +78,9 @@ class TrainConfig(BaseModel):
     warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="generator updates over which its learning rate rises from 0"
     )
+    cooldown: Annotated[int, Field(ge=0)] = Field(
+        0, description="generator updates at the end over which its learning rate falls to 0"
+    )
     reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_rew, multiplies every reward's weight"
     )

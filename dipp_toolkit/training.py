@@ -105,6 +105,17 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
     return row | {"assistant_loss": assistant_loss}
 
 
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The generator's learning rate at an update, the first being 0.
+
+    Rises linearly over `warmup` updates, holds, and falls linearly over the last `cooldown`; where both would rule, the
+    lower one does. It is never 0 inside the run.
+    """
+    rising = (step + 1) / (config.warmup + 1)
+    falling = (config.steps - step) / (config.cooldown + 1)
+    return config.learning_rate * min(1.0, rising, falling)
+
+
 class TrainingLoop:
     """Steps an assembled run and keeps its folder.
 
@@ -166,9 +177,8 @@ class TrainingLoop:
     def one_step(self) -> dict[str, float]:
         """One generator update; returns its row of metrics."""
         started = time.perf_counter()
-        rate = self.config.learning_rate * min(1.0, (self.step + 1) / (self.config.warmup + 1))
         for group in self.parts.engine.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(self.config, self.step)
         result, assistant_loss = self.parts.engine.step(self.batches(self.step), self.step)
         self.parts.average.update()
         self.step += 1

@@ -12,6 +12,8 @@ import torch
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.loading import load_reward
 from dipp_toolkit.python_files import check_call, is_python_name, load_python_name
+from dipp_toolkit.terms.base import TermContext
+from dipp_toolkit.terms.catalog import build_term
 
 BLUENESS = """
     def blueness(images, prompts):
@@ -135,3 +137,9 @@ def test_an_unknown_option_of_a_class_is_refused(write: Callable[[str], Path]) -
 def test_defaults_make_a_signature_fit() -> None:
     check_call(lambda images, prompts, scale=1.0: images, ("images", "prompts"), "reward 'f'")
     check_call(lambda *anything: anything, ("images", "prompts"), "reward 'f'")
+
+
+def test_a_term_that_cannot_be_called_is_a_sentence(write: Callable[[str], Path]) -> None:
+    path = write("def build(context):\n    return 3\n")
+    with pytest.raises(PluginError, match=r"made 3; expected something to call with a sample"):
+        build_term(f"{path}:build", object.__new__(TermContext))

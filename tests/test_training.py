@@ -20,7 +20,7 @@ from dipp_toolkit.errors import CheckpointError, Interrupted
 from dipp_toolkit.events import CheckpointEvent, StepEvent
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.prompt_order import PromptOrder
-from dipp_toolkit.training import MEASURED, RunResult
+from dipp_toolkit.training import MEASURED, RunResult, learning_rate
 from tiny import PROMPTS, tiny_pipeline
 
 BLUE = """
@@ -48,6 +48,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "sample_every": 20,
         "device": "cpu",
     }
+
+
+def test_the_learning_rate_rises_holds_and_falls() -> None:
+    config = TrainConfig(steps=10, learning_rate=1.0, warmup=3, cooldown=4)
+    rates = [learning_rate(config, step) for step in range(10)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    assert [learning_rate(TrainConfig(steps=3, learning_rate=1.0), step) for step in range(3)] == [1, 1, 1]
+    assert min(learning_rate(TrainConfig(steps=3, warmup=9, cooldown=9), step) for step in range(3)) > 0
 
 
 Run = Callable[..., RunResult]

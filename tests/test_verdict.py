@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dipp_toolkit.evaluation.intervals import Interval
 from dipp_toolkit.report.numbers import decimals_for, text_of
 from dipp_toolkit.report.run_files import read_run
@@ -51,6 +53,19 @@ def test_overlap_is_said(tmp_path: Path) -> None:
     summary = {"rewards": {"r": columns}, "judge": None, "gain": {"r": {"mean": 0.05, "low": -0.02, "high": 0.12}}}
     text = sentence(write_run(tmp_path / "run", rewards={"r": 1.0}, summary=summary))
     assert "r did not change measurably" in text and "overlap" in text and "judge" not in text
+
+
+@pytest.mark.parametrize(("judge", "tone"), [(1.0, "better"), (0.0, "mixed"), (-1.0, "mixed")])
+def test_a_reward_at_its_ceiling_spoils_no_run_the_judge_likes(tmp_path: Path, judge: float, tone: str) -> None:
+    summary = {
+        "rewards": {
+            "full": {"before": interval(90), "after": interval(90)},
+            "r": {"before": interval(0), "after": interval(1)},
+        },
+        "judge": {"name": "emoji-judge", "before": interval(0.0), "after": interval(judge)},
+        "gain": {"full": interval(0), "r": interval(1), "emoji-judge": interval(judge)},
+    }
+    assert verdict(read_run(write_run(tmp_path / "run", rewards={"full": 1.0, "r": 1.0}, summary=summary))).tone == tone
 
 
 def test_lost_diversity_is_no_better_run(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def _tone(aimed: list[bool | None], judge: Direction | None, kept: bool) -> Tone
         return "mixed" if True in aimed or judge == "rose" else "worse"
     if True not in aimed and judge != "rose":
         return "unclear" if kept else "worse"
-    return "better" if None not in aimed and kept else "mixed"
+    # One of several rewards may have been at its ceiling from the start; a judge that rose settles it.
+    settled = None not in aimed or judge == "rose"
+    return "better" if settled and kept else "mixed"
 
 
 def _divergence_clause(values: Mapping[str, Any]) -> str | None:

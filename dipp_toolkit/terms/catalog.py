@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..errors import RequestError
+from ..errors import PluginError, RequestError
 from ..naming import unknown_name
 from ..python_files import check_call, is_python_name, load_python_name
 from ..registry import get_registry
@@ -32,5 +32,14 @@ def find_term(name: str) -> Callable[[TermContext], Term]:
 
 
 def build_term(name: str, context: TermContext) -> Term:
-    """Build the term of this name; see `find_term`."""
-    return find_term(name)(context)
+    """Build the term of this name; see `find_term`.
+
+    Raises:
+        PluginError: what the factory made cannot be called with a sample.
+    """
+    term = find_term(name)(context)
+    if not callable(term):
+        raise PluginError(
+            f"The term '{name}' made {term!r}; expected something to call with a sample, which returns a TermResult."
+        )
+    return term
