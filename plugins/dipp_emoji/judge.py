@@ -12,16 +12,15 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, RegNetConfig, RegNetModel
+from transformers import PretrainedConfig, RegNetConfig, RegNetModel
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.roles import Images
 
 from .captions import BACKGROUNDS, TEMPLATES, caption, emoji
-from .rewards import ModelReward, check_inputs, to_pixels
+from .rewards import ModelReward, QualityAndMatch, check_inputs, to_pixels
 from .text import EOS
 
 
@@ -59,11 +58,10 @@ class JudgeConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class JudgeModel(PreTrainedModel):
-    r"""One RegNetY that names emoji and background, and scores $q(v) + m \cos(W v, u)$."""
+class JudgeModel(QualityAndMatch):
+    """A RegNetY looks, and names emoji and background; a GRU reads."""
 
     config_class = JudgeConfig
-    main_input_name = "pixels"
 
     def __init__(self, config: JudgeConfig):
         super().__init__(config)
@@ -78,30 +76,11 @@ class JudgeModel(PreTrainedModel):
         self.match = nn.Linear(width, shared)
         self.post_init()
 
-    def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
-        """Features of images in [-1, 1]: the network's last map, averaged."""
-        features: Tensor = self.vision(pixels.contiguous(memory_format=torch.channels_last)).pooler_output
-        return features.flatten(1)
-
     def text_features(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch shared"]:
         """The recurrent network's state at the end token."""
         states, _ = self.text(self.words(ids))
         end = (ids == EOS).int().argmax(1)
         return states[torch.arange(len(ids), device=ids.device), end]
-
-    def parts(
-        self, image: Float[Tensor, "*#batch features"], text: Float[Tensor, "*#batch shared"]
-    ) -> tuple[Float[Tensor, "*#batch"], Float[Tensor, "*#batch"]]:
-        """The score's two summands from the features, which broadcast: quality, and match with the caption."""
-        agreement = F.cosine_similarity(self.match(image).float(), text.float(), dim=-1)
-        return self.quality(image)[..., 0].float(), self.config.match_scale * agreement
-
-    def forward(
-        self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
-    ) -> Float[Tensor, " batch"]:
-        """Scores of images in [-1, 1] for captions."""
-        quality, matched = self.parts(self.image_features(pixels), self.text_features(ids))
-        return quality + matched
 
 
 @cache
@@ -124,12 +103,6 @@ class EmojiJudge(ModelReward):
 
     name = "emoji-judge"
     model_class = JudgeModel
-
-    def score(
-        self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
-    ) -> Float[Tensor, " batch"]:
-        scores: Tensor = self.model(pixels, ids)
-        return scores
 
     @torch.no_grad()
     def name_images(self, images: Images) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:

@@ -83,8 +83,9 @@ class ModelReward:
     def score(
         self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, " batch"]:
-        """Scores from the model's own inputs."""
-        raise NotImplementedError
+        """Scores from the model's own inputs: what the model itself returns, unless a subclass knows better."""
+        scores: Tensor = self.model(pixels, ids)
+        return scores
 
     def _float32(self, device: torch.device) -> torch.autocast:
         """Bring the model to the images' device, and keep a surrounding autocast out of the scores."""
@@ -165,27 +166,20 @@ class PreferenceConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class PreferenceModel(PreTrainedModel):
+class QualityAndMatch(PreTrainedModel):
     r"""$r(x, c) = q(v) + m \cos(W v, u)$ with $v$ the image's and $u$ the caption's features.
 
     The first part is the quality of the image by itself, the second, which is bounded, how well it shows what the
-    caption
-    says: no agreement makes up for a ruined image. $v$ is the average of a residual network's last map.
+    caption says: no agreement makes up for a ruined image. $v$ is the average of a convolutional network's last map.
+
+    A subclass builds `vision`, `quality` and `match`, reads captions by `text_features`, and has `match_scale` in its
+    configuration.
     """
 
-    config_class = PreferenceConfig
     main_input_name = "pixels"
-
-    def __init__(self, config: PreferenceConfig):
-        super().__init__(config)
-        vision, text = ResNetConfig(**config.vision), CLIPTextConfig(**config.text)
-        text._attn_implementation = "eager"
-        self.vision = ResNetModel(vision)
-        self.text = CLIPTextModel(text)
-        width = vision.hidden_sizes[-1]
-        self.quality = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-        self.match = nn.Linear(width, text.hidden_size)
-        self.post_init()
+    vision: nn.Module
+    quality: nn.Module
+    match: nn.Module
 
     def image_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
         """Features of images in [-1, 1]."""
@@ -194,8 +188,7 @@ class PreferenceModel(PreTrainedModel):
 
     def text_features(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch shared"]:
         """Features of captions."""
-        features: Tensor = self.text(input_ids=ids).pooler_output
-        return features
+        raise NotImplementedError
 
     def parts(
         self, image: Float[Tensor, "*#batch features"], text: Float[Tensor, "*#batch shared"]
@@ -212,6 +205,27 @@ class PreferenceModel(PreTrainedModel):
         return quality + matched
 
 
+class PreferenceModel(QualityAndMatch):
+    """A small ResNet looks, a small CLIP text tower reads."""
+
+    config_class = PreferenceConfig
+
+    def __init__(self, config: PreferenceConfig):
+        super().__init__(config)
+        vision, text = ResNetConfig(**config.vision), CLIPTextConfig(**config.text)
+        text._attn_implementation = "eager"
+        self.vision = ResNetModel(vision)
+        self.text = CLIPTextModel(text)
+        width = vision.hidden_sizes[-1]
+        self.quality = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.match = nn.Linear(width, text.hidden_size)
+        self.post_init()
+
+    def text_features(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch shared"]:
+        features: Tensor = self.text(input_ids=ids).pooler_output
+        return features
+
+
 class EmojiPreference(ModelReward):
     r"""A Bradley-Terry reward: $P(x \succ y \mid c) = \sigma(r(x, c) - r(y, c))$, in log-odds, mostly within [-5, 5].
 
@@ -221,9 +235,3 @@ class EmojiPreference(ModelReward):
 
     name = "emoji-preference"
     model_class = PreferenceModel
-
-    def score(
-        self, pixels: Float[Tensor, "batch 3 size size"], ids: Int[Tensor, "batch tokens"]
-    ) -> Float[Tensor, " batch"]:
-        scores: Tensor = self.model(pixels, ids)
-        return scores
