@@ -31,6 +31,15 @@ from .vae import build_latents, train_vae
 
 SHEET = Path(__file__).parents[1] / "assets" / "noto-sheet.png"
 REFERENCE_STEPS = 3300
+FASTER = {"learning_rate": 2.5e-4, "assistant_learning_rate": 5e-4}
+REFINE: tuple[dict[str, Any], ...] = (
+    {"steps": 1200, "guidance": 1.5},
+    {"steps": 200, "guidance": 1.5, "assistant_rounds": 3} | FASTER,
+    {"steps": 200, "guidance": 1.0, "assistant_rounds": 3} | FASTER,
+    {"steps": 200, "guidance": 1.0, "assistant_rounds": 3, "ema": 0.99, "cooldown": 180} | FASTER,
+    {"steps": 1150, "guidance": 1.5, "assistant_rounds": 2, "cooldown": 300} | FASTER,
+)
+"""What the longer distillation changes, phase by phase: see docs/emoji-world.md for what each one did."""
 
 
 def images(work: Path) -> dict[str, Any]:
@@ -71,32 +80,45 @@ def distil(work: Path) -> dict[str, Any]:
     return {"training_seconds": result.summary["seconds"], "steps": result.summary["steps"]}
 
 
-def samples(work: Path) -> dict[str, Any]:
-    """Images of the reference and of the generator, as negatives for the preferences."""
-    return make_samples(work / "samples", reference=work / "reference", generator=work / "distil" / "final")
+def judge(work: Path) -> dict[str, Any]:
+    """The independent judge, with samples of the first distillation and of the reference as negatives."""
+    made = make_samples(work / "judge-samples", reference=work / "reference", generator=work / "distil" / "final")
+    return made | train_judge(work / "judge", samples=work / "judge-samples", vae=work / "vae")
+
+
+def refine(work: Path) -> dict[str, Any]:
+    """The one-step generator distilled further, each phase from where the last one ended."""
+    from dipp_toolkit import TrainConfig, train
+
+    source, seconds = work / "distil", []
+    for number, phase in enumerate(REFINE):
+        run = work / f"refine-{number}"
+        settings = DISTIL | {"reference": str(work / "reference"), "judge": None, "ema": 0.995} | phase
+        settings |= {"generator": str(source), "rewards": {}, "out": run, "resume": run.is_dir(), "eval_count": 32}
+        seconds.append(train(TrainConfig(**settings)).summary["seconds"])
+        source = run
+    return {"training_seconds": seconds, "steps": sum(phase["steps"] for phase in REFINE)}
 
 
 def preference(work: Path) -> dict[str, Any]:
-    """The preference reward."""
-    return train_preference(work / "preference", samples=work / "samples", vae=work / "vae")
+    """The preference reward, with samples of the refined generator and of the reference as negatives."""
+    made = make_samples(work / "samples", reference=work / "reference", generator=_refined(work))
+    return made | train_preference(work / "preference", samples=work / "samples", vae=work / "vae")
 
 
-def judge(work: Path) -> dict[str, Any]:
-    """The independent judge."""
-    return train_judge(work / "judge", samples=work / "samples", vae=work / "vae")
+def _refined(work: Path) -> Path:
+    return work / f"refine-{len(REFINE) - 1}" / "final"
 
 
 def install(work: Path) -> dict[str, Any]:
     """Half-precision copies of all weights into the plugin."""
-    sources = {"onestep": work / "distil" / "final"} | {
-        name: work / name for name in ("reference", "clip", "preference", "judge")
-    }
+    sources = {"onestep": _refined(work)} | {name: work / name for name in ("reference", "clip", "preference", "judge")}
     sizes = {name: copy_in_half(source, WEIGHTS / name) for name, source in sources.items()}
     return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
 
 STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    stage.__name__: stage for stage in (images, vae, reference, clip, distil, samples, preference, judge, install)
+    stage.__name__: stage for stage in (images, vae, reference, clip, distil, judge, refine, preference, install)
 }
 
 
