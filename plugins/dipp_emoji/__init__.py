@@ -32,10 +32,13 @@ WORLD: dict[str, Any] = {
 ALIGN = WORLD | {
     "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},
     "reward_scale": 20.0,
-    "steps": 200,
-    "learning_rate": 1e-4,
-    "assistant_learning_rate": 2e-4,
+    "guidance": 1.5,
+    "reference_guidance": 1.5,
+    "steps": 250,
+    "learning_rate": 2e-4,
+    "assistant_learning_rate": 4e-4,
     "warmup": 10,
+    "cooldown": 75,
     "eval_count": 96,
 }
 DISTIL = WORLD | {

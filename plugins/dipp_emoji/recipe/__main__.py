@@ -80,10 +80,19 @@ def distil(work: Path) -> dict[str, Any]:
     return {"training_seconds": result.summary["seconds"], "steps": result.summary["steps"]}
 
 
+def samples(work: Path) -> dict[str, Any]:
+    """Images of the reference and of the generator, as negatives for the preferences."""
+    return make_samples(work / "samples", reference=work / "reference", generator=work / "distil" / "final")
+
+
+def preference(work: Path) -> dict[str, Any]:
+    """The preference reward."""
+    return train_preference(work / "preference", samples=work / "samples", vae=work / "vae")
+
+
 def judge(work: Path) -> dict[str, Any]:
-    """The independent judge, with samples of the first distillation and of the reference as negatives."""
-    made = make_samples(work / "judge-samples", reference=work / "reference", generator=work / "distil" / "final")
-    return made | train_judge(work / "judge", samples=work / "judge-samples", vae=work / "vae")
+    """The independent judge."""
+    return train_judge(work / "judge", samples=work / "samples", vae=work / "vae")
 
 
 def refine(work: Path) -> dict[str, Any]:
@@ -100,25 +109,18 @@ def refine(work: Path) -> dict[str, Any]:
     return {"training_seconds": seconds, "steps": sum(phase["steps"] for phase in REFINE)}
 
 
-def preference(work: Path) -> dict[str, Any]:
-    """The preference reward, with samples of the refined generator and of the reference as negatives."""
-    made = make_samples(work / "samples", reference=work / "reference", generator=_refined(work))
-    return made | train_preference(work / "preference", samples=work / "samples", vae=work / "vae")
-
-
-def _refined(work: Path) -> Path:
-    return work / f"refine-{len(REFINE) - 1}" / "final"
-
-
 def install(work: Path) -> dict[str, Any]:
     """Half-precision copies of all weights into the plugin."""
-    sources = {"onestep": _refined(work)} | {name: work / name for name in ("reference", "clip", "preference", "judge")}
+    sources = {"onestep": work / f"refine-{len(REFINE) - 1}" / "final"} | {
+        name: work / name for name in ("reference", "clip", "preference", "judge")
+    }
     sizes = {name: copy_in_half(source, WEIGHTS / name) for name, source in sources.items()}
     return {"bytes": sizes, "total_bytes": sum(sizes.values())}
 
 
 STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    stage.__name__: stage for stage in (images, vae, reference, clip, distil, judge, refine, preference, install)
+    stage.__name__: stage
+    for stage in (images, vae, reference, clip, distil, samples, preference, judge, refine, install)
 }
 
 
