@@ -1,0 +1,83 @@
+"""How Stable Diffusion pipelines encode prompts and call their UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipp_toolkit.condition import Condition
+
+
+class StableDiffusionFamily:
+    """Stable Diffusion 1 and 2: a UNet with cross attention to CLIP's token embeddings.
+
+    Attributes:
+        network_name: the denoising component.
+    """
+
+    network_name = "unet"
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Embeddings `(batch, tokens, channels)`; the empty prompt is the null condition."""
+        hidden, _ = pipeline.encode_prompt(
+            list(prompts), pipeline.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return Condition(tuple(prompts), {"encoder_hidden_states": hidden.float()})
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        output: Tensor = network(
+            x_t,
+            network_time.expand(len(x_t)),
+            encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            return_dict=False,
+        )[0]
+        return output
+
+
+class StableDiffusionXLFamily:
+    """Stable Diffusion XL: two text encoders side by side, the second one's pooled embedding, and the image's sizes.
+
+    The sizes given are those of the resolution the network was trained at, with no crop.
+
+    Attributes:
+        network_name: the denoising component.
+    """
+
+    network_name = "unet"
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Embeddings `(batch, tokens, channels)`, pooled ones `(batch, pooled)` and `time_ids` `(batch, 6)`.
+
+        Where the pipeline says `force_zeros_for_empty_prompt`, as the published SDXL does, the empty prompt is encoded
+        as zeros: that is the null condition its guidance uses.
+        """
+        device = pipeline.text_encoder_2.device
+        hidden, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        if pipeline.config.force_zeros_for_empty_prompt:
+            given = torch.tensor([bool(prompt) for prompt in prompts], device=device)
+            hidden, pooled = hidden * given[:, None, None], pooled * given[:, None]
+        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        sizes = torch.tensor([side, side, 0, 0, side, side], device=device, dtype=torch.float32)
+        return Condition(
+            tuple(prompts),
+            {
+                "encoder_hidden_states": hidden.float(),
+                "text_embeds": pooled.float(),
+                "time_ids": sizes.expand(len(hidden), -1),
+            },
+        )
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        output: Tensor = network(
+            x_t,
+            network_time.expand(len(x_t)),
+            encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            added_cond_kwargs={name: condition.tensors[name] for name in ("text_embeds", "time_ids")},
+            return_dict=False,
+        )[0]
+        return output
