@@ -176,6 +176,9 @@ def assemble(config: TrainConfig) -> Assembled:
             f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
             f"{tuple(reference.latent_shape)}; they must share a latent space."
         )
+    check = getattr(generator, "check_exportable", None)
+    if check is not None:
+        check()
     generator.network.to(device)
     reference.denoiser.frozen()
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}

@@ -23,6 +23,9 @@ from .schedules import VariancePreserving, schedule_from_config
 ASSISTANT = "assistant"
 """Subfolder of a generator's folder that holds the assistant it was trained with; diffusers ignores it."""
 
+LEAST_ALPHA = 1e-3
+"""Smallest alpha a noise prediction may be divided by; Stable Diffusion's schedule ends at 0.07, DDPM's at 0.006."""
+
 
 @dataclass
 class DiffusersGenerator:
@@ -91,6 +94,14 @@ class DiffusersGenerator:
             return None
         return cast(nn.Module, load_component(self.assistant_folder, self.family.network_name, ASSISTANT))
 
+    def check_exportable(self) -> None:
+        """Raise before a training what `save_pretrained` would raise after it.
+
+        Raises:
+            RequestError: no stock scheduler can express this generator; see `one_step_scheduler`.
+        """
+        one_step_scheduler(read_json(self.folder / "scheduler" / "scheduler_config.json"), self.readout)
+
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in one step.
 
@@ -118,15 +129,26 @@ def one_step_scheduler(config: dict[str, Any], readout: float) -> Any:
     """A DDIM scheduler whose single step reads $\\hat x_0$ off the network at the time `readout`.
 
     Raises:
-        RequestError: the schedule is flow matching, or the read-out is not the last training time; a stock scheduler
-            cannot express either.
+        RequestError: the schedule is flow matching, or the read-out is not the last training time, which a stock
+            scheduler cannot express; or noise is predicted where hardly any signal is left to divide by.
     """
     from diffusers import DDIMScheduler
 
-    if not isinstance(schedule_from_config(config), VariancePreserving):
+    schedule = schedule_from_config(config)
+    if not isinstance(schedule, VariancePreserving):
         raise RequestError("Exporting a one-step generator is only possible for variance preserving schedules.")
     if readout != 1.0:
-        raise RequestError(f"A stock one-step scheduler reads out at time 1; this generator reads out at {readout}.")
+        raise RequestError(
+            f"A stock one-step scheduler reads out at time 1; this generator reads out at {readout:.3g}. "
+            "Set readout to 1, or name a folder whose scheduler has the timestep spacing 'trailing'."
+        )
+    alpha = schedule.alpha(torch.ones(1)).item()
+    if config.get("prediction_type", "epsilon") == "epsilon" and alpha < LEAST_ALPHA:
+        raise RequestError(
+            f"A network that predicts noise cannot be read out at time 1 of this schedule: the sample is divided by "
+            f"alpha = {alpha:.1g}. Use a reference that predicts v or the sample, or a schedule with alpha of at least "
+            f"{LEAST_ALPHA}."
+        )
     kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
     return DDIMScheduler(
         **{key: config[key] for key in kept if key in config},

@@ -14,6 +14,7 @@ import pytest
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import Interrupted, RunError
+from dipp_toolkit.predictions import Prediction
 from tiny import PROMPTS, tiny_pipeline
 
 WRONG, FAILED, INTERRUPTED = 2, 1, 130
@@ -177,6 +178,18 @@ def test_a_reward_that_gives_no_score_for_each_image_fails_the_run(
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith(f"Error: The reward '{world / name}.py:blue'")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("prediction", "readout", "part"),
+    [("sample", "0.8", "reads out at time 1; this generator reads out at 0.8"), ("epsilon", "1", "predicts noise")],
+)
+def test_a_generator_that_cannot_be_exported_is_refused_before_training(
+    world: Path, prediction: Prediction, readout: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_pipeline(world / prediction, prediction_type=prediction)
+    words = ["distill", "--reference", str(folder), "--prompts", str(world / "prompts.txt"), "--steps", "2"]
+    assert part in refused([*words, "--set", f"readout={readout}"], capsys)
 
 
 def test_distill_takes_no_rewards(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
