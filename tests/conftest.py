@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from dipp_toolkit.registry import Registry
+from tiny import LATENT_SHAPE, PROMPTS
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 torch.use_deterministic_algorithms(True)
@@ -37,3 +38,9 @@ def _seeded() -> None:
 def registry() -> Registry:
     """An empty registry that knows the hooks and no plugin."""
     return Registry()
+
+
+@pytest.fixture
+def noise() -> torch.Tensor:
+    """Pure noise for each of the tiny pipelines' prompts."""
+    return torch.randn(len(PROMPTS), *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.loading import load_generator, load_reference
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.roles import Generator, Reference
-from tiny import IMAGE_SHAPE, LATENT_SHAPE, PROMPTS, TOKENS, tiny_pipeline
+from tiny import IMAGE_SHAPE, LATENT_SHAPE, PROMPTS, TOKENS, plain_diffusers, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(folder: Path) -> DiffusersReference:
     return DiffusersReference.load(str(folder))
-
-
-@pytest.fixture
-def noise() -> Tensor:
-    return torch.randn(len(PROMPTS), *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))
-
-
-def plain_diffusers(folder: Path, latents: Tensor, steps: int, guidance: float) -> Tensor:
-    """What somebody without this toolkit gets: the stock pipeline's final latents."""
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    call: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "output_type": "latent"}
-    return pipeline(list(PROMPTS), latents=latents, num_inference_steps=steps, guidance_scale=guidance, **call).images
 
 
 def test_a_reference_fills_its_role(reference: DiffusersReference) -> None:

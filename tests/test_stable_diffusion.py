@@ -7,29 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dipp_toolkit import TrainConfig, load_generator, load_reference, train
 from dipp_toolkit.roles import Generator, Reference
-from tiny import PROMPTS
-from tiny_stable_diffusion import LATENT_SHAPE, tiny_stable_diffusion, tiny_stable_diffusion_xl
+from tiny import LATENT_SHAPE, PROMPTS, plain_diffusers
+from tiny_stable_diffusion import tiny_stable_diffusion, tiny_stable_diffusion_xl
 
 MAKERS = pytest.mark.parametrize("make", [tiny_stable_diffusion, tiny_stable_diffusion_xl], ids=["sd", "sdxl"])
-
-
-@pytest.fixture
-def noise() -> Tensor:
-    return torch.randn(len(PROMPTS), *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))
-
-
-def plain_diffusers(folder: Path, latents: Tensor, steps: int, guidance: float) -> Tensor:
-    """What somebody without this toolkit gets: the stock pipeline's final latents."""
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        list(PROMPTS), latents=latents, num_inference_steps=steps, guidance_scale=guidance, output_type="latent"
-    ).images
 
 
 @MAKERS

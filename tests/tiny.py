@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers import (
+    AutoencoderTiny,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dipp_toolkit.predictions import Prediction
@@ -93,3 +101,13 @@ def tiny_pipeline(
         folder
     )
     return folder
+
+
+def plain_diffusers(folder: Path, latents: Tensor, steps: int, guidance: float) -> Tensor:
+    """What somebody without this toolkit gets for `PROMPTS`: the stock pipeline's final latents."""
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    call: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
+    if isinstance(pipeline, PixArtAlphaPipeline):
+        call |= {"use_resolution_binning": False, "clean_caption": False}
+    return pipeline(list(PROMPTS), latents=latents, **call).images

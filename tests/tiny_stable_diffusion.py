@@ -16,9 +16,8 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dipp_toolkit.predictions import Prediction
-from tiny import TOKENS, tiny_tokenizer
+from tiny import LATENT_SHAPE, TOKENS, tiny_tokenizer
 
-LATENT_SHAPE = (4, 8, 8)
 TEXT_WIDTH = 16
 
 

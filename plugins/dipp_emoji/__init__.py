@@ -20,13 +20,11 @@ WORLD: dict[str, Any] = {
     "prompts": "emoji-train",
     "eval_prompts": "emoji-heldout",
     "judge": "emoji-judge",
-    "guidance": 2.0,
-    "reference_guidance": 2.0,
     "reference_steps": 25,
     "weighting": "dmd",
     "batch_size": 32,
     "assistant_rounds": 1,
-    "ema": 0.98,
+    "warmup": 10,
     "precision": "bf16",
 }
 ALIGN = WORLD | {
@@ -37,16 +35,17 @@ ALIGN = WORLD | {
     "steps": 250,
     "learning_rate": 2e-4,
     "assistant_learning_rate": 4e-4,
-    "warmup": 10,
     "cooldown": 75,
+    "ema": 0.98,
     "eval_count": 96,
 }
 DISTIL = WORLD | {
+    "guidance": 2.0,
+    "reference_guidance": 2.0,
     "steps": 700,
-    "ema": 0.99,
     "learning_rate": 1e-4,
     "assistant_learning_rate": 2e-4,
-    "warmup": 10,
+    "ema": 0.99,
 }
 
 

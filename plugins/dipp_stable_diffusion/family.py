@@ -16,9 +16,11 @@ class StableDiffusionFamily:
 
     Attributes:
         network_name: the denoising component.
+        added: tensors of the condition that the UNet takes besides the token embeddings.
     """
 
     network_name = "unet"
+    added: tuple[str, ...] = ()
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)`; the empty prompt is the null condition."""
@@ -32,21 +34,19 @@ class StableDiffusionFamily:
             x_t,
             network_time.expand(len(x_t)),
             encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            added_cond_kwargs={name: condition.tensors[name] for name in self.added},
             return_dict=False,
         )[0]
         return output
 
 
-class StableDiffusionXLFamily:
+class StableDiffusionXLFamily(StableDiffusionFamily):
     """Stable Diffusion XL: two text encoders side by side, the second one's pooled embedding, and the image's sizes.
 
     The sizes given are those of the resolution the network was trained at, with no crop.
-
-    Attributes:
-        network_name: the denoising component.
     """
 
-    network_name = "unet"
+    added = ("text_embeds", "time_ids")
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)`, pooled ones `(batch, pooled)` and `time_ids` `(batch, 6)`.
@@ -71,13 +71,3 @@ class StableDiffusionXLFamily:
                 "time_ids": sizes.expand(len(hidden), -1),
             },
         )
-
-    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
-        output: Tensor = network(
-            x_t,
-            network_time.expand(len(x_t)),
-            encoder_hidden_states=condition.tensors["encoder_hidden_states"],
-            added_cond_kwargs={name: condition.tensors[name] for name in ("text_embeds", "time_ids")},
-            return_dict=False,
-        )[0]
-        return output

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,19 @@ def clip(work: Path) -> dict[str, Any]:
     return train_clip(work / "clip")
 
 
-def distil(work: Path) -> dict[str, Any]:
-    """The one-step generator, by the toolkit's own distillation."""
+def _distillation(work: Path, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """One run of the toolkit's own distillation in `work / name`, begun or gone on with; returns its summary."""
     from dipp_toolkit import TrainConfig, train
 
-    run = work / "distil"
-    settings = DISTIL | {"reference": str(work / "reference"), "judge": None}
-    result = train(TrainConfig(**settings, out=run, resume=run.is_dir(), eval_count=32))
-    return {"training_seconds": result.summary["seconds"], "steps": result.summary["steps"]}
+    run = work / name
+    settings = DISTIL | {"reference": str(work / "reference"), "judge": None, "rewards": {}, "eval_count": 32} | changes
+    return train(TrainConfig(**settings, out=run, resume=run.is_dir())).summary
+
+
+def distil(work: Path) -> dict[str, Any]:
+    """The one-step generator, by the toolkit's own distillation."""
+    summary = _distillation(work, "distil", {})
+    return {"training_seconds": summary["seconds"], "steps": summary["steps"]}
 
 
 def samples(work: Path) -> dict[str, Any]:
@@ -97,16 +103,15 @@ def judge(work: Path) -> dict[str, Any]:
 
 def refine(work: Path) -> dict[str, Any]:
     """The one-step generator distilled further, each phase from where the last one ended."""
-    from dipp_toolkit import TrainConfig, train
-
-    source, seconds = work / "distil", []
-    for number, phase in enumerate(REFINE):
-        run = work / f"refine-{number}"
-        settings = DISTIL | {"reference": str(work / "reference"), "judge": None, "ema": 0.995} | phase
-        settings |= {"generator": str(source), "rewards": {}, "out": run, "resume": run.is_dir(), "eval_count": 32}
-        seconds.append(train(TrainConfig(**settings)).summary["seconds"])
-        source = run
-    return {"training_seconds": seconds, "steps": sum(phase["steps"] for phase in REFINE)}
+    names = ["distil", *(f"refine-{number}" for number in range(len(REFINE)))]
+    summaries = [
+        _distillation(work, name, {"generator": str(work / before), "ema": 0.995} | phase)
+        for (before, name), phase in zip(pairwise(names), REFINE, strict=True)
+    ]
+    return {
+        "training_seconds": [one["seconds"] for one in summaries],
+        "steps": sum(one["steps"] for one in summaries),
+    }
 
 
 def install(work: Path) -> dict[str, Any]:
