@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
+from . import adapters
+from .adapters import AdapterSettings
 from .assistant import LearnedAssistant
 from .averaging import WeightAverage
 from .condition import Condition
 from .config import TrainConfig, make_config, read_yaml
+from .decoding import DecodeOptions
+from .denoiser import Denoiser
 from .engine import Engine, WeightedTerm
 from .errors import RequestError, RunError
 from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
+from .network_options import apply_network_options, make_optimizer
+from .precision import DTYPES, PRECISIONS
+from .prompt_cache import CachedConditions, PromptCache, default_cache, encoder_folder
+from .prompt_encoder import PromptEncoder
 from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
+from .sharing import trainable_parameters
 from .terms.base import TermContext
 from .terms.catalog import build_term, find_term
 from .terms.reward import RewardTerm
 from .terms.times import UniformTimes, find_weighting
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+HELD_BYTES = 2**28
+"""Encoded training prompts up to this size are held in memory; more are read from the cache batch by batch."""
+
+Conditions = Condition | CachedConditions
+
 FROM_RUN = (
     "reference",
     "prompts",
@@ -99,7 +113,7 @@ class Assembled:
     average: WeightAverage
     rewards: Mapping[str, Reward]
     judge: tuple[str, Reward] | None
-    conditions: Condition
+    conditions: Conditions
     eval_conditions: Condition
     device: torch.device
 
@@ -143,17 +157,71 @@ def _to_device(role: Any, device: torch.device) -> Any:
     return role.to(device) if hasattr(role, "to") else role
 
 
+def _load_reference(config: TrainConfig) -> Reference:
+    reference = load_reference(config.reference or "", **_weights_dtype(config))
+    encoder = getattr(reference, "encoder", None)
+    if encoder is not None:
+        encoder.long_prompts = config.long_prompts
+    return reference
+
+
+def _weights_dtype(config: TrainConfig) -> dict[str, Any]:
+    return {} if config.frozen_precision == "fp32" else {"dtype": DTYPES[config.frozen_precision]}
+
+
+def adapter_settings(config: TrainConfig) -> AdapterSettings:
+    """The adapters that the settings ask for."""
+    return AdapterSettings(config.lora_rank, config.lora_alpha or float(config.lora_rank), config.lora_targets)
+
+
 def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
-    if config.generator is not None:
-        return load_generator(config.generator)
     from .diffusers_generator import DiffusersGenerator
     from .diffusers_reference import DiffusersReference
 
-    if not isinstance(reference, DiffusersReference):
+    pipeline = reference if isinstance(reference, DiffusersReference) else None
+    if config.generator is not None:
+        generator = load_generator(config.generator)
+    elif pipeline is not None:
+        generator = DiffusersGenerator.from_reference(pipeline, config.readout)
+    else:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
         )
-    return DiffusersGenerator.from_reference(reference, config.readout)
+    if tuple(generator.latent_shape) != tuple(reference.latent_shape):
+        raise RequestError(
+            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
+            f"{tuple(reference.latent_shape)}; they must share a latent space."
+        )
+    if config.mode == "lora":
+        if pipeline is None or not isinstance(generator, DiffusersGenerator):
+            raise RequestError("The mode lora works on diffusers pipelines alone; use mode=full.")
+        generator.adapt(adapter_settings(config), pipeline, config.seed)
+    return generator
+
+
+def encode_prompts(
+    reference: Reference, config: TrainConfig, prompts: list[str], eval_prompts: list[str], device: torch.device
+) -> tuple[Conditions, Condition]:
+    """The training prompts and the comparison's, encoded; a pipeline's text encoders are then released.
+
+    Embeddings of a pipeline go through the prompt cache. They stay on disk where they would take more than
+    `HELD_BYTES` of memory.
+    """
+    encoder = getattr(reference, "encoder", None)
+    if not isinstance(encoder, PromptEncoder):
+        conditions: Conditions = reference.encode(prompts).to(device)
+        eval_conditions = reference.encode(eval_prompts).to(device)
+        reference.null(1)
+        return conditions, eval_conditions
+    cache = PromptCache(encoder_folder(config.prompt_cache or default_cache(), encoder))
+    cache.encode(encoder, [*prompts, *eval_prompts, ""])
+    encoder.release()
+    cast(Any, reference).null_condition = cache.read([""]).to(device)
+    one = cache.read(prompts[:1])
+    size = len(prompts) * sum(tensor.nbytes for tensor in one.tensors.values())
+    if size <= HELD_BYTES:
+        return cache.read(prompts).to(device), cache.read(eval_prompts).to(device)
+    return CachedConditions(tuple(prompts), cache, device), cache.read(eval_prompts).to(device)
 
 
 def assemble(config: TrainConfig) -> Assembled:
@@ -169,60 +237,88 @@ def assemble(config: TrainConfig) -> Assembled:
     rewards, judge = _load_rewards(config)
     prompts = texts(load_prompts(config.prompts or ""))
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
-    reference = load_reference(config.reference or "").to(device)
+    reference = _load_reference(config).to(device)
     generator = _initial_generator(config, reference)
-    if tuple(generator.latent_shape) != tuple(reference.latent_shape):
-        raise RequestError(
-            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
-            f"{tuple(reference.latent_shape)}; they must share a latent space."
-        )
     check = getattr(generator, "check_exportable", None)
     if check is not None:
         check()
+    conditions, eval_conditions = encode_prompts(
+        reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device
+    )
     generator.network.to(device)
     reference.denoiser.frozen()
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], _to_device(judge[1], device)) if judge else None
     assistant = _build_assistant(config, reference, generator, device)
-    context = TermContext(reference, assistant, config, rewards)
-    terms = [WeightedTerm(config.term, build_term(config.term, context))]
-    terms += [
-        WeightedTerm(f"reward/{name}", RewardTerm(name, rewards[name], reference), config.reward_scale * weight)
-        for name, weight in config.rewards.items()
-    ]
+    apply_network_options(reference.denoiser.network, config, trained=False)
+    apply_network_options(generator.network, config, trained=True)
     engine = Engine(
         generator=generator,
-        optimizer=torch.optim.Adam(generator.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.999)),
+        optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
         assistant=assistant,
-        terms=terms,
+        terms=build_terms(config, reference, assistant, rewards),
         random=torch.Generator(device).manual_seed(config.seed),
         assistant_rounds=config.assistant_rounds,
         max_grad_norm=config.max_grad_norm,
         precision=PRECISIONS[config.precision],
+        recompute_generator=config.recompute_generator,
     )
-    conditions = reference.encode(prompts).to(device)
-    eval_conditions = reference.encode(_pick_evenly(eval_prompts, config.eval_count)).to(device)
-    reference.null(1)
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
         engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device
     )
 
 
+def build_terms(
+    config: TrainConfig, reference: Reference, assistant: LearnedAssistant, rewards: Mapping[str, Reward]
+) -> list[WeightedTerm]:
+    """The objective: the divergence, then a term for each reward."""
+    options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, config.decoder, config.reward_resolution)
+    decode: Any = reference.decode
+    if rewards and options != DecodeOptions():
+        special = getattr(reference, "reward_decoder", None)
+        if special is None:
+            raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
+        decode = special(options)
+    context = TermContext(reference, assistant, config, rewards)
+    terms = [WeightedTerm(config.term, build_term(config.term, context))]
+    return terms + [
+        WeightedTerm(
+            f"reward/{name}", RewardTerm(name, rewards[name], decode, config.reward_batch), config.reward_scale * weight
+        )
+        for name, weight in config.rewards.items()
+    ]
+
+
 def _build_assistant(
     config: TrainConfig, reference: Reference, generator: Generator, device: torch.device
 ) -> LearnedAssistant:
-    denoiser = reference.denoiser.trainable_copy()
     load = getattr(generator, "load_assistant", None)
-    saved = load() if load is not None else None
-    if saved is not None:
-        try:
-            denoiser.network.load_state_dict(saved.state_dict())
-        except RuntimeError as error:
-            raise RunError(
-                f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
-            ) from error
+    saved: nn.Module | None = load(reference.denoiser.network) if load is not None else None
+    try:
+        denoiser = _assistant_denoiser(config, reference, saved)
+    except RuntimeError as error:
+        raise RunError(
+            f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
+        ) from error
     denoiser.network.to(device)
-    optimizer = torch.optim.Adam(denoiser.network.parameters(), lr=config.assistant_learning_rate, betas=(0.0, 0.999))
+    apply_network_options(denoiser.network, config, trained=True)
+    parameters = trainable_parameters(denoiser.network)
+    optimizer = make_optimizer(parameters, config.assistant_learning_rate, config.optimizer)
     times = UniformTimes(*config.time_range)
     return LearnedAssistant(denoiser, optimizer, times, config.max_grad_norm, PRECISIONS[config.precision])
+
+
+def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Module | None) -> Denoiser:
+    """A whole copy of the reference, or an adapter on it; either starts from the saved assistant where there is one."""
+    if config.mode == "full":
+        denoiser = reference.denoiser.trainable_copy()
+        if saved is not None:
+            denoiser.network.load_state_dict(
+                (adapters.merged(saved) if adapters.is_adapted(saved) else saved).state_dict()
+            )
+        return denoiser
+    if saved is None or not adapters.is_adapted(saved):
+        base = reference.denoiser.network if saved is None else saved.eval()
+        saved = adapters.adapted(base, adapter_settings(config), config.seed + 1)
+    return replace(reference.denoiser, network=saved)

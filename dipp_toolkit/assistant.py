@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .condition import Condition
 from .denoiser import Denoiser
 from .schedules import Schedule, add_noise
+from .sharing import load_trainable_state, trainable_state
 from .terms.times import Sampling, UniformTimes
 
 
@@ -79,7 +80,7 @@ def denoising_loss(
 
 @dataclass
 class LearnedAssistant:
-    """A full trainable copy of a denoiser, with its optimiser.
+    """A trainable copy of a denoiser (all of its weights, or an adapter), with its optimiser.
 
     Attributes:
         denoiser: the trainable copy.
@@ -110,8 +111,8 @@ class LearnedAssistant:
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": self.denoiser.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"network": trainable_state(self.denoiser.network), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.denoiser.network.load_state_dict(state["network"])
+        load_trainable_state(self.denoiser.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

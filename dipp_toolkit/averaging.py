@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .sharing import trainable_parameters
+
 
 class WeightAverage:
     r"""$\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta$, $d_k = \min(d, (1 + k)/(10 + k))$ after k updates.
@@ -16,25 +18,25 @@ class WeightAverage:
     The ramp lets a short run's average forget where it started.
 
     Args:
-        network: whose parameters are averaged.
+        network: whose trainable parameters are averaged.
         decay: d in [0, 1); 0 keeps the newest weights.
     """
 
     def __init__(self, network: nn.Module, decay: float):
         self.network, self.decay, self.updates = network, decay, 0
-        self.average: list[Tensor] = [parameter.detach().clone() for parameter in network.parameters()]
+        self.average: list[Tensor] = [parameter.detach().clone() for parameter in trainable_parameters(network)]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the network's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, list(self.network.parameters()), 1 - decay)
+        torch._foreach_lerp_(self.average, list[Tensor](trainable_parameters(self.network)), 1 - decay)
         self.updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The network holds the average inside this context, and its own weights again after it."""
-        parameters = list(self.network.parameters())
+        parameters = trainable_parameters(self.network)
         own = [parameter.detach().clone() for parameter in parameters]
         self._copy(self.average)
         try:
@@ -44,7 +46,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _copy(self, values: list[Tensor]) -> None:
-        for parameter, value in zip(self.network.parameters(), values, strict=True):
+        for parameter, value in zip(trainable_parameters(self.network), values, strict=True):
             parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:

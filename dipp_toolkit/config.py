@@ -98,6 +98,58 @@ class TrainConfig(BaseModel):
     )
     max_grad_norm: Positive = Field(1.0, description="clip of the generator's and the assistant's gradient norm")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision of network passes")
+    frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="precision the frozen weights are kept in: reference, decoder, text encoders, and in lora "
+        "mode what the adapters sit on",
+    )
+    mode: Literal["full", "lora"] = Field(
+        "full",
+        description="what is trained: all weights of two copies of the reference's network, or two adapters on "
+        "its one shared, frozen set of weights",
+    )
+    lora_rank: Count = Field(64, description="rank of the adapters in lora mode")
+    lora_alpha: Positive | None = Field(
+        None, description="adapters are multiplied by lora_alpha / lora_rank; the rank where none is named"
+    )
+    lora_targets: str | None = Field(
+        None,
+        description="regular expression over the names of the layers that get an adapter; all linear and "
+        "convolution layers wider than the rank where none is given",
+    )
+    recompute_generator: bool = Field(
+        False,
+        description="run the generator again for its backward pass, so that its activations are not held while "
+        "the terms run",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute the blocks of generator and assistant in their backward passes"
+    )
+    channels_last: bool = Field(False, description="keep convolution weights in channels-last order")
+    compile: bool = Field(False, description="torch.compile the networks")
+    optimizer: Literal["adam", "fused", "8bit"] = Field(
+        "adam", description="Adam, its fused kernel, or bitsandbytes' Adam with 8-bit states"
+    )
+    reward_batch: Annotated[int, Field(ge=0)] = Field(
+        0, description="samples decoded and scored at a time inside a reward; 0 for the whole batch"
+    )
+    reward_resolution: Count | None = Field(
+        None,
+        description="pixels a side of the images that rewards see decoded; the reference's own where none is named",
+    )
+    decode_checkpointing: bool = Field(
+        False, description="recompute the decoder's activations in a reward's backward pass"
+    )
+    decode_tiling: bool = Field(False, description="decode in overlapping tiles for rewards; approximate at seams")
+    decoder: str | None = Field(
+        None, description="folder or hub id of a tiny autoencoder that decodes for rewards in place of the reference's"
+    )
+    prompt_cache: Path | None = Field(
+        None, description="folder of encoded prompts; DIPP_CACHE/prompts, or ~/.cache/dipp/prompts, where none is named"
+    )
+    long_prompts: Literal["refuse", "cut"] = Field(
+        "refuse", description="what becomes of a prompt with more tokens than the text encoder reads"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     out: Path | None = Field(None, description="run folder; a fresh one below runs/ where none is named")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .condition import Condition
+from .precision import matching_autocast
 from .predictions import Prediction, to_x0
 from .schedules import Schedule, expand_like
 
@@ -36,6 +37,11 @@ class Denoiser:
     prediction: Prediction
     forward: Forward
 
+    def raw_output(self, x_t: Float[Tensor, "batch ..."], network_time: Tensor, condition: Condition) -> Tensor:
+        """The network's own output, like `x_t`, whatever dtype its weights have."""
+        with matching_autocast(self.network, x_t.device):
+            return self.forward(self.network, x_t, network_time, condition).to(x_t.dtype)
+
     def predict_x0(
         self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch ..."]:
@@ -46,7 +52,7 @@ class Denoiser:
             t: times in [0, 1].
             condition: one row a sample.
         """
-        output = self.forward(self.network, x_t, self.schedule.network_time(t), condition).to(x_t.dtype)
+        output = self.raw_output(x_t, self.schedule.network_time(t), condition)
         alpha, sigma = expand_like(self.schedule.alpha(t), x_t), expand_like(self.schedule.sigma(t), x_t)
         return to_x0(self.prediction, output, x_t, alpha, sigma)
 

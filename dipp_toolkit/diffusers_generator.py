@@ -1,10 +1,8 @@
-"""A diffusers network as a one-step generator, and its export as a stock pipeline."""
+"""A diffusers network as a one-step generator."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,38 +10,55 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from . import adapters
+from .adapters import AdapterSettings
+from .components import load_component
 from .condition import Condition
 from .denoiser import Denoiser
-from .diffusers_reference import DiffusersReference
-from .errors import RequestError
-from .folders import PipelineFamily, family_of, load_component, read_json, resolve_folder
+from .diffusers_reference import DiffusersReference, latent_shape_of
+from .export import ADAPTER, ASSISTANT, export_pipeline
+from .folders import PipelineFamily, family_of, read_json, resolve_folder
+from .one_step_scheduler import one_step_scheduler
 from .predictions import prediction_from_config
 from .schedules import VariancePreserving, schedule_from_config
-
-ASSISTANT = "assistant"
-"""Subfolder of a generator's folder that holds the assistant it was trained with; diffusers ignores it."""
-
-LEAST_ALPHA = 1e-3
-"""Smallest alpha a noise prediction may be divided by; Stable Diffusion's schedule ends at 0.07, DDPM's at 0.006."""
 
 
 @dataclass
 class DiffusersGenerator:
     r"""A diffusers network read out once from pure noise: $g_\theta(z, c) = \hat x_0(z, t_{readout}, c)$.
 
+    The network is loaded when it is first asked for, so that a generator which starts from its reference's own weights
+    can share them instead.
+
     Attributes:
         folder: the pipeline folder whose other components an export copies.
-        denoiser: the trainable network, its schedule and prediction type.
         family: what is particular to the pipeline's class.
         readout: the time in [0, 1] at which the network is read.
-        assistant_folder: pipeline folder holding the assistant this generator was trained with, where there is one.
+        weights: folder of the network's weights.
+        scheduler_config: says the schedule and what the network predicts.
+        assistant_folder: folder holding the assistant this generator was trained with, where there is one.
     """
 
     folder: Path
-    denoiser: Denoiser
     family: PipelineFamily
-    readout: float = 1.0
+    readout: float
+    weights: Path
+    scheduler_config: dict[str, Any]
     assistant_folder: Path | None = None
+    _denoiser: Denoiser | None = field(default=None, repr=False)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The trainable network with its schedule and prediction type."""
+        if self._denoiser is None:
+            network = load_component(self.folder, self.family.network_name, str(self.weights))
+            self._denoiser = self._around(network).trainable_copy()
+        return self._denoiser
+
+    def _around(self, network: nn.Module) -> Denoiser:
+        config = self.scheduler_config
+        schedule = schedule_from_config(config, self.latent_shape)
+        return Denoiser(network, schedule, prediction_from_config(config), self.family.forward)
 
     @property
     def network(self) -> nn.Module:
@@ -51,36 +66,45 @@ class DiffusersGenerator:
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        config = cast(Any, self.network).config
-        return (config.in_channels, config.sample_size, config.sample_size)
+        return latent_shape_of(self.folder, self.family)
 
     @classmethod
-    def load(cls, name: str) -> DiffusersGenerator:
-        """Load a generator from a pipeline folder, a run folder or a hub id; its scheduler says when it is read out.
+    def load(cls, name: str, readout: float | None = None) -> DiffusersGenerator:
+        """A generator from a pipeline folder, a run folder or a hub id.
+
+        Args:
+            name: the folder or hub id.
+            readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
 
         Raises:
             RequestError: it is missing, or no plugin knows its class.
         """
-        from diffusers import DDIMScheduler
-
         folder = resolve_folder(name)
         family = family_of(folder)
         config = read_json(folder / "scheduler" / "scheduler_config.json")
-        schedule = schedule_from_config(config)
-        readout = 1.0
-        if isinstance(schedule, VariancePreserving):
-            scheduler = DDIMScheduler.from_config(config)
-            scheduler.set_timesteps(1)
-            readout = float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)
-        network = load_component(folder, family.network_name)
-        denoiser = Denoiser(network, schedule, prediction_from_config(config), family.forward).trainable_copy()
-        assistant = folder if (folder / ASSISTANT).is_dir() else None
-        return cls(folder, denoiser, family, readout, assistant)
+        assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
+        when = stock_readout(config) if readout is None else readout
+        return cls(folder, family, when, folder / family.network_name, config, assistant)
 
     @classmethod
     def from_reference(cls, reference: DiffusersReference, readout: float = 1.0) -> DiffusersGenerator:
         """A generator that starts as the reference's own network, read out once at `readout`."""
-        return cls(reference.folder, reference.denoiser.trainable_copy(), reference.family, readout)
+        made = cls(
+            reference.folder, reference.family, readout, reference.network_folder,
+            read_json(reference.folder / "scheduler" / "scheduler_config.json"),
+        )  # fmt: skip
+        made._denoiser = made._around(reference.network).trainable_copy()
+        return made
+
+    def adapt(self, settings: AdapterSettings, reference: DiffusersReference, seed: int = 0) -> None:
+        """Train an adapter alone. Where the generator starts from the reference's weights, it shares their memory."""
+        if self.weights.resolve() == reference.network_folder.resolve():
+            base = reference.network
+        else:
+            base = load_component(
+                self.folder, self.family.network_name, str(self.weights), next(reference.network.parameters()).dtype
+            ).to(next(reference.network.parameters()).device)
+        self._denoiser = self._around(adapters.adapted(base, settings, seed))
 
     def generate(
         self, noise: Float[Tensor, "batch channels height width"], condition: Condition
@@ -88,11 +112,17 @@ class DiffusersGenerator:
         t = torch.full((len(noise),), self.readout, device=noise.device, dtype=noise.dtype)
         return self.denoiser.predict_x0(noise, t, condition)
 
-    def load_assistant(self) -> nn.Module | None:
-        """The network of the assistant that was saved with this generator, if any."""
+    def load_assistant(self, base: nn.Module) -> nn.Module | None:
+        """The assistant that was saved with this generator, if any.
+
+        Args:
+            base: the reference's network, which a saved adapter sits on; it is shared, not copied.
+        """
         if self.assistant_folder is None:
             return None
-        return cast(nn.Module, load_component(self.assistant_folder, self.family.network_name, ASSISTANT))
+        if (self.assistant_folder / adapters.FILES[0]).is_file():
+            return adapters.load_adapter(base, self.assistant_folder)
+        return cast(nn.Module, load_component(self.folder, self.family.network_name, str(self.assistant_folder)))
 
     def check_exportable(self) -> None:
         """Raise before a training what `save_pretrained` would raise after it.
@@ -100,61 +130,36 @@ class DiffusersGenerator:
         Raises:
             RequestError: no stock scheduler can express this generator; see `one_step_scheduler`.
         """
-        one_step_scheduler(read_json(self.folder / "scheduler" / "scheduler_config.json"), self.readout)
+        one_step_scheduler(self.scheduler_config, self.readout)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in one step.
 
-        The other components are copied from the folder the generator came from; the scheduler becomes DDIM with a
-        single trailing step, whose result is $\\hat x_0$ itself.
+        The other components are copied from the folder the generator came from. An adapter is merged into the weights
+        and written beside them as well.
 
         Args:
-            folder: where to; created, existing files are replaced.
+            folder: where to; it appears whole or not at all, an existing one is replaced.
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
-        index = read_json(self.folder / "model_index.json")
-        for name, value in index.items():
-            if isinstance(value, list) and value[0] and name not in (self.family.network_name, "scheduler"):
-                shutil.copytree(self.folder / name, folder / name, dirs_exist_ok=True)
-        cast(Any, self.network).save_pretrained(folder / self.family.network_name)
-        if assistant is not None:
-            cast(Any, assistant).save_pretrained(folder / ASSISTANT)
-        config = read_json(self.folder / "scheduler" / "scheduler_config.json")
-        one_step_scheduler(config, self.readout).save_pretrained(folder / "scheduler")
-        index["scheduler"] = ["diffusers", "DDIMScheduler"]
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        scheduler = one_step_scheduler(self.scheduler_config, self.readout)
+        export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant)
+
+    def at(self, readout: float) -> DiffusersGenerator:
+        """The same generator read out at another time."""
+        return replace(self, readout=readout)
 
 
-def one_step_scheduler(config: dict[str, Any], readout: float) -> Any:
-    """A DDIM scheduler whose single step reads $\\hat x_0$ off the network at the time `readout`.
-
-    Raises:
-        RequestError: the schedule is flow matching, or the read-out is not the last training time, which a stock
-            scheduler cannot express; or noise is predicted where hardly any signal is left to divide by.
-    """
+def stock_readout(config: dict[str, Any]) -> float:
+    """The time in [0, 1] at which the stock scheduler of this configuration takes a single step."""
     from diffusers import DDIMScheduler
 
     schedule = schedule_from_config(config)
     if not isinstance(schedule, VariancePreserving):
-        raise RequestError("Exporting a one-step generator is only possible for variance preserving schedules.")
-    if readout != 1.0:
-        raise RequestError(
-            f"A stock one-step scheduler reads out at time 1; this generator reads out at {readout:.3g}. "
-            "Set readout to 1, or name a folder whose scheduler has the timestep spacing 'trailing'."
-        )
-    alpha = schedule.alpha(torch.ones(1)).item()
-    if config.get("prediction_type", "epsilon") == "epsilon" and alpha < LEAST_ALPHA:
-        raise RequestError(
-            f"A network that predicts noise cannot be read out at time 1 of this schedule: the sample is divided by "
-            f"alpha = {alpha:.1g}. Use a reference that predicts v or the sample, or a schedule with alpha of at least "
-            f"{LEAST_ALPHA}."
-        )
-    kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    return DDIMScheduler(
-        **{key: config[key] for key in kept if key in config},
-        prediction_type=config.get("prediction_type", "epsilon"),
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
-    )
+        return 1.0
+    scheduler = DDIMScheduler.from_config(config)
+    scheduler.set_timesteps(1)
+    return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)
+
+
+__all__ = ["ADAPTER", "ASSISTANT", "DiffusersGenerator", "stock_readout"]

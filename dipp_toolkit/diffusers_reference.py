@@ -11,95 +11,137 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .components import load_component, load_scheduler
 from .condition import Condition
+from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .denoiser import Denoiser
-from .folders import PipelineFamily, family_of, quiet_loading, resolve_folder
+from .folders import PipelineFamily, family_of, read_json, resolve_folder
 from .predictions import prediction_from_config
+from .prompt_encoder import PromptEncoder
 from .roles import Images
 from .schedules import schedule_from_config
 
 
 @dataclass
 class DiffusersReference:
-    """A diffusers pipeline as the reference.
+    """A diffusers pipeline as the reference: its network, decoder, scheduler and, when they are needed, text encoders.
 
     Attributes:
         folder: where it was loaded from.
         family: what is particular to its class.
-        pipeline: the loaded pipeline, every network frozen.
+        network: the denoising network, frozen.
+        vae: the autoencoder, frozen.
+        scheduler: the pipeline's own.
+        encoder: its text encoders, loaded when the first prompt is encoded.
     """
 
     folder: Path
     family: PipelineFamily
-    pipeline: Any
+    network: nn.Module
+    vae: Any
+    scheduler: Any
+    encoder: PromptEncoder
     denoiser: Denoiser = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
-    _null: Condition | None = field(default=None, init=False)
+    null_condition: Condition | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        for component in self.pipeline.components.values():
-            if isinstance(component, nn.Module):
-                component.float().eval().requires_grad_(False)
-        network = getattr(self.pipeline, self.family.network_name)
-        config = self.pipeline.scheduler.config
+        for component in (self.network, self.vae):
+            component.eval().requires_grad_(False)
+        self.latent_shape = latent_shape_of(self.folder, self.family)
+        config = self.scheduler.config
         self.denoiser = Denoiser(
-            network, schedule_from_config(config), prediction_from_config(config), self.family.forward
+            self.network,
+            schedule_from_config(config, self.latent_shape),
+            prediction_from_config(config),
+            self.family.forward,
         )
-        size = network.config.sample_size
-        self.latent_shape = (network.config.in_channels, size, size)
 
     @classmethod
-    def load(cls, name: str) -> DiffusersReference:
+    def load(cls, name: str, dtype: torch.dtype = torch.float32) -> DiffusersReference:
         """Load a local folder or hub id.
+
+        Args:
+            name: the folder or hub id.
+            dtype: of the weights, the text encoders' included.
 
         Raises:
             RequestError: it is missing, or no plugin knows its class.
         """
-        from diffusers import DiffusionPipeline
-
         folder = resolve_folder(name)
         family = family_of(folder)
-        with quiet_loading():
-            return cls(folder, family, DiffusionPipeline.from_pretrained(folder))
+        return cls(
+            folder,
+            family,
+            load_component(folder, family.network_name, dtype=dtype),
+            load_component(folder, "vae", dtype=dtype),
+            load_scheduler(folder),
+            PromptEncoder(folder, family, dtype),
+        )
 
-    @torch.no_grad()
+    @property
+    def network_folder(self) -> Path:
+        """Where the network's weights lie; a generator of the same weights can share them."""
+        return self.folder / self.family.network_name
+
     def encode(self, prompts: Sequence[str]) -> Condition:
-        return self.family.encode(self.pipeline, list(prompts))
+        return self.encoder.encode(prompts)
 
     def null(self, batch: int) -> Condition:
-        if self._null is None:
-            self._null = self.encode([""])
-        return self._null[[0] * batch]
+        if self.null_condition is None:
+            self.null_condition = self.encode([""])
+        return self.null_condition[[0] * batch]
 
     def decode(self, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> Images:
-        vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        pixels = vae.decode(latents.float() / vae.config.scaling_factor + shift, return_dict=False)[0]
-        # Straight-through past the range, so that a saturated pixel still hears that it should come back.
-        images = pixels.float() * 0.5 + 0.5
-        return images.clamp(0, 1).detach() + (images - images.detach())
+        return LatentDecoder(self.vae)(latents)
+
+    def reward_decoder(self, options: DecodeOptions) -> LatentDecoder:
+        """The decoder that rewards see through; see `dipp_toolkit.decoding`."""
+        return reward_decoder(self.vae, options)
 
     @torch.no_grad()
     def sample(
         self, condition: Condition, noise: Float[Tensor, "batch channels height width"], steps: int, guidance: float
     ) -> Float[Tensor, "batch channels height width"]:
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(steps, device=noise.device)
-        latents = noise * scheduler.init_noise_sigma
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        self._set_timesteps(scheduler, steps, noise.device)
+        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
         for timestep in scheduler.timesteps:
-            x_t = scheduler.scale_model_input(latents, timestep)
+            x_t = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
             if guidance == 1:
-                output = self.family.forward(self.denoiser.network, x_t, timestep.expand(len(x_t)), condition)
+                output = self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
             else:
                 doubled = torch.cat([x_t, x_t])
-                output = self.family.forward(self.denoiser.network, doubled, timestep.expand(len(doubled)), both)
-                given, empty = output.chunk(2)
+                given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
                 output = empty + guidance * (given - empty)
             latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
         return latents
 
+    def _set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        # Flow-matching schedulers that shift by resolution are told the shift; the schedule has worked it out.
+        if scheduler.config.get("use_dynamic_shifting"):
+            from .schedules import dynamic_mu
+
+            sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
+            scheduler.set_timesteps(sigmas=sigmas, device=device, mu=dynamic_mu(scheduler.config, self.latent_shape))
+            return
+        scheduler.set_timesteps(steps, device=device)
+
     def to(self, device: torch.device | str) -> DiffusersReference:
-        self.pipeline.to(device)
-        self._null = self._null.to(device) if self._null is not None else None
+        self.network.to(device)
+        self.vae.to(device)
+        self.encoder.to(device)
+        self.null_condition = self.null_condition.to(device) if self.null_condition is not None else None
         return self
+
+
+def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:
+    """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read."""
+    network = read_json(folder / family.network_name / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    channels = int(vae.get("latent_channels", 4))
+    side = getattr(family, "latent_side", None)
+    size = side(network, vae) if side is not None else network["sample_size"]
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return (channels, int(height), int(width))

@@ -95,6 +95,8 @@ class Engine:
         assistant_rounds: assistant updates for each generator update (K_TA).
         max_grad_norm: the generator's gradient is clipped to this norm; infinity for none.
         precision: autocast dtype of network passes, None for none.
+        recompute_generator: run the generator again for the backward pass, so that its activations are not held while
+            the terms run. The gradient is the same.
     """
 
     generator: Generator
@@ -105,10 +107,11 @@ class Engine:
     assistant_rounds: int = 1
     max_grad_norm: float = 1.0
     precision: torch.dtype | None = None
+    recompute_generator: bool = False
 
     def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
-        """Standard normal noise for a batch, in the dtype of the generator's parameters, on `random`'s device."""
-        dtype = next(self.generator.network.parameters()).dtype
+        """Standard normal noise for a batch, in the dtype of what the generator trains, on `random`'s device."""
+        dtype = next(one for one in self.generator.network.parameters() if one.requires_grad).dtype
         return torch.randn(
             (batch, *self.generator.latent_shape), generator=self.random, device=self.random.device, dtype=dtype
         )
@@ -128,8 +131,11 @@ class Engine:
         """One generator update."""
         noise = self.draw_noise(len(condition))
         with self._autocast():
-            x0 = self.generator.generate(noise, condition)
+            with torch.set_grad_enabled(not self.recompute_generator):
+                x0 = self.generator.generate(noise, condition)
             result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step))
+            if self.recompute_generator:
+                x0 = self.generator.generate(noise, condition)
         self.optimizer.zero_grad(set_to_none=True)
         x0.backward(result.grad / len(x0))
         norm = nn.utils.clip_grad_norm_(self.generator.network.parameters(), self.max_grad_norm)

@@ -19,6 +19,12 @@ from .errors import RequestError
 from .naming import unknown_name
 from .registry import get_registry
 
+LOADABLE = ["*/*", "model_index.json"]
+"""What is fetched of a hub repository: the components. Single-file checkpoints beside them are not."""
+
+NOT_LOADED = ["*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.h5", "*.xml", "*.fp16.safetensors"]
+"""Other formats of the same weights, and what must not be opened: only safetensors are loaded."""
+
 
 @runtime_checkable
 class PipelineFamily(Protocol):
@@ -34,6 +40,9 @@ class PipelineFamily(Protocol):
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length."""
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        """The tokenizer that reads furthest into a prompt, and how many tokens it reads."""
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         """The network's raw output, like `x_t` (learned-variance channels dropped)."""
@@ -58,11 +67,21 @@ def resolve_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*"]))
+        return Path(snapshot_download(name, allow_patterns=LOADABLE, ignore_patterns=NOT_LOADED))
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise RequestError(
-            f"Cannot fetch the pipeline '{name}' from the hub, and there is no such folder: {error}"
+            f"Cannot fetch the pipeline '{name}' from the hub ({reason}), and there is no such folder here. "
+            f"{how_to_fetch(name)}"
         ) from error
+
+
+def how_to_fetch(hub: str) -> str:
+    """What somebody types to have the files of a hub id, a licence or a missing network notwithstanding."""
+    return (
+        f"Where a licence asks for it, accept it at https://huggingface.co/{hub} and run 'hf auth login'; then run "
+        f"'hf download {hub}' on a machine with a network, and name the folder it prints."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,19 +127,3 @@ def quiet_loading() -> Iterator[None]:
         for library, level in zip((diffusers_logging, transformers_logging), before, strict=True):
             library.set_verbosity(level)
             library.enable_progress_bar()
-
-
-def load_component(folder: Path, name: str, subfolder: str | None = None) -> Any:
-    """One component of a pipeline folder, in float32, by the class `model_index.json` gives it.
-
-    Args:
-        folder: the pipeline's folder.
-        name: the component's name in `model_index.json`.
-        subfolder: where its files are, `name` unless said.
-    """
-    import importlib
-
-    library, class_name = read_json(folder / "model_index.json")[name]
-    component_class = getattr(importlib.import_module(library), class_name)
-    with quiet_loading():
-        return component_class.from_pretrained(folder / (subfolder or name)).float()

@@ -50,6 +50,14 @@ def dipp_register_pipelines(register: Register) -> None:
 
 
 @hookspec
+def dipp_register_blueprints(register: Register) -> None:
+    """Register what `dipp plan` builds a name from without weights; a factory returns a blueprint.
+
+    The name is that of a reference, a generator or a reward; see `dipp_toolkit.blueprints`.
+    """
+
+
+@hookspec
 def dipp_register_references(register: Register) -> None:
     """Register references; a factory returns a `Reference`."""
 

@@ -37,7 +37,7 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
         from .diffusers_reference import DiffusersReference
 
-        return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS))
+        return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
 
 
@@ -52,7 +52,7 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
         from .diffusers_generator import DiffusersGenerator
 
-        return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS))
+        return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise RequestError(unknown_name("generator", name_or_path, get_registry().entries["generator"]))
 
 

@@ -7,6 +7,7 @@ scheduler) and flow matching on the straight line. What a network predicts is no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -117,8 +118,25 @@ class FlowMatching:
         return self.network_scale * self.tau(t)
 
 
-def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+def dynamic_mu(config: Mapping[str, Any], latent_shape: tuple[int, ...]) -> float:
+    """The shift parameter mu that flow models of Flux's kind give to a resolution: linear in the number of tokens.
+
+    Args:
+        config: the scheduler's configuration, with `base_shift`, `max_shift` and the token counts they hold at.
+        latent_shape: of one latent; a token is a patch of 2 by 2.
+    """
+    tokens = (latent_shape[-2] // 2) * (latent_shape[-1] // 2)
+    low, high = float(config.get("base_image_seq_len", 256)), float(config.get("max_image_seq_len", 4096))
+    base, top = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+    return base + (tokens - low) * (top - base) / (high - low)
+
+
+def schedule_from_config(config: Mapping[str, Any], latent_shape: tuple[int, ...] | None = None) -> Schedule:
     """The schedule that a diffusers scheduler configuration describes.
+
+    Args:
+        config: the configuration, as in `scheduler_config.json`.
+        latent_shape: of one latent, for flow models whose shift depends on the resolution.
 
     Raises:
         RequestError: neither a beta schedule nor a flow matching scheduler.
@@ -126,6 +144,10 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     name = str(config.get("_class_name", ""))
     if "FlowMatch" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         scale = float(config.get("num_train_timesteps", 1000))
+        if config.get("use_dynamic_shifting") and latent_shape is not None:
+            mu = dynamic_mu(config, latent_shape)
+            linear = config.get("time_shift_type", "exponential") == "linear"
+            return FlowMatching(shift=mu if linear else math.exp(mu), network_scale=scale)
         return FlowMatching(shift=float(config.get("shift", config.get("flow_shift", 1.0))), network_scale=scale)
     return VariancePreserving.from_scheduler_config(config)
 

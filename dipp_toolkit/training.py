@@ -27,9 +27,13 @@ from .pictures import save_grid
 from .prompt_order import PromptOrder
 from .registry import get_registry
 from .run_folder import MetricsFile, RunFolder, choose_folder
+from .sharing import load_trainable_state, trainable_state
 from .trackers import Trackers
 
 SAMPLES_IN_GRID = 16
+LARGEST_UNFUSED = 16
+"""Latent side up to which attention on a CPU is not fused."""
+
 MEASURED = ("seconds", "images_per_second", "memory_mb")
 """Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
 
@@ -135,7 +139,7 @@ class TrainingLoop:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "generator": self.parts.generator.network.state_dict(),
+            "generator": trainable_state(self.parts.generator.network),
             "optimizer": engine.optimizer.state_dict(),
             "assistant": engine.assistant.state_dict(),
             "average": self.parts.average.state_dict(),
@@ -146,7 +150,7 @@ class TrainingLoop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         engine = self.parts.engine
         self.step, self.seconds = state["step"], state["seconds"]
-        self.parts.generator.network.load_state_dict(state["generator"])
+        load_trainable_state(self.parts.generator.network, state["generator"])
         engine.optimizer.load_state_dict(state["optimizer"])
         engine.assistant.load_state_dict(state["assistant"])
         self.parts.average.load_state_dict(state["average"])
@@ -197,11 +201,14 @@ class TrainingLoop:
 
 
 @contextmanager
-def unfused_cpu_attention(device: torch.device) -> Iterator[None]:
-    """On a CPU, attention by plain matrix products: the fused kernel's backward is a quarter of a small DiT's step."""
+def unfused_cpu_attention(device: torch.device, latent_shape: tuple[int, ...]) -> Iterator[None]:
+    """On a CPU, small attention by matrix products: the fused kernel's backward is a quarter of a small DiT's step.
+
+    Larger latents keep the fused kernel, which never holds the matrix of all pairs of tokens.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    if device.type != "cpu":
+    if device.type != "cpu" or max(latent_shape) > LARGEST_UNFUSED:
         yield
         return
     with sdpa_kernel(SDPBackend.MATH):
@@ -233,7 +240,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     loop = TrainingLoop(config, parts, folder)
     broadcast = Broadcast([*listeners, *extra])
     folder.create(config)
-    with StopRequest().noted() as stop, unfused_cpu_attention(parts.device):
+    with StopRequest().noted() as stop, unfused_cpu_attention(parts.device, parts.reference.latent_shape):
         if state is None:
             start_comparison(parts, config, folder)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))

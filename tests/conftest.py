@@ -9,7 +9,10 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import tempfile
 from pathlib import Path
+
+os.environ["DIPP_CACHE"] = tempfile.mkdtemp(prefix="dipp-test-cache-")
 
 from jaxtyping import install_import_hook
 

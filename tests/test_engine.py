@@ -102,7 +102,7 @@ def test_one_backward_is_the_sum_of_losses() -> None:
     assistant = assistant_of(law, reference)
     terms = [
         WeightedTerm("integral_kl", IntegralKL(reference, assistant, guidance=2.0, sampling=sampling), 1.5),
-        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference), 0.7),
+        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference.decode), 0.7),
     ]
     engine = make_engine(terms, generator, assistant)
     condition = reference.encode(["a Gaussian"] * BATCH)
@@ -210,7 +210,7 @@ class Unchecked:
 def test_a_reward_that_cannot_train_is_a_sentence(name: str) -> None:
     function, message = REWARDS[name]
     with pytest.raises(RunError, match=message):
-        RewardTerm(name, Unchecked(function), make_reference())(sample_of())
+        RewardTerm(name, Unchecked(function), make_reference().decode)(sample_of())
 
 
 def trained(steps: int, seed: int) -> tuple[list[Tensor], list[ObjectiveResult], list[float]]:
@@ -219,7 +219,7 @@ def trained(steps: int, seed: int) -> tuple[list[Tensor], list[ObjectiveResult],
     assistant = assistant_of(reference.given, reference, rate=0.01)
     terms = [
         WeightedTerm("integral_kl", IntegralKL(reference, assistant, guidance=2.0)),
-        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference), 0.7),
+        WeightedTerm("reward/curved", RewardTerm("curved", CurvedReward(), reference.decode), 0.7),
     ]
     engine = make_engine(terms, generator, assistant, rate=0.01)
     engine.random.manual_seed(seed)

@@ -12,10 +12,12 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from dipp_toolkit.condition import Condition
-from dipp_toolkit.diffusers_generator import ASSISTANT, DiffusersGenerator, one_step_scheduler
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.export import ASSISTANT
 from dipp_toolkit.loading import load_generator, load_reference
+from dipp_toolkit.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.roles import Generator, Reference
 from tiny import IMAGE_SHAPE, LATENT_SHAPE, PROMPTS, TOKENS, plain_diffusers, tiny_pipeline
@@ -34,7 +36,7 @@ def reference(folder: Path) -> DiffusersReference:
 def test_a_reference_fills_its_role(reference: DiffusersReference) -> None:
     assert isinstance(reference, Reference)
     assert reference.latent_shape == LATENT_SHAPE
-    networks = [one for one in reference.pipeline.components.values() if isinstance(one, torch.nn.Module)]
+    networks = [reference.network, reference.vae]
     assert not any(parameter.requires_grad for network in networks for parameter in network.parameters())
     assert not any(network.training for network in networks)
 
@@ -80,7 +82,7 @@ def test_decoding_gives_images_and_gradients(reference: DiffusersReference, nois
 
 
 def test_decoding_agrees_with_the_pipeline(reference: DiffusersReference, noise: Tensor) -> None:
-    pipeline = reference.pipeline
+    pipeline = DiffusionPipeline.from_pretrained(reference.folder)
     with torch.no_grad():
         decoded = pipeline.vae.decode(noise / pipeline.vae.config.scaling_factor).sample
     theirs = pipeline.image_processor.postprocess(decoded, output_type="pt")
@@ -163,7 +165,7 @@ def test_generating_is_differentiable_and_leaves_the_reference_alone(
 
 def test_an_exported_assistant_comes_back(reference: DiffusersReference, tmp_path: Path) -> None:
     generator = DiffusersGenerator.from_reference(reference)
-    assert generator.load_assistant() is None
+    assert generator.load_assistant(reference.network) is None
     assistant = reference.denoiser.trainable_copy().network
     with torch.no_grad():
         for parameter in assistant.parameters():
@@ -171,7 +173,7 @@ def test_an_exported_assistant_comes_back(reference: DiffusersReference, tmp_pat
     generator.save_pretrained(tmp_path / "out", assistant)
     assert (tmp_path / "out" / ASSISTANT).is_dir()
     DiffusionPipeline.from_pretrained(tmp_path / "out")
-    loaded = DiffusersGenerator.load(str(tmp_path / "out")).load_assistant()
+    loaded = DiffusersGenerator.load(str(tmp_path / "out")).load_assistant(reference.network)
     assert loaded is not None
     for name, tensor in assistant.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
@@ -226,7 +228,25 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_what_no_stock_scheduler_expresses_is_refused() -> None:
-    with pytest.raises(RequestError, match="only possible for variance preserving"):
-        one_step_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler"}, 1.0)
-    with pytest.raises(RequestError, match=r"reads out at 0\.4"):
-        one_step_scheduler({"beta_schedule": "linear"}, 0.4)
+    with pytest.raises(RequestError, match=r"starts at time 1.*reads out at 0\.4"):
+        one_step_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler"}, 0.4)
+    with pytest.raises(RequestError, match="predicts noise"):
+        one_step_scheduler({"beta_schedule": "squaredcos_cap_v2"}, 1.0)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("readout", [0.4, 399 / 999, 0.625])
+def test_a_read_out_below_1_is_a_stock_pipeline_too(
+    tmp_path: Path, noise: Tensor, prediction: Prediction, readout: float
+) -> None:
+    reference = DiffusersReference.load(
+        str(tiny_pipeline(tmp_path / "reference", prediction_type=prediction, beta_schedule="linear"))
+    )
+    generator = DiffusersGenerator.from_reference(reference, readout)
+    with torch.no_grad():
+        ours = generator.generate(noise, reference.encode(PROMPTS))
+    generator.save_pretrained(tmp_path / "exported")
+    torch.testing.assert_close(plain_diffusers(tmp_path / "exported", noise, 1, 1.0), ours, rtol=1e-5, atol=1e-5)
+    again = DiffusersGenerator.load(str(tmp_path / "exported"))
+    with torch.no_grad():
+        torch.testing.assert_close(again.generate(noise, reference.encode(PROMPTS)), ours, rtol=1e-5, atol=1e-5)

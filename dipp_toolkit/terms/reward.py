@@ -5,12 +5,14 @@ The term's loss is $-r(\mathrm{decode}(x_0), c)$; the graph of the decoder and t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..errors import RunError
-from ..roles import Reference, Reward
+from ..roles import Reward
 from .base import Sample, TermResult
 
 
@@ -21,12 +23,14 @@ class RewardTerm:
     Attributes:
         name: the reward's name, for messages.
         reward: scores images in [0, 1].
-        reference: its decoder turns latents into images.
+        decode: turns latents into images in [0, 1], differentiably.
+        batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
     """
 
     name: str
     reward: Reward
-    reference: Reference
+    decode: Callable[[Tensor], Tensor]
+    batch: int = 0
 
     def __call__(self, sample: Sample) -> TermResult:
         """Score the samples and differentiate.
@@ -34,16 +38,24 @@ class RewardTerm:
         Raises:
             RunError: the reward returned something else than one finite, differentiable score for each image.
         """
+        size = self.batch or len(sample.x0)
+        parts = [
+            self._score(sample.x0[start : start + size], sample.condition.prompts[start : start + size])
+            for start in range(0, len(sample.x0), size)
+        ]
+        return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
+
+    def _score(self, latents: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            x0 = sample.x0.detach().requires_grad_(True)
-            scores = self.reward(self.reference.decode(x0), sample.condition.prompts)
-            self._check(scores, len(sample.x0))
+            x0 = latents.detach().requires_grad_(True)
+            scores = self.reward(self.decode(x0), prompts)
+            self._check(scores, len(x0))
             (gradient,) = torch.autograd.grad(scores.sum(), x0, allow_unused=True)
         if gradient is None:
             raise RunError(
                 f"The reward '{self.name}' does not depend on the images, so it has no gradient to train with."
             )
-        return TermResult(scores.detach(), -gradient)
+        return scores.detach(), gradient
 
     def _check(self, scores: object, batch: int) -> None:
         if not isinstance(scores, torch.Tensor) or scores.shape != (batch,):

@@ -104,7 +104,7 @@ def make_terms(
     if sampling is not None:
         divergence = with_sampling(divergence, sampling, term)
     explicit = [
-        WeightedTerm(f"reward/{name}", RewardTerm(name, reward, reference), case.reward_scale)
+        WeightedTerm(f"reward/{name}", RewardTerm(name, reward, reference.decode), case.reward_scale)
         for name, reward in rewards.items()
     ]
     return [WeightedTerm(term, divergence), *explicit]

@@ -49,11 +49,11 @@ DISTIL = WORLD | {
 }
 
 
-def load_reference() -> Reference:
+def load_reference(**options: Any) -> Reference:
     """The multi-step reference, a small `PixArtAlphaPipeline`."""
     from dipp_toolkit.loading import load_reference as load
 
-    return load(str(WEIGHTS / "reference"))
+    return load(str(WEIGHTS / "reference"), **options)
 
 
 def load_generator() -> Generator:

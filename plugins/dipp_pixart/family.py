@@ -23,9 +23,12 @@ class PixArtFamily:
     network_name = "transformer"
     max_tokens = 120
 
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        return pipeline.tokenizer, min(self.max_tokens, pipeline.tokenizer.model_max_length)
+
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""
-        length = min(self.max_tokens, pipeline.tokenizer.model_max_length)
+        _, length = self.token_limit(pipeline)
         device = pipeline.text_encoder.device
         inputs = pipeline.tokenizer(
             [prompt.lower().strip() for prompt in prompts],

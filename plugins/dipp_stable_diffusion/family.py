@@ -22,6 +22,9 @@ class StableDiffusionFamily:
     network_name = "unet"
     added: tuple[str, ...] = ()
 
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        return pipeline.tokenizer, pipeline.tokenizer.model_max_length
+
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)`; the empty prompt is the null condition."""
         hidden, _ = pipeline.encode_prompt(

@@ -1,0 +1,80 @@
+"""One component of a pipeline folder at a time: with its weights, or as an empty shell that only knows its shapes."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import RequestError
+from .folders import quiet_loading, read_json
+
+
+def component_class(folder: Path, name: str) -> type:
+    """The class that `model_index.json` gives a component.
+
+    Raises:
+        RequestError: the pipeline has no such component, or its class is not in the installed library.
+    """
+    entry = read_json(folder / "model_index.json").get(name)
+    if not (isinstance(entry, list) and len(entry) == 2 and entry[0] and entry[1]):
+        raise RequestError(f"The pipeline {folder} has no component '{name}': model_index.json names none.")
+    library, class_name = entry
+    if library not in ("diffusers", "transformers"):
+        raise RequestError(
+            f"The component '{name}' of {folder} comes from '{library}'; only diffusers and transformers are trusted."
+        )
+    found = getattr(importlib.import_module(library), class_name, None)
+    if found is None:
+        raise RequestError(f"The installed {library} has no {class_name}, which the component '{name}' of {folder} is.")
+    return found  # type: ignore[no-any-return]
+
+
+def load_component(folder: Path, name: str, subfolder: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """A network of a pipeline folder, by the class `model_index.json` gives it.
+
+    Args:
+        folder: the pipeline's folder.
+        name: the component's name in `model_index.json`.
+        subfolder: where its files are, `name` unless said.
+        dtype: of its weights.
+
+    Raises:
+        RequestError: its files are missing or are no weights of that class.
+    """
+    place = folder / (subfolder or name)
+    loader: Any = component_class(folder, name)
+    if not (place / "config.json").is_file():
+        raise RequestError(f"The component '{name}' is missing: {place} has no config.json. {_fetch_again(folder)}")
+    if not any(place.glob("*.safetensors")):
+        raise RequestError(
+            f"The weights of '{name}' are missing: {place} has no .safetensors file. {_fetch_again(folder)}"
+        )
+    try:
+        with quiet_loading():
+            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True).to(dtype)
+    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {reason}") from error
+
+
+def _fetch_again(folder: Path) -> str:
+    name = next((part[8:].replace("--", "/") for part in folder.parts if part.startswith("models--")), None)
+    return f"Fetch it again with: hf download {name}" if name else "Copy the whole pipeline folder, weights included."
+
+
+def empty_component(folder: Path, name: str) -> nn.Module:
+    """A network without weights, on the meta device: it knows its configuration and shapes, and costs no memory."""
+    loader: Any = component_class(folder, name)
+    with torch.device("meta"):
+        shell: nn.Module = loader.from_config(loader.load_config(folder / name))
+    return shell
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The pipeline's own scheduler."""
+    loader: Any = component_class(folder, "scheduler")
+    return loader.from_pretrained(folder / "scheduler")

@@ -1,0 +1,126 @@
+"""A pipeline's text encoders: loaded when a prompt must be encoded, released when none will be."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .components import empty_component, load_component
+from .condition import Condition
+from .errors import RequestError
+from .folders import PipelineFamily, quiet_loading, read_json
+
+LongPrompts = Literal["refuse", "cut"]
+BATCH = 32
+"""Prompts that go through the text encoders at once."""
+
+
+@dataclass
+class PromptEncoder:
+    """Encodes prompts with the text encoders of a pipeline folder.
+
+    Attributes:
+        folder: the pipeline's folder.
+        family: what is particular to its class.
+        dtype: of the text encoders' weights; embeddings are float32 always.
+        device: where the encoders run.
+        long_prompts: what becomes of a prompt with more tokens than are read: `"refuse"` or `"cut"`.
+    """
+
+    folder: Path
+    family: PipelineFamily
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    long_prompts: LongPrompts = "refuse"
+    _pipeline: Any = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The text encoders' names in `model_index.json`."""
+        index = read_json(self.folder / "model_index.json")
+        return tuple(name for name, entry in index.items() if name.startswith("text_encoder") and entry[0])
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the text encoders are in memory."""
+        return self._pipeline is not None
+
+    def load(self) -> Any:
+        """The stock pipeline with real text encoders; its other networks are shells without weights.
+
+        Raises:
+            RequestError: an encoder or a tokenizer is missing or cannot be loaded.
+        """
+        if self._pipeline is None:
+            pipeline_class: Any = _pipeline_class(self.folder)
+            parts: dict[str, Any] = {
+                name: load_component(self.folder, name, dtype=self.dtype).eval().requires_grad_(False).to(self.device)
+                for name in self.names
+            }
+            parts |= {name: empty_component(self.folder, name) for name in (self.family.network_name, "vae")}
+            try:
+                with quiet_loading():
+                    self._pipeline = pipeline_class.from_pretrained(self.folder, **parts)
+            except Exception as error:  # tokenizers raise errors of several libraries
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {reason}") from error
+        return self._pipeline
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts, padded to one length, in batches of `BATCH`.
+
+        Raises:
+            RequestError: a prompt has more tokens than are read, and such prompts are refused.
+        """
+        pipeline = self.load()
+        self._check_lengths(pipeline, prompts)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return Condition.cat(
+                [
+                    self.family.encode(pipeline, list(prompts[start : start + BATCH]))
+                    for start in range(0, len(prompts), BATCH)
+                ]
+            )
+
+    def _check_lengths(self, pipeline: Any, prompts: Sequence[str]) -> None:
+        if self.long_prompts == "cut":
+            return
+        tokenizer, limit = self.family.token_limit(pipeline)
+        for prompt, tokens in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
+            if len(tokens) > limit:
+                shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                raise RequestError(
+                    f"The prompt '{shown}' has {len(tokens)} tokens, and the text encoder reads {limit}. Shorten it, "
+                    "or have such prompts cut with --set long_prompts=cut."
+                )
+
+    def release(self) -> None:
+        """Free the text encoders; they are loaded again if a prompt must be encoded."""
+        self._pipeline = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def to(self, device: torch.device | str) -> PromptEncoder:
+        """Move the encoders; returns itself."""
+        self.device = torch.device(device)
+        if self._pipeline is not None:
+            for name in self.names:
+                getattr(self._pipeline, name).to(self.device)
+        return self
+
+
+def _pipeline_class(folder: Path) -> Any:
+    import diffusers
+
+    name = str(read_json(folder / "model_index.json").get("_class_name"))
+    found = getattr(diffusers, name, None)
+    if found is None:
+        raise RequestError(f"The installed diffusers has no {name}, which {folder} is. Upgrade diffusers.")
+    return found
