@@ -180,9 +180,9 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
 
     pipeline = reference if isinstance(reference, DiffusersReference) else None
     if config.generator is not None:
-        generator = load_generator(config.generator)
+        generator = load_generator(config.generator, **({} if config.readout is None else {"readout": config.readout}))
     elif pipeline is not None:
-        generator = DiffusersGenerator.from_reference(pipeline, config.readout)
+        generator = DiffusersGenerator.from_reference(pipeline, 1.0 if config.readout is None else config.readout)
     else:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."

@@ -90,8 +90,10 @@ class TrainConfig(BaseModel):
     term: str = Field("integral_kl", description="divergence to the reference")
     weighting: str = Field("dmd", description="time weighting of the divergence: uniform, snr or dmd")
     time_range: tuple[float, float] = Field((0.02, 0.98), description="times in [0, 1] the divergence looks at")
-    readout: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="time at which a generator made from the reference is read out"
+    readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="time at which the generator's network is read; where none is named, what its own scheduler "
+        "says, or the last training time",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.98, description="decay of the weight average that is sampled and exported; 0 for none"

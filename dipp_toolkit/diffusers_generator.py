@@ -151,11 +151,15 @@ class DiffusersGenerator:
 
 
 def stock_readout(config: dict[str, Any]) -> float:
-    """The time in [0, 1] at which the stock scheduler of this configuration takes a single step."""
+    """The time in [0, 1] at which a pipeline with this scheduler is read out.
+
+    One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
+    as a generator, is read out at the last training time.
+    """
     from diffusers import DDIMScheduler
 
     schedule = schedule_from_config(config)
-    if not isinstance(schedule, VariancePreserving):
+    if not isinstance(schedule, VariancePreserving) or config.get("timestep_spacing") != "trailing":
         return 1.0
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(1)

@@ -75,8 +75,8 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
     known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
     if len(known) > 1:
         raise RequestError(
-            f"The prompt cache {base} holds prompts of {len(known)} encoders of one configuration. Which is meant cannot "
-            f"be told while the encoder's weights are missing in {encoder.folder}. Fetch them, or keep one folder."
+            f"The prompt cache {base} holds prompts of {len(known)} encoders of one configuration; while the encoder's "
+            f"weights are missing in {encoder.folder}, nobody can tell which of them is meant. Fetch the weights."
         )
     return known[0] if known else base / "unknown"
 

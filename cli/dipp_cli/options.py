@@ -54,3 +54,34 @@ Device = Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cud
 Precision = Annotated[str | None, typer.Option(metavar="NAME", help="fp32, bf16 or fp16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="A plain line now and then instead of a progress bar.")]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="full|lora", help="Train all weights, or adapters over one shared set.", rich_help_panel="Memory"
+    ),
+]
+RewardResolution = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Side of the images decoded for rewards.", rich_help_panel="Memory"),
+]
+RecomputeGenerator = Annotated[
+    bool | None,
+    typer.Option(
+        "--recompute-generator", help="Run the generator again for its backward pass.", rich_help_panel="Memory"
+    ),
+]
+GradientCheckpointing = Annotated[
+    bool | None,
+    typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.", rich_help_panel="Memory"),
+]
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option("--channels-last", help="Channels-last convolution weights.", rich_help_panel="Memory"),
+]
+Compile = Annotated[
+    bool | None, typer.Option("--compile", help="torch.compile the networks.", rich_help_panel="Memory")
+]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(metavar="adam|fused|8bit", help="Adam, its fused kernel, or 8-bit states.", rich_help_panel="Memory"),
+]

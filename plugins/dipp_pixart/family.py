@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -54,3 +55,11 @@ class PixArtFamily:
             return_dict=False,
         )[0]
         return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        """A tiny random pipeline; see `dipp_toolkit.twins`."""
+        from dipp_toolkit.twins import write_with
+
+        from .twin import write_pixart_twin
+
+        write_with(write_pixart_twin, folder, "PixArtAlphaPipeline", options)

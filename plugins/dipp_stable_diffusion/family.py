@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,14 @@ class StableDiffusionFamily:
         )[0]
         return output
 
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        """A tiny random pipeline; see `dipp_toolkit.twins`."""
+        from dipp_toolkit.twins import write_with
+
+        from .twin import write_stable_diffusion_twin
+
+        write_with(write_stable_diffusion_twin, folder, "StableDiffusionPipeline", options)
+
 
 class StableDiffusionXLFamily(StableDiffusionFamily):
     """Stable Diffusion XL: two text encoders side by side, the second one's pooled embedding, and the image's sizes.
@@ -74,3 +83,10 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
                 "time_ids": sizes.expand(len(hidden), -1),
             },
         )
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        from dipp_toolkit.twins import write_with
+
+        from .twin import write_stable_diffusion_xl_twin
+
+        write_with(write_stable_diffusion_xl_twin, folder, "StableDiffusionXLPipeline", options)

@@ -33,6 +33,12 @@ def distill(
     track: options.Track = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    mode: options.Mode = None,
+    recompute_generator: options.RecomputeGenerator = None,
+    gradient_checkpointing: options.GradientCheckpointing = None,
+    channels_last: options.ChannelsLast = None,
+    compile: options.Compile = None,
+    optimizer: options.Optimizer = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -58,6 +64,12 @@ def distill(
         "trackers": track,
         "device": device,
         "precision": precision,
+        "mode": mode,
+        "recompute_generator": recompute_generator,
+        "gradient_checkpointing": gradient_checkpointing,
+        "channels_last": channels_last,
+        "compile": compile,
+        "optimizer": optimizer,
     }
     # An empty set of rewards is said aloud, so that none is recommended.
     fallback: dict[str, Any] = {"generator": None, "reference": REFERENCE, "rewards": {}}

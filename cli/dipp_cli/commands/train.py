@@ -32,6 +32,13 @@ def train(
     track: options.Track = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    mode: options.Mode = None,
+    reward_resolution: options.RewardResolution = None,
+    recompute_generator: options.RecomputeGenerator = None,
+    gradient_checkpointing: options.GradientCheckpointing = None,
+    channels_last: options.ChannelsLast = None,
+    compile: options.Compile = None,
+    optimizer: options.Optimizer = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -55,5 +62,12 @@ def train(
         "trackers": track,
         "device": device,
         "precision": precision,
+        "mode": mode,
+        "reward_resolution": reward_resolution,
+        "recompute_generator": recompute_generator,
+        "gradient_checkpointing": gradient_checkpointing,
+        "channels_last": channels_last,
+        "compile": compile,
+        "optimizer": optimizer,
     }
     run(gather(flags, assignments or [], config, resume, {"generator": GENERATOR}), as_json, quiet)

@@ -1,0 +1,55 @@
+"""DMD2's one-step Stable Diffusion XL: the base pipeline with the network that DMD2 published beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.folders import how_to_fetch, resolve_folder
+from dipp_toolkit.prompt_cache import default_cache
+
+from .blueprints import HUBS
+
+HUB, FILE = "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin"
+
+
+def load_sdxl_dmd2(readout: float = 399 / 999) -> Any:
+    """The generator. Its published weights are a pickled state dict, read with `weights_only=True` and kept as
+    safetensors from then on.
+
+    Raises:
+        RequestError: the weights are not here and cannot be fetched.
+    """
+    from dipp_toolkit.diffusers_generator import DiffusersGenerator
+
+    generator = DiffusersGenerator.load(HUBS["sdxl"], readout=readout)
+    generator.weights = _converted(resolve_folder(HUBS["sdxl"]) / "unet" / "config.json")
+    return generator
+
+
+def _converted(config: Path) -> Path:
+    target = default_cache().parent / "converted" / "sdxl-dmd2"
+    if (target / "config.json").is_file():
+        return target
+    import torch
+    from huggingface_hub import hf_hub_download
+    from safetensors.torch import save_file
+
+    try:
+        state = torch.load(hf_hub_download(HUB, FILE), map_location="cpu", weights_only=True)
+    except Exception as error:  # the hub's client and torch raise their own
+        raise RequestError(f"Cannot fetch {FILE} of {HUB}: {str(error).splitlines()[0]} {how_to_fetch(HUB)}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=target.parent))
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, beside / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    (beside / "config.json").write_text(json.dumps(json.loads(config.read_text(encoding="utf-8"))), encoding="utf-8")
+    try:
+        beside.replace(target)
+    except OSError:  # another process was faster
+        shutil.rmtree(beside, ignore_errors=True)
+    return target

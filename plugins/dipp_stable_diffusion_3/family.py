@@ -1,0 +1,56 @@
+"""How a Stable Diffusion 3 pipeline encodes prompts and calls its transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dipp_toolkit.condition import Condition
+
+
+class StableDiffusion3Family:
+    """Stable Diffusion 3: an MMDiT over CLIP-L, CLIP-G and T5 tokens side by side, trained by flow matching.
+
+    Attributes:
+        network_name: the denoising component.
+        max_tokens: T5 reads this many tokens; CLIP reads its own number of the same prompt.
+    """
+
+    network_name = "transformer"
+    max_tokens = 256
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        if pipeline.tokenizer_3 is None or pipeline.text_encoder_3 is None:
+            return pipeline.tokenizer, pipeline.tokenizer.model_max_length
+        return pipeline.tokenizer_3, min(self.max_tokens, pipeline.tokenizer_3.model_max_length)
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""
+        hidden, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), None, None, device=pipeline.text_encoder.device, num_images_per_prompt=1,
+            do_classifier_free_guidance=False, max_sequence_length=self.max_tokens,
+        )  # fmt: skip
+        return Condition(
+            tuple(prompts), {"encoder_hidden_states": hidden.float(), "pooled_projections": pooled.float()}
+        )
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        output: Tensor = network(
+            hidden_states=x_t,
+            timestep=network_time.expand(len(x_t)),
+            encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            pooled_projections=condition.tensors["pooled_projections"],
+            return_dict=False,
+        )[0]
+        return output
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        """A tiny random pipeline; see `dipp_toolkit.twins`."""
+        from dipp_toolkit.twins import write_with
+
+        from .twin import write_stable_diffusion_3_twin
+
+        write_with(write_stable_diffusion_3_twin, folder, "StableDiffusion3Pipeline", options)

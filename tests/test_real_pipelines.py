@@ -1,0 +1,107 @@
+"""Tiny twins of every supported pipeline class: sampled, trained and exported on the real code path."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dipp_cli.app import main
+from dipp_cli.generating import Request, make_images
+from dipp_toolkit import load_reference
+from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.roles import Reference
+from dipp_toolkit.twins import write_twin
+from tiny import LATENT_SHAPE, PROMPTS
+
+CLASSES = (
+    "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
+)  # fmt: skip
+NETWORK = {"PixArtAlphaPipeline": "transformer", "StableDiffusion3Pipeline": "transformer"}
+BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
+
+# What somebody without this toolkit runs: it must not even be importable.
+PLAIN = """
+import sys
+sys.modules["dipp_toolkit"] = None
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+folder, given, out, *prompts = sys.argv[1:]
+pipeline = DiffusionPipeline.from_pretrained(folder)
+extra = {"use_resolution_binning": False, "clean_caption": False} if "PixArt" in type(pipeline).__name__ else {}
+images = pipeline(
+    prompts, latents=load_file(given)["noise"], num_inference_steps=1, guidance_scale=1.0, output_type="pt", **extra
+).images
+save_file({"images": images.contiguous()}, out)
+"""
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("twins")
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    (root / "blue.py").write_text(BLUE)
+    return {name: write_twin(name, root / name) for name in CLASSES}
+
+
+def stock(folder: Path, noise: Tensor, **call: Any) -> Tensor:
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    if "PixArt" in type(pipeline).__name__:
+        call |= {"use_resolution_binning": False, "clean_caption": False}
+    return pipeline(list(PROMPTS), latents=noise, **call).images
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("guidance", [1.0, 4.5])
+def test_sampling_equals_the_stock_pipeline(twins: dict[str, Path], name: str, guidance: float, noise: Tensor) -> None:
+    reference = load_reference(f"diffusers:{twins[name]}")
+    assert isinstance(reference, Reference)
+    assert reference.latent_shape[1:] == LATENT_SHAPE[1:]
+    noise = fixed_noise(len(PROMPTS), reference.latent_shape, 3)
+    ours = reference.decode(reference.sample(reference.encode(PROMPTS), noise, 6, guidance))
+    theirs = stock(twins[name], noise, num_inference_steps=6, guidance_scale=guidance, output_type="pt")
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert (theirs[0] - theirs[1]).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["full", "lora"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_twenty_steps_leave_what_plain_diffusers_draws_like_dipp_generate(
+    twins: dict[str, Path], name: str, mode: str, tmp_path: Path
+) -> None:
+    root, folder = twins[name].parent, f"diffusers:{twins[name]}"
+    words = [
+        "train", "--generator", folder, "--reference", folder, "--reward", f"{root / 'blue.py'}:blue", "--prompts",
+        str(root / "prompts.txt"), "--steps", "20", "--batch-size", "2", "--out", str(tmp_path / "run"), "--device",
+        "cpu", "--mode", mode, "--set", "lora_rank=4", "--set", "learning_rate=1e-3", "--set", "eval_count=2",
+        "--set", "reference_steps=2", "--set", "guidance=2", "--set", "readout=1.0", "--quiet",
+    ]  # fmt: skip
+    assert main(words) == 0
+    final = tmp_path / "run" / "final"
+    assert (final / "adapter" / "adapter_model.safetensors").is_file() == (mode == "lora")
+    before = load_file(next((twins[name] / NETWORK.get(name, "unet")).glob("*.safetensors")))
+    after = load_file(next((final / NETWORK.get(name, "unet")).glob("*.safetensors")))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+    request = Request(str(tmp_path / "run"), None, PROMPTS, None, None, 5, None, None, "cpu")
+    _, ours, _ = make_images(request)
+    save_file(
+        {"noise": fixed_noise(len(PROMPTS), load_reference(str(twins[name])).latent_shape, 5)},
+        tmp_path / "noise.safetensors",
+    )
+    command = [sys.executable, "-c", PLAIN, final, tmp_path / "noise.safetensors", tmp_path / "plain.safetensors"]
+    subprocess.run([*command, *PROMPTS], check=True, capture_output=True, timeout=120)
+    theirs = load_file(tmp_path / "plain.safetensors")["images"]
+    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours[0] - ours[1]).abs().max() > 1e-3
