@@ -51,8 +51,12 @@ FROM_RUN = (
 """Settings that carry over where a run folder is named as the generator."""
 
 
-def _recommended(config: TrainConfig) -> Mapping[str, Any]:
-    """Settings that come with the generator, or, for a distillation, with the reference."""
+def recommended_settings(config: TrainConfig) -> Mapping[str, Any]:
+    """Settings that come with the generator, or, for a distillation, with the reference.
+
+    Raises:
+        RequestError: neither is named.
+    """
     kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
     if name is None:
         raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
@@ -73,7 +77,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
             find out.
     """
-    values = dict(_recommended(config)) | {name: getattr(config, name) for name in config.model_fields_set}
+    values = dict(recommended_settings(config)) | {name: getattr(config, name) for name in config.model_fields_set}
     resolved = make_config(values)
     if resolved.reference is None:
         raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")

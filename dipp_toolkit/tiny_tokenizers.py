@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,23 @@ def byte_symbols() -> list[str]:
     return [*map(chr, own), *(chr(256 + index) for index in range(256 - len(own)))]
 
 
+def _merged(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    """The parts of a word after byte pair encoding: the earliest merge that applies is made first, again and again."""
+    parts = [*word[:-1], word[-1] + "</w>"]
+    while possible := [pair for pair in pairwise(parts) if pair in merges]:
+        at = list(pairwise(parts)).index(min(possible, key=merges.index))
+        parts[at : at + 2] = ["".join(parts[at : at + 2])]
+    return parts
+
+
 def _clip_files(folder: Path) -> None:
     symbols = byte_symbols()
-    merges: dict[tuple[str, str], None] = {}  # ordered, and a prefix that two words share is merged once
+    merges: list[tuple[str, str]] = []
     for word in WORDS:
-        left, *rest = [*word[:-1], word[-1] + "</w>"]
-        for right in rest:
-            merges[left, right] = None
-            left += right
-    vocabulary = [*symbols, *(symbol + "</w>" for symbol in symbols), *map("".join, merges), START, END]
+        while len(parts := _merged(word, merges)) > 1:
+            merges.append((parts[0], parts[1]))
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *map("".join, merges), START, END]
+    vocabulary = list(dict.fromkeys(tokens))  # two merges may make the same token
     (folder / "vocab.json").write_text(
         json.dumps({token: index for index, token in enumerate(vocabulary)}), encoding="utf-8"
     )

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .errors import RequestError
+from .folders import quiet_loading
 from .naming import unknown_name
 from .registry import check_options, get_registry
 
@@ -70,6 +71,13 @@ def write_with(writer: Any, folder: Path, what: str, options: dict[str, Any]) ->
     check_options(writer, options, f"twin of {what}")
     path: Path = writer(folder, **options)
     return path
+
+
+def save_quietly(pipeline: Any, folder: Path) -> Path:
+    """Save a pipeline without progress bars, and return its folder."""
+    with quiet_loading():
+        pipeline.save_pretrained(folder)
+    return folder
 
 
 def check_prediction(prediction_type: str | None, known: Iterable[str], what: str) -> None:

@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--mode", default="lora", choices=["lora", "full"])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument(
-        "--work", type=Path, default=None, help="folder for the built pipelines; a fresh one by default"
+        "--work", type=Path, default=None, help="folder for the built pipelines; a fresh one unless said"
     )
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     words = parser.parse_args()

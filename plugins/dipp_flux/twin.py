@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from dipp_toolkit.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer, tiny_t5_tokenizer
-from dipp_toolkit.twins import check_prediction, drawn_from, finished, tiny_clip_encoder, tiny_t5_encoder, tiny_vae
+from dipp_toolkit.twins import (
+    check_prediction,
+    drawn_from,
+    finished,
+    save_quietly,
+    tiny_clip_encoder,
+    tiny_t5_encoder,
+    tiny_vae,
+)
 
 WIDTH, SECOND_WIDTH = 16, 32
 AXES = (4, 6, 6)
@@ -80,7 +88,5 @@ def write_flux_twin(
         base_image_seq_len=256,
         max_image_seq_len=4096,
     )
-    FluxPipeline(
-        scheduler, vae, text_encoder, tokenizer, second_encoder, second_tokenizer, transformer
-    ).save_pretrained(folder)
-    return folder
+    pipeline = FluxPipeline(scheduler, vae, text_encoder, tokenizer, second_encoder, second_tokenizer, transformer)
+    return save_quietly(pipeline, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,12 @@ class PixArtFamily:
         return Condition(
             tuple(prompts), {"encoder_hidden_states": hidden.float(), "encoder_attention_mask": inputs.attention_mask}
         )
+
+    def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
+        """A condition of the right shapes, for planning without a text encoder."""
+        tokens = torch.zeros(batch, self.max_tokens, network_config["caption_channels"])
+        mask = torch.ones(batch, self.max_tokens, dtype=torch.int64)
+        return Condition(("",) * batch, {"encoder_hidden_states": tokens, "encoder_attention_mask": mask})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from dipp_toolkit.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
-from dipp_toolkit.twins import LATENT_SIDE, check_prediction, drawn_from, finished, tiny_t5_encoder, tiny_vae
+from dipp_toolkit.twins import (
+    LATENT_SIDE,
+    check_prediction,
+    drawn_from,
+    finished,
+    save_quietly,
+    tiny_t5_encoder,
+    tiny_vae,
+)
 
 CHANNELS = 4
 TEXT_WIDTH = 32
@@ -60,5 +68,4 @@ def write_pixart_twin(
         algorithm_type="dpmsolver++",
         prediction_type=prediction_type or "epsilon",
     )
-    PixArtAlphaPipeline(tokenizer, text_encoder, vae, transformer, scheduler).save_pretrained(folder)
-    return folder
+    return save_quietly(PixArtAlphaPipeline(tokenizer, text_encoder, vae, transformer, scheduler), folder)

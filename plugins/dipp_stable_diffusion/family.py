@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+
+CLIP_TOKENS = 77
 
 
 class StableDiffusionFamily:
@@ -32,6 +34,11 @@ class StableDiffusionFamily:
             list(prompts), pipeline.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return Condition(tuple(prompts), {"encoder_hidden_states": hidden.float()})
+
+    def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
+        """A condition of the right shapes, for planning without a text encoder."""
+        tokens = torch.zeros(batch, CLIP_TOKENS, network_config["cross_attention_dim"])
+        return Condition(("",) * batch, {"encoder_hidden_states": tokens})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         output: Tensor = network(
@@ -83,6 +90,12 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
                 "time_ids": sizes.expand(len(hidden), -1),
             },
         )
+
+    def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
+        sizes = 6 * network_config["addition_time_embed_dim"]
+        pooled = torch.zeros(batch, network_config["projection_class_embeddings_input_dim"] - sizes)
+        tensors = super().blank(network_config, batch).tensors
+        return Condition(("",) * batch, {**tensors, "text_embeds": pooled, "time_ids": torch.zeros(batch, 6)})
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         from dipp_toolkit.twins import write_with

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer
-from dipp_toolkit.twins import LATENT_SIDE, check_prediction, drawn_from, finished, tiny_clip_encoder, tiny_vae
+from dipp_toolkit.twins import (
+    LATENT_SIDE,
+    check_prediction,
+    drawn_from,
+    finished,
+    save_quietly,
+    tiny_clip_encoder,
+    tiny_vae,
+)
 
 CHANNELS = 4
 WIDTH, SECOND_WIDTH = 16, 24
@@ -67,10 +75,10 @@ def write_stable_diffusion_twin(
     scheduler = PNDMScheduler(
         **BETAS, skip_prk_steps=True, set_alpha_to_one=False, prediction_type=prediction_type or "epsilon"
     )
-    StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
-    ).save_pretrained(folder)
-    return folder
+    )
+    return save_quietly(pipeline, folder)
 
 
 def write_stable_diffusion_xl_twin(
@@ -114,8 +122,8 @@ def write_stable_diffusion_xl_twin(
     scheduler = EulerDiscreteScheduler(
         **BETAS, timestep_spacing="leading", prediction_type=prediction_type or "epsilon"
     )
-    StableDiffusionXLPipeline(
+    pipeline = StableDiffusionXLPipeline(
         vae, text_encoder, second_encoder, tokenizer, second_tokenizer, unet, scheduler,
         force_zeros_for_empty_prompt=True, add_watermarker=False,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    )  # fmt: skip
+    return save_quietly(pipeline, folder)

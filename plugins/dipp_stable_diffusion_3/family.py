@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+
+CLIP_TOKENS = 77
 
 
 class StableDiffusion3Family:
@@ -36,6 +39,12 @@ class StableDiffusion3Family:
         return Condition(
             tuple(prompts), {"encoder_hidden_states": hidden.float(), "pooled_projections": pooled.float()}
         )
+
+    def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
+        """A condition of the right shapes, for planning without a text encoder."""
+        tokens = torch.zeros(batch, CLIP_TOKENS + self.max_tokens, network_config["joint_attention_dim"])
+        pooled = torch.zeros(batch, network_config["pooled_projection_dim"])
+        return Condition(("",) * batch, {"encoder_hidden_states": tokens, "pooled_projections": pooled})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         output: Tensor = network(

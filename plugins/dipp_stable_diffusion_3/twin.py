@@ -10,6 +10,7 @@ from dipp_toolkit.twins import (
     check_prediction,
     drawn_from,
     finished,
+    save_quietly,
     tiny_clip_encoder,
     tiny_t5_encoder,
     tiny_vae,
@@ -81,7 +82,7 @@ def write_stable_diffusion_3_twin(
             latent_channels=latent_channels, scaling_factor=1.5305, shift_factor=0.0609,
             use_quant_conv=False, use_post_quant_conv=False,
         )  # fmt: skip
-    StableDiffusion3Pipeline(
+    pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
@@ -91,5 +92,5 @@ def write_stable_diffusion_3_twin(
         tokenizer_2=tokenizers[1],
         text_encoder_3=third_encoder,
         tokenizer_3=tokenizers[2],
-    ).save_pretrained(folder)
-    return folder
+    )
+    return save_quietly(pipeline, folder)

@@ -1,0 +1,64 @@
+"""`dipp plan`: what a run will need."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .. import options
+
+GENERATOR = "pixart-onestep"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("plan", rich_help_panel="Train")(plan)
+
+
+def plan(
+    *,
+    generator: options.Generator = None,
+    reference: options.Reference = None,
+    reward: options.Rewards = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", "--batch-size", metavar="N", help="Samples a generator update.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="24GB", help="Memory to fit; settings that do are recommended.")
+    ] = None,
+    mode: options.Mode = None,
+    precision: options.Precision = None,
+    assignments: options.Assignments = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what a run will need, before anything is downloaded: parameters, memory, operations, seconds a step.
+
+    The published architectures are built without weights and a step is run on tensors without memory. Without
+    arguments: PixArt-alpha with HPSv2 and ImageReward.
+    """
+    from dipp_toolkit.errors import RequestError
+
+    from ..output import print_json, quiet_stdout
+    from ..planning import describe, plan_run
+
+    flags: dict[str, Any] = {
+        "generator": generator,
+        "reference": reference,
+        "rewards": reward,
+        "batch_size": batch,
+        "mode": mode,
+        "precision": precision,
+    }
+    if not any((generator, reference, reward)):
+        flags |= {"generator": GENERATOR, "rewards": "hps,imagereward"}
+    elif generator is None and reference is None:
+        raise RequestError("Name what to plan with --generator, or with --reference for a distillation.")
+    with quiet_stdout():
+        result = plan_run(flags, assignments or [], memory)
+    if as_json:
+        print_json(result)
+    else:
+        describe(result)
+    if result.get("fits") is False:
+        raise typer.Exit(1)

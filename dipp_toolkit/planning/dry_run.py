@@ -1,0 +1,103 @@
+"""Dry runs: the real code on tensors that have shapes and no memory, watched for bytes and floating-point operations."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages made inside it, while they live.
+
+    Attributes:
+        now: bytes alive.
+        peak: most bytes that were alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {one.untyped_storage()._cdata for one in tree_iter((args, kwargs)) if isinstance(one, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for one in tree_iter(result):
+            if isinstance(one, torch.Tensor):
+                self._count(one.untyped_storage(), given)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen or key in given:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._freed, key, size)
+
+    def _freed(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def faked(*networks: nn.Module) -> None:
+    """Replace the tensors of networks built on the meta device by dry ones, inside `dry()`; shared ones stay shared."""
+    made: dict[int, torch.Tensor] = {}
+    for module in (module for network in networks for module in network.modules()):
+        for kept in (module._parameters, module._buffers):
+            for name, one in kept.items():
+                if one is None:
+                    continue
+                if id(one) not in made:
+                    fake = torch.empty(one.shape, dtype=one.dtype, device="cpu")
+                    made[id(one)] = nn.Parameter(fake, one.requires_grad) if isinstance(one, nn.Parameter) else fake
+                    made[-id(one)] = one  # keeps the original alive, so that its id is not given to another
+                kept[name] = made[id(one)]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of a step needs.
+
+    Attributes:
+        peak: most bytes alive at once, beside what was there before.
+        kept: bytes still alive when it is over: a graph that waits for its backward pass.
+        flops: floating-point operations, a multiply and an add counted as two.
+    """
+
+    peak: int = 0
+    kept: int = 0
+    flops: int = 0
+
+
+@contextmanager
+def dry() -> Iterator[FakeTensorMode]:
+    """Tensors made inside have shapes, dtypes and a CPU's choice of kernels, and no memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+def cost_of(function: Callable[[], Any], keep: bool = False) -> tuple[Cost, Any]:
+    """Run a function dry, inside `dry()`.
+
+    Args:
+        function: what to run.
+        keep: return what it returned, so that its graph lives on.
+    """
+    with FlopCounterMode(display=False) as flops, LiveBytes() as memory:
+        result = function()
+        if not keep:
+            result = None
+        kept = memory.now
+    return Cost(memory.peak, kept, flops.get_total_flops()), result
