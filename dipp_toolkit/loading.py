@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from .prompt_files import PromptList, read_prompt_file
 from .python_files import check_call, is_python_name, load_python_name
 from .registry import check_options, get_registry
 from .roles import Generator, Images, PromptSet, Reference, Reward
+
+if TYPE_CHECKING:
+    from .prompt_encoder import PromptEncoder
 
 DIFFUSERS = "diffusers:"
 
@@ -39,6 +43,37 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
 
         return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
+
+
+def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -> PromptEncoder:
+    """The text encoders of a reference, without its other networks where that can be.
+
+    Args:
+        name_or_path: as for `load_reference`.
+        dtype: of the encoders' weights.
+
+    Raises:
+        RequestError: the name is unknown, the folder cannot be used, or the reference is no diffusers pipeline.
+    """
+    from .blueprints import PipelineBlueprint
+    from .folders import family_of, resolve_folder
+    from .prompt_encoder import PromptEncoder
+
+    registry = get_registry()
+    if name_or_path in registry.entries["reference"]:
+        blueprint = registry.entries["blueprint"].get(name_or_path)
+        found = blueprint.build() if blueprint is not None else None
+        if isinstance(found, PipelineBlueprint):
+            folder = resolve_folder(found.hub)
+            return PromptEncoder(folder, family_of(folder), dtype)
+        encoder = getattr(load_reference(name_or_path), "encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            raise RequestError(f"The reference '{name_or_path}' has no text encoders of a diffusers pipeline.")
+        return encoder
+    if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
+        folder = resolve_folder(name_or_path.removeprefix(DIFFUSERS))
+        return PromptEncoder(folder, family_of(folder), dtype)
+    raise RequestError(unknown_name("reference", name_or_path, registry.entries["reference"]))
 
 
 def load_generator(name_or_path: str, **options: Any) -> Generator:

@@ -23,8 +23,13 @@ from tiny import LATENT_SHAPE, PROMPTS
 
 CLASSES = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
+    "FluxPipeline",
 )  # fmt: skip
-NETWORK = {"PixArtAlphaPipeline": "transformer", "StableDiffusion3Pipeline": "transformer"}
+NETWORK = {
+    "PixArtAlphaPipeline": "transformer",
+    "StableDiffusion3Pipeline": "transformer",
+    "FluxPipeline": "transformer",
+}
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
 
 # What somebody without this toolkit runs: it must not even be importable.
@@ -36,9 +41,14 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 folder, given, out, *prompts = sys.argv[1:]
 pipeline = DiffusionPipeline.from_pretrained(folder)
-extra = {"use_resolution_binning": False, "clean_caption": False} if "PixArt" in type(pipeline).__name__ else {}
+noise, guidance, extra = load_file(given)["noise"], 1.0, {}
+if "PixArt" in type(pipeline).__name__:
+    extra = {"use_resolution_binning": False, "clean_caption": False}
+if "Flux" in type(pipeline).__name__:
+    guidance, extra = 3.5, {"height": 16, "width": 16}
+    noise = pipeline._pack_latents(noise, *noise.shape)
 images = pipeline(
-    prompts, latents=load_file(given)["noise"], num_inference_steps=1, guidance_scale=1.0, output_type="pt", **extra
+    prompts, latents=noise, num_inference_steps=1, guidance_scale=guidance, output_type="pt", **extra
 ).images
 save_file({"images": images.contiguous()}, out)
 """
@@ -57,12 +67,17 @@ def stock(folder: Path, noise: Tensor, **call: Any) -> Tensor:
     pipeline.set_progress_bar_config(disable=True)
     if "PixArt" in type(pipeline).__name__:
         call |= {"use_resolution_binning": False, "clean_caption": False}
+    if "Flux" in type(pipeline).__name__:  # it wants packed latents, and has no empty prompt: guidance is an input
+        noise = pipeline._pack_latents(noise, *noise.shape)
+        call |= {"height": 16, "width": 16, "guidance_scale": 3.5}
     return pipeline(list(PROMPTS), latents=noise, **call).images
 
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("guidance", [1.0, 4.5])
 def test_sampling_equals_the_stock_pipeline(twins: dict[str, Path], name: str, guidance: float, noise: Tensor) -> None:
+    if name == "FluxPipeline" and guidance != 1:
+        pytest.skip("Flux pipelines are guided by an input of the network")
     reference = load_reference(f"diffusers:{twins[name]}")
     assert isinstance(reference, Reference)
     assert reference.latent_shape[1:] == LATENT_SHAPE[1:]
@@ -89,8 +104,8 @@ def test_twenty_steps_leave_what_plain_diffusers_draws_like_dipp_generate(
     assert main(words) == 0
     final = tmp_path / "run" / "final"
     assert (final / "adapter" / "adapter_model.safetensors").is_file() == (mode == "lora")
-    before = load_file(next((twins[name] / NETWORK.get(name, "unet")).glob("*.safetensors")))
-    after = load_file(next((final / NETWORK.get(name, "unet")).glob("*.safetensors")))
+    before = load_file(next((twins[name] / NETWORK.get(name, "transformer")).glob("*.safetensors")))
+    after = load_file(next((final / NETWORK.get(name, "transformer")).glob("*.safetensors")))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in before)
 

@@ -1,4 +1,4 @@
-"""Dry runs: the real code on tensors that have shapes and no memory, watched for bytes and floating-point operations."""
+"""Dry runs: the real code on tensors that have shapes and no memory, watched for bytes and operations."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class HPSv2Network(nn.Module):
         small = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (torch.tensor(one, device=images.device)[:, None, None] for one in (MEAN, STD))
         features = self.clip.visual_projection(self.clip.vision_model((small - mean) / std).pooler_output)
-        return F.cosine_similarity(features, self.text_features.to(features.dtype), dim=1)
+        return F.cosine_similarity(features, cast(Tensor, self.text_features).to(features.dtype), dim=1)
 
 
 def blueprint() -> RewardBlueprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class ImageRewardNetwork(nn.Module):
         small = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (torch.tensor(one, device=images.device)[:, None, None] for one in (MEAN, STD))
         seen = self.vision((small - mean) / std).last_hidden_state
-        tokens = self.tokens.expand(len(images), -1)
+        tokens = cast(Tensor, self.tokens).expand(len(images), -1)
         mask = torch.ones_like(tokens)
         read = self.text(
             input_ids=tokens, attention_mask=mask, encoder_hidden_states=seen,

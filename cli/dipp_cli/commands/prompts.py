@@ -1,0 +1,52 @@
+"""`dipp prompts`: work with prompt sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="Work with prompt sets.", no_args_is_help=True)
+    group.callback()(lambda: None)
+    group.command("encode")(encode)
+    app.add_typer(group, name="prompts", rich_help_panel="Train")
+
+
+def encode(
+    *,
+    reference: Annotated[
+        str, typer.Option(metavar="NAME|FOLDER", help="Whose text encoders: a registered name, a folder or a hub id.")
+    ],
+    prompts: Annotated[str, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one a line.")],
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to; the cache that training reads by default.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="fp32, bf16 or fp16: precision of the text encoders' weights.")
+    ] = "fp32",
+    chunk: Annotated[int, typer.Option(metavar="N", help="Prompts a file.")] = 256,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Cut prompts that are too long; they are refused otherwise.")
+    ] = False,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Encode prompts once, to a cache; training from it needs no text encoder.
+
+    Encoding that was stopped goes on where it was. Only the text encoders are loaded.
+    """
+    from ..output import print_json, quiet_stdout
+    from ..prompt_encoding import encode_to_cache
+
+    with quiet_stdout():
+        result = encode_to_cache(reference, prompts, cache, precision, chunk, cut, device or "auto")
+    if as_json:
+        print_json(result)
+        return
+    print(f"{result['encoded']} of {result['prompts']} prompts encoded now, the others before; in {result['folder']}")

@@ -1,0 +1,39 @@
+"""What `dipp prompts encode` asks of the toolkit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.errors import RequestError
+
+
+def encode_to_cache(
+    reference: str, prompts: str, cache: Path | None, precision: str, chunk: int, cut: bool, device: str
+) -> dict[str, Any]:
+    """Encode what is missing; the numbers.
+
+    Raises:
+        RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
+    """
+    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.loading import load_prompt_encoder, load_prompts
+    from dipp_toolkit.precision import DTYPES
+    from dipp_toolkit.prompt_cache import PromptCache, default_cache, encoder_folder
+    from dipp_toolkit.roles import texts
+
+    if precision not in DTYPES:
+        raise RequestError(f"--precision {precision} is unknown; expected one of {', '.join(DTYPES)}.")
+    if chunk < 1:
+        raise RequestError(f"--chunk is {chunk}; expected at least 1.")
+    wanted = texts(load_prompts(prompts))
+    encoder = load_prompt_encoder(reference, DTYPES[precision]).to(choose_device(device))
+    encoder.long_prompts = "cut" if cut else "refuse"
+    store = PromptCache(encoder_folder((cache or default_cache()).expanduser(), encoder))
+
+    def progress(done: int, of: int) -> None:
+        print(f"{done} of {of} prompts encoded", file=sys.stderr)
+
+    encoded = store.encode(encoder, [*wanted, ""], chunk, progress)
+    return {"folder": str(store.folder), "prompts": len({*wanted, ""}), "encoded": encoded, "reference": reference}

@@ -1,0 +1,86 @@
+"""How a Flux pipeline encodes prompts and calls its transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dipp_toolkit.condition import Condition
+
+
+class FluxFamily:
+    """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
+
+    FLUX.1-dev has guidance distilled into an input of the network. It is told `embedded_guidance` always, and the
+    exported one-step pipeline gives the generator's own image with `guidance_scale` of that value.
+
+    Attributes:
+        network_name: the denoising component.
+        max_tokens: T5 reads this many tokens.
+        embedded_guidance: the network's guidance input, where it has one.
+    """
+
+    network_name = "transformer"
+    max_tokens = 512
+    embedded_guidance = 3.5
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        return pipeline.tokenizer_2, min(self.max_tokens, pipeline.tokenizer_2.model_max_length)
+
+    def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
+        """Side of a latent: the transformer has no sample size of its own, the autoencoder's image size says it."""
+        return int(vae["sample_size"]) // 2 ** (len(vae["block_out_channels"]) - 1)
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""
+        hidden, pooled, _ = pipeline.encode_prompt(
+            list(prompts), None, device=pipeline.text_encoder.device, max_sequence_length=self.max_tokens
+        )
+        return Condition(
+            tuple(prompts), {"encoder_hidden_states": hidden.float(), "pooled_projections": pooled.float()}
+        )
+
+    def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
+        """A condition of the right shapes, for planning without a text encoder."""
+        tokens = torch.zeros(batch, self.max_tokens, network_config["joint_attention_dim"])
+        pooled = torch.zeros(batch, network_config["pooled_projection_dim"])
+        return Condition(("",) * batch, {"encoder_hidden_states": tokens, "pooled_projections": pooled})
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        batch, channels, height, width = x_t.shape
+        rows, columns = height // 2, width // 2
+        packed = x_t.reshape(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+        tokens = condition.tensors["encoder_hidden_states"]
+        guided = cast(Any, network).config.guidance_embeds
+        output: Tensor = network(
+            hidden_states=packed.reshape(batch, rows * columns, channels * 4),
+            timestep=network_time.expand(batch).to(x_t.dtype) / 1000,
+            guidance=torch.full((batch,), self.embedded_guidance, device=x_t.device) if guided else None,
+            pooled_projections=condition.tensors["pooled_projections"],
+            encoder_hidden_states=tokens,
+            txt_ids=torch.zeros(tokens.shape[1], 3, device=x_t.device),
+            img_ids=_places(rows, columns, x_t.device),
+            return_dict=False,
+        )[0]
+        unpacked = output.reshape(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return unpacked.reshape(batch, channels, height, width)
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        """A tiny random pipeline; see `dipp_toolkit.twins`."""
+        from dipp_toolkit.twins import write_with
+
+        from .twin import write_flux_twin
+
+        write_with(write_flux_twin, folder, "FluxPipeline", options)
+
+
+def _places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Row and column of every token, `(rows * columns, 3)`; the first coordinate is unused."""
+    grid = torch.zeros(rows, columns, 3, device=device)
+    grid[..., 1] += torch.arange(rows, device=device)[:, None]
+    grid[..., 2] += torch.arange(columns, device=device)[None, :]
+    return grid.reshape(-1, 3)
