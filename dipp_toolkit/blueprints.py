@@ -17,7 +17,7 @@ from torch import nn
 
 from .components import component_class
 from .errors import RequestError
-from .folders import PipelineFamily, family_of, read_json
+from .folders import PipelineFamily, family_of, quiet_loading, read_json
 from .registry import get_registry
 from .twins import drawn_from
 
@@ -87,7 +87,7 @@ class PipelineBlueprint:
         try:
             shutil.copytree(self.folder, beside)
             for component in components:
-                with drawn_from(seed):
+                with drawn_from(seed), quiet_loading():
                     network: Any = self.build(component).to(dtype)
                 network.save_pretrained(beside / component)
                 del network

@@ -26,6 +26,7 @@ from typing import Any
 HERE = Path(__file__).parent
 GIB = 2**30
 TOKENS = {"pixart-alpha": (120, 4096), "sd15": (77, 768)}
+GENERATORS = {"pixart-alpha": "pixart-onestep", "sd15": "sd15-onestep"}
 PROMPTS = [f"prompt {number}" for number in range(8)]
 SETTINGS = {
     "batch_size": 1,
@@ -180,14 +181,54 @@ def main() -> None:
             record(json.loads((work / f"{name}-{words.mode}.json").read_text()))
 
 
+def predicted(name: str, mode: str) -> dict[str, float]:
+    """What `dipp plan` says of the same step, in GiB: everything, and all that is not the reward's or the process's."""
+    from dipp_toolkit.config import TrainConfig
+    from dipp_toolkit.planning import make_plan
+
+    config = TrainConfig(generator=GENERATORS[name], reference=name, rewards={"hps": 1.0}, mode=mode, **SETTINGS)
+    plan = make_plan(config)
+    networks = sum(value for part, value in plan.resident.items() if part not in ("process", "hps", "decoder"))
+    return {"peak_gib": plan.peak / GIB, "networks_gib": networks / GIB, "tflop": sum(plan.flops.values()) / 1e12}
+
+
 def record(result: dict[str, Any]) -> None:
-    """Add a result to results.json, in place of an earlier one of the same pipeline and mode."""
+    """Add a result to results.json, in place of an earlier one of the same pipeline and mode, and write results.md."""
     path = HERE / "results.json"
     known = json.loads(path.read_text()) if path.exists() else []
     key = (result["pipeline"], result["mode"])
+    result["predicted"] = {mode: predicted(result["pipeline"], mode) for mode in ("lora", "full")}
     known = [earlier for earlier in known if (earlier["pipeline"], earlier["mode"]) != key] + [result]
     path.write_text(json.dumps(known, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    text = table(known)
+    (HERE / "results.md").write_text(text)
+    print(text)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    rows = [
+        "| pipeline | mode | seconds a step | peak, measured | peak, `dipp plan` | three full copies, `dipp plan` | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in results:
+        seconds = ", ".join(f"{value:.0f}" for value in one["seconds"])
+        own, full = one["predicted"][one["mode"]]["peak_gib"], one["predicted"]["full"]["peak_gib"]
+        rows.append(
+            f"| {one['pipeline']} | {one['mode']} | {seconds} | {one['peak_gib']:.2f} GiB | {own:.2f} GiB "
+            f"({own / one['peak_gib'] - 1:+.0%}) | {full:.2f} GiB | {full / own:.1f} |"
+        )
+    for one in results:
+        rows += [
+            "", f"{one['pipeline']}, {one['mode']}, by part ({one['ran_on']}; held before the first step "
+            f"{one['held_gib']:.2f} GiB):", "", "| part | seconds a step | resident memory at its peak |", "|---|---|---|",
+        ]  # fmt: skip
+        rows += [
+            f"| {part} | {value['seconds']:.1f} | {value['peak_gib']:.2f} GiB |"
+            for part, value in one["parts"].items()
+            if part not in ("assemble", "step")
+        ]
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,25 +13,36 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
+
+CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+"""Their kernels work on copies of inputs and outputs in an order of their own, which live for the call."""
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages made inside it, while they live.
+class Meter(TorchDispatchMode):
+    """Counts the bytes of storages made inside it, while they live, and floating-point operations.
 
     Attributes:
         now: bytes alive.
         peak: most bytes that were alive at once.
+        flops: operations so far, by the formulas of torch's own flop counter.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now, self.peak = 0, 0
+        self.now, self.peak, self.flops = 0, 0, 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {one.untyped_storage()._cdata for one in tree_iter((args, kwargs)) if isinstance(one, torch.Tensor)}
         result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in CONVOLUTIONS:
+            touched = [*tree_iter(args), *tree_iter(result)]
+            reordered = sum(one.nbytes for one in touched if isinstance(one, torch.Tensor))
+            self.peak = max(self.peak, self.now + reordered)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
         for one in tree_iter(result):
             if isinstance(one, torch.Tensor):
                 self._count(one.untyped_storage(), given)
@@ -95,9 +106,9 @@ def cost_of(function: Callable[[], Any], keep: bool = False) -> tuple[Cost, Any]
         function: what to run.
         keep: return what it returned, so that its graph lives on.
     """
-    with FlopCounterMode(display=False) as flops, LiveBytes() as memory:
+    with Meter() as meter:
         result = function()
         if not keep:
             result = None
-        kept = memory.now
-    return Cost(memory.peak, kept, flops.get_total_flops()), result
+        kept = meter.now
+    return Cost(meter.peak, kept, meter.flops), result

@@ -31,7 +31,7 @@ from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
 from ..diffusers_reference import latent_shape_of
 from ..errors import RequestError
-from ..folders import read_json
+from ..folders import quiet_loading, read_json
 from ..precision import DTYPES, PRECISIONS
 from ..predictions import prediction_from_config
 from ..schedules import schedule_from_config
@@ -204,7 +204,7 @@ def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
     config = read_json(blueprint.folder / family.network_name / "config.json")
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
-    with torch.device("meta"):
+    with quiet_loading(), torch.device("meta"):
         base = blueprint.build(family.network_name).to(shape.dtype).eval().requires_grad_(False)
         if shape.mode == "lora":
             trained = adapters.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
@@ -227,17 +227,11 @@ def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
             ):
                 return denoiser.predict_x0(x, t, condition)
 
-        def update() -> None:
-            predict(trained, shape.batch, True).sum().backward()
-            trained.zero_grad(set_to_none=True)
-
         def divergence() -> None:
             given = predict(base, int(conditions * shape.batch), False)
             predict(trained, shape.batch, False)
             del given
 
-        forward, _ = cost_of(lambda: predict(trained, shape.batch, False))
-        assistant, _ = cost_of(update)
         between, _ = cost_of(divergence)
         held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
 
@@ -247,11 +241,13 @@ def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
         back, _ = cost_of(backward)
         count = sum(one.numel() for one in trained.parameters() if one.requires_grad)
         size = parameter_count(base)
-    gradients = 4 * count  # counted among what stays
+    # Gradients are counted among what stays.
+    back = Cost(max(back.peak - 4 * count, 0), 0, back.flops)
+    both = Cost(max(held.peak, held.kept + back.peak), 0, held.flops + back.flops)
+    forward = Cost(0, 0, held.flops)
     return {
-        "base": size, "trainable": count, "forward": forward, "divergence": between, "held": held,
-        "assistant": Cost(max(assistant.peak - gradients, 0), 0, assistant.flops),
-        "backward": Cost(max(back.peak - gradients, 0), 0, back.flops),
+        "base": size, "trainable": count, "forward": forward, "divergence": between, "held": held, "assistant": both,
+        "backward": back,
     }  # fmt: skip
 
 
@@ -269,7 +265,7 @@ def _reward(
     if not isinstance(found, RewardBlueprint):
         raise RequestError(f"'{name}' is a pipeline; expected a reward.")
     latent = latent_shape_of(reference.folder, reference.family)
-    with torch.device("meta"):
+    with quiet_loading(), torch.device("meta"):
         vae = reference.build("vae").to(dtype).eval().requires_grad_(False)
         network = found.build().to(dtype).eval().requires_grad_(False)
     with dry():
