@@ -155,6 +155,9 @@ class TrainConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     out: Path | None = Field(None, description="run folder; a fresh one below runs/ where none is named")
+    push_to_hub: str | None = Field(
+        None, description="hub repository, owner/name, that the finished generator is uploaded to"
+    )
     resume: bool = Field(False, description="go on from the newest whole checkpoint in the run folder")
     checkpoint_every: Count = Field(100, description="generator updates between checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")

@@ -14,6 +14,7 @@ from .assembly import Assembled
 from .config import TrainConfig
 from .evaluation.comparison import Comparison, measure
 from .generation import generate_images, sample_reference
+from .model_card import write_model_card
 from .roles import Generator
 from .run_folder import RunFolder, write_text
 
@@ -116,6 +117,8 @@ def finish(
         "environment": environment(parts.device),
     }
     summary["warnings"] = [*problems, *warnings_of(summary)]
+    if (folder.final / "model_index.json").is_file():
+        write_model_card(folder.final, config, summary)
     write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     write_report(folder.path)
     return summary

@@ -13,7 +13,18 @@ from .checkpoint import checkpoints, newest_whole_checkpoint
 from .config import TrainConfig, make_config, read_yaml
 from .errors import CheckpointError, RequestError
 
-MAY_CHANGE = {"steps", "out", "resume", "checkpoint_every", "keep_checkpoints", "sample_every", "trackers", "device"}
+MAY_CHANGE = {
+    "steps",
+    "out",
+    "resume",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "sample_every",
+    "trackers",
+    "device",
+    "prompt_cache",
+    "push_to_hub",
+}
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
 

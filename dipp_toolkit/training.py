@@ -23,6 +23,7 @@ from .errors import Interrupted, RunError
 from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
 from .finishing import finish, start_comparison
 from .generation import generate_images
+from .hub import check_hub, push_to_hub
 from .pictures import save_grid
 from .prompt_order import PromptOrder
 from .registry import get_registry
@@ -234,6 +235,8 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     config = resolve(config)
     folder = choose_folder(config)
     state, problems = folder.load_for_resume(config) if config.resume else (None, [])
+    if config.push_to_hub is not None:
+        check_hub(config.push_to_hub)
     extra = [Trackers(config.trackers)] if config.trackers else []
     torch.manual_seed(config.seed)
     parts = assemble(config)
@@ -251,6 +254,8 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
         _run_steps(loop, stop, broadcast)
         summary = finish(parts, config, folder, loop.seconds, problems)
+    if config.push_to_hub is not None:
+        summary["hub"] = push_to_hub(folder.final, config.push_to_hub)
     broadcast("dipp_on_run_end", RunEndEvent(folder.path, summary))
     return RunResult(folder.path, summary)
 

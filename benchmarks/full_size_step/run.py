@@ -208,7 +208,7 @@ def record(result: dict[str, Any]) -> None:
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     rows = [
-        "| pipeline | mode | seconds a step | peak, measured | peak, `dipp plan` | three full copies, `dipp plan` | ratio |",
+        "| pipeline | mode | seconds a step | peak, measured | peak, planned | three full copies, planned | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in results:
@@ -220,9 +220,13 @@ def table(results: list[dict[str, Any]]) -> str:
         )
     for one in results:
         rows += [
-            "", f"{one['pipeline']}, {one['mode']}, by part ({one['ran_on']}; held before the first step "
-            f"{one['held_gib']:.2f} GiB):", "", "| part | seconds a step | resident memory at its peak |", "|---|---|---|",
-        ]  # fmt: skip
+            "",
+            f"{one['pipeline']}, {one['mode']}, by part ({one['ran_on']}; held before the first step "
+            f"{one['held_gib']:.2f} GiB):",
+            "",
+            "| part | seconds a step | resident memory at its peak |",
+            "|---|---|---|",
+        ]
         rows += [
             f"| {part} | {value['seconds']:.1f} | {value['peak_gib']:.2f} GiB |"
             for part, value in one["parts"].items()

@@ -52,6 +52,10 @@ Assignments = Annotated[
 Track = Annotated[str | None, typer.Option(metavar="NAME,...", help="Trackers to log to: tensorboard, wandb, trackio.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[str | None, typer.Option(metavar="NAME", help="fp32, bf16 or fp16.")]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(metavar="OWNER/NAME", help="Upload the finished generator to this repository of the hub."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="A plain line now and then instead of a progress bar.")]
 Mode = Annotated[

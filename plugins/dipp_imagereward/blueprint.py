@@ -52,7 +52,7 @@ class ImageRewardNetwork(nn.Module):
             input_ids=tokens, attention_mask=mask, encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
         ).last_hidden_state  # fmt: skip
-        return self.head(read[:, 0].float()).squeeze(1)
+        return self.head(read[:, 0]).squeeze(1)
 
 
 def blueprint() -> RewardBlueprint:

@@ -39,6 +39,7 @@ def distill(
     channels_last: options.ChannelsLast = None,
     compile: options.Compile = None,
     optimizer: options.Optimizer = None,
+    push_to_hub: options.PushToHub = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -65,6 +66,7 @@ def distill(
         "device": device,
         "precision": precision,
         "mode": mode,
+        "push_to_hub": push_to_hub,
         "recompute_generator": recompute_generator,
         "gradient_checkpointing": gradient_checkpointing,
         "channels_last": channels_last,

@@ -39,6 +39,7 @@ def train(
     channels_last: options.ChannelsLast = None,
     compile: options.Compile = None,
     optimizer: options.Optimizer = None,
+    push_to_hub: options.PushToHub = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,6 +64,7 @@ def train(
         "device": device,
         "precision": precision,
         "mode": mode,
+        "push_to_hub": push_to_hub,
         "reward_resolution": reward_resolution,
         "recompute_generator": recompute_generator,
         "gradient_checkpointing": gradient_checkpointing,

@@ -1,0 +1,66 @@
+"""The model card of an exported generator: what it is, how to call it, what it was trained on and what it reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig
+from .folders import family_of
+
+HEAD = "| reward | before (95 % interval) | after |"
+TOLD = (
+    "reference", "rewards", "reward_scale", "guidance", "term", "steps", "batch_size", "learning_rate", "mode", "seed",
+)  # fmt: skip
+
+
+def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> str:
+    """The card as Markdown with a YAML header that the hub reads.
+
+    Args:
+        folder: the exported pipeline.
+        config: the run's settings.
+        summary: the run's numbers, as in `summary.json`.
+    """
+    from huggingface_hub import ModelCardData
+
+    base = str(config.reference or "")
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["one-step", "diff-instruct", "dipp-toolkit"],
+        base_model=base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None,
+    )
+    guidance = float(getattr(family_of(folder), "embedded_guidance", 1.0))
+    rows = [
+        f"| {name} | {one['before']['mean']:.4g} [{one['before']['low']:.4g}, {one['before']['high']:.4g}] | "
+        f"{one['after']['mean']:.4g} [{one['after']['low']:.4g}, {one['after']['high']:.4g}] |"
+        for name, one in {**summary.get("rewards", {}), **_judge(summary)}.items()
+    ]
+    told = {name: getattr(config, name) for name in TOLD}
+    return "\n".join(
+        [
+            "---", data.to_yaml().strip(), "---", "",
+            "# A one-step text-to-image generator", "",
+            "Trained by [dipp-toolkit](https://arxiv.org/abs/2410.18881) (Diff-Instruct++) against a frozen reference "
+            "diffusion. It takes one network evaluation an image and loads in plain diffusers:", "",
+            "```python", "from diffusers import DiffusionPipeline", "",
+            'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")',
+            f'image = pipeline("a prompt", num_inference_steps=1, guidance_scale={guidance}).images[0]', "```", "",
+            "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
+            *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
+            "## Settings", "", "```json", json.dumps(told, indent=2), "```", "",
+        ]
+    )  # fmt: skip
+
+
+def _judge(summary: Mapping[str, Any]) -> dict[str, Any]:
+    judge = summary.get("judge")
+    return {f"{judge['name']} (judge, not trained on)": judge} if judge else {}
+
+
+def write_model_card(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> None:
+    """Write the card as the pipeline folder's README.md."""
+    (folder / "README.md").write_text(card_text(folder, config, summary), encoding="utf-8")

@@ -1,0 +1,149 @@
+"""Options that save memory: exact ones change nothing, approximate ones are as near as they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.condition import Condition
+from dipp_toolkit.decoding import DecodeOptions
+from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.network_options import make_optimizer
+from dipp_toolkit.terms.base import Sample
+from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.twins import write_twin
+from tiny import PROMPTS
+
+BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
+
+
+class Sharp:
+    """Differs from pixel to pixel, so that every part of the decode matters."""
+
+    differentiable = True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (images[..., 1:] - images[..., :-1]).square().mean((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> DiffusersReference:
+    return DiffusersReference.load(str(write_twin("StableDiffusionPipeline", tmp_path_factory.mktemp("twin") / "twin")))
+
+
+def gradient(reference: DiffusersReference, options: DecodeOptions, batch: int = 0) -> tuple[Tensor, Tensor]:
+    x0 = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * 0.2
+    sample = Sample(x0, Condition(PROMPTS[:3]), x0, torch.Generator())
+    result = RewardTerm("sharp", Sharp(), reference.reward_decoder(options), batch)(sample)
+    return result.value, result.grad
+
+
+@pytest.mark.parametrize(
+    ("options", "batch"),
+    [(DecodeOptions(checkpointing=True), 0), (DecodeOptions(), 1), (DecodeOptions(), 2)],
+    ids=["checkpointed", "one-at-a-time", "two-at-a-time"],
+)
+def test_exact_options_change_no_score_and_no_gradient(
+    reference: DiffusersReference, options: DecodeOptions, batch: int
+) -> None:
+    for ours, plain in zip(gradient(reference, options, batch), gradient(reference, DecodeOptions()), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-7)
+    assert not getattr(reference.vae.decoder, "gradient_checkpointing", False)
+
+
+def test_tiles_are_decoded_with_a_gradient_everywhere(reference: DiffusersReference) -> None:
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    decoder = reference.reward_decoder(DecodeOptions(tiling=True))
+    assert decoder.vae.tile_latent_min_size == 4
+    assert reference.vae.use_tiling is False
+    assert decoder(latents).shape == reference.decode(latents).shape
+    assert not torch.equal(decoder(latents), reference.decode(latents))
+    _, slope = gradient(reference, DecodeOptions(tiling=True, checkpointing=True))
+    assert slope.abs().flatten(1).min() > 0
+
+
+@pytest.mark.parametrize(("asked", "side"), [(8, 8), (12, 12), (16, 16), (64, 16)])
+def test_the_reward_resolution_is_the_images(reference: DiffusersReference, asked: int, side: int) -> None:
+    images = reference.reward_decoder(DecodeOptions(resolution=asked))(torch.randn(2, 4, 8, 8))
+    assert images.shape == (2, 3, side, side)
+
+
+def test_a_tiny_decoder_takes_the_place_of_the_vae(reference: DiffusersReference, tmp_path: Path) -> None:
+    blocks: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1),
+        "num_decoder_blocks": (1, 1),
+    }  # fmt: skip
+    AutoencoderTiny(latent_channels=4, **blocks).save_pretrained(tmp_path / "tiny")
+    AutoencoderTiny(latent_channels=16, **blocks).save_pretrained(tmp_path / "other")
+    decoder = reference.reward_decoder(DecodeOptions(decoder=str(tmp_path / "tiny")))
+    assert isinstance(decoder.vae, AutoencoderTiny)
+    assert decoder(torch.randn(1, 4, 8, 8)).shape == (1, 3, 16, 16)
+    with pytest.raises(RequestError, match="16 latent channels, the reference's autoencoder 4"):
+        reference.reward_decoder(DecodeOptions(decoder=str(tmp_path / "other")))
+    with pytest.raises(RequestError, match="cannot be loaded"):
+        reference.reward_decoder(DecodeOptions(decoder=str(tmp_path / "missing")))
+
+
+def run(folder: Path, out: Path, **settings: Any) -> list[Tensor]:
+    """Two steps; the weights that come out."""
+    from safetensors.torch import load_file
+
+    base: dict[str, Any] = {
+        "generator": str(folder), "reference": str(folder), "rewards": {f"{folder.parent / 'blue.py'}:blue": 1.0},
+        "prompts": str(folder.parent / "prompts.txt"), "steps": 2, "batch_size": 2, "eval_count": 2,
+        "reference_steps": 1, "guidance": 2.0, "learning_rate": 1e-3, "device": "cpu", "out": out,
+    }  # fmt: skip
+    train(TrainConfig(**{**base, **settings}))
+    return list(load_file(next((out / "final" / "unet").glob("*.safetensors"))).values())
+
+
+@pytest.fixture(scope="module")
+def world(reference: DiffusersReference) -> Path:
+    root = reference.folder.parent
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    (root / "blue.py").write_text(BLUE)
+    return reference.folder
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_recomputing_trains_the_same(world: Path, tmp_path: Path, mode: str) -> None:
+    plain = run(world, tmp_path / "plain", mode=mode, lora_rank=4)
+    options = {"recompute_generator": True, "gradient_checkpointing": True, "decode_checkpointing": True}
+    again = run(world, tmp_path / "again", mode=mode, lora_rank=4, **options)
+    for ours, theirs in zip(again, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "fused", "channels_last": True},
+        {"mode": "lora", "lora_rank": 4, "precision": "bf16", "frozen_precision": "bf16"},
+        {"mode": "lora", "lora_rank": 4, "precision": "fp32", "frozen_precision": "bf16"},
+        {"reward_resolution": 8, "reward_batch": 1},
+    ],
+    ids=["fused-channels-last", "bf16", "bf16-weights", "small-rewards"],
+)
+def test_a_run_with_each_option_trains_and_exports_float32(
+    world: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    weights = run(world, tmp_path / "run", **settings)
+    assert all(one.dtype == torch.float32 for one in weights)
+    assert all(one.isfinite().all() for one in weights)
+
+
+def test_a_missing_optimizer_package_is_named() -> None:
+    pytest.importorskip("torch")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        with pytest.raises(PluginError, match="pip install bitsandbytes"):
+            make_optimizer([torch.nn.Parameter(torch.zeros(1))], 1e-3, "8bit")

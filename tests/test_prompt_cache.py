@@ -1,0 +1,123 @@
+"""Prompts encoded once: resumable, keyed by encoder and text, enough to train without a text encoder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dipp_cli.app import main
+from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.folders import family_of
+from dipp_toolkit.prompt_cache import CachedConditions, PromptCache, encoder_folder
+from dipp_toolkit.prompt_encoder import PromptEncoder
+from dipp_toolkit.twins import write_twin
+from tiny import PROMPTS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    return write_twin("StableDiffusionXLPipeline", tmp_path / "twin")
+
+
+def encoder_of(folder: Path) -> PromptEncoder:
+    return PromptEncoder(folder, family_of(folder))
+
+
+def test_what_comes_back_is_what_was_encoded(folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(folder)
+    cache = PromptCache(tmp_path / "cache")
+    assert cache.encode(encoder, [*PROMPTS, PROMPTS[0]], chunk=3) == len(PROMPTS)
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
+    again = PromptCache(tmp_path / "cache")
+    order = [PROMPTS[2], PROMPTS[0], PROMPTS[2]]
+    read, direct = again.read(order), encoder.encode(order)
+    assert read.prompts == tuple(order)
+    for name, tensor in direct.tensors.items():
+        torch.testing.assert_close(read.tensors[name], tensor, rtol=1e-5, atol=1e-6)
+    rows = CachedConditions(PROMPTS, again, torch.device("cpu"))
+    assert rows[[1, 3]].prompts == (PROMPTS[1], PROMPTS[3])
+    assert rows[1:3].prompts == PROMPTS[1:3]
+    assert len(rows) == len(PROMPTS)
+
+
+def test_encoding_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, seen = encoder_of(folder), []
+    original = PromptEncoder.encode
+
+    def failing(self: PromptEncoder, prompts: list[str]) -> object:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(tuple(prompts))
+        return original(self, prompts)
+
+    monkeypatch.setattr(PromptEncoder, "encode", failing)
+    with pytest.raises(KeyboardInterrupt):
+        PromptCache(tmp_path / "cache").encode(encoder, PROMPTS, chunk=1)
+    monkeypatch.setattr(PromptEncoder, "encode", original)
+    assert PromptCache(tmp_path / "cache").encode(encoder, PROMPTS, chunk=1) == len(PROMPTS) - 2
+    assert PromptCache(tmp_path / "cache").encode(encoder, PROMPTS) == 0
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_another_encoder_has_another_folder(folder: Path, tmp_path: Path) -> None:
+    other = write_twin("StableDiffusionXLPipeline", tmp_path / "other", seed=1)
+    first, second = (encoder_folder(tmp_path / "cache", encoder_of(one)) for one in (folder, other))
+    assert first != second
+    assert first.parent == second.parent
+    for place in (first, second):
+        PromptCache(place).encode(encoder_of(folder), PROMPTS)
+    (next((folder / "text_encoder").glob("*.safetensors"))).unlink()
+    with pytest.raises(RequestError, match="Fetch the weights"):
+        encoder_folder(tmp_path / "cache", encoder_of(folder))
+
+
+def test_a_cache_is_enough_to_train_without_text_encoders(folder: Path, tmp_path: Path) -> None:
+    cache, prompts = tmp_path / "cache", tmp_path / "prompts.txt"
+    words = ["prompts", "encode", "--reference", str(folder), "--prompts", str(prompts), "--cache", str(cache)]
+    assert main([*words, "--device", "cpu"]) == 0
+    for encoder in ("text_encoder", "text_encoder_2"):
+        for file in (folder / encoder).glob("*.safetensors"):
+            file.unlink()
+    config = TrainConfig(
+        reference=str(folder), prompts=str(prompts), prompt_cache=cache, steps=1, batch_size=2, eval_count=2,
+        reference_steps=1, guidance=2.0, device="cpu", out=tmp_path / "run",
+    )  # fmt: skip
+    assert train(config).summary["steps"] == 1
+    with pytest.raises(RequestError, match=r"weights of 'text_encoder.*are missing"):
+        train(config.model_copy(update={"prompt_cache": tmp_path / "empty", "out": tmp_path / "other"}))
+    assert not list(tmp_path.glob("empty/**/*.safetensors"))
+
+
+def test_a_damaged_chunk_is_named(folder: Path, tmp_path: Path) -> None:
+    cache = PromptCache(tmp_path / "cache")
+    cache.encode(encoder_of(folder), PROMPTS)
+    chunk = next((tmp_path / "cache").glob("*.safetensors"))
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    with pytest.raises(RequestError, match=f"{chunk.name} is damaged"):
+        PromptCache(tmp_path / "cache")
+
+
+def test_a_long_prompt_is_refused_or_cut(tmp_path: Path) -> None:
+    folder = write_twin("StableDiffusionPipeline", tmp_path / "short", max_tokens=8)
+    encoder = encoder_of(folder)
+    long = "a very long prompt about a cat and a dog and the sea"
+    with pytest.raises(RequestError, match=r"has \d+ tokens, and the text encoder reads 8.*long_prompts=cut"):
+        encoder.encode([long])
+    encoder.long_prompts = "cut"
+    assert encoder.encode([long]).tensors["encoder_hidden_states"].shape[1] == 8
+
+
+def test_the_encoders_are_released(folder: Path) -> None:
+    encoder = encoder_of(folder)
+    encoder.encode(PROMPTS)
+    assert encoder.loaded
+    encoder.release()
+    assert not encoder.loaded
+    shutil.rmtree(folder / "text_encoder")
+    with pytest.raises(RequestError, match=r"has no config\.json"):
+        encoder.encode(PROMPTS)
