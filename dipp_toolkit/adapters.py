@@ -30,12 +30,13 @@ class AdapterSettings:
     Attributes:
         rank: r.
         alpha: a; the adapter's output is multiplied by a/r.
-        targets: regular expression over module names; None for every linear and convolution layer wider than r.
+        targets: regular expression over module names, or their last parts; None for every linear and convolution layer
+            wider than r.
     """
 
     rank: int = 64
     alpha: float = 64.0
-    targets: str | None = None
+    targets: str | tuple[str, ...] | None = None
 
 
 def target_layers(network: nn.Module, rank: int) -> list[str]:
@@ -71,13 +72,14 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
         raise PluginError("LoRA mode needs peft, which is not installed. Run: pip install peft") from error
     network.requires_grad_(False)
     targets: Any = settings.targets or target_layers(network, settings.rank)
+    targets = targets if isinstance(targets, str) else list(targets)
     if not targets:
         raise RequestError(
             f"No layer of {type(network).__name__} is wider than lora_rank {settings.rank}, so an adapter would save "
             "nothing. Set a smaller lora_rank, or mode=full."
         )
     twin = weight_sharing_copy(network)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)  # type: ignore[arg-type]
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -139,8 +141,8 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
             raise RequestError(f"There is no adapter in {folder}: {name} is missing.")
     config = LoraConfig.from_pretrained(str(folder))
     targets = config.target_modules
-    pattern = targets if isinstance(targets, str) else "|".join(sorted(targets or ())).replace(".", r"\.")
-    twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, pattern))
+    chosen = targets if isinstance(targets, str) else tuple(sorted(targets or ()))
+    twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, chosen))
     outcome: Any = set_peft_model_state_dict(twin, load_file(folder / FILES[1]), adapter_name=NAME)
     if outcome.unexpected_keys:
         raise RequestError(f"The adapter in {folder} does not fit {type(network).__name__}.")

@@ -33,19 +33,19 @@ def component_class(folder: Path, name: str) -> type:
     return found  # type: ignore[no-any-return]
 
 
-def load_component(folder: Path, name: str, subfolder: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+def load_component(folder: Path, name: str, place: Path | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """A network of a pipeline folder, by the class `model_index.json` gives it.
 
     Args:
         folder: the pipeline's folder.
         name: the component's name in `model_index.json`.
-        subfolder: where its files are, `name` unless said.
+        place: folder of its files, the one named after it unless said.
         dtype: of its weights.
 
     Raises:
         RequestError: its files are missing or are no weights of that class.
     """
-    place = folder / (subfolder or name)
+    place = place or folder / name
     loader: Any = component_class(folder, name)
     if not (place / "config.json").is_file():
         raise RequestError(f"The component '{name}' is missing: {place} has no config.json. {_fetch_again(folder)}")
@@ -75,6 +75,11 @@ def empty_component(folder: Path, name: str) -> nn.Module:
 
 
 def load_scheduler(folder: Path) -> Any:
-    """The pipeline's own scheduler."""
+    """The pipeline's own scheduler.
+
+    Raises:
+        RequestError: its configuration is missing.
+    """
     loader: Any = component_class(folder, "scheduler")
+    read_json(folder / "scheduler" / "scheduler_config.json")
     return loader.from_pretrained(folder / "scheduler")

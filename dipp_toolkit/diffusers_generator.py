@@ -51,7 +51,7 @@ class DiffusersGenerator:
     def denoiser(self) -> Denoiser:
         """The trainable network with its schedule and prediction type."""
         if self._denoiser is None:
-            network = load_component(self.folder, self.family.network_name, str(self.weights))
+            network = load_component(self.folder, self.family.network_name, self.weights)
             self._denoiser = self._around(network).trainable_copy()
         return self._denoiser
 
@@ -102,7 +102,7 @@ class DiffusersGenerator:
             base = reference.network
         else:
             base = load_component(
-                self.folder, self.family.network_name, str(self.weights), next(reference.network.parameters()).dtype
+                self.folder, self.family.network_name, self.weights, next(reference.network.parameters()).dtype
             ).to(next(reference.network.parameters()).device)
         self._denoiser = self._around(adapters.adapted(base, settings, seed))
 
@@ -122,7 +122,7 @@ class DiffusersGenerator:
             return None
         if (self.assistant_folder / adapters.FILES[0]).is_file():
             return adapters.load_adapter(base, self.assistant_folder)
-        return cast(nn.Module, load_component(self.folder, self.family.network_name, str(self.assistant_folder)))
+        return cast(nn.Module, load_component(self.folder, self.family.network_name, self.assistant_folder))
 
     def check_exportable(self) -> None:
         """Raise before a training what `save_pretrained` would raise after it.
