@@ -79,7 +79,7 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
             "nothing. Set a smaller lora_rank, or mode=full."
         )
     twin = weight_sharing_copy(network)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

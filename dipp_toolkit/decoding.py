@@ -101,6 +101,8 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions) -> LatentDecoder:
             getattr(chosen, method)()
         except (AttributeError, NotImplementedError, ValueError) as error:
             raise RequestError(f"{type(chosen).__name__} has no {method}; leave the decode option out.") from error
+    if options.tiling and type(chosen).__name__ == "AutoencoderTiny":
+        raise RequestError(f"{type(chosen).__name__} cannot decode in tiles of another size; leave decode_tiling out.")
     if options.tiling:  # tiles of half the side the autoencoder was made for, or nothing would be cut at that side
         chosen.tile_latent_min_size = max(1, chosen.tile_latent_min_size // 2)
         chosen.tile_sample_min_size = max(1, chosen.tile_sample_min_size // 2)

@@ -54,6 +54,7 @@ def export_pipeline(
     elif assistant is not None:
         cast(Any, assistant).save_pretrained(beside / ASSISTANT)
     scheduler.save_pretrained(beside / "scheduler")
+    index[network_name] = ["diffusers", type(network).__name__]  # older folders name classes that have moved
     index["scheduler"] = ["diffusers", type(scheduler).__name__]
     (beside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     if folder.exists():

@@ -45,6 +45,11 @@ def test_the_settings_page_is_current() -> None:
     assert all(f"| `{name}` |" in render() for name in TrainConfig.model_fields)
 
 
+def test_the_measured_tables_are_what_the_benchmarks_wrote() -> None:
+    build = runpy.run_path(str(DOCS / "build_tables.py"))
+    assert build["page"]() == build["PAGE"].read_text(encoding="utf-8"), "run: python docs/build_tables.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ def dipp_register_references(register: Register) -> None:
 def dipp_register_generators(register: Register) -> None:
     register(
         "pixart-onestep",
-        partial(load, "generator", "pixart-alpha"),
+        partial(load, "generator", "pixart-alpha", readout=READOUT),
         summary="PixArt-alpha's network read out once, to be trained",
         defaults=DISTIL,
     )

@@ -48,7 +48,7 @@ class PixArtFamily:
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
-        if cast(Any, network).config.use_additional_conditions:
+        if cast(Any, network).use_additional_conditions:
             height, width = (side * 8 for side in x_t.shape[-2:])
             sizes["resolution"] = torch.tensor([[height, width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
             sizes["aspect_ratio"] = torch.tensor([[height / width]], device=x_t.device).expand(len(x_t), -1).to(x_t)

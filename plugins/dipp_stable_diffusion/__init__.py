@@ -75,7 +75,7 @@ def dipp_register_references(register: Register) -> None:
 def dipp_register_generators(register: Register) -> None:
     register(
         "sd15-onestep",
-        partial(load_generator, "sd15"),
+        partial(load_generator, "sd15", readout=READOUT),
         summary="Stable Diffusion 1.5's network read out once, to be trained",
         defaults={**COMMON, "reference": "sd15", "readout": READOUT},
     )
