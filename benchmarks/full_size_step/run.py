@@ -166,11 +166,16 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=None, help="folder for the built pipelines; a fresh one unless said"
     )
+    parser.add_argument("--plan-only", action="store_true", help="measure nothing; hold the recorded runs to the plan")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.one:
         result = one(words.one, words.mode, words.steps, words.work)
         (words.work / f"{words.one}-{words.mode}.json").write_text(json.dumps(result, indent=2) + "\n")
+        return
+    if words.plan_only:
+        for earlier in json.loads((HERE / "results.json").read_text()):
+            record(earlier)
         return
     with tempfile.TemporaryDirectory() as scratch:
         work = words.work or Path(scratch)
