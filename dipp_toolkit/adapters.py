@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import PluginError, RequestError
+from .folders import quiet_loading
 from .sharing import weight_sharing_copy
 
 NAME = "default"
@@ -104,7 +105,8 @@ def merged(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A plain network, of the architecture's own modules alone, with the adapter added into a copy of the weights."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    plain = copy.deepcopy(network).to(dtype)
+    with quiet_loading():  # diffusers warns of casts that are meant here
+        plain = copy.deepcopy(network).to(dtype)
     for name, layer in list(plain.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge(safe_merge=False)

@@ -25,11 +25,7 @@ CLASSES = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
     "FluxPipeline",
 )  # fmt: skip
-NETWORK = {
-    "PixArtAlphaPipeline": "transformer",
-    "StableDiffusion3Pipeline": "transformer",
-    "FluxPipeline": "transformer",
-}
+NETWORK = {"StableDiffusionPipeline": "unet", "StableDiffusionXLPipeline": "unet"}
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
 
 # What somebody without this toolkit runs: it must not even be importable.
