@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,8 +23,7 @@ from .errors import RequestError, RunError
 from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
 from .network_options import apply_network_options, make_optimizer
 from .precision import DTYPES, PRECISIONS
-from .prompt_cache import CachedConditions, PromptCache, default_cache, encoder_folder
-from .prompt_encoder import PromptEncoder
+from .prompt_conditions import Conditions, encode_prompts
 from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
 from .sharing import trainable_parameters
@@ -32,11 +31,6 @@ from .terms.base import TermContext
 from .terms.catalog import build_term, find_term
 from .terms.reward import RewardTerm
 from .terms.times import UniformTimes, find_weighting
-
-HELD_BYTES = 2**28
-"""Encoded training prompts up to this size are held in memory; more are read from the cache batch by batch."""
-
-Conditions = Condition | CachedConditions
 
 FROM_RUN = (
     "reference",
@@ -201,31 +195,6 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
             raise RequestError("The mode lora works on diffusers pipelines alone; use mode=full.")
         generator.adapt(adapter_settings(config), pipeline, config.seed)
     return generator
-
-
-def encode_prompts(
-    reference: Reference, config: TrainConfig, prompts: list[str], eval_prompts: list[str], device: torch.device
-) -> tuple[Conditions, Condition]:
-    """The training prompts and the comparison's, encoded; a pipeline's text encoders are then released.
-
-    Embeddings of a pipeline go through the prompt cache. They stay on disk where they would take more than
-    `HELD_BYTES` of memory.
-    """
-    encoder = getattr(reference, "encoder", None)
-    if not isinstance(encoder, PromptEncoder):
-        conditions: Conditions = reference.encode(prompts).to(device)
-        eval_conditions = reference.encode(eval_prompts).to(device)
-        reference.null(1)
-        return conditions, eval_conditions
-    cache = PromptCache(encoder_folder(config.prompt_cache or default_cache(), encoder))
-    cache.encode(encoder, [*prompts, *eval_prompts, ""])
-    encoder.release()
-    cast(Any, reference).null_condition = cache.read([""]).to(device)
-    one = cache.read(prompts[:1])
-    size = len(prompts) * sum(tensor.nbytes for tensor in one.tensors.values())
-    if size <= HELD_BYTES:
-        return cache.read(prompts).to(device), cache.read(eval_prompts).to(device)
-    return CachedConditions(tuple(prompts), cache, device), cache.read(eval_prompts).to(device)
 
 
 def assemble(config: TrainConfig) -> Assembled:

@@ -120,10 +120,10 @@ def test_what_is_given_up_saves_memory_and_three_copies_cost_more() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--generator", "pixart-onestp"], "pixart-onestep"),
+        (["--generator", "pixart-onestp"], "Did you mean 'pixart-onestep'?"),
         (["--generator", "pixart-onestep", "--memory", "lots"], "no amount of memory"),
         (["--generator", "pixart-onestep", "--reward", "hsp"], "hps"),
-        (["--generator", "emoji-onestep"], "blueprint"),
+        (["--generator", "emoji-onestep"], "has no blueprint to plan with"),
         (["--reward", "hps"], "--generator"),
     ],
 )

@@ -34,6 +34,7 @@ from ..errors import RequestError
 from ..folders import quiet_loading, read_json
 from ..precision import DTYPES, PRECISIONS
 from ..predictions import prediction_from_config
+from ..registry import get_registry
 from ..schedules import schedule_from_config
 from .dry_run import Cost, cost_of, dry, faked
 
@@ -112,10 +113,13 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises:
         RequestError: a name has no blueprint, or is no pipeline's or no reward's.
     """
-    reference = pipeline_blueprint(config.reference or "")
-    generator = pipeline_blueprint(config.generator) if config.generator else reference
+    generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
+    if config.reference is None:
+        raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
+    reference = pipeline_blueprint(config.reference)
+    generator = generator or reference
     shape = _Shape(
-        config.reference or "", config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
+        config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
         PRECISIONS[config.precision], config.gradient_checkpointing,
     )  # fmt: skip
     networks = _networks(shape, 1.0 if config.guidance == 1 else 2.0)
@@ -161,7 +165,7 @@ def make_plan(config: TrainConfig) -> Plan:
     total = sum(flops.values())
     half = config.precision != "fp32"
     seconds = {gpu: total / ((fast if half else slow) * 1e12 * UTILISATION) for gpu, (fast, slow, _) in GPUS.items()}
-    text = sum(_count(config.reference or "", name) for name in reference.text_encoders) * width
+    text = sum(_count(config.reference, name) for name in reference.text_encoders) * width
     return Plan(_deciding(config), parameters, 2 * trained, resident, transient, flops, text, seconds)
 
 
@@ -176,12 +180,19 @@ def _deciding(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in DECIDING}
 
 
-def pipeline_blueprint(name: str) -> PipelineBlueprint:
+def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
     """The blueprint of a generator or reference.
 
     Raises:
         RequestError: there is none, or it is a reward's.
     """
+    registry = get_registry()
+    if name not in registry.entries["blueprint"]:
+        registry.find(kind, name)
+        raise RequestError(
+            f"The {kind} '{name}' has no blueprint to plan with; those that have: "
+            f"{', '.join(sorted(registry.entries[kind].keys() & registry.entries['blueprint'].keys()))}."
+        )
     found = find_blueprint(name)
     if not isinstance(found, PipelineBlueprint):
         raise RequestError(f"'{name}' is a reward; expected a generator or a reference.")
