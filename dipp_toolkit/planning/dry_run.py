@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,8 +96,14 @@ class Cost:
 @contextmanager
 def dry() -> Iterator[FakeTensorMode]:
     """Tensors made inside have shapes, dtypes and a CPU's choice of kernels, and no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        yield mode
+    collecting = gc.isenabled()
+    gc.disable()  # a dry run makes millions of small objects and no cycles; looking for some is a fifth of its time
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            yield mode
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def cost_of(function: Callable[[], Any], keep: bool = False) -> tuple[Cost, Any]:

@@ -15,7 +15,7 @@ which is an assumption, not a measurement.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -210,6 +210,9 @@ def _vae_bytes(reference: PipelineBlueprint, width: int) -> int:
         return parameter_count(reference.build("vae")) * width
 
 
+_DIVERGENCES: dict[tuple[_Shape, float], Cost] = {}
+
+
 @cache
 def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
     """Costs of the network passes of a step; see the module's text."""
@@ -246,7 +249,11 @@ def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
             predict(trained, shape.batch, False)
             del given
 
-        between, _ = cost_of(divergence)
+        # Nothing is recomputed without a graph, so this is the same with checkpointing and without.
+        key = (replace(shape, checkpointing=False), conditions)
+        if key not in _DIVERGENCES:
+            _DIVERGENCES[key], _ = cost_of(divergence)
+        between = _DIVERGENCES[key]
         held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
 
         def backward() -> None:
