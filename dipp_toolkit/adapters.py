@@ -89,9 +89,7 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
             raise RequestError(f"The adapter cannot be placed: {str(error).splitlines()[0]}") from error
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_("lora_" in name)
-        if (
-            "lora_" in name
-        ):  # adapters are what the optimiser works on, so they keep float32 over half-precision weights
+        if "lora_" in name:  # what the optimiser works on is float32, over half-precision weights too
             parameter.data = parameter.data.float()
     return twin.train()
 

@@ -45,7 +45,7 @@ FROM_RUN = (
 """Settings that carry over where a run folder is named as the generator."""
 
 
-def recommended_settings(config: TrainConfig) -> Mapping[str, Any]:
+def _recommended(config: TrainConfig) -> Mapping[str, Any]:
     """Settings that come with the generator, or, for a distillation, with the reference.
 
     Raises:
@@ -64,6 +64,15 @@ def recommended_settings(config: TrainConfig) -> Mapping[str, Any]:
     return {}
 
 
+def with_recommended(config: TrainConfig) -> TrainConfig:
+    """The settings, with every one that the user did not give filled from those recommended.
+
+    Raises:
+        RequestError: neither a generator nor a reference is named.
+    """
+    return make_config(dict(_recommended(config)) | {name: getattr(config, name) for name in config.model_fields_set})
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill every setting the user did not give from those recommended with the generator or reference.
 
@@ -71,8 +80,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
             find out.
     """
-    values = dict(recommended_settings(config)) | {name: getattr(config, name) for name in config.model_fields_set}
-    resolved = make_config(values)
+    resolved = with_recommended(config)
     if resolved.reference is None:
         raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
     if resolved.prompts is None:
@@ -287,9 +295,8 @@ def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Mod
     if config.mode == "full":
         denoiser = reference.denoiser.trainable_copy()
         if saved is not None:
-            denoiser.network.load_state_dict(
-                (adapters.merged(saved) if adapters.is_adapted(saved) else saved).state_dict()
-            )
+            plain = adapters.merged(saved) if adapters.is_adapted(saved) else saved
+            denoiser.network.load_state_dict(plain.state_dict())
         return denoiser
     if saved is None or not adapters.is_adapted(saved):
         base = reference.denoiser.network if saved is None else saved.eval()

@@ -17,7 +17,7 @@ from torch import nn
 
 from .components import component_class
 from .errors import RequestError
-from .folders import PipelineFamily, family_of, quiet_loading, read_json
+from .folders import PipelineFamily, family_of, quiet_loading, read_json, read_scheduler_config
 from .registry import get_registry
 from .twins import drawn_from
 
@@ -47,7 +47,7 @@ class PipelineBlueprint:
     @property
     def scheduler_config(self) -> dict[str, Any]:
         """The published scheduler's configuration."""
-        return read_json(self.folder / "scheduler" / "scheduler_config.json")
+        return read_scheduler_config(self.folder)
 
     def build(self, component: str) -> nn.Module:
         """A network of the published architecture on the default device; there, its weights are random.
@@ -119,6 +119,18 @@ def find_blueprint(name: str) -> PipelineBlueprint | RewardBlueprint:
         RequestError: no plugin has one.
     """
     found: PipelineBlueprint | RewardBlueprint = get_registry().find("blueprint", name).build()
+    return found
+
+
+def find_pipeline(name: str) -> PipelineBlueprint:
+    """The blueprint of a generator or a reference by name.
+
+    Raises:
+        RequestError: no plugin has one, or it is a reward's.
+    """
+    found = find_blueprint(name)
+    if not isinstance(found, PipelineBlueprint):
+        raise RequestError(f"'{name}' is a reward; expected a generator or a reference.")
     return found
 
 

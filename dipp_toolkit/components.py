@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import RequestError
-from .folders import quiet_loading, read_json
+from .errors import RequestError, first_line
+from .folders import quiet_loading, read_json, read_scheduler_config
 
 
 def component_class(folder: Path, name: str) -> type:
@@ -57,8 +57,7 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
         with quiet_loading():
             return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True).to(dtype)
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {reason}") from error
+        raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {first_line(error)}") from error
 
 
 def _fetch_again(folder: Path) -> str:
@@ -81,5 +80,5 @@ def load_scheduler(folder: Path) -> Any:
         RequestError: its configuration is missing.
     """
     loader: Any = component_class(folder, "scheduler")
-    read_json(folder / "scheduler" / "scheduler_config.json")
+    read_scheduler_config(folder)
     return loader.from_pretrained(folder / "scheduler")

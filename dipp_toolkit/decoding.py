@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import RequestError
+from .errors import RequestError, first_line
 from .folders import quiet_loading
 from .precision import matching_autocast
 from .roles import Images
@@ -123,8 +123,7 @@ def load_tiny_decoder(name: str, vae: Any) -> nn.Module:
                 Path(name).expanduser() if Path(name).expanduser().exists() else name
             )
     except Exception as error:  # the hub's client and diffusers raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"The tiny decoder '{name}' cannot be loaded: {reason}") from error
+        raise RequestError(f"The tiny decoder '{name}' cannot be loaded: {first_line(error)}") from error
     if tiny.config.latent_channels != vae.config.latent_channels:
         raise RequestError(
             f"The tiny decoder '{name}' has {tiny.config.latent_channels} latent channels, the reference's autoencoder "

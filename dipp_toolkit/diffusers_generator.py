@@ -16,8 +16,8 @@ from .components import load_component
 from .condition import Condition
 from .denoiser import Denoiser
 from .diffusers_reference import DiffusersReference, latent_shape_of
-from .export import ADAPTER, ASSISTANT, export_pipeline
-from .folders import PipelineFamily, family_of, read_json, resolve_folder
+from .export import ASSISTANT, export_pipeline
+from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_folder
 from .one_step_scheduler import one_step_scheduler
 from .predictions import prediction_from_config
 from .schedules import VariancePreserving, schedule_from_config
@@ -81,7 +81,7 @@ class DiffusersGenerator:
         """
         folder = resolve_folder(name)
         family = family_of(folder)
-        config = read_json(folder / "scheduler" / "scheduler_config.json")
+        config = read_scheduler_config(folder)
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
         return cls(folder, family, when, folder / family.network_name, config, assistant)
@@ -91,7 +91,7 @@ class DiffusersGenerator:
         """A generator that starts as the reference's own network, read out once at `readout`."""
         made = cls(
             reference.folder, reference.family, readout, reference.network_folder,
-            read_json(reference.folder / "scheduler" / "scheduler_config.json"),
+            read_scheduler_config(reference.folder),
         )  # fmt: skip
         made._denoiser = made._around(reference.network).trainable_copy()
         return made
@@ -164,6 +164,3 @@ def stock_readout(config: dict[str, Any]) -> float:
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(1)
     return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)
-
-
-__all__ = ["ADAPTER", "ASSISTANT", "DiffusersGenerator", "stock_readout"]

@@ -19,7 +19,7 @@ from .folders import PipelineFamily, family_of, read_json, resolve_folder
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
 from .roles import Images
-from .schedules import schedule_from_config
+from .schedules import dynamic_mu, schedule_from_config
 
 
 @dataclass
@@ -121,8 +121,6 @@ class DiffusersReference:
     def _set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
         # Flow-matching schedulers that shift by resolution are told the shift; the schedule has worked it out.
         if scheduler.config.get("use_dynamic_shifting"):
-            from .schedules import dynamic_mu
-
             sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
             scheduler.set_timesteps(sigmas=sigmas, device=device, mu=dynamic_mu(scheduler.config, self.latent_shape))
             return

@@ -25,3 +25,9 @@ class RunError(DippError):
 
 class Interrupted(DippError):  # noqa: N818 -- it is no error
     """The run was interrupted and saved. Exit code 130."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says in its first line, or the error's name where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from .condition import Condition
-from .errors import RequestError
+from .errors import RequestError, first_line
 from .naming import unknown_name
 from .registry import get_registry
 
@@ -69,9 +69,8 @@ def resolve_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=LOADABLE, ignore_patterns=NOT_LOADED))
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise RequestError(
-            f"Cannot fetch the pipeline '{name}' from the hub ({reason}), and there is no such folder here. "
+            f"Cannot fetch the pipeline '{name}' from the hub ({first_line(error)}), and there is no such folder here. "
             f"{how_to_fetch(name)}"
         ) from error
 
@@ -94,6 +93,15 @@ def read_json(path: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise RequestError(f"Cannot read {path}: {error}") from error
+
+
+def read_scheduler_config(folder: Path) -> dict[str, Any]:
+    """The scheduler's configuration in a pipeline folder.
+
+    Raises:
+        RequestError: it is missing or is no JSON.
+    """
+    return read_json(folder / "scheduler" / "scheduler_config.json")
 
 
 def family_of(folder: Path) -> PipelineFamily:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .errors import RequestError, RunError
+from .errors import RequestError, RunError, first_line
 
 
 def check_hub(repository: str) -> None:
@@ -22,8 +22,8 @@ def check_hub(repository: str) -> None:
         HfApi().whoami()
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(
-            f"Cannot upload to {repository}: {_reason(error)}. Run 'hf auth login' first, or leave --push-to-hub out "
-            "and upload the folder final/ later."
+            f"Cannot upload to {repository}: {first_line(error)}. Run 'hf auth login' first, or leave "
+            "--push-to-hub out and upload the folder final/ later."
         ) from error
 
 
@@ -41,12 +41,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="One-step generator by dipp-toolkit")
     except Exception as error:  # as above
         raise RunError(
-            f"The run is done, but uploading to {repository} failed: {_reason(error)}. "
+            f"The run is done, but uploading to {repository} failed: {first_line(error)}. "
             f"Try again with: hf upload {repository} {folder}"
         ) from error
     return f"https://huggingface.co/{repository}"
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -12,7 +12,7 @@ import torch
 
 from .components import empty_component, load_component
 from .condition import Condition
-from .errors import RequestError
+from .errors import RequestError, first_line
 from .folders import PipelineFamily, quiet_loading, read_json
 
 LongPrompts = Literal["refuse", "cut"]
@@ -67,8 +67,7 @@ class PromptEncoder:
                 with quiet_loading():
                     self._pipeline = pipeline_class.from_pretrained(self.folder, **parts)
             except Exception as error:  # tokenizers raise errors of several libraries
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {reason}") from error
+                raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error
         return self._pipeline
 
     @torch.no_grad()

@@ -1,18 +1,18 @@
-"""Published pipelines by name: what their plugins' factories call."""
+"""Published pipelines by name: the factories and settings that their plugins register. Importing it loads nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .blueprints import PipelineBlueprint, find_blueprint
-from .errors import PluginError
-
-
-def _hub(name: str) -> str:
-    found = find_blueprint(name)
-    if not isinstance(found, PipelineBlueprint):
-        raise PluginError(f"The blueprint '{name}' is a reward's, not a pipeline's.")
-    return found.hub
+SETTINGS: dict[str, Any] = {
+    "guidance": 4.5,
+    "reference_guidance": 4.5,
+    "mode": "lora",
+    "precision": "bf16",
+    "batch_size": 4,
+    "eval_count": 16,
+}
+"""Starting points for networks of this size, not results of a search."""
 
 
 def published_reference(blueprint: str, **options: Any) -> Any:
@@ -21,13 +21,15 @@ def published_reference(blueprint: str, **options: Any) -> Any:
     Raises:
         RequestError: the weights are not here and cannot be fetched; the message says how to.
     """
+    from .blueprints import find_pipeline
     from .diffusers_reference import DiffusersReference
 
-    return DiffusersReference.load(_hub(blueprint), **options)
+    return DiffusersReference.load(find_pipeline(blueprint).hub, **options)
 
 
 def published_generator(blueprint: str, **options: Any) -> Any:
     """The pipeline's network as a generator, read out at `readout`; see `published_reference`."""
+    from .blueprints import find_pipeline
     from .diffusers_generator import DiffusersGenerator
 
-    return DiffusersGenerator.load(_hub(blueprint), **options)
+    return DiffusersGenerator.load(find_pipeline(blueprint).hub, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,7 @@ def test_a_run_with_each_option_trains_and_exports_float32(
     assert all(one.isfinite().all() for one in weights)
 
 
-def test_a_missing_optimizer_package_is_named() -> None:
-    pytest.importorskip("torch")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        with pytest.raises(PluginError, match="pip install bitsandbytes"):
-            make_optimizer([torch.nn.Parameter(torch.zeros(1))], 1e-3, "8bit")
+def test_a_missing_optimizer_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(PluginError, match="pip install bitsandbytes"):
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))], 1e-3, "8bit")

@@ -32,14 +32,10 @@ def plan_run(flags: Mapping[str, Any], assignments: list[str], memory: str | Non
         RequestError: a name is unknown, has no blueprint, or a value is out of range.
     """
     limit = parse_memory(memory) if memory is not None else None
-    from dipp_toolkit.assembly import recommended_settings
-    from dipp_toolkit.config import make_config
+    from dipp_toolkit.assembly import with_recommended
     from dipp_toolkit.planning import make_plan, recommend
 
-    said = gather(flags, assignments)
-    known = recommended_settings(said)
-    values = {**known, **{name: getattr(said, name) for name in said.model_fields_set}}
-    config = make_config(values)
+    config = with_recommended(gather(flags, assignments))
     result = make_plan(config).as_dict()
     if limit is None:
         return result

@@ -24,7 +24,7 @@ from torch import nn
 
 from .. import adapters
 from ..adapters import AdapterSettings
-from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
+from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..condition import Condition
 from ..config import TrainConfig
 from ..decoding import DecodeOptions, reward_decoder
@@ -139,22 +139,21 @@ def make_plan(config: TrainConfig) -> Plan:
     resident["average"] = trained * 4
     flops = {"assistant update": 0, "divergence": networks["divergence"].flops}
     rewards: dict[str, Cost] = {}
-    vae_bytes = 0
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
     pieces = config.reward_batch or config.batch_size
     for name in config.rewards:
-        count, one, vae_bytes = _reward(name, reference, options, pieces, shape.dtype, shape.autocast)
+        count, one = _reward(name, reference, options, pieces, shape.dtype, shape.autocast)
         times = -(-config.batch_size // pieces)
         rewards[name] = Cost(one.peak, 0, one.flops * times)
         parameters[name] = count
         resident[name] = count * width
         flops[f"reward {name}"] = rewards[name].flops
-    resident["decoder"] = vae_bytes or _vae_bytes(reference, width)
-    parameters["decoder"] = resident["decoder"] // width
-    forward, held, backward = networks["forward"], networks["held"], networks["backward"]
+    parameters["decoder"] = _count(config.reference, "vae")
+    resident["decoder"] = parameters["decoder"] * width
+    held, backward = networks["held"], networks["backward"]
     rounds = config.assistant_rounds
-    flops["assistant update"] = rounds * (forward.flops + networks["assistant"].flops)
-    flops["generator"] = held.flops + backward.flops + (forward.flops if config.recompute_generator else 0)
+    flops["assistant update"] = rounds * (held.flops + networks["assistant"].flops)
+    flops["generator"] = held.flops + backward.flops + (held.flops if config.recompute_generator else 0)
     graph = 0 if config.recompute_generator else held.kept
     transient = {
         "assistant update": networks["assistant"].peak,
@@ -193,21 +192,13 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
             f"The {kind} '{name}' has no blueprint to plan with; those that have: "
             f"{', '.join(sorted(registry.entries[kind].keys() & registry.entries['blueprint'].keys()))}."
         )
-    found = find_blueprint(name)
-    if not isinstance(found, PipelineBlueprint):
-        raise RequestError(f"'{name}' is a reward; expected a generator or a reference.")
-    return found
+    return find_pipeline(name)
 
 
 @cache
 def _count(reference: str, component: str) -> int:
     with torch.device("meta"):
         return parameter_count(pipeline_blueprint(reference).build(component))
-
-
-def _vae_bytes(reference: PipelineBlueprint, width: int) -> int:
-    with torch.device("meta"):
-        return parameter_count(reference.build("vae")) * width
 
 
 _DIVERGENCES: dict[tuple[_Shape, float], Cost] = {}
@@ -265,9 +256,8 @@ def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
     # Gradients are counted among what stays.
     back = Cost(max(back.peak - 4 * count, 0), 0, back.flops)
     both = Cost(max(held.peak, held.kept + back.peak), 0, held.flops + back.flops)
-    forward = Cost(0, 0, held.flops)
     return {
-        "base": size, "trainable": count, "forward": forward, "divergence": between, "held": held, "assistant": both,
+        "base": size, "trainable": count, "divergence": between, "held": held, "assistant": both,
         "backward": back,
     }  # fmt: skip
 
@@ -280,8 +270,8 @@ def _reward(
     batch: int,
     dtype: torch.dtype,
     autocast: torch.dtype | None,
-) -> tuple[int, Cost, int]:
-    """Parameters of a reward, the cost of decoding and scoring with a gradient, and bytes of the decoder."""
+) -> tuple[int, Cost]:
+    """Parameters of a reward, the cost of decoding and scoring with a gradient."""
     found = find_blueprint(name)
     if not isinstance(found, RewardBlueprint):
         raise RequestError(f"'{name}' is a pipeline; expected a reward.")
@@ -301,4 +291,4 @@ def _reward(
             torch.autograd.grad(scores.sum(), latents)
 
         cost, _ = cost_of(score)
-        return parameter_count(network), cost, sum(one.nbytes for one in vae.parameters())
+        return parameter_count(network), cost

@@ -7,22 +7,18 @@ from typing import Any
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.published import SETTINGS, published_generator, published_reference
 
 READOUT = 0.4
 """Where the schedule has about as much signal as noise (alpha = 0.44), so the sample is read off without blowing up."""
 
 DISTIL: dict[str, Any] = {
+    **SETTINGS,
     "reference": "pixart-alpha",
     "readout": READOUT,
-    "guidance": 4.5,
-    "reference_guidance": 4.5,
     "reference_steps": 20,
-    "mode": "lora",
-    "precision": "bf16",
-    "batch_size": 4,
     "learning_rate": 1e-5,
     "assistant_learning_rate": 2e-5,
-    "eval_count": 16,
     "long_prompts": "cut",
 }
 
@@ -44,7 +40,7 @@ def dipp_register_blueprints(register: Register) -> None:
 def dipp_register_references(register: Register) -> None:
     register(
         "pixart-alpha",
-        partial(load, "reference", "pixart-alpha"),
+        partial(published_reference, "pixart-alpha"),
         summary="PixArt-alpha at 512x512 (PixArt-XL-2-512x512), multi-step",
         defaults=DISTIL,
     )
@@ -54,16 +50,7 @@ def dipp_register_references(register: Register) -> None:
 def dipp_register_generators(register: Register) -> None:
     register(
         "pixart-onestep",
-        partial(load, "generator", "pixart-alpha", readout=READOUT),
+        partial(published_generator, "pixart-alpha", readout=READOUT),
         summary="PixArt-alpha's network read out once, to be trained",
         defaults=DISTIL,
-    )
-
-
-def load(role: str, blueprint: str, **options: Any) -> Any:
-    """A reference or a generator of the published weights."""
-    from dipp_toolkit import published
-
-    return {"reference": published.published_reference, "generator": published.published_generator}[role](
-        blueprint, **options
     )

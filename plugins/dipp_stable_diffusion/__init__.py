@@ -7,12 +7,13 @@ from typing import Any
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.published import SETTINGS, published_generator, published_reference
 
 READOUT = 0.625
 """Timestep 624 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion."""
 
-DMD2_TIMESTEP = 399
-"""Where DMD2's one-step Stable Diffusion XL is read out (Yin et al. 2024)."""
+DMD2_READOUT = 399 / 999
+"""Timestep 399 of 999, where DMD2's one-step Stable Diffusion XL is read out (Yin et al. 2024)."""
 
 BASES = {
     "sd15": "sd15",
@@ -22,15 +23,11 @@ BASES = {
     "sd-turbo": "sd-turbo",
 }
 COMMON: dict[str, Any] = {
-    "guidance": 4.5,
+    **SETTINGS,
     "reference_guidance": 7.5,
     "reference_steps": 30,
-    "mode": "lora",
-    "precision": "bf16",
-    "batch_size": 4,
     "learning_rate": 1e-5,
     "assistant_learning_rate": 2e-5,
-    "eval_count": 16,
     "long_prompts": "cut",
 }
 
@@ -59,15 +56,15 @@ def dipp_register_blueprints(register: Register) -> None:
 def dipp_register_references(register: Register) -> None:
     register(
         "sd15",
-        partial(load_reference, "sd15"),
+        partial(published_reference, "sd15"),
         summary="Stable Diffusion 1.5 at 512x512, multi-step",
         defaults={**COMMON, "reference": "sd15", "readout": READOUT},
     )
     register(
         "sdxl",
-        partial(load_reference, "sdxl"),
+        partial(published_reference, "sdxl"),
         summary="Stable Diffusion XL at 1024x1024, multi-step",
-        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_TIMESTEP / 999},
+        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_READOUT},
     )
 
 
@@ -75,13 +72,13 @@ def dipp_register_references(register: Register) -> None:
 def dipp_register_generators(register: Register) -> None:
     register(
         "sd15-onestep",
-        partial(load_generator, "sd15", readout=READOUT),
+        partial(published_generator, "sd15", readout=READOUT),
         summary="Stable Diffusion 1.5's network read out once, to be trained",
         defaults={**COMMON, "reference": "sd15", "readout": READOUT},
     )
     register(
         "sd-turbo",
-        partial(load_generator, "sd-turbo"),
+        partial(published_generator, "sd-turbo"),
         summary="SD-Turbo, one step at 512x512; name a reference of its latent space to align it",
         defaults=COMMON,
     )
@@ -89,7 +86,7 @@ def dipp_register_generators(register: Register) -> None:
         "sdxl-dmd2",
         "dipp_stable_diffusion.dmd2:load_sdxl_dmd2",
         summary="DMD2's one-step Stable Diffusion XL",
-        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_TIMESTEP / 999},
+        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_READOUT},
     )
 
 
@@ -98,17 +95,3 @@ def load_blueprint(name: str) -> Any:
     from .blueprints import blueprint
 
     return blueprint(name)
-
-
-def load_reference(name: str, **options: Any) -> Any:
-    """The reference of a published pipeline."""
-    from dipp_toolkit.published import published_reference
-
-    return published_reference(name, **options)
-
-
-def load_generator(name: str, **options: Any) -> Any:
-    """A published pipeline's network as a generator."""
-    from dipp_toolkit.published import published_generator
-
-    return published_generator(name, **options)

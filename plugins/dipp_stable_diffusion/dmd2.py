@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,12 +11,13 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.folders import how_to_fetch, resolve_folder
 from dipp_toolkit.prompt_cache import default_cache
 
+from . import DMD2_READOUT
 from .blueprints import HUBS
 
 HUB, FILE = "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin"
 
 
-def load_sdxl_dmd2(readout: float = 399 / 999) -> Any:
+def load_sdxl_dmd2(readout: float = DMD2_READOUT) -> Any:
     """The generator. Its published weights are a pickled state dict, read with `weights_only=True` and kept as
     safetensors from then on.
 
@@ -47,7 +47,7 @@ def _converted(config: Path) -> Path:
     beside = Path(tempfile.mkdtemp(dir=target.parent))
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, beside / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    (beside / "config.json").write_text(json.dumps(json.loads(config.read_text(encoding="utf-8"))), encoding="utf-8")
+    shutil.copyfile(config, beside / "config.json")
     try:
         beside.replace(target)
     except OSError:  # another process was faster

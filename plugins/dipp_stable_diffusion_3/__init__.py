@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.published import SETTINGS, published_reference
 
 
 @hookimpl
@@ -26,23 +27,7 @@ def dipp_register_blueprints(register: Register) -> None:
 def dipp_register_references(register: Register) -> None:
     register(
         "sd3",
-        load_sd3,
+        partial(published_reference, "sd3"),
         summary="Stable Diffusion 3 medium at 1024x1024, flow matching, multi-step",
-        defaults={
-            "reference": "sd3",
-            "guidance": 4.5,
-            "reference_guidance": 4.5,
-            "reference_steps": 28,
-            "mode": "lora",
-            "precision": "bf16",
-            "batch_size": 4,
-            "eval_count": 16,
-        },
+        defaults={**SETTINGS, "reference": "sd3", "reference_steps": 28},
     )
-
-
-def load_sd3(**options: Any) -> Any:
-    """Stable Diffusion 3 medium as the reference."""
-    from dipp_toolkit.published import published_reference
-
-    return published_reference("sd3", **options)
