@@ -1,0 +1,1 @@
+"""What rewards share: checked inputs and scores, preprocessing, weights, and rewards that live elsewhere."""
