@@ -16,20 +16,18 @@ from .assistant import LearnedAssistant
 from .averaging import WeightAverage
 from .condition import Condition
 from .config import TrainConfig, make_config, read_yaml
-from .decoding import DecodeOptions
 from .denoiser import Denoiser
-from .engine import Engine, WeightedTerm
+from .engine import Engine
 from .errors import RequestError, RunError
 from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
 from .network_options import apply_network_options, make_optimizer
+from .objective import build_mix, build_terms
 from .precision import DTYPES, PRECISIONS
 from .prompt_conditions import Conditions, encode_prompts
 from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
 from .sharing import trainable_parameters
-from .terms.base import TermContext
-from .terms.catalog import build_term, find_term
-from .terms.reward import RewardTerm
+from .terms.catalog import find_term
 from .terms.times import UniformTimes, find_weighting
 
 FROM_RUN = (
@@ -92,7 +90,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     find_term(resolved.term)
     find_weighting(resolved.weighting)
     for name in resolved.reward_options:
-        if name not in resolved.rewards and name != resolved.judge:
+        if name not in {*resolved.rewards, *resolved.floors, resolved.judge}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
     return resolved
 
@@ -146,10 +144,8 @@ def _pick_evenly(prompts: list[str], count: int) -> list[str]:
 
 
 def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Reward] | None]:
-    rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in config.rewards}
-    for name, reward in rewards.items():
-        if not reward.differentiable:
-            raise RequestError(f"The reward '{name}' is not differentiable, so no gradient can be taken through it.")
+    names = dict.fromkeys([*config.rewards, *config.floors])
+    rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
     if config.judge is None:
         return rewards, None
     if config.judge in rewards:
@@ -237,38 +233,18 @@ def assemble(config: TrainConfig) -> Assembled:
         generator=generator,
         optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
         assistant=assistant,
-        terms=build_terms(config, reference, assistant, rewards),
+        terms=build_terms(config, reference, assistant, rewards, device),
         random=torch.Generator(device).manual_seed(config.seed),
         assistant_rounds=config.assistant_rounds,
         max_grad_norm=config.max_grad_norm,
         precision=PRECISIONS[config.precision],
         recompute_generator=config.recompute_generator,
+        mix=build_mix(config),
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
         engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device
     )
-
-
-def build_terms(
-    config: TrainConfig, reference: Reference, assistant: LearnedAssistant, rewards: Mapping[str, Reward]
-) -> list[WeightedTerm]:
-    """The objective: the divergence, then a term for each reward."""
-    options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, config.decoder, config.reward_resolution)
-    decode: Any = reference.decode
-    if rewards and options != DecodeOptions():
-        special = getattr(reference, "reward_decoder", None)
-        if special is None:
-            raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
-        decode = special(options)
-    context = TermContext(reference, assistant, config, rewards)
-    terms = [WeightedTerm(config.term, build_term(config.term, context))]
-    return terms + [
-        WeightedTerm(
-            f"reward/{name}", RewardTerm(name, rewards[name], decode, config.reward_batch), config.reward_scale * weight
-        )
-        for name, weight in config.rewards.items()
-    ]
 
 
 def _build_assistant(

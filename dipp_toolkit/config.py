@@ -41,6 +41,29 @@ def parse_rewards(text: str) -> dict[str, float]:
     return rewards
 
 
+def parse_floors(text: str) -> dict[str, float]:
+    """`"clip=0.26,hps=0.3"` as `{"clip": 0.26, "hps": 0.3}`.
+
+    Raises:
+        RequestError: a level is missing or no finite number, or a name stands twice.
+    """
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        if "=" not in part:
+            raise RequestError(f"The floor of the reward '{part}' has no level; expected a number, as in {part}=0.3.")
+    return parse_rewards(text)
+
+
+def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"the {what} of '{name}' is {number}; expected a finite number")
+    return numbers
+
+
+OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
+"""Settings whose texts are no YAML."""
+
+
 class TrainConfig(BaseModel):
     """Everything that decides a run. Two runs with equal settings on one machine give equal bits."""
 
@@ -84,6 +107,36 @@ class TrainConfig(BaseModel):
     reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_rew, multiplies every reward's weight"
     )
+    balance: Literal["sum", "normalised", "pcgrad", "mgda"] = Field(
+        "sum",
+        description="how rewards are joined: added up as weighted, each divided by its running gradient norm first, "
+        "without the parts that work against each other, or along the direction that improves all",
+    )
+    reward_clip: Positive | None = Field(
+        None, description="largest root mean square of one reward's weighted gradient on a sample; none where not named"
+    )
+    floors: dict[str, float] = Field(
+        default_factory=dict,
+        description="levels that rewards are held above while the others are maximised, by name; a reward named here "
+        "alone counts nothing more",
+    )
+    floor_rate: Positive = Field(
+        0.05, description="growth a step of a floor's multiplier, for a violation of one deviation"
+    )
+    black_box: Literal["surrogate", "smoothing"] = Field(
+        "surrogate",
+        description="what makes a gradient for rewards without one: a network fitted to their scores, or antithetic "
+        "differences",
+    )
+    black_box_pairs: Count = Field(8, description="smoothing: antithetic pairs of scores a sample")
+    black_box_radius: Positive = Field(
+        0.1, description="smoothing: size of the differences, in root-mean-square latents"
+    )
+    black_box_side: Count = Field(8, description="smoothing: waves each way that the differences are made of")
+    black_box_trust: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.4, description="surrogate: rank correlation with unseen scores from which its gradient is used"
+    )
+    black_box_rounds: Count = Field(8, description="surrogate: its updates a step")
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
     )
@@ -179,6 +232,11 @@ class TrainConfig(BaseModel):
     def _rewards_from_text(cls, value: Any) -> Any:
         return parse_rewards(value) if isinstance(value, str) else value
 
+    @field_validator("floors", mode="before")
+    @classmethod
+    def _floors_from_text(cls, value: Any) -> Any:
+        return parse_floors(value) if isinstance(value, str) else value
+
     @field_validator("trackers", mode="before")
     @classmethod
     def _trackers_from_text(cls, value: Any) -> Any:
@@ -199,10 +257,12 @@ class TrainConfig(BaseModel):
     @field_validator("rewards")
     @classmethod
     def _finite_weights(cls, value: dict[str, float]) -> dict[str, float]:
-        for name, weight in value.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of '{name}' is {weight}; expected a finite number")
-        return value
+        return _finite("weight", value)
+
+    @field_validator("floors")
+    @classmethod
+    def _finite_floors(cls, value: dict[str, float]) -> dict[str, float]:
+        return _finite("floor", value)
 
     def to_yaml(self) -> str:
         """The settings as YAML, in the order of the fields."""
@@ -265,7 +325,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not separator or not name.strip():
             raise RequestError(f"--set {one} is no assignment; expected NAME=VALUE, as in --set steps=100.")
         try:
-            value = yaml.safe_load(text) if name.strip() not in ("rewards", "time_range", "trackers") else text
+            value = (
+                yaml.safe_load(text) if name.strip() not in ("rewards", "floors", "time_range", "trackers") else text
+            )
         except yaml.YAMLError:
             value = text
         if name.startswith("reward."):

@@ -11,8 +11,9 @@ gradient. Every term's graph lives and dies inside its own call, so peak memory 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,17 +22,23 @@ from torch import Tensor, nn
 from .assistant import Assistant
 from .condition import Condition
 from .errors import RunError
+from .mixing.mix import RewardMix
 from .roles import Generator
-from .terms.base import Sample, Term, TermResult
+from .terms.base import Sample, Stateful, Term, TermResult
 
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    """A term of the objective by name, with its weight (a reward's is alpha_rew times its own)."""
+    """A term of the objective by name, with its weight (a reward's is alpha_rew times its own).
+
+    Attributes:
+        mixed: whether it is one of the rewards that are balanced against each other.
+    """
 
     name: str
     term: Term
     weight: float = 1.0
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,22 +50,28 @@ class ObjectiveResult:
         results: each term's own result, unweighted, by name.
         norms: root mean square of each term's weighted gradient.
         cosines: mean cosine over the batch between each two terms' gradients, by `"a/b"`.
+        details: what the mix of rewards says of each, by `"number/term"`.
     """
 
     grad: Float[Tensor, "batch ..."]
     results: Mapping[str, TermResult]
     norms: Mapping[str, float]
     cosines: Mapping[str, float]
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
-def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample) -> ObjectiveResult:
+def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: RewardMix | None = None) -> ObjectiveResult:
     """Call every term, one after the other, and add up their weighted gradients.
+
+    Args:
+        terms: the objective.
+        sample: what the generator made.
+        mix: balances the mixed terms; without one they are added up as they are.
 
     Raises:
         RunError: a term returned a gradient of another shape, or one that is not finite.
     """
     results: dict[str, TermResult] = {}
-    gradients: dict[str, Tensor] = {}
     for one in terms:
         result = one.term(sample)
         if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
@@ -69,16 +82,28 @@ def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample) -> Objecti
         if not torch.isfinite(result.grad).all():
             raise RunError(f"The gradient of the term '{one.name}' is not finite at step {sample.step}.")
         results[one.name] = result
-        gradients[one.name] = one.weight * result.grad.to(sample.x0.dtype)
+    gradients: dict[str, Tensor] = {}
+    details: dict[str, float] = {}
+    for one in terms:  # once every term has answered, so that a failing one leaves the mix's statistics as they were
+        gradient = one.weight * results[one.name].grad
+        if mix is not None and one.mixed:
+            gradient, said = mix.weigh(one.name, results[one.name], one.weight)
+            details |= {f"{key}/{one.name}": value for key, value in said.items()}
+        gradients[one.name] = gradient.to(sample.x0.dtype)
+    added = gradients
+    if mix is not None:
+        mixed = {one.name: gradients[one.name] for one in terms if one.mixed}
+        added = {**gradients, **mix.combine(mixed, sample.random)}
     flat = {name: gradient.flatten(1) for name, gradient in gradients.items()}
     return ObjectiveResult(
-        grad=torch.stack(list(gradients.values())).sum(0),
+        grad=torch.stack(list(added.values())).sum(0),
         results=results,
         norms={name: gradient.square().mean().sqrt().item() for name, gradient in flat.items()},
         cosines={
             f"{a}/{b}": nn.functional.cosine_similarity(flat[a], flat[b], dim=1).mean().item()
             for a, b in combinations(flat, 2)
         },
+        details=details,
     )
 
 
@@ -97,6 +122,7 @@ class Engine:
         precision: autocast dtype of network passes, None for none.
         recompute_generator: run the generator again for the backward pass, so that its activations are not held while
             the terms run. The gradient is the same.
+        mix: balances the rewards among the terms.
     """
 
     generator: Generator
@@ -108,6 +134,7 @@ class Engine:
     max_grad_norm: float = 1.0
     precision: torch.dtype | None = None
     recompute_generator: bool = False
+    mix: RewardMix = field(default_factory=RewardMix)
 
     def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a batch, in the dtype of what the generator trains, on `random`'s device."""
@@ -133,7 +160,7 @@ class Engine:
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator):
                 x0 = self.generator.generate(noise, condition)
-            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step))
+            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step), self.mix)
             if self.recompute_generator:
                 x0 = self.generator.generate(noise, condition)
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,6 +170,11 @@ class Engine:
             raise RunError(f"The generator's gradient is not finite at step {step}.")
         self.optimizer.step()
         return result
+
+    def update_assistants(self, conditions: Sequence[Condition]) -> float:
+        """The assistant's K updates before a generator update, one a batch; returns its mean loss."""
+        losses = [self.update_assistant(condition) for condition in conditions]
+        return sum(losses) / max(len(losses), 1)
 
     def step(self, conditions: Sequence[Condition], step: int = 0) -> tuple[ObjectiveResult, float]:
         """K assistant updates and one generator update.
@@ -154,5 +186,26 @@ class Engine:
         Returns:
             What the objective said, and the assistant's mean loss.
         """
-        losses = [self.update_assistant(condition) for condition in conditions[: self.assistant_rounds]]
-        return self.update_generator(conditions[-1], step), sum(losses) / max(len(losses), 1)
+        loss = self.update_assistants(conditions[: self.assistant_rounds])
+        return self.update_generator(conditions[-1], step), loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step, the generator's own weights aside."""
+        terms = {one.name: one.term.state_dict() for one in self.terms if isinstance(one.term, Stateful)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "assistant": self.assistant.state_dict(),
+            "mix": self.mix.state_dict(),
+            "terms": terms,
+            "random": self.random.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.assistant.load_state_dict(state["assistant"])
+        self.mix.load_state_dict(state.get("mix", {}))
+        for one in self.terms:
+            if isinstance(one.term, Stateful) and one.name in state.get("terms", {}):
+                one.term.load_state_dict(state["terms"][one.name])
+        self.random.set_state(state["random"])

@@ -116,7 +116,8 @@ def finish(
         "reference_steps": config.reference_steps,
         "environment": environment(parts.device),
     }
-    summary["warnings"] = [*problems, *warnings_of(summary)]
+    said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
+    summary["warnings"] = [*problems, *said, *warnings_of(summary)]
     if (folder.final / "model_index.json").is_file():
         write_model_card(folder.final, config, summary)
     write_text(folder.summary, json.dumps(summary, indent=2) + "\n")

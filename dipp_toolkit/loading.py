@@ -17,6 +17,7 @@ from .naming import unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .python_files import check_call, is_python_name, load_python_name
 from .registry import check_options, get_registry
+from .rewards.inputs import as_scores
 from .roles import Generator, Images, PromptSet, Reference, Reward
 
 if TYPE_CHECKING:
@@ -93,14 +94,22 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
 
 @dataclass
 class FunctionReward:
-    """A plain function of images and prompts as a reward."""
+    """A plain function of images and prompts as a reward; it may return a tensor, an array or a list of numbers.
+
+    Attributes:
+        differentiable: what the function says in an attribute of this name; None where it says nothing, and then the
+            first scores show it.
+    """
 
     name: str
-    function: Callable[[Tensor, Sequence[str]], Tensor]
-    differentiable: bool = True
+    function: Callable[[Tensor, Sequence[str]], Any]
+
+    @property
+    def differentiable(self) -> bool | None:
+        return getattr(self.function, "differentiable", None)
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
-        return self.function(images, prompts)
+        return as_scores(self.name, self.function(images, prompts), len(images), images.device)
 
 
 def load_reward(name: str, **options: Any) -> Reward:

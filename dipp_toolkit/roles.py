@@ -80,12 +80,13 @@ class Reward(Protocol):
     """How much people would like an image for a prompt; higher is better.
 
     Attributes:
-        differentiable: whether gradients flow from the score to the images.
+        differentiable: whether gradients flow from the score to the images; None where it is not known before the
+            first call.
     """
 
     @property
-    def differentiable(self) -> bool:
-        """True where `score.sum().backward()` reaches the images."""
+    def differentiable(self) -> bool | None:
+        """True where `score.sum().backward()` reaches the images. A score depends on its own image alone."""
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1], float32, one for each image."""

@@ -19,7 +19,7 @@ from .checkpoint import save_checkpoint
 from .condition import Condition
 from .config import TrainConfig
 from .engine import ObjectiveResult
-from .errors import Interrupted, RunError
+from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
 from .finishing import finish, start_comparison
 from .generation import generate_images
@@ -104,7 +104,8 @@ def _mean(value: torch.Tensor) -> float:
 def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str) -> dict[str, float]:
     """The numbers of one step for `metrics.jsonl`, the machine's measurements aside."""
     row = {"divergence" if name == divergence else name: _mean(one.value) for name, one in result.results.items()}
-    row |= {f"{name}/{key}": value for name, one in result.results.items() for key, value in one.details.items()}
+    row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
+    row |= result.details
     row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
     row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
     return row | {"assistant_loss": assistant_loss}
@@ -133,6 +134,8 @@ class TrainingLoop:
     def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder):
         self.config, self.parts, self.folder = config, parts, folder
         self.step, self.seconds = 0, 0.0
+        self.assistant_loss: float | None = None
+        """Of the step under way, once the assistant's updates are done; None between steps."""
         self.order = PromptOrder(len(parts.conditions), config.seed)
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,22 +143,20 @@ class TrainingLoop:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "assistant_loss": self.assistant_loss,
             "generator": trainable_state(self.parts.generator.network),
-            "optimizer": engine.optimizer.state_dict(),
-            "assistant": engine.assistant.state_dict(),
             "average": self.parts.average.state_dict(),
-            "random": engine.random.get_state(),
             "torch_random": torch.get_rng_state(),
+            **engine.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         engine = self.parts.engine
         self.step, self.seconds = state["step"], state["seconds"]
+        self.assistant_loss = state.get("assistant_loss")
         load_trainable_state(self.parts.generator.network, state["generator"])
-        engine.optimizer.load_state_dict(state["optimizer"])
-        engine.assistant.load_state_dict(state["assistant"])
+        engine.load_state_dict(state)
         self.parts.average.load_state_dict(state["average"])
-        engine.random.set_state(state["random"])
         torch.set_rng_state(state["torch_random"])
 
     def save(self) -> Path:
@@ -184,7 +185,12 @@ class TrainingLoop:
         started = time.perf_counter()
         for group in self.parts.engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        result, assistant_loss = self.parts.engine.step(self.batches(self.step), self.step)
+        *earlier, last = self.batches(self.step)
+        if self.assistant_loss is None:
+            self.assistant_loss = self.parts.engine.update_assistants(earlier)
+        with self.random_states_kept_on_failure():
+            result = self.parts.engine.update_generator(last, self.step)
+        assistant_loss, self.assistant_loss = self.assistant_loss, None
         self.parts.average.update()
         self.step += 1
         elapsed = time.perf_counter() - started
@@ -192,6 +198,18 @@ class TrainingLoop:
         row = {"step": float(self.step)} | step_metrics(result, assistant_loss, self.config.term)
         measured = (self.seconds, self.config.batch_size / elapsed, peak_memory_mb(self.parts.device))
         return row | dict(zip(MEASURED, measured, strict=True)) | {"step": self.step}
+
+    @contextmanager
+    def random_states_kept_on_failure(self) -> Iterator[None]:
+        """Where a term fails, a dead reward say, the state is as before the update: resuming repeats it to the bit."""
+        engine = self.parts.engine
+        before = engine.random.get_state(), torch.get_rng_state()
+        try:
+            yield
+        except BaseException:
+            engine.random.set_state(before[0])
+            torch.set_rng_state(before[1])
+            raise
 
     def save_samples(self) -> None:
         """The grid of fixed prompts and fixed noise as it is now, from the averaged weights."""
@@ -260,13 +278,29 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     return RunResult(folder.path, summary)
 
 
+def _with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
+    """What stopped the run, and how to go on."""
+    if not loop.step:
+        return RunError(f"{error} The run stopped before its first step was done.")
+    return RunError(
+        f"{error} The run stopped after step {loop.step} of {loop.config.steps}; everything is saved. "
+        f"Go on with: dipp train --resume --out {loop.folder.path}"
+    )
+
+
 def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast) -> None:
     config, folder = loop.config, loop.folder
     metrics = MetricsFile(folder.metrics, loop.step)
     saved_step = loop.step if loop.step else -1
     try:
         while loop.step < config.steps and stop.signal is None:
-            row = loop.one_step()
+            try:
+                row = loop.one_step()
+            except DippError as error:
+                if loop.step and saved_step != loop.step:
+                    metrics.sync()
+                    loop.save()
+                raise _with_way_back(error, loop) from error
             metrics.write(row)
             broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row))
             if loop.step % config.sample_every == 0:

@@ -170,14 +170,23 @@ def test_names_and_files_that_cannot_be_used(
         assert part in sentence
 
 
-@pytest.mark.parametrize("name", ["shape", "constant"])
 def test_a_reward_that_gives_no_score_for_each_image_fails_the_run(
-    world: Path, name: str, capsys: pytest.CaptureFixture[str]
+    world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", *small(world), "--reward", f"{world / name}.py:blue", "--out", "run"]) == FAILED
+    assert main(["train", *small(world), "--reward", f"{world / 'shape'}.py:blue", "--out", "run"]) == FAILED
     error = capsys.readouterr().err
-    assert error.splitlines()[-1].startswith(f"Error: The reward '{world / name}.py:blue'")
+    assert error.splitlines()[-1].startswith(f"Error: The reward '{world / 'shape'}.py:blue'")
     assert "Traceback" not in error
+
+
+def test_a_reward_without_gradient_is_trained_as_a_black_box_and_says_so(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A constant is the worst of them: nothing can be learned of it, and the run must not look as if it were."""
+    assert main(["train", *small(world), "--reward", f"{world / 'constant'}.py:blue", "--json"]) == 0
+    found = " ".join(json.loads(capsys.readouterr().out)["warnings"])
+    assert "has no gradient, so it was trained as a black box" in found
+    assert "its surrogate was trusted in 0 of 2 steps" in found
 
 
 @pytest.mark.parametrize(
@@ -309,13 +318,13 @@ def test_ctrl_c_while_loading_leaves_nothing(world: Path, capsys: pytest.Capture
 
 
 def test_ctrl_c_while_training_saves_and_says_how_to_go_on(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The reward presses Ctrl-C in its second batch, the first time it is used."""
+    """The reward presses Ctrl-C in its second batch, the first time it is used; its very first call is a trial."""
     Path("stop.py").write_text(
         "import pathlib, signal\n"
         "calls = []\n"
         "def blue(images, prompts):\n"
         "    calls.append(1)\n"
-        "    if len(calls) == 2 and not pathlib.Path('stopped').exists():\n"
+        "    if len(calls) == 3 and not pathlib.Path('stopped').exists():\n"
         "        pathlib.Path('stopped').touch()\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    return images[:, 2].mean((1, 2))\n"

@@ -23,6 +23,16 @@ Rewards = Annotated[
         "--reward", metavar="NAME[=WEIGHT],...", help="Rewards and weights: hps=2,imagereward or ./mine.py:blue."
     ),
 ]
+Balance = Annotated[
+    str | None,
+    typer.Option(metavar="sum|normalised|pcgrad|mgda", help="How rewards that disagree are joined."),
+]
+Floors = Annotated[
+    str | None,
+    typer.Option(
+        "--floor", metavar="NAME=LEVEL,...", help="Hold these rewards above a level while the others are maximised."
+    ),
+]
 Judge = Annotated[str | None, typer.Option(metavar="NAME", help="Reward that only judges and is never trained on.")]
 Prompts = Annotated[
     str | None, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one prompt a line.")

@@ -121,6 +121,8 @@ def value_range(series: Sequence[Series], include: Sequence[float] = (), log: bo
         return min(ends) / 1.15, max(ends) * 1.15
     low, high = min(ends), max(ends)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    if low == high:
+        return low - margin, high + margin
     return low - margin * (low not in include), high + margin * (high not in include)
 
 

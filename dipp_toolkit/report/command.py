@@ -12,6 +12,8 @@ FLAGS = {
     "generator": "--generator",
     "reference": "--reference",
     "rewards": "--reward",
+    "floors": "--floor",
+    "balance": "--balance",
     "judge": "--judge",
     "prompts": "--prompts",
     "steps": "--steps",
@@ -53,7 +55,11 @@ def again_from_flags(config: TrainConfig) -> list[str]:
         if settings[name] not in (None, {}):
             parts.append(f"{flag} {shlex.quote(setting_text(settings[name]))}")
     for name, value in settings.items():
-        if name not in LEFT_OUT and not (name in FLAGS and value not in (None, {})) and name != "rewards":
+        if (
+            name not in LEFT_OUT
+            and not (name in FLAGS and value not in (None, {}))
+            and name not in ("rewards", "floors")
+        ):
             parts.append(f"--set {shlex.quote(f'{name}={setting_text(value)}')}")
     for reward, options in config.reward_options.items():
         parts += [

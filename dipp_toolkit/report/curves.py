@@ -73,9 +73,13 @@ def _curve(
 
 def _reward_curves(run: RunFiles) -> list[Curve | None]:
     curves = []
-    for name, weight in run.config.rewards.items():
+    floors = run.config.floors
+    for name in dict.fromkeys([*run.config.rewards, *floors]):
+        weight = run.config.rewards.get(name, 0.0)
         healthy = (
-            "Rises quickly, then flattens. If it climbs on while judge and pictures get worse, it is being hacked."
+            "Stays above its floor, the level the axis reaches down to."
+            if name in floors
+            else "Rises quickly, then flattens. If it climbs on while judge and pictures get worse, it is being hacked."
             if weight >= 0
             else "Its weight is negative, so it should fall, then flatten."
         )
@@ -85,6 +89,7 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
                 [series_of(run, f"reward/{name}", name)],
                 "Mean score of each training batch, before its weight.",
                 healthy,
+                include=(floors[name],) if name in floors else (),
             )
         )
     return curves
@@ -118,6 +123,24 @@ def curves_of(run: RunFiles) -> list[Curve]:
             "All within a factor of ten or so. A term a hundred times above the others decides alone.",
             include=(0.0,) if len(norms) == 1 else (),
             log=True,
+        ),
+        _curve(
+            "Multipliers of the floors",
+            [series_of(run, key, _short_term(key.removeprefix("multiplier/"))) for key in _keys(run, "multiplier/")],
+            "How hard each floor pushes its reward up, over and above its weight.",
+            "0 while the reward is above its floor. One that grows without end means that the floor cannot be held "
+            "against the other terms: lower it, or lower reward_scale.",
+            include=(0.0,),
+        ),
+        _curve(
+            "Surrogates of the black boxes",
+            [
+                series_of(run, key, _short_term(key.removeprefix("rank_correlation/")))
+                for key in _keys(run, "rank_correlation/")
+            ],
+            "Rank correlation between a surrogate's predictions and the black box's scores of samples it has not seen.",
+            f"Above {run.config.black_box_trust:g}, where its gradient is used. Below, the reward rests.",
+            include=(0.0, run.config.black_box_trust),
         ),
         _curve(
             "Agreement between terms",

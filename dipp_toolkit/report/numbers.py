@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..config import TrainConfig
 from ..evaluation.intervals import Interval
 from .run_files import RunFiles
 
@@ -116,6 +117,12 @@ def _plain_row(name: str, role: str, values: Mapping[str, Any], columns: Sequenc
     return Row(name, role, cells, change)
 
 
+def _role_of(name: str, config: TrainConfig) -> str:
+    parts = [f"weight {weight_text(config.rewards[name])}"] if name in config.rewards else []
+    parts += [f"floor {weight_text(config.floors[name])}"] if name in config.floors else []
+    return f"reward, {', '.join(parts) or 'only measured'}"
+
+
 def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     """Trained rewards first, then rewards that were only measured, the judge, diversity and divergence."""
     summary, weights = run.summary, run.config.rewards
@@ -123,7 +130,7 @@ def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     rows: list[Row | None] = []
     rewards = summary.get("rewards") or {}
     for name in sorted(rewards, key=lambda one: one not in weights):
-        role = f"reward, weight {weight_text(weights[name])}" if name in weights else "reward, only measured"
+        role = _role_of(name, run.config)
         rows.append(_score_row(name, role, scores_of(rewards[name]), gains.get(name), columns))
     judge = summary.get("judge")
     if judge:

@@ -31,7 +31,7 @@ def check_inputs(name: str, images: Tensor, prompts: Sequence[str] | None) -> No
 
 
 def as_scores(name: str, found: Any, batch: int, device: torch.device | str | None = None) -> Tensor:
-    """A reward's answer as float32 scores, `(batch,)`; its graph, where it has one, is kept.
+    """A reward's answer as scores, `(batch,)`, float32 or wider; its graph, where it has one, is kept.
 
     Args:
         name: the reward's, for the message.
@@ -44,8 +44,8 @@ def as_scores(name: str, found: Any, batch: int, device: torch.device | str | No
     """
     try:
         scores = found if isinstance(found, Tensor) else torch.as_tensor(found)
-        scores = scores.to(device=device, dtype=torch.float32)
-    except Exception:  # whatever somebody's reward returned, what follows is a sentence
+        scores = scores.to(device=device, dtype=torch.promote_types(scores.dtype, torch.float32))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise RunError(
             f"The reward '{name}' returned a {type(found).__name__}; expected one score for each image, shape "
             f"({batch},)."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -57,6 +57,17 @@ class Term(Protocol):
 
     def __call__(self, sample: Sample) -> TermResult:
         """Value and gradient for a batch."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A term that changes from step to step; a checkpoint holds its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dictionaries and lists of tensors, numbers, strings, booleans and None."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
 
 
 @dataclass(frozen=True)

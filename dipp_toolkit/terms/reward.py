@@ -1,55 +1,89 @@
 r"""Explicit rewards: decode the sample, score it, and bring the gradient back to $x_0$.
 
 The term's loss is $-r(\mathrm{decode}(x_0), c)$; the graph of the decoder and the reward lives only inside the call.
+A reward without a gradient, a black box, is only ever asked for numbers, and an estimator makes a gradient of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ..errors import DippError, RunError
+from ..estimators.base import GradientEstimator
+from ..rewards.inputs import as_scores
 from ..roles import Reward
 from .base import Sample, TermResult
 
 
 @dataclass
 class RewardTerm:
-    """A differentiable reward as a term.
+    """A reward as a term.
 
     Attributes:
         name: the reward's name, for messages.
         reward: scores images in [0, 1].
         decode: turns latents into images in [0, 1], differentiably.
         batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
+        estimator: stands in where the reward has no gradient; without one, such a reward is refused.
+        black_box: whether the reward has none; None until the first call where it does not say.
     """
 
     name: str
     reward: Reward
     decode: Callable[[Tensor], Tensor]
     batch: int = 0
+    estimator: GradientEstimator | None = None
+    black_box: bool | None = None
 
     def __call__(self, sample: Sample) -> TermResult:
-        """Score the samples and differentiate.
+        """Score the samples and differentiate, or estimate.
 
         Raises:
-            RunError: the reward returned something else than one finite, differentiable score for each image.
+            RunError: the reward failed, or returned something else than one finite score for each image, or its
+                scores have no gradient and nothing can estimate one.
         """
+        if self.black_box is None:
+            self.black_box = self.estimator is not None and self._has_no_gradient(sample)
+        if self.black_box:
+            assert self.estimator is not None
+            estimate = self.estimator.estimate(sample, self._score)
+            return TermResult(estimate.scores, -estimate.gradient, estimate.details)
         size = self.batch or len(sample.x0)
         parts = [
-            self._score(sample.x0[start : start + size], sample.condition.prompts[start : start + size])
+            self._differentiate(sample.x0[start : start + size], sample.condition.prompts[start : start + size])
             for start in range(0, len(sample.x0), size)
         ]
         return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
 
-    def _score(self, latents: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _has_no_gradient(self, sample: Sample) -> bool:
+        """Whether the reward is a black box: as it says, or, where it does not say, as a trial shows."""
+        if self.reward.differentiable is not None:
+            return not self.reward.differentiable
+        size = self.batch or len(sample.x0)
+        prompts = sample.condition.prompts[:size]
+        with torch.enable_grad():
+            images = self.decode(sample.x0[:size].detach().requires_grad_(True))
+            try:
+                return not self._call(images, prompts).requires_grad
+            except RunError:  # NumPy refuses tensors with a graph; without one it may do
+                self._call(images.detach(), prompts)
+                return True
+
+    def _differentiate(self, latents: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x0 = latents.detach().requires_grad_(True)
-            scores = self.reward(self.decode(x0), prompts)
-            self._check(scores, len(x0))
+            scores = self._call(self.decode(x0), prompts)
+            if not scores.requires_grad:
+                raise RunError(
+                    f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
+                    "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
+                    "torch.no_grad(), or declare differentiable = False to train it as a black box."
+                )
             (gradient,) = torch.autograd.grad(scores.sum(), x0, allow_unused=True)
         if gradient is None:
             raise RunError(
@@ -57,21 +91,40 @@ class RewardTerm:
             )
         return scores.detach(), gradient
 
-    def _check(self, scores: object, batch: int) -> None:
-        if not isinstance(scores, torch.Tensor) or scores.shape != (batch,):
-            found = (
-                f"a tensor of shape {tuple(scores.shape)}"
-                if isinstance(scores, torch.Tensor)
-                else f"a {type(scores).__name__}"
+    @torch.no_grad()
+    def _score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        size = self.batch or len(latents)
+        starts = range(0, len(latents), size)
+        return torch.cat(
+            [self._call(self.decode(latents[one : one + size]), prompts[one : one + size]).detach() for one in starts]
+        )
+
+    def _call(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        try:
+            found = self.reward(images, prompts)
+        except DippError:
+            raise
+        except Exception as error:  # a user's own code: whatever it raises, the run ends with a sentence and is saved
+            raise RunError(f"The reward '{self.name}' failed with {type(error).__name__}: {error}") from error
+        return as_scores(self.name, found, len(images), images.device)
+
+    def warnings(self) -> list[str]:
+        """What somebody should know of how the reward was trained."""
+        if not self.black_box or self.estimator is None:
+            return []
+        found = []
+        if self.reward.differentiable is None:
+            found.append(
+                f"The reward '{self.name}' has no gradient, so it was trained as a black box. Where it is meant to "
+                "have one, compute it with torch, without .detach(), .numpy() or torch.no_grad()."
             )
-            raise RunError(
-                f"The reward '{self.name}' returned {found}; expected one score for each image, shape ({batch},)."
-            )
-        if not scores.requires_grad:
-            raise RunError(
-                f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
-                "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
-                "torch.no_grad()."
-            )
-        if not torch.isfinite(scores).all():
-            raise RunError(f"The reward '{self.name}' returned a score that is not finite.")
+        return found + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the estimator has learned."""
+        return {} if self.estimator is None else dict(self.estimator.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the estimator back what it had learned."""
+        if self.estimator is not None:
+            self.estimator.load_state_dict(state)

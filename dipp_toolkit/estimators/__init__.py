@@ -1,0 +1,1 @@
+"""Gradients of rewards that have none: estimated from scores alone."""

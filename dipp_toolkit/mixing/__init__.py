@@ -1,0 +1,1 @@
+"""How several rewards become one gradient: scale statistics, clipping, balancing, and floors."""

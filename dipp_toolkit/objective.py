@@ -1,0 +1,68 @@
+"""The objective that settings ask for: its terms, how rewards are mixed, and who estimates missing gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .assistant import Assistant
+from .config import TrainConfig
+from .decoding import DecodeOptions
+from .engine import WeightedTerm
+from .errors import RequestError
+from .estimators.base import GradientEstimator
+from .estimators.smoothing import Smoothing
+from .estimators.surrogate import Surrogate
+from .mixing.floors import Floor
+from .mixing.mix import RewardMix
+from .roles import Reference, Reward
+from .terms.base import TermContext
+from .terms.catalog import build_term
+from .terms.reward import RewardTerm
+
+
+def build_terms(
+    config: TrainConfig,
+    reference: Reference,
+    assistant: Assistant,
+    rewards: Mapping[str, Reward],
+    device: torch.device,
+) -> list[WeightedTerm]:
+    """The objective: the divergence, then a term for each reward.
+
+    Raises:
+        RequestError: decode options were asked for, and the reference has no decoder that takes them.
+    """
+    options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, config.decoder, config.reward_resolution)
+    decode: Any = reference.decode
+    if rewards and options != DecodeOptions():
+        special = getattr(reference, "reward_decoder", None)
+        if special is None:
+            raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
+        decode = special(options)
+    context = TermContext(reference, assistant, config, rewards)
+    terms = [WeightedTerm(config.term, build_term(config.term, context))]
+    return terms + [
+        WeightedTerm(
+            f"reward/{name}",
+            RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device)),
+            config.reward_scale * config.rewards.get(name, 0.0),
+            mixed=True,
+        )
+        for name, reward in rewards.items()
+    ]
+
+
+def build_mix(config: TrainConfig) -> RewardMix:
+    """How the rewards' gradients become one."""
+    floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
+    return RewardMix(config.balance, config.reward_clip, floors, config.reward_scale)
+
+
+def build_estimator(config: TrainConfig, device: torch.device) -> GradientEstimator:
+    """What makes a gradient for a reward that has none; it costs nothing where it is not needed."""
+    if config.black_box == "smoothing":
+        return Smoothing(config.black_box_pairs, config.black_box_radius, config.black_box_side)
+    return Surrogate(config.black_box_trust, config.black_box_rounds, config.seed, device)

@@ -1,0 +1,178 @@
+"""Balancing gradients against its definitions, and against optima found another way."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from dipp_toolkit.mixing.balance import Balance, mgda, pcgrad, unchanged
+from dipp_toolkit.mixing.floors import Floor
+from dipp_toolkit.mixing.mix import RewardMix
+from dipp_toolkit.mixing.statistics import RewardStatistics
+from dipp_toolkit.terms.base import TermResult
+
+
+def gradients(rewards: int, batch: int = 6, dims: int = 5) -> Tensor:
+    return torch.randn(rewards, batch, dims, generator=torch.Generator().manual_seed(rewards), dtype=torch.float64)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def test_pcgrad_of_two_takes_out_what_opposes_the_other() -> None:
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 1.0]])
+    first, second = pcgrad(torch.stack([a, b]), seeded())
+    torch.testing.assert_close(first, torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(second, torch.tensor([[0.0, 1.0]]))
+
+
+def test_pcgrad_leaves_agreeing_gradients_alone() -> None:
+    agreeing = gradients(3).abs()
+    assert pcgrad(agreeing, seeded()) is not agreeing
+    torch.testing.assert_close(pcgrad(agreeing, seeded()), agreeing)
+
+
+def test_pcgrad_of_two_never_opposes_either() -> None:
+    given = gradients(2)
+    for one, other in itertools.permutations(range(2)):
+        assert ((pcgrad(given, seeded())[one] * given[other]).sum(-1) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("rewards", [2, 3, 4])
+def test_mgda_finds_the_least_norm(rewards: int) -> None:
+    """Against scipy's constrained minimiser, for each sample by itself."""
+    given = gradients(rewards)
+    reached = mgda(given, seeded()).sum(0) / rewards
+    for sample in range(given.shape[1]):
+        rows = given[:, sample].numpy()
+        found = minimize(
+            lambda shares, rows=rows: ((shares @ rows) ** 2).sum(),
+            [1 / rewards] * rewards,
+            bounds=[(0, 1)] * rewards,
+            constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1},
+            options={"ftol": 1e-14},
+        )
+        torch.testing.assert_close(reached[sample].square().sum().item(), found.fun, rtol=1e-4, atol=1e-6)
+
+
+def test_mgda_improves_every_reward() -> None:
+    given = gradients(2)
+    direction = mgda(given, seeded()).sum(0) / 2
+    least = direction.square().sum(-1)
+    assert ((given * direction).sum(-1) >= least - 1e-9).all()
+
+
+def test_mgda_of_equal_gradients_is_their_sum() -> None:
+    one = gradients(1)
+    same = torch.cat([one, one])
+    torch.testing.assert_close(mgda(same, seeded()).sum(0), same.sum(0))
+
+
+def test_the_sum_is_left_as_it_is() -> None:
+    given = gradients(3)
+    assert unchanged(given, seeded()) is given
+
+
+def result_of(scores: list[float], grad: Tensor) -> TermResult:
+    return TermResult(torch.tensor(scores), grad)
+
+
+def test_normalised_rewards_pull_by_their_weights_whatever_their_units() -> None:
+    """A reward in other units, a thousand times larger, contributes the same."""
+    grad = gradients(1)[0].float()
+    mix = RewardMix("normalised")
+    small, _ = mix.weigh("small", result_of([0.0] * 6, grad), 2.0)
+    large, _ = mix.weigh("large", result_of([0.0] * 6, 1000 * grad), 2.0)
+    torch.testing.assert_close(small, large)
+    torch.testing.assert_close(small.square().mean().sqrt(), torch.tensor(2.0))
+
+
+def test_a_clip_limits_each_sample_and_says_how_many() -> None:
+    grad = torch.ones(3, 4) * torch.tensor([[0.1], [1.0], [10.0]])
+    clipped, details = RewardMix(clip=1.0).weigh("one", result_of([0.0] * 3, grad), 2.0)
+    torch.testing.assert_close(clipped[:, 0], torch.tensor([0.2, 1.0, 1.0]))
+    assert details["clipped"] == pytest.approx(2 / 3)
+
+
+def test_a_reward_without_gradient_does_not_stop_the_others() -> None:
+    """The zero vector is the least norm of all: MGDA must not see it."""
+    pulling = gradients(2)
+    mixed = RewardMix("mgda").combine({"a": pulling[0], "none": 0 * pulling[0], "b": pulling[1]}, seeded())
+    expected = mgda(pulling, seeded())
+    torch.testing.assert_close(mixed["a"], expected[0])
+    torch.testing.assert_close(mixed["b"], expected[1])
+    assert not mixed["none"].any()
+
+
+@pytest.mark.parametrize("balance", ["sum", "normalised"])
+def test_plain_balances_add_up(balance: Balance) -> None:
+    pulling = gradients(2)
+    given = {"a": pulling[0], "b": pulling[1]}
+    assert all(torch.equal(one, given[name]) for name, one in RewardMix(balance).combine(given, seeded()).items())
+
+
+def test_statistics_start_at_the_first_batch() -> None:
+    statistics = RewardStatistics()
+    statistics.update(torch.tensor([1.0, 3.0]), torch.full((2, 3), 4.0))
+    assert (statistics.mean, statistics.deviation, statistics.gradient) == pytest.approx((2.0, 1.0, 4.0))
+
+
+def test_statistics_forget() -> None:
+    statistics = RewardStatistics()
+    for score in [0.0] + [5.0] * 400:
+        statistics.update(torch.tensor([score, score]), torch.zeros(2, 3))
+    assert statistics.mean == pytest.approx(5.0, abs=1e-2)
+    assert statistics.scale > 0
+
+
+def test_a_floor_that_holds_pushes_nothing() -> None:
+    floor = Floor(0.0)
+    assert floor.update(torch.tensor([5.0, 5.1]), 1.0) == 0
+    assert floor.integral == 0
+
+
+def test_a_floor_counts_the_standard_error_against_the_reward() -> None:
+    scores = torch.tensor([1.0, 3.0, 1.0, 3.0])  # mean 2, deviation 1, standard error 1/2
+    floor = Floor(2.0, rate=0.1)
+    assert floor.update(scores, 2.0) == pytest.approx(0.5 + 0.05)
+    assert floor.violation == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0])
+def test_a_floor_settles_on_its_constraint(start: float) -> None:
+    """A toy: the score is lambda - 2 + noise; the floor 1 needs the multiplier 3, wherever it starts."""
+    random = seeded()
+    floor, scores = Floor(1.0, integral=start), torch.tensor([0.0])
+    multiplier, means = start, []
+    for _ in range(600):
+        scores = multiplier - 2 + 0.3 * torch.randn(64, generator=random)
+        multiplier = 0.8 * multiplier + 0.2 * floor.update(scores, 1.0)  # a generator follows with a delay
+        means.append(scores.mean().item())
+    late = torch.tensor(means[300:])
+    assert late.mean() == pytest.approx(1.0 + 2 * 0.3 / 8, abs=0.02)
+    assert (late > 1.0).float().mean() > 0.9
+
+
+def test_the_floor_adds_to_the_weight_in_deviations() -> None:
+    grad = torch.ones(4, 3)
+    mix = RewardMix(floors={"one": Floor(10.0)}, floor_scale=5.0)
+    weighed, details = mix.weigh("one", result_of([1.0, 3.0, 1.0, 3.0], grad), 2.0)
+    torch.testing.assert_close(weighed, (2.0 + 5.0 * details["multiplier"] / 1.0) * grad)
+
+
+def test_the_mix_goes_on_where_it_stopped() -> None:
+    def steps(mix: RewardMix, count: int) -> list[Tensor]:
+        given = [gradients(1)[0].float() * (k + 1) for k in range(count)]
+        return [mix.weigh("one", result_of([float(k)] * 6, grad), 1.0)[0] for k, grad in enumerate(given)]
+
+    whole = RewardMix("normalised", floors={"one": Floor(9.0)})
+    steps(whole, 3)
+    resumed = RewardMix("normalised", floors={"one": Floor(9.0)})
+    resumed.load_state_dict(whole.state_dict())
+    for a, b in zip(steps(whole, 2), steps(resumed, 2), strict=True):
+        assert torch.equal(a, b)

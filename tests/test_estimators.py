@@ -1,0 +1,204 @@
+"""Gradients of black boxes: right in the mean where that is known, honest about what they do not know, resumable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from dipp_toolkit.condition import Condition
+from dipp_toolkit.errors import RunError
+from dipp_toolkit.estimators.base import GradientEstimator
+from dipp_toolkit.estimators.network import SurrogateNetwork, pooled
+from dipp_toolkit.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
+from dipp_toolkit.estimators.surrogate import Memory, Surrogate, rank_correlation
+from dipp_toolkit.loading import FunctionReward
+from dipp_toolkit.terms.base import Sample
+from dipp_toolkit.terms.reward import RewardTerm
+
+SHAPE = (4, 8, 8)
+
+
+def sample_of(batch: int = 16, seed: int = 0, text: bool = False) -> Sample:
+    random = torch.Generator().manual_seed(seed)
+    x0 = torch.randn(batch, *SHAPE, generator=random)
+    tensors = {"encoder_hidden_states": torch.randn(batch, 3, 6, generator=random)} if text else {}
+    return Sample(x0, Condition(("a",) * batch, tensors), x0, random)
+
+
+def weights() -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+
+
+def linear(x0: Tensor, prompts: Sequence[str]) -> Tensor:
+    return (x0 * weights()).flatten(1).sum(1)
+
+
+def test_cosines_are_orthonormal() -> None:
+    basis = lowest_cosines(12, 5)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(5, dtype=torch.float64))
+
+
+def test_smooth_directions_keep_lengths() -> None:
+    noise = torch.randn(3, 4, 5)
+    torch.testing.assert_close(smooth_directions(noise, 9, 16).square().sum((1, 2)), noise.square().sum((1, 2)))
+
+
+@pytest.mark.parametrize("side", [3, 8])
+def test_smoothing_is_the_projected_gradient_in_the_mean(side: int) -> None:
+    """For a linear score; all waves give the gradient itself."""
+    sample = sample_of(batch=4)
+    estimate = Smoothing(pairs=6000, side=side).estimate(sample, linear)
+    across = lowest_cosines(8, side).float()
+    projector = across @ across.T
+    expected = projector @ weights() @ projector
+    error = (estimate.gradient - expected).flatten(1).norm(dim=1) / expected.norm()
+    assert (error < 5 * (4 * side * side / 6000) ** 0.5).all()  # dimension over samples, the variance of the estimate
+    torch.testing.assert_close(estimate.scores, linear(sample.x0, ()))
+
+
+def test_smoothing_does_not_see_even_parts() -> None:
+    def even(x0: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (x0 - centre).square().flatten(1).sum(1)
+
+    sample = sample_of(batch=3)
+    centre = sample.x0
+    estimate = Smoothing(pairs=3).estimate(sample, even)
+    assert estimate.gradient.abs().max() < 1e-4
+
+
+def test_rank_correlation() -> None:
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert rank_correlation(a, a.exp()) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
+    assert rank_correlation(a, torch.ones(4)) == 0
+    assert rank_correlation(a, torch.tensor([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
+
+
+def test_the_memory_forgets_the_oldest() -> None:
+    memory = Memory(size=4)
+    for start in (0, 3):
+        memory.add(scores=torch.arange(start, start + 3).float())
+    assert len(memory) == 4
+    assert sorted(memory.rows["scores"].tolist()) == [2.0, 3.0, 4.0, 5.0]
+
+
+def learn(
+    surrogate: Surrogate, batches: int, score: object = linear, seed: int = 0, text: bool = False
+) -> list[Tensor]:
+    return [
+        surrogate.estimate(sample_of(32, seed=seed + k, text=text), score).gradient  # type: ignore[arg-type]
+        for k in range(batches)
+    ]
+
+
+def test_a_surrogate_finds_the_gradient() -> None:
+    def score(x0: Tensor, prompts: Sequence[str]) -> Tensor:
+        return 3 * x0[:, 1].mean((1, 2)) + 7
+
+    surrogate = Surrogate(rounds=16)
+    gradient = learn(surrogate, 25, score)[-1]
+    expected = torch.zeros(SHAPE)
+    expected[1] = 3 / 64
+    cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), expected.flatten()[None], dim=1)
+    assert surrogate.correlation > 0.7
+    assert cosine.mean() > 0.5
+    assert surrogate.warnings() == []
+
+
+def test_a_surrogate_reads_the_prompt() -> None:
+    """A score that depends on the prompt alone is predicted; without the prompt it could not be."""
+    surrogate = Surrogate(rounds=16)
+    for k in range(20):
+        sample = sample_of(32, seed=k, text=True)
+        text = pooled(sample.condition)
+        assert text is not None
+        scores = 2 * text[:, 0]
+        surrogate.estimate(sample, lambda x0, prompts, scores=scores: scores)
+    assert surrogate.correlation > 0.7
+
+
+def test_a_surrogate_that_knows_nothing_moves_nothing() -> None:
+    """Scores that are noise cannot be predicted: the gradient is 0, and the run is told."""
+    random = torch.Generator().manual_seed(5)
+    surrogate = Surrogate(rounds=2)
+    gradients = learn(surrogate, 12, lambda x0, prompts: torch.randn(len(x0), generator=random))
+    assert surrogate.correlation < 0.4
+    assert not gradients[-1].any()
+    assert "rank correlation" in surrogate.warnings()[0]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_surrogate_goes_on_where_it_stopped(text: bool) -> None:
+    whole = Surrogate(rounds=2, trust=-1.0)
+    learn(whole, 4, text=text)
+    resumed = Surrogate(rounds=2, trust=-1.0, seed=77)
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for a, b in zip(learn(whole, 2, seed=10, text=text), learn(resumed, 2, seed=10, text=text), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_unused_surrogate_has_no_state() -> None:
+    assert Surrogate().state_dict() == {}
+    fresh = Surrogate()
+    fresh.load_state_dict({})
+    assert fresh.network is None
+
+
+def test_the_surrogate_takes_latents_of_any_shape() -> None:
+    assert SurrogateNetwork(3, 0)(torch.randn(2, 3, 10, 6), None).shape == (2,)
+
+
+def decode(latents: Tensor) -> Tensor:
+    return latents[:, :3].sigmoid()
+
+
+def with_numpy(images: Tensor, prompts: Sequence[str]) -> list[float]:
+    return [float(one.numpy().mean()) for one in images]
+
+
+@pytest.mark.parametrize("estimator", [Smoothing(pairs=2), Surrogate(rounds=1)])
+def test_a_function_that_uses_numpy_is_a_black_box(estimator: GradientEstimator) -> None:
+    term = RewardTerm("mine", FunctionReward("mine", with_numpy), decode, batch=5, estimator=estimator)
+    sample = sample_of()
+    result = term(sample)
+    assert term.black_box
+    torch.testing.assert_close(result.value, decode(sample.x0).mean((1, 2, 3)))
+    assert "has no gradient, so it was trained as a black box" in term.warnings()[0]
+
+
+def test_a_differentiable_function_is_none() -> None:
+    def blue(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images[:, 2].mean((1, 2))
+
+    term = RewardTerm("blue", FunctionReward("blue", blue), decode, estimator=Smoothing())
+    assert term(sample_of()).grad.any()
+    assert not term.black_box
+    assert term.warnings() == []
+
+
+class Detached:
+    """Says that it is differentiable, and is not."""
+
+    differentiable = True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images.detach().mean((1, 2, 3))
+
+
+def test_a_reward_that_promises_a_gradient_must_keep_it() -> None:
+    term = RewardTerm("detached", Detached(), decode, estimator=Smoothing())
+    with pytest.raises(RunError, match="declare differentiable = False to train it as a black box"):
+        term(sample_of())
+
+
+def test_a_reward_that_raises_is_named() -> None:
+    def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise KeyError("colour")
+
+    term = RewardTerm("broken", FunctionReward("broken", broken), decode, estimator=Smoothing())
+    with pytest.raises(RunError, match="The reward 'broken' failed with KeyError: 'colour'"):
+        term(sample_of())
