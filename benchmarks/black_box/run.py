@@ -2,8 +2,8 @@
 
     python benchmarks/black_box/run.py --seeds 3 --steps 120 --work runs/black-box
 
-The reward is `jpeg`, minus the bits a pixel of the image's JPEG file. Aligned with it are copies of `emoji-onestep`: by a
-differentiable stand-in (`stand_in.py`, a smooth count of the encoder's bits), by the surrogate, and by antithetic
+The reward is `jpeg`, minus the bits a pixel of the image's JPEG file. Aligned with it are copies of `emoji-onestep`: by
+a differentiable stand-in (`stand_in.py`, a smooth count of the encoder's bits), by the surrogate, and by antithetic
 smoothing. All take the same number of steps of 32 samples, and in all the reward's gradient is scaled to the same root
 mean square (`balance=normalised`). Judged is the true file size on held-out prompts; `emoji-judge`, which nothing is
 trained on, says what it costs in quality. Finished runs are not run again. Writes results.json and results.md.
@@ -69,8 +69,8 @@ def table(results: dict[str, list[dict[str, Any]]], seeds: int, steps: int, scal
     """The results as Markdown."""
     best = statistics.mean(one["gain"]["mean"] for one in results["differentiable stand-in"])
     lines = [
-        "| gradient by | JPEG bits a pixel, before | after, each seed | saved, of the stand-in's saving | judge, before "
-        "| judge, after | diversity | scores a sample | rank correlation at the end |",
+        "| gradient by | JPEG bits a pixel, before | after, each seed | saved, of the stand-in's saving "
+        "| judge, before | judge, after | diversity | scores a sample | rank correlation at the end |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
@@ -80,9 +80,10 @@ def table(results: dict[str, list[dict[str, Any]]], seeds: int, steps: int, scal
         judges = [statistics.mean(one["judge"][name]["mean"] for one in runs) for name in ("before", "after")]
         diversity = statistics.mean(one["diversity"] for one in runs)
         known = [one["rank_correlation"] for one in runs if one["rank_correlation"] is not None]
+        saved = f"{statistics.mean(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
         lines.append(
-            f"| {method} | {before:.2f} | {after} | {statistics.mean(shares):.2f} ({min(shares):.2f} to "
-            f"{max(shares):.2f}) | {judges[0]:.2f} | {judges[1]:.2f} | {diversity:.2f} | {runs[0]['scores_a_sample']} | "
+            f"| {method} | {before:.2f} | {after} | {saved} | {judges[0]:.2f} | {judges[1]:.2f} | {diversity:.2f} | "
+            f"{runs[0]['scores_a_sample']} | "
             f"{f'{statistics.mean(known):.2f}' if known else ''} |"
         )
     note = (

@@ -44,11 +44,13 @@ def as_scores(name: str, found: Any, batch: int, device: torch.device | str | No
     """
     try:
         scores = found if isinstance(found, Tensor) else torch.as_tensor(found)
+        if scores.is_complex() or scores.layout != torch.strided or scores.is_meta:
+            raise TypeError
         scores = scores.to(device=device, dtype=torch.promote_types(scores.dtype, torch.float32))
     except (TypeError, ValueError, RuntimeError, OverflowError):
+        kind = f"{found.dtype} tensor" if isinstance(found, Tensor) else type(found).__name__
         raise RunError(
-            f"The reward '{name}' returned a {type(found).__name__}; expected one score for each image, shape "
-            f"({batch},)."
+            f"The reward '{name}' returned a {kind}; expected one score for each image, shape ({batch},)."
         ) from None
     if scores.shape != (batch,):
         raise RunError(
