@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -112,10 +113,8 @@ def _decode_anything(data: bytes) -> None:
         message = protocol.decode(data)
         protocol.error_of(message)
         for read in (protocol.decode_request, lambda one: protocol.decode_scores(one, IMAGES.shape)):
-            try:
+            with suppress(ProtocolError):
                 read(message)
-            except ProtocolError:
-                pass
     except ProtocolError as error:
         assert "\n" not in str(error) and len(str(error)) < 600
 
@@ -143,7 +142,7 @@ def test_damaged_messages_never_raise_anything_else() -> None:
         _decode_anything(bytes(data[: draw.randint(0, len(data))] if draw.random() < 0.2 else data))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_never_raise_anything_else(data: bytes) -> None:
     _decode_anything(data)
@@ -159,7 +158,7 @@ HEADERS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(HEADERS, st.binary(max_size=64))
 def test_strange_safetensors_headers_never_raise_anything_else(header: Any, rest: bytes) -> None:
     text = json.dumps(header).encode()
@@ -224,7 +223,7 @@ def test_the_first_scores_show_what_the_far_side_does_not_know() -> None:
     reward = ElsewhereReward("r", scorer)
     assert reward(IMAGES.clone().requires_grad_(True), PROMPTS).requires_grad
     scorer.differentiable = False
-    with pytest.raises(RunError, match="lacks a gradient"):
+    with pytest.raises(RunError, match="returned no gradient; expected one"):
         reward(IMAGES.clone().requires_grad_(True), PROMPTS)
 
 
