@@ -82,18 +82,16 @@ def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: Rewar
         if not torch.isfinite(result.grad).all():
             raise RunError(f"The gradient of the term '{one.name}' is not finite at step {sample.step}.")
         results[one.name] = result
-    gradients: dict[str, Tensor] = {}
-    details: dict[str, float] = {}
-    for one in terms:  # once every term has answered, so that a failing one leaves the mix's statistics as they were
-        gradient = one.weight * results[one.name].grad
-        if mix is not None and one.mixed:
-            gradient, said = mix.weigh(one.name, results[one.name], one.weight)
-            details |= {f"{key}/{one.name}": value for key, value in said.items()}
-        gradients[one.name] = gradient.to(sample.x0.dtype)
-    added = gradients
-    if mix is not None:
-        mixed = {one.name: gradients[one.name] for one in terms if one.mixed}
-        added = {**gradients, **mix.combine(mixed, sample.random)}
+    # The mix comes once every term has answered, so that a failing one leaves its statistics as they were.
+    gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
+    added, details = gradients, {}
+    mixed = [one for one in terms if one.mixed] if mix is not None else []
+    if mix is not None and mixed:
+        rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
+        answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
+        found = mix(answers, weights, rest, sample.random)
+        added, details = {**gradients, **found.added}, dict(found.details)
+        gradients = {**gradients, **found.contributions}
     flat = {name: gradient.flatten(1) for name, gradient in gradients.items()}
     return ObjectiveResult(
         grad=torch.stack(list(added.values())).sum(0),

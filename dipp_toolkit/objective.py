@@ -58,7 +58,7 @@ def build_terms(
 def build_mix(config: TrainConfig) -> RewardMix:
     """How the rewards' gradients become one."""
     floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
-    return RewardMix(config.balance, config.reward_clip, floors, config.reward_scale)
+    return RewardMix(config.balance, config.reward_clip, floors)
 
 
 def build_estimator(config: TrainConfig, device: torch.device) -> GradientEstimator:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dipp_toolkit.mixing.balance import Balance, mgda, pcgrad, unchanged
 from dipp_toolkit.mixing.floors import Floor
-from dipp_toolkit.mixing.mix import RewardMix
+from dipp_toolkit.mixing.mix import Mixed, RewardMix
 from dipp_toolkit.mixing.statistics import RewardStatistics
 from dipp_toolkit.terms.base import TermResult
 
@@ -82,38 +82,54 @@ def result_of(scores: list[float], grad: Tensor) -> TermResult:
     return TermResult(torch.tensor(scores), grad)
 
 
+def mixed(mix: RewardMix, weight: float = 1.0, rest: Tensor | None = None, **results: TermResult) -> Mixed:
+    """A mix of rewards that all have the same weight."""
+    rest = torch.zeros_like(next(iter(results.values())).grad) if rest is None else rest
+    return mix(results, dict.fromkeys(results, weight), rest, seeded())
+
+
 def test_normalised_rewards_pull_by_their_weights_whatever_their_units() -> None:
     """A reward in other units, a thousand times larger, contributes the same."""
     grad = gradients(1)[0].float()
-    mix = RewardMix("normalised")
-    small, _ = mix.weigh("small", result_of([0.0] * 6, grad), 2.0)
-    large, _ = mix.weigh("large", result_of([0.0] * 6, 1000 * grad), 2.0)
-    torch.testing.assert_close(small, large)
-    torch.testing.assert_close(small.square().mean().sqrt(), torch.tensor(2.0))
+    found = mixed(
+        RewardMix("normalised"), 2.0, small=result_of([0.0] * 6, grad), large=result_of([0.0] * 6, 1000 * grad)
+    ).contributions
+    torch.testing.assert_close(found["small"], found["large"])
+    torch.testing.assert_close(found["small"].square().mean().sqrt(), torch.tensor(2.0))
+
+
+def test_a_surrogate_that_was_silent_does_not_shout_when_it_is_trusted() -> None:
+    """Gradients of 0 do not count as small ones."""
+    mix, grad = RewardMix("normalised"), gradients(1)[0].float()
+    for _ in range(9):
+        mixed(mix, one=result_of([0.0] * 6, 0 * grad))
+    found = mixed(mix, one=result_of([0.0] * 6, grad)).contributions["one"]
+    torch.testing.assert_close(found.square().mean().sqrt(), torch.tensor(1.0))
 
 
 def test_a_clip_limits_each_sample_and_says_how_many() -> None:
     grad = torch.ones(3, 4) * torch.tensor([[0.1], [1.0], [10.0]])
-    clipped, details = RewardMix(clip=1.0).weigh("one", result_of([0.0] * 3, grad), 2.0)
-    torch.testing.assert_close(clipped[:, 0], torch.tensor([0.2, 1.0, 1.0]))
-    assert details["clipped"] == pytest.approx(2 / 3)
+    found = mixed(RewardMix(clip=1.0), 2.0, one=result_of([0.0] * 3, grad))
+    torch.testing.assert_close(found.added["one"][:, 0], torch.tensor([0.2, 1.0, 1.0]))
+    assert found.details["clipped/one"] == pytest.approx(2 / 3)
 
 
 def test_a_reward_without_gradient_does_not_stop_the_others() -> None:
     """The zero vector is the least norm of all: MGDA must not see it."""
-    pulling = gradients(2)
-    mixed = RewardMix("mgda").combine({"a": pulling[0], "none": 0 * pulling[0], "b": pulling[1]}, seeded())
-    expected = mgda(pulling, seeded())
-    torch.testing.assert_close(mixed["a"], expected[0])
-    torch.testing.assert_close(mixed["b"], expected[1])
-    assert not mixed["none"].any()
+    a, b = gradients(2).float()
+    results = {name: result_of([0.0] * 6, grad) for name, grad in (("a", a), ("none", 0 * a), ("b", b))}
+    added = mixed(RewardMix("mgda"), **results).added
+    expected = mgda(torch.stack([a, b]), seeded())
+    torch.testing.assert_close(added["a"], expected[0])
+    torch.testing.assert_close(added["b"], expected[1])
+    assert not added["none"].any()
 
 
 @pytest.mark.parametrize("balance", ["sum", "normalised"])
 def test_plain_balances_add_up(balance: Balance) -> None:
-    pulling = gradients(2)
-    given = {"a": pulling[0], "b": pulling[1]}
-    assert all(torch.equal(one, given[name]) for name, one in RewardMix(balance).combine(given, seeded()).items())
+    a, b = gradients(2).float()
+    found = mixed(RewardMix(balance), a=result_of([0.0] * 6, a), b=result_of([0.0] * 6, b))
+    assert all(torch.equal(one, found.contributions[name]) for name, one in found.added.items())
 
 
 def test_statistics_start_at_the_first_batch() -> None:
@@ -158,17 +174,20 @@ def test_a_floor_settles_on_its_constraint(start: float) -> None:
     assert (late > 1.0).float().mean() > 0.9
 
 
-def test_the_floor_adds_to_the_weight_in_deviations() -> None:
-    grad = torch.ones(4, 3)
-    mix = RewardMix(floors={"one": Floor(10.0)}, floor_scale=5.0)
-    weighed, details = mix.weigh("one", result_of([1.0, 3.0, 1.0, 3.0], grad), 2.0)
-    torch.testing.assert_close(weighed, (2.0 + 5.0 * details["multiplier"] / 1.0) * grad)
+def test_a_floor_pushes_as_hard_as_the_rest_pulls_times_its_multiplier() -> None:
+    """Whatever the weights and units: here everything else has a root mean square of 7."""
+    grad = torch.full((4, 3), 0.5)
+    mix = RewardMix(floors={"one": Floor(10.0)})
+    found = mixed(mix, 0.0, rest=torch.full((4, 3), -7.0), one=result_of([1.0, 3.0, 1.0, 3.0], grad))
+    multiplier = found.details["multiplier/one"]
+    assert multiplier > 1
+    torch.testing.assert_close(found.added["one"], torch.full((4, 3), 7.0 * multiplier))
 
 
 def test_the_mix_goes_on_where_it_stopped() -> None:
     def steps(mix: RewardMix, count: int) -> list[Tensor]:
         given = [gradients(1)[0].float() * (k + 1) for k in range(count)]
-        return [mix.weigh("one", result_of([float(k)] * 6, grad), 1.0)[0] for k, grad in enumerate(given)]
+        return [mixed(mix, rest=grad, one=result_of([float(k)] * 6, grad)).added["one"] for k, grad in enumerate(given)]
 
     whole = RewardMix("normalised", floors={"one": Floor(9.0)})
     steps(whole, 3)

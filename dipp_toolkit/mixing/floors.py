@@ -23,8 +23,7 @@ class Floor:
     \sqrt B) / \bar s$, with $\bar s$ the running deviation, so that it has no unit. The integral $I \leftarrow
     \max(0, I + \eta h)$ and the multiplier $\lambda = \max(0, I + h)$ are the PI controller of Stooke et al.,
     "Responsive safety in reinforcement learning by PID Lagrangian methods" (2020, arXiv 2007.03964, algorithm 2); the
-    proportional part takes out the oscillation of dual ascent. The reward's weight in the objective grows by
-    $\lambda / \bar s$.
+    proportional part takes out the oscillation of dual ascent. How the multiplier becomes a push is the mix's business.
 
     Attributes:
         level: in the reward's own unit.

@@ -15,56 +15,89 @@ from .floors import Floor
 from .statistics import RewardStatistics
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """What a batch's rewards contribute.
+
+    Attributes:
+        contributions: each reward's weighted gradient, like the samples, by name; before balancing.
+        added: what is added up in their place.
+        details: numbers for the log, by `"number/name"`.
+    """
+
+    contributions: Mapping[str, Tensor]
+    added: Mapping[str, Tensor]
+    details: Mapping[str, float]
+
+
+def root_mean_square(gradient: Tensor) -> Tensor:
+    """Of each sample, `(batch,)`."""
+    return gradient.flatten(1).square().mean(1).sqrt()
+
+
 @dataclass
 class RewardMix:
     r"""Weighs, clips and balances the gradients of a run's rewards, and holds those with a floor above it.
 
     Reward $i$ with gradient $g_i$ and weight $w_i$ (its own times `reward_scale`) contributes
     $\mathrm{clip}(w_i g_i)$, or $\mathrm{clip}(w_i g_i / \bar g_i)$ under `normalised`, with $\bar g_i$ its running
-    root-mean-square gradient: weights then say how strongly rewards pull, whatever their units. A floor adds to $w_i$.
-    What `pcgrad` and `mgda` do next is said in `balance`.
+    root-mean-square gradient: weights then say how strongly rewards pull, whatever their units.
+
+    A reward with a floor and the multiplier $\lambda_i$ is also pushed by $\lambda_i G g_i / \bar g_i$, $G$ being the
+    root mean square of everything else that pulls: $\lambda_i = 1$ is as strong as the rest of the objective, whatever
+    the weights. What `pcgrad` and `mgda` do next is said in `balance`.
 
     Attributes:
         balance: `sum`, `normalised`, `pcgrad` or `mgda`.
-        clip: largest root mean square of one sample's contribution; None for no limit.
+        clip: largest root mean square of one sample's contribution, a floor's push aside; None for no limit.
         floors: by the terms' names.
-        floor_scale: weight of a floor's multiplier, `reward_scale`.
         statistics: by the terms' names.
     """
 
     balance: Balance = "sum"
     clip: float | None = None
     floors: dict[str, Floor] = field(default_factory=dict)
-    floor_scale: float = 1.0
     statistics: dict[str, RewardStatistics] = field(default_factory=dict)
 
-    def weigh(self, name: str, result: TermResult, weight: float) -> tuple[Tensor, dict[str, float]]:
-        """One reward's contribution, and numbers for the log.
+    def __call__(
+        self, results: Mapping[str, TermResult], weights: Mapping[str, float], rest: Tensor, random: torch.Generator
+    ) -> Mixed:
+        """Mix a batch.
 
         Args:
-            name: the term's.
-            result: its scores and gradient.
-            weight: its weight, the floor's share not counted.
+            results: scores and gradients of the rewards, by the terms' names.
+            weights: without what floors add.
+            rest: the gradients of all other terms, weighted and added up.
+            random: source of what balancing draws.
         """
-        scores = result.value.float()
-        statistics = self.statistics.setdefault(name, RewardStatistics())
-        statistics.update(scores, result.grad)
-        details = {"deviation": scores.std(correction=0).item()}
-        normalised = self.balance == "normalised"
-        if name in self.floors:
-            multiplier = self.floors[name].update(scores, statistics.scale)
-            weight = weight + self.floor_scale * multiplier / (1.0 if normalised else statistics.scale)
-            details["multiplier"] = multiplier
-        gradient = (weight / statistics.gradient_scale if normalised else weight) * result.grad
-        if self.clip is not None:
-            size = gradient.flatten(1).square().mean(1).sqrt()
-            factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-            gradient = gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1))
-            details["clipped"] = (factor < 1).float().mean().item()
-        return gradient, details
+        details: dict[str, float] = {}
+        contributions = {}
+        for name, result in results.items():
+            scores = result.value.float()
+            self.statistics.setdefault(name, RewardStatistics()).update(scores, result.grad)
+            details[f"deviation/{name}"] = scores.std(correction=0).item()
+            contributions[name] = self._weigh(name, result.grad.to(rest.dtype), weights[name], details)
+        pull = torch.stack([rest, *contributions.values()]).sum(0).square().mean().sqrt()
+        for name in self.floors.keys() & results.keys():
+            statistics, result = self.statistics[name], results[name]
+            multiplier = self.floors[name].update(result.value.float(), statistics.scale)
+            details[f"multiplier/{name}"] = multiplier
+            if multiplier > 0:
+                push = (multiplier / statistics.gradient_scale) * pull * result.grad.to(rest.dtype)
+                contributions[name] = contributions[name] + push
+        return Mixed(contributions, self._balanced(contributions, random), details)
 
-    def combine(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """What is added up in the place of these contributions, by name."""
+    def _weigh(self, name: str, gradient: Tensor, weight: float, details: dict[str, float]) -> Tensor:
+        normalised = self.balance == "normalised"
+        weighed = (weight / self.statistics[name].gradient_scale if normalised else weight) * gradient
+        if self.clip is None:
+            return weighed
+        size = root_mean_square(weighed)
+        factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+        details[f"clipped/{name}"] = (factor < 1).float().mean().item()
+        return weighed * factor.reshape(-1, *[1] * (weighed.ndim - 1))
+
+    def _balanced(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
         pulling = {name: one for name, one in gradients.items() if one.any()}  # a zero would be the least norm of all
         if self.balance not in ("pcgrad", "mgda") or len(pulling) < 2:
             return dict(gradients)
