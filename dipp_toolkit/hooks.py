@@ -73,6 +73,14 @@ def dipp_register_rewards(register: Register) -> None:
 
 
 @hookspec
+def dipp_register_environments(register: Register) -> None:
+    """Register what a reward's private environment is made of; a factory returns an `Environment`.
+
+    See `dipp_toolkit.rewards.environments`.
+    """
+
+
+@hookspec
 def dipp_register_terms(register: Register) -> None:
     """Register terms; a factory takes a `TermContext` and returns a `Term`."""
 

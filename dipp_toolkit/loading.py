@@ -18,6 +18,7 @@ from .prompt_files import PromptList, read_prompt_file
 from .python_files import check_call, is_python_name, load_python_name
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
+from .rewards.names import is_isolated_name, is_remote_name
 from .roles import Generator, Images, PromptSet, Reference, Reward
 
 if TYPE_CHECKING:
@@ -115,12 +116,22 @@ class FunctionReward:
 def load_reward(name: str, **options: Any) -> Reward:
     """A reward by registered name, `file.py:function` or `module:attribute`.
 
+    `<any of these>@<environment>` lives in an environment of its own on this machine, and an address behind HTTP.
+
     A class, or a function whose parameters are not `(images, prompts)` but options, is called with `options` first;
     anything else is the reward itself.
 
     Raises:
         RequestError: the name is unknown, the file cannot be used, or the signature does not fit.
     """
+    if is_remote_name(name):
+        from .rewards.remote import load_remote
+
+        return load_remote(name, **options)
+    if is_isolated_name(name):
+        from .rewards.isolated import load_isolated
+
+        return load_isolated(name, **options)
     if not is_python_name(name):
         return cast(Reward, get_registry().find("reward", name).build(**options))
     found = load_python_name(name, "reward")

@@ -18,7 +18,7 @@ from .errors import DippError, PluginError, RequestError
 from .naming import unknown_name
 
 GROUP = "dipp"
-KINDS = ("pipeline", "blueprint", "reference", "generator", "reward", "term", "prompts", "metric")
+KINDS = ("pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric")
 _HOOKS = {kind: f"dipp_register_{kind if kind == 'prompts' else kind + 's'}" for kind in KINDS}
 
 

@@ -141,7 +141,7 @@ def make_plan(config: TrainConfig) -> Plan:
     rewards: dict[str, Cost] = {}
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
     pieces = config.reward_batch or config.batch_size
-    for name in config.rewards:
+    for name in dict.fromkeys([*config.rewards, *config.floors]):
         count, one = _reward(name, reference, options, pieces, shape.dtype, shape.autocast)
         times = -(-config.batch_size // pieces)
         rewards[name] = Cost(one.peak, 0, one.flops * times)
@@ -169,7 +169,7 @@ def make_plan(config: TrainConfig) -> Plan:
 
 
 DECIDING = (
-    "generator", "reference", "rewards", "mode", "batch_size", "lora_rank", "precision", "frozen_precision",
+    "generator", "reference", "rewards", "floors", "mode", "batch_size", "lora_rank", "precision", "frozen_precision",
     "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling", "reward_batch",
     "reward_resolution", "optimizer", "assistant_rounds", "guidance",
 )  # fmt: skip
