@@ -127,6 +127,7 @@ def load_reward(name: str, **options: Any) -> Reward:
     if is_remote_name(name):
         from .rewards.remote import load_remote
 
+        check_options(load_remote, options, f"reward '{name}'")
         return load_remote(name, **options)
     if is_isolated_name(name):
         from .rewards.isolated import load_isolated

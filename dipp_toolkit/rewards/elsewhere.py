@@ -6,7 +6,8 @@ by what reaches the image's score from above. The far side's graph never leaves 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..errors import RunError
+from ..errors import RequestError, RunError
 from ..roles import Images
 from .inputs import as_scores, check_inputs
 
@@ -132,3 +133,24 @@ class ElsewhereReward:
         if gradient is not None and not bool(torch.isfinite(gradient).all()):
             raise RunError(f"The reward '{self.name}' returned a gradient that is not finite.")
         return scores, gradient
+
+
+def check_options(name: str, positive: Mapping[str, Any], counts: Mapping[str, Any] | None = None) -> None:
+    """Refuse options of a reward that are no numbers, or out of range.
+
+    Args:
+        name: the reward's, for the message.
+        positive: finite numbers above 0, by name.
+        counts: whole numbers from 0, by name.
+
+    Raises:
+        RequestError: with the option's name.
+    """
+    for option, value in positive.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise RequestError(f"The option {option} of the reward '{name}' is {value!r}; expected a positive number.")
+    for option, value in (counts or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise RequestError(
+                f"The option {option} of the reward '{name}' is {value!r}; expected a whole number from 0."
+            )
