@@ -155,7 +155,7 @@ def test_a_floor_that_holds_pushes_nothing() -> None:
 def test_a_floor_counts_the_standard_error_against_the_reward() -> None:
     scores = torch.tensor([1.0, 3.0, 1.0, 3.0])  # mean 2, deviation 1, standard error 1/2
     floor = Floor(2.0, rate=0.1)
-    assert floor.update(scores, 2.0) == pytest.approx(0.5 + 0.05)
+    assert floor.update(scores, 2.0) == pytest.approx(0.25 + 0.05)
     assert floor.violation == pytest.approx(0.5)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-PROPORTIONAL = 1.0
+PROPORTIONAL = 0.5
 """Weight of the violation now beside the violations so far; it is what damps the swing of a plain multiplier."""
 
 CONFIDENCE = 2.0
@@ -21,7 +21,7 @@ class Floor:
 
     The violation of a batch of $B$ scores with mean $m$ and deviation $s$ is $h = (\mathrm{level} - m + 2 s /
     \sqrt B) / \bar s$, with $\bar s$ the running deviation, so that it has no unit. The integral $I \leftarrow
-    \max(0, I + \eta h)$ and the multiplier $\lambda = \max(0, I + h)$ are the PI controller of Stooke et al.,
+    \max(0, I + \eta h)$ and the multiplier $\lambda = \max(0, I + h / 2)$ are the PI controller of Stooke et al.,
     "Responsive safety in reinforcement learning by PID Lagrangian methods" (2020, arXiv 2007.03964, algorithm 2); the
     proportional part takes out the oscillation of dual ascent. How the multiplier becomes a push is the mix's business.
 
