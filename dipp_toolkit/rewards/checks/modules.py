@@ -1,0 +1,58 @@
+"""The networks inside a reward, wherever its author keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+DEPTH = 4
+
+
+def modules_of(reward: Any) -> list[nn.Module]:
+    """The outermost torch modules that a reward holds: in attributes, in closures, in the globals its function names.
+
+    Args:
+        reward: a reward, a function, or a module itself.
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+
+    def look(thing: Any, depth: int) -> None:
+        if id(thing) in seen or depth > DEPTH:
+            return
+        seen.add(id(thing))
+        if isinstance(thing, nn.Module):
+            found[id(thing)] = thing
+            return
+        for child in _children(thing):
+            look(child, depth + 1)
+
+    look(reward, 0)
+    inner = {id(part) for module in found.values() for part in module.modules() if part is not module}
+    return [module for key, module in found.items() if key not in inner]
+
+
+def _children(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, Mapping):
+        yield from thing.values()
+    elif isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
+        yield from thing[:100]
+    code = getattr(thing, "__code__", None)
+    if code is not None:
+        named = getattr(thing, "__globals__", {})
+        yield from (named[name] for name in code.co_names if isinstance(named.get(name), nn.Module))
+        yield from (cell.cell_contents for cell in getattr(thing, "__closure__", None) or () if _filled(cell))
+    elif not isinstance(thing, type):
+        yield from (getattr(thing, "__dict__", None) or {}).values()
+    bound = getattr(thing, "__self__", None)  # of a method
+    if bound is not None and not isinstance(bound, type(__builtins__)):
+        yield bound
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a closure that is not filled yet
+        return False
