@@ -1,0 +1,62 @@
+"""`dipp score`: what rewards say of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("score", rich_help_panel="Check")(score)
+
+
+def score(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER|IMAGE...", help="Folders, each a row of its own, or single images.")
+    ],
+    *,
+    reward: Annotated[
+        str, typer.Option("--reward", metavar="NAME,...", help="Rewards: hps,imagereward or ./mine.py:blue.")
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="One prompt a line, for the images in natural order; or JSON, JSONL, CSV, TSV by file name.",
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="One prompt for all images; '' for none.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSONL", help="Write the score of every image to this file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images at a time.")] = 16,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Options of rewards: reward.hps.version=v2.1. Repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the intervals.")] = 0,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score images with any rewards: mean, 95 % interval, lowest and highest, a row for each folder and reward.
+
+    Prompts come from --prompts or --prompt, or with the folder, as `dipp generate` leaves it.
+    """
+    from ..output import print_json, quiet_stdout
+    from ..scoring import Request, describe, score_images
+
+    request = Request(
+        images, reward, prompts, prompt, out, batch_size, assignments or [], seed, device or "auto", quiet
+    )
+    with quiet_stdout():
+        result = score_images(request)
+    if as_json:
+        print_json(result)
+    else:
+        describe(result)

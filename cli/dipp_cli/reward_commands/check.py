@@ -1,0 +1,46 @@
+"""`dipp reward check`: what is wrong with a reward."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+NAME = "NAME|FILE.py:FUNCTION|URL"
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
+    group.command("check")(check)
+
+
+def check(
+    name: Annotated[str, typer.Argument(metavar=NAME, help="The reward, as --reward takes it.")],
+    *,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Its options: reward.hps.version=v2.1. Repeatable."),
+    ] = None,
+    device: options.Device = None,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures it is shown.")] = 64,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the pictures.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Say what is wrong with a reward before a run finds out. Exits with 1 where a check fails.
+
+    Shapes, odd pictures and prompts, chance, neighbours in the batch, gradients against finite differences, side
+    effects, devices, speed and memory. A reward without a gradient is fine, and is said to be one.
+    """
+    from ..output import print_json, quiet_stdout
+    from ..reward_checking import check_by_name, describe
+
+    with quiet_stdout():
+        result = check_by_name(name, assignments or [], device or "auto", size, seed)
+    if as_json:
+        print_json(result)
+    else:
+        describe(result)
+    if not result["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,307 @@
+"""What `dipp score` asks of the toolkit, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipp_toolkit.errors import RequestError, RunError
+
+from .reward_checking import close, load_rewards, reward_names
+
+if TYPE_CHECKING:
+    from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile
+
+FILES = "(files)"
+"""What single images are compared as, where folders stand beside them."""
+
+BESIDE = (
+    "prompts.json",
+    "prompts.jsonl",
+    "metadata.jsonl",
+    "metadata.csv",
+    "prompts.csv",
+    "prompts.tsv",
+    "prompts.txt",
+)
+"""Files of prompts that may lie among the images themselves; `metadata` is how Hugging Face's image folders have it."""
+
+NUMBERED = re.compile(r"\d{3,}-([a-z0-9-]+)\.png")
+CUT = 39
+"""Characters from which a file's name may hold only the beginning of its prompt."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line; None where nothing was said."""
+
+    images: Sequence[Path]
+    reward: str
+    prompts: str | None
+    prompt: str | None
+    out: Path | None
+    batch_size: int
+    assignments: list[str]
+    seed: int
+    device: str
+    quiet: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, before anything is loaded.
+
+        Raises:
+            RequestError: as a sentence.
+        """
+        if self.batch_size < 1:
+            raise RequestError(f"--batch-size is {self.batch_size}; expected at least 1.")
+        if not 0 <= self.seed < 2**31:
+            raise RequestError(f"--seed is {self.seed}; expected a number from 0 to {2**31 - 1}.")
+        if self.prompts is not None and self.prompt is not None:
+            raise RequestError("Give the prompts by --prompts FILE or by --prompt TEXT, not by both.")
+        if self.out is not None:
+            out = self.out.expanduser()
+            if out.is_dir():
+                raise RequestError(f"Cannot write the scores to {out}: it is a folder.")
+            if not out.parent.is_dir():
+                raise RequestError(f"Cannot write the scores to {out}: there is no folder {out.parent}.")
+
+
+def score_images(request: Request) -> dict[str, Any]:
+    """Score everything that was named, and write `--out`.
+
+    Returns:
+        `rewards`, `{name: {"mean", "low", "high", "drawn", "lowest", "highest"}}` over all images; `folders`, for each
+        `{"folder", "images", "rewards"}`, the same over its images; `images`, for each
+        `{"file", "folder", "prompt", "scores": {name: score}}`; `notices`, sentences.
+
+    Raises:
+        RequestError: a reward, an image or the prompts cannot be used.
+        RunError: a reward failed, or the scores cannot be written.
+    """
+    request.check()
+    names = reward_names(request.reward)
+    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.rewards.scoring import score_files
+
+    files, notices = gather(request)
+    device = choose_device(request.device)
+    rewards = load_rewards(names, request.assignments)
+    try:
+        rewards = {name: one.to(device) if hasattr(one, "to") else one for name, one in rewards.items()}
+        with watch(len(files), request.quiet) as progress:
+            scored, said = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)
+    finally:
+        close(rewards)
+    notices += said
+    for notice in notices:
+        print(notice, file=sys.stderr)
+    result = {**summaries(scored, names, request.seed), "images": [one.as_dict() for one in scored], "notices": notices}
+    if request.out is not None:
+        write_lines(request.out.expanduser(), result["images"])
+    return result
+
+
+def gather(request: Request) -> tuple[list[PromptedFile], list[str]]:
+    """Every image with its prompt, and notices about where prompts came from.
+
+    Raises:
+        RequestError: an image or a prompt is missing.
+    """
+    from dipp_toolkit.rewards.image_files import list_images, natural_key
+    from dipp_toolkit.rewards.scoring import PromptedFile
+
+    groups: dict[str, list[Path]] = {}
+    named = list(dict.fromkeys(path.expanduser() for path in request.images))
+    for path in named:
+        if path.is_dir():
+            groups[str(path)] = without_grid(list_images(path))
+        elif path.exists():
+            groups.setdefault(FILES, []).append(path)
+        else:
+            raise RequestError(f"There is no image or folder {path}.")
+    files, notices = [], []
+    for group, paths in groups.items():
+        paths.sort(key=natural_key)
+        prompts, notice = match_prompts(paths, group, request.prompts, request.prompt)
+        notices += [notice] if notice else []
+        files += [PromptedFile(path, prompt, group) for path, prompt in zip(paths, prompts, strict=True)]
+    return files, notices
+
+
+def without_grid(images: Sequence[Path]) -> list[Path]:
+    """A folder's images without the grid that `dipp generate` puts beside its numbered pictures."""
+    from .pictures_out import GRID
+
+    others = [path for path in images if path.name != GRID]
+    return others if others and all(NUMBERED.fullmatch(path.name) for path in others) else list(images)
+
+
+def match_prompts(images: Sequence[Path], group: str, prompts: str | None, prompt: str | None) -> tuple[list[str], str]:
+    """A prompt for each image, and a notice where one is due.
+
+    Args:
+        images: of one folder, in natural order.
+        group: the folder, for messages.
+        prompts: `--prompts`; a file, or the name of a prompt set.
+        prompt: `--prompt`, which is all images' prompt.
+
+    Raises:
+        RequestError: there is no prompt for an image, or no telling which.
+    """
+    if prompt is not None:
+        return [prompt] * len(images), ""
+    if prompts is not None:
+        return _in_order_or_by_name(images, group, prompts), ""
+    if len({path.parent for path in images}) == 1:
+        for name in BESIDE:
+            beside = images[0].parent / name
+            if beside.is_file():
+                return _in_order_or_by_name(images, group, str(beside)), f"Prompts of {group}: from {beside}."
+    return _from_names(images, group)
+
+
+def _from_names(images: Sequence[Path], group: str) -> tuple[list[str], str]:
+    names = [NUMBERED.fullmatch(path.name) for path in images]
+    slugs = [name[1] for name in names if name]
+    if len(slugs) < len(images):
+        raise RequestError(
+            f"There are no prompts for the images of {group}: give them with --prompts FILE, one a line, or one for "
+            "all with --prompt TEXT, which may be empty ('') for rewards that read none."
+        )
+    for path, slug in zip(images, slugs, strict=True):
+        if len(slug) >= CUT:
+            raise RequestError(
+                f"The prompt of {path} is cut short in its name; give the prompts of {group} with --prompts FILE."
+            )
+    return [slug.replace("-", " ") for slug in slugs], (
+        f"Prompts of {group}: from the names of the files, without capitals and punctuation. "
+        "Give those that the images were made from with --prompts FILE."
+    )
+
+
+def _in_order_or_by_name(images: Sequence[Path], group: str, source: str) -> list[str]:
+    from dipp_toolkit.rewards.image_files import read_prompts
+
+    found = read_prompts(source)
+    if isinstance(found, Mapping):
+        by_name: dict[str, set[str]] = {}
+        for key, prompt in found.items():
+            by_name.setdefault(Path(key).name, set()).add(prompt)
+        # A file may be listed with a folder that is another today; its name is enough where it says one prompt.
+        plain = {name: next(iter(prompts)) for name, prompts in by_name.items() if len(prompts) == 1} | found
+        return [_look_up(plain, path, source) for path in images]
+    if len(found) != len(images):
+        raise RequestError(
+            f"{source} has {len(found)} prompt{'s' * (len(found) != 1)} and {group} has {len(images)} "
+            f"image{'s' * (len(images) != 1)}; expected one prompt for each image, in the natural order of their names."
+        )
+    return list(found)
+
+
+def _look_up(prompts: Mapping[str, str], path: Path, source: str) -> str:
+    for key in (str(path), path.name, path.stem):
+        if key in prompts:
+            return prompts[key]
+    raise RequestError(f"{source} has no prompt for {path.name}; its first name is '{next(iter(prompts))}'.")
+
+
+def summaries(scored: Sequence[ScoredFile], names: Sequence[str], seed: int) -> dict[str, Any]:
+    """The numbers of every folder, and of all images together."""
+
+    def rewards(some: Sequence[ScoredFile]) -> dict[str, Any]:
+        from dipp_toolkit.rewards.scoring import summarise
+
+        found = {}
+        for name in names:
+            summary = summarise(some, name, seed)
+            extremes = {
+                key: {"file": str(one.file.path), "score": one.scores[name]}
+                for key, one in (("lowest", summary.lowest), ("highest", summary.highest))
+            }
+            found[name] = {**summary.interval.as_dict(), "drawn": summary.drawn, **extremes}
+        return found
+
+    groups = dict.fromkeys(one.file.group for one in scored)
+    folders = [(group, [one for one in scored if one.file.group == group]) for group in groups]
+    return {
+        "rewards": rewards(scored),
+        "folders": [{"folder": group, "images": len(some), "rewards": rewards(some)} for group, some in folders],
+    }
+
+
+def write_lines(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all.
+
+    Raises:
+        RunError: the disk does not take it.
+    """
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", newline="\n"
+        )
+        partial.replace(out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"Cannot write the scores to {out}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def watch(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, or a plain line every tenth where that is no terminal or quiet was asked for."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        told = 0
+
+        def say(done: int) -> None:
+            nonlocal told
+            if done == total or done * 10 // total > told:
+                told = done * 10 // total
+                print(f"{done} of {total} images scored", file=sys.stderr, flush=True)
+
+        yield say
+        return
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("scoring", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def describe(result: Mapping[str, Any]) -> None:
+    """Print a row for each folder and reward."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from .tables import interval, show
+
+    several = len(result["folders"]) > 1
+    table = Table(title="Scores, means with 95 % intervals")
+    for column in (*(["folder"] if several else []), "reward", "images", "mean", "lowest", "highest"):
+        table.add_column(column, justify="right" if column == "images" else "left")
+    for folder in result["folders"]:
+        for name, summary in folder["rewards"].items():
+            extremes = (
+                f"{summary[key]['score']:.4g}  {Path(summary[key]['file']).name}" for key in ("lowest", "highest")
+            )
+            cells = [escape(name), str(folder["images"]), escape(interval(summary)), *map(escape, extremes)]
+            table.add_row(*([escape(folder["folder"])] if several else []), *cells)
+    show(table)
+    if any(folder["images"] == 1 for folder in result["folders"]):
+        print("The interval of a single image says nothing.")
