@@ -1,1 +1,16 @@
-"""Not in yet."""
+"""CLIP (Radford et al. 2021, arXiv 2103.00020): agreement of image and prompt, by any model of open_clip."""
+
+from __future__ import annotations
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "clip",
+        "dipp_clip.reward:Clip",
+        summary="agreement of image and prompt, by any open_clip model",
+        needs=("open_clip", "torchvision"),
+    )

@@ -1,9 +1,19 @@
-"""HPSv2 (Wu et al. 2023, arXiv 2306.09341). So far its architecture alone, for planning; the reward is not in yet."""
+"""HPSv2 and HPSv2.1 (Wu et al. 2023, arXiv 2306.09341): OpenCLIP ViT-H/14, fine-tuned on what people preferred."""
 
 from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "hps",
+        "dipp_hps.reward:HPS",
+        summary="HPSv2.1, or v2.0 by version=v2.0: what people prefer, 986 M parameters",
+        needs=("open_clip", "torchvision"),
+    )
 
 
 @hookimpl

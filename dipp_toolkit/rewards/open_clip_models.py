@@ -1,0 +1,92 @@
+"""Models of open_clip, built without weights or loaded with them, and their preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import RequestError, first_line
+from ..naming import unknown_name
+from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+
+FITS = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+
+
+def empty_clip(model: str, architecture: Mapping[str, Any] | None = None) -> tuple[nn.Module, int]:
+    """A CLIP of open_clip's classic layout on the meta device, to be filled, and the side of what it sees.
+
+    Args:
+        model: open_clip's name.
+        architecture: a configuration in the place of that model's.
+    """
+    import open_clip
+    from open_clip.model import CLIP
+
+    config = dict(architecture or open_clip.get_model_config(model))
+    with torch.device("meta"):
+        network = CLIP(**config)
+    return network, int(config["vision_cfg"]["image_size"])
+
+
+def mend_mask(network: Any) -> None:
+    """Give a filled CLIP its causal mask, which is no weight and so in no checkpoint."""
+    length = network.attn_mask.shape[-1]
+    network.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+
+
+def tokenizer_of(model: str) -> Any:
+    """The tokenizer of a model of open_clip; called with texts it gives `(batch, 77)` ids, cut where they are longer."""
+    import open_clip
+
+    return open_clip.get_tokenizer(model)
+
+
+def load_clip(name: str, model: str, pretrained: str | Path) -> tuple[nn.Module, Preprocess]:
+    """A model of open_clip with its weights, and its own preprocessing.
+
+    Args:
+        name: the reward's, for messages.
+        model: open_clip's name, or `hf-hub:owner/name`.
+        pretrained: a tag of open_clip's, or a local file; empty where the hub has the weights.
+
+    Raises:
+        RequestError: there is no such model or tag, or the weights cannot be fetched or read.
+    """
+    import open_clip
+
+    local = Path(pretrained).expanduser() if pretrained else None
+    if "hf-hub:" not in model and model not in open_clip.list_models():
+        raise RequestError(unknown_name("open_clip model", model, open_clip.list_models()))
+    if local is None and "hf-hub:" not in model:
+        raise RequestError(f"Name the weights of {model} with --set reward.{name}.pretrained=TAG.")
+    if local is not None and local.suffix and not local.is_file():
+        raise RequestError(f"There is no file {local} for the reward '{name}' (looked in {local.parent.resolve()}).")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if local is not None and not local.is_file() and str(pretrained) not in tags:
+        raise RequestError(unknown_name(f"set of weights of {model}", str(pretrained), tags))
+    try:
+        network = open_clip.create_model(
+            model, pretrained=str(local) if local is not None and local.is_file() else str(pretrained) or None
+        )
+    except Exception as error:  # open_clip, torch and the hub's client raise errors of many kinds
+        raise RequestError(
+            f"The weights '{pretrained}' of {model} for the reward '{name}' cannot be loaded: {first_line(error)}."
+        ) from error
+    return network, preprocess_of(network)
+
+
+def preprocess_of(network: Any) -> Preprocess:
+    """The preprocessing that a loaded model asks for."""
+    config = getattr(network.visual, "preprocess_cfg", {}) or {}
+    size = config.get("size", network.visual.image_size)
+    return Preprocess(
+        size=int(size[0] if isinstance(size, (tuple, list)) else size),
+        fit=FITS[config.get("resize_mode") or "shortest"],  # type: ignore[arg-type]
+        mean=tuple(config.get("mean") or CLIP_MEAN),
+        std=tuple(config.get("std") or CLIP_STD),
+        interpolation=config.get("interpolation") or "bicubic",
+    )

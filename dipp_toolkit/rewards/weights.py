@@ -1,0 +1,127 @@
+"""Weights of reward models: found locally or on the hub, read without running anything, put into a network once."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError, first_line
+from ..naming import nearest
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def find_file(name: str, hub: str, filename: str, given: str | Path | None = None) -> Path:
+    """A reward's file: what the user named, or the published one.
+
+    Args:
+        name: the reward's, for messages.
+        hub: the repository the file is published in.
+        filename: its name there.
+        given: a file, a folder that holds `filename`, or another repository; None for `hub`.
+
+    Raises:
+        RequestError: it is not there, or cannot be fetched.
+    """
+    if given is not None:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            path = path / filename
+        if path.is_file():
+            return path
+        if path.suffix or str(given).startswith((".", "/", "~")) or str(given).count("/") != 1:
+            others = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
+            guess = nearest(path.name, others)
+            hint = f" Did you mean {path.parent / guess}?" if guess else ""
+            raise RequestError(
+                f"There is no file {path} for the reward '{name}' (looked in {path.parent.resolve()}).{hint} It is "
+                f"published: hf download {hub} {filename}"
+            )
+        hub = str(given)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub, filename))
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(
+            f"The weights of the reward '{name}' cannot be fetched: {first_line(error)}. They are {filename} of {hub}: "
+            f"hf download {hub} {filename}, or name a file with --set reward.{name}.checkpoint=FILE."
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a file of weights holds: safetensors as such, a `.pt` with `weights_only=True` and nothing else.
+
+    Raises:
+        RequestError: the file is damaged, no file of weights, or would run code when it is read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        if path.suffix not in PICKLED:
+            raise RequestError(
+                f"{path} is no file of weights: expected .safetensors, or one of {', '.join(PICKLED)} as published."
+            )
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except RequestError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise RequestError(
+            f"{path} is refused: it is damaged, or it holds more than tensors and could run code when it is read. Fetch "
+            "it again from where it was published."
+        ) from error
+    except Exception as error:  # torch and safetensors raise RuntimeError, EOFError, OSError and their own
+        raise RequestError(f"{path} is damaged or no file of weights: {first_line(error)}. Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{path} holds a {type(found).__name__}; expected named tensors.")
+    return found
+
+
+def tensors_of(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of a state, those under `state_dict` where it has one.
+
+    Raises:
+        RequestError: there are none.
+    """
+    inner = state.get("state_dict", state)
+    found = {name: one for name, one in inner.items() if isinstance(one, Tensor)} if isinstance(inner, Mapping) else {}
+    if not found:
+        raise RequestError(f"{path} holds no tensors; expected the weights of a network.")
+    return found
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Put tensors into a network that was built on the meta device: there is one set of weights in memory at most.
+
+    Args:
+        network: without weights.
+        tensors: by the network's names; others are passed over.
+        path: where they are from, for messages.
+        dtype: the weights are kept in.
+
+    Raises:
+        RequestError: some are missing or of another shape.
+    """
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise RequestError(
+            f"{path} does not fit: {len(missing)} of {len(expected)} tensors are missing, such as '{missing[0]}'. It is "
+            "damaged, or the checkpoint of another model."
+        )
+    for name, one in expected.items():
+        if tensors[name].shape != one.shape:
+            raise RequestError(
+                f"{path} does not fit: '{name}' has the shape {tuple(tensors[name].shape)}; expected {tuple(one.shape)}."
+            )
+    converted = {
+        name: tensors[name].to(dtype if tensors[name].is_floating_point() else tensors[name].dtype) for name in expected
+    }
+    network.load_state_dict(converted, assign=True)

@@ -1,0 +1,61 @@
+"""Any model of open_clip as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.rewards.model_reward import ModelReward
+from dipp_toolkit.rewards.open_clip_models import load_clip, tokenizer_of
+from dipp_toolkit.rewards.preprocess import Way
+
+
+class Clip(ModelReward):
+    r"""$r(x, c) = \cos(f(x), g(c))$, $f$ and $g$ being the towers of a CLIP.
+
+    The field's CLIP score is $100 \max(\cos, 0)$ (Hessel et al. 2021, arXiv 2104.08718, gives 2.5 in the place of 100);
+    without the bend it has a gradient everywhere.
+
+    Args:
+        model: open_clip's name of the model, or `hf-hub:owner/name`.
+        pretrained: open_clip's tag of the weights, or a local file.
+        precision: `fp32` or `bf16`.
+        batch: images at a time, 0 for all.
+        preprocess: `auto`, `pillow` or `tensor`.
+
+    Raises:
+        RequestError: an option is out of range, or the weights cannot be had.
+    """
+
+    name = "clip"
+    licence = "the weights' own; OpenAI's and LAION's are MIT"
+    source = "Radford et al. 2021, arXiv 2103.00020; weights: github.com/mlfoundations/open_clip"
+    range = "a cosine, in [-1, 1]; 0.1 to 0.4 in practice"
+
+    def __init__(
+        self,
+        model: str = "ViT-L-14-quickgelu",
+        pretrained: str = "openai",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch: int = 0,
+        preprocess: Way = "auto",
+    ):
+        network, prepared = load_clip(self.name, model, pretrained)
+        self.tokenizer = tokenizer_of(model)
+        super().__init__(network, prepared, way=preprocess, precision=precision, batch=batch)
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
+        """Unit features of prompts; what is beyond the model's tokens is cut."""
+        features: Tensor = self.network.encode_text(self.tokenizer(list(prompts)).to(self.device), normalize=True)
+        return features
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, " batch"]:
+        assert texts is not None
+        features = self.network.encode_image(pixels, normalize=True)
+        return torch.linalg.vecdot(features.float(), texts.float())

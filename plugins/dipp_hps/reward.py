@@ -1,0 +1,80 @@
+"""HPSv2 as a differentiable reward on open_clip, equal to the package `hpsv2`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.rewards.model_reward import ModelReward
+from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask, tokenizer_of
+from dipp_toolkit.rewards.preprocess import Preprocess, Way
+from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
+
+HUB = "xswu/HPSv2"
+FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
+MODEL = "ViT-H-14"
+
+
+class HPS(ModelReward):
+    r"""Human Preference Score v2: $r(x, c) = \cos(f(x), g(c))$ with the towers of a fine-tuned OpenCLIP ViT-H/14.
+
+    Pictures are resized as tensors, the longer side to 224, and padded with black: what the package `hpsv2` does. It
+    calls torchvision's resize with its default, which antialiases from version 0.17 on; scores of pictures larger than
+    224 pixels that were published with older versions differ. Papers often give 100 times the score.
+
+    Args:
+        version: `v2.1` or `v2.0`.
+        checkpoint: the published file, a folder with it, or another repository of the hub.
+        precision: `fp32` or `bf16`.
+        batch: images at a time, 0 for all.
+        preprocess: `auto`, `pillow` (here: pictures rounded to 8 bits, as read from files) or `tensor`.
+        architecture: an OpenCLIP configuration in the place of ViT-H/14's.
+
+    Raises:
+        RequestError: an option is out of range, or the weights are missing, damaged, or of another model.
+    """
+
+    name = "hps"
+    licence = "Apache-2.0"
+    source = "Wu et al. 2023, arXiv 2306.09341; weights: huggingface.co/xswu/HPSv2"
+    range = "a cosine, in [-1, 1]; 0.2 to 0.35 in practice"
+
+    def __init__(
+        self,
+        version: str = "v2.1",
+        checkpoint: str | Path | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch: int = 0,
+        preprocess: Way = "auto",
+        architecture: Mapping[str, Any] | None = None,
+    ):
+        version = f"v{str(version).removeprefix('v')}"
+        if version not in FILES:
+            raise RequestError(f"The reward 'hps' comes in the versions {' and '.join(FILES)}, not in {version}.")
+        self.version = version
+        path = find_file(self.name, HUB, FILES[version], checkpoint)
+        network, size = empty_clip(MODEL, architecture)
+        fill(network, tensors_of(read_state(path), path), path, torch.float32)
+        mend_mask(network)
+        self.tokenizer = tokenizer_of(MODEL)
+        super().__init__(
+            network, Preprocess(size, "pad", tensor_only=True), way=preprocess, precision=precision, batch=batch
+        )
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
+        """Unit features of prompts; what is beyond 77 tokens is cut, as in the original."""
+        features: Tensor = self.network.encode_text(self.tokenizer(list(prompts)).to(self.device), normalize=True)
+        return features
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, " batch"]:
+        assert texts is not None
+        features = self.network.encode_image(pixels, normalize=True)
+        return torch.linalg.vecdot(features.float(), texts.float())
