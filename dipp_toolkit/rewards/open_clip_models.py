@@ -39,7 +39,7 @@ def mend_mask(network: Any) -> None:
 
 
 def tokenizer_of(model: str) -> Any:
-    """The tokenizer of a model of open_clip; called with texts it gives `(batch, 77)` ids, cut where they are longer."""
+    """The tokenizer of a model of open_clip; called with texts it gives `(batch, 77)` ids, cut where longer."""
     import open_clip
 
     return open_clip.get_tokenizer(model)

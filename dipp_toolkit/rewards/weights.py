@@ -74,8 +74,8 @@ def read_state(path: Path) -> dict[str, Any]:
         raise
     except pickle.UnpicklingError as error:
         raise RequestError(
-            f"{path} is refused: it is damaged, or it holds more than tensors and could run code when it is read. Fetch "
-            "it again from where it was published."
+            f"{path} is refused: it is damaged, or it holds more than tensors and could run code when it is read. "
+            "Fetch it again from where it was published."
         ) from error
     except Exception as error:  # torch and safetensors raise RuntimeError, EOFError, OSError and their own
         raise RequestError(f"{path} is damaged or no file of weights: {first_line(error)}. Fetch it again.") from error
@@ -113,13 +113,14 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: t
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise RequestError(
-            f"{path} does not fit: {len(missing)} of {len(expected)} tensors are missing, such as '{missing[0]}'. It is "
-            "damaged, or the checkpoint of another model."
+            f"{path} does not fit: {len(missing)} of {len(expected)} tensors are missing, such as '{missing[0]}'. It "
+            "is damaged, or the checkpoint of another model."
         )
     for name, one in expected.items():
         if tensors[name].shape != one.shape:
             raise RequestError(
-                f"{path} does not fit: '{name}' has the shape {tuple(tensors[name].shape)}; expected {tuple(one.shape)}."
+                f"{path} does not fit: '{name}' has the shape {tuple(tensors[name].shape)}; expected "
+                f"{tuple(one.shape)}."
             )
     converted = {
         name: tensors[name].to(dtype if tensors[name].is_floating_point() else tensors[name].dtype) for name in expected

@@ -1,1 +1,16 @@
-"""Not in yet."""
+"""LAION's aesthetic predictor v2: how beautiful an image is, whatever the prompt."""
+
+from __future__ import annotations
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "aesthetic",
+        "dipp_aesthetic.reward:Aesthetic",
+        summary="LAION's aesthetic predictor v2, 1 to 10; prompts do not matter",
+        needs=("open_clip", "torchvision"),
+    )

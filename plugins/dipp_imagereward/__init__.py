@@ -1,9 +1,19 @@
-"""ImageReward (Xu et al. 2023, arXiv 2304.05977). So far its architecture, for planning; the reward is not in yet."""
+"""ImageReward (Xu et al. 2023, arXiv 2304.05977): BLIP's ViT-L/16 and a BERT that attends to the image."""
 
 from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "imagereward",
+        "dipp_imagereward.reward:ImageReward",
+        summary="ImageReward v1.0: what people prefer, 446 M parameters",
+        needs=("torchvision",),
+    )
 
 
 @hookimpl

@@ -1,1 +1,16 @@
-"""Not in yet."""
+"""PickScore (Kirstain et al. 2023, arXiv 2305.01569): CLIP ViT-H/14, fine-tuned on what users picked."""
+
+from __future__ import annotations
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "pickscore",
+        "dipp_pickscore.reward:PickScore",
+        summary="PickScore v1: what users of Pick-a-Pic picked, 986 M parameters",
+        needs=("torchvision",),
+    )

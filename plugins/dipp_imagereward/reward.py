@@ -1,0 +1,111 @@
+"""ImageReward as a differentiable reward on transformers, equal to the package `image-reward`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError, first_line
+from dipp_toolkit.folders import read_json
+from dipp_toolkit.rewards.model_reward import ModelReward
+from dipp_toolkit.rewards.preprocess import Preprocess, Way
+from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
+
+from .network import ImageRewardNetwork, Sizes, converted
+
+HUB, FILE = "THUDM/ImageReward", "ImageReward.pt"
+VOCABULARY_HUB, VOCABULARY = "google-bert/bert-base-uncased", "vocab.txt"
+TOKENS = 35
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+
+
+class ImageReward(ModelReward):
+    r"""ImageReward v1.0: $r(x, c) = (\mathrm{head}(h) - 0.167) / 1.033$.
+
+    $h$ is the first token of a BERT that reads the prompt, 35 tokens of it, and attends to the image's tokens by BLIP's
+    ViT-L/16. Scores are standardised: 0 is the mean and 1 a deviation of the authors' set of generated pictures.
+
+    The package scores pictures through Pillow and trains (its ReFL) through tensors; `preprocess` says which.
+
+    Args:
+        checkpoint: `ImageReward.pt`, a folder with it, or another repository of the hub.
+        vocabulary: BERT's `vocab.txt`, a folder with it, or another repository.
+        med_config: the original's `med_config.json`, for a text network of other sizes.
+        precision: `fp32` or `bf16`.
+        batch: images at a time, 0 for all.
+        preprocess: `auto`, `pillow` or `tensor`.
+        sizes: of an architecture other than the published one.
+
+    Raises:
+        RequestError: an option is out of range, or the weights are missing, damaged, or of another model.
+    """
+
+    name = "imagereward"
+    licence = "Apache-2.0"
+    source = "Xu et al. 2023, arXiv 2304.05977; weights: huggingface.co/THUDM/ImageReward"
+    range = "standardised, mostly in [-2.5, 2]"
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        vocabulary: str | Path | None = None,
+        med_config: str | Path | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch: int = 0,
+        preprocess: Way = "auto",
+        sizes: Sizes | None = None,
+    ):
+        path = find_file(self.name, HUB, FILE, checkpoint)
+        self.tokenizer = load_tokenizer(find_file(self.name, VOCABULARY_HUB, VOCABULARY, vocabulary))
+        sizes = sizes or Sizes()
+        if med_config is not None:
+            sizes = sizes.with_text(read_json(Path(med_config).expanduser()))
+        with torch.device("meta"):
+            network = ImageRewardNetwork(sizes)
+        fill(network, converted(tensors_of(read_state(path), path)), path)
+        _mend_positions(network)
+        super().__init__(network, Preprocess(sizes.image), way=preprocess, precision=precision, batch=batch)
+
+    def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:
+        """Token ids and their mask; the text attends to the image, so there are no features to keep."""
+        found = self.tokenizer.encode_batch(list(prompts))
+        return torch.tensor([[one.ids, one.attention_mask] for one in found], device=self.device)
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], texts: Int[Tensor, "batch two tokens"] | None
+    ) -> Float[Tensor, " batch"]:
+        assert texts is not None
+        scores: Tensor = self.network(pixels, texts[:, 0], texts[:, 1])
+        return (scores.float() - MEAN) / STD
+
+
+def load_tokenizer(path: Path) -> Any:
+    """BERT's lower-casing word pieces, with the two tokens BLIP adds; cut and padded to 35.
+
+    Raises:
+        RequestError: the file is no vocabulary.
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    try:
+        tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
+    except Exception as error:  # the library raises Exception itself
+        raise RequestError(f"{path} is no vocabulary of BERT: {first_line(error)}.") from error
+    tokenizer.add_special_tokens(["[DEC]", "[ENC]"])
+    tokenizer.enable_truncation(TOKENS)
+    tokenizer.enable_padding(length=TOKENS, pad_id=tokenizer.token_to_id("[PAD]"))
+    return tokenizer
+
+
+def _mend_positions(network: Any) -> None:
+    """Fill the buffers of position numbers, which a checkpoint need not hold."""
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                numbers = torch.arange(buffer.shape[-1], dtype=buffer.dtype).expand(buffer.shape).clone()
+                module.register_buffer(name, numbers, persistent=False)

@@ -1,0 +1,100 @@
+"""PickScore as a differentiable reward on transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError, first_line
+from dipp_toolkit.folders import quiet_loading
+from dipp_toolkit.rewards.model_reward import ModelReward
+from dipp_toolkit.rewards.preprocess import Preprocess, Way
+
+HUB = "yuvalkirstain/PickScore_v1"
+PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+class PickScore(ModelReward):
+    r"""$r(x, c) = \tau \cos(f(x), g(c))$ with the towers and the logit scale $\tau$ of a fine-tuned CLIP ViT-H/14.
+
+    Of two images for one prompt, a user picks the first with probability $\sigma(r(x, c) - r(y, c))$. Papers often
+    divide by 100, which is $\tau$.
+
+    Args:
+        checkpoint: a folder in the Hugging Face layout, or a repository of the hub.
+        processor: a folder or repository with CLIP's tokenizer; the checkpoint's own where a folder has one.
+        precision: `fp32` or `bf16`.
+        batch: images at a time, 0 for all.
+        preprocess: `auto`, `pillow` or `tensor`.
+
+    Raises:
+        RequestError: an option is out of range, or the weights or the tokenizer cannot be had.
+    """
+
+    name = "pickscore"
+    licence = "MIT"
+    source = "Kirstain et al. 2023, arXiv 2305.01569; weights: huggingface.co/yuvalkirstain/PickScore_v1"
+    range = "100 times a cosine; 17 to 24 in practice"
+
+    def __init__(
+        self,
+        checkpoint: str | Path = HUB,
+        processor: str | Path | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch: int = 0,
+        preprocess: Way = "auto",
+    ):
+        from transformers import AutoTokenizer, CLIPModel
+
+        folder = Path(checkpoint).expanduser()
+        own = folder.is_dir() and any(folder.glob("tokenizer*"))
+        words = processor if processor is not None else folder if own else PROCESSOR_HUB
+        self.tokenizer: Any = _load(AutoTokenizer, words, "tokenizer")
+        network = _load(CLIPModel, checkpoint, "weights", use_safetensors=True)
+        size = network.config.vision_config.image_size
+        super().__init__(network, Preprocess(size), way=preprocess, precision=precision, batch=batch)
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
+        """Unit features of prompts; what is beyond CLIP's tokens is cut, as in the original."""
+        length = self.network.config.text_config.max_position_embeddings
+        ids = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.device)
+        found = self.network.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask).pooler_output
+        return torch.nn.functional.normalize(self.network.text_projection(found), dim=-1)
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, " batch"]:
+        assert texts is not None
+        found = self.network.visual_projection(self.network.vision_model(pixel_values=pixels).pooler_output)
+        features = torch.nn.functional.normalize(found.float(), dim=-1)
+        return self.network.logit_scale.float().exp() * torch.linalg.vecdot(features, texts.float())
+
+
+def _load(kind: Any, place: str | Path, what: str, **options: Any) -> Any:
+    """Anything of transformers' `from_pretrained`.
+
+    Raises:
+        RequestError: it is not there, or is none.
+    """
+    path = Path(place).expanduser()
+    looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
+    if not path.is_dir() and looks_local:
+        raise RequestError(
+            f"There is no folder {path} for the reward 'pickscore' (looked in {path.parent.resolve()}). Fetch it with: "
+            f"hf download {HUB} --local-dir {path}"
+        )
+    try:
+        with quiet_loading():
+            return kind.from_pretrained(path if path.is_dir() else str(place), **options)
+    except Exception as error:  # transformers, safetensors and the hub's client raise errors of many kinds
+        raise RequestError(
+            f"The {what} of the reward 'pickscore' in {place} cannot be loaded: {first_line(error)}. Fetch them with: "
+            f"hf download {HUB}, and {PROCESSOR_HUB} for the tokenizer."
+        ) from error
