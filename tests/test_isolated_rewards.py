@@ -19,7 +19,7 @@ import torch
 from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import environments, protocol
-from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_options
+from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_numbers
 from dipp_toolkit.rewards.isolated import IsolatedScorer
 from dipp_toolkit.rewards.names import is_isolated_name
 
@@ -212,7 +212,7 @@ def test_a_reward_that_cannot_start_is_a_wrong_request(name: str, options: dict[
 @pytest.mark.parametrize("value", ["soon", True, None, float("nan"), float("inf"), -1])
 def test_a_timeout_is_a_positive_number(value: object) -> None:
     with pytest.raises(RequestError, match=r"The option timeout of the reward 'r' is .*; expected a positive number\."):
-        check_options("r", {"timeout": value})
+        check_numbers("r", {"timeout": value})
 
 
 def test_an_environment_of_another_python_is_refused(environment: Path) -> None:

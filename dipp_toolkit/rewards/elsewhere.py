@@ -135,7 +135,7 @@ class ElsewhereReward:
         return scores, gradient
 
 
-def check_options(name: str, positive: Mapping[str, Any], counts: Mapping[str, Any] | None = None) -> None:
+def check_numbers(name: str, positive: Mapping[str, Any], counts: Mapping[str, Any] | None = None) -> None:
     """Refuse options of a reward that are no numbers, or out of range.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import DippError, RequestError, RunError, first_line
-from .elsewhere import ElsewhereReward, check_options
+from .elsewhere import ElsewhereReward, check_numbers
 from .environments import ISOLATED, find_installed, find_registered, share
 from .isolated_process import WorkerGone, WorkerProcess
 from .protocol import (
@@ -64,7 +64,7 @@ def load_isolated(
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RequestError(f"The options of the reward '{name}' cannot be sent to it: {first_line(error)}.") from error
-    check_options(name, {"timeout": timeout, "startup_timeout": startup_timeout}, {"batch": batch})
+    check_numbers(name, {"timeout": timeout, "startup_timeout": startup_timeout}, {"batch": batch})
     registered = find_registered(reward if place == ISOLATED else place)
     if place == ISOLATED and registered is None:
         raise RequestError(

@@ -1,0 +1,45 @@
+"""`dipp reward serve`: rewards for other machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
+    group.command("serve")(serve)
+
+
+def serve(
+    rewards: Annotated[str, typer.Argument(metavar="NAME,...", help="Rewards: hps,imagereward@isolated,./a.py:blue.")],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; one that others can reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 8700,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Callers need the token in this file.")
+    ] = None,
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Callers need the token in this environment variable, if it is set.")
+    ] = "DIPP_REWARD_TOKEN",
+    max_megabytes: Annotated[
+        float, typer.Option(metavar="MB", help="Largest request; larger ones are refused.")
+    ] = 256.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for a call.")] = 300.0,
+    assignments: options.Assignments = None,
+    device: options.Device = None,
+) -> None:
+    """Serve rewards over HTTP, for runs on other machines or in other environments.
+
+    Use one with --reward http://HOST:PORT/NAME. Ctrl-C ends the server.
+    """
+    from ..reward_serving import serve_rewards
+
+    serve_rewards(
+        rewards, host, port, token_env, token_file, max_megabytes, timeout, assignments or [], device or "auto"
+    )

@@ -1,0 +1,58 @@
+"""What `dipp reward serve` does: load the rewards, say where they are, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dipp_toolkit.assembly import choose_device
+from dipp_toolkit.config import parse_assignments
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.loading import load_reward
+from dipp_toolkit.rewards.elsewhere import check_numbers
+from dipp_toolkit.rewards.remote_access import read_token
+from dipp_toolkit.rewards.server_start import listen, public_names, run_server
+
+from .output import quiet_stdout
+
+
+def serve_rewards(
+    text: str,
+    host: str,
+    port: int,
+    token_env: str,
+    token_file: Path | None,
+    max_megabytes: float,
+    timeout: float,
+    assignments: list[str],
+    device_name: str,
+) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        RequestError: a reward cannot be loaded, an option belongs to none, or the address cannot be used.
+        KeyboardInterrupt: by Ctrl-C.
+    """
+    names = public_names([one.strip() for one in text.split(",") if one.strip()])
+    if not names:
+        raise RequestError("Name the rewards to serve: dipp reward serve hps,imagereward")
+    check_numbers(text, {"timeout": timeout, "max_megabytes": max_megabytes})
+    settings = parse_assignments(assignments)
+    given = settings.pop("reward_options", {})
+    for name in [*settings, *(one for one in given if one not in names.values())]:
+        raise RequestError(f"'{name}' is set, which no served reward has; expected reward.NAME.OPTION=VALUE.")
+    token = read_token(token_env, token_file)
+    device = choose_device(device_name)
+    listening = listen(host, port, token)  # before the rewards are loaded, which may take minutes
+    try:
+        with quiet_stdout():
+            loaded = {short: load_reward(name, **given.get(name, {})) for short, name in names.items()}
+            rewards = {short: one.to(device) if hasattr(one, "to") else one for short, one in loaded.items()}
+    except BaseException:
+        listening.close()
+        raise
+
+    def say(address: str) -> None:
+        addresses = ",".join(f"{address}/{short}" for short in rewards)
+        print(f"Serving on {device}; use it with: --reward {addresses}", flush=True)
+
+    run_server(rewards, listening, say, token=token, max_megabytes=max_megabytes, timeout=timeout, device=device)
