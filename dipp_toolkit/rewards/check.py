@@ -38,6 +38,9 @@ class Check:
     gradient: bool = False
 
 
+ALONE = ("scores", "repeats", "own image alone", "differentiable")
+"""What must hold before the gradient of one image's score can be looked at."""
+
 CHECKS = (
     Check("scores", answers.check_scores, ()),
     Check("batch sizes", answers.check_batches),
@@ -49,13 +52,8 @@ CHECKS = (
     Check("prompt matters", wording.check_prompt_matters, ("scores", "repeats")),
     Check("differentiable", gradients.check_declared),
     Check("gradient", gradients.check_gradient, ("scores", "unusual images", "differentiable"), gradient=True),
-    Check("gradient is right", gradients.check_differences, ("scores", "repeats", "differentiable", "gradient"), True),
-    Check(
-        "gradient of own image",
-        gradients.check_own_gradient,
-        ("scores", "repeats", "own image alone", "differentiable"),
-        True,
-    ),
+    Check("gradient is right", gradients.check_differences, (*ALONE, "gradient"), gradient=True),
+    Check("gradient of own image", gradients.check_own_gradient, ALONE, gradient=True),
     Check("inputs unchanged", side_effects.check_inputs_unchanged),
     Check("global state", side_effects.check_global_state),
     Check("random numbers", side_effects.check_random_state),

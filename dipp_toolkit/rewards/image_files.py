@@ -214,7 +214,7 @@ def _from_json(content: Any) -> list[str] | dict[str, str]:
     if isinstance(content, list):
         return _from_rows(content)
     if not isinstance(content, dict):
-        raise ValueError(f"expected file names with prompts, not a {type(content).__name__}")
+        raise ValueError(f"expected file names with prompts, found {type(content).__name__}")
     images, prompts = content.get("images"), content.get("prompts")
     if isinstance(images, list) and isinstance(prompts, list) and len(images) == len(prompts):  # dipp generate --json
         return _unique((str(image), _text(one)) for image, one in zip(images, prompts, strict=True))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import DippError, RunError
 from ..evaluation.intervals import Interval, bootstrap_interval
 from ..roles import Images, Reward
+from .elsewhere import ElsewhereReward
 from .image_files import ImageFile, read_image, say_notes
 from .inputs import as_scores
 
@@ -131,38 +132,42 @@ def score_files(
     return [found[index] for index in range(len(files))], say_notes(notes)
 
 
-@torch.no_grad()
 def score_batch(reward: Reward, name: str, images: Images, files: Sequence[PromptedFile]) -> Float64[Tensor, " batch"]:
     """Scores of one batch, float64 on the CPU.
 
     Raises:
-        RunError: the reward raised, or did not return one finite score for each image; the message names the
-            first file.
+        RunError: the reward raised, or did not return one finite score for each image; the message names the first
+            image at which it does so by itself, or else the batch's first.
     """
-    prompts = [file.prompt for file in files]
     try:
-        found = reward(images.clone(), prompts)  # a copy: the next reward must see what is in the file
+        return _scores(reward, name, images, files)
     except DippError as error:
-        raise type(error)(f"{str(error).rstrip('.')} ({_which(files)}).") from error
+        raise type(error)(f"{str(error).rstrip('.')} ({_culprit(reward, name, images, files)}).") from error
+
+
+@torch.no_grad()
+def _scores(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> Tensor:
+    try:
+        # A copy: the next reward must see what is in the file.
+        found = reward(images.clone(), [file.prompt for file in files])
+    except DippError:
+        raise
     except Exception as error:  # a user's own code may raise anything
-        raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error} ({_which(files)}).") from error
-    try:
-        return as_scores(name, found, len(files)).cpu().double()
-    except RunError as error:
-        raise RunError(f"{str(error).rstrip('.')} ({_which(_culprits(found, files))}).") from error
+        raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error}") from error
+    return as_scores(name, found, len(files)).cpu().double()
 
 
-def _culprits(found: Any, files: Sequence[PromptedFile]) -> Sequence[PromptedFile]:
-    """The files whose score is not finite, or all where the scores themselves cannot be read."""
-    try:
-        finite = torch.isfinite(torch.as_tensor(found))
-        return [file for file, good in zip(files, finite.tolist(), strict=True) if not good] or files
-    except (TypeError, ValueError, RuntimeError):
-        return files
-
-
-def _which(files: Sequence[PromptedFile]) -> str:
-    return f"first image: {files[0].path}" if len(files) > 1 else f"image: {files[0].path}"
+def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> str:
+    """The image that a reward failed at, found by showing it one at a time."""
+    if len(files) == 1:
+        return f"image: {files[0].path}"
+    if not isinstance(reward, ElsewhereReward):  # one that does not answer would not answer so many times
+        for index, file in enumerate(files):
+            try:
+                _scores(reward, name, images[index : index + 1], [file])
+            except DippError:
+                return f"first image: {file.path}"
+    return f"images: {files[0].path} and {len(files) - 1} more"
 
 
 def summarise(scored: Sequence[ScoredFile], reward: str, seed: int = 0) -> Summary:

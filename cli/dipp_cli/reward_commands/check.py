@@ -30,8 +30,9 @@ def check(
 ) -> None:
     """Say what is wrong with a reward before a run finds out. Exits with 1 where a check fails.
 
-    Shapes, odd pictures and prompts, chance, neighbours in the batch, gradients against finite differences, side
-    effects, devices, speed and memory. A reward without a gradient is fine, and is said to be one.
+    It looks at shapes, unusual pictures and prompts, chance, neighbours in
+    a batch, gradients against finite differences, side effects, devices,
+    speed and memory. A reward without a gradient is fine, and said to be one.
     """
     from ..output import print_json, quiet_stdout
     from ..reward_checking import check_by_name, describe

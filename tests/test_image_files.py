@@ -1,0 +1,260 @@
+"""Image files as rewards see them: every kind of pixel, and files that are no images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.rewards.image_files import (
+    ANIMATED,
+    TRANSPARENT,
+    formats,
+    list_images,
+    natural_key,
+    read_image,
+    read_prompts,
+    say_notes,
+)
+
+COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [51, 102, 204]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def expected(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32) / 255).permute(2, 0, 1)
+
+
+# Pixels.
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tiff", "a.ppm", "a.tga"])
+def test_lossless_rgb(tmp_path: Path, name: str) -> None:
+    found = read_image(saved(Image.fromarray(COLOURS), tmp_path / name))
+    assert found.pixels.dtype == torch.float32
+    assert torch.equal(found.pixels, expected(COLOURS))
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.jpg", {"quality": 95}), ("a.webp", {"quality": 95})])
+def test_lossy_rgb(tmp_path: Path, name: str, options: dict[str, int]) -> None:
+    colour = Image.new("RGB", (16, 8), (200, 100, 50))
+    found = read_image(saved(colour, tmp_path / name, **options)).pixels
+    assert found.shape == (3, 8, 16)
+    assert (found[:, 0, 0] * 255 - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_is_repeated(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(np.array([[0, 255, 128]], np.uint8)).convert(mode, dither=Image.Dither.NONE)
+    found = read_image(saved(grey, tmp_path / "a.png")).pixels
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert found[0, 0].tolist() == pytest.approx([0, 1, 128 / 255 if mode == "L" else 1.0])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_sixteen_bits_are_not_clipped(tmp_path: Path, name: str) -> None:
+    grey = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    found = read_image(saved(Image.fromarray(grey), tmp_path / name)).pixels
+    assert found[1, 0].tolist() == pytest.approx((grey[0] / 65535).tolist(), abs=1e-7)
+
+
+def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    for array in (np.ones((2, 2), np.float32), np.full((2, 2), 70000, np.int32), np.full((2, 2), -1, np.int32)):
+        path = saved(Image.fromarray(array), tmp_path / "a.tiff")
+        with pytest.raises(RequestError, match=r"a\.tiff holds .* range is unknown"):
+            read_image(path)
+
+
+def test_palettes_are_looked_up(tmp_path: Path) -> None:
+    image = Image.fromarray(COLOURS).quantize(6)
+    found = read_image(saved(image, tmp_path / "a.png"))
+    assert torch.equal(found.pixels, expected(np.asarray(image.convert("RGB"))))
+    assert found.notes == ()
+
+
+def test_transparency_is_shown_on_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (0, 0, 0, 51))
+    found = read_image(saved(image, tmp_path / "a.png"))
+    assert found.notes == (TRANSPARENT,)
+    assert found.pixels[:, 0, 0].tolist() == [1, 0, 0]
+    assert found.pixels[:, 0, 1].tolist() == pytest.approx([0.8, 0.8, 0.8])
+    grey = Image.new("LA", (1, 1), (0, 0))
+    assert read_image(saved(grey, tmp_path / "b.png")).pixels.min() == 1
+    opaque = Image.new("RGBA", (1, 1), (0, 0, 255, 255))
+    assert read_image(saved(opaque, tmp_path / "c.png")).notes == ()
+
+
+def test_a_transparent_colour_of_a_palette(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    found = read_image(saved(image, tmp_path / "a.png", transparency=0))
+    assert found.notes == (TRANSPARENT,)
+    assert found.pixels[:, 0].T.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_other_colour_models_become_rgb(tmp_path: Path) -> None:
+    found = read_image(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "a.tiff")).pixels
+    assert found[:, 0, 0].tolist() == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_the_camera_was_held_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    found = read_image(saved(Image.fromarray(COLOURS), tmp_path / "a.png", exif=exif)).pixels
+    assert torch.equal(found, expected(np.rot90(COLOURS, -1).copy()))
+
+
+def test_the_first_frame_counts(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    found = read_image(saved(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:]))
+    assert found.notes == (ANIMATED,)
+    assert found.pixels[:, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_notes_are_counted_and_said_once() -> None:
+    said = say_notes([(TRANSPARENT,), (), (TRANSPARENT, ANIMATED)])
+    assert said == [
+        "Of 3 images, 2 transparent, shown on white.",
+        "Of 3 images, 1 with several frames, of which the first counts.",
+    ]
+    assert say_notes([()]) == []
+
+
+# Files that are no images.
+
+
+def encoded(kind: str) -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_and_damaged_files_are_sentences(tmp_path: Path, kind: str) -> None:
+    whole = encoded(kind)
+    random = np.random.default_rng(1)
+    for cut in (1, 7, 30, len(whole) // 3, len(whole) - 40):
+        path = tmp_path / "a.png"
+        path.write_bytes(whole[:cut])
+        with pytest.raises(RequestError, match=r"a\.png"):
+            read_image(path)
+    for _ in range(20):  # damage may go unnoticed; it must not come through as anything but a sentence
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 30):
+            damaged[place] = random.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        try:
+            assert read_image(path).pixels.isfinite().all()
+        except RequestError as error:
+            assert "a.png" in str(error)
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello", encoding="utf-8")
+    (tmp_path / "figure.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF", encoding="utf-8")
+    for name, reason in {
+        "empty.png": "is empty",
+        "text.png": "is no image",
+        "figure.eps": "is no image",
+        "missing.png": "There is no image",
+        ".": "cannot be read",
+    }.items():
+        with pytest.raises(RequestError, match=reason):
+            read_image(tmp_path / name)
+    assert "EPS" not in formats()
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(Image.new("L", (20, 20)), tmp_path / "a.png")
+    for limit in (399, 100):  # where Pillow warns, and where it refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(RequestError, match=f"more than {limit} pixels"):
+            read_image(path)
+
+
+# Folders.
+
+
+def test_a_folders_images_in_natural_order(tmp_path: Path) -> None:
+    for name in ("10.png", "2.PNG", "b1.jpg", "A3.webp", ".hidden.png", "notes.txt", "data.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["2.PNG", "10.png", "A3.webp", "b1.jpg"]
+    assert natural_key(Path("a/x2.png")) < natural_key(Path("a/x10.png"))
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"holds no image\.$"):
+        list_images(tmp_path)
+    (tmp_path / "deeper").mkdir()
+    with pytest.raises(RequestError, match="are not searched"):
+        list_images(tmp_path)
+    with pytest.raises(RequestError, match="There is no folder"):
+        list_images(tmp_path / "missing")
+
+
+# Files of prompts.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("p.txt", "a cat\n\n# a remark\na dog\n", ["a cat", "a dog"]),
+        ("p.json", '{"1.png": "a cat", "2.png": ""}', {"1.png": "a cat", "2.png": ""}),
+        ("p.json", '["a cat", "a dog"]', ["a cat", "a dog"]),
+        ("p.json", '[{"file_name": "1.png", "text": "a cat"}]', {"1.png": "a cat"}),
+        ("p.json", '{"prompts": ["a cat"], "images": ["out/1.png"], "grid": "g.png"}', {"out/1.png": "a cat"}),
+        ("p.json", '{"images": [{"file": "1.png", "prompt": "a cat", "scores": {}}]}', {"1.png": "a cat"}),
+        ("p.jsonl", '{"image": "1.png", "caption": "a cat"}\n\n', {"1.png": "a cat"}),
+        ("p.csv", 'File,Prompt\n1.png,"a cat, red"\n', {"1.png": "a cat, red"}),
+        ("p.csv", "\ufeff1.png,a cat\n2.png,a dog\n", {"1.png": "a cat", "2.png": "a dog"}),
+        ("p.tsv", "prompt\tseed\tfile_name\na cat, red\t3\t1.png\n", {"1.png": "a cat, red"}),
+    ],
+)
+def test_prompts_are_read(tmp_path: Path, name: str, text: str, found: object) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_prompts(str(tmp_path / name)) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("p.json", b"{", "cannot be read"),
+        ("p.json", b"3", "found int"),
+        ("p.json", b"{}", "holds no prompts"),
+        ("p.json", b'{"1.png": 3}', "expected text"),
+        ("p.json", b'["a", {}]', "entry 1 is a str"),
+        ("p.json", b'[{"file": "1.png"}]', "entry 1 lacks"),
+        ("p.json", b'[{"file": "1.png", "prompt": "a"}, {"file": "1.png", "prompt": "b"}]', "two prompts"),
+        ("p.json", b"\xff\xfe\x00", "no UTF-8"),
+        ("p.json", b"[" * 100000, "cannot be read"),
+        ("p.jsonl", b"not json", "cannot be read"),
+        ("p.csv", b"a,b,c\n", "two columns"),
+        ("p.csv", b"prompt,seed\na cat,3\n", "entry 1 lacks"),
+        ("p.csv", b'"open', "cannot be read"),
+        ("p.csv", b"", "holds no prompts"),
+        ("p.txt", b"\n", "holds no prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError, match=reason) as error:
+        read_prompts(str(tmp_path / name))
+    assert name in str(error.value)
+    with pytest.raises(RequestError):
+        read_prompts(str(tmp_path / f"missing-{name}"))
