@@ -33,6 +33,8 @@ class Preprocess:
         mean: subtracted from each channel of images in [0, 1].
         std: divides it.
         interpolation: `bicubic` or `bilinear`.
+        floor: whether an odd number of rows or columns is cropped with the smaller half first, as transformers'
+            processors do; torchvision rounds to the even half.
         tensor_only: whether the original resizes a tensor even when it scores pictures; `pillow` then only rounds to
             8 bits.
     """
@@ -42,6 +44,7 @@ class Preprocess:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
+    floor: bool = False
     tensor_only: bool = False
 
     def __call__(self, images: Images, way: Way = "auto") -> Float[Tensor, "batch 3 {self.size} {self.size}"]:
@@ -80,7 +83,11 @@ class Preprocess:
         if self.fit == "squash":
             return F.resize(image, [self.size, self.size], mode, antialias=True)
         if self.fit == "crop":
-            return F.center_crop(F.resize(image, [self.size], mode, antialias=True), [self.size])
+            image = F.resize(image, [self.size], mode, antialias=True)
+            if not self.floor:
+                return F.center_crop(image, [self.size])
+            width, height = F.get_image_size(image)
+            return F.crop(image, (height - self.size) // 2, (width - self.size) // 2, self.size, self.size)
         width, height = F.get_image_size(image)
         scale = self.size / max(height, width)
         new = [max(1, round(height * scale)), max(1, round(width * scale))]

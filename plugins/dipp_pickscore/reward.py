@@ -57,7 +57,7 @@ class PickScore(ModelReward):
         self.tokenizer: Any = _load(AutoTokenizer, words, "tokenizer")
         network = _load(CLIPModel, checkpoint, "weights", use_safetensors=True)
         size = network.config.vision_config.image_size
-        super().__init__(network, Preprocess(size), way=preprocess, precision=precision, batch=batch)
+        super().__init__(network, Preprocess(size, floor=True), way=preprocess, precision=precision, batch=batch)
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
         """Unit features of prompts; what is beyond CLIP's tokens is cut, as in the original."""
