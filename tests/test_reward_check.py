@@ -344,7 +344,10 @@ def test_parameters_are_found_wherever_they_are() -> None:
     assert modules_of(hidden) == [head]
     assert modules_of(FunctionReward("mine", lambda images, prompts: head(images))) == [head]
     assert modules_of(nn.Sequential(head))[0][0] is head
+    assert modules_of(head.forward) == [head]
     assert modules_of(contrast) == []
+    hidden.library = torch  # type: ignore[attr-defined]
+    assert modules_of(hidden) == [head]
     assert rows_of(hidden)["memory"].found.startswith("The graph of a batch of 4 holds ")
 
 

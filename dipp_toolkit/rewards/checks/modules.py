@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 DEPTH = 4
+MOST = 100
+"""How deep, and at how many entries of a list or mapping, one looks."""
 
 
 def modules_of(reward: Any) -> list[nn.Module]:
@@ -20,7 +23,7 @@ def modules_of(reward: Any) -> list[nn.Module]:
     seen: set[int] = set()
 
     def look(thing: Any, depth: int) -> None:
-        if id(thing) in seen or depth > DEPTH:
+        if id(thing) in seen or depth > DEPTH or isinstance(thing, ModuleType):
             return
         seen.add(id(thing))
         if isinstance(thing, nn.Module):
@@ -36,9 +39,9 @@ def modules_of(reward: Any) -> list[nn.Module]:
 
 def _children(thing: Any) -> Iterator[Any]:
     if isinstance(thing, Mapping):
-        yield from thing.values()
+        yield from list(thing.values())[:MOST]
     elif isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
-        yield from thing[:100]
+        yield from thing[:MOST]
     code = getattr(thing, "__code__", None)
     if code is not None:
         named = getattr(thing, "__globals__", {})
@@ -46,9 +49,7 @@ def _children(thing: Any) -> Iterator[Any]:
         yield from (cell.cell_contents for cell in getattr(thing, "__closure__", None) or () if _filled(cell))
     elif not isinstance(thing, type):
         yield from (getattr(thing, "__dict__", None) or {}).values()
-    bound = getattr(thing, "__self__", None)  # of a method
-    if bound is not None and not isinstance(bound, type(__builtins__)):
-        yield bound
+    yield getattr(thing, "__self__", None)  # of a method
 
 
 def _filled(cell: Any) -> bool:
