@@ -17,5 +17,14 @@ def dipp_register_rewards(register: Register) -> None:
 
 
 @hookimpl
+def dipp_register_environments(register: Register) -> None:
+    register(
+        "hpsv2",
+        "dipp_hps.original:environment",
+        summary="the original package hpsv2, for --reward hps@isolated",
+    )
+
+
+@hookimpl
 def dipp_register_blueprints(register: Register) -> None:
     register("hps", "dipp_hps.blueprint:blueprint", summary="HPSv2: OpenCLIP ViT-H/14, 986 M parameters")

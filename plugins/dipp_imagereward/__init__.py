@@ -17,6 +17,15 @@ def dipp_register_rewards(register: Register) -> None:
 
 
 @hookimpl
+def dipp_register_environments(register: Register) -> None:
+    register(
+        "image-reward",
+        "dipp_imagereward.original:environment",
+        summary="the original package image-reward, for --reward imagereward@isolated",
+    )
+
+
+@hookimpl
 def dipp_register_blueprints(register: Register) -> None:
     register(
         "imagereward",
