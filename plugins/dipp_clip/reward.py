@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import load_clip, tokenizer_of
-from dipp_toolkit.rewards.preprocess import Way
 
 
 class Clip(ModelReward):
@@ -40,9 +38,9 @@ class Clip(ModelReward):
         self,
         model: str = "ViT-L-14-quickgelu",
         pretrained: str = "openai",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: str = "fp32",
         batch: int = 0,
-        preprocess: Way = "auto",
+        preprocess: str = "auto",
     ):
         network, prepared = load_clip(self.name, model, pretrained)
         self.tokenizer = tokenizer_of(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask, tokenizer_of
-from dipp_toolkit.rewards.preprocess import Preprocess, Way
+from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
 
 HUB = "xswu/HPSv2"
@@ -49,9 +49,9 @@ class HPS(ModelReward):
         self,
         version: str = "v2.1",
         checkpoint: str | Path | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: str = "fp32",
         batch: int = 0,
-        preprocess: Way = "auto",
+        preprocess: str = "auto",
         architecture: Mapping[str, Any] | None = None,
     ):
         version = f"v{str(version).removeprefix('v')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.folders import read_json
 from dipp_toolkit.rewards.model_reward import ModelReward
-from dipp_toolkit.rewards.preprocess import Preprocess, Way
+from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
 
 from .network import ImageRewardNetwork, Sizes, converted
@@ -55,9 +55,9 @@ class ImageReward(ModelReward):
         checkpoint: str | Path | None = None,
         vocabulary: str | Path | None = None,
         med_config: str | Path | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: str = "fp32",
         batch: int = 0,
-        preprocess: Way = "auto",
+        preprocess: str = "auto",
         sizes: Sizes | None = None,
     ):
         path = find_file(self.name, HUB, FILE, checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.folders import quiet_loading
 from dipp_toolkit.rewards.model_reward import ModelReward
-from dipp_toolkit.rewards.preprocess import Preprocess, Way
+from dipp_toolkit.rewards.preprocess import Preprocess
 
 HUB = "yuvalkirstain/PickScore_v1"
 PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -45,9 +45,9 @@ class PickScore(ModelReward):
         self,
         checkpoint: str | Path = HUB,
         processor: str | Path | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: str = "fp32",
         batch: int = 0,
-        preprocess: Way = "auto",
+        preprocess: str = "auto",
     ):
         from transformers import AutoTokenizer, CLIPModel
 
