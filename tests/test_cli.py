@@ -325,7 +325,7 @@ def test_generate_writes_numbered_pictures_and_a_grid(
     words = ["generate", "--generator", str(tiny), "--prompt", PROMPTS[0], "--prompt", "../..: ÄÖ", "--out", str(out)]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    names = ["001-a-red-cat.png", "002-image.png", "grid.png"]
+    names = ["001-a-red-cat.png", "002-image.png", "grid.png", "prompts.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [*told["images"], told["grid"]] == [str(out / name) for name in names]
     assert (told["steps"], told["generator"], told["prompts"][0]) == (1, str(tiny), PROMPTS[0])

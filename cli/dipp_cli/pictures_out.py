@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError, RunError
 
 GRID = "grid.png"
+PROMPTS = "prompts.json"
+"""The prompt of each picture in the folder, by file name: what `dipp score` reads."""
 
 
 def check_out(out: Path) -> None:
@@ -39,10 +42,10 @@ def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Seque
     Args:
         images: in [0, 1].
         prompts: one for each image; they name the files.
-        out: a folder, which is created, or a `.png` file, which becomes a grid of all images.
+        out: a folder, which is created and gets the prompts as well, or a `.png` file, which becomes a grid of all.
 
     Returns:
-        What was written, the grid last.
+        The pictures that were written, the grid last.
 
     Raises:
         RunError: the disk does not take it.
@@ -58,6 +61,11 @@ def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Seque
             for image, name in zip(images, names, strict=False):
                 save_image(image, Path(scratch) / name)
             save_grid(images, Path(scratch) / (single or GRID))
+            if not single:
+                (Path(scratch) / PROMPTS).write_text(
+                    json.dumps(dict(zip(names, prompts, strict=True)), indent=1, ensure_ascii=False), encoding="utf-8"
+                )
+                (Path(scratch) / PROMPTS).replace(folder / PROMPTS)
             return [(Path(scratch) / name).replace(folder / name) for name in (*names, single or GRID)]
     except OSError as error:
         raise RunError(f"Cannot write the pictures to {out}: {error.strerror or error}.") from error
