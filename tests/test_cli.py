@@ -327,7 +327,8 @@ def test_generate_writes_numbered_pictures_and_a_grid(
     told = json.loads(capsys.readouterr().out)
     names = ["001-a-red-cat.png", "002-image.png", "grid.png", "prompts.json"]
     assert sorted(path.name for path in out.iterdir()) == names
-    assert [*told["images"], told["grid"]] == [str(out / name) for name in names]
+    assert [*told["images"], told["grid"]] == [str(out / name) for name in names[:3]]
+    assert json.loads((out / "prompts.json").read_text()) == dict(zip(names, told["prompts"], strict=False))
     assert (told["steps"], told["generator"], told["prompts"][0]) == (1, str(tiny), PROMPTS[0])
     with Image.open(out / names[0]) as image:
         assert image.size == IMAGE_SHAPE[:0:-1]

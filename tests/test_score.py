@@ -227,6 +227,10 @@ def test_what_dipp_generate_leaves_is_understood(
     written = write_pictures(torch.rand(2, 3, 8, 8), prompts, tmp_path / "made")
     assert written[-1].name == "grid.png"
     found = run("--reward", f"{mine}:words", tmp_path / "made")
+    assert [one["prompt"] for one in found["images"]] == prompts
+    assert "prompts.json" in found["notices"][0]
+    (tmp_path / "made" / "prompts.json").unlink()
+    found = run("--reward", f"{mine}:words", tmp_path / "made")
     assert [one["prompt"] for one in found["images"]] == ["a red apple", "a cat on green"]
     assert "without capitals and punctuation" in found["notices"][0]
     with_file = run(
@@ -237,6 +241,7 @@ def test_what_dipp_generate_leaves_is_understood(
     (tmp_path / "made.json").write_text(json.dumps(said), encoding="utf-8")
     assert run("--reward", f"{mine}:words", tmp_path / "made", "--prompts", tmp_path / "made.json")["notices"] == []
     write_pictures(torch.rand(1, 3, 8, 8), ["a very long prompt that goes on and on without an end"], tmp_path / "long")
+    (tmp_path / "long" / "prompts.json").unlink()
     assert "cut short" in refused("--reward", f"{mine}:words", tmp_path / "long")
 
 
