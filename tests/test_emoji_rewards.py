@@ -11,8 +11,9 @@ from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.judge import judge_pairs
 from dipp_emoji.recipe.ordered import ordered_versions, wrong_pairs
-from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward, check_inputs
+from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward
 from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.rewards.inputs import check_inputs
 from dipp_toolkit.roles import Reward
 
 CLASSES = (EmojiClip, EmojiPreference, EmojiJudge)

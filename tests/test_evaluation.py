@@ -283,7 +283,7 @@ def test_measure_without_before_judge_or_second_noise() -> None:
 
 def test_bad_scores_are_sentences() -> None:
     images, prompts = torch.rand(3, 3, 4, 4), ["a"] * 3
-    with pytest.raises(RunError, match=r"'r' returned shape \(3, 1\)"):
+    with pytest.raises(RunError, match=r"'r' returned a tensor of shape \(3, 1\)"):
         score(Returns(torch.zeros(3, 1)), images, prompts, name="r")
     with pytest.raises(RunError, match="returned a list"):
         score(Returns([0.0] * 3), images, prompts)

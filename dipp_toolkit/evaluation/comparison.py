@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import CheckpointError, RunError
+from ..errors import CheckpointError
+from ..rewards.inputs import as_scores
 from ..roles import Images, Reward
 from .diversity import seed_diversity
 from .intervals import bootstrap_interval, paired_interval
@@ -120,14 +121,7 @@ def score(
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
         scores = reward(chunk if device is None else chunk.to(device), list(prompts[start : start + batch]))
-        if not isinstance(scores, Tensor) or scores.shape != (len(chunk),):
-            found = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-            raise RunError(
-                f"The reward '{name}' returned {found}; expected one score for each image, shape ({len(chunk)},)."
-            )
-        if not torch.isfinite(scores).all():
-            raise RunError(f"The reward '{name}' returned a score that is not finite.")
-        parts.append(scores.detach().cpu().double())
+        parts.append(as_scores(name, scores, len(chunk)).detach().cpu().double())
     return torch.cat(parts)
 
 

@@ -20,8 +20,9 @@ from transformers import (
     ResNetModel,
 )
 
-from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.errors import PluginError
 from dipp_toolkit.folders import quiet_loading
+from dipp_toolkit.rewards.inputs import check_inputs
 from dipp_toolkit.roles import Images
 
 from .compose import SIZE
@@ -92,18 +93,6 @@ class ModelReward:
         if self.model.device != device:
             self.model.to(device)
         return torch.autocast(device.type, enabled=False)
-
-
-def check_inputs(name: str, images: Tensor, prompts: Sequence[str] | None) -> None:
-    """Refuse what is no batch of images with one prompt each.
-
-    Raises:
-        RequestError: with what was found and what was expected.
-    """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise RequestError(f"'{name}' scores images of shape (batch, 3, height, width), not {tuple(images.shape)}.")
-    if prompts is not None and len(prompts) != len(images):
-        raise RequestError(f"'{name}' needs one prompt for each image: {len(images)} images came with {len(prompts)}.")
 
 
 class EmojiClip(ModelReward):
