@@ -286,6 +286,6 @@ def test_bad_scores_are_sentences() -> None:
     with pytest.raises(RunError, match=r"'r' returned a tensor of shape \(3, 1\)"):
         score(Returns(torch.zeros(3, 1)), images, prompts, name="r")
     with pytest.raises(RunError, match="returned a list"):
-        score(Returns([0.0] * 3), images, prompts)
+        score(Returns(["good"] * 3), images, prompts)
     with pytest.raises(RunError, match="not finite"):
         score(Returns(torch.full((3,), math.nan)), images, prompts)
