@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--scale", type=float, default=3000.0, help="reward_scale")
+    parser.add_argument("--scale", type=float, default=10000.0, help="reward_scale")
     parser.add_argument("--floor", type=float, default=88.0)
     parser.add_argument("--work", type=Path, default=Path("runs/floors"))
     words = parser.parse_args()
