@@ -22,6 +22,18 @@ def warm(images, prompts):
     return images[:, 0].mean((1, 2)) - images[:, 2].mean((1, 2))
 """
 
+FRAGILE = """
+import os, pathlib, sys
+
+def fragile(images, prompts):
+    calls = pathlib.Path("calls")
+    calls.write_text(calls.read_text() + "." if calls.exists() else ".")
+    if len(calls.read_text()) >= 5 and not pathlib.Path("mended").exists():
+        print("out of luck", file=sys.stderr, flush=True)
+        os._exit(3)
+    return images[:, 1].mean((1, 2))
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,3 +75,24 @@ def test_four_rewards_at_once(
             assert isinstance(row[f"reward/{name}"], float)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "warm@colours" in report and "sharpness" in report
+
+
+@pytest.mark.filterwarnings("ignore:The worker")
+def test_a_worker_that_keeps_dying_loses_no_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It dies in the fourth step (the very first call was a trial), is started again, dies again; mended, the run goes on where it was."""
+    monkeypatch.chdir(folder)
+    (folder / "fragile.py").write_text(FRAGILE)
+    words = ["train", "--reward", "./fragile.py:fragile@colours", "--steps", "5", "--batch-size", "2", "--quiet"]
+    assert main([*words, "--set", "eval_count=2", "--set", "reference_steps=1", "--out", "run"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "died again" in last and "out of luck" in last
+    assert last.endswith(
+        "The run stopped after step 3 of 5; everything is saved. Go on with: dipp train --resume --out run"
+    )
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-00000003"]
+    Path("mended").touch()
+    assert main(["train", "--resume", "--out", "run", "--quiet"]) == 0
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
