@@ -15,7 +15,7 @@ from .adapters import AdapterSettings
 from .assistant import LearnedAssistant
 from .averaging import WeightAverage
 from .condition import Condition
-from .config import TrainConfig, make_config, read_yaml
+from .config import TrainConfig, make_config
 from .denoiser import Denoiser
 from .engine import Engine
 from .errors import RequestError, RunError
@@ -26,6 +26,7 @@ from .precision import DTYPES, PRECISIONS
 from .prompt_conditions import Conditions, encode_prompts
 from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
+from .setting_texts import read_yaml
 from .sharing import trainable_parameters
 from .terms.catalog import find_term
 from .terms.times import UniformTimes, find_weighting

@@ -12,45 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import RequestError
 from .naming import nearest
+from .setting_texts import parse_floors, parse_rewards
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
-
-
-def parse_rewards(text: str) -> dict[str, float]:
-    """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
-
-    Raises:
-        RequestError: a weight is no finite number, or a name stands twice.
-    """
-    rewards: dict[str, float] = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
-        name, separator, weight_text = part.partition("=")
-        name = name.strip()
-        try:
-            weight = float(weight_text) if separator else 1.0
-        except ValueError:
-            weight = math.nan
-        if not math.isfinite(weight):
-            raise RequestError(
-                f"The weight of the reward '{name}' is '{weight_text.strip()}'; expected a number, as in {name}=0.5."
-            )
-        if name in rewards:
-            raise RequestError(f"The reward '{name}' is named twice; give it one weight.")
-        rewards[name] = weight
-    return rewards
-
-
-def parse_floors(text: str) -> dict[str, float]:
-    """`"clip=0.26,hps=0.3"` as `{"clip": 0.26, "hps": 0.3}`.
-
-    Raises:
-        RequestError: a level is missing or no finite number, or a name stands twice.
-    """
-    for part in filter(None, (one.strip() for one in text.split(","))):
-        if "=" not in part:
-            raise RequestError(f"The floor of the reward '{part}' has no level; expected a number, as in {part}=0.3.")
-    return parse_rewards(text)
 
 
 def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
@@ -58,10 +23,6 @@ def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
         if not math.isfinite(number):
             raise ValueError(f"the {what} of '{name}' is {number}; expected a finite number")
     return numbers
-
-
-OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
-"""Settings whose texts are no YAML."""
 
 
 class TrainConfig(BaseModel):
@@ -292,49 +253,3 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
         raise RequestError(_sentence(error)) from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Settings from a YAML file.
-
-    Raises:
-        RequestError: the file is missing, no YAML, or no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"Cannot read the settings file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"The settings file {path} is no valid YAML: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, dict):
-        raise RequestError(
-            f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
-        )
-    return content
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["steps=100", "reward.hps.version=v2.1"]` as settings; values are read as YAML.
-
-    Raises:
-        RequestError: an assignment has no `=`.
-    """
-    values: dict[str, Any] = {}
-    for one in assignments:
-        name, separator, text = one.partition("=")
-        if not separator or not name.strip():
-            raise RequestError(f"--set {one} is no assignment; expected NAME=VALUE, as in --set steps=100.")
-        try:
-            value = (
-                yaml.safe_load(text) if name.strip() not in ("rewards", "floors", "time_range", "trackers") else text
-            )
-        except yaml.YAMLError:
-            value = text
-        if name.startswith("reward."):
-            reward, _, option = name.removeprefix("reward.").rpartition(".")
-            if not reward:
-                raise RequestError(f"--set {one} names no option; expected reward.NAME.OPTION=VALUE.")
-            values.setdefault("reward_options", {}).setdefault(reward, {})[option] = value
-        else:
-            values[name.strip()] = value
-    return values

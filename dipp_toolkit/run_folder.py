@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import checkpoints, newest_whole_checkpoint
-from .config import TrainConfig, make_config, read_yaml
+from .config import TrainConfig, make_config
 from .errors import CheckpointError, RequestError
+from .setting_texts import read_yaml
 
 MAY_CHANGE = {
     "steps",

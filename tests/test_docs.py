@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dipp_toolkit.assistant import LearnedAssistant
-from dipp_toolkit.config import TrainConfig, make_config, parse_assignments
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.loading import load_reference, load_reward
 from dipp_toolkit.registry import Registry
+from dipp_toolkit.setting_texts import parse_assignments
 from dipp_toolkit.terms.base import Sample, TermContext
 from dipp_toolkit.terms.catalog import build_term
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline

@@ -81,7 +81,7 @@ def test_four_rewards_at_once(
 def test_a_worker_that_keeps_dying_loses_no_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It dies in the fourth step (the very first call was a trial), is started again, dies again; mended, the run goes on where it was."""
+    """In the fourth step, the first call being a trial; it is started again, dies again, is mended, and goes on."""
     monkeypatch.chdir(folder)
     (folder / "fragile.py").write_text(FRAGILE)
     words = ["train", "--reward", "./fragile.py:fragile@colours", "--steps", "5", "--batch-size", "2", "--quiet"]

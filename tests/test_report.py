@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dipp_toolkit.config import TrainConfig, make_config, parse_assignments, parse_rewards
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.report import write_report
@@ -24,6 +24,7 @@ from dipp_toolkit.report.picture import choose_layout, tile_size
 from dipp_toolkit.report.run_files import read_metrics, read_run
 from dipp_toolkit.report.thumbnails import evenly
 from dipp_toolkit.report.verdict import verdict
+from dipp_toolkit.setting_texts import parse_assignments, parse_rewards
 from fake_run import interval, write_run
 
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "link", "input", "hr"}

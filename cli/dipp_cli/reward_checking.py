@@ -69,7 +69,7 @@ def reward_names(text: str) -> list[str]:
     Raises:
         RequestError: there are none, one stands twice, or one has a weight.
     """
-    from dipp_toolkit.config import parse_rewards
+    from dipp_toolkit.setting_texts import parse_rewards
 
     names = list(parse_rewards(text))
     weighted = [part.strip() for part in text.split(",") if part.strip() not in names and part.strip()]
@@ -89,8 +89,8 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
     Raises:
         RequestError: one cannot be loaded, or an assignment is no option of one of them.
     """
-    from dipp_toolkit.config import parse_assignments
     from dipp_toolkit.loading import load_reward
+    from dipp_toolkit.setting_texts import parse_assignments
 
     assigned = parse_assignments(assignments)
     options = assigned.pop("reward_options", {})

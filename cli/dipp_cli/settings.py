@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.config import TrainConfig, make_config, parse_assignments, read_yaml
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.run_folder import choose_folder
+from dipp_toolkit.setting_texts import parse_assignments, read_yaml
 
 AUTO, ALWAYS = "auto", "always"
 

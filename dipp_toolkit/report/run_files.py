@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import TrainConfig, make_config, read_yaml
+from ..config import TrainConfig, make_config
 from ..errors import CheckpointError
+from ..setting_texts import read_yaml
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
