@@ -1,19 +1,48 @@
-"""Models of open_clip, built without weights or loaded with them, and their preprocessing."""
+"""Models of open_clip as rewards: built without weights or loaded with them, and their preprocessing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from ..errors import RequestError, first_line
 from ..naming import unknown_name
+from .model_reward import ModelReward
 from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 FITS = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+
+
+class CosineReward(ModelReward):
+    r"""$r(x, c) = \cos(f(x), g(c))$ with the two towers of an open_clip model.
+
+    Args:
+        network: the model.
+        preprocess: what its image tower sees.
+        tokenizer: from `tokenizer_of`.
+        options: of `ModelReward`.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess, tokenizer: Any, **options: Any):
+        self.tokenizer = tokenizer
+        super().__init__(network, preprocess, **options)
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
+        """Unit features of prompts; what is beyond the model's tokens is cut."""
+        features: Tensor = self.network.encode_text(self.tokenizer(list(prompts)).to(self.device), normalize=True)
+        return features
+
+    def score(
+        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, " batch"]:
+        assert texts is not None
+        features = self.network.encode_image(pixels, normalize=True)
+        return torch.linalg.vecdot(features.float(), texts.float())
 
 
 def empty_clip(model: str, architecture: Mapping[str, Any] | None = None) -> tuple[nn.Module, int]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from dipp_toolkit.rewards.model_reward import ModelReward
-from dipp_toolkit.rewards.open_clip_models import load_clip, tokenizer_of
+from dipp_toolkit.rewards.open_clip_models import CosineReward, load_clip, tokenizer_of
 
 
-class Clip(ModelReward):
+class Clip(CosineReward):
     r"""$r(x, c) = \cos(f(x), g(c))$, $f$ and $g$ being the towers of a CLIP.
 
     The field's CLIP score is $100 \max(\cos, 0)$ (Hessel et al. 2021, arXiv 2104.08718, gives 2.5 in the place of 100);
@@ -43,17 +36,4 @@ class Clip(ModelReward):
         preprocess: str = "auto",
     ):
         network, prepared = load_clip(self.name, model, pretrained)
-        self.tokenizer = tokenizer_of(model)
-        super().__init__(network, prepared, way=preprocess, precision=precision, batch=batch)
-
-    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
-        """Unit features of prompts; what is beyond the model's tokens is cut."""
-        features: Tensor = self.network.encode_text(self.tokenizer(list(prompts)).to(self.device), normalize=True)
-        return features
-
-    def score(
-        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
-    ) -> Float[Tensor, " batch"]:
-        assert texts is not None
-        features = self.network.encode_image(pixels, normalize=True)
-        return torch.linalg.vecdot(features.float(), texts.float())
+        super().__init__(network, prepared, tokenizer_of(model), way=preprocess, precision=precision, batch=batch)

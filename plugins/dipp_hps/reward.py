@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.rewards.model_reward import ModelReward
-from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask, tokenizer_of
+from dipp_toolkit.rewards.open_clip_models import CosineReward, empty_clip, mend_mask, tokenizer_of
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
 
@@ -21,7 +18,7 @@ FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 MODEL = "ViT-H-14"
 
 
-class HPS(ModelReward):
+class HPS(CosineReward):
     r"""Human Preference Score v2: $r(x, c) = \cos(f(x), g(c))$ with the towers of a fine-tuned OpenCLIP ViT-H/14.
 
     Pictures are resized as tensors, the longer side to 224, and padded with black: what the package `hpsv2` does. It
@@ -62,19 +59,11 @@ class HPS(ModelReward):
         network, size = empty_clip(MODEL, architecture)
         fill(network, tensors_of(read_state(path), path), path, torch.float32)
         mend_mask(network)
-        self.tokenizer = tokenizer_of(MODEL)
         super().__init__(
-            network, Preprocess(size, "pad", tensor_only=True), way=preprocess, precision=precision, batch=batch
+            network,
+            Preprocess(size, "pad", tensor_only=True),
+            tokenizer_of(MODEL),
+            way=preprocess,
+            precision=precision,
+            batch=batch,
         )
-
-    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
-        """Unit features of prompts; what is beyond 77 tokens is cut, as in the original."""
-        features: Tensor = self.network.encode_text(self.tokenizer(list(prompts)).to(self.device), normalize=True)
-        return features
-
-    def score(
-        self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
-    ) -> Float[Tensor, " batch"]:
-        assert texts is not None
-        features = self.network.encode_image(pixels, normalize=True)
-        return torch.linalg.vecdot(features.float(), texts.float())
