@@ -22,6 +22,7 @@ from dipp_toolkit.rewards import environments, protocol
 from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_numbers
 from dipp_toolkit.rewards.isolated import IsolatedScorer
 from dipp_toolkit.rewards.names import is_isolated_name
+from dipp_toolkit.rewards.worker import Worker
 
 FILE = Path(__file__).parent / "isolated_rewards.py"
 PROMPTS = ["a cat", "a small red cat"]
@@ -192,9 +193,6 @@ STARTS = {
     "unknown environment": ("colourfulness@mien", {}, r"no environment named 'mien'\. Did you mean 'mine'\?"),
     "nothing registered": ("colourfulness@isolated", {}, "No plugin knows an environment for .* 'colourfulness'"),
     "unknown reward": ("colorfulnes@mine", {}, r"no reward named 'colorfulnes'\. Did you mean 'colourfulness'\?"),
-    "missing file": ("./gone.py:f@mine", {}, r"There is no file gone\.py"),
-    "misspelt option": (f"{FILE}:Moody@mine", {"facto": 1}, "Did you mean 'factor'"),
-    "raises": (f"{FILE}:Moody@mine", {"fail": "raise"}, "ValueError: no such weights"),
     "dies": (f"{FILE}:Moody@mine", {"fail": "die"}, "died while it loaded: it ended with exit code 4; .*cannot go on"),
     "timeout": ("colourfulness@mine", {"timeout": 0}, r"option timeout of the reward 'colourfulness@mine' is 0"),
     "negative batch": ("colourfulness@mine", {"batch": -1}, "is -1; expected a whole number from 0"),
@@ -207,6 +205,30 @@ STARTS = {
 def test_a_reward_that_cannot_start_is_a_wrong_request(name: str, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(RequestError, match=sentence):
         load_reward(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "options", "sentence", "wrong"),
+    [
+        ("./gone.py:f", "", {}, r"There is no file gone\.py", True),
+        (f"{FILE}:Moody", "", {"facto": 1}, "Did you mean 'factor'", True),
+        (f"{FILE}:Moody", "", {"fail": "raise"}, "ValueError: no such weights", False),
+        ("hps", "dipp_hps.original:load", {"versoin": 1}, "Did you mean 'version'", True),
+        ("hps", "no_such_module:load", {}, "importing no_such_module failed with ModuleNotFoundError", True),
+    ],
+)
+def test_a_worker_says_why_it_cannot_load(
+    name: str, entry: str, options: dict[str, object], sentence: str, wrong: bool
+) -> None:
+    content = {"kind": "load", "name": name, "entry": entry, "options": options, "device": "cpu", "paths": []}
+    answer = protocol.decode(Worker().answer(protocol.encode(content)))
+    assert re.search(sentence, protocol.error_of(answer) or "")
+    assert answer.content["wrong_request"] is wrong
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 50, protocol.encode({"kind": "exec"}), protocol.encode({"kind": "load"})])
+def test_a_worker_answers_nonsense_with_an_error(data: bytes) -> None:
+    assert protocol.error_of(protocol.decode(Worker().answer(data)))
 
 
 @pytest.mark.parametrize("value", ["soon", True, None, float("nan"), float("inf"), -1])
