@@ -110,6 +110,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
             "rewards",
             ", ".join(f"{short_name(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
         ),
+        ("floors", ", ".join(f"{short_name(name)} {weight_text(level)}" for name, level in config.floors.items())),
         ("training", f"{steps:,} steps of {config.batch_size} images"),
         ("time", duration(seconds) if seconds is not None else ""),
         ("speed", f"{rates[len(rates) // 2]:.3g} images a second" if rates else ""),

@@ -59,11 +59,5 @@ class HPS(CosineReward):
         network, size = empty_clip(MODEL, architecture)
         fill(network, tensors_of(read_state(path), path), path, torch.float32)
         mend_mask(network)
-        super().__init__(
-            network,
-            Preprocess(size, "pad", tensor_only=True),
-            tokenizer_of(MODEL),
-            way=preprocess,
-            precision=precision,
-            batch=batch,
-        )
+        prepared = Preprocess(size, "pad", tensor_only=True)
+        super().__init__(network, prepared, tokenizer_of(MODEL), way=preprocess, precision=precision, batch=batch)
