@@ -111,11 +111,11 @@ def hpsv2(folder: Path) -> Scored:
         finally:
             torch.load = load
 
-    resize_and_pad, normalise = prepare.transforms[1], prepare.transforms[-1]
-    assert type(resize_and_pad).__name__ == "ResizeMaxSize" and "Normalize" in type(normalise).__name__
+    after = Compose(prepare.transforms[2:])  # what follows the conversion to RGB and ToTensor
+    assert [type(one).__name__ for one in prepare.transforms[1:3]] == ["ToTensor", "ResizeMaxSize"]
 
     def differentiable(images: Tensor, prompt: str) -> Tensor:
-        found = model(normalise(resize_and_pad(images[0]))[None], tokenizer([prompt]))
+        found = model(after(images[0])[None], tokenizer([prompt]))
         return (found["image_features"] * found["text_features"]).sum(-1)
 
     return score, differentiable
