@@ -143,7 +143,7 @@ def test_a_program_that_fails_is_quoted() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("hpsv", r"no environment named 'hpsv'\. Did you mean 'hpsv2'\?.*Or name a file of requirements"),
+        ("hpsv", r"no environment named 'hpsv'\. Did you mean 'hpsv\d'\?.*Or name a file of requirements"),
         ("./gone.txt", "There is no file of requirements gone.txt"),
         ("isolated.txt", "would make an environment named 'isolated', which means another"),
         ("hpsv2.txt", "would make an environment named 'hpsv2', which means another"),

@@ -50,7 +50,10 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
         )
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
+        # Connections inherit it. Without it an answer waits for the caller's delayed acknowledgement, 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RequestError(f"Cannot listen on {host}, port {port}: {reason}. Choose another with --port.") from error
@@ -107,3 +110,5 @@ def run_server(
         raise RunError("The server could not start; its last words are above.") from stopped
     finally:
         listening.close()
+    # uvicorn returns because it was told to stop, and where SIGINT is ignored (in the background) it raises nothing.
+    raise KeyboardInterrupt
