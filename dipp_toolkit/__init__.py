@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .denoiser import Denoiser
     from .loading import load_generator, load_prompts, load_reference, load_reward
-    from .roles import Generator, Metric, Prompt, PromptSet, Reference, Reward
+    from .roles import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
     from .terms.base import Sample, Term, TermContext, TermResult
     from .training import train
 
@@ -25,8 +25,10 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Condition": "condition",
+    "CostMetric": "roles",
     "Denoiser": "denoiser",
     "Generator": "roles",
+    "ImageSource": "roles",
     "Metric": "roles",
     "Prompt": "roles",
     "PromptSet": "roles",
@@ -46,9 +48,11 @@ _LAZY = {
 
 __all__ = [
     "Condition",
+    "CostMetric",
     "Denoiser",
     "DippError",
     "Generator",
+    "ImageSource",
     "Metric",
     "Prompt",
     "PromptSet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -116,10 +116,62 @@ class PromptSet(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """A set-level number, such as a Frechet distance or a diversity."""
+    """Numbers of a whole set of images, such as a Frechet distance or a diversity.
 
-    def __call__(self, images: Images, prompts: Sequence[str]) -> dict[str, float]:
-        """Named values for the whole set."""
+    It works in two halves, so that images are looked at once and the bootstrap draws prompts again and again: `features`
+    keeps a row of numbers of every image, `values` makes figures of the rows.
+
+    Attributes:
+        better: its figures by name, each `"higher"`, `"lower"` or, where neither is better, `""`.
+    """
+
+    @property
+    def better(self) -> Mapping[str, str]:
+        """The same names that `values` returns."""
+
+    def features(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch dimensions"]:
+        """What is kept of each image: `(B, D)`, each row a function of its own image and prompt alone."""
+
+    def values(self, features: Float[Tensor, "prompts seeds dimensions"]) -> Mapping[str, float | Tensor]:
+        """The figures by name: a number for the set, or one a prompt, `(P,)`, whose mean over prompts is the figure."""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Whatever makes images from prompts: a one-step generator with its decoder, or a reference with its sampler.
+
+    Attributes:
+        networks: all its networks by name (`"network"`, `"vae"`, `"text_encoder"`), each once.
+        device: where they are.
+        evaluations: passes of the denoising network an image, guidance's second ones included.
+    """
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def evaluations(self) -> int: ...
+
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """One image for each prompt and seed, in [0, 1], on the CPU; noise is a function of prompt and seed alone."""
+
+
+@runtime_checkable
+class CostMetric(Protocol):
+    """Numbers of making images: latency, memory, parameters.
+
+    Attributes:
+        better: as for `Metric`.
+    """
+
+    @property
+    def better(self) -> Mapping[str, str]: ...
+
+    def costs(self, source: ImageSource, prompts: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """Measurements by figure name, each repeated as often as it was measured (once for what is exact)."""
 
 
 class NotDecodableError(TypeError):
