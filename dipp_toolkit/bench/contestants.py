@@ -1,0 +1,140 @@
+"""What is named on the command line of `dipp bench`, and how it becomes a source of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RequestError
+from ..loading import DIFFUSERS, load_generator, load_reference, looks_like_path
+from ..naming import unknown_name
+from ..registry import get_registry
+from ..setting_texts import read_yaml
+from .sources import Source
+
+OPTIONS = ("steps", "guidance", "reference")
+STEPS, GUIDANCE = 50, 1.0
+"""A reference's sampling where neither the command line nor its plugin says otherwise."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A generator or reference under a label.
+
+    Attributes:
+        label: what its row is called.
+        name: a registered name, a pipeline folder, a run folder or a hub id.
+        options: any of `steps` and `guidance`, which sample it as a reference, and `reference`, whose decoder and text
+            encoders a generator without its own uses.
+    """
+
+    label: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """The settings of the run that made it, empty where it is no run folder."""
+        path = Path(self.name).expanduser() / "config.yaml"
+        return read_yaml(path) if path.is_file() else {}
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is sampled in many steps: a registered reference, or anything whose steps say so."""
+        registry = get_registry()
+        if int(self.options.get("steps", 1)) > 1:
+            return True
+        return self.name in registry.entries["reference"] and self.name not in registry.entries["generator"]
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, before anything is loaded.
+
+        Raises:
+            RequestError: an option or the name is unknown.
+        """
+        for option in self.options:
+            if option not in OPTIONS:
+                raise RequestError(f"'{self.label}' takes no such option. " + unknown_name("option", option, OPTIONS))
+        registry = get_registry()
+        known = {**registry.entries["generator"], **registry.entries["reference"]}
+        if self.name not in known and not (self.name.startswith(DIFFUSERS) or looks_like_path(self.name)):
+            raise RequestError(unknown_name("generator or reference", self.name, known))
+
+    def source(self, device: torch.device) -> Source:
+        """Load it.
+
+        Raises:
+            RequestError: it cannot be used.
+        """
+        registry = get_registry()
+        if self.is_reference:
+            entry = registry.entries["reference"].get(self.name)
+            recommended = entry.defaults if entry is not None else {}
+            steps = int(self.options.get("steps", recommended.get("reference_steps", STEPS)))
+            usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
+            guidance = float(self.options.get("guidance", usual))
+            return Source(load_reference(self.name).to(device), None, steps, guidance)
+        generator = load_generator(self.name)
+        generator.network.to(device)
+        reference = load_reference(self._decoder(registry.entries["generator"])).to(device)
+        if tuple(generator.latent_shape) != tuple(reference.latent_shape):
+            raise RequestError(
+                f"'{self.label}' makes latents of shape {tuple(generator.latent_shape)} and its reference decodes "
+                f"{tuple(reference.latent_shape)}. Name its own with --set generator.{self.label}.reference=NAME."
+            )
+        return Source(reference, generator)
+
+    def _decoder(self, generators: Mapping[str, Any]) -> str:
+        if "reference" in self.options:
+            return str(self.options["reference"])
+        if self.name not in generators:
+            return self.name
+        found = generators[self.name].defaults.get("reference")
+        if found is None:
+            raise RequestError(
+                f"Name the reference of '{self.label}' with --set generator.{self.label}.reference=NAME."
+            )
+        return str(found)
+
+
+def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> list[Contestant]:
+    """`"emoji-reference,fast=emoji-reference,runs/emoji-onestep-1"` as contestants.
+
+    Args:
+        text: names, commas between them, each with a label of its own where one stands before an equals sign. A folder
+            is called by its last part.
+        options: by label.
+
+    Raises:
+        RequestError: nothing is named, two have one label, or options are given to a label that is not there.
+    """
+    found: dict[str, Contestant] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        label, separator, name = part.partition("=")
+        if not separator:
+            name = part
+            label = part if part in _registered() else part.removeprefix(DIFFUSERS).rstrip("/").split("/")[-1]
+        if not label or not name:
+            raise RequestError(f"'{part}' is no generator; expected NAME or LABEL=NAME.")
+        if label in found:
+            raise RequestError(
+                f"Two generators are called '{label}'; label them, as in best={found[label].name},last={name}."
+            )
+        found[label] = Contestant(label, name, dict(options.get(label, {})))
+    if not found:
+        raise RequestError("No generator is named; expected some, as in --generators emoji-reference,emoji-onestep.")
+    for label in options:
+        if label not in found:
+            raise RequestError(f"--set generator.{label}... " + unknown_name("generator", label, found))
+    for one in found.values():
+        one.check()
+    return list(found.values())
+
+
+def _registered() -> Sequence[str]:
+    registry = get_registry()
+    return [*registry.entries["generator"], *registry.entries["reference"]]

@@ -1,0 +1,40 @@
+"""Fingerprints: what an image or a score depends on, as a short text that changes when any of it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold, keys in order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def weights_digest(networks: Mapping[str, nn.Module]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name in sorted(networks):
+        for key, tensor in sorted(networks[name].state_dict().items()):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            digest.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else b"")
+            digest.update(str(tensor.item()).encode() if not tensor.ndim else b"")
+    return digest.hexdigest()
+
+
+def networks_in(thing: Any) -> dict[str, nn.Module]:
+    """The networks an object is or directly holds."""
+    if isinstance(thing, nn.Module):
+        return {"": thing}
+    return (
+        {name: one for name, one in vars(thing).items() if isinstance(one, nn.Module)}
+        if hasattr(thing, "__dict__")
+        else {}
+    )

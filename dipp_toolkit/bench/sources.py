@@ -1,0 +1,103 @@
+"""What makes a bench's images: a one-step generator with its decoder, or a reference with its own sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..condition import Condition
+from ..prompt_cache import PromptCache, default_cache, encoder_folder
+from ..prompt_encoder import PromptEncoder
+from ..roles import Generator, Images, Reference
+from .fingerprint import digest_of, weights_digest
+from .noise import noise_of
+
+
+@dataclass
+class Source:
+    """An `ImageSource`: a generator's one pass, or a reference's steps where there is no generator.
+
+    Attributes:
+        reference: decodes, encodes prompts, and samples where `generator` is None.
+        generator: makes latents in one pass.
+        steps: of the reference's sampler.
+        guidance: of the reference's sampler.
+    """
+
+    reference: Reference
+    generator: Generator | None = None
+    steps: int = 1
+    guidance: float = 1.0
+    _cache: PromptCache | None = field(default=None, repr=False)
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        encoder = getattr(self.reference, "encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            return self.networks_without_text()
+        pipeline = encoder.load()
+        return self.networks_without_text() | {name: getattr(pipeline, name) for name in encoder.names}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.reference.denoiser.network.parameters()).device
+
+    @property
+    def evaluations(self) -> int:
+        return 1 if self.generator is not None else self.steps * (1 if self.guidance == 1 else 2)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return tuple((self.generator or self.reference).latent_shape)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, readout, text encoders."""
+        encoder = getattr(self.reference, "encoder", None)
+        pipeline = isinstance(encoder, PromptEncoder)
+        scheduler = getattr(self.reference, "scheduler", None)
+        return digest_of(
+            {
+                "weights": weights_digest(self.networks_without_text()),
+                "text": encoder_folder(default_cache(), encoder).parts[-2:] if pipeline else "",
+                "scheduler": dict(scheduler.config) if scheduler is not None and self.generator is None else "",
+                "readout": getattr(self.generator, "readout", "") if self.generator is not None else "",
+                "steps": self.steps if self.generator is None else 1,
+                "guidance": self.guidance if self.generator is None else 1.0,
+            }
+        )
+
+    def networks_without_text(self) -> dict[str, nn.Module]:
+        """The denoising network and the decoder."""
+        found: dict[str, nn.Module] = {
+            "network": self.generator.network if self.generator is not None else self.reference.denoiser.network
+        }
+        vae = getattr(self.reference, "vae", None)
+        return found | ({"vae": vae} if isinstance(vae, nn.Module) else {})
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode prompts through the cache and release a pipeline's text encoders."""
+        encoder = getattr(self.reference, "encoder", None)
+        if isinstance(encoder, PromptEncoder):
+            self._cache = PromptCache(encoder_folder(default_cache(), encoder))
+            self._cache.encode(encoder, [*prompts, ""])
+            encoder.release()
+            cast(Any, self.reference).null_condition = self._cache.read([""]).to(self.device)
+
+    def _condition(self, prompts: Sequence[str]) -> Condition:
+        if self._cache is not None and all(prompt in self._cache.places for prompt in prompts):
+            return self._cache.read(prompts)
+        return self.reference.encode(prompts)
+
+    @torch.no_grad()
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        noise = noise_of(prompts, seeds, self.latent_shape).to(self.device)
+        condition = self._condition(prompts).to(self.device)
+        if self.generator is not None:
+            latents = self.generator.generate(noise, condition)
+        else:
+            latents = self.reference.sample(condition, noise, self.steps, self.guidance)
+        return self.reference.decode(latents).float().cpu()
