@@ -1,0 +1,127 @@
+"""What rewards and metrics said of stored images, kept so that each image is looked at once.
+
+Below `answers/` every reward or metric has a folder named after a fingerprint of its name, options, file and weights.
+Inside are safetensors files, a batch each, rows of numbers with the images' keys in the header; each appears whole or
+not at all, so a bench that was killed goes on with the next batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import RunError, first_line
+from .fingerprint import digest_of, networks_in, weights_digest
+
+ROWS = "rows"
+
+
+def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
+    """A fingerprint of a reward or metric, 16 digits: its name, options, Python file and weights."""
+    path = Path(name.rpartition(":")[0]).expanduser()
+    code = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    options = {key: _content(value) for key, value in options.items()}
+    return digest_of([name, options, code, weights_digest(networks_in(thing))])[:16]
+
+
+def _content(value: Any) -> Any:
+    """An option as it counts: a folder or file by what is in it, as names and sizes tell."""
+    if not isinstance(value, (str, Path)):
+        return value
+    path = Path(value).expanduser()
+    try:
+        if path.is_dir():
+            return sorted((str(one.relative_to(path)), one.stat().st_size) for one in path.rglob("*") if one.is_file())
+        return [path.name, path.stat().st_size] if path.is_file() else str(value)
+    except OSError:
+        return str(value)
+
+
+@dataclass
+class Answers:
+    """The rows of one reward or metric by image key.
+
+    Attributes:
+        folder: holds the batches.
+        process: this process's number, so that no two write one file.
+    """
+
+    folder: Path
+    process: int = 0
+    rows: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _read: set[str] = field(default_factory=set, repr=False)
+
+    def refresh(self) -> None:
+        """Read the batches that were added since, by this process or another.
+
+        Raises:
+            RunError: a batch is damaged.
+        """
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name in self._read:
+                continue
+            try:
+                with safe_open(path, "pt") as file:
+                    keys, rows = json.loads(file.metadata()["keys"]), file.get_tensor(ROWS)
+            except Exception as error:  # safetensors raises an error of its own
+                raise RunError(f"{path} is damaged: {first_line(error)}. Delete it; it is made again.") from error
+            self.rows.update(zip(keys, rows, strict=True))
+            self._read.add(path.name)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The keys without a row, each once, in order."""
+        return [key for key in dict.fromkeys(keys) if key not in self.rows]
+
+    def add(self, keys: Sequence[str], rows: Float[Tensor, "batch dimensions"]) -> None:
+        """Write the rows of a batch.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        name = f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}-{self.process}.safetensors"
+        beside = self.folder / f".{name}.{os.getpid()}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({ROWS: rows.detach().cpu().contiguous()}, beside, metadata={"keys": json.dumps(list(keys))})
+            beside.replace(self.folder / name)
+        except OSError as error:
+            raise RunError(f"Cannot write {self.folder}: {error.strerror or error}.") from error
+        self.rows.update(zip(keys, rows.detach().cpu(), strict=True))
+        self._read.add(name)
+
+    def table(self, keys: Sequence[str], prompts: int) -> Float[Tensor, "prompts seeds dimensions"]:
+        """The rows of these keys, in order, prompt by prompt."""
+        return torch.stack([self.rows[key] for key in keys]).unflatten(0, (prompts, -1))
+
+
+def fill(
+    answers: Answers,
+    todo: Sequence[tuple[str, str]],
+    ask: Callable[[Sequence[str], Sequence[str]], Tensor],
+    batch: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Ask about images that have no row yet.
+
+    Args:
+        answers: where the rows go.
+        todo: key and prompt of each image.
+        ask: rows of the images of these keys, made for these prompts, `(B, D)`.
+        batch: images at a time.
+        progress: told the size of each batch that is done.
+    """
+    for start in range(0, len(todo), batch):
+        keys, prompts = (list(one) for one in zip(*todo[start : start + batch], strict=True))
+        answers.add(keys, ask(keys, prompts))
+        progress(len(keys))

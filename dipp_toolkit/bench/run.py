@@ -1,0 +1,244 @@
+"""A bench, top to bottom: images of every contestant, answers of every reward and metric about them, rows."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..assembly import choose_device
+from ..errors import DippError, RequestError, RunError
+from ..loading import load_metric, load_prompts, load_reward
+from ..registry import get_registry
+from ..rewards.inputs import as_scores
+from ..rewards.names import is_isolated_name, is_remote_name
+from ..python_files import is_python_name, load_python_name
+from ..roles import CostMetric, Images, Metric, PromptSet
+from ..run_folder import write_text
+from .answers import Answers, fill, version_of
+from .contestants import Contestant
+from .processes import Processes
+from .rows import Row, write_rows
+from .settings import METRICS, BenchSettings
+from .sources import Source
+from .store import ImageStore, image_key
+from .summary import Measured, make_rows
+
+RESULTS = "results.jsonl"
+
+
+class Listener(Protocol):
+    """Told how a bench goes on."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A piece of work of `total` images begins."""
+
+    def advance(self, count: int) -> None:
+        """So many images of it are done."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def begin(self, what: str, total: int) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+
+@dataclass
+class Bench:
+    """One process's view of a bench.
+
+    Attributes:
+        settings: what is compared.
+        prompts: the prompt set.
+        device: where networks run.
+        processes: those that share the work.
+        store: the images.
+        listener: told how it goes on.
+        measured: by label, what is known of each contestant.
+        versions: by figure or reward, what its numbers depend on beside the images.
+    """
+
+    settings: BenchSettings
+    prompts: PromptSet
+    device: torch.device
+    processes: Processes
+    store: ImageStore
+    listener: Listener
+    measured: dict[str, Measured] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Every prompt with every seed, prompt by prompt."""
+        return [(one.text, seed) for one in self.prompts.prompts for seed in self.settings.seeds]
+
+    def make_images(self, contestant: Contestant, costs: Mapping[str, CostMetric]) -> None:
+        """Generate what the store does not hold of a contestant, and measure what making images costs."""
+        source = contestant.source(self.device)
+        fingerprint = source.fingerprint()
+        pairs = self.pairs
+        keys = [image_key(fingerprint, prompt, seed) for prompt, seed in pairs]
+        wanted = dict(zip(keys, pairs, strict=True))
+        todo = self.processes.share(self.store.missing(keys))
+        # Nobody may look at what is missing while others are at work already.
+        self.processes.wait()
+        if todo:
+            source.prepare([wanted[key][0] for key in todo])
+        self.listener.begin(f"images of {contestant.label}", len(todo))
+        for start in range(0, len(todo), self.settings.batch):
+            batch = todo[start : start + self.settings.batch]
+            prompts, seeds = zip(*(wanted[key] for key in batch), strict=True)
+            self.store.add(batch, source.images(prompts, seeds))
+            self.listener.advance(len(batch))
+        self.processes.wait()
+        measured = Measured(contestant, fingerprint, source.evaluations, keys)
+        if self.processes.main:
+            measured.costs = self._costs(source, fingerprint, costs)
+        self.measured[contestant.label] = measured
+        self.processes.wait()
+
+    def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
+        path = self.settings.out / "answers" / "costs" / f"{fingerprint[:24]}-{self.device.type}.json"
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        prompts = [one.text for one in self.prompts.prompts[:32]]
+        for name, metric in metrics.items():
+            if name not in known:
+                self.listener.begin(f"{name}", 0)
+                found = {key: list(map(float, values)) for key, values in metric.costs(source, prompts).items()}
+                known[name] = {"costs": found, "better": dict(metric.better)}
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps(known))
+        return {name: known[name] for name in metrics}
+
+    def ask(self, name: str, thing: Any, rows_of: Callable[[Images, Sequence[str]], Tensor]) -> None:
+        """Have a reward or metric look at every image it has not seen."""
+        version = version_of(name, self.settings.options.get(name, {}), thing)
+        safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[-40:]
+        answers = Answers(self.settings.out / "answers" / f"{safe}-{version}", self.processes.rank)
+        answers.refresh()
+        prompt_of = {
+            key: prompt
+            for one in self.measured.values()
+            for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)
+        }
+        todo = self.processes.share(answers.missing(prompt_of))
+        self.processes.wait()
+        self.listener.begin(name, len(todo))
+
+        def ask(keys: Sequence[str], prompts: Sequence[str]) -> Tensor:
+            with torch.no_grad():
+                return rows_of(self.store.read(keys).to(self.device), prompts)
+
+        fill(answers, [(key, prompt_of[key]) for key in todo], ask, self.settings.batch, self.listener.advance)
+        self.processes.wait()
+        answers.refresh()
+        self.versions[name] = version
+        for one in self.measured.values():
+            one.tables[name] = answers.table(one.keys, len(self.prompts.prompts))
+
+    def ask_reward(self, name: str) -> None:
+        """Score every image with a reward that is loaded for that and let go after it."""
+        reward = load_reward(name, **self.settings.options.get(name, {}))
+        if hasattr(reward, "to"):
+            reward = reward.to(self.device)
+
+        def rows_of(images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch 1"]:
+            try:
+                scores = reward(images, list(prompts))
+            except DippError:
+                raise
+            except Exception as error:  # a user's own code may raise anything
+                raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error}") from error
+            return as_scores(name, scores, len(images)).detach().cpu().double().unsqueeze(1)
+
+        try:
+            self.ask(name, reward, rows_of)
+        finally:
+            close = getattr(reward, "close", None)
+            if close is not None:
+                close()
+
+    def ask_metric(self, name: str, metric: Metric) -> None:
+        """Keep a metric's features of every image."""
+
+        def rows_of(images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch dimensions"]:
+            return metric.features(images, list(prompts)).detach().cpu()
+
+        self.ask(name, metric, rows_of)
+
+
+def check_rewards(names: Sequence[str]) -> None:
+    """Refuse rewards that cannot be there, before hours go into images.
+
+    Raises:
+        RequestError: a name is unknown, or its file cannot be used.
+    """
+    for name in names:
+        if is_remote_name(name) or is_isolated_name(name):
+            continue
+        if is_python_name(name):
+            load_python_name(name, "reward")
+        else:
+            get_registry().find("reward", name)
+
+
+def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list[Row]:
+    """Measure, and write `results.jsonl` in the bench's folder.
+
+    Images and answers are kept by content, so a bench that was cut off goes on where it was, and another one with the
+    same folder makes only what is new.
+
+    Args:
+        settings: what is compared.
+        listener: told how it goes on.
+
+    Returns:
+        The rows, in the order of the contestants; in every process but the first, none.
+
+    Raises:
+        RequestError: something that was named cannot be used.
+        RunError: a reward or metric failed, or a file cannot be written.
+    """
+    settings.check()
+    check_rewards([*settings.rewards, *settings.judges])
+    prompts = load_prompts(settings.prompts)
+    names = list(dict.fromkeys([*METRICS, *settings.metrics]))
+    metrics = {name: load_metric(name, **settings.options.get(name, {})) for name in names}
+    for name in settings.options:
+        if name not in metrics and name not in (*settings.rewards, *settings.judges):
+            raise RequestError(f"There are options for '{name}', which this bench does not use.")
+    device = choose_device(settings.device)
+    processes = Processes.launched(device)
+    store = ImageStore(settings.images or settings.out / "images", processes.rank)
+    bench = Bench(settings, prompts, device, processes, store, listener or Silent())
+    costs = {name: one for name, one in metrics.items() if isinstance(one, CostMetric)}
+    for contestant in settings.contestants:
+        bench.make_images(contestant, costs)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    for name in (*settings.rewards, *settings.judges):
+        bench.ask_reward(name)
+        gc.collect()
+    set_metrics = {name: one for name, one in metrics.items() if name not in costs}
+    for name, metric in set_metrics.items():
+        bench.ask_metric(name, metric.to(device) if hasattr(metric, "to") else metric)
+    if not processes.main:
+        return []
+    rows = make_rows(settings, prompts, bench.measured, set_metrics, bench.versions, store)
+    write_rows(settings.out / RESULTS, rows)
+    return rows
+
+
+def results_path(folder: Path) -> Path:
+    """Where a bench in this folder leaves its rows."""
+    return folder / RESULTS
