@@ -98,3 +98,29 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         else:
             values[name.strip()] = value
     return values
+
+
+def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`["metric.fid.images=real"]` as `{"metric": {"fid": {"images": "real"}}}`; values are read as YAML.
+
+    Args:
+        assignments: as typed.
+        kinds: what may have options, such as `("reward", "metric")`.
+
+    Raises:
+        RequestError: an assignment is none, or is of another kind.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for one in assignments:
+        path, separator, text = one.partition("=")
+        kind, _, rest = path.strip().partition(".")
+        name, _, option = rest.rpartition(".")
+        if not separator or kind not in kinds or not name or not option:
+            forms = " or ".join(f"{kind}.NAME.OPTION=VALUE" for kind in kinds)
+            raise RequestError(f"--set {one} cannot be used here; expected {forms}.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        found[kind].setdefault(name, {})[option] = value
+    return found

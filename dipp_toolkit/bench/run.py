@@ -16,10 +16,10 @@ from torch import Tensor
 from ..assembly import choose_device
 from ..errors import DippError, RequestError, RunError
 from ..loading import load_metric, load_prompts, load_reward
+from ..python_files import is_python_name, load_python_name
 from ..registry import get_registry
 from ..rewards.inputs import as_scores
 from ..rewards.names import is_isolated_name, is_remote_name
-from ..python_files import is_python_name, load_python_name
 from ..roles import CostMetric, Images, Metric, PromptSet
 from ..run_folder import write_text
 from .answers import Answers, fill, version_of
@@ -126,9 +126,7 @@ class Bench:
         answers = Answers(self.settings.out / "answers" / f"{safe}-{version}", self.processes.rank)
         answers.refresh()
         prompt_of = {
-            key: prompt
-            for one in self.measured.values()
-            for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)
+            key: prompt for one in self.measured.values() for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)
         }
         todo = self.processes.share(answers.missing(prompt_of))
         self.processes.wait()

@@ -1,0 +1,211 @@
+"""What `dipp bench` asks of the toolkit, and how it tells the answer."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.bench.pairs import Comparison, compare_all
+
+from dipp_toolkit.bench.contestants import parse_contestants
+from dipp_toolkit.bench.rows import Row, figure_names
+from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
+from dipp_toolkit.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.run_folder import write_text
+from dipp_toolkit.setting_texts import parse_options
+
+PAIRS = "pairs.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line."""
+
+    generators: str
+    prompts: str
+    rewards: str
+    judge: str
+    metrics: str
+    seeds: int
+    count: int | None
+    category: str | None
+    seed: int
+    out: Path
+    images: Path | None
+    pictures: int
+    batch_size: int
+    assignments: list[str]
+    device: str
+    quiet: bool
+
+    @property
+    def prompt_set(self) -> str:
+        """The prompts with their sub-set, as `load_prompts` reads it."""
+        asked = {"category": self.category, "count": self.count, "seed": self.seed if self.count else None}
+        query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
+        return f"{self.prompts}{'&' if '?' in self.prompts else '?'}{query}" if query else self.prompts
+
+    def settings(self) -> BenchSettings:
+        """What the toolkit is asked for.
+
+        Raises:
+            RequestError: a number is out of range or a name is unknown.
+        """
+        if self.seeds < 1:
+            raise RequestError(f"--seeds is {self.seeds}; expected at least 1.")
+        if self.count is not None and self.count < 1:
+            raise RequestError(f"--count is {self.count}; expected at least 1.")
+        if self.pictures < 0:
+            raise RequestError(f"--pictures is {self.pictures}; expected 0 or more.")
+        options = parse_options(self.assignments, ("reward", "metric", "generator"))
+        return BenchSettings(
+            contestants=tuple(parse_contestants(self.generators, options["generator"])),
+            prompts=self.prompt_set,
+            rewards=names(self.rewards),
+            judges=names(self.judge),
+            metrics=(*METRICS, *(name for name in names(self.metrics) if name not in METRICS)),
+            options={**options["reward"], **options["metric"]},
+            seeds=tuple(range(1, self.seeds + 1)),
+            out=self.out.expanduser(),
+            images=self.images.expanduser() if self.images is not None else None,
+            batch=self.batch_size,
+            device=self.device,
+            pictures=self.pictures,
+            command=self.command(),
+        )
+
+    def command(self) -> str:
+        """What to type for the same results, without what decides only where they go."""
+        said: list[str] = ["dipp", "bench", "--generators", self.generators, "--prompts", self.prompts]
+        for flag, value in (("--rewards", self.rewards), ("--judge", self.judge), ("--metrics", self.metrics)):
+            said += [flag, value] if value else []
+        said += ["--seeds", str(self.seeds)]
+        said += ["--category", self.category] if self.category else []
+        said += ["--count", str(self.count), "--seed", str(self.seed)] if self.count else []
+        for one in self.assignments:
+            said += ["--set", one]
+        return shlex.join(said)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`"a,b"` as names, each once."""
+    return tuple(dict.fromkeys(filter(None, (one.strip() for one in text.split(",")))))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows, the tests between them, and where the rows are."""
+
+    rows: Sequence[Row]
+    pairs: Sequence[Comparison]
+    path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the pictures and the values of single prompts."""
+        rows = [row.model_dump(mode="json", exclude={"pictures"}) for row in self.rows]
+        for row in rows:
+            for figure in row["figures"].values():
+                figure.pop("per_prompt")
+        return {"results": str(self.path), "rows": rows, "pairs": [one.as_dict() for one in self.pairs]}
+
+
+def measure(request: Request) -> Result | None:
+    """Run the bench; None in a process that only helped.
+
+    Raises:
+        DippError: as `run_bench` does.
+    """
+    import json
+
+    settings = request.settings()
+    with watch(request.quiet) as listener:
+        rows = run_bench(settings, listener)
+    if not rows:
+        return None
+    pairs = compare_all(rows)
+    write_text(settings.out / PAIRS, json.dumps([one.as_dict() for one in pairs], indent=1) + "\n")
+    return Result(rows, pairs, settings.out / RESULTS)
+
+
+@contextmanager
+def watch(quiet: bool) -> Iterator[Listener]:
+    """Progress on stderr: a bar on a terminal, a line for each piece of work elsewhere."""
+    if quiet:
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress)
+
+
+@dataclass
+class Bars:
+    """A listener that draws bars."""
+
+    progress: Any
+    task: Any = None
+
+    def begin(self, what: str, total: int) -> None:
+        self.task = self.progress.add_task(what if total else f"{what}: nothing to do", total=total or 1)
+        if not total:
+            self.progress.advance(self.task, 1)
+
+    def advance(self, count: int) -> None:
+        self.progress.advance(self.task, count)
+
+
+class Lines:
+    """A listener that writes a line for each piece of work."""
+
+    def begin(self, what: str, total: int) -> None:
+        print(f"{what}: {total} to do" if total else f"{what}: nothing to do", file=sys.stderr, flush=True)
+
+    def advance(self, count: int) -> None: ...
+
+
+def describe(result: Result) -> None:
+    """Print the table, the tests that found a difference, warnings, and where the files are."""
+    from rich.table import Table
+
+    from .tables import console, interval, show
+
+    rows = result.rows
+    table = Table(title=f"{rows[0].protocol.count} prompts of {rows[0].protocol.prompts}, means with 95 % intervals")
+    table.add_column("")
+    for row in rows:
+        table.add_column(row.label)
+    between = "\n" if console().width < 60 + 26 * len(rows) else " "
+    for name in figure_names(rows):
+        role = next(row.figures[name].role for row in rows if name in row.figures)
+        cells = []
+        for row in rows:
+            one = row.figures.get(name)
+            cells.append(
+                "-"
+                if one is None
+                else f"{one.mean:.4g}"
+                if one.low is None
+                else interval({"mean": one.mean, "low": one.low, "high": one.high or 0.0}, between)
+            )
+        table.add_row(f"{name} ({role})" if role == "judge" else name, *cells)
+    show(table)
+    for pair in result.pairs:
+        if pair.figure in figure_names(rows, "reward") + figure_names(rows, "judge"):
+            print(pair.sentence())
+    for row in rows:
+        for warning in row.warnings:
+            print(f"Warning, {row.label}: {warning.text}")
+    print(f"{result.path}  rows, for: dipp leaderboard {result.path}")

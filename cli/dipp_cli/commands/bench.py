@@ -1,0 +1,81 @@
+"""`dipp bench`: generators against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench", rich_help_panel="Compare")(bench)
+
+
+def bench(
+    *,
+    generators: Annotated[
+        str,
+        typer.Option(
+            metavar="[LABEL=]NAME,...", help="Generators and references: names, pipeline or run folders, hub ids."
+        ),
+    ],
+    prompts: Annotated[str, typer.Option(metavar="SET|FILE", help="Prompt set, or a file of prompts.")],
+    rewards: Annotated[
+        str, typer.Option("--rewards", "--reward", metavar="NAME,...", help="Rewards: hps,imagereward or ./mine.py:f.")
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Rewards that judge and were trained on by none.")
+    ] = "",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Metrics beside diversity, colours and parameters: fid,latency.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Noises of every prompt; diversity needs two.")] = 2,
+    count: Annotated[int | None, typer.Option(metavar="N", help="Use a seeded sub-set of so many prompts.")] = None,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Use the prompts of these categories.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the sub-set.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Images, answers and results; what is there is not made again.")
+    ] = Path("bench"),
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Image store shared with other benches; OUT/images by default."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(metavar="N", help="Prompts whose pictures go into the results.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images at a time.")] = 32,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Options: reward.hps.version=v2.1, metric.fid.images=FOLDER, generator.LABEL.steps=25. Repeatable.",
+        ),
+    ] = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare generators and references on the same prompts and seeds.
+
+    Images are made once and kept; a bench that was stopped goes on where it was. Make the page with `dipp leaderboard`.
+    """
+    from ..benching import Request, describe, measure
+    from ..output import print_json, quiet_stdout
+
+    request = Request(
+        generators, prompts, rewards, judge, metrics, seeds, count, category, seed, out, images, pictures, batch_size,
+        assignments or [], device or "auto", quiet,
+    )  # fmt: skip
+    with quiet_stdout():
+        result = measure(request)
+    if result is None:
+        return
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        describe(result)
