@@ -1,0 +1,102 @@
+"""Trains the cells: one folder each, resumed where it was stopped, shared by the processes of a launcher."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..assembly import resolve
+from ..bench.processes import Processes
+from ..config import TrainConfig
+from ..errors import Interrupted, RunError
+from ..run_folder import write_text
+from ..training import train
+from .grid import Cell
+
+CELLS, FAILED = "cells", "failed.txt"
+
+
+class CellListener(Protocol):
+    """Told how an ablation goes on."""
+
+    def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
+        """A cell is `done already`, `begins`, `goes on` or `failed: ...`."""
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """A cell and its run folder."""
+
+    cell: Cell
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is complete, its summary being written last but the report."""
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def failure(self) -> str:
+        """Why the training failed; empty where it did not."""
+        path = self.path.with_name(f"{self.path.name}.{FAILED}")
+        return path.read_text(encoding="utf-8").strip() if path.is_file() and not self.done else ""
+
+    def note_failure(self, text: str) -> None:
+        """Keep why the training failed, or forget it."""
+        path = self.path.with_name(f"{self.path.name}.{FAILED}")
+        if text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text + "\n")
+        else:
+            path.unlink(missing_ok=True)
+
+
+def folders_of(cells: Sequence[Cell], out: Path) -> list[CellFolder]:
+    """Every cell with its run folder below `out`."""
+    return [CellFolder(cell, out / CELLS / cell.slug) for cell in cells]
+
+
+def train_cells(
+    cells: Sequence[Cell], base: TrainConfig, out: Path, processes: Processes, listener: CellListener
+) -> list[CellFolder]:
+    """Train what is not trained yet of this process's share.
+
+    A cell whose training fails is noted and passed over; the others still run, and calling again tries it again.
+
+    Args:
+        cells: all cells.
+        base: the settings they share.
+        out: the ablation's folder.
+        processes: those that share the work.
+        listener: told how it goes on.
+
+    Returns:
+        All cells with their folders.
+
+    Raises:
+        RequestError: a setting cannot be used.
+        Interrupted: a signal arrived; what was done is kept.
+    """
+    folders = folders_of(cells, out)
+    for number, folder in processes.share(list(enumerate(folders, 1))):
+        if folder.done:
+            listener.cell(folder.cell, number, len(folders), "done already")
+            continue
+        begun = (folder.path / "config.yaml").is_file()
+        listener.cell(folder.cell, number, len(folders), "goes on" if begun else "begins")
+        config = folder.cell.config(base).model_copy(update={"out": folder.path, "resume": begun})
+        # model_copy marks both as given, which resolving needs.
+        config = resolve(config)
+        try:
+            train(config)
+            folder.note_failure("")
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} Or go on with all cells by the same dipp ablate command.") from None
+        except RunError as error:
+            folder.note_failure(str(error))
+            listener.cell(folder.cell, number, len(folders), f"failed: {error}")
+        gc.collect()
+    return folders

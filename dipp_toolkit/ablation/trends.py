@@ -1,0 +1,187 @@
+r"""How figures go with a setting, and whether they go as the papers say.
+
+Cells that differ in one setting alone, every other value and the seed being equal, are matched. The change between two
+values is the mean of the matched differences $d_1, \dots, d_n$ with the interval $\bar d \pm t_{n-1} s / \sqrt n$ (Student 1908), so it
+holds what differs from training to training and not only from prompt to prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .study import Study
+
+PAPER = "Diff-Instruct++, arXiv 2410.18881"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure's change from one value of a setting to another.
+
+    Attributes:
+        low: end of the 95 % interval; minus infinity with a single matched pair.
+        high: its other end.
+        pairs: how many cells were matched.
+    """
+
+    figure: str
+    setting: str
+    start: str
+    end: str
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def direction(self) -> str:
+        """`rises`, `falls`, or empty where the interval holds zero."""
+        return "rises" if self.low > 0 else "falls" if self.high < 0 else ""
+
+    def text(self) -> str:
+        """`emoji-clip +1.20 (0.80 to 1.60)`."""
+        if not math.isfinite(self.low):
+            return f"{self.figure} {self.mean:+.3g} (one pair of cells, no interval)"
+        return f"{self.figure} {self.mean:+.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper leads one to expect, and what was seen.
+
+    Attributes:
+        verdict: `seen`, `not seen` or `cannot be said`.
+        numbers: the changes that the verdict rests on.
+    """
+
+    expectation: str
+    verdict: str
+    numbers: str
+    source: str = PAPER
+
+
+def ordered(values: Sequence[str]) -> list[str]:
+    """Numbers by size, anything else as it came."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)
+
+
+def change(
+    study: Study, figure: str, setting: str, start: str, end: str, only: Mapping[str, str] | None = None
+) -> Change | None:
+    """The change of a figure between two values of a setting; None where no cells match.
+
+    Args:
+        study: the cells.
+        figure: its name.
+        setting: what differs.
+        start: its value before.
+        end: its value after.
+        only: other settings that the cells must have.
+    """
+    table: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
+    for cell, row in study.cells.values():
+        values = dict(cell.values)
+        if figure not in row.figures or any(values.get(name) != value for name, value in (only or {}).items()):
+            continue
+        at = values.pop(setting, "")
+        table.setdefault(tuple(sorted(values.items())), {})[at] = row.figures[figure].mean
+    differences = [one[end] - one[start] for one in table.values() if start in one and end in one]
+    if not differences:
+        return None
+    mean, reach = sum(differences) / len(differences), math.inf
+    if len(differences) > 1:
+        from scipy.stats import t
+
+        variance = sum((one - mean) ** 2 for one in differences) / (len(differences) - 1)
+        reach = float(t.ppf(0.975, len(differences) - 1)) * math.sqrt(variance / len(differences))
+    return Change(figure, setting, start, end, mean, mean - reach, mean + reach, len(differences))
+
+
+def changes(study: Study, setting: str) -> dict[str, list[Change]]:
+    """For each figure, the changes from each value of a setting to the next, and from the first to the last."""
+    values = ordered(study.settings[setting])
+    steps = list(pairwise(values)) + ([(values[0], values[-1])] if len(values) > 2 else [])
+    found = {}
+    for figure in study.figures("reward", "judge", "metric"):
+        known = [change(study, figure, setting, start, end) for start, end in steps]
+        found[figure] = [one for one in known if one is not None]
+    return found
+
+
+def claims(study: Study) -> list[Claim]:
+    """What the papers say of the settings that vary here, held against the cells."""
+    found = []
+    scales = ordered(study.settings.get("reward_scale", ()))
+    if len(scales) > 1:
+        found += [_reward_rises(study, scales), _fidelity_falls(study, scales)]
+    if len(study.settings.get("guidance", ())) > 1:
+        found.append(_guidance_rewards(study, ordered(study.settings["guidance"]), scales))
+    return found
+
+
+def _trained(study: Study) -> list[str]:
+    names = {name for row in study.rows for name in row.subject.trained_on}
+    return [name for name in study.figures("reward") if name in names] or study.figures("reward")
+
+
+def _verdict(seen: Sequence[bool], against: Sequence[bool]) -> str:
+    return "seen" if seen and all(seen) else "not seen" if any(against) else "cannot be said"
+
+
+def _reward_rises(study: Study, scales: Sequence[str]) -> Claim:
+    found = [change(study, name, "reward_scale", scales[0], scales[-1]) for name in _trained(study)]
+    known = [one for one in found if one is not None]
+    return Claim(
+        f"The trained rewards rise with reward_scale (here from {scales[0]} to {scales[-1]}).",
+        _verdict([one.direction == "rises" for one in known], [one.direction == "falls" for one in known]),
+        "; ".join(one.text() for one in known),
+        f"{PAPER}, section 4",
+    )
+
+
+def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
+    """The best value of a distance is reached before the largest reward scale, and left behind measurably."""
+    expectation = "Image fidelity falls past a point as reward_scale grows."
+    measured = study.fidelity() or study.figures("judge")
+    if not measured:
+        return Claim(expectation, "cannot be said", "no distance to real images and no judge was measured")
+    seen, texts = [], []
+    for name in measured:
+        sign = -1 if study.figure(name).better == "lower" else 1
+        means = {}
+        for value in scales:
+            rows = [
+                row.figures[name].mean for cell, row in study.cells.values() if cell.values["reward_scale"] == value
+            ]
+            means[value] = sum(rows) / len(rows)
+        best = max(scales, key=lambda value: sign * means[value])
+        series = ", ".join(f"{means[value]:.3g} at {value}" for value in scales)
+        last = change(study, name, "reward_scale", best, scales[-1]) if best != scales[-1] else None
+        worse = last is not None and last.direction == ("rises" if sign < 0 else "falls")
+        seen.append(worse)
+        texts.append(f"{name}: {series}; best at {best}" + (f", from there {last.text()}" if last else ""))
+    return Claim(expectation, "seen" if all(seen) else "not seen", "; ".join(texts), f"{PAPER}, section 4")
+
+
+def _guidance_rewards(study: Study, values: Sequence[str], scales: Sequence[str]) -> Claim:
+    """With the least reward there is, guidance alone raises the scores."""
+    only = {"reward_scale": scales[0]} if scales else {}
+    where = f" at reward_scale {scales[0]}" if scales else ""
+    found = []
+    for name in study.figures("reward", "judge"):
+        steps = [change(study, name, "guidance", values[0], end, only) for end in values[1:]]
+        known = [one for one in steps if one is not None]
+        if known:
+            found.append(max(known, key=lambda one: one.mean))
+    return Claim(
+        f"Guidance acts as an implicit reward: scores rise with it by itself{where}.",
+        _verdict([one.direction == "rises" for one in found], [one.direction == "falls" for one in found]),
+        "; ".join(f"{one.text()} from {one.start} to {one.end}" for one in found),
+        f"{PAPER}, theorem 3.2",
+    )
