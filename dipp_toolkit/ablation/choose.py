@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def parse_constraint(text: str) -> Constraint:
         bound = float(found.group(3)) if found else float("nan")
     except ValueError:
         bound = float("nan")
-    if found is None or bound != bound:
+    if found is None or math.isnan(bound):
         raise RequestError(f"'{text}' is no constraint; expected FIGURE<=NUMBER or FIGURE>=NUMBER.")
     return Constraint(found.group(1), found.group(2) == "<=", bound)
 

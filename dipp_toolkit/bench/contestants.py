@@ -30,11 +30,13 @@ class Contestant:
         name: a registered name, a pipeline folder, a run folder or a hub id.
         options: any of `steps` and `guidance`, which sample it as a reference, and `reference`, whose decoder and text
             encoders a generator without its own uses.
+        about: settings that its row shows beside the options.
     """
 
     label: str
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def run_settings(self) -> dict[str, Any]:

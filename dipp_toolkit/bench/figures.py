@@ -2,9 +2,9 @@ r"""Figures of a row: numbers with 95 % intervals over prompts.
 
 A figure that is a mean over prompts has the percentile bootstrap interval of `dipp_toolkit.evaluation.intervals`. A
 number of the whole set, such as a Frechet distance, is computed again on prompts drawn with replacement, and the
-interval is $\hat\theta \pm 1.96\,\mathrm{se}_{boot}$ (Efron and Tibshirani 1993, chapters 6 and 13): repeated prompts bias such
-numbers, which would shift a percentile interval off the number itself, but their spread is still that of drawing
-prompts.
+interval is $\hat\theta \pm 1.96\,\mathrm{se}_{boot}$ (Efron and Tibshirani 1993, chapters 6 and 13): repeated prompts
+bias such numbers, which would shift a percentile interval off the number itself, but their spread is still that of
+drawing prompts.
 """
 
 from __future__ import annotations

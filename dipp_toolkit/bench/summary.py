@@ -121,7 +121,7 @@ def _subject(one: Measured) -> Subject:
         label=contestant.label,
         name=contestant.name,
         evaluations=one.evaluations,
-        settings={**contestant.options, "evaluations": one.evaluations},
+        settings={**contestant.options, **contestant.about},
         fingerprint=one.fingerprint,
         trained_on=tuple(run.get("rewards") or ()),
         started_from=str(run.get("generator") or ""),

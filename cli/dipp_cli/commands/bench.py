@@ -35,16 +35,14 @@ def bench(
     ] = "",
     seeds: Annotated[int, typer.Option(metavar="N", help="Noises of every prompt; diversity needs two.")] = 2,
     count: Annotated[int | None, typer.Option(metavar="N", help="Use a seeded sub-set of so many prompts.")] = None,
-    category: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Use the prompts of these categories.")
-    ] = None,
+    category: Annotated[str | None, typer.Option(metavar="NAME,...", help="Use prompts of these categories.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the sub-set.")] = 0,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Images, answers and results; what is there is not made again.")
     ] = Path("bench"),
     images: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Image store shared with other benches; OUT/images by default."),
+        typer.Option(metavar="FOLDER", help="Image store to share with other benches; OUT/images by default."),
     ] = None,
     pictures: Annotated[int, typer.Option(metavar="N", help="Prompts whose pictures go into the results.")] = 8,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images at a time.")] = 32,

@@ -1,0 +1,159 @@
+"""What `dipp ablate` asks of the toolkit, and how it tells the answer."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.ablation.choose import parse_constraint
+from dipp_toolkit.ablation.grid import SEED, Cell, grid, make_cell, parse_vary, read_cells
+from dipp_toolkit.ablation.run import AblationResult, AblationSettings, ablate
+from dipp_toolkit.ablation.trends import claims
+from dipp_toolkit.bench.run import RESULTS
+from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.errors import RequestError
+
+from .benching import names, watch
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line."""
+
+    vary: list[str]
+    cells: Path | None
+    seeds: int | None
+    base: TrainConfig
+    rewards: str
+    metrics: str
+    noises: int
+    count: int | None
+    best: str | None
+    subject_to: list[str]
+    out: Path
+    quiet: bool
+
+    def all_cells(self) -> list[Cell]:
+        """The grid, or the list, with every seed.
+
+        Raises:
+            RequestError: nothing varies, or seeds are named twice.
+        """
+        if bool(self.vary) == (self.cells is not None):
+            raise RequestError("Say what varies: either --vary NAME=VALUE,... or a list with --cells FILE.")
+        varied = parse_vary(self.vary)
+        found = read_cells(self.cells.expanduser()) if self.cells is not None else grid(varied)
+        if self.seeds is None:
+            return found
+        if self.seeds < 1:
+            raise RequestError(f"--seeds is {self.seeds}; expected at least 1.")
+        if any(SEED in cell.values for cell in found):
+            raise RequestError("The seed varies twice: by --seeds and by --vary or --cells. Say it once.")
+        return [make_cell({**cell.values, SEED: str(seed)}) for cell in found for seed in range(self.seeds)]
+
+    def settings(self) -> AblationSettings:
+        """What the toolkit is asked for.
+
+        Raises:
+            RequestError: a number is out of range or a constraint is none.
+        """
+        for flag, value in (("--noises", self.noises), ("--count", self.count)):
+            if value is not None and value < 1:
+                raise RequestError(f"{flag} is {value}; expected at least 1.")
+        return AblationSettings(
+            cells=self.all_cells(),
+            base=self.base,
+            out=self.out.expanduser(),
+            rewards=names(self.rewards),
+            metrics=names(self.metrics),
+            count=self.count,
+            seeds=tuple(range(1, self.noises + 1)),
+            best=self.best,
+            constraints=tuple(parse_constraint(one) for one in self.subject_to),
+            command=shlex.join(["dipp", *sys.argv[1:]]),
+        )
+
+
+def measure(request: Request) -> AblationResult | None:
+    """Run the ablation; None in a process that only helped.
+
+    Raises:
+        DippError: as `ablate` does.
+    """
+    settings = request.settings()
+    with told(request.quiet) as listener:
+        return ablate(settings, listener)
+
+
+class _CellLines:
+    """Says on stderr which cell is at work, and passes the bench's progress on."""
+
+    def __init__(self, inner: Any, quiet: bool):
+        self.inner, self.quiet = inner, quiet
+
+    def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
+        if not self.quiet:
+            print(f"[{number}/{total}] {cell.label}: {state}", file=sys.stderr, flush=True)
+
+    def begin(self, what: str, total: int) -> None:
+        self.inner.begin(what, total)
+
+    def advance(self, count: int) -> None:
+        self.inner.advance(count)
+
+
+@contextmanager
+def told(quiet: bool) -> Iterator[_CellLines]:
+    """Progress of cells and bench on stderr."""
+    with watch(quiet) as inner:
+        yield _CellLines(inner, quiet)
+
+
+def describe(result: AblationResult, as_text: bool = True) -> dict[str, Any]:
+    """Print the table of combinations, the claims and the choice; or return them for JSON."""
+    study = result.study
+    found = {
+        "page": str(result.page),
+        "results": str(result.page.with_name(RESULTS)),
+        "combinations": [
+            {
+                "settings": dict(one.values),
+                "figures": {name: asdict(spread) for name, spread in one.figures.items()},
+                "warnings": one.warnings,
+            }
+            for one in study.combinations
+        ],
+        "claims": [asdict(one) for one in claims(study)],
+        "best": {"settings": dict(result.choice.best.values)} if result.choice.best else None,
+        "failed": dict(result.failed),
+    }
+    if as_text:
+        _print(result)
+    return found
+
+
+def _print(result: AblationResult) -> None:
+    from rich.table import Table
+
+    from .tables import show
+
+    study = result.study
+    figures = study.figures("reward", "judge", "metric")
+    table = Table(title="Means over seeds")
+    for name in (*study.settings, *figures, "warnings"):
+        table.add_column(name)
+    for one in study.combinations:
+        cells = [f"{one.figures[name].mean:.4g}" if name in one.figures else "-" for name in figures]
+        table.add_row(*one.values.values(), *cells, ", ".join(one.warnings))
+    show(table)
+    for claim in claims(study):
+        print(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]")
+    for label, reason in result.failed.items():
+        print(f"Failed: {label}: {reason}")
+    print(result.choice.sentence())
+    print(f"{result.page}  heat maps, Pareto fronts, pictures")

@@ -1,0 +1,2 @@
+def write_page(settings, study, choice, failed):
+    return settings.out / "ablation.html"
