@@ -2,7 +2,8 @@ r"""How figures go with a setting, and whether they go as the papers say.
 
 Cells that differ in one setting alone, every other value and the seed being equal, are matched. The change between two
 values is the mean of the matched differences $d_1, \dots, d_n$ with the interval
-$\bar d \pm t_{n-1} s / \sqrt n$ (Student 1908), so it holds what differs from training to training and not only from prompt to prompt.
+$\bar d \pm t_{n-1} s / \sqrt n$ (Student 1908), so it holds what differs from training to training and not only from
+prompt to prompt.
 """
 
 from __future__ import annotations
