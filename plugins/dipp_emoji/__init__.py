@@ -64,14 +64,15 @@ def load_generator() -> Generator:
 
 
 def load_prompts(name: str, held_out: bool) -> PromptSet:
-    """The canonical captions of the training or of the held-out pairs; the category is the emoji."""
+    """The canonical captions of the training or of the held-out pairs; the category is the background."""
     from dipp_toolkit.prompt_files import PromptList
     from dipp_toolkit.roles import Prompt
 
-    from .captions import caption, emoji, pairs
+    from .captions import BACKGROUNDS, caption, pairs
 
+    backgrounds = tuple(BACKGROUNDS)
     return PromptList(
-        name, [Prompt(caption(i, j), f"{i:03d}-{j}", emoji()[i].name) for i, j in pairs(held_out=held_out)]
+        name, [Prompt(caption(i, j), f"{i:03d}-{j}", backgrounds[j]) for i, j in pairs(held_out=held_out)]
     )
 
 

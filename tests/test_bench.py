@@ -1,0 +1,292 @@
+"""`dipp bench`: images once, answers once, rows that hold all they need."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dipp_toolkit.bench.answers import Answers, version_of
+from dipp_toolkit.bench.contestants import parse_contestants
+from dipp_toolkit.bench.figures import mean_figure, metric_figures
+from dipp_toolkit.bench.noise import noise_of
+from dipp_toolkit.bench.processes import Processes
+from dipp_toolkit.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.bench.run import run_bench
+from dipp_toolkit.bench.settings import BenchSettings
+from dipp_toolkit.bench.store import ImageStore, image_key
+from dipp_toolkit.errors import RequestError, RunError
+
+PROMPTS = "emoji-heldout?count=6"
+
+
+def settings(out: Path, **changes: object) -> BenchSettings:
+    made = BenchSettings(
+        contestants=tuple(parse_contestants("emoji-onestep,few=emoji-reference", {"few": {"steps": 2, "guidance": 1}})),
+        prompts=PROMPTS,
+        rewards=("emoji-clip",),
+        judges=("emoji-judge",),
+        out=out,
+        pictures=2,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+class Counting:
+    """Counts what is asked for."""
+
+    def __init__(self) -> None:
+        self.work: Counter[str] = Counter()
+
+    def begin(self, what: str, total: int) -> None:
+        self.work[what] += total
+
+    def advance(self, count: int) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row], Counting]:
+    out, counting = tmp_path_factory.mktemp("bench"), Counting()
+    return out, run_bench(settings(out), counting), counting
+
+
+def test_rows_hold_figures_with_intervals(bench: tuple[Path, list[Row], Counting]) -> None:
+    out, rows, _ = bench
+    assert [row.label for row in rows] == ["emoji-onestep", "few"]
+    assert rows == read_rows(out / "results.jsonl")
+    one_step, few = rows
+    assert (one_step.subject.evaluations, few.subject.evaluations) == (1, 2)
+    assert few.subject.is_reference and not one_step.subject.is_reference
+    assert one_step.protocol.comparable(few.protocol) and one_step.protocol.count == 6
+    for row in rows:
+        assert {"emoji-clip", "emoji-judge", "diversity", "saturation", "contrast"} <= row.figures.keys()
+        for figure in row.figures.values():
+            if figure.low is not None and figure.high is not None:
+                assert figure.low <= figure.mean <= figure.high
+        assert row.figures["emoji-judge"].role == "judge"
+        assert len(row.figures["emoji-clip"].per_prompt or ()) == 6
+        assert len(row.pictures) == 2 and row.pictures[0].data.startswith("data:image/png;base64,")
+    assert one_step.subject.fingerprint != few.subject.fingerprint
+    assert [one.prompt for one in one_step.pictures] == [one.prompt for one in few.pictures]
+
+
+def test_a_second_time_nothing_is_made(bench: tuple[Path, list[Row], Counting]) -> None:
+    out, rows, _ = bench
+    again = Counting()
+    assert run_bench(settings(out), again) == rows
+    assert sum(again.work.values()) == 0
+    made = ImageStore(out / "images").made()
+    assert len(made) == len(set(made)) == 2 * 6 * 2
+
+
+def test_more_seeds_and_other_prompts_reuse_what_is_there(bench: tuple[Path, list[Row], Counting]) -> None:
+    out, _, _ = bench
+    more = Counting()
+    rows = run_bench(
+        settings(out, seeds=(1, 2, 3), prompts="emoji-heldout?count=4", contestants=settings(out).contestants[:1]), more
+    )
+    assert more.work["images of emoji-onestep"] == 4
+    assert more.work["emoji-clip"] == 4
+    assert rows[0].protocol.count == 4
+
+
+def test_an_image_is_the_same_whatever_is_made_beside_it(bench: tuple[Path, list[Row], Counting]) -> None:
+    out, _, _ = bench
+    contestant = settings(out).contestants[0]
+    source = contestant.source(torch.device("cpu"))
+    store = ImageStore(out / "images")
+    fingerprint = source.fingerprint()
+    prompt = read_rows(out / "results.jsonl")[0].pictures[1].prompt
+    alone = source.images([prompt], [2])
+    stored = store.read([image_key(fingerprint, prompt, 2)])
+    assert (alone - stored).abs().max() <= 1 / 255
+
+
+def test_noise_depends_on_prompt_and_seed_alone() -> None:
+    both = noise_of(["a", "b"], [1, 1], (4, 8, 8))
+    assert torch.equal(both[1], noise_of(["b"], [1], (4, 8, 8))[0])
+    assert not torch.equal(both[0], both[1])
+    assert not torch.equal(both[0], noise_of(["a"], [2], (4, 8, 8))[0])
+    many = noise_of(["a"] * 200, list(range(200)), (4, 8, 8))
+    assert abs(many.mean().item()) < 0.02 and abs(many.std().item() - 1) < 0.02
+
+
+def test_processes_share_everything_once() -> None:
+    items = list(range(11))
+    parts = [Processes(rank, 3).share(items) for rank in range(3)]
+    assert sorted(sum(parts, [])) == items
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("emoji-onestp", {}, "Did you mean 'emoji-onestep'"),
+        ("", {}, "No generator is named"),
+        ("a=emoji-onestep,a=emoji-reference", {}, "called 'a'"),
+        ("emoji-onestep", {"other": {"steps": 2}}, "generator named 'other'"),
+        ("emoji-onestep", {"emoji-onestep": {"stepz": 2}}, "Did you mean 'steps'"),
+        ("=emoji-onestep", {}, "expected NAME or LABEL=NAME"),
+    ],
+)
+def test_generators_that_cannot_be_meant(text: str, options: dict[str, dict[str, int]], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        parse_contestants(text, options)
+
+
+def test_bad_requests_are_refused_before_images_are_made(tmp_path: Path) -> None:
+    for changes, said in (
+        ({"rewards": ("emoji-klip",)}, "Did you mean 'emoji-clip'"),
+        ({"rewards": ("emoji-judge",)}, "as a reward and as a judge"),
+        ({"rewards": (), "judges": ()}, "Nothing scores the images"),
+        ({"metrics": ("fidd",)}, "fid"),
+        ({"seeds": (1, 1)}, "different numbers"),
+        ({"options": {"hps": {"version": "v2"}}}, "does not use"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            run_bench(settings(tmp_path / "bench", **changes))
+    assert not (tmp_path / "bench").exists()
+
+
+def test_a_failing_reward_keeps_what_was_done(tmp_path: Path) -> None:
+    flaw = tmp_path / "flaw.py"
+    flaw.write_text(
+        "def bad(images, prompts):\n    if len(images) < 8:\n        raise ValueError('no more')\n"
+        "    return images.mean((1, 2, 3))\n"
+    )
+    one = settings(tmp_path / "b", rewards=(f"{flaw}:bad",), judges=(), batch=8)
+    one = replace(one, contestants=one.contestants[:1])
+    with pytest.raises(RunError, match="no more"):
+        run_bench(one)
+    flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3))\n")
+    counting = Counting()
+    run_bench(one, counting)
+    # The file changed, so its answers are asked for anew; the images are there.
+    assert counting.work[f"{flaw}:bad"] == 12
+    assert counting.work["images of emoji-onestep"] == 0
+
+
+def test_answers_are_by_content(tmp_path: Path) -> None:
+    answers = Answers(tmp_path / "a")
+    answers.add(["x", "y"], torch.tensor([[1.0], [2.0]]))
+    other = Answers(tmp_path / "a", process=1)
+    other.refresh()
+    assert other.missing(["y", "z", "z", "x"]) == ["z"]
+    other.add(["z"], torch.tensor([[3.0]]))
+    answers.refresh()
+    assert answers.table(["x", "z"], 2).flatten().tolist() == [1, 3]
+    (tmp_path / "a" / "broken.safetensors").write_bytes(b"no")
+    with pytest.raises(RunError, match=r"broken.safetensors is damaged"):
+        Answers(tmp_path / "a").refresh()
+    assert version_of("clip", {"a": 1}, None) != version_of("clip", {"a": 2}, None)
+    linear = torch.nn.Linear(2, 2)
+    before = version_of("clip", {}, linear)
+    with torch.no_grad():
+        linear.bias += 1
+    assert version_of("clip", {}, linear) != before
+
+
+class Spread:
+    """A set-level number with a known standard error: the mean of the features."""
+
+    better = {"mean-of-set": "higher"}  # noqa: RUF012
+
+    def features(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return images.flatten(1)
+
+    def values(self, features: torch.Tensor) -> dict[str, float]:
+        return {"mean-of-set": features.mean().item()}
+
+
+def test_a_set_number_has_the_interval_of_its_sampling() -> None:
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 1, 1, generator=random)
+    figure = metric_figures("spread", Spread(), features, [""] * 400)["mean-of-set"]
+    assert figure.low is not None and figure.high is not None
+    expected = 1.96 * features.std().item() / 20
+    assert (figure.high - figure.low) / 2 == pytest.approx(expected, rel=0.15)
+    assert (figure.high + figure.low) / 2 == pytest.approx(figure.mean, abs=1e-9)
+    assert figure.per_prompt is None and figure.better == "higher"
+
+
+def test_categories_are_means_of_their_own_prompts() -> None:
+    values = torch.tensor([[1.0, 3.0], [5.0, 5.0], [7.0, 9.0], [0.0, 0.0]])
+    figure = mean_figure(values, ["a", "b", "a", ""], "reward", "higher")
+    assert figure.mean == pytest.approx(3.75)
+    assert figure.per_prompt == (2, 5, 8, 0)
+    assert figure.by_category["a"][0] == 5 and figure.by_category["b"] == (5, 5, 5)
+
+
+def test_rows_read_back_and_faults_are_named(tmp_path: Path, bench: tuple[Path, list[Row], Counting]) -> None:
+    _, rows, _ = bench
+    path = tmp_path / "deep" / "r.jsonl"
+    write_rows(path, rows)
+    assert read_rows(path) == rows
+    lines = path.read_text().splitlines()
+    broken = json.loads(lines[1])
+    broken["subject"].pop("label")
+    path.write_text("\n".join([lines[0], json.dumps(broken)]))
+    with pytest.raises(RequestError, match=r"line 2.*subject.label"):
+        read_rows(path)
+    path.write_text("{")
+    with pytest.raises(RequestError, match="line 1, is no JSON"):
+        read_rows(path)
+
+
+COMMAND = [
+    sys.executable, "-m", "dipp_cli", "bench", "--generators", "emoji-onestep,slow=emoji-reference", "--prompts",
+    "emoji-heldout", "--count", "24", "--rewards", "emoji-clip", "--seeds", "2", "--batch-size", "4", "--set",
+    "generator.slow.steps=6",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [*COMMAND, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    store = ImageStore(tmp_path / "images")
+    deadline = time.monotonic() + 120
+    while len(store.made()) < 60 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(store.made())
+    assert 0 < before < 96
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
+    made = Counter(store.made())
+    assert len(made) == 96 and set(made.values()) <= {1, 2}
+    # Only images of the batch that was cut off, which never reached the disk, may be there twice.
+    assert sum(one - 1 for one in made.values()) <= 4
+    assert len(json.loads(done.stdout)["rows"]) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command = [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", *COMMAND[2:], "--out", str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    logs = sorted(path.name for path in (tmp_path / "images").glob("made-*.jsonl"))
+    assert logs == ["made-0.jsonl", "made-1.jsonl"]
+    made = ImageStore(tmp_path / "images").made()
+    assert len(made) == len(set(made)) == 96
+    assert len(read_rows(tmp_path / "results.jsonl")) == 2
