@@ -123,7 +123,7 @@ def test_noise_depends_on_prompt_and_seed_alone() -> None:
 def test_processes_share_everything_once() -> None:
     items = list(range(11))
     parts = [Processes(rank, 3).share(items) for rank in range(3)]
-    assert sorted(sum(parts, [])) == items
+    assert sorted(item for part in parts for item in part) == items
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

@@ -1,0 +1,242 @@
+"""`dipp ablate`: cells, trends, the choice and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dipp_toolkit.ablation.cells import CellFolder, train_cells
+from dipp_toolkit.ablation.choose import choose, parse_constraint
+from dipp_toolkit.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
+from dipp_toolkit.ablation.page import heat_maps, render
+from dipp_toolkit.ablation.run import AblationSettings
+from dipp_toolkit.ablation.study import Study, make_study
+from dipp_toolkit.ablation.trends import change, claims
+from dipp_toolkit.bench.processes import Processes
+from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
+from dipp_toolkit.config import make_config
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.report.scatter import Point, pareto_front
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+)
+PROTOCOL = Protocol(prompts="set", digest="0" * 64, count=4, seeds=(1, 2), size=(64, 64))
+Values = dict[str, float]
+
+
+def row(label: str, values: Values, warned: str = "", trained: tuple[str, ...] = ("liked",)) -> Row:
+    roles = {"liked": "reward", "judged": "judge", "distance": "metric"}
+    figures = {
+        name: Figure(
+            mean=value,
+            low=value - 0.1,
+            high=value + 0.1,
+            role=roles[name],  # type: ignore[arg-type]
+            better="lower" if name == "distance" else "higher",
+        )
+        for name, value in values.items()
+    }
+    return Row(
+        subject=Subject(label=label, trained_on=trained),
+        protocol=PROTOCOL,
+        figures=figures,
+        warnings=(Warned(name=warned, text="It is."),) if warned else (),
+        pictures=(Picture(prompt="a <b>face</b>", seed=1, data=PIXEL),),
+        environment={"torch": "2"},
+    )
+
+
+def study_of(function: Callable[[float, float], Values], noise: float = 0.05) -> Study:
+    """Cells over reward_scale and guidance with two seeds, from a function of both and a little of the seed."""
+    cells = grid(parse_vary(["reward_scale=0,10,100", "guidance=1,3", "seed=0,1"]))
+    rows = []
+    for number, cell in enumerate(cells):
+        scale, guidance = float(cell.values["reward_scale"]), float(cell.values["guidance"])
+        wobble = noise * (-1) ** number
+        values = {name: value + wobble for name, value in function(scale, guidance).items()}
+        rows.append(row(cell.label, values, "over-optimisation" if scale == 100 else ""))
+    return make_study(cells, [row("start", {"liked": 0, "judged": 0, "distance": 5}), *rows])
+
+
+def as_the_papers_say(scale: float, guidance: float) -> Values:
+    # Reward rises throughout, judge and distance are best at 10, guidance adds to everything liked.
+    level = {0: 0.0, 10: 2.0, 100: 5.0}[scale]
+    good = {0: 0.0, 10: 1.0, 100: -1.0}[scale]
+    return {"liked": level + 0.5 * guidance, "judged": good + 0.5 * guidance, "distance": 5 - good}
+
+
+def test_the_grid_is_every_combination_with_values_as_set_reads_them() -> None:
+    cells = grid(parse_vary(["reward_scale=0,10", "rewards=hps|hps=2,clip", "time_range=0.1,0.9|0.2,0.8"]))
+    assert len(cells) == 8
+    assert cells[-1].settings == {"reward_scale": 10, "rewards": "hps=2,clip", "time_range": "0.2,0.8"}
+    config = cells[-1].config(make_config({"generator": "emoji-onestep", "steps": 7}))
+    assert config.rewards == {"hps": 2, "clip": 1} and config.time_range == (0.2, 0.8) and config.steps == 7
+    assert len({cell.slug for cell in cells}) == 8
+    assert all("/" not in cell.slug and len(cell.slug) < 90 for cell in cells)
+
+
+def test_options_of_rewards_vary_beside_those_of_the_base() -> None:
+    base = make_config({"rewards": "hps", "reward_options": {"hps": {"preprocess": "tensor"}}})
+    cell = make_cell({"reward.hps.version": "v2.1"})
+    assert cell.config(base).reward_options == {"hps": {"preprocess": "tensor", "version": "v2.1"}}
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        (["guidance"], "expected NAME=VALUE"),
+        (["guidance=1,,2"], "expected NAME=VALUE"),
+        (["guidance=1,1"], "names a value twice"),
+        (["guidance=1", "guidance=2"], "varied twice"),
+        (["guidence=1,2"], "Did you mean 'guidance'"),
+        (["guidance=1,-2"], "guidance cannot be"),
+        (["out=a,b"], "folder of its own"),
+    ],
+)
+def test_what_cannot_vary_is_refused(vary: list[str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        check_cells(grid(parse_vary(vary)), make_config({}))
+
+
+def test_a_list_of_cells(tmp_path: Path) -> None:
+    path = tmp_path / "cells.yaml"
+    path.write_text("- {guidance: 3, rewards: 'hps=2,clip'}\n- {guidance: 1.5, recompute_generator: true}\n")
+    first, second = read_cells(path)
+    assert first.settings == {"guidance": 3, "rewards": "hps=2,clip"}
+    assert second.config(make_config({})).recompute_generator
+    path.write_text("guidance: 3")
+    with pytest.raises(RequestError, match="no list of cells"):
+        read_cells(path)
+
+
+def test_changes_are_over_matched_cells() -> None:
+    study = study_of(as_the_papers_say)
+    found = change(study, "liked", "reward_scale", "0", "100")
+    assert found is not None
+    assert (found.mean, found.pairs, found.direction) == (pytest.approx(5), 4, "rises")
+    inside = change(study, "liked", "guidance", "1", "3", {"reward_scale": "0"})
+    assert inside is not None and inside.pairs == 2 and inside.mean == pytest.approx(1)
+    none = change(study_of(lambda scale, _: {"liked": 0.0}, noise=0), "liked", "reward_scale", "0", "100")
+    assert none is not None and none.direction == ""
+
+
+def test_the_interval_of_a_change_is_students() -> None:
+    from scipy.stats import ttest_1samp
+
+    offsets = {("0", "1"): 0.1, ("10", "1"): 0.5, ("0", "3"): -0.2, ("10", "3"): 0.4}
+    cells = grid(parse_vary(["reward_scale=0,10", "guidance=1,3"]))
+    rows = [row(one.label, {"liked": offsets[one.values["reward_scale"], one.values["guidance"]]}) for one in cells]
+    found = change(make_study(cells, rows), "liked", "reward_scale", "0", "10")
+    expected = ttest_1samp([0.4, 0.6], 0).confidence_interval(0.95)
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_the_papers_trends_are_seen_where_they_are_and_not_where_they_are_not() -> None:
+    assert [one.verdict for one in claims(study_of(as_the_papers_say))] == ["seen", "seen", "seen"]
+    against = claims(study_of(lambda scale, guidance: {"liked": -scale - guidance, "distance": -scale, "judged": 0.0}))
+    assert [one.verdict for one in against] == ["not seen", "not seen", "not seen"]
+    flat = claims(study_of(lambda scale, guidance: {"liked": 0.0, "judged": 0.0}, noise=0.0))
+    assert [one.verdict for one in flat] == ["cannot be said", "not seen", "cannot be said"]
+    assert all(one.numbers for one in flat)
+
+
+def test_the_best_keeps_to_the_constraints() -> None:
+    study = study_of(as_the_papers_say)
+    free = choose(study, "liked").best
+    assert free is not None and free.values == {"reward_scale": "100", "guidance": "3"}
+    bound = choose(study, "liked", [parse_constraint("distance<=4.5")])
+    assert bound.best is not None and bound.best.values["reward_scale"] == "10"
+    assert "distance at most 4.5" in bound.sentence()
+    nearest = choose(study, "distance").best
+    assert nearest is not None and nearest.values["reward_scale"] == "10"
+    nothing = choose(study, "liked", [parse_constraint("judged >= 99")])
+    assert nothing.best is None and "No combination" in nothing.sentence()
+    with pytest.raises(RequestError, match="Did you mean 'judged'"):
+        choose(study, "judge")
+    for text in ("liked", "liked<3", "liked<=three", "<=3"):
+        with pytest.raises(RequestError, match="is no constraint"):
+            parse_constraint(text)
+
+
+def test_the_front_is_what_nothing_betters() -> None:
+    points = [Point("a", 1, 1), Point("b", 2, 3), Point("c", 3, 2), Point("d", 2, 3), Point("e", 4, 4)]
+    assert {one.name for one in pareto_front(points, -1, 1)} == {"a", "b", "d", "e"}
+    assert {one.name for one in pareto_front(points, 1, 1)} == {"e"}
+
+
+def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
+    study = study_of(as_the_papers_say)
+    settings = AblationSettings([], make_config({"steps": 3}), tmp_path, command="dipp ablate --vary 'guidance=1,3'")
+    page = render(settings, study, choose(study, "judged"), {"guidance=9": "The run <stopped>."})
+    assert "a &lt;b&gt;face&lt;/b&gt;" in page and "<b>face" not in page
+    assert "The run &lt;stopped&gt;." in page
+    assert page.count(PIXEL) == 6 + 1
+    assert "http://" not in page and "https://" not in page
+    assert "over-optimisation" in page and "theorem 3.2" in page
+    liked = next(one for one in heat_maps(study) if one.figure == "liked")
+    assert [value for value, _ in liked.rows] == ["0", "10", "100"] and liked.columns == ["1", "3"]
+    best = liked.rows[2][1][1]
+    assert best is not None and best.share == 1 and best.warned == "over-optimisation"
+    distance = next(one for one in heat_maps(study) if one.figure == "distance")
+    assert [cells[0].share for _, cells in distance.rows if cells[0] is not None] == [0.5, 1.0, 0.0]
+
+
+def test_a_study_of_one_setting_has_a_page(tmp_path: Path) -> None:
+    cells = grid(parse_vary(["rewards=liked|liked=2,other"]))
+    study = make_study(cells, [row(one.label, {"liked": number}) for number, one in enumerate(cells)])
+    settings = AblationSettings(cells, make_config({}), tmp_path)
+    page = render(settings, study, choose(study, "liked"), {})
+    assert "liked=2,other" in page and claims(study) == []
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
+        self.states.append(state.partition(":")[0])
+
+
+@pytest.mark.slow
+def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
+    flaw = tmp_path / "flaw.py"
+    flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3)) * float('nan')\n")
+    small = {"generator": "emoji-onestep", "steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 2}
+    base = make_config(small | {"judge": None})
+    cells = grid(parse_vary([f"rewards={flaw}:bad|emoji-clip=0.02"]))
+    listener = Listener()
+    folders = train_cells(cells, base, tmp_path / "a", Processes(), listener)
+    assert listener.states == ["begins", "failed", "begins"]
+    assert [one.done for one in folders] == [False, True] and "finite" in folders[0].failure
+    flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3))\n")
+    again = Listener()
+    folders = train_cells(cells, base, tmp_path / "a", Processes(), again)
+    assert again.states == ["goes on", "done already"]
+    assert all(one.done and not one.failure for one in folders)
+    assert isinstance(folders[0], CellFolder)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "dipp_cli", "ablate", "--vary", "reward_scale=0,20", "--seeds", "1", "--steps", "1",
+        "--batch-size", "2", "--set", "eval_count=2", "--set", "reference_steps=2", "--count", "4", "--out",
+        str(tmp_path), "--best", "emoji-judge", "--subject-to", "emoji-clip>=1", "--json",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found["combinations"]) == 2 and found["best"]["settings"]["reward_scale"] in ("0", "20")
+    assert "[1/2] reward_scale=0 seed=0: begins" in done.stderr
+    assert Path(found["page"]).is_file() and len(found["claims"]) == 2
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "[2/2] reward_scale=20 seed=0: done already" in again.stderr
+    assert json.loads(again.stdout)["combinations"] == found["combinations"]
