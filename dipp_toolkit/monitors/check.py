@@ -1,0 +1,34 @@
+"""All monitors at once: one definition for the training, its report, and the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..bench.rows import Warned
+from . import diversity_collapse, over_optimisation, over_saturation
+from .snapshot import Snapshot
+
+NAMES = (over_optimisation.NAME, diversity_collapse.NAME, over_saturation.NAME)
+"""Every warning there is."""
+
+
+def find_warnings(
+    now: Snapshot, start: Snapshot, trained_on: Sequence[str], reference: Snapshot | None = None
+) -> list[Warned]:
+    """What the monitors say of a generator.
+
+    Args:
+        now: its images.
+        start: images of what its training started from, of the same prompts and noises.
+        trained_on: rewards it was trained on; every other one in the snapshots judges.
+        reference: the multi-step reference's images of the same prompts, where there are some.
+
+    Returns:
+        The warnings, none where nothing is wrong.
+    """
+    found = [
+        over_optimisation.over_optimisation(now, start, trained_on),
+        diversity_collapse.diversity_collapse(now, start),
+        over_saturation.over_saturation(now, start, reference),
+    ]
+    return [one for one in found if one is not None]
