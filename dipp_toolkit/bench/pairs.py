@@ -108,7 +108,7 @@ def _wilcoxon(differences: torch.Tensor) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: the k-th smallest of n times n - k + 1, never less than the one before, at most 1."""
+    """Holm's adjustment: the k-th smallest of n times n - k + 1, never less than the one before, at most 1."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     most = 0.0
