@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .condition import Condition
     from .config import TrainConfig
     from .denoiser import Denoiser
-    from .loading import load_generator, load_prompts, load_reference, load_reward
+    from .loading import load_generator, load_metric, load_prompts, load_reference, load_reward
     from .roles import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
     from .terms.base import Sample, Term, TermContext, TermResult
     from .training import train
@@ -40,6 +40,7 @@ _LAZY = {
     "TermResult": "terms.base",
     "TrainConfig": "config",
     "load_generator": "loading",
+    "load_metric": "loading",
     "load_prompts": "loading",
     "load_reference": "loading",
     "load_reward": "loading",
@@ -68,6 +69,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load_generator",
+    "load_metric",
     "load_prompts",
     "load_reference",
     "load_reward",

@@ -19,7 +19,7 @@ from .python_files import check_call, is_python_name, load_python_name
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
 from .rewards.names import is_isolated_name, is_remote_name
-from .roles import Generator, Images, PromptSet, Reference, Reward
+from .roles import CostMetric, Generator, Images, Metric, PromptSet, Reference, Reward
 
 if TYPE_CHECKING:
     from .prompt_encoder import PromptEncoder
@@ -147,6 +147,31 @@ def load_reward(name: str, **options: Any) -> Reward:
     return FunctionReward(name, found)
 
 
+def load_metric(name: str, **options: Any) -> Metric | CostMetric:
+    """A metric by registered name, `file.py:Name` or `module:Name`: of images, or of what making them costs.
+
+    A class, or a function that makes the metric, is called with `options`; anything else is the metric itself.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, an option is none of the metric's, or what was found
+            is no metric.
+    """
+    if not is_python_name(name):
+        return cast("Metric | CostMetric", get_registry().find("metric", name).build(**options))
+    found = load_python_name(name, "metric")
+    if inspect.isclass(found) or inspect.isroutine(found):
+        check_options(found, options, f"metric '{name}'")
+        found = found(**options)
+    elif options:
+        raise RequestError(f"The metric '{name}' is made already and takes no options; make it a class.")
+    if isinstance(found, Metric | CostMetric):
+        return found
+    raise RequestError(
+        f"The metric '{name}' is a {type(found).__name__} without what a metric has: `better` with either `features` "
+        "and `values`, or `costs`."
+    )
+
+
 def load_prompts(name_or_path: str) -> PromptSet:
     """A prompt set by registered name, or a text file with one prompt a line.
 
@@ -160,4 +185,12 @@ def load_prompts(name_or_path: str) -> PromptSet:
     raise RequestError(unknown_name("prompt set", name_or_path, get_registry().entries["prompts"]))
 
 
-__all__ = ["FunctionReward", "PromptList", "load_generator", "load_prompts", "load_reference", "load_reward"]
+__all__ = [
+    "FunctionReward",
+    "PromptList",
+    "load_generator",
+    "load_metric",
+    "load_prompts",
+    "load_reference",
+    "load_reward",
+]
