@@ -6,7 +6,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..assembly import resolve
 from ..bench.processes import Processes
@@ -19,6 +19,7 @@ from .grid import Cell
 CELLS, FAILED = "cells", "failed.txt"
 
 
+@runtime_checkable
 class CellListener(Protocol):
     """Told how an ablation goes on."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..assembly import choose_device, resolve
 from ..bench.contestants import Contestant
@@ -21,6 +21,7 @@ from .page import write_page
 from .study import Study, make_study
 
 
+@runtime_checkable
 class AblationListener(CellListener, Listener, Protocol):
     """Told how the cells and then the bench go on."""
 

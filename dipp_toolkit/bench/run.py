@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ from .summary import Measured, make_rows
 RESULTS = "results.jsonl"
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Told how a bench goes on."""
 
