@@ -161,6 +161,10 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
     found = load_python_name(name, "metric")
     if inspect.isclass(found) or inspect.isroutine(found):
         check_options(found, options, f"metric '{name}'")
+        try:
+            inspect.signature(found).bind(**options)
+        except TypeError as error:
+            raise RequestError(f"The metric '{name}' cannot be made of the options given: {error}.") from None
         found = found(**options)
     elif options:
         raise RequestError(f"The metric '{name}' is made already and takes no options; make it a class.")

@@ -124,3 +124,20 @@ def dipp_register_prompts(register: Register) -> None:
     register(
         "emoji-heldout", partial(load_prompts, "emoji-heldout", True), summary="352 captions of pairs never trained on"
     )
+
+
+@hookimpl
+def dipp_register_metrics(register: Register) -> None:
+    needs = ("transformers",)
+    register(
+        "emoji-frechet",
+        "dipp_emoji.metrics:EmojiFrechet",
+        summary="Frechet distance of the judge's features to real compositions of the held-out pairs",
+        needs=needs,
+    )
+    register(
+        "emoji-naming",
+        "dipp_emoji.metrics:EmojiNaming",
+        summary="share of images whose emoji and background the judge names as the prompt does",
+        needs=needs,
+    )
