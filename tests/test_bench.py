@@ -273,17 +273,8 @@ def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command = [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", *COMMAND[2:], "--out", str(tmp_path)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command = [*launch, *COMMAND[2:], "--out", str(tmp_path)]
     subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
     logs = sorted(path.name for path in (tmp_path / "images").glob("made-*.jsonl"))
     assert logs == ["made-0.jsonl", "made-1.jsonl"]
