@@ -70,7 +70,7 @@ def rank_agreement(
         RequestError: the shapes differ, there are fewer than three prompts, a score is not finite, or one of the two
             is the same for all prompts.
     """
-    from scipy.stats import kendalltau, rankdata
+    from scipy.stats import kendalltau
 
     first, second = _checked(reward, judge)
     if len(first) < 3:
@@ -83,16 +83,12 @@ def rank_agreement(
     varied = (np.ptp(drawn_first, axis=1) > 0) & (np.ptp(drawn_second, axis=1) > 0)
     drawn_first, drawn_second = drawn_first[varied], drawn_second[varied]
 
-    def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        ranks = [rankdata(one, axis=-1) for one in (a, b)]
-        ranks = [one - one.mean(-1, keepdims=True) for one in ranks]
-        scale = np.sqrt((ranks[0] ** 2).sum(-1) * (ranks[1] ** 2).sum(-1))
-        return (ranks[0] * ranks[1]).sum(-1) / scale
-
     taus = np.array([kendalltau(a, b).statistic for a, b in zip(drawn_first, drawn_second, strict=True)])
     return RankAgreement(
-        _interval(float(spearman(first, second)), spearman(drawn_first, drawn_second), level),
-        _interval(float(kendalltau(first, second).statistic), taus, level),
+        _interval(
+            _rank_correlations(first[None], second[None])[0], _rank_correlations(drawn_first, drawn_second), level
+        ),
+        _interval(kendalltau(first, second).statistic, taus, level),
         len(first),
     )
 
@@ -139,6 +135,15 @@ def _checked(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return a.detach().cpu().double().numpy(), b.detach().cpu().double().numpy()
 
 
+def _rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's rho of each row of `a` with that of `b`, ties at their mean rank."""
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(one, axis=1) for one in (a, b))
+    first, second = (one - one.mean(1, keepdims=True) for one in (first, second))
+    return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
+
+
 def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(float(value), float(low), float(high))
