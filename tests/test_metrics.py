@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.frechet import frechet_distance
 from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
 from dipp_toolkit.evaluation.vendi import vendi_scores
+from dipp_toolkit.registry import get_registry
 from golden.make_cmmd import formula_features
 
 EMOJI_CLIP = Path(__file__).parent.parent / "plugins" / "dipp_emoji" / "weights" / "clip"
@@ -466,6 +468,22 @@ def test_parameters_count_shared_ones_once() -> None:
 # --- the emoji world, and a user's own file ---
 
 
+def test_metrics_of_real_compositions_are_the_recorded_ones() -> None:
+    from dipp_emoji.metrics import real_images
+    from dipp_toolkit import load_prompts
+    from dipp_toolkit.roles import texts
+
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "emoji_quality" / "results.json"
+    recorded = json.loads(benchmark.read_text())["columns"]["real compositions"]
+    prompts = [text for text in texts(load_prompts("emoji-heldout")) for _ in range(2)]
+    images = real_images(seed=2).mul(255).round() / 255
+    for name, key in (("emoji-frechet", "frechet"), ("emoji-naming", "naming"), ("diversity", "diversity")):
+        metric = load_metric(name)
+        parts = [metric.features(images[k : k + 176], prompts[k : k + 176]) for k in range(0, len(images), 176)]
+        found = metric.values(torch.cat(parts).reshape(352, 2, -1))[name]
+        assert torch.as_tensor(found).mean().item() == pytest.approx(recorded[key], rel=2e-3), name
+
+
 def test_emoji_metrics_know_real_compositions() -> None:
     from dipp_emoji.judge import EmojiJudge
     from dipp_emoji.metrics import real_images
@@ -518,3 +536,20 @@ def test_a_file_is_a_metric(tmp_path: Path, attribute: str, options: dict[str, f
         return
     metric = load_metric(name, **options)
     assert metric.features(torch.full((2, 3, 4, 4), 0.25), ["", ""]).tolist() == [[0.5], [0.5]]
+
+
+def test_the_docs_examples_work(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    examples = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "blueness.py").write_text(examples["blueness.py"])
+    metric = load_metric(f"{tmp_path}/blueness.py:Blueness")
+    assert isinstance(metric, Metric)
+    images = pictures(6)
+    found = metric.values(metric.features(images, [""] * 6).reshape(3, 2, -1))["blueness"]
+    torch.testing.assert_close(found, images[:, 2].mean((1, 2)).reshape(3, 2).mean(1))
+    scores = dict(zip(("reward_a", "reward_b", "judge_a", "judge_b"), torch.rand(4, 20), strict=True))
+    exec(compile(examples["agreement.py"], "agreement.py", "exec"), scores)
+    assert 0 <= scores["pairs"].share.low <= scores["pairs"].share.high <= 1
+    registered = {entry.name for entry in get_registry() if entry.kind == "metric"}
+    table = page.partition("## Against")[0]
+    assert registered == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
