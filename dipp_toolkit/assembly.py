@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .denoiser import Denoiser
 from .engine import Engine
 from .errors import RequestError, RunError
 from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
+from .monitors.settings import check_monitors
 from .network_options import apply_network_options, make_optimizer
 from .objective import build_mix, build_terms
 from .precision import DTYPES, PRECISIONS
@@ -91,8 +92,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     find_term(resolved.term)
     find_weighting(resolved.weighting)
     for name in resolved.reward_options:
-        if name not in {*resolved.rewards, *resolved.floors, resolved.judge}:
+        if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    check_monitors(resolved)
     return resolved
 
 
@@ -109,6 +111,7 @@ class Assembled:
         judge: name and reward that only judges.
         conditions: the training prompts, encoded.
         eval_conditions: the comparison's prompts, encoded.
+        watchers: other rewards that only the monitors and the comparison look at.
     """
 
     engine: Engine
@@ -121,6 +124,7 @@ class Assembled:
     conditions: Conditions
     eval_conditions: Condition
     device: torch.device
+    watchers: Mapping[str, Reward] = field(default_factory=dict)
 
 
 def choose_device(name: str) -> torch.device:
@@ -154,6 +158,11 @@ def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Re
             f"The judge '{config.judge}' is also trained on; a judge only judges. Name another with --judge."
         )
     return rewards, (config.judge, load_reward(config.judge, **config.reward_options.get(config.judge, {})))
+
+
+def _load_watchers(config: TrainConfig) -> dict[str, Reward]:
+    names = dict.fromkeys(name for name in config.monitor_rewards if name != config.judge)
+    return {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
 
 
 def _to_device(role: Any, device: torch.device) -> Any:
@@ -213,6 +222,7 @@ def assemble(config: TrainConfig) -> Assembled:
     """
     device = choose_device(config.device)
     rewards, judge = _load_rewards(config)
+    watchers = _load_watchers(config)
     prompts = texts(load_prompts(config.prompts or ""))
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
     reference = _load_reference(config).to(device)
@@ -227,6 +237,7 @@ def assemble(config: TrainConfig) -> Assembled:
     reference.denoiser.frozen()
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], _to_device(judge[1], device)) if judge else None
+    watchers = {name: _to_device(reward, device) for name, reward in watchers.items()}
     assistant = _build_assistant(config, reference, generator, device)
     apply_network_options(reference.denoiser.network, config, trained=False)
     apply_network_options(generator.network, config, trained=True)
@@ -244,7 +255,7 @@ def assemble(config: TrainConfig) -> Assembled:
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
-        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device
+        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers
     )
 
 

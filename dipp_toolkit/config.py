@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import RequestError
-from .naming import nearest
+from .monitors.names import ALL, NAMES
+from .naming import nearest, unknown_name
 from .setting_texts import parse_floors, parse_rewards
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -184,6 +185,21 @@ class TrainConfig(BaseModel):
     reference_guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="guidance of the reference in the comparison; the training guidance where none is named"
     )
+    monitor_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="generator updates between the monitors' looks at held-out prompts; 0 for none"
+    )
+    monitor_count: Annotated[int, Field(ge=2)] = Field(
+        32, description="prompts of the comparison that the monitors look at, with two noises each"
+    )
+    monitor_rewards: tuple[str, ...] = Field(
+        (), description="rewards that only watch, as the judge does, while training and in the comparison"
+    )
+    stop_on: tuple[str, ...] = Field(
+        (),
+        description="warnings that end a run: over-optimisation, diversity-collapse, over-saturation, or all; none "
+        "where not named",
+    )
+    monitor_patience: Count = Field(2, description="looks in a row with the same warning before it ends the run")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="accelerate trackers to log to"
     )
@@ -198,10 +214,20 @@ class TrainConfig(BaseModel):
     def _floors_from_text(cls, value: Any) -> Any:
         return parse_floors(value) if isinstance(value, str) else value
 
-    @field_validator("trackers", mode="before")
+    @field_validator("trackers", "monitor_rewards", "stop_on", mode="before")
     @classmethod
-    def _trackers_from_text(cls, value: Any) -> Any:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+    def _names_from_text(cls, value: Any) -> Any:
+        if value is None:  # what YAML makes of an empty text
+            return ()
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("stop_on")
+    @classmethod
+    def _known_warnings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in (*NAMES, ALL):
+                raise ValueError(unknown_name("warning", name, (*NAMES, ALL)).removesuffix("."))
+        return NAMES if ALL in value else tuple(dict.fromkeys(value))
 
     @field_validator("time_range", mode="before")
     @classmethod

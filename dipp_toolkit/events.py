@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bench.rows import Warned
 from .config import TrainConfig
 
 
@@ -26,6 +27,25 @@ class StepEvent:
     step: int
     steps: int
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class MonitorEvent:
+    """The held-out prompts were looked at.
+
+    Attributes:
+        step: after which generator update; 0 is the start.
+        steps: of how many.
+        numbers: what goes to `monitors.jsonl`, see `dipp_toolkit.monitors.record.row_of`.
+        warnings: what is wrong, none where nothing is.
+        stop: why the run ends here, empty where it goes on.
+    """
+
+    step: int
+    steps: int
+    numbers: Mapping[str, Any]
+    warnings: tuple[Warned, ...]
+    stop: str = ""
 
 
 @dataclass(frozen=True)

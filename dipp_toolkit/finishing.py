@@ -11,10 +11,15 @@ from typing import Any
 import torch
 
 from .assembly import Assembled
+from .bench.rows import Warned
 from .config import TrainConfig
-from .evaluation.comparison import Comparison, measure
+from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from .generation import generate_images, sample_reference
 from .model_card import write_model_card
+from .monitors.check import find_warnings
+from .monitors.snapshot import take_snapshot
+from .monitors.stopping import Stop
+from .monitors.trained import trained_on
 from .roles import Generator
 from .run_folder import RunFolder, write_text
 
@@ -83,9 +88,22 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def finish(
-    parts: Assembled, config: TrainConfig, folder: RunFolder, seconds: float, problems: Sequence[str] = ()
+    parts: Assembled,
+    config: TrainConfig,
+    folder: RunFolder,
+    seconds: float,
+    problems: Sequence[str] = (),
+    ended: Stop | None = None,
 ) -> dict[str, Any]:
     """Export the averaged generator, measure before and after, and write summary and report.
+
+    Args:
+        parts: the run's parts, trained.
+        config: its settings.
+        folder: where everything goes.
+        seconds: what its steps took.
+        problems: sentences that become warnings.
+        ended: why it ended before its last step, where it did.
 
     Returns:
         What `summary.json` holds.
@@ -103,13 +121,16 @@ def finish(
     comparison = Comparison.load(folder.comparison)
     rows = read_metrics(folder.metrics)
     window = max(1, len(rows) // 20)
-    summary: dict[str, Any] = measure(comparison, parts.rewards, parts.judge, device=parts.device) | {
+    judge = parts.judge[0] if parts.judge else None
+    watched = {**parts.rewards, **parts.watchers, **({parts.judge[0]: parts.judge[1]} if parts.judge else {})}
+    scores = score_columns(comparison, watched, device=parts.device)
+    summary: dict[str, Any] = numbers_of(comparison, scores, judge) | {
         "divergence": {
             "before": _mean_of(rows[:window], "divergence"),
             "after": _mean_of(rows[-window:], "divergence"),
         },
         "seconds": seconds,
-        "steps": config.steps,
+        "steps": config.steps if ended is None else ended.step,
         "seed": config.seed,
         "generator": config.generator,
         "reference": config.reference,
@@ -117,32 +138,22 @@ def finish(
         "environment": environment(parts.device),
     }
     said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
-    summary["warnings"] = [*problems, *said, *warnings_of(summary)]
+    found = final_warnings(comparison, scores, config)
+    summary["warnings"] = [*problems, *said, *(one.text for one in found)]
+    summary["warned"] = [one.name for one in found]
+    if ended is not None:
+        summary["stopped_early"] = ended.as_dict()
     if (folder.final / "model_index.json").is_file():
-        write_model_card(folder.final, config, summary)
+        write_model_card(folder.final, config.model_copy(update={"steps": summary["steps"]}), summary)
     write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     write_report(folder.path)
     return summary
 
 
-def warnings_of(summary: dict[str, Any]) -> list[str]:
-    """Sentences about what looks wrong in a finished run.
-
-    - reward hacking: a trained reward's interval rose above its start while the judge's fell below its own;
-    - diversity collapse: diversity under 0.9 of the start.
-    """
-    found = []
-    judge = summary.get("judge")
-    rose = [name for name, one in summary["rewards"].items() if one["after"]["low"] > one["before"]["high"]]
-    if judge and rose and judge["after"]["high"] < judge["before"]["low"]:
-        found.append(
-            f"{', '.join(rose)} rose while the judge {judge['name']}, which was not trained on, fell: the reward is "
-            "being hacked. Lower reward_scale, or train fewer steps."
-        )
-    diversity = summary["diversity"]
-    if diversity["after"] < 0.9 * diversity["before"]:
-        found.append(
-            f"Diversity fell to {diversity['after'] / diversity['before']:.2f} of the start: different noises give "
-            "more alike images than before. Lower reward_scale or guidance."
-        )
-    return found
+def final_warnings(comparison: Comparison, scores: ColumnScores, config: TrainConfig) -> list[Warned]:
+    """What the monitors say of the column `after`, against `before` and `reference`."""
+    shots = {
+        column: take_snapshot(images, {name: columns[column] for name, columns in scores.items()})
+        for column, images in comparison.images.items()
+    }
+    return find_warnings(shots["after"], shots["before"], trained_on(config), shots["reference"])

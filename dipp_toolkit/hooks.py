@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pluggy
 
 if TYPE_CHECKING:
-    from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
+    from .events import CheckpointEvent, MonitorEvent, RunEndEvent, RunStartEvent, StepEvent
 
 PROJECT = "dipp"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -108,6 +108,11 @@ def dipp_on_run_start(event: RunStartEvent) -> None:
 @hookspec
 def dipp_on_step(event: StepEvent) -> None:
     """A generator update is done."""
+
+
+@hookspec
+def dipp_on_monitor(event: MonitorEvent) -> None:
+    """The monitors looked at the held-out prompts."""
 
 
 @hookspec

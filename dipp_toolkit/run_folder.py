@@ -25,6 +25,11 @@ MAY_CHANGE = {
     "device",
     "prompt_cache",
     "push_to_hub",
+    "monitor_every",
+    "monitor_count",
+    "monitor_rewards",
+    "monitor_patience",
+    "stop_on",
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
@@ -49,6 +54,14 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def monitors(self) -> Path:
+        return self.path / "monitors.jsonl"
+
+    @property
+    def monitor_bases(self) -> Path:
+        return self.path / "monitors.safetensors"
 
     @property
     def samples(self) -> Path:

@@ -18,17 +18,19 @@ from .assembly import Assembled, assemble, resolve
 from .checkpoint import save_checkpoint
 from .condition import Condition
 from .config import TrainConfig
-from .engine import ObjectiveResult
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
 from .finishing import finish, start_comparison
 from .generation import generate_images
 from .hub import check_hub, push_to_hub
+from .monitors.stopping import Stop
+from .monitors.watch import Watch
 from .pictures import save_grid
 from .prompt_order import PromptOrder
 from .registry import get_registry
 from .run_folder import MetricsFile, RunFolder, choose_folder
 from .sharing import load_trainable_state, trainable_state
+from .step_metrics import peak_memory_mb, step_metrics
 from .trackers import Trackers
 
 SAMPLES_IN_GRID = 16
@@ -84,31 +86,6 @@ class StopRequest:
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory of this process on the device, in MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _mean(value: torch.Tensor) -> float:
-    return value.float().mean().item()
-
-
-def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str) -> dict[str, float]:
-    """The numbers of one step for `metrics.jsonl`, the machine's measurements aside."""
-    row = {"divergence" if name == divergence else name: _mean(one.value) for name, one in result.results.items()}
-    row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
-    row |= result.details
-    row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
-    row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
-    return row | {"assistant_loss": assistant_loss}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -239,8 +216,8 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
 
     Args:
         config: settings; those left unset are filled from what the generator's plugin recommends.
-        listeners: objects with any of the methods `dipp_on_run_start`, `dipp_on_step`, `dipp_on_checkpoint` and
-            `dipp_on_run_end`; plugins' hooks of these names are called as well.
+        listeners: objects with any of the methods `dipp_on_run_start`, `dipp_on_step`, `dipp_on_monitor`,
+            `dipp_on_checkpoint` and `dipp_on_run_end`; plugins' hooks of these names are called as well.
 
     Returns:
         The run's folder and summary.
@@ -262,6 +239,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     broadcast = Broadcast([*listeners, *extra])
     folder.create(config)
     with StopRequest().noted() as stop, unfused_cpu_attention(parts.device, parts.reference.latent_shape):
+        watch = Watch(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))
@@ -270,8 +248,8 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
         else:
             loop.load_state_dict(state)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
-        _run_steps(loop, stop, broadcast)
-        summary = finish(parts, config, folder, loop.seconds, problems)
+        ended = _run_steps(loop, stop, broadcast, watch)
+        summary = finish(parts, config, folder, loop.seconds, problems, ended)
     if config.push_to_hub is not None:
         summary["hub"] = push_to_hub(folder.final, config.push_to_hub)
     broadcast("dipp_on_run_end", RunEndEvent(folder.path, summary))
@@ -288,38 +266,61 @@ def _with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
     )
 
 
-def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast) -> None:
+def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast, watch: Watch | None = None) -> Stop | None:
+    """Step until the last step, a signal, or a warning that ends the run; returns the latter."""
     config, folder = loop.config, loop.folder
     metrics = MetricsFile(folder.metrics, loop.step)
     saved_step = loop.step if loop.step else -1
-    try:
-        while loop.step < config.steps and stop.signal is None:
-            try:
-                row = loop.one_step()
-            except DippError as error:
-                if loop.step and saved_step != loop.step:
-                    metrics.sync()
-                    loop.save()
-                raise _with_way_back(error, loop) from error
+
+    def save() -> Path:
+        nonlocal saved_step
+        metrics.sync()
+        saved_step = loop.step
+        return loop.save()
+
+    def look() -> Stop | None:
+        if watch is None:
+            return None
+        if watch.due(loop.step):
+            broadcast("dipp_on_monitor", watch.look(loop.step))
+        return watch.stop(loop.step)
+
+    def steps() -> Stop | None:
+        # Before the first step, and where a look failed in the run that is resumed.
+        ended = look()
+        while loop.step < config.steps and stop.signal is None and ended is None:
+            row = loop.one_step()
             metrics.write(row)
             broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row))
             if loop.step % config.sample_every == 0:
                 loop.save_samples()
-            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps:
-                metrics.sync()
-                broadcast("dipp_on_checkpoint", CheckpointEvent(loop.step, loop.save()))
-                saved_step = loop.step
-        if stop.signal is not None and loop.step < config.steps:
+            ended = look()
+            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps or ended is not None:
+                broadcast("dipp_on_checkpoint", CheckpointEvent(loop.step, save()))
+        return ended
+
+    try:
+        if watch is not None:
+            watch.open(loop.step)
+        try:
+            ended = steps()
+        except DippError as error:
             if loop.step and saved_step != loop.step:
-                metrics.sync()
-                loop.save()
+                save()
+            raise _with_way_back(error, loop) from error
+        if ended is None and stop.signal is not None and loop.step < config.steps:
+            if loop.step and saved_step != loop.step:
+                save()
             raise Interrupted(
                 f"Interrupted by {stop.signal.name} after step {loop.step} of {config.steps}; everything is saved. "
                 f"Go on with: dipp train --resume --out {folder.path}"
             )
+        return ended
     except OSError as error:
         raise RunError(
             f"The run stopped after step {loop.step}: {error}. The last checkpoint in {folder.checkpoints} is whole."
         ) from error
     finally:
         metrics.close()
+        if watch is not None:
+            watch.close()

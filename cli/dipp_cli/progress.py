@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dipp_toolkit.events import RunStartEvent, StepEvent
+from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
 
 COMPARING = "comparing before and after, writing the report"
 
@@ -46,15 +46,29 @@ def numbers(metrics: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
+def held_out(event: MonitorEvent) -> str:
+    """One look of the monitors in a line: how far every reward has moved from the start, diversity, warnings."""
+    parts = [
+        f"{name} {one['mean']:.3f}" + (f" ({one['change']['mean']:+.3f})" if event.step else "")
+        for name, one in event.numbers["rewards"].items()
+    ]
+    if event.step and "diversity" in event.numbers:
+        parts.append(f"diversity {event.numbers['diversity']['share']:.2f} of the start")
+    parts.append(f"saturation {event.numbers['saturation']['mean']:.3f}")
+    parts += [f"warning: {one.name}" for one in event.warnings]
+    return f"held out at step {event.step}  {'  '.join(parts)}"
+
+
 class _TwoLineProgress(Progress):
-    """A progress bar with a line of numbers under it, which would not fit beside it."""
+    """A progress bar with the step's numbers and the monitors' under it, which would not fit beside it."""
 
     line = ""
+    monitored = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        if self.line:
-            yield Text(self.line, style="cyan", overflow="ellipsis", no_wrap=True)
+        for line in filter(None, (self.line, self.monitored)):
+            yield Text(line, style="cyan", overflow="ellipsis", no_wrap=True)
 
 
 class Bar:
@@ -98,6 +112,13 @@ class Bar:
         if event.step >= event.steps:
             self._progress.update(self._task, description=COMPARING)
 
+    def dipp_on_monitor(self, event: MonitorEvent) -> None:
+        self._progress.monitored = held_out(event)
+        if event.warnings:  # stays above the bar, where the next look does not wipe it away
+            self._progress.console.print(Text(held_out(event), style="yellow"))
+        if event.stop and self._task is not None:
+            self._progress.update(self._task, description=f"stopped early, {COMPARING}")
+
 
 class PlainLines:
     """A line every tenth of the run, for logs and quiet terminals."""
@@ -128,6 +149,11 @@ class PlainLines:
         self._say(f"step {event.step}/{event.steps}  {numbers(event.metrics)}  {elapsed:.0f} s, {left:.0f} s left")
         if event.step == event.steps:
             self._say(f"{COMPARING} ...")
+
+    def dipp_on_monitor(self, event: MonitorEvent) -> None:
+        self._say(held_out(event))
+        if event.stop:
+            self._say(f"stopped early, {COMPARING} ...")
 
 
 def listener(quiet: bool) -> ProgressListener:

@@ -32,6 +32,8 @@ def run(config: TrainConfig, as_json: bool, quiet: bool) -> None:
 
 
 def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
+    if summary.get("stopped_early"):
+        print(summary["stopped_early"]["text"])
     for warning in summary.get("warnings") or []:
         print(f"Warning: {warning}")
     meaning = {

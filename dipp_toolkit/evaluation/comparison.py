@@ -125,6 +125,72 @@ def score(
     return torch.cat(parts)
 
 
+ColumnScores = Mapping[str, Mapping[str, Float[Tensor, "prompts seeds"]]]
+"""By reward, then by column: the score of each prompt's image from each noise."""
+
+
+def score_columns(
+    comparison: Comparison,
+    rewards: Mapping[str, Reward],
+    *,
+    batch: int = 64,
+    device: torch.device | str | None = None,
+) -> dict[str, dict[str, Float[Tensor, "prompts seeds"]]]:
+    """Every reward's scores of every column's images.
+
+    Args:
+        comparison: the images, used as they are (not rounded to 8 bits).
+        rewards: rewards by name, judges as well.
+        batch: images scored at a time.
+        device: where the rewards live; None leaves the images where they are.
+
+    Raises:
+        RunError: a reward returned something else than one finite score for each image.
+    """
+    prompts = [prompt for prompt in comparison.prompts for _ in comparison.seeds]
+    shape = (len(comparison.prompts), len(comparison.seeds))
+    return {
+        name: {
+            column: score(reward, images.flatten(0, 1), prompts, batch=batch, device=device, name=name).reshape(shape)
+            for column, images in comparison.images.items()
+        }
+        for name, reward in rewards.items()
+    }
+
+
+def numbers_of(
+    comparison: Comparison, scores: ColumnScores, judge: str | None = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """The numbers of `summary.json` that come from images and their scores.
+
+    Args:
+        comparison: the images.
+        scores: as `score_columns` returns them.
+        judge: the one among them that is the judge.
+        seed: of the bootstrap.
+
+    Returns:
+        `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % bootstrap intervals over prompts;
+        `judge`: `{"name": ..., column: {...}}`, or None;
+        `gain`: `{name: {"mean", "low", "high"}}`, the paired change from the column `before` to `after`, the judge's
+        included, empty where one of the two columns is missing;
+        `diversity`: `{column: float}`, empty with a single noise a prompt.
+    """
+    measured = {
+        name: {column: bootstrap_interval(one, seed).as_dict() for column, one in columns.items()}
+        for name, columns in scores.items()
+    }
+    gain = {
+        name: paired_interval(columns["before"], columns["after"], seed=seed).as_dict()
+        for name, columns in scores.items()
+        if "before" in columns and "after" in columns
+    }
+    judged = {"name": judge, **measured.pop(judge)} if judge is not None else None
+    several = len(comparison.seeds) > 1
+    diversity = {name: seed_diversity(images) for name, images in comparison.images.items()} if several else {}
+    return {"rewards": measured, "judge": judged, "diversity": diversity, "gain": gain}
+
+
 def measure(
     comparison: Comparison,
     rewards: Mapping[str, Reward],
@@ -134,40 +200,11 @@ def measure(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The numbers of `summary.json` that come from images.
-
-    Args:
-        comparison: the images, used as they are (not rounded to 8 bits).
-        rewards: rewards by name.
-        judge: name and reward of the judge, or None.
-        batch: images scored at a time.
-        device: where the rewards live; None leaves the images where they are.
-        seed: of the bootstrap.
-
-    Returns:
-        `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % bootstrap intervals over prompts;
-        `judge`: `{"name": ..., column: {...}}`, or None;
-        `gain`: `{name: {"mean", "low", "high"}}`, the paired change from the column `before` to `after`, the judge's
-        included, empty where one of the two columns is missing;
-        `diversity`: `{column: float}`, empty with a single noise a prompt.
+    """Score the columns and give the numbers: `score_columns`, then `numbers_of`.
 
     Raises:
         RunError: a reward returned something else than one finite score for each image.
     """
-    prompts = [prompt for prompt in comparison.prompts for _ in comparison.seeds]
-    shape = (len(comparison.prompts), len(comparison.seeds))
-    gain: dict[str, dict[str, float]] = {}
-
-    def columns_of(name: str, reward: Reward) -> dict[str, dict[str, float]]:
-        values = {
-            column: score(reward, images.flatten(0, 1), prompts, batch=batch, device=device, name=name).reshape(shape)
-            for column, images in comparison.images.items()
-        }
-        if "before" in values and "after" in values:
-            gain[name] = paired_interval(values["before"], values["after"], seed=seed).as_dict()
-        return {column: bootstrap_interval(one, seed).as_dict() for column, one in values.items()}
-
-    measured = {name: columns_of(name, reward) for name, reward in rewards.items()}
-    judged = {"name": judge[0], **columns_of(*judge)} if judge else None
-    diversity = {name: seed_diversity(images) for name, images in comparison.images.items()} if shape[1] > 1 else {}
-    return {"rewards": measured, "judge": judged, "diversity": diversity, "gain": gain}
+    everyone = {**rewards, **({judge[0]: judge[1]} if judge else {})}
+    scores = score_columns(comparison, everyone, batch=batch, device=device)
+    return numbers_of(comparison, scores, judge[0] if judge else None, seed=seed)

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..bench.rows import Warned
 from . import diversity_collapse, over_optimisation, over_saturation
 from .snapshot import Snapshot
 
-NAMES = (over_optimisation.NAME, diversity_collapse.NAME, over_saturation.NAME)
-"""Every warning there is."""
+LEAST_PROMPTS = 8
+"""With fewer, an interval over prompts is too narrow to hold what it promises, and nothing is said."""
 
 
 def find_warnings(
-    now: Snapshot, start: Snapshot, trained_on: Sequence[str], reference: Snapshot | None = None
+    now: Snapshot,
+    start: Snapshot,
+    trained_on: Sequence[str] | Mapping[str, float],
+    reference: Snapshot | None = None,
 ) -> list[Warned]:
     """What the monitors say of a generator.
 
     Args:
         now: its images.
         start: images of what its training started from, of the same prompts and noises.
-        trained_on: rewards it was trained on; every other one in the snapshots judges.
+        trained_on: rewards it was trained on, by name or by name with the weights; every other one in the snapshots
+            judges.
         reference: the multi-step reference's images of the same prompts, where there are some.
 
     Returns:
-        The warnings, none where nothing is wrong.
+        The warnings; none where nothing is wrong, nor where there are fewer than `LEAST_PROMPTS` prompts.
     """
+    if len(now.saturation) < LEAST_PROMPTS:
+        return []
     found = [
         over_optimisation.over_optimisation(now, start, trained_on),
         diversity_collapse.diversity_collapse(now, start),

@@ -1,56 +1,65 @@
 r"""Over-optimisation, also called reward hacking: what is trained on rises while what is not falls.
 
 With $r$ a trained reward, $j$ a reward that nothing was trained on, and $\Delta$ the change from the start prompt by
-prompt, the warning is raised where, for some $r$ and $j$,
+prompt (of a reward with a negative weight, its negative), the warning is raised where, for some $r$ and $j$,
 
 $$\underline{\Delta r} > 0 \quad\text{and}\quad \overline{\Delta j} < 0 \quad\text{and}\quad
   \bar{\Delta j} < -0.1\,\mathrm{sd}_p(j_{start}),$$
 
-the bars above and below being the ends of 95 % paired bootstrap intervals over prompts (Gao, Schulman and Hilton 2023,
-arXiv 2210.10760, for the effect).
+the bars above and below being the ends of 95 % paired bootstrap intervals over prompts, and $\mathrm{sd}_p$ the
+standard deviation over prompts. The effect is that of Gao, Schulman and Hilton (2023, arXiv 2210.10760): the proxy goes
+on rising after the true reward has turned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..bench.rows import Warned
 from ..evaluation.intervals import Interval, paired_interval
+from .names import OVER_OPTIMISATION as NAME
 from .snapshot import Snapshot
 
-NAME = "over-optimisation"
 FALL = 0.1
-"""Least fall of a judge, in standard deviations of its scores over prompts at the start."""
+"""Least fall of a judge that counts, in standard deviations of its scores over prompts at the start.
+
+Many prompts make the interval of a fall too small to see narrow enough to leave zero out; a tenth of what tells one
+prompt from another is about what a person can see (Cohen calls 0.2 small)."""
 
 
-def over_optimisation(now: Snapshot, start: Snapshot, trained_on: Sequence[str]) -> Warned | None:
+def over_optimisation(now: Snapshot, start: Snapshot, trained_on: Sequence[str] | Mapping[str, float]) -> Warned | None:
     """The warning, or None.
 
     Args:
         now: the generator in question.
         start: what its training started from.
-        trained_on: rewards it was trained on; every other one in both snapshots judges.
+        trained_on: rewards it was trained on, by name or by name with the weights, of which the signs count and a 0 is
+            not trained on; every other reward in both snapshots judges.
     """
-    changes = {
-        name: paired_interval(start.rewards[name], values)
-        for name, values in now.rewards.items()
-        if name in start.rewards
-    }
-    rose = {name: one for name, one in changes.items() if name in trained_on and one.low > 0}
-    fell = {
-        name: one
-        for name, one in changes.items()
-        if name not in trained_on and one.high < 0 and -one.mean > FALL * float(start.rewards[name].std())
-    }
+    weights = trained_on if isinstance(trained_on, Mapping) else dict.fromkeys(trained_on, 1.0)
+    rose: dict[str, Interval] = {}
+    fell: dict[str, Interval] = {}
+    for name, values in now.rewards.items():
+        if name not in start.rewards:
+            continue
+        before, weight = start.rewards[name], weights.get(name, 0.0)
+        change = paired_interval(before, values)
+        if (weight > 0 and change.low > 0) or (weight < 0 and change.high < 0):
+            rose[name] = change
+        if weight == 0 and change.high < 0 and -change.mean > FALL * float(before.std()):
+            fell[name] = change
     if not rose or not fell:
         return None
     return Warned(
         name=NAME,
-        text=f"{_say(rose, 'rose')}, and it was trained on, while {_say(fell, 'fell')}, which nothing was trained on: "
-        "the reward is being exploited. Lower reward_scale, or train fewer steps.",
+        text=f"{_say(rose)}, as it was trained to, while {_say(fell)}, which nothing was trained on: the reward is "
+        "being exploited. Lower reward_scale, train fewer steps, or train on what fell as well and judge by another.",
     )
 
 
-def _say(changes: dict[str, Interval], verb: str) -> str:
-    parts = [f"{name} {verb} by {abs(one.mean):.3g}" for name, one in changes.items()]
+def _say(changes: Mapping[str, Interval]) -> str:
+    parts = []
+    for name, one in changes.items():
+        low, high = sorted((abs(one.low), abs(one.high)))
+        parts.append(f"{name} {'rose' if one.mean > 0 else 'fell'} by {abs(one.mean):.3g} ({low:.3g} to {high:.3g})")
     return " and ".join(parts)

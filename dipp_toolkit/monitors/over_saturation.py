@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from ..bench.rows import Warned
 from ..evaluation.intervals import paired_interval
+from .names import OVER_SATURATION as NAME
 from .snapshot import Snapshot
 
-NAME = "over-saturation"
 MARGINS = {"saturation": 0.05, "contrast": 0.03, "clipped": 0.05}
-"""Most that each may exceed the base by; all three lie in [0, 1]."""
+"""Most that each may exceed the base by; all three lie in [0, 1].
+
+The emoji world's recommended run moves them by -0.004, -0.001 and 0.020 from the start; 500 steps on one reward alone,
+with nothing to hold it, by 0.10, 0.14 and 0.21."""
+WORDS = {"saturation": "saturation", "contrast": "contrast", "clipped": "share of clipped pixels"}
 
 
 def over_saturation(now: Snapshot, start: Snapshot, reference: Snapshot | None = None) -> Warned | None:
@@ -33,7 +37,7 @@ def over_saturation(now: Snapshot, start: Snapshot, reference: Snapshot | None =
         }
         if all(one.low > margin for one in changes.values()):
             by = " and ".join(f"{one.mean:.3f} above {whose}" for whose, one in changes.items())
-            parts.append(f"{quantity} is {by}")
+            parts.append(f"{WORDS[quantity]} is {by}")
     if not parts:
         return None
     return Warned(

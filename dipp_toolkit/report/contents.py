@@ -122,7 +122,9 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
 
 def warnings_of(run: RunFiles) -> list[str]:
     """The run's own warnings, and what the report itself has to warn of."""
-    found = [str(one) for one in run.summary.get("warnings") or []]
+    stopped = run.summary.get("stopped_early")
+    found = [str(stopped["text"])] if isinstance(stopped, dict) and "text" in stopped else []
+    found += [str(one) for one in run.summary.get("warnings") or []]
     if run.comparison is None:
         found.append("There are no pictures: the run left no samples/comparison.")
     elif len(run.comparison.prompts) < FEW_PROMPTS:

@@ -49,7 +49,7 @@ def _pair_name(key: str, terms: Sequence[str]) -> str:
     return pair
 
 
-def _curve(
+def curve(
     title: str,
     series: Sequence[Series | None],
     reading: str,
@@ -58,6 +58,7 @@ def _curve(
     include: Sequence[float] = (),
     log: bool = False,
 ) -> Curve | None:
+    """A chart of the lines that there are; None where there is none."""
     found = [one for one in series if one is not None]
     if not found:
         return None
@@ -84,7 +85,7 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
             else "Its weight is negative, so it should fall, then flatten."
         )
         curves.append(
-            _curve(
+            curve(
                 f"Reward: {short_name(name)}",
                 [series_of(run, f"reward/{name}", name)],
                 "Mean score of each training batch, before its weight.",
@@ -108,7 +109,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
     loss = series_of(run, "assistant_loss", "assistant loss")
     curves = [
         *_reward_curves(run),
-        _curve(
+        curve(
             "Divergence",
             [series_of(run, "divergence", "divergence")],
             "How far the generator's images are from the reference's law, as the assistant sees it; an estimate on "
@@ -116,7 +117,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             divergence,
             include=(0.0,),
         ),
-        _curve(
+        curve(
             "Gradient size of each term",
             [series_of(run, key, _short_term(term)) for key, term in zip(norms, terms, strict=True)],
             "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",
@@ -124,7 +125,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             include=(0.0,) if len(norms) == 1 else (),
             log=True,
         ),
-        _curve(
+        curve(
             "Multipliers of the floors",
             [series_of(run, key, _short_term(key.removeprefix("multiplier/"))) for key in _keys(run, "multiplier/")],
             "How hard each floor pushes its reward up, over and above its weight.",
@@ -132,7 +133,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             "against the other terms: lower it, or lower reward_scale.",
             include=(0.0,),
         ),
-        _curve(
+        curve(
             "Surrogates of the black boxes",
             [
                 series_of(run, key, _short_term(key.removeprefix("rank_correlation/")))
@@ -142,7 +143,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             f"Above {run.config.black_box_trust:g}, where its gradient is used. Below, the reward rests.",
             include=(0.0, run.config.black_box_trust),
         ),
-        _curve(
+        curve(
             "Agreement between terms",
             [series_of(run, key, _pair_name(key, terms)) for key in _keys(run, "cosine/")],
             "Cosine between two terms' gradients: 1 pull the same way, 0 have nothing to do with each other, "
@@ -151,7 +152,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             "want different images.",
             include=(0.0,),
         ),
-        _curve(
+        curve(
             "Assistant's loss",
             [loss],
             "Denoising error of the assistant, the network that follows the generator and tells the divergence where "

@@ -29,6 +29,7 @@ class RunFiles:
         metrics: one mapping a step, in order; values that are not finite are left out.
         summary: what `summary.json` holds.
         comparison: images side by side, or None where the run has none.
+        monitors: one mapping a look of the monitors, in order; none where they were off.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class RunFiles:
     metrics: Sequence[Mapping[str, float]]
     summary: Mapping[str, Any]
     comparison: Comparison | None
+    monitors: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -88,6 +90,7 @@ def read_run(folder: Path) -> RunFiles:
         CheckpointError: it is no finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
+    from ..monitors.record import read_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():
@@ -107,4 +110,5 @@ def read_run(folder: Path) -> RunFiles:
         read_metrics(folder / "metrics.jsonl"),
         numbers,
         Comparison.load(images) if (images / INDEX).is_file() else None,
+        read_rows(folder / "monitors.jsonl"),
     )

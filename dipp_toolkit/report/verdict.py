@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..evaluation.intervals import Interval
+from ..monitors.diversity_collapse import KEPT
+from ..monitors.names import OVER_OPTIMISATION
 from .numbers import Scores, change_text, decimals_for, finite, range_text, scores_of, short_name, text_of
 from .run_files import RunFiles
 
 Direction = Literal["rose", "fell", "same", "unknown"]
 Tone = Literal["better", "mixed", "worse", "unclear"]
-
-KEPT_DIVERSITY = 0.9
-"""Diversity above this share of the start counts as kept."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _reward_clause(name: str, change: Change, weight: float) -> str:
     return f"{name} {change.direction} {change.numbers} ({change.evidence}{aim})"
 
 
-def _judge_clause(name: str, change: Change, trained_on: bool, reward_improved: bool, reward_rose: bool) -> str:
+def _judge_clause(name: str, change: Change, trained_on: bool, hacked: bool, reward_rose: bool) -> str:
     who = f"the judge {short_name(name)}, " + ("which was also trained on," if trained_on else "never trained on,")
     if not change.numbers:
         return f"{who} was not compared with the start"
@@ -88,7 +87,7 @@ def _judge_clause(name: str, change: Change, trained_on: bool, reward_improved: 
         return f"{who} did not change measurably ({change.numbers.removeprefix('from ')})"
     if change.direction == "rose":
         return f"{who} rose {'too ' if reward_rose else ''}({change.numbers.removeprefix('from ')})"
-    warning = ", which is what reward hacking looks like" if reward_improved and not trained_on else ""
+    warning = ", which is what reward hacking looks like" if hacked else ""
     return f"{who} fell ({change.numbers.removeprefix('from ')}){warning}"
 
 
@@ -101,7 +100,7 @@ def _diversity_clause(values: Mapping[str, Any]) -> tuple[str | None, bool]:
     """The clause, and whether diversity was kept as far as anybody can tell."""
     start = _ratio(values, "before")
     if start is not None:
-        kept = round(start, 2) >= KEPT_DIVERSITY
+        kept = round(start, 2) >= KEPT
         return f"diversity {'is' if kept else 'fell to'} {start:.2f} of the start", kept
     reference = _ratio(values, "reference")
     return (f"diversity is {reference:.2f} of the reference's", True) if reference is not None else (None, True)
@@ -153,7 +152,9 @@ def verdict(run: RunFiles) -> Verdict:
         name = judge["name"]
         judged = change_of(scores_of(judge), gains.get(name))
         rose = any(one.direction == "rose" for one in changes.values())
-        clauses.append(_judge_clause(name, judged, name in weights, True in aimed, rose))
+        warned = summary.get("warned")  # by the monitors; runs of before they existed have no such list
+        hacked = OVER_OPTIMISATION in warned if warned is not None else True in aimed and name not in weights
+        clauses.append(_judge_clause(name, judged, name in weights, hacked, rose))
     diversity, kept = _diversity_clause(summary.get("diversity") or {})
     clauses.append(diversity)
     said = [clause for clause in clauses if clause]

@@ -20,6 +20,7 @@ from .contents import (
     warnings_of,
 )
 from .curves import curves_of
+from .monitored import monitor_curves, monitor_warnings
 from .numbers import table_rows
 from .picture import draw_before_after
 from .run_files import RunFiles, read_run
@@ -59,6 +60,9 @@ def render(run: RunFiles) -> str:
             row.name: interval_plot(row.scores, columns, f"95 % intervals of {row.name}") for row in rows if row.scores
         },
         curves=curves_of(run),
+        monitor_curves=monitor_curves(run),
+        monitor_warnings=monitor_warnings(run),
+        looks=len(run.monitors),
         settings=settings_of(run.config),
         again=again_from_config(run.folder),
         again_long=" \\\n  ".join(again_from_flags(run.config)),

@@ -38,6 +38,7 @@ ALIGN = WORLD | {
     "cooldown": 75,
     "ema": 0.98,
     "eval_count": 96,
+    "monitor_every": 50,
 }
 DISTIL = WORLD | {
     "guidance": 2.0,

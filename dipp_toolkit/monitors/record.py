@@ -1,0 +1,134 @@
+"""The files the monitors keep in a run folder: `monitors.jsonl`, a line a look, and what looks are compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..bench.rows import Warned
+from ..evaluation.intervals import bootstrap_interval, paired_interval
+from ..run_folder import MetricsFile
+from .snapshot import Snapshot
+
+COLOURS = ("saturation", "contrast", "clipped")
+PARTS = ("start", "reference")
+
+
+@dataclass(frozen=True)
+class Bases:
+    """What looks are compared with.
+
+    Attributes:
+        start: the generator before training.
+        reference: the multi-step reference, of the same prompts and noises.
+    """
+
+    start: Snapshot
+    reference: Snapshot
+
+
+def write_bases(path: Path, bases: Bases, about: str) -> None:
+    """Write both snapshots; `about` says what they are of, and has to be the same when they are read."""
+    tensors: dict[str, Tensor] = {}
+    for part in PARTS:
+        one: Snapshot = getattr(bases, part)
+        tensors |= {f"{part}/rewards/{name}": values.contiguous() for name, values in one.rewards.items()}
+        tensors |= {f"{part}/{name}": getattr(one, name).contiguous() for name in COLOURS}
+        if one.diversity is not None:
+            tensors[f"{part}/diversity"] = one.diversity.contiguous()
+    beside = path.with_name(f".{path.name}.partial")
+    save_file(tensors, beside, metadata={"about": about})
+    beside.replace(path)
+
+
+def read_bases(path: Path, about: str) -> Bases | None:
+    """What `write_bases` wrote, or None where it is missing, damaged, or of something else: it can be made again."""
+    try:
+        with safe_open(path, "pt") as file:
+            if file.metadata().get("about") != about:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return Bases(*(_snapshot(part, tensors) for part in PARTS))
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _snapshot(part: str, tensors: Mapping[str, Tensor]) -> Snapshot:
+    rewards = f"{part}/rewards/"
+    return Snapshot(
+        rewards={name.removeprefix(rewards): one for name, one in tensors.items() if name.startswith(rewards)},
+        diversity=tensors.get(f"{part}/diversity"),
+        **{name: tensors[f"{part}/{name}"] for name in COLOURS},
+    )
+
+
+def row_of(step: int, now: Snapshot, start: Snapshot, warnings: Sequence[Warned]) -> dict[str, Any]:
+    """The line of one look.
+
+    Returns:
+        `step`; `rewards`: `{name: {"mean", "low", "high", "change", "deviations"}}`, the change from the start with its
+        paired interval, and its mean in standard deviations over the prompts at the start; `diversity`, with its
+        share of the start's, `saturation`, `contrast` and `clipped`: `{"mean", "low", "high"}`; `warnings`: names and
+        texts.
+    """
+    rewards = {}
+    for name, values in now.rewards.items():
+        change = paired_interval(start.rewards[name], values)
+        spread = float(start.rewards[name].std()) if len(values) > 1 else 0.0
+        rewards[name] = {
+            **bootstrap_interval(values).as_dict(),
+            "change": change.as_dict(),
+            "deviations": change.mean / spread if spread > 0 else 0.0,
+        }
+    row: dict[str, Any] = {"step": step, "rewards": rewards}
+    if now.diversity is not None and start.diversity is not None:
+        whole = float(start.diversity.sum())
+        share = float(now.diversity.sum()) / whole if whole > 0 else 1.0
+        row["diversity"] = {**_interval(now.diversity), "share": share}
+    row |= {name: _interval(getattr(now, name)) for name in COLOURS}
+    return row | {"warnings": [one.model_dump() for one in warnings]}
+
+
+def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:
+    return bootstrap_interval(values).as_dict()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
+    return rows
+
+
+class Record(MetricsFile):
+    """`monitors.jsonl`, open for the lines to come, and the lines so far.
+
+    Args:
+        path: the file.
+        step: lines of later steps are dropped first, so that a resumed run writes them anew.
+    """
+
+    def __init__(self, path: Path, step: int):
+        super().__init__(path, step)
+        self.rows = read_rows(path)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one line, whole on the disk before the run goes on."""
+        super().write(row)
+        self.sync()
+        self.rows.append(dict(row))
