@@ -15,13 +15,21 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
 
 @dataclass(frozen=True)
 class Point:
-    """A point, its name, and its colour's number; those with a `mark` are drawn as a square with that text beside."""
+    """A point.
+
+    Attributes:
+        name: said when it is pointed at.
+        colour: number of its colour.
+        mark: where there is one, the point is a square with this text beside it, and no part of the front.
+        label: a text of one or two letters inside the point.
+    """
 
     name: str
     x: float
     y: float
     colour: int = 0
     mark: str = ""
+    label: str = ""
 
 
 def pareto_front(points: Sequence[Point], x_sign: int, y_sign: int) -> list[Point]:
@@ -87,6 +95,10 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
             )
         else:
             ring = " on-front" if one in front else ""
-            place = f'cx="{at_x:.1f}" cy="{at_y:.1f}" r="5"'
-            parts.append(f'<circle class="dot {colour_class(one.colour)}{ring}" {place}>{title}</circle>')
+            place = f'cx="{at_x:.1f}" cy="{at_y:.1f}" r="{9 if one.label else 5}"'
+            parts.append(f'<g><circle class="dot {colour_class(one.colour)}{ring}" {place}/>{title}')
+            if one.label:
+                inside = f'x="{at_x:.1f}" y="{at_y + 4:.1f}" text-anchor="middle"'
+                parts.append(f'<text class="inside" {inside}>{escape(one.label)}</text>')
+            parts.append("</g>")
     return Markup("".join([*parts, "</svg>"]))

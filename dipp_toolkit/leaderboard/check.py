@@ -1,0 +1,115 @@
+"""Whether a submission is sound: everything in a row that can be computed again from the row alone is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..bench.rows import SCHEMA, Figure, Row, read_rows
+from ..errors import RequestError
+from ..evaluation.intervals import bootstrap_interval
+
+MOST_BYTES = 200_000
+LONGEST_LABEL = 60
+PICTURE = re.compile(r"data:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
+RELATIVE = 1e-4
+
+
+def _near(a: float, b: float, scale: float) -> bool:
+    return abs(a - b) <= RELATIVE * max(abs(a), abs(b), scale)
+
+
+def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
+    numbers = [one for one in (figure.mean, figure.low, figure.high) if one is not None]
+    if not all(map(math.isfinite, numbers)):
+        yield f"{name} holds a number that is not finite"
+        return
+    if (figure.low is None) != (figure.high is None):
+        yield f"{name} has one end of an interval only"
+    if figure.low is not None and figure.high is not None and not figure.low <= figure.mean <= figure.high:
+        yield f"{name}: the mean {figure.mean:g} lies outside its interval {figure.low:g} to {figure.high:g}"
+    if figure.per_prompt is None:
+        if figure.role in ("reward", "judge") and row.kind == "measured":
+            yield f"{name} has no value for each prompt, so it cannot be checked or compared"
+        return
+    if len(figure.per_prompt) != row.protocol.count:
+        yield f"{name} has {len(figure.per_prompt)} values for {row.protocol.count} prompts"
+        return
+    if not all(map(math.isfinite, figure.per_prompt)):
+        yield f"{name} holds a value of a prompt that is not finite"
+        return
+    again = bootstrap_interval(torch.tensor(figure.per_prompt, dtype=torch.float64))
+    scale = (again.high - again.low) or 1e-9
+    if not _near(again.mean, figure.mean, scale):
+        yield f"{name}: its mean is {figure.mean:g}, and the mean of its prompts' values is {again.mean:g}"
+    elif figure.low is None or figure.high is None:
+        yield f"{name} has values for each prompt and no interval"
+    elif abs(again.low - figure.low) + abs(again.high - figure.high) > 0.02 * scale:
+        stated = f"{figure.low:g} to {figure.high:g}"
+        yield f"{name}: its interval is {stated}, and computed again {again.low:g} to {again.high:g}"
+    for category, (mean, low, high) in figure.by_category.items():
+        if not low <= mean <= high:
+            yield f"{name}: the category {category} has a mean outside its interval"
+
+
+def row_problems(row: Row) -> list[str]:
+    """What is wrong with a row, in words."""
+    found = []
+    if row.schema_version != SCHEMA:
+        found.append(f"its schema is {row.schema_version}; expected {SCHEMA}")
+    label = row.label
+    if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
+        found.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or no plain text")
+    if not row.figures:
+        found.append("it has no figure")
+    if row.kind == "reported":
+        if not row.source.strip():
+            found.append("it is reported and names no source")
+    else:
+        if not re.fullmatch(r"[0-9a-f]{64}", row.protocol.digest):
+            found.append("its protocol has no digest of the prompts, 64 hexadecimal digits")
+        if not re.fullmatch(r"[0-9a-f]{64}", row.subject.fingerprint):
+            found.append("it has no fingerprint of the weights, 64 hexadecimal digits")
+        if not row.protocol.seeds or row.protocol.count < 1 or min(row.protocol.size) < 1:
+            found.append("its protocol lacks seeds, prompts or the images' size")
+        if not row.command.strip():
+            found.append("it has no command to measure it again")
+    for picture in row.pictures:
+        if not PICTURE.fullmatch(picture.data):
+            found.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
+        elif len(picture.data) > MOST_BYTES:
+            found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
+    for name, figure in row.figures.items():
+        found += _figure_problems(name, figure, row)
+    return found
+
+
+def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
+    """Check submissions.
+
+    Returns:
+        How many rows there are, and a sentence for each problem, naming file and row.
+    """
+    count, problems = 0, []
+    seen: dict[tuple[str, ...], str] = {}
+    for path in paths:
+        try:
+            rows = read_rows(path)
+        except RequestError as error:
+            problems.append(str(error))
+            continue
+        if not rows:
+            problems.append(f"{path} holds no row.")
+        for number, row in enumerate(rows, 1):
+            count += 1
+            where = f"{path}, row {number} ('{row.label[:LONGEST_LABEL]}')"
+            problems += [f"{where}: {one}." for one in row_problems(row)]
+            key = (row.subject.fingerprint, row.protocol.digest, str(row.protocol.seeds), row.label, row.source)
+            if key in seen:
+                problems.append(f"{where}: the same weights under the same protocol stand in {seen[key]} already.")
+            seen.setdefault(key, where)
+    return count, problems

@@ -1,0 +1,61 @@
+"""A leaderboard as Markdown, for a README."""
+
+from __future__ import annotations
+
+from .board import Board, Section
+from .texts import arrow, interval_text, mean_text
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _section(section: Section, notes: list[str]) -> list[str]:
+    names = section.columns
+    protocol = section.rows[0].protocol
+    head = [
+        "rank",
+        "generator",
+        "evaluations",
+        *(f"{_cell(name)} {arrow(section.figure(name).better)}".strip() for name in names),
+    ]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in section.rows:
+        marks = []
+        for warning in row.warnings:
+            notes.append(f"[^{len(notes) + 1}]: {_cell(row.label)}, {warning.name}: {_cell(warning.text)}")
+            marks.append(f"[^{len(notes)}]")
+        cells = [str(section.ranks[section.sort].get(row.label, "-")), _cell(row.label) + "".join(marks)]
+        cells.append("-" if row.subject.evaluations is None else str(row.subject.evaluations))
+        for name in names:
+            figure = row.figures.get(name)
+            interval = interval_text(figure) if figure else ""
+            cells.append("-" if figure is None else mean_text(figure) + (f" ({interval})" if interval else ""))
+        lines.append(f"| {' | '.join(cells)} |")
+    noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
+    said = f"{protocol.count} prompts of {_cell(protocol.prompts)}, {noises}; means with 95 % intervals over prompts. "
+    rank = f"The rank is by {section.sort}: 1 plus the number of rows that are measurably better in a paired test."
+    return [*lines, "", said + rank, ""]
+
+
+def to_markdown(board: Board) -> str:
+    """Tables of all sections, reported rows marked, warnings as footnotes."""
+    notes: list[str] = []
+    lines: list[str] = []
+    for section in board.sections:
+        lines += _section(section, notes)
+    if board.reported:
+        names = list(dict.fromkeys(name for row in board.reported for name in row.figures))
+        lines += [
+            f"| *reported*, not ranked | {' | '.join(map(_cell, names))} | source |",
+            "|" + "---|" * (len(names) + 2),
+        ]
+        for row in board.reported:
+            cells = [f"{row.figures[name].mean:g}" if name in row.figures else "-" for name in names]
+            lines.append(f"| *{_cell(row.label)}* | {' | '.join(cells)} | {_cell(row.source)} |")
+        lines += [
+            "",
+            "Reported by the papers on other prompts, seeds and images; no rank can be given against measured rows.",
+            "",
+        ]
+    return "\n".join([*lines, *notes]).rstrip() + "\n"

@@ -1,0 +1,141 @@
+"""The leaderboard's page: one file, no network, readable without scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from ..bench.pairs import Comparison
+from ..bench.rows import Picture, Row
+from ..report.scatter import Point, scatter
+from ..run_folder import write_text
+from .board import Board, Section
+from .check import PICTURE
+from .texts import arrow, interval_text, mean_text, p_text
+
+PIXEL_ART = 128
+MOST_AXES = 8
+"""Most figures that either axis of the Pareto plot offers."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One reward against one measure of fidelity."""
+
+    x: str
+    y: str
+    chart: Markup
+
+
+def axes(section: Section) -> tuple[list[str], list[str]]:
+    """Figures for the horizontal and for the vertical axis: distances first, then judges; rewards, then judges."""
+    metrics = section.named("metric")
+    lower = [name for name in metrics if section.figure(name).better == "lower"]
+    others = [name for name in metrics if name not in lower]
+    x = [*lower, *section.named("judge"), *others, *section.named("reward")]
+    return x[:MOST_AXES], [*section.named("reward"), *section.named("judge")][:MOST_AXES]
+
+
+def plots(section: Section) -> list[Plot]:
+    """The Pareto plot for every choice of axes."""
+    across, up = axes(section)
+    found = []
+    for y_name in up:
+        for x_name in across:
+            rows = [row for row in section.rows if x_name in row.figures and y_name in row.figures]
+            if x_name == y_name or not rows:
+                continue
+            points = [
+                Point(row.label, row.figures[x_name].mean, row.figures[y_name].mean, index, label=str(index + 1))
+                for index, row in enumerate(rows)
+            ]
+            x_sign = -1 if section.figure(x_name).better == "lower" else 1
+            y_sign = -1 if section.figure(y_name).better == "lower" else 1
+            found.append(Plot(x_name, y_name, scatter(points, x_name, y_name, x_sign, y_sign)))
+    return found
+
+
+def categories(section: Section, figure: str) -> list[str]:
+    """Categories in which any row has this figure."""
+    return list(
+        dict.fromkeys(name for row in section.rows if figure in row.figures for name in row.figures[figure].by_category)
+    )
+
+
+def picture_rows(section: Section) -> list[tuple[str, int, list[Picture | None]]]:
+    """Prompt, seed, and each row's picture of it, for every prompt that at least one row shows."""
+    keys = dict.fromkeys((one.prompt, one.seed) for row in section.rows for one in row.pictures)
+    found = []
+    for prompt, seed in keys:
+        shown = [
+            next((one for one in row.pictures if (one.prompt, one.seed) == (prompt, seed)), None)
+            for row in section.rows
+        ]
+        found.append((prompt, seed, [one if one and PICTURE.fullmatch(one.data) else None for one in shown]))
+    return found
+
+
+def pair_text(pair: Comparison) -> str:
+    """Who is better."""
+    return f"{pair.winner} is better" if pair.winner else "no measurable difference"
+
+
+def reproduce(row: Row) -> list[tuple[str, str]]:
+    """Everything that is needed to make a row again, as names and texts."""
+    subject, protocol = row.subject, row.protocol
+    found = [
+        ("made by", subject.name),
+        ("settings", ", ".join(f"{name} {value}" for name, value in subject.settings.items())),
+        ("trained on", ", ".join(subject.trained_on)),
+        ("started from", subject.started_from),
+        ("compared with", row.baseline),
+        ("fingerprint of weights and sampler", subject.fingerprint),
+        ("prompts", f"{protocol.prompts}, {protocol.count}, SHA-256 {protocol.digest}"),
+        ("seeds", ", ".join(map(str, protocol.seeds))),
+        ("image size", f"{protocol.size[0]} x {protocol.size[1]}"),
+        ("versions of rewards and metrics", ", ".join(f"{key} {value}" for key, value in protocol.versions.items())),
+        *((name, value) for name, value in row.environment.items()),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def render(board: Board, title: str) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(__package__, "."), jinja2.PackageLoader("dipp_toolkit.report", ".")]
+        ),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("leaderboard.html.jinja").render(
+        title=title,
+        board=board,
+        mean_text=mean_text,
+        interval_text=interval_text,
+        arrow=arrow,
+        p_text=p_text,
+        plots=plots,
+        axes=axes,
+        categories=categories,
+        picture_rows=picture_rows,
+        pair_text=pair_text,
+        reproduce=reproduce,
+        pixel_art=PIXEL_ART,
+    )
+
+
+def write_page(board: Board, path: Path, title: str = "Leaderboard") -> Path:
+    """Write the page; returns its path.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, render(board, title))
+    return path

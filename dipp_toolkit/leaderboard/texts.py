@@ -1,0 +1,40 @@
+"""Numbers as a leaderboard writes them."""
+
+from __future__ import annotations
+
+import math
+
+from ..bench.rows import Figure
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def decimals(figure: Figure) -> int:
+    """Decimals that the interval's width calls for: two digits of it."""
+    if figure.low is None or figure.high is None or not 0 < figure.high - figure.low < math.inf:
+        size = abs(figure.mean)
+        return 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    return min(max(1 - math.floor(math.log10(figure.high - figure.low)), 0), 6)
+
+
+def mean_text(figure: Figure) -> str:
+    """The number."""
+    return f"{figure.mean:.{decimals(figure)}f}".replace("-", MINUS)
+
+
+def interval_text(figure: Figure) -> str:
+    """`0.12 to 0.34`, empty where there is no interval."""
+    if figure.low is None or figure.high is None:
+        return ""
+    places = decimals(figure)
+    return f"{figure.low:.{places}f} to {figure.high:.{places}f}".replace("-", MINUS)
+
+
+def arrow(better: str) -> str:
+    """Which way is better, as a sign."""
+    return {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(better, "")
+
+
+def p_text(value: float) -> str:
+    """A p value as people write it."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
