@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import RequestError
+
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
 _KERNELS_AT_ONCE = 16_000_000
@@ -48,16 +50,16 @@ def gaussian_mmd(
         y_mean: `kernel_mean(y, y, sigma)` where it is known already.
 
     Raises:
-        ValueError: a set is empty, of another width, or holds a value that is not finite; or sigma is not above 0.
+        RequestError: a set is empty, of another width, or holds a value that is not finite; or sigma is not above 0.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
-        raise ValueError(
+        raise RequestError(
             f"Features have shape (images, dimensions), the same dimensions in both sets; got {tuple(x.shape)} and "
             f"{tuple(y.shape)}."
         )
     if not torch.isfinite(x).all() or not torch.isfinite(y).all():
-        raise ValueError("The discrepancy needs finite features; at least one is NaN or infinite.")
+        raise RequestError("The discrepancy needs finite features; at least one is NaN or infinite.")
     if not sigma > 0:
-        raise ValueError(f"The kernel's width is above 0; got {sigma}.")
+        raise RequestError(f"The kernel's width is above 0; got {sigma}.")
     of_y = kernel_mean(y, y, sigma) if y_mean is None else y_mean
     return max(kernel_mean(x, x, sigma) + of_y - 2 * kernel_mean(x, y, sigma), 0.0)

@@ -8,6 +8,7 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Tensor
 
+from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.mmd import CMMD_SCALE, CMMD_SIGMA, gaussian_mmd, kernel_mean
 
 from .reference_set import AgainstFolder
@@ -28,13 +29,15 @@ class Cmmd(AgainstFolder):
         weights: a local file of Inception's weights, where features is `inception`.
 
     Raises:
-        RequestError: the folder or the features cannot be used.
+        RequestError: the folder or the features cannot be used, or sigma is not above 0.
     """
 
     better: Mapping[str, str] = {"cmmd": "lower"}
 
     def __init__(self, images: str = "", features: str = MODEL, sigma: float = CMMD_SIGMA, weights: str = ""):
         super().__init__("cmmd", images, features, weights, least=1)
+        if not sigma > 0:
+            raise RequestError(f"The metric 'cmmd' has a kernel whose sigma is above 0; got {sigma}.")
         self.sigma = sigma
 
     @cached_property
