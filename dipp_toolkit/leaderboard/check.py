@@ -42,7 +42,14 @@ def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
     if not all(map(math.isfinite, figure.per_prompt)):
         yield f"{name} holds a value of a prompt that is not finite"
         return
-    again = bootstrap_interval(torch.tensor(figure.per_prompt, dtype=torch.float64))
+    yield from _recomputed(name, figure, figure.per_prompt)
+    for category, (mean, low, high) in figure.by_category.items():
+        if not low <= mean <= high:
+            yield f"{name}: the category {category} has a mean outside its interval"
+
+
+def _recomputed(name: str, figure: Figure, per_prompt: Sequence[float]) -> Iterator[str]:
+    again = bootstrap_interval(torch.tensor(per_prompt, dtype=torch.float64))
     scale = (again.high - again.low) or 1e-9
     if not _near(again.mean, figure.mean, scale):
         yield f"{name}: its mean is {figure.mean:g}, and the mean of its prompts' values is {again.mean:g}"
@@ -51,13 +58,22 @@ def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
     elif abs(again.low - figure.low) + abs(again.high - figure.high) > 0.02 * scale:
         stated = f"{figure.low:g} to {figure.high:g}"
         yield f"{name}: its interval is {stated}, and computed again {again.low:g} to {again.high:g}"
-    for category, (mean, low, high) in figure.by_category.items():
-        if not low <= mean <= high:
-            yield f"{name}: the category {category} has a mean outside its interval"
 
 
 def row_problems(row: Row) -> list[str]:
     """What is wrong with a row, in words."""
+    found = _identity_problems(row)
+    for picture in row.pictures:
+        if not PICTURE.fullmatch(picture.data):
+            found.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
+        elif len(picture.data) > MOST_BYTES:
+            found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
+    for name, figure in row.figures.items():
+        found += _figure_problems(name, figure, row)
+    return found
+
+
+def _identity_problems(row: Row) -> list[str]:
     found = []
     if row.schema_version != SCHEMA:
         found.append(f"its schema is {row.schema_version}; expected {SCHEMA}")
@@ -78,13 +94,6 @@ def row_problems(row: Row) -> list[str]:
             found.append("its protocol lacks seeds, prompts or the images' size")
         if not row.command.strip():
             found.append("it has no command to measure it again")
-    for picture in row.pictures:
-        if not PICTURE.fullmatch(picture.data):
-            found.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
-        elif len(picture.data) > MOST_BYTES:
-            found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
-    for name, figure in row.figures.items():
-        found += _figure_problems(name, figure, row)
     return found
 
 

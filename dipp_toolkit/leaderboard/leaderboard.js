@@ -30,9 +30,9 @@ for (const table of document.querySelectorAll("table.board")) {
 for (const group of document.querySelectorAll("[data-choices]")) {
   const selects = [...group.querySelectorAll("select")];
   const update = () => {
-    const wanted = selects.map((one) => one.value);
+    const wanted = selects.map((one) => one.value).join("|");
     group.querySelectorAll("[data-choice]").forEach((one) => {
-      one.hidden = one.dataset.choice !== JSON.stringify(wanted);
+      one.hidden = one.dataset.choice !== wanted;
     });
     const none = group.querySelector("[data-none]");
     if (none) none.hidden = [...group.querySelectorAll("[data-choice]")].some((one) => !one.hidden);

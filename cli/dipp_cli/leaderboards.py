@@ -1,0 +1,115 @@
+"""What `dipp leaderboard` asks of the toolkit, and how it tells the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dipp_toolkit.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.leaderboard.board import Board, make_board
+from dipp_toolkit.leaderboard.check import check_files
+from dipp_toolkit.leaderboard.markdown import to_markdown
+from dipp_toolkit.leaderboard.page import write_page
+from dipp_toolkit.leaderboard.reported import fitting, reported_rows
+from dipp_toolkit.run_folder import write_text
+
+from .output import print_json
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line."""
+
+    results: list[Path]
+    out: Path
+    markdown: Path | None
+    submission: Path | None
+    sort: str | None
+    title: str
+    reported: bool | None
+
+    def rows(self) -> list[Row]:
+        """All rows of all files, with those of papers that are wanted.
+
+        Raises:
+            RequestError: a file cannot be read.
+        """
+        rows = [row for path in self.results for row in read_rows(results_file(path))]
+        if self.reported is False:
+            return [row for row in rows if row.kind == "measured"]
+        known = {(row.label, row.source) for row in rows}
+        papers = reported_rows() if self.reported else fitting(rows)
+        return rows + [row for row in papers if (row.label, row.source) not in known]
+
+
+def results_file(path: Path) -> Path:
+    """The file itself, or that of a bench's or an ablation's folder."""
+    path = path.expanduser()
+    return path / "results.jsonl" if path.is_dir() else path
+
+
+def build(request: Request, as_json: bool) -> Board:
+    """Write the page and what else was asked for, and say where.
+
+    Raises:
+        RequestError: a file cannot be read or written.
+    """
+    rows = request.rows()
+    board = make_board(rows, request.sort)
+    written = {}
+    try:
+        written[str(write_page(board, request.out.expanduser(), request.title))] = "the page"
+        if request.markdown is not None:
+            path = request.markdown.expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, to_markdown(board))
+            written[str(path)] = "the table"
+        if request.submission is not None:
+            path = request.submission.expanduser()
+            write_rows(path, [row for row in rows if row.kind == "measured"])
+            written[str(path)] = "the rows, for a pull request"
+    except OSError as error:
+        raise RequestError(f"Cannot write {error.filename or request.out}: {error.strerror or error}.") from error
+    if as_json:
+        print_json(
+            {
+                "files": list(written),
+                "sections": [
+                    {"sort": one.sort, "rows": [row.label for row in one.rows], "ranks": one.ranks}
+                    for one in board.sections
+                ],
+            }
+        )
+    else:
+        _describe(board, written)
+    return board
+
+
+def _describe(board: Board, written: dict[str, str]) -> None:
+    for section in board.sections:
+        protocol = section.rows[0].protocol
+        print(f"{protocol.count} prompts of {protocol.prompts}, by {section.sort}:")
+        for row in section.rows:
+            rank = section.ranks[section.sort].get(row.label, "-")
+            warned = f"  ({', '.join(one.name for one in row.warnings)})" if row.warnings else ""
+            print(f"  {rank:>3}  {row.label}{warned}")
+    for path, what in written.items():
+        print(f"{path}  {what}")
+
+
+def say_check(request: Request, as_json: bool) -> int:
+    """Print what is wrong with the files, or that they are sound.
+
+    Returns:
+        The exit code: 0 where all rows are sound, 1 where one is not.
+    """
+    count, problems = check_files([results_file(path) for path in request.results])
+    if as_json:
+        print_json({"rows": count, "problems": problems})
+    else:
+        for one in problems:
+            print(one)
+        print(f"{count} row{'s' * (count != 1)}, {len(problems)} problem{'s' * (len(problems) != 1)}." if problems else
+              f"{count} row{'s are' if count != 1 else ' is'} sound.")  # fmt: skip
+    return 1 if problems else 0
