@@ -54,7 +54,7 @@ class Claim:
     """What a paper leads one to expect, and what was seen.
 
     Attributes:
-        verdict: `seen`, `not seen` or `cannot be said`.
+        verdict: `seen`, `not seen`, `cannot be said`, or for which rewards it was seen and for which not.
         numbers: the changes that the verdict rests on.
     """
 
@@ -138,9 +138,13 @@ def _verdict(seen: Sequence[bool], against: Sequence[bool]) -> str:
 def _reward_rises(study: Study, scales: Sequence[str]) -> Claim:
     found = [change(study, name, "reward_scale", scales[0], scales[-1]) for name in _trained(study)]
     known = [one for one in found if one is not None]
+    rises, falls = ([one.figure for one in known if one.direction == way] for way in ("rises", "falls"))
+    verdict = _verdict([one.direction == "rises" for one in known], [one.direction == "falls" for one in known])
+    if rises and falls:
+        verdict = f"seen for {' and '.join(rises)}, not for {' and '.join(falls)}"
     return Claim(
         f"The trained rewards rise with reward_scale (here from {scales[0]} to {scales[-1]}).",
-        _verdict([one.direction == "rises" for one in known], [one.direction == "falls" for one in known]),
+        verdict,
         "; ".join(one.text() for one in known),
         f"{PAPER}, section 4",
     )

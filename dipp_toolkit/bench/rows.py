@@ -123,6 +123,7 @@ class Row(_Part):
         figures: by name.
         baseline: label of the row that warnings compare with; empty where there is none.
         warnings: what the monitors say.
+        notes: what a reader of the figures has to know, from metrics themselves.
         pictures: a few, for the same prompts and seeds in every row of a bench.
         command: what to type to measure this row again.
         environment: versions of programs, the machine, the date.
@@ -136,6 +137,7 @@ class Row(_Part):
     figures: dict[str, Figure]
     baseline: str = ""
     warnings: tuple[Warned, ...] = ()
+    notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     command: str = ""
     environment: dict[str, str] = Field(default_factory=dict)

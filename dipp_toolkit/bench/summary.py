@@ -84,6 +84,7 @@ def make_rows(
                     }
                 ),
                 figures=figures,
+                notes=tuple(note for metric in metrics.values() for note in getattr(metric, "notes", ())),
                 pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
                 command=settings.command,
                 environment=about,
@@ -123,10 +124,17 @@ def _subject(one: Measured) -> Subject:
         evaluations=one.evaluations,
         settings={**contestant.options, **contestant.about},
         fingerprint=one.fingerprint,
-        trained_on=tuple(run.get("rewards") or ()),
+        trained_on=_trained_on(run),
         started_from=str(run.get("generator") or ""),
         is_reference=contestant.is_reference,
     )
+
+
+def _trained_on(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rewards that a run's settings let count at all; a floor counts where it is violated."""
+    weights = run.get("rewards") or {}
+    counting = [name for name, weight in weights.items() if weight and run.get("reward_scale") != 0]
+    return tuple(dict.fromkeys([*counting, *(run.get("floors") or {})]))
 
 
 def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:

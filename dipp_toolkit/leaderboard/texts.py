@@ -10,11 +10,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def decimals(figure: Figure) -> int:
-    """Decimals that the interval's width calls for: two digits of it."""
-    if figure.low is None or figure.high is None or not 0 < figure.high - figure.low < math.inf:
-        size = abs(figure.mean)
-        return 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
-    return min(max(1 - math.floor(math.log10(figure.high - figure.low)), 0), 6)
+    """As many as two digits of the interval's width call for, and at most three significant ones of the mean."""
+    size = abs(figure.mean)
+    places = 2 - math.floor(math.log10(size)) if size > 0 else 3
+    if figure.low is not None and figure.high is not None and 0 < figure.high - figure.low < math.inf:
+        places = min(places, 1 - math.floor(math.log10(figure.high - figure.low)))
+    return min(max(places, 0), 4)
 
 
 def mean_text(figure: Figure) -> str:

@@ -1,0 +1,228 @@
+"""Leaderboards: tests between rows, ranks, the page, Markdown, and the check of submissions."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import wilcoxon
+from typer.testing import CliRunner
+
+from dipp_cli.build import build_app
+from dipp_toolkit.bench.pairs import compare_all, compare_rows, holm
+from dipp_toolkit.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.leaderboard.board import make_board
+from dipp_toolkit.leaderboard.check import check_files, row_problems
+from dipp_toolkit.leaderboard.markdown import to_markdown
+from dipp_toolkit.leaderboard.page import plots, render
+from dipp_toolkit.leaderboard.reported import fitting, reported_rows
+from fake_rows import COUNT, PIXEL, fake_row, scores
+
+ROWS = [fake_row("plain", 0.0, seed=1), fake_row("good", 1.0, seed=2), fake_row("like good", 1.0, seed=3, distance=20)]
+
+
+def changed(row: Row, path: str, value: Any) -> Row:
+    """The row with one field, named by dots, replaced; unvalidated where it would not pass."""
+    content = row.model_dump(mode="json")
+    *parents, last = path.split(".")
+    inside = content
+    for one in parents:
+        inside = inside[one]
+    inside[last] = value
+    return Row.model_validate(content)
+
+
+def test_the_paired_test_is_scipys_and_the_difference_is_paired() -> None:
+    found = compare_rows(ROWS[0], ROWS[1], "liked")
+    assert found is not None
+    gap = scores(1.0, 2) - scores(0.0, 1)
+    assert found.difference == pytest.approx(gap.mean().item(), abs=1e-4)
+    assert found.p_value == pytest.approx(wilcoxon(gap.numpy(), zero_method="pratt").pvalue, rel=1e-3)
+    assert (found.winner, found.win_rate, found.prompts) == ("good", 1.0, COUNT)
+    # The prompts' own difficulty cancels: the interval is far narrower than that of either mean.
+    whole = ROWS[0].figures["liked"]
+    assert whole.low is not None and whole.high is not None
+    assert found.high - found.low < 0.3 * (whole.high - whole.low)
+    back = compare_rows(ROWS[1], ROWS[0], "liked")
+    assert back is not None and back.winner == "good" and back.win_rate == 0
+    assert "good is better" in found.sentence()
+
+
+def test_lower_is_better_where_the_figure_says_so() -> None:
+    rows = [changed(row, "figures.liked.better", "lower") for row in ROWS[:2]]
+    found = compare_rows(rows[0], rows[1], "liked")
+    assert found is not None and found.winner == "plain" and found.win_rate == 0
+
+
+def test_equal_rows_are_no_different() -> None:
+    found = compare_rows(ROWS[1], changed(ROWS[1], "subject.label", "copy"), "liked")
+    assert found is not None
+    assert (found.p_value, found.win_rate, found.winner) == (1.0, 0.5, "")
+
+
+def test_rows_of_other_protocols_and_versions_are_not_compared() -> None:
+    for path, value in (
+        ("protocol.digest", "3" * 64),
+        ("protocol.seeds", [1]),
+        ("protocol.size", [32, 32]),
+        ("protocol.versions", {"liked": "v2"}),
+        ("figures.liked.per_prompt", None),
+    ):
+        assert compare_rows(ROWS[0], changed(ROWS[1], path, value), "liked") is None
+    assert compare_rows(ROWS[0], ROWS[1], "distance") is None
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+    found = compare_all(ROWS, ["liked"])
+    assert len(found) == 3 and all(one.p_adjusted >= one.p_value for one in found)
+
+
+def test_false_alarms_are_as_rare_as_said() -> None:
+    """Rows that differ by chance alone are called different in about 5 % of the pairs."""
+    base = fake_row("base", 0.0)
+    called = 0
+    for seed in range(120):
+        noise = torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        one, two = (changed(base, "figures.liked.per_prompt", noise[:, k].tolist()) for k in range(2))
+        found = compare_rows(one, changed(two, "subject.label", "other"), "liked")
+        assert found is not None
+        called += bool(found.winner)
+    assert called <= 15
+
+
+def test_ranks_count_who_is_measurably_better() -> None:
+    section = make_board(ROWS).sections[0]
+    assert section.ranks["liked"] == {"plain": 3, "good": 1, "like good": 1}
+    assert section.sort == "judged" and section.rows[0].label == "plain"
+    # Of a number of the whole set: 10 +- 1, 10 +- 1 and 20 +- 1, less is better.
+    assert section.ranks["distance"] == {"plain": 1, "good": 1, "like good": 3}
+    by_liked = make_board(ROWS, "liked").sections[0]
+    assert {row.label for row in by_liked.rows[:2]} == {"good", "like good"}
+    assert [row.label for row in make_board(ROWS, "distance").sections[0].rows][-1] == "like good"
+    with pytest.raises(RequestError, match="Did you mean 'liked'"):
+        make_board(ROWS, "like")
+
+
+def test_protocols_have_sections_of_their_own_and_doubles_are_taken_once() -> None:
+    other = fake_row("elsewhere", 5.0, prompts="other")
+    board = make_board([*ROWS, other, ROWS[0], *reported_rows()])
+    assert [len(section.rows) for section in board.sections] == [3, 1]
+    assert all("elsewhere" not in ranks for ranks in board.sections[0].ranks.values())
+    assert len(board.reported) == 2
+    with pytest.raises(RequestError, match="no measured row"):
+        make_board(reported_rows())
+
+
+def test_what_papers_report() -> None:
+    found = {row.label: {name: figure.mean for name, figure in row.figures.items()} for row in reported_rows()}
+    assert {"aesthetic": 6.19, "imagereward": 1.24, "hps": 0.2848} in found.values()
+    assert {"aesthetic": 6.30, "imagereward": 1.31, "hps": 0.2870} in found.values()
+    assert all(row.kind == "reported" and "arXiv" in row.source for row in reported_rows())
+    assert fitting(ROWS) == []
+    assert len(fitting([ROWS[0].model_copy(update={"figures": {"hps": ROWS[0].figures["liked"]}})])) == 2
+
+
+def test_the_page_escapes_and_loads_nothing() -> None:
+    evil = fake_row("<script>alert(1)</script>", 0.5, seed=5, warned=["over-optimisation"])
+    page = render(make_board([*ROWS, evil, *reported_rows()]), "Title & more")
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert "a &lt;fox&gt;" in page and "Title &amp; more" in page
+    assert page.count(PIXEL) == 2 * 4
+    assert not re.search(r"(src|href)=\"(?!data:image)", page) and "https://" not in page
+    assert "over-optimisation" in page and "It is over-optimisation." in page
+    assert page.count(">reported<") == 2
+    assert "dipp bench --generators good" in page
+
+
+def test_a_picture_that_is_none_is_not_shown() -> None:
+    content = ROWS[0].model_dump(mode="json")
+    content["pictures"][0]["data"] = "data:image/svg+xml;base64,AAAA"
+    content["pictures"][1]["data"] = 'data:image/png;base64,AA" onerror="alert(1)'
+    page = render(make_board([Row.model_validate(content)]), "t")
+    assert "svg+xml" not in page and "onerror" not in page
+
+
+def test_the_front_offers_every_pair_of_axes() -> None:
+    found = plots(make_board(ROWS).sections[0])
+    assert [(one.x, one.y) for one in found] == [
+        ("distance", "liked"), ("judged", "liked"), ("distance", "judged"), ("liked", "judged")
+    ]  # fmt: skip
+
+
+def test_markdown_marks_warnings_and_reported_rows() -> None:
+    warned = fake_row("bad | bold", 0.5, seed=5, warned=["diversity-collapse"])
+    text = to_markdown(make_board([*ROWS, warned, *reported_rows()]))
+    assert "bad \\| bold[^1]" in text and "[^1]: bad \\| bold, diversity-collapse: It is" in text
+    assert "| 3 | plain |" in to_markdown(make_board(ROWS, "liked"))
+    assert "*reported*, not ranked" in text and "arXiv 2410.18881" in text
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ") and "rank" not in line}
+    assert len(widths) >= 1
+
+
+FAULTS: list[tuple[str, Any, str]] = [
+    ("figures.liked.mean", 9.0, "outside its interval"),
+    ("figures.liked.per_prompt", [1.0, 2.0], "2 values for 40 prompts"),
+    ("figures.liked.per_prompt", None, "no value for each prompt"),
+    ("figures.liked.per_prompt", [0.5] * COUNT, "the mean of its prompts' values is 0.5"),
+    ("figures.liked.high", 3.0, "computed again"),
+    ("figures.liked.low", None, "one end of an interval"),
+    ("figures.liked.by_category", {"a": (1.0, 2.0, 3.0)}, "category a"),
+    ("protocol.digest", "abc", "no digest of the prompts"),
+    ("subject.fingerprint", "", "no fingerprint"),
+    ("subject.label", "x" * 61, "longer than 60"),
+    ("subject.label", "a\nb", "no plain text"),
+    ("command", " ", "no command"),
+    ("schema_version", 2, "schema is 2"),
+    ("kind", "reported", "names no source"),
+    ("figures", {}, "no figure"),
+    ("pictures", [{"prompt": "p", "seed": 1, "data": "http://x/y.png"}], "no PNG, WebP or JPEG"),
+    ("pictures", [{"prompt": "p", "seed": 1, "data": PIXEL[:-4] + "A" * 300_000}], "larger than 200 kB"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), FAULTS)
+def test_a_fault_in_a_submission_is_found(path: str, value: Any, said: str) -> None:
+    assert row_problems(ROWS[0]) == []
+    assert any(said in one for one in row_problems(changed(ROWS[0], path, value)))
+
+
+def test_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", ROWS)
+    write_rows(tmp_path / "b.jsonl", ROWS[:1])
+    assert check_files([tmp_path / "a.jsonl"]) == (3, [])
+    count, problems = check_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert count == 4 and len(problems) == 1 and "stand in" in problems[0]
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text('{"subject": 3}')
+    _, problems = check_files([tmp_path / "empty.jsonl", tmp_path / "broken.jsonl", tmp_path / "absent.jsonl"])
+    assert [("no row" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
+        (True, False, False), (False, True, False), (False, False, True)
+    ]  # fmt: skip
+
+
+def test_the_command_builds_and_checks(tmp_path: Path) -> None:
+    write_rows(tmp_path / "bench" / "results.jsonl", ROWS[:2])
+    write_rows(tmp_path / "more.jsonl", ROWS[2:])
+    app, runner = build_app(), CliRunner()
+    files = [str(tmp_path / "bench"), str(tmp_path / "more.jsonl")]
+    out, table, rows = (str(tmp_path / name) for name in ("p.html", "t.md", "s.jsonl"))
+    done = runner.invoke(
+        app, ["leaderboard", *files, "--out", out, "--markdown", table, "--submission", rows, "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["sections"][0]["ranks"]["liked"]["plain"] == 3
+    assert Path(out).read_text().startswith("<!DOCTYPE html>") and "| 1 |" in Path(table).read_text()
+    assert len(read_rows(Path(rows))) == 3
+    sound = runner.invoke(app, ["leaderboard", "--check", rows])
+    assert sound.exit_code == 0 and "3 rows are sound" in sound.output
+    write_rows(Path(rows), [changed(ROWS[0], "figures.liked.mean", 9.0)])
+    unsound = runner.invoke(app, ["leaderboard", "--check", rows])
+    assert unsound.exit_code == 1 and "outside its interval" in unsound.output
