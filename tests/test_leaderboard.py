@@ -203,7 +203,7 @@ def test_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"subject": 3}')
     _, problems = check_files([tmp_path / "empty.jsonl", tmp_path / "broken.jsonl", tmp_path / "absent.jsonl"])
-    assert [("no row" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
+    assert [("holds no row" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
         (True, False, False), (False, True, False), (False, False, True)
     ]  # fmt: skip
 
