@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
-from dipp_cli.progress import PlainLines, held_out
+from dipp_cli.progress import Bar, PlainLines, held_out
 from dipp_toolkit import RequestError, RunError, TrainConfig, train
+from dipp_toolkit.bench.rows import Warned
+from dipp_toolkit.checkpoint import checkpoint_step, checkpoints
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.events import MonitorEvent, StepEvent
@@ -303,6 +308,26 @@ def test_a_cheat_is_stopped_and_said_everywhere(run: Run, capsys: pytest.Capture
     assert "stopped_early" not in on.summary and looks(on.folder)[: len(rows)] == rows
 
 
+def test_the_last_checkpoint_without_a_warning_can_be_had(run: Run) -> None:
+    settings = {"monitor_every": 2, "checkpoint_every": 2, "keep_checkpoints": 20, "learning_rate": 5e-6}
+    stopped = run("run", steps=40, stop_on="all", **settings).summary["stopped_early"]
+    clean = stopped["last_without"]
+    assert clean > 0 and f"the checkpoint step-{clean:08d} is the nearest" in stopped["text"]
+    folder = run("whole", steps=clean, **settings).folder.parent / "run"
+    for one in checkpoints(folder / "checkpoints"):
+        if (checkpoint_step(one) or 0) > clean:
+            shutil.rmtree(one)
+    early = run("run", steps=clean, stop_on="", resume=True, **settings)
+    assert "stopped_early" not in early.summary and early.summary["steps"] == clean
+    assert looks(folder) == looks(folder.parent / "whole")
+    assert (folder / "before_after.png").read_bytes() == (folder.parent / "whole/before_after.png").read_bytes()
+
+
+def test_more_steps_between_looks_than_there_are_cost_nothing(run: Run) -> None:
+    folder = run("run", steps=2, monitor_every=3).folder
+    assert not (folder / "monitors.jsonl").exists() and not (folder / "monitors.safetensors").exists()
+
+
 def test_a_killed_run_stops_at_the_same_step(run: Run) -> None:
     settings = {"steps": 40, "monitor_every": 2, "stop_on": "over-optimisation", "monitor_patience": 4}
     whole = run("whole", **settings)
@@ -381,5 +406,9 @@ def test_a_report_with_looks_and_one_without(tmp_path: Path) -> None:
     page = write_report(folder).read_text()
     assert "looked at 3 times" in page and "<b>Step 20.</b> Too &lt;loud&gt;." in page
     assert "Rewards and judges" in page and "emoji-judge, judges" in page and "Diversity" in page
+    console = Console(file=StringIO(), force_terminal=True, width=300)
+    with Bar(console) as bar:
+        bar.dipp_on_monitor(MonitorEvent(20, 40, rows[1], (Warned(name="over-saturation", text="Loud."),), "Stopped."))
+    assert console.file.getvalue().count("warning: over-saturation") >= 1  # type: ignore[attr-defined]
     line = held_out(MonitorEvent(20, 40, rows[1], ()))
     assert "emoji-judge 0.500 (+0.500)" in line and "diversity 0.90 of the start" in line

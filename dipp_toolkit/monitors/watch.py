@@ -54,7 +54,7 @@ class Watch:
     Made before a resumed run's state is loaded, while the generator is still what the training started from.
 
     Args:
-        config: the run's settings; with `monitor_every` 0 nothing is ever due.
+        config: the run's settings; with `monitor_every` 0, or more than its steps, nothing is ever due.
         parts: the run's parts, as assembled.
         folder: where the files go.
 
@@ -72,7 +72,8 @@ class Watch:
             **parts.watchers,
         }
         self.record: Record | None = None
-        if not config.monitor_every:
+        self.active = 0 < config.monitor_every <= config.steps
+        if not self.active:
             return
         known = len(parts.eval_conditions)
         count = min(config.monitor_count, known)
@@ -139,7 +140,7 @@ class Watch:
 
     def open(self, step: int) -> None:
         """Go on with `monitors.jsonl` from this step."""
-        if self.config.monitor_every:
+        if self.active:
             self.record = Record(self.folder.monitors, step)
 
     def close(self) -> None:
@@ -160,7 +161,7 @@ class Watch:
             RunError: a reward failed.
         """
         if self.record is None:
-            raise ValueError("There is nothing to look at: monitor_every is 0, or the file was not opened.")
+            raise ValueError("There is nothing to look at: the monitors are off, or the file was not opened.")
         start = self.bases.start
         if step and not self.record.rows:  # the monitors were not asked for when the run began
             self.record.write(row_of(0, start, start, []))
