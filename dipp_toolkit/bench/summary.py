@@ -11,8 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from ..assembly import choose_device
+from ..config import TrainConfig, make_config
 from ..finishing import environment
 from ..monitors.check import find_warnings
+from ..monitors.trained import trained_on
 from ..roles import Metric, PromptSet
 from .contestants import Contestant
 from .figures import cost_figures, mean_figure, metric_figures
@@ -90,7 +92,8 @@ def make_rows(
                 environment=about,
             )
         )
-    return [_with_warnings(row, rows, settings) for row in rows]
+    trained = {one.contestant.label: _trained_on(one.contestant) for one in measured.values()}
+    return [_with_warnings(row, rows, settings, trained[row.label]) for row in rows]
 
 
 def _figures(
@@ -124,17 +127,16 @@ def _subject(one: Measured) -> Subject:
         evaluations=one.evaluations,
         settings={**contestant.options, **contestant.about},
         fingerprint=one.fingerprint,
-        trained_on=_trained_on(run),
+        trained_on=tuple(_trained_on(contestant)),
         started_from=str(run.get("generator") or ""),
         is_reference=contestant.is_reference,
     )
 
 
-def _trained_on(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """The rewards that a run's settings let count at all; a floor counts where it is violated."""
-    weights = run.get("rewards") or {}
-    counting = [name for name, weight in weights.items() if weight and run.get("reward_scale") != 0]
-    return tuple(dict.fromkeys([*counting, *(run.get("floors") or {})]))
+def _trained_on(contestant: Contestant) -> dict[str, float]:
+    """Rewards that a run's settings let count, with their weights; none where it is no run."""
+    known = {name: value for name, value in contestant.run_settings.items() if name in TrainConfig.model_fields}
+    return trained_on(make_config(known))
 
 
 def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
@@ -143,7 +145,7 @@ def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
     return next((one for one in rows if start and start in (one.subject.name, one.label) and one is not row), None)
 
 
-def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings) -> Row:
+def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weights: Mapping[str, float]) -> Row:
     start = baseline_of(row, rows)
     if start is None:
         return row
@@ -152,7 +154,7 @@ def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings) -> Ro
     found = find_warnings(
         snapshot_of(row, names),
         snapshot_of(start, names),
-        row.subject.trained_on,
+        weights,
         snapshot_of(reference, names) if reference is not None else None,
     )
     warned = tuple(Warned(name=one.name, text=one.text) for one in found)
