@@ -309,7 +309,7 @@ def test_a_cheat_is_stopped_and_said_everywhere(run: Run, capsys: pytest.Capture
 
 
 def test_the_last_checkpoint_without_a_warning_can_be_had(run: Run) -> None:
-    settings = {"monitor_every": 2, "checkpoint_every": 2, "keep_checkpoints": 20, "learning_rate": 5e-6}
+    settings = {"monitor_every": 2, "checkpoint_every": 2, "keep_checkpoints": 20, "learning_rate": 1.2e-5}
     stopped = run("run", steps=40, stop_on="all", **settings).summary["stopped_early"]
     clean = stopped["last_without"]
     assert clean > 0 and f"the checkpoint step-{clean:08d} is the nearest" in stopped["text"]
