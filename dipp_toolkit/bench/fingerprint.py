@@ -24,8 +24,8 @@ def weights_digest(networks: Mapping[str, nn.Module]) -> str:
             if not isinstance(tensor, torch.Tensor):
                 continue
             digest.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else b"")
-            digest.update(str(tensor.item()).encode() if not tensor.ndim else b"")
+            values = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

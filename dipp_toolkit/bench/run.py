@@ -228,7 +228,7 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
     for name in (*settings.rewards, *settings.judges):
         bench.ask_reward(name)
         gc.collect()
-    set_metrics = {name: one for name, one in metrics.items() if name not in costs}
+    set_metrics = {name: one for name, one in metrics.items() if isinstance(one, Metric)}
     for name, metric in set_metrics.items():
         bench.ask_metric(name, metric.to(device) if hasattr(metric, "to") else metric)
     if not processes.main:

@@ -57,12 +57,12 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, readout, text encoders."""
         encoder = getattr(self.reference, "encoder", None)
-        pipeline = isinstance(encoder, PromptEncoder)
+        text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
         scheduler = getattr(self.reference, "scheduler", None)
         return digest_of(
             {
                 "weights": weights_digest(self.networks_without_text()),
-                "text": encoder_folder(default_cache(), encoder).parts[-2:] if pipeline else "",
+                "text": text,
                 "scheduler": dict(scheduler.config) if scheduler is not None and self.generator is None else "",
                 "readout": getattr(self.generator, "readout", "") if self.generator is not None else "",
                 "steps": self.steps if self.generator is None else 1,
