@@ -308,6 +308,7 @@ def test_a_cheat_is_stopped_and_said_everywhere(run: Run, capsys: pytest.Capture
     assert "stopped_early" not in on.summary and looks(on.folder)[: len(rows)] == rows
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_without_a_warning_can_be_had(run: Run) -> None:
     settings = {"monitor_every": 2, "checkpoint_every": 2, "keep_checkpoints": 20, "learning_rate": 1.2e-5}
     stopped = run("run", steps=40, stop_on="all", **settings).summary["stopped_early"]
@@ -346,6 +347,7 @@ def test_a_killed_run_stops_at_the_same_step(run: Run) -> None:
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_not_monitored_is_from_now_on(run: Run) -> None:
     run("run", steps=4)
     longer = run("run", steps=8, monitor_every=4, resume=True)
