@@ -51,8 +51,8 @@ class HeatMap:
 
 
 def number(value: float) -> str:
-    """Four significant digits with a true minus."""
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    """Three significant digits with a true minus."""
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def heat_maps(study: Study) -> list[HeatMap]:

@@ -81,6 +81,7 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
     if len(front) > 1:
         line = " ".join(f"{x(one.x):.1f},{y(one.y):.1f}" for one in front)
         parts.append(f'<polyline class="front" points="{line}"/>')
+    written: list[tuple[float, float]] = []
     for one in points:
         at_x, at_y = x(one.x), y(one.y)
         title = f"<title>{escape(one.name)}: {escape(x_name)} {one.x:.4g}, {escape(y_name)} {one.y:.4g}</title>"
