@@ -87,9 +87,12 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
         title = f"<title>{escape(one.name)}: {escape(x_name)} {one.x:.4g}, {escape(y_name)} {one.y:.4g}</title>"
         if one.mark:
             flip = at_x > WIDTH - 90
-            place = (
-                f'x="{at_x + (-8 if flip else 8):.1f}" y="{at_y + 4:.1f}" text-anchor="{"end" if flip else "start"}"'
-            )
+            side, anchor = (-8, "end") if flip else (8, "start")
+            text_y = at_y + 4
+            while any(abs(at_x - other_x) < 90 and abs(text_y - other_y) < 13 for other_x, other_y in written):
+                text_y += 13
+            written.append((at_x, text_y))
+            place = f'x="{at_x + side:.1f}" y="{text_y:.1f}" text-anchor="{anchor}"'
             parts.append(
                 f'<g><rect class="mark" x="{at_x - 4:.1f}" y="{at_y - 4:.1f}" width="8" height="8"/>'
                 f"<text {place}>{escape(one.mark)}</text>{title}</g>"
