@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import RequestError
 from .naming import unknown_name
 from .prompt_files import PromptList, read_prompt_file
+from .prompt_subsets import PARTS, part_of, split_name, whole_number
 from .python_files import check_call, is_python_name, load_python_name
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
@@ -176,17 +177,38 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
     )
 
 
-def load_prompts(name_or_path: str) -> PromptSet:
-    """A prompt set by registered name, or a text file with one prompt a line.
+def load_prompts(
+    name_or_path: str, *, category: str | None = None, count: int | None = None, seed: int = 0, **options: Any
+) -> PromptSet:
+    """A prompt set by registered name, or from a file in any published format.
+
+    Everything may also stand in the name: `"parti?category=Animals&count=100&seed=1"`.
+
+    Args:
+        name_or_path: a registered name, or a file's path.
+        category: only the prompts of these categories, commas between them.
+        count: only a seeded sample of so many.
+        seed: of the sample.
+        options: of the prompt set's factory, such as `path`, a local copy of a published one.
 
     Raises:
-        RequestError: the name is unknown, or the file is missing, empty or no text.
+        RequestError: the name is unknown, the file is missing, empty or not of its ending's format, or the part that is
+            asked for is none of it.
     """
-    if name_or_path in get_registry().entries["prompts"]:
-        return cast(PromptSet, get_registry().find("prompts", name_or_path).build())
-    if looks_like_path(name_or_path) or name_or_path.endswith(".txt"):
-        return read_prompt_file(Path(name_or_path).expanduser())
-    raise RequestError(unknown_name("prompt set", name_or_path, get_registry().entries["prompts"]))
+    # A file whose name holds a question mark is still found by it.
+    name, asked = (name_or_path, {}) if Path(name_or_path).expanduser().is_file() else split_name(name_or_path)
+    category = asked.pop("category", category)
+    count = whole_number("count", asked.pop("count"), 1) if "count" in asked else count
+    seed = whole_number("seed", asked.pop("seed"), 0) if "seed" in asked else seed
+    options = {**options, **asked}
+    known = get_registry().entries["prompts"]
+    if name in known:
+        return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
+    if looks_like_path(name) or Path(name).suffix.lower() in (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet"):
+        if options:
+            raise RequestError(unknown_name("part of a prompt file", next(iter(options)), PARTS))
+        return part_of(read_prompt_file(Path(name).expanduser()), category, count, seed)
+    raise RequestError(unknown_name("prompt set", name, known))
 
 
 __all__ = [
