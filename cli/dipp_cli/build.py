@@ -14,6 +14,8 @@ from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
 
 from . import commands
 
+FIRST = ("distill", "train")
+"""Commands whose group the help begins with."""
 HELP = "Align one-step text-to-image generators with human preferences by Diff-Instruct++."
 
 
@@ -21,8 +23,9 @@ def build_app() -> typer.Typer:
     """The application with all commands. Command modules import nothing heavy, so neither does this."""
     app = typer.Typer(name="dipp", help=HELP, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_program)
-    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda one: one.name):
-        importlib.import_module(f"{commands.__name__}.{module.name}").register(app)
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    for name in sorted(names, key=lambda one: one not in FIRST):
+        importlib.import_module(f"{commands.__name__}.{name}").register(app)
     add_plugin_commands(app, get_registry())
     return app
 

@@ -156,8 +156,10 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"Cannot read the results {path}: {first_line(error)}.") from error
+    except OSError as error:
+        raise RequestError(f"Cannot read the results {path}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise RequestError(f"The results {path} are no UTF-8 text; expected what dipp bench writes.") from None
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
