@@ -42,8 +42,8 @@ class AgainstFolder:
         self.name = name
         if not images:
             raise RequestError(
-                f"The metric '{name}' compares with a folder of real images; name it with images=FOLDER, on the command "
-                f"line --set metric.{name}.images=FOLDER."
+                f"The metric '{name}' compares with a folder of real images; name it with images=FOLDER, on the "
+                f"command line --set metric.{name}.images=FOLDER."
             )
         folder = Path(images).expanduser()
         self.files = list_images(folder)
