@@ -131,20 +131,25 @@ def _trained(study: Study) -> list[str]:
     return [name for name in study.figures("reward") if name in names] or study.figures("reward")
 
 
-def _verdict(seen: Sequence[bool], against: Sequence[bool]) -> str:
-    return "seen" if seen and all(seen) else "not seen" if any(against) else "cannot be said"
+def _verdict(known: Sequence[Change]) -> str:
+    """Whether all figures rise; where only some do, which and what the others do."""
+    groups = {way: [one.figure for one in known if one.direction == way] for way in ("rises", "falls", "")}
+    if not groups["rises"]:
+        return "not seen" if groups["falls"] else "cannot be said"
+    if len(groups["rises"]) == len(known):
+        return "seen"
+    parts = [f"seen for {' and '.join(groups['rises'])}"]
+    parts += [f"not for {' and '.join(groups['falls'])}"] if groups["falls"] else []
+    parts += [f"not measurable for {' and '.join(groups[''])}"] if groups[""] else []
+    return ", ".join(parts)
 
 
 def _reward_rises(study: Study, scales: Sequence[str]) -> Claim:
     found = [change(study, name, "reward_scale", scales[0], scales[-1]) for name in _trained(study)]
     known = [one for one in found if one is not None]
-    rises, falls = ([one.figure for one in known if one.direction == way] for way in ("rises", "falls"))
-    verdict = _verdict([one.direction == "rises" for one in known], [one.direction == "falls" for one in known])
-    if rises and falls:
-        verdict = f"seen for {' and '.join(rises)}, not for {' and '.join(falls)}"
     return Claim(
         f"The trained rewards rise with reward_scale (here from {scales[0]} to {scales[-1]}).",
-        verdict,
+        _verdict(known),
         "; ".join(one.text() for one in known),
         f"{PAPER}, section 4",
     )
@@ -186,7 +191,7 @@ def _guidance_rewards(study: Study, values: Sequence[str], scales: Sequence[str]
             found.append(max(known, key=lambda one: one.mean))
     return Claim(
         f"Guidance acts as an implicit reward: scores rise with it by itself{where}.",
-        _verdict([one.direction == "rises" for one in found], [one.direction == "falls" for one in found]),
+        _verdict(found),
         "; ".join(f"{one.text()} from {one.start} to {one.end}" for one in found),
         f"{PAPER}, theorem 3.2",
     )
