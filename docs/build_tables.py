@@ -37,6 +37,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "decode-options": partial(recorded, "decode_options"),
         "full-size": partial(recorded, "full_size_step"),
     },
+    "bench.md": {
+        "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),
+        "emoji-ablation": partial(recorded, "emoji_ablation"),
+    },
     "rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
