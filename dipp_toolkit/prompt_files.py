@@ -102,11 +102,11 @@ def _prompts_of(rows: Iterable[Mapping[str, Any]], path: Path, category: str = "
         )
 
 
-def _read_table(separator: str, quoting: int) -> Callable[[Path], Iterator[Prompt]]:
+def _read_table(separator: str, quoting: Any) -> Callable[[Path], Iterator[Prompt]]:
     def read(path: Path) -> Iterator[Prompt]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             try:
-                yield from _prompts_of(csv.DictReader(file, delimiter=separator, quoting=quoting), path)  # type: ignore[arg-type]
+                yield from _prompts_of(csv.DictReader(file, delimiter=separator, quoting=quoting), path)
             except csv.Error as error:
                 raise RequestError(f"The prompt file {path} is no table: {error}.") from error
 

@@ -118,8 +118,8 @@ class PromptSet(Protocol):
 class Metric(Protocol):
     """Numbers of a whole set of images, such as a Frechet distance or a diversity.
 
-    It works in two halves, so that images are looked at once and the bootstrap draws prompts again and again: `features`
-    keeps a row of numbers of every image, `values` makes figures of the rows.
+    It works in two halves, so that images are looked at once and the bootstrap draws prompts again and again:
+    `features` keeps a row of numbers of every image, `values` makes figures of the rows.
 
     Attributes:
         better: its figures by name, each `"higher"`, `"lower"` or, where neither is better, `""`.
