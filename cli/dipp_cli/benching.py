@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.bench.pairs import Comparison, compare_all
-
 from dipp_toolkit.bench.contestants import parse_contestants
+from dipp_toolkit.bench.pairs import Comparison, compare_all
 from dipp_toolkit.bench.rows import Row, figure_names
 from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
