@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 from .chart import Axis, colour_class
+from .placement import Box, place
 
 WIDTH, HEIGHT = 380.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
+RADIUS = 5.0
+LETTER, LINE = 7.0, 13.0
+"""Width of a letter and height of a line of labels."""
+NEAR = 16.0
+"""Distance from which a label has a line to its point."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Point:
         name: said when it is pointed at.
         colour: number of its colour.
         mark: where there is one, the point is a square with this text beside it, and no part of the front.
-        label: a text of one or two letters inside the point.
+        label: a short text beside the point.
     """
 
     name: str
@@ -81,28 +88,36 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
     if len(front) > 1:
         line = " ".join(f"{x(one.x):.1f},{y(one.y):.1f}" for one in front)
         parts.append(f'<polyline class="front" points="{line}"/>')
-    written: list[tuple[float, float]] = []
-    for one in points:
-        at_x, at_y = x(one.x), y(one.y)
+    spots = [Box(x(one.x), y(one.y), 2 * RADIUS + 3, 2 * RADIUS + 3) for one in points]
+    labels: list[Box] = []
+    for one, spot in zip(points, spots, strict=True):
         title = f"<title>{escape(one.name)}: {escape(x_name)} {one.x:.4g}, {escape(y_name)} {one.y:.4g}</title>"
-        if one.mark:
-            flip = at_x > WIDTH - 90
-            side, anchor = (-8, "end") if flip else (8, "start")
-            text_y = at_y + 4
-            while any(abs(at_x - other_x) < 90 and abs(text_y - other_y) < 13 for other_x, other_y in written):
-                text_y += 13
-            written.append((at_x, text_y))
-            place = f'x="{at_x + side:.1f}" y="{text_y:.1f}" text-anchor="{anchor}"'
-            parts.append(
-                f'<g><rect class="mark" x="{at_x - 4:.1f}" y="{at_y - 4:.1f}" width="8" height="8"/>'
-                f"<text {place}>{escape(one.mark)}</text>{title}</g>"
-            )
-        else:
-            ring = " on-front" if one in front else ""
-            place = f'cx="{at_x:.1f}" cy="{at_y:.1f}" r="{9 if one.label else 5}"'
-            parts.append(f'<g><circle class="dot {colour_class(one.colour)}{ring}" {place}/>{title}')
-            if one.label:
-                inside = f'x="{at_x:.1f}" y="{at_y + 4:.1f}" text-anchor="middle"'
-                parts.append(f'<text class="inside" {inside}>{escape(one.label)}</text>')
-            parts.append("</g>")
+        parts.append(f"<g>{_shape(one, spot, one in front)}{title}</g>")
+    for one, spot in zip(points, spots, strict=True):
+        text = one.mark or one.label
+        if text:
+            size = (LETTER * len(text) + 4, LINE)
+            labels.append(place((spot.x, spot.y), size, [*spots, *labels], (LEFT, TOP, WIDTH, HEIGHT - BOTTOM)))
+            parts.append(_label(text, spot, labels[-1], one))
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _shape(one: Point, spot: Box, on_front: bool) -> str:
+    if one.mark:
+        return f'<rect class="mark" x="{spot.x - 4:.1f}" y="{spot.y - 4:.1f}" width="8" height="8"/>'
+    ring = " on-front" if on_front else ""
+    place_text = f'cx="{spot.x:.1f}" cy="{spot.y:.1f}" r="{RADIUS:g}"'
+    return f'<circle class="dot {colour_class(one.colour)}{ring}" {place_text}/>'
+
+
+def _label(text: str, spot: Box, label: Box, one: Point) -> str:
+    """The label, and a line to its point where it had to go further away."""
+    across, down = label.x - spot.x, label.y - spot.y
+    leader = ""
+    if math.hypot(across, down) > NEAR + label.width / 2:
+        # Up to the label's edge, not through its letters.
+        share = 1 - min(label.width / 2 / max(abs(across), 1e-9), label.height / 2 / max(abs(down), 1e-9), 1.0)
+        end_x, end_y = spot.x + share * across, spot.y + share * down
+        leader = f'<line class="leader" x1="{spot.x:.1f}" y1="{spot.y:.1f}" x2="{end_x:.1f}" y2="{end_y:.1f}"/>'
+    kind = "" if one.mark else f' class="number {colour_class(one.colour)}"'
+    return f'{leader}<text{kind} x="{label.x:.1f}" y="{label.y + 4:.1f}" text-anchor="middle">{escape(text)}</text>'
