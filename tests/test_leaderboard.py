@@ -16,6 +16,7 @@ from dipp_cli.build import build_app
 from dipp_toolkit.bench.pairs import compare_all, compare_rows, holm
 from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.leaderboard.agreement import agreements
 from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.check import check_files, row_problems
 from dipp_toolkit.leaderboard.markdown import to_markdown
@@ -155,6 +156,23 @@ def test_the_front_offers_every_pair_of_axes() -> None:
     assert [(one.x, one.y) for one in found] == [
         ("distance", "liked"), ("judged", "liked"), ("distance", "judged"), ("liked", "judged")
     ]  # fmt: skip
+
+
+def test_agreement_with_the_judge_is_counted_by_prompt() -> None:
+    section = make_board(ROWS[:2]).sections[0]
+    (pair,) = agreements(section)
+    share = pair.shares["liked", "judged"]
+    assert {pair.a, pair.b} == {"plain", "good"} and share.decided == COUNT
+    first, second = ({name: row.figures[name].per_prompt or () for name in ("liked", "judged")} for row in section.rows)
+    same = [
+        (x > y) == (u > v)
+        for x, y, u, v in zip(first["liked"], second["liked"], first["judged"], second["judged"], strict=True)
+    ]
+    assert share.share.mean == pytest.approx(sum(same) / COUNT)
+    # The judge of these rows falls where the reward rises.
+    assert share.share.high < 0.2
+    twins = make_board([ROWS[0], changed(ROWS[0], "subject.label", "twin")]).sections[0]
+    assert agreements(twins) == []
 
 
 def test_markdown_marks_warnings_and_reported_rows() -> None:

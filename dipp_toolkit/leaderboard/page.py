@@ -12,6 +12,7 @@ from ..bench.pairs import Comparison
 from ..bench.rows import Picture, Row
 from ..report.scatter import Point, scatter
 from ..run_folder import write_text
+from .agreement import agreements
 from .board import Board, Section
 from .check import PICTURE
 from .texts import arrow, interval_text, mean_text, p_text
@@ -125,6 +126,7 @@ def render(board: Board, title: str) -> str:
         categories=categories,
         picture_rows=picture_rows,
         pair_text=pair_text,
+        agreements=agreements,
         reproduce=reproduce,
         pixel_art=PIXEL_ART,
     )
