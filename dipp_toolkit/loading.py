@@ -198,8 +198,9 @@ def load_prompts(
     # A file whose name holds a question mark is still found by it.
     name, asked = (name_or_path, {}) if Path(name_or_path).expanduser().is_file() else split_name(name_or_path)
     category = asked.pop("category", category)
-    count = whole_number("count", asked.pop("count"), 1) if "count" in asked else count
-    seed = whole_number("seed", asked.pop("seed"), 0) if "seed" in asked else seed
+    wanted = asked.pop("count", count)
+    count = None if wanted is None else whole_number("count", wanted, 1)
+    seed = whole_number("seed", asked.pop("seed", seed), 0)
     options = {**options, **asked}
     known = get_registry().entries["prompts"]
     if name in known:

@@ -119,11 +119,16 @@ def _objects(rows: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
         yield {"prompt": row} if isinstance(row, str) else row if isinstance(row, dict) else {}
 
 
-def _read_json(path: Path) -> Iterator[Prompt]:
+def _parsed(text: str, where: str) -> Any:
+    """JSON content, whatever is wrong with it said as a sentence: syntax, numbers of thousands of digits, depth."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise RequestError(f"The prompt file {path} is no JSON: {error}.") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The prompt file {where} is no JSON that can be read: {first_line(error)}.") from error
+
+
+def _read_json(path: Path) -> Iterator[Prompt]:
+    content = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     if isinstance(content, list):
         yield from _prompts_of(_objects(content), path)
     elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
@@ -143,25 +148,25 @@ def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
     """One caption an image, the one with the lowest id, in the order of the images' ids."""
     first: dict[int, Mapping[str, Any]] = {}
     for one in annotations:
-        if not isinstance(one, dict) or not {"image_id", "id", "caption"} <= one.keys():
-            raise RequestError(f"The prompt file {path} is no file of COCO captions: an annotation lacks a field.")
+        numbered = isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "id"))
+        if not numbered or not isinstance(one.get("caption"), str):
+            raise RequestError(
+                f"The prompt file {path} is no file of COCO captions: an annotation lacks a number image_id, a number "
+                "id or a text caption."
+            )
         known = first.get(one["image_id"])
         if known is None or one["id"] < known["id"]:
             first[one["image_id"]] = one
     for image in sorted(first):
-        yield Prompt(" ".join(str(first[image]["caption"]).split()), str(image))
+        yield Prompt(" ".join(first[image]["caption"].split()), str(image))
 
 
 def _read_json_lines(path: Path) -> Iterator[Prompt]:
     def rows() -> Iterator[Any]:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise RequestError(f"The prompt file {path}, line {number}, is no JSON: {error}.") from error
+                if line.strip():
+                    yield _parsed(line, f"{path}, line {number},")
 
     yield from _prompts_of(_objects(rows()), path)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,12 +84,16 @@ def test_parquet(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.tsv", b"Name\tNote\nx\ty\n", "has the fields Name, Note"),
-        ("a.json", b"{", "is no JSON"),
+        ("a.json", b"{", "is no JSON that"),
         ("a.json", b'{"prompts": 3}', "no list of prompts"),
         ("a.json", b"[3]", "has the fields none"),
         ("a.json", b'[{"prompt": 3}]', "expected a text"),
-        ("a.json", b'{"annotations": [{"caption": "x"}]}', "lacks a field"),
-        ("a.jsonl", b'{"prompt": "x"}\n{', "line 2, is no JSON"),
+        ("a.json", b'{"annotations": [{"caption": "x"}]}', "lacks a number"),
+        ("a.json", b'{"annotations": [{"caption": "x", "id": 1, "image_id": [2]}]}', "lacks a number"),
+        ("a.json", b"[" * 100_000, "no JSON that can be read"),
+        ("a.jsonl", b"[" * 100_000, "no JSON that can be read"),
+        ("a.jsonl", b"9" * 5000, "no JSON that can be read"),
+        ("a.jsonl", b'{"prompt": "x"}\n{', "line 2, is no JSON that"),
         ("a.txt", b"\xff\xfe", "no UTF-8"),
         ("a.txt", b"a\0b", "is binary"),
         ("a.txt", b"# only\n\n", "holds no prompt"),
@@ -146,10 +152,14 @@ def test_categories_and_parts_in_the_name(tmp_path: Path) -> None:
         (f"{path}?count=1&count=2", "expected NAME[?]KEY=VALUE"),
         ("emoji-heldot?count=2", "Did you mean 'emoji-heldout'"),
         ("parti?pth=x", "Did you mean 'path'"),
+        ("parti?revision=main", "takes no revision"),
         ("emoji-heldout?path=x", "no such option"),
     ):
         with pytest.raises(RequestError, match=said):
             load_prompts(name)
+    for count in (0, -5):
+        with pytest.raises(RequestError, match="whole number from 1"):
+            load_prompts(str(path), count=count)
     (tmp_path / "odd?name.txt").write_text("a cat")
     assert texts(load_prompts(str(tmp_path / "odd?name.txt"))) == ["a cat"]
 
@@ -168,7 +178,7 @@ def test_the_real_files_have_the_published_counts() -> None:
         assert len({one.category for one in found.prompts}) == categories
         assert len(load_prompts(f"{name}?path={SHARED / file}&count=7").prompts) == 7
         # What is fetched from the pinned commit is byte for byte the file that was handed out.
-        assert published._digest((SHARED / file).read_bytes()) == published.SETS[name].digest
+        assert hashlib.sha256((SHARED / file).read_bytes()).hexdigest() == published.SETS[name].digest
 
 
 def test_fetched_once_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,16 +190,38 @@ def test_fetched_once_checked_and_kept(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", opened)
-    digest = published._digest(content)
+    digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(published.SETS, "pickapic-test", published.Published(2, "https://x/test.txt", digest))
     assert texts(load_prompts("pickapic-test")) == texts(load_prompts("pickapic-test")) == ["a cat", "a dog"]
     assert asked == ["https://x/test.txt"]
     monkeypatch.setitem(published.SETS, "pickapic-test", published.Published(2, "https://x/test.txt", "0" * 64))
     with pytest.raises(RequestError, match="not the file that was published"):
         load_prompts("pickapic-test")
+    assert not list(tmp_path.rglob("*.partial"))
     monkeypatch.setitem(published.SETS, "pickapic-test", published.Published(3, "https://x/test.txt", digest))
     with pytest.raises(RequestError, match="holds 2 prompts; 3 were published"):
         load_prompts("pickapic-test")
+
+
+def test_a_member_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        annotations = [{"image_id": 1, "id": 1, "caption": "a cat"}]
+        archive.writestr("annotations/captions.json", json.dumps({"annotations": annotations}))
+    content = packed.getvalue()
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: io.BytesIO(content))
+    digest = hashlib.sha256(content).hexdigest()
+    one = published.Published(1, "http://x/a.zip", digest, member="annotations/captions.json")
+    monkeypatch.setitem(published.SETS, "coco-2017", one)
+    assert texts(load_prompts("coco-2017")) == ["a cat"]
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["captions.json"]
+    small = published.Published(1, "http://x/a.zip", digest, member="annotations/captions.json", most_bytes=10)
+    monkeypatch.setitem(published.SETS, "coco-2017", small)
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(published, "CHUNK", 10)
+    with pytest.raises(RequestError, match="not the file that was published"):
+        load_prompts("coco-2017")
 
 
 def test_without_network_or_digest_a_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +232,33 @@ def test_without_network_or_digest_a_sentence_says_what_to_do(tmp_path: Path, mo
     monkeypatch.setattr(urllib.request, "urlopen", refused)
     with pytest.raises(RequestError, match=r"no route.*parti\?path=FILE"):
         load_prompts("parti")
-    for name in ("drawbench", "coco-2017", "hpdv2"):
-        with pytest.raises(RequestError, match=rf"{name}\?path=FILE"):
-            load_prompts(name)
+    with pytest.raises(RequestError, match=r"no route.*coco-2017\?path=FILE"):
+        load_prompts("coco-2017")
+    with pytest.raises(RequestError, match=r"hpdv2\?revision=COMMIT.*hpdv2\?path=FILE"):
+        load_prompts("hpdv2")
+
+
+def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, file: str, *, repo_type: str, revision: str) -> str:
+        asked.append((repo, repo_type, revision))
+        if repo == "zhwang/HPDv2":
+            (tmp_path / "h.json").write_text(json.dumps([f"{file} {k}" for k in range(800)]))
+            return str(tmp_path / "h.json")
+        (tmp_path / "d.csv").write_text("Prompts,Category\n" + "".join(f'"a, {k}",Colors\n' for k in range(200)))
+        return str(tmp_path / "d.csv")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    found = load_prompts("drawbench")
+    assert found.prompts[1] == Prompt("a, 1", "2", "Colors") and len(found.prompts) == 200
+    assert asked == [("sayakpaul/drawbench", "dataset", "ad794cba698c253ffdb6d18eff3fc87b004c1135")]
+    styles = load_prompts("hpdv2?revision=abc&category=photo")
+    assert len(styles.prompts) == 800 and styles.prompts[0].id == "photo-1" and asked[-1][2] == "abc"
+
+    def refused(*_: object, **__: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
+    with pytest.raises(RequestError, match=r"offline.*drawbench\?path=FILE"):
+        load_prompts("drawbench")

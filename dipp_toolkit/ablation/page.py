@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from ..report.scatter import Point, scatter
+from ..report.templates import template
 from ..run_folder import write_text
 from .choose import Choice
 from .study import Combination, Study
@@ -148,19 +148,10 @@ def change_text(one: Change) -> str:
 
 def render(settings: AblationSettings, study: Study, choice: Choice, failed: Mapping[str, str]) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(__package__, "."), jinja2.PackageLoader("dipp_toolkit.report", ".")]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     trends = {name: changes(study, name) for name, values in study.settings.items() if len(values) > 1}
     any_row = study.rows[0]
     seeds = sorted({cell.values["seed"] for cell, _ in study.cells.values() if "seed" in cell.values})
-    return environment.get_template("ablation.html.jinja").render(
+    return template(__package__, "ablation.html.jinja").render(
         study=study,
         varied=" and ".join(study.settings) or "seed",
         claims=claims(study),

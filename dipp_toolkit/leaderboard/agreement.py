@@ -53,4 +53,4 @@ def _share(a: Row, b: Row, reward: str, judge: str) -> PairAgreement | None:
         if a.protocol.versions.get(name) != b.protocol.versions.get(name):
             return None
     decided = ((values[0] != values[1]) & (values[2] != values[3])).any()
-    return pairwise_agreement(*values) if decided else None
+    return pairwise_agreement(values[0], values[1], values[2], values[3]) if decided else None

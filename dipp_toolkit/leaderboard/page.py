@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from ..bench.pairs import Comparison
 from ..bench.rows import Picture, Row
 from ..report.scatter import Point, scatter
+from ..report.templates import template
 from ..run_folder import write_text
 from .agreement import agreements
 from .board import Board, Section
@@ -105,16 +105,7 @@ def reproduce(row: Row) -> list[tuple[str, str]]:
 
 def render(board: Board, title: str) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(__package__, "."), jinja2.PackageLoader("dipp_toolkit.report", ".")]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("leaderboard.html.jinja").render(
+    return template(__package__, "leaderboard.html.jinja").render(
         title=title,
         board=board,
         mean_text=mean_text,

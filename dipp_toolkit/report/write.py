@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from ..run_folder import write_text
 from .chart import interval_plot
 from .command import again_from_config, again_from_flags
@@ -24,6 +22,7 @@ from .monitored import monitor_curves, monitor_warnings
 from .numbers import table_rows
 from .picture import draw_before_after
 from .run_files import RunFiles, read_run
+from .templates import template
 from .thumbnails import PIXEL_ART
 from .verdict import verdict
 
@@ -32,17 +31,10 @@ REPORT, PICTURE = "report.html", "before_after.png"
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     cards = prompt_cards(run)
     columns = run.columns
     rows = table_rows(run, columns)
-    return environment.get_template("report.html.jinja").render(
+    return template(__package__, "report.html.jinja").render(
         title=title_of(run.config),
         name=run.name,
         verdict=verdict(run),

@@ -16,9 +16,9 @@ SUMMARIES = {
     "geneval": "GenEval: 553 compositional prompts in 6 categories (MIT)",
     "imagereward-benchmark": "ImageReward's benchmark: 100 prompts of DiffusionDB (Apache 2.0)",
     "pickapic-test": "Pick-a-Pic's test prompts as Flow-GRPO uses them: 2,048 (MIT)",
-    "hpdv2": "HPDv2's benchmark: 800 prompts in each of 4 styles (name a revision or a path)",
-    "drawbench": "DrawBench: 200 prompts in 11 categories (name a path)",
-    "coco-2017": "COCO 2017 validation: the first caption of each of 5,000 images (name a path)",
+    "hpdv2": "HPDv2's benchmark: 800 prompts in each of 4 styles (name a revision)",
+    "drawbench": "DrawBench: 200 prompts in 11 categories",
+    "coco-2017": "COCO 2017 validation: the first caption of each of 5,000 images (CC BY 4.0)",
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from dipp_toolkit.roles import Prompt
 
 SECONDS = 60
 """Longest that a download may stay silent."""
-MOST_BYTES = 2**26
+CHUNK = 2**20
 GITHUB = "https://raw.githubusercontent.com"
 
 
@@ -25,17 +27,23 @@ class Published:
 
     Attributes:
         count: prompts that it must have.
-        address: of the file at a fixed commit, or empty.
+        address: of the file, at a fixed commit where it has commits, or empty.
         digest: SHA-256 of that file.
-        hub: dataset on the Hugging Face hub, or empty; its revision is the user's to name.
-        files: on the hub, by category.
-        about: where a copy for `path` is found, where there is neither.
+        member: the prompts' file inside it, where it is a ZIP.
+        most_bytes: no more is downloaded.
+        hub: dataset on the Hugging Face hub, or empty.
+        revision: its commit; the user has to name one where this is empty.
+        files: on the hub, by category; the empty category leaves the file's own.
+        about: what a copy for `path` is, where nothing is fetched.
     """
 
     count: int
     address: str = ""
     digest: str = ""
+    member: str = ""
+    most_bytes: int = 2**26
     hub: str = ""
+    revision: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
 
@@ -72,8 +80,19 @@ SETS: dict[str, Published] = {
         },
         about="a JSON object of the four styles' lists, or one of the lists",
     ),
-    "drawbench": Published(200, about="the authors' sheet, saved as CSV with the columns Prompts and Category"),
-    "coco-2017": Published(5000, about="annotations/captions_val2017.json out of annotations_trainval2017.zip"),
+    "drawbench": Published(
+        200,
+        hub="sayakpaul/drawbench",
+        revision="ad794cba698c253ffdb6d18eff3fc87b004c1135",
+        files={"": "DrawBench Prompts - Sheet1.csv"},
+    ),
+    "coco-2017": Published(
+        5000,
+        "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        member="annotations/captions_val2017.json",
+        most_bytes=2**28,
+    ),
 }
 
 
@@ -83,7 +102,7 @@ def load(name: str, path: str | None = None, revision: str | None = None) -> Pro
     Args:
         name: one of `SETS`.
         path: a local copy, in the published format; the count is not checked then.
-        revision: commit of the hub's dataset, for sets that are only there.
+        revision: commit of the hub's dataset, for sets that come from there.
 
     Raises:
         RequestError: it cannot be fetched, or is not what was published.
@@ -92,14 +111,15 @@ def load(name: str, path: str | None = None, revision: str | None = None) -> Pro
     if path is not None:
         return read_prompt_file(Path(path).expanduser(), name)
     if published.address:
+        if revision is not None:
+            raise RequestError(f"The prompt set '{name}' is pinned to one file and takes no revision.")
         found = read_prompt_file(fetched(name, published), name)
-    elif published.hub and revision is not None:
-        found = _from_hub(name, published, revision)
+    elif revision or published.revision:
+        found = _from_hub(name, published, revision or published.revision)
     else:
-        pinned = f", or the commit of {published.hub} on the hub: '{name}?revision=COMMIT'" if published.hub else ""
         raise RequestError(
-            f"The prompt set '{name}' has no download with a known digest. Name a local copy: '{name}?path=FILE' "
-            f"({published.about}){pinned}."
+            f"The prompt set '{name}' has no revision that is known to be right. Name the commit of {published.hub} on "
+            f"the hub, '{name}?revision=COMMIT', or a local copy, '{name}?path=FILE' ({published.about})."
         )
     if len(found.prompts) != published.count:
         raise RequestError(
@@ -115,35 +135,46 @@ def cache_folder() -> Path:
 
 
 def fetched(name: str, published: Published) -> Path:
-    """The set's file in the cache, downloaded where it is not there or not whole.
+    """The set's file in the cache, downloaded where it is not there.
 
     Raises:
         RequestError: the network does not answer, or the file is not the published one.
     """
-    target = cache_folder() / published.digest[:16] / published.address.rsplit("/", 1)[-1]
-    if target.is_file() and _digest(target.read_bytes()) == published.digest:
+    folder = cache_folder() / published.digest[:16]
+    target = folder / (published.member or published.address).rsplit("/", 1)[-1]
+    if target.is_file():  # it was checked before it got this name
         return target
     instead = f"Name a local copy instead: '{name}?path=FILE'."
+    download = folder / f".download.{os.getpid()}.partial"
     try:
-        with urllib.request.urlopen(published.address, timeout=SECONDS) as answer:
-            content: bytes = answer.read(MOST_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = _download(published, download)
+        if digest != published.digest:
+            raise RequestError(f"What {published.address} gave is not the file that was published. {instead}")
+        if published.member:
+            beside = folder / f".member.{os.getpid()}.partial"
+            with zipfile.ZipFile(download) as archive:
+                beside.write_bytes(archive.read(published.member))
+            beside.replace(target)
+        else:
+            download.replace(target)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
         raise RequestError(f"Cannot fetch '{name}' from {published.address}: {reason}. {instead}") from error
-    if _digest(content) != published.digest:
-        raise RequestError(f"What {published.address} gave is not the file that was published. {instead}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        beside.write_bytes(content)
-        beside.replace(target)
-    except OSError as error:
-        raise RequestError(f"Cannot keep the prompt set in {target.parent}: {error.strerror}.") from error
+    finally:
+        download.unlink(missing_ok=True)
     return target
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _download(published: Published, target: Path) -> str:
+    """Write the file, at most `most_bytes` of it; returns its SHA-256."""
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(published.address, timeout=SECONDS) as answer, target.open("wb") as file:
+        while done < published.most_bytes and (part := answer.read(CHUNK)):
+            file.write(part)
+            digest.update(part)
+            done += len(part)
+    return digest.hexdigest()
 
 
 def _from_hub(name: str, published: Published, revision: str) -> PromptList:
@@ -159,5 +190,5 @@ def _from_hub(name: str, published: Published, revision: str) -> PromptList:
                 f"Name a local copy instead: '{name}?path=FILE'."
             ) from error
         part = read_prompt_file(Path(path))
-        prompts += [Prompt(one.text, f"{category}-{one.id}", category) for one in part.prompts]
+        prompts += [Prompt(one.text, f"{category}-{one.id}", category) if category else one for one in part.prompts]
     return PromptList(name, prompts)
