@@ -207,4 +207,6 @@ def describe(result: Result) -> None:
     for row in rows:
         for warning in row.warnings:
             print(f"Warning, {row.label}: {warning.text}")
+    for note in dict.fromkeys(note for row in rows for note in row.notes):
+        print(f"Note: {note}")
     print(f"{result.path}  rows, for: dipp leaderboard {result.path}")
