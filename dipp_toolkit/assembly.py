@@ -29,8 +29,9 @@ from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
 from .setting_texts import read_yaml
 from .sharing import trainable_parameters
+from .terms.base import uses_assistant
 from .terms.catalog import find_term
-from .terms.times import UniformTimes, find_weighting
+from .terms.times import UniformTimes, find_sampling, find_weighting
 
 FROM_RUN = (
     "reference",
@@ -89,8 +90,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
         if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
             registry.find(kind, name)
-    find_term(resolved.term)
+    if not resolved.terms:
+        raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
+    for name in resolved.terms:
+        find_term(name)
+    for name in resolved.term_options.keys() - resolved.terms.keys():
+        raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
     find_weighting(resolved.weighting)
+    find_sampling(resolved.time_sampling, *resolved.time_range)
     for name in resolved.reward_options:
         if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
@@ -241,13 +248,14 @@ def assemble(config: TrainConfig) -> Assembled:
     assistant = _build_assistant(config, reference, generator, device)
     apply_network_options(reference.denoiser.network, config, trained=False)
     apply_network_options(generator.network, config, trained=True)
+    terms = build_terms(config, reference, assistant, rewards, device)
     engine = Engine(
         generator=generator,
         optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
         assistant=assistant,
-        terms=build_terms(config, reference, assistant, rewards, device),
+        terms=terms,
         random=torch.Generator(device).manual_seed(config.seed),
-        assistant_rounds=config.assistant_rounds,
+        assistant_rounds=config.assistant_rounds if any(uses_assistant(one.term) for one in terms) else 0,
         max_grad_norm=config.max_grad_norm,
         precision=PRECISIONS[config.precision],
         recompute_generator=config.recompute_generator,

@@ -102,8 +102,16 @@ class TrainConfig(BaseModel):
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
     )
-    term: str = Field("integral_kl", description="divergence to the reference")
+    term: str = Field(
+        "integral_kl",
+        description="the objective's own term, a divergence to the reference say; several with weights, as in "
+        "integral_kl,policy_gradient=0.5, are added up",
+    )
+    term_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of each term, by name: --set term.f_divergence.kind=forward_kl"
+    )
     weighting: str = Field("dmd", description="time weighting of the divergence: uniform, snr or dmd")
+    time_sampling: str = Field("uniform", description="how the divergence draws times: uniform or logit-normal")
     time_range: tuple[float, float] = Field((0.02, 0.98), description="times in [0, 1] the divergence looks at")
     readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
@@ -250,6 +258,15 @@ class TrainConfig(BaseModel):
     @classmethod
     def _finite_floors(cls, value: dict[str, float]) -> dict[str, float]:
         return _finite("floor", value)
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms by name with their weights, as `term` says them.
+
+        Raises:
+            RequestError: a weight is no finite number, or a name stands twice.
+        """
+        return parse_rewards(self.term, kind="term")
 
     def to_yaml(self) -> str:
         """The settings as YAML, in the order of the fields."""

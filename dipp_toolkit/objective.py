@@ -18,7 +18,7 @@ from .estimators.surrogate import Surrogate
 from .mixing.floors import Floor
 from .mixing.mix import RewardMix
 from .roles import Reference, Reward
-from .terms.base import TermContext
+from .terms.base import TermContext, takes_rewards
 from .terms.catalog import build_term
 from .terms.reward import RewardTerm
 
@@ -30,7 +30,7 @@ def build_terms(
     rewards: Mapping[str, Reward],
     device: torch.device,
 ) -> list[WeightedTerm]:
-    """The objective: the divergence, then a term for each reward.
+    """The objective: the terms that the settings name, then one for each reward, unless a term takes the rewards.
 
     Raises:
         RequestError: decode options were asked for, and the reference has no decoder that takes them.
@@ -42,16 +42,17 @@ def build_terms(
         if special is None:
             raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
         decode = special(options)
-    context = TermContext(reference, assistant, config, rewards)
-    terms = [WeightedTerm(config.term, build_term(config.term, context))]
-    return terms + [
-        WeightedTerm(
-            f"reward/{name}",
-            RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device)),
-            config.reward_scale * config.rewards.get(name, 0.0),
-            mixed=True,
-        )
+    reward_terms = {
+        name: RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device))
         for name, reward in rewards.items()
+    }
+    context = TermContext(reference, assistant, config, rewards, reward_terms)
+    terms = [WeightedTerm(name, build_term(name, context), weight) for name, weight in config.terms.items()]
+    if any(takes_rewards(one.term) for one in terms):
+        return terms
+    return terms + [
+        WeightedTerm(f"reward/{name}", term, config.reward_scale * config.rewards.get(name, 0.0), mixed=True)
+        for name, term in reward_terms.items()
     ]
 
 

@@ -14,12 +14,13 @@ OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
 """Settings whose texts are no YAML."""
 
 
-def parse_rewards(text: str, what: str = "weight") -> dict[str, float]:
+def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict[str, float]:
     """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
 
     Args:
         text: as typed.
         what: the numbers are, for messages.
+        kind: what the names are, for messages.
 
     Raises:
         RequestError: a weight is no finite number, or a name stands twice.
@@ -34,10 +35,10 @@ def parse_rewards(text: str, what: str = "weight") -> dict[str, float]:
             weight = math.nan
         if not math.isfinite(weight):
             raise RequestError(
-                f"The {what} of the reward '{name}' is '{weight_text.strip()}'; expected a number, as in {name}=0.5."
+                f"The {what} of the {kind} '{name}' is '{weight_text.strip()}'; expected a number, as in {name}=0.5."
             )
         if name in rewards:
-            raise RequestError(f"The reward '{name}' is named twice; give it one {what}.")
+            raise RequestError(f"The {kind} '{name}' is named twice; give it one {what}.")
         rewards[name] = weight
     return rewards
 
@@ -90,11 +91,12 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             )
         except yaml.YAMLError:
             value = text
-        if name.startswith("reward."):
-            reward, _, option = name.removeprefix("reward.").rpartition(".")
-            if not reward:
-                raise RequestError(f"--set {one} names no option; expected reward.NAME.OPTION=VALUE.")
-            values.setdefault("reward_options", {}).setdefault(reward, {})[option] = value
+        kind, dot, rest = name.partition(".")
+        if dot and kind in ("reward", "term"):
+            owner, _, option = rest.rpartition(".")
+            if not owner:
+                raise RequestError(f"--set {one} names no option; expected {kind}.NAME.OPTION=VALUE.")
+            values.setdefault(f"{kind}_options", {}).setdefault(owner, {})[option] = value
         else:
             values[name.strip()] = value
     return values

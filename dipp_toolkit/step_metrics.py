@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from .engine import ObjectiveResult
+from .engine import ObjectiveResult, WeightedTerm
+from .terms.base import uses_assistant
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -22,11 +25,23 @@ def _mean(value: torch.Tensor) -> float:
     return value.float().mean().item()
 
 
-def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str) -> dict[str, float]:
-    """The numbers of one step for `metrics.jsonl`, the machine's measurements aside."""
+def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:
+    """The name of the objective's divergence: its first term that looks at the assistant."""
+    return next((one.name for one in terms if uses_assistant(one.term)), None)
+
+
+def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str | None) -> dict[str, float]:
+    """The numbers of one step for `metrics.jsonl`, the machine's measurements aside.
+
+    Args:
+        result: what the objective said.
+        assistant_loss: mean loss of the assistant's updates; left out where nothing looks at the assistant.
+        divergence: name of the term whose value is the divergence.
+    """
     row = {"divergence" if name == divergence else name: _mean(one.value) for name, one in result.results.items()}
+    row |= {f"reward/{name}": _mean(value) for one in result.results.values() for name, value in one.scores.items()}
     row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
     row |= result.details
     row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
     row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
-    return row | {"assistant_loss": assistant_loss}
+    return row if divergence is None else row | {"assistant_loss": assistant_loss}

@@ -30,7 +30,7 @@ from .prompt_order import PromptOrder
 from .registry import get_registry
 from .run_folder import MetricsFile, RunFolder, choose_folder
 from .sharing import load_trainable_state, trainable_state
-from .step_metrics import peak_memory_mb, step_metrics
+from .step_metrics import divergence_of, peak_memory_mb, step_metrics
 from .trackers import Trackers
 
 SAMPLES_IN_GRID = 16
@@ -143,15 +143,20 @@ class TrainingLoop:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
         return target
 
+    @property
+    def warm_rounds(self) -> int:
+        """The assistant's updates before the first step; none where no term looks at it."""
+        return 0 if divergence_of(self.parts.engine.terms) is None else self.config.assistant_warmup
+
     def batches(self, step: int) -> list[Condition]:
         """The conditions of one step: a batch for each assistant round, then the generator's."""
-        size, rounds = self.config.batch_size, self.config.assistant_rounds + 1
-        position = (self.config.assistant_warmup + step * rounds) * size
+        size, rounds = self.config.batch_size, self.parts.engine.assistant_rounds + 1
+        position = (self.warm_rounds + step * rounds) * size
         return [self.parts.conditions[self.order.take(position + k * size, size)] for k in range(rounds)]
 
     def warm_assistant(self, stop: StopRequest) -> None:
         """The assistant's updates before the generator's first."""
-        for k in range(self.config.assistant_warmup):
+        for k in range(self.warm_rounds):
             if stop.signal is not None:
                 return
             rows = self.order.take(k * self.config.batch_size, self.config.batch_size)
@@ -172,7 +177,7 @@ class TrainingLoop:
         self.step += 1
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
-        row = {"step": float(self.step)} | step_metrics(result, assistant_loss, self.config.term)
+        row = {"step": float(self.step)} | step_metrics(result, assistant_loss, divergence_of(self.parts.engine.terms))
         measured = (self.seconds, self.config.batch_size / elapsed, peak_memory_mb(self.parts.device))
         return row | dict(zip(MEASURED, measured, strict=True)) | {"step": self.step}
 

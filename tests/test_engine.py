@@ -19,7 +19,7 @@ from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.reward import RewardTerm
 from dipp_toolkit.terms.times import Draw
 from dipp_toolkit.verify.cases import make_reference
-from dipp_toolkit.verify.gaussian import Gaussian
+from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
 

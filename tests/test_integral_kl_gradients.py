@@ -17,7 +17,7 @@ from dipp_toolkit.terms.base import Sample, TermContext
 from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.times import Draw
 from dipp_toolkit.verify.cases import CASES, grid, make_generator, make_reference
-from dipp_toolkit.verify.gaussian import Gaussian
+from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid
 from dipp_toolkit.verify.runner import make_terms

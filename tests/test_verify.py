@@ -16,7 +16,7 @@ from dipp_toolkit.roles import Generator, Reference, Reward
 from dipp_toolkit.schedules import FlowMatching
 from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
 from dipp_toolkit.verify.cases import grid, make_generator, make_reference
-from dipp_toolkit.verify.gaussian import Gaussian
+from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.verify.optima import QuadraticReward
 from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid, sigma_points
 from dipp_toolkit.verify.runner import run_case

@@ -19,13 +19,14 @@ AUTO, ALWAYS = "auto", "always"
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` over `low`; `reward_options` are merged option by option."""
+    """`high` over `low`; `reward_options` and `term_options` are merged option by option."""
     merged = {**low, **high}
-    if isinstance(low.get("reward_options"), dict) and isinstance(high.get("reward_options"), dict):
-        options = {name: dict(values or {}) for name, values in low["reward_options"].items()}
-        for name, values in high["reward_options"].items():
-            options[name] = {**options.get(name, {}), **values}
-        merged["reward_options"] = options
+    for kind in ("reward_options", "term_options"):
+        if isinstance(low.get(kind), dict) and isinstance(high.get(kind), dict):
+            options = {name: dict(values or {}) for name, values in low[kind].items()}
+            for name, values in high[kind].items():
+                options[name] = {**options.get(name, {}), **values}
+            merged[kind] = options
     return merged
 
 

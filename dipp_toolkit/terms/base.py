@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,19 +44,32 @@ class TermResult:
         grad: gradient of the term's loss with respect to each sample, like `x0`. The engine descends it, so a reward
             returns minus the gradient of its score.
         details: further numbers for the log, by name.
+        scores: what rewards said that the term took into its own formula, by the reward's name.
     """
 
     value: Float[Tensor, " batch"]
     grad: Float[Tensor, "batch ..."]
     details: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Term(Protocol):
-    """One summand of the objective."""
+    """One summand of the objective.
+
+    A class may say what it is by class attributes; see `uses_assistant` and `takes_rewards` of this module.
+    """
 
     def __call__(self, sample: Sample) -> TermResult:
         """Value and gradient for a batch."""
+
+
+@runtime_checkable
+class ScoringTerm(Term, Protocol):
+    """A reward as a term: it can be asked for scores alone."""
+
+    def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores without a gradient."""
 
 
 @runtime_checkable
@@ -70,6 +83,18 @@ class Stateful(Protocol):
         """Take over what `state_dict` gave."""
 
 
+def uses_assistant(term: Term) -> bool:
+    """Whether a term looks at the assistant: unless its class says `uses_assistant = False`. Where no term of a run
+    does, the assistant is not trained."""
+    return bool(getattr(term, "uses_assistant", True))
+
+
+def takes_rewards(term: Term) -> bool:
+    """Whether a term takes the run's rewards into its own formula: where its class says `takes_rewards = True`. The
+    rewards are then no terms of their own."""
+    return bool(getattr(term, "takes_rewards", False))
+
+
 @dataclass(frozen=True)
 class TermContext:
     """What a term's factory may build on.
@@ -78,10 +103,16 @@ class TermContext:
         reference: the frozen reference.
         assistant: the score network of the generator's own samples.
         config: the run's settings.
-        rewards: the run's rewards by name, for terms that use them in another way than `reward` does.
+        rewards: the run's rewards by name.
+        reward_terms: the same rewards as terms, for a term that takes them into its own formula.
+        name: the term's own, for messages.
+        options: what the settings say of this term, by option.
     """
 
     reference: Reference
     assistant: Assistant
     config: TrainConfig
     rewards: Mapping[str, Reward] = field(default_factory=dict)
+    reward_terms: Mapping[str, ScoringTerm] = field(default_factory=dict)
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from ..errors import PluginError, RequestError
@@ -37,7 +38,7 @@ def build_term(name: str, context: TermContext) -> Term:
     Raises:
         PluginError: what the factory made cannot be called with a sample.
     """
-    term = find_term(name)(context)
+    term = find_term(name)(replace(context, name=name, options=context.config.term_options.get(name, {})))
     if not callable(term):
         raise PluginError(
             f"The term '{name}' made {term!r}; expected something to call with a sample, which returns a TermResult."

@@ -1,14 +1,21 @@
-"""The toolkit's own terms, registered like anybody's."""
+"""The toolkit's own terms, registered like anybody's. A file of this folder that defines `build` is a term.
+
+Its name is the file's, its summary the first line of the file's docstring. Files are read, not imported: registering
+never imports torch.
+"""
 
 from __future__ import annotations
+
+import ast
+from pathlib import Path
 
 from ..hooks import Register, hookimpl
 
 
 @hookimpl
 def dipp_register_terms(register: Register) -> None:
-    register(
-        "integral_kl",
-        "dipp_toolkit.terms.integral_kl:IntegralKL.build",
-        summary="integral KL to the reference, guidance as implicit reward (Diff-Instruct, DI++)",
-    )
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(one, ast.FunctionDef) and one.name == "build" for one in tree.body):
+            summary = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
+            register(path.stem, f"{__package__}.{path.stem}:build", summary=summary)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import DippError, RunError
@@ -33,6 +34,8 @@ class RewardTerm:
         black_box: whether the reward has none; None until the first call where it does not say.
     """
 
+    uses_assistant: ClassVar[bool] = False
+
     name: str
     reward: Reward
     decode: Callable[[Tensor], Tensor]
@@ -51,7 +54,7 @@ class RewardTerm:
             self.black_box = self.estimator is not None and self._has_no_gradient(sample)
         if self.black_box:
             assert self.estimator is not None
-            estimate = self.estimator.estimate(sample, self._score)
+            estimate = self.estimator.estimate(sample, self.score)
             return TermResult(estimate.scores, -estimate.gradient, estimate.details)
         size = self.batch or len(sample.x0)
         parts = [
@@ -92,7 +95,12 @@ class RewardTerm:
         return scores.detach(), gradient
 
     @torch.no_grad()
-    def _score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores without a gradient.
+
+        Raises:
+            RunError: the reward failed, or returned something else than one finite score for each image.
+        """
         size = self.batch or len(latents)
         starts = range(0, len(latents), size)
         return torch.cat(

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..predictions import Prediction
 from ..schedules import Schedule, VariancePreserving
-from .gaussian import Gaussian
-from .optima import QuadraticReward, optimum
+from ..terms.base import Term, takes_rewards
+from ..terms.times import WeightingInputs, find_weighting
+from ..gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
+from .optima import Objective, optimum
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
 
@@ -64,6 +66,7 @@ class Case:
         guidance: alpha_cfg, 1 for none.
         reward: the reward, None for none.
         reward_scale: alpha_rew.
+        weighting: the time weighting.
     """
 
     name: str
@@ -71,25 +74,50 @@ class Case:
     guidance: float = 1.0
     reward: QuadraticReward | None = None
     reward_scale: float = 0.0
+    weighting: str = "uniform"
 
-    def optimum(self, reference: GaussianReference, times: Float[Tensor, " times"]) -> Gaussian:
-        """The law the generator should end at, the integral over t being the average over `times`."""
+    def problem(self, reference: GaussianReference, law: Gaussian, drawn: Gaussian) -> GaussianProblem:
+        """The case on a law, the integral over t being the average over `grid()`."""
+        times = grid()
         alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
-        return optimum(reference.guided(self.guidance), self.reward, self.reward_scale, alpha, sigma)
+        inputs = WeightingInputs(alpha, sigma, times, times, times)
+        weights = find_weighting(self.weighting)(inputs) / (alpha / sigma).square()
+        target = reference.guided(self.guidance)
+        return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale)
+
+    def objective(self, term: Term, reference: GaussianReference) -> Objective:
+        r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added where the term does not take the reward."""
+        explicit = None if takes_rewards(term) else self.reward
+
+        def value(law: Gaussian, drawn: Gaussian) -> Tensor:
+            problem = self.problem(reference, law, drawn)
+            own = term.closed_form(problem) if isinstance(term, ClosedForm) else average_kl(law, problem.target, problem)
+            return own if explicit is None else own - self.reward_scale * explicit.mean(law)
+
+        return value
+
+    def optimum(self, term: Term, reference: GaussianReference) -> Gaussian:
+        """The law a generator should end at."""
+        return optimum(self.objective(term, reference), reference.guided(self.guidance))
 
 
 _SLOPE = _vector(1.0, -0.6, 0.8)
 _CURVATURE = torch.stack([_vector(0.8, 0.3, -0.2), _vector(0.3, 0.5, 0.1), _vector(-0.2, 0.1, 0.6)])
 
+_LINEAR = QuadraticReward(_SLOPE, torch.zeros(3, 3, dtype=torch.float64), _vector(0, 0, 0))
+_SCALE = 0.3
+
 CASES: dict[str, Case] = {
     one.name: one
     for one in (
         Case("distillation", "no reward: the generator becomes the reference"),
+        Case("linear", "linear reward: the mean moves", reward=_LINEAR, reward_scale=_SCALE),
         Case(
-            "linear",
-            "linear reward: the mean moves by alpha_rew M^-1 a, the covariance stays the reference's",
-            reward=QuadraticReward(_SLOPE, torch.zeros(3, 3, dtype=torch.float64), _vector(0, 0, 0)),
-            reward_scale=0.8,
+            "snr",
+            "linear reward, all times weighing the same in x_0: the mean moves, not necessarily as far",
+            reward=_LINEAR,
+            reward_scale=_SCALE,
+            weighting="snr",
         ),
         Case(
             "quadratic",

@@ -15,7 +15,7 @@ from ..denoiser import Denoiser
 from ..errors import RunError
 from ..predictions import Prediction, from_x0
 from ..schedules import Schedule
-from .gaussian import Gaussian
+from ..gaussians.law import Gaussian
 
 GIVEN = "given"
 """The condition's tensor, `(batch, 1)`: 1 where there is a prompt, 0 where it is empty."""

@@ -1,14 +1,14 @@
-r"""Expectations without chance: finite sums that are exact for what a Gaussian world needs.
+r"""Expectations without chance: finite sums in place of random draws.
 
-There the gradient on a sample is affine in $z$ and $\epsilon$, so the gradient in $(A, b)$ has no moments beyond the
-second. Sigma points have the first two moments of $z$, pairs $\pm \epsilon$ have no correlation with $z$, and a sum
-over a grid of times defines the integral over t. With them training is deterministic, and an optimum is reached to as
-many digits as wanted.
+The noises $z$ and $\epsilon$ run over the product of Gauss-Hermite nodes, the time over a grid that defines the
+integral over t. Where the gradient on a sample is affine in the noises, the gradient in $(A, b)$ has no moments beyond
+the second and two nodes a dimension, of equal weight, are exact; elsewhere more nodes give as many digits as wanted.
+Training is then deterministic, and an optimum is reached to as many digits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..errors import RunError
+from ..gaussians.problem import normal_nodes
+from ..terms.base import Sample, Term, TermResult
 from ..terms.times import Draw
 
 
@@ -25,49 +27,88 @@ def midpoints(low: float, high: float, count: int) -> Float[Tensor, " times"]:
 
 
 @dataclass(frozen=True)
-class TimeGrid:
-    """A `Sampling` that enumerates: each time of the grid, with a noise and its opposite, over and over.
+class Enumeration:
+    """All combinations of a generator's noise, a time and a term's noise, in this order of rows.
+
+    It is a `Sampling`: a term draws its times and noises from it.
 
     Attributes:
         times: the grid, in [0, 1], each of equal weight.
+        dimension: of a sample.
+        nodes: Gauss-Hermite nodes a dimension.
     """
 
     times: Float[Tensor, " times"]
+    dimension: int
+    nodes: int = 2
+
+    @property
+    def rows(self) -> int:
+        """How many combinations there are."""
+        return len(self.times) * self.nodes ** (2 * self.dimension)
+
+    @property
+    def generator_noise(self) -> Float[Tensor, "rows dimension"]:
+        """$z$ of each row."""
+        units, _ = normal_nodes(self.dimension, self.nodes)
+        return units.repeat_interleave(self.rows // len(units), 0)
+
+    @property
+    def weights(self) -> Float[Tensor, " rows"]:
+        """What each row counts, 1 on average."""
+        _, weights = normal_nodes(self.dimension, self.nodes)
+        each = torch.cartesian_prod(weights, torch.ones_like(self.times) / len(self.times), weights).prod(1)
+        return each * len(each)
 
     def __call__(self, x0: Float[Tensor, "batch ..."], random: torch.Generator) -> Draw:
-        """Times and noises for a batch whose size is a multiple of twice the number of times.
+        """Times and noises of a batch of all rows.
 
         Raises:
-            RunError: it is none.
+            RunError: the batch has another size.
         """
-        repeats, rest = divmod(len(x0), 2 * len(self.times))
-        if rest:
-            raise RunError(
-                f"A grid of {len(self.times)} times needs a batch that is a multiple of {2 * len(self.times)}; "
-                f"got {len(x0)}."
-            )
-        half = torch.randn((len(x0) // 2, *x0.shape[1:]), generator=random, device=random.device, dtype=x0.dtype)
-        noise = torch.stack([half, -half], 1).flatten(0, 1)
-        return Draw(self.times.to(x0.device, x0.dtype).repeat_interleave(2).repeat(repeats), noise)
+        if len(x0) != self.rows:
+            raise RunError(f"An enumeration of {self.rows} rows needs a batch of as many; got {len(x0)}.")
+        units, _ = normal_nodes(self.dimension, self.nodes)
+        noise = units.repeat(self.rows // len(units), 1).reshape(x0.shape)
+        t = self.times.repeat_interleave(len(units)).repeat(len(units))
+        return Draw(t.to(x0.device, x0.dtype), noise.to(x0.device, x0.dtype))
 
 
-def sigma_points(dimension: int) -> Float[Tensor, "twice_dimension dimension"]:
-    r"""The points $\pm \sqrt{d}\, e_i$, float64: mean 0 and covariance I, exactly."""
-    axes = dimension**0.5 * torch.eye(dimension, dtype=torch.float64)
-    return torch.cat([axes, -axes])
+@dataclass(frozen=True)
+class Weighed:
+    """A term whose gradients count as the rows of an enumeration do.
+
+    Attributes:
+        term: the term.
+        enumeration: its rows are the batch.
+    """
+
+    term: Term
+    enumeration: Enumeration
+
+    def __call__(self, sample: Sample) -> TermResult:
+        result = self.term(sample)
+        weights = self.enumeration.weights.to(result.grad).reshape(-1, *[1] * (result.grad.ndim - 1))
+        return replace(result, grad=weights * result.grad)
 
 
+@dataclass
 class QuadratureEngine(Engine):
-    """The engine, its generator's noise replaced by sigma points, each as often as the others."""
+    """The engine, its generator's noise enumerated.
+
+    Attributes:
+        enumeration: in place of random draws.
+    """
+
+    enumeration: Enumeration | None = None
 
     def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
-        """Each sigma point in a row of its own, as long as a multiple of a `TimeGrid`'s period.
+        """The generator's noise of every row.
 
         Raises:
-            RunError: the batch cannot be dealt out evenly.
+            RunError: the batch has another size than the enumeration.
         """
-        shape = self.generator.latent_shape
-        points = sigma_points(torch.Size(shape).numel())
-        if batch % len(points):
-            raise RunError(f"{len(points)} sigma points need batches of a multiple of {len(points)}; got {batch}.")
-        return points.repeat_interleave(batch // len(points), 0).reshape(batch, *shape).to(self.random.device)
+        assert self.enumeration is not None
+        if batch != self.enumeration.rows:
+            raise RunError(f"An enumeration of {self.enumeration.rows} rows needs a batch of as many; got {batch}.")
+        return self.enumeration.generator_noise.reshape(batch, *self.generator.latent_shape).to(self.random.device)

@@ -18,12 +18,13 @@ class VerifyRow:
 
     Attributes:
         case: name of the case.
-        term: the divergence that was verified.
+        term: what was verified, its options in brackets.
         assistant: `"exact"` (closed form) or `"learned"` (denoising score matching).
-        quantity: `"mean"` or `"covariance"` of the generator's law.
+        quantity: `"mean"` or `"covariance"` of the generator's law, or `"gradient"` in its parameters.
         expected: its value at the optimum, a vector or a matrix by rows.
         reached: its value after training.
-        error: $\|reached - expected\| / \|expected\|$ (Euclidean, Frobenius).
+        error: $\|reached - expected\| / \|expected\|$ (Euclidean, Frobenius); relative to the
+            reference's where nothing is expected to be left, a covariance of zero say.
         tolerance: largest error that passes.
     """
 
@@ -38,10 +39,31 @@ class VerifyRow:
 
     @classmethod
     def compare(
-        cls, case: str, term: str, assistant: str, quantity: str, expected: Tensor, reached: Tensor, tolerance: float
+        cls,
+        case: str,
+        term: str,
+        assistant: str,
+        quantity: str,
+        expected: Tensor,
+        reached: Tensor,
+        tolerance: float,
+        scale: float = 0.0,
     ) -> VerifyRow:
-        """The row of two tensors of one shape."""
-        error = (torch.linalg.norm(reached - expected) / torch.linalg.norm(expected)).item()
+        """The row of two tensors of one shape.
+
+        Args:
+            case: name of the case.
+            term: the term.
+            assistant: `"exact"` or `"learned"`.
+            quantity: what the tensors are.
+            expected: at the optimum.
+            reached: after training.
+            tolerance: largest error that passes.
+            scale: what the error is relative to where less than a thousandth of it is expected: the norm of the
+                reference's own mean or covariance.
+        """
+        size = torch.linalg.norm(expected).item()
+        error = torch.linalg.norm(reached - expected).item() / (size if size > scale / 1000 else scale)
         return cls(case, term, assistant, quantity, expected.tolist(), reached.tolist(), error, tolerance)
 
     @property

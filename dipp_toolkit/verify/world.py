@@ -19,7 +19,7 @@ from ..errors import RequestError
 from ..predictions import Prediction
 from ..roles import Images, Latents
 from ..schedules import Schedule
-from .gaussian import Gaussian
+from ..gaussians.law import Gaussian
 from .network import GIVEN, closed_form_denoiser
 
 

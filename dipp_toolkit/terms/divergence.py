@@ -1,0 +1,128 @@
+"""What all divergences share: they look at noised samples through the eyes of the reference and the assistant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..assistant import ScoreModel
+from ..condition import Condition
+from ..roles import Reference
+from ..schedules import Schedule, add_noise, expand_like
+from .base import Sample, TermContext
+from .options import read_options
+from .times import Sampling, UniformTimes, Weighting, WeightingInputs, find_sampling, find_weighting, uniform
+
+
+def guided_x0(
+    reference: Reference,
+    x_t: Float[Tensor, "batch ..."],
+    t: Float[Tensor, " batch"],
+    condition: Condition,
+    guidance: float,
+) -> Float[Tensor, "batch ..."]:
+    r"""The reference under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
+
+    Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all.
+    """
+    if guidance == 1:
+        return reference.denoiser.predict_x0(x_t, t, condition)
+    both = Condition.cat([condition, reference.null(len(condition)).to(x_t.device)])
+    given, empty = reference.denoiser.predict_x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+    return empty + guidance * (given - empty)
+
+
+@dataclass(frozen=True)
+class Noised:
+    r"""Samples under the forward process, $x_t = \alpha_t x_0 + \sigma_t \epsilon$.
+
+    Attributes:
+        x_t: noised samples, like `x0`.
+        x0: the clean samples.
+        t: times in [0, 1].
+        noise: $\epsilon$.
+        alpha: signal coefficients, broadcastable to `x_t`.
+        sigma: noise coefficients, broadcastable to `x_t`.
+        condition: what each sample was generated for.
+    """
+
+    x_t: Float[Tensor, "batch ..."]
+    x0: Float[Tensor, "batch ..."]
+    t: Float[Tensor, " batch"]
+    noise: Float[Tensor, "batch ..."]
+    alpha: Tensor
+    sigma: Tensor
+    condition: Condition
+
+
+def noised(schedule: Schedule, sample: Sample, sampling: Sampling) -> Noised:
+    """Noise a batch of samples at times and with noises that `sampling` draws."""
+    draw = sampling(sample.x0, sample.random)
+    x_t = add_noise(schedule, sample.x0, draw.noise, draw.t)
+    alpha, sigma = expand_like(schedule.alpha(draw.t), x_t), expand_like(schedule.sigma(draw.t), x_t)
+    return Noised(x_t, sample.x0, draw.t, draw.noise, alpha, sigma, sample.condition)
+
+
+D = TypeVar("D", bound="Divergence")
+
+
+@dataclass
+class Divergence:
+    r"""The fields of every divergence; each term adds its own formula and options.
+
+    Attributes:
+        reference: the frozen diffusion model.
+        assistant: score model of the generator's samples.
+        guidance: $\alpha_{cfg}$, 1 for none.
+        weighting: $w(t) (\alpha_t/\sigma_t)^2$.
+        sampling: how times and noises are drawn.
+    """
+
+    reference: Reference
+    assistant: ScoreModel
+    guidance: float = 1.0
+    weighting: Weighting = uniform
+    sampling: Sampling = field(default_factory=UniformTimes)
+
+    @classmethod
+    def build(cls: type[D], context: TermContext, **others: Any) -> D:
+        """The term as the run's settings ask for it.
+
+        Args:
+            context: what the run consists of.
+            others: fields that neither the settings nor the options fill.
+
+        Raises:
+            RequestError: an option is unknown or has a value it cannot have.
+        """
+        config = context.config
+        return cls(
+            context.reference,
+            context.assistant,
+            config.guidance,
+            find_weighting(config.weighting),
+            find_sampling(config.time_sampling, *config.time_range),
+            **read_options(cls, context.name, context.options),
+            **others,
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The reference's forward process."""
+        return self.reference.denoiser.schedule
+
+    def reference_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
+        r"""$\hat x_0^{ref}(x_t)$ under the term's guidance."""
+        return guided_x0(self.reference, look.x_t, look.t, look.condition, self.guidance)
+
+    def assistant_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
+        r"""$\hat x_0^\psi(x_t)$."""
+        return self.assistant.predict_x0(look.x_t, look.t, look.condition)
+
+    def factor(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> Tensor:
+        r"""$w(t) (\alpha_t/\sigma_t)^2$ of each sample, broadcastable to it."""
+        return self.weighting(WeightingInputs(look.alpha, look.sigma, look.x0, x0_reference, x0_assistant))

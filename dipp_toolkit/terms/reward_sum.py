@@ -1,0 +1,92 @@
+"""The run's rewards as one, for a term that takes them into its own formula."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..errors import RequestError
+from .base import Sample, ScoringTerm, Stateful, TermContext
+
+
+@dataclass(frozen=True)
+class RewardSum:
+    r"""$R = \alpha_{rew} \sum_i w_i r_i$, rewards without a gradient included: their estimators work here too.
+
+    Attributes:
+        terms: the rewards as terms, by name.
+        weights: $\alpha_{rew} w_i$, by name.
+    """
+
+    terms: Mapping[str, ScoringTerm] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, context: TermContext) -> RewardSum:
+        """The run's rewards.
+
+        Raises:
+            RequestError: the settings balance, clip or floor rewards, which is done to rewards that are terms.
+        """
+        check_plain(context.name, context.config)
+        scale = context.config.reward_scale
+        weights = {name: scale * context.config.rewards.get(name, 0.0) for name in context.reward_terms}
+        return cls(context.reward_terms, weights)
+
+    def differentiate(self, sample: Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        r"""$R$, `(B,)`, its gradient, like `x0`, and each reward's scores by name."""
+        total, gradient, scores = sample.x0.new_zeros(len(sample.x0)), torch.zeros_like(sample.x0), {}
+        for name, term in self.terms.items():
+            result = term(sample)
+            scores[name] = result.value
+            total = total + self.weights[name] * result.value.to(total.dtype)
+            gradient = gradient - self.weights[name] * result.grad.to(gradient.dtype)
+        return total, gradient, scores
+
+    def score(
+        self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]
+    ) -> tuple[Float[Tensor, " batch"], dict[str, Tensor]]:
+        r"""$R$ and each reward's scores by name, no gradient asked for."""
+        scores = {name: term.score(latents, prompts) for name, term in self.terms.items()}
+        total = latents.new_zeros(len(latents))
+        for name, values in scores.items():
+            total = total + self.weights[name] * values.to(total.dtype)
+        return total, scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rewards' estimators have learned."""
+        return {name: term.state_dict() for name, term in self.terms.items() if isinstance(term, Stateful)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give it back."""
+        for name, term in self.terms.items():
+            if isinstance(term, Stateful) and name in state:
+                term.load_state_dict(state[name])
+
+    def warnings(self) -> list[str]:
+        """What the rewards have to say of how they were trained."""
+        return [said for term in self.terms.values() for said in getattr(term, "warnings", list)()]
+
+
+def check_plain(name: str, config: TrainConfig) -> None:
+    """Refuse settings that work on rewards which are terms of their own.
+
+    Raises:
+        RequestError: one is set.
+    """
+    for setting, used in (
+        (f"balance={config.balance}", config.balance != "sum"),
+        ("reward_clip", config.reward_clip is not None),
+        ("floors", bool(config.floors)),
+    ):
+        if used:
+            raise RequestError(
+                f"The setting {setting} does not work with the term '{name}': it adds the rewards up as weighted "
+                "inside its own formula. Leave it out, or train with integral_kl."
+            )

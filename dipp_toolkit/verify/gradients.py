@@ -1,0 +1,50 @@
+r"""The gradient itself: what the engine puts on the generator's parameters, against autograd of the closed form.
+
+With $x_0 = A z + b$ and $L(b, S)$, $S = A A^T$: $\partial L/\partial b$ and
+$\partial L/\partial A = 2 (\partial L/\partial S) A$.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..terms.base import Term
+from .cases import Case
+from .optima import gradient
+from .quadrature import Weighed
+from .training import PROMPT, exact_engine, exact_rows
+from .world import AffineGenerator, AffineMap, GaussianReference
+from .world_terms import Subject, verification_of
+
+TOLERANCE = 1e-4
+"""Largest relative error of a gradient."""
+
+FINE_NODES = 6
+"""Nodes a dimension for terms that two nodes are not exact for."""
+
+
+def trial_generator() -> AffineGenerator:
+    """A generator at no special place: moved, correlated, with an A that is not symmetric."""
+    matrix = torch.tensor([[0.9, 0.1, 0.0], [0.25, 0.8, -0.1], [0.1, -0.3, 0.7]], dtype=torch.float64)
+    return AffineGenerator(AffineMap(matrix, torch.tensor([0.4, -0.1, 0.6], dtype=torch.float64)))
+
+
+def compare_gradients(case: Case, subject: Subject, reference: GaussianReference) -> tuple[Tensor, Tensor]:
+    """The gradient in `(b, A)` as the closed form has it, and as the engine computes it, each `(1 + d, d)`."""
+    generator = trial_generator()
+    still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
+    engine = exact_engine(case, subject, generator, reference, still)
+    term = _plain(engine.terms[0].term)
+    if verification_of(term).nodes > 2:
+        engine = exact_engine(case, subject, generator, reference, still, FINE_NODES)
+    by_mean, by_covariance = gradient(case.objective(term, reference), generator.law)
+    expected = torch.cat([by_mean[None], 2 * by_covariance @ generator.network.matrix.detach()])
+    engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
+    bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
+    assert bias is not None and matrix is not None
+    return expected, torch.cat([bias[None], matrix])
+
+
+def _plain(term: Term) -> Term:
+    return term.term if isinstance(term, Weighed) else term

@@ -1,0 +1,91 @@
+"""The objective of a case as a run would build it, its chance taken out where the assistant is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from ..assistant import Assistant
+from ..config import make_config
+from ..engine import WeightedTerm
+from ..errors import RequestError
+from ..gaussians import Verification
+from ..objective import build_terms
+from ..terms.base import Term, uses_assistant
+from .cases import TIME_RANGE, Case
+from .quadrature import Enumeration, Weighed
+from .world import GaussianReference
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: a term and its options.
+
+    Attributes:
+        term: by name, `file.py:factory` or `module:factory`.
+        options: as `--set term.NAME.OPTION` would give them.
+    """
+
+    term: str
+    options: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name, with the options in brackets where there are any."""
+        said = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.term}[{said}]" if said else self.term
+
+
+def verification_of(term: Any) -> Verification:
+    """What a term says of its own verification; the defaults where it says nothing."""
+    return cast(Verification, getattr(term, "verification", Verification()))
+
+
+def case_terms(
+    case: Case, subject: Subject, reference: GaussianReference, assistant: Assistant, seed: int = 0
+) -> list[WeightedTerm]:
+    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward."""
+    config = make_config(
+        {
+            "term": subject.term,
+            "term_options": {subject.term: dict(subject.options)} if subject.options else {},
+            "guidance": case.guidance,
+            "weighting": case.weighting,
+            "time_range": TIME_RANGE,
+            "rewards": {} if case.reward is None else {case.name: 1.0},
+            "reward_scale": case.reward_scale,
+            "seed": seed,
+        }
+    )
+    rewards = {} if case.reward is None else {case.name: case.reward}
+    return build_terms(config, reference, assistant, rewards, torch.device("cpu"))
+
+
+def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: Any) -> Term:
+    """The same term without chance: times and noises enumerated, and what it says in `verification.exact` replaced.
+
+    Raises:
+        RequestError: the term looks at the assistant and is no dataclass with a field `sampling`.
+    """
+    names = {one.name for one in fields(term) if one.init} if is_dataclass(term) else set()
+    if "sampling" not in names and uses_assistant(term):
+        raise RequestError(
+            f"The term '{subject.term}' cannot be verified with the exact assistant: that enumerates times and noises, "
+            "so make the term a dataclass with a field `sampling` (dipp_toolkit.terms.times.Sampling)."
+        )
+    changes = {name: make(**world) for name, make in verification_of(term).exact.items()}
+    if "sampling" in names:
+        changes["sampling"] = enumeration
+    return cast(Term, replace(cast(Any, term), **changes)) if changes else term
+
+
+def without_chance(
+    terms: list[WeightedTerm], enumeration: Enumeration, subject: Subject, **world: Any
+) -> list[WeightedTerm]:
+    """Every term of an objective weighed by the rows of the enumeration, the first one enumerated."""
+    first, *rest = terms
+    first = replace(first, term=enumerated(first.term, enumeration, subject, **world))
+    return [replace(one, term=Weighed(one.term, enumeration)) for one in (first, *rest)]
