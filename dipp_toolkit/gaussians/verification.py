@@ -20,12 +20,14 @@ class Verification:
         cases: the cases whose optimum it reaches; all of them where empty.
         variants: options to verify with, one training each; the defaults alone unless said.
         nodes: nodes a dimension that enumerate noises: 2 where the gradient on a sample is affine in the noises.
+        patience: times as many updates as usual, for an objective that is flat around its optimum.
         exact: fields of the term to replace where the assistant is exact, each made from the world.
     """
 
     cases: tuple[str, ...] = ()
     variants: tuple[Mapping[str, Any], ...] = field(default_factory=lambda: ({},))
     nodes: int = 2
+    patience: int = 1
     exact: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 

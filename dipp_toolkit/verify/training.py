@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -55,7 +55,7 @@ PLANS = {
     "exact": Plan(steps=300, batch=0, rates=(0.15, 1e-3), ema=0.0, tolerance=0.002),
     "learned": Plan(
         steps=400, batch=3000, rates=(0.05, 1e-3), ema=0.99, tolerance=0.02,
-        assistant_rates=(0.2, 6e-3), assistant_rounds=2, assistant_warmup=50,
+        assistant_rates=(0.1, 1e-3), assistant_rounds=2, assistant_warmup=50,
     ),
 }  # fmt: skip
 """By the assistant's name. `exact`: enumerated noises and the score in closed form, deterministic. `learned`: random
@@ -112,6 +112,8 @@ def train_case(case: Case, subject: Subject, assistant: str, seed: int, referenc
         The law of the trained generator.
     """
     plan, generator = PLANS[assistant], make_generator()
+    probe = case_terms(case, subject, reference, ExactAssistant(generator, reference.schedule))
+    plan = replace(plan, steps=plan.steps * verification_of(probe[0].term).patience)
     optimizer = torch.optim.Adam(generator.network.parameters(), betas=BETAS)
     rates = [(optimizer, plan.rates)]
     if assistant == "exact":
