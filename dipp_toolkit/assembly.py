@@ -19,6 +19,8 @@ from .config import TrainConfig, make_config
 from .denoiser import Denoiser
 from .engine import Engine
 from .errors import RequestError, RunError
+from .few_step_scheduler import saved_steps
+from .few_steps import with_steps
 from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
 from .monitors.settings import check_monitors
 from .network_options import apply_network_options, make_optimizer
@@ -34,15 +36,9 @@ from .terms.catalog import find_term
 from .terms.times import UniformTimes, find_sampling, find_weighting
 
 FROM_RUN = (
-    "reference",
-    "prompts",
-    "eval_prompts",
-    "judge",
-    "guidance",
-    "reference_guidance",
-    "reference_steps",
-    "precision",
-)
+    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps", "precision",
+    "generator_steps",
+)  # fmt: skip
 """Settings that carry over where a run folder is named as the generator."""
 
 
@@ -62,7 +58,8 @@ def _recommended(config: TrainConfig) -> Mapping[str, Any]:
         if looks_like_path(name) and (folder / "config.yaml").is_file():
             earlier = make_config(read_yaml(folder / "config.yaml"))
             return {field: getattr(earlier, field) for field in FROM_RUN}
-    return {}
+    saved = saved_steps(name) if kind == "generator" else None
+    return {} if saved is None else {"generator_steps": saved}
 
 
 def with_recommended(config: TrainConfig) -> TrainConfig:
@@ -206,6 +203,8 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
         )
+    asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
+    generator = with_steps(generator, asked, config.generator or "")
     if tuple(generator.latent_shape) != tuple(reference.latent_shape):
         raise RequestError(
             f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
@@ -260,6 +259,7 @@ def assemble(config: TrainConfig) -> Assembled:
         precision=PRECISIONS[config.precision],
         recompute_generator=config.recompute_generator,
         mix=build_mix(config),
+        supervise=config.supervise,
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(

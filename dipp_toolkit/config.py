@@ -118,6 +118,14 @@ class TrainConfig(BaseModel):
         description="time at which the generator's network is read; where none is named, what its own scheduler "
         "says, or the last training time",
     )
+    generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="network passes of the generator, re-noised in between"
+    )
+    supervise: Literal["last", "every"] = Field(
+        "last",
+        description="of several generator_steps: the terms look at the last one's samples and gradients flow through "
+        "all of them, or at every one's, its input held fixed",
+    )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.98, description="decay of the weight average that is sampled and exported; 0 for none"
     )

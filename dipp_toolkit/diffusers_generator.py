@@ -1,8 +1,9 @@
-"""A diffusers network as a one-step generator."""
+"""A diffusers network as a generator of one step, or of a few."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,16 +17,21 @@ from .components import load_component
 from .condition import Condition
 from .denoiser import Denoiser
 from .diffusers_reference import DiffusersReference, latent_shape_of
+from .errors import RequestError
 from .export import ASSISTANT, export_pipeline
+from .few_step_scheduler import MOST_STEPS, recorded_steps, step_times, stock_scheduler
+from .few_steps import noises_of, run_steps
 from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_folder
-from .one_step_scheduler import one_step_scheduler
 from .predictions import prediction_from_config
-from .schedules import VariancePreserving, schedule_from_config
+from .schedules import VariancePreserving, add_noise, schedule_from_config
 
 
 @dataclass
 class DiffusersGenerator:
     r"""A diffusers network read out once from pure noise: $g_\theta(z, c) = \hat x_0(z, t_{readout}, c)$.
+
+    With `steps` above 1 its sample is noised and read out again, at the times of the stock scheduler that it is
+    exported with; see `few_steps`.
 
     The network is loaded when it is first asked for, so that a generator which starts from its reference's own weights
     can share them instead.
@@ -33,10 +39,11 @@ class DiffusersGenerator:
     Attributes:
         folder: the pipeline folder whose other components an export copies.
         family: what is particular to the pipeline's class.
-        readout: the time in [0, 1] at which the network is read.
+        readout: the time in [0, 1] at which the network is read, the first one where there are several.
         weights: folder of the network's weights.
         scheduler_config: says the schedule and what the network predicts.
         assistant_folder: folder holding the assistant this generator was trained with, where there is one.
+        steps: passes of the network that make a sample.
     """
 
     folder: Path
@@ -45,6 +52,7 @@ class DiffusersGenerator:
     weights: Path
     scheduler_config: dict[str, Any]
     assistant_folder: Path | None = None
+    steps: int = 1
     _denoiser: Denoiser | None = field(default=None, repr=False)
 
     @property
@@ -68,9 +76,18 @@ class DiffusersGenerator:
     def latent_shape(self) -> tuple[int, ...]:
         return latent_shape_of(self.folder, self.family)
 
+    @cached_property
+    def times(self) -> tuple[float, ...]:
+        """The times in [0, 1] at which the network is read, one a step.
+
+        Raises:
+            RequestError: no stock scheduler has so many steps from this read-out.
+        """
+        return step_times(self.scheduler_config, self.readout, self.steps, self.latent_shape)
+
     @classmethod
     def load(cls, name: str, readout: float | None = None) -> DiffusersGenerator:
-        """A generator from a pipeline folder, a run folder or a hub id.
+        """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
 
         Args:
             name: the folder or hub id.
@@ -84,7 +101,7 @@ class DiffusersGenerator:
         config = read_scheduler_config(folder)
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
-        return cls(folder, family, when, folder / family.network_name, config, assistant)
+        return cls(folder, family, when, folder / family.network_name, config, assistant, recorded_steps(config))
 
     @classmethod
     def from_reference(cls, reference: DiffusersReference, readout: float = 1.0) -> DiffusersGenerator:
@@ -109,8 +126,27 @@ class DiffusersGenerator:
     def generate(
         self, noise: Float[Tensor, "batch channels height width"], condition: Condition
     ) -> Float[Tensor, "batch channels height width"]:
-        t = torch.full((len(noise),), self.readout, device=noise.device, dtype=noise.dtype)
-        return self.denoiser.predict_x0(noise, t, condition)
+        if self.steps == 1:
+            return self.read_out(noise, 0, condition)
+        return run_steps(self, noise, noises_of(noise, self.steps - 1), condition)
+
+    def read_out(
+        self, x_t: Float[Tensor, "batch channels height width"], step: int, condition: Condition
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The denoised sample of one step, from 0, differentiable with respect to the parameters and to `x_t`."""
+        return self.denoiser.predict_x0(x_t, self._time(step, x_t), condition)
+
+    def noised(
+        self,
+        x0: Float[Tensor, "batch channels height width"],
+        noise: Float[Tensor, "batch channels height width"],
+        step: int,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The sample of the step before this one, noised to this step's time."""
+        return add_noise(self.denoiser.schedule, x0, noise, self._time(step, x0))
+
+    def _time(self, step: int, x: Tensor) -> Tensor:
+        return torch.full((len(x),), self.times[step], device=x.device, dtype=x.dtype)
 
     def load_assistant(self, base: nn.Module) -> nn.Module | None:
         """The assistant that was saved with this generator, if any.
@@ -128,12 +164,12 @@ class DiffusersGenerator:
         """Raise before a training what `save_pretrained` would raise after it.
 
         Raises:
-            RequestError: no stock scheduler can express this generator; see `one_step_scheduler`.
+            RequestError: no stock scheduler can express this generator; see `stock_scheduler`.
         """
-        one_step_scheduler(self.scheduler_config, self.readout)
+        stock_scheduler(self.scheduler_config, self.readout, self.steps)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
-        """Write a pipeline folder whose stock pipeline makes this generator's image in one step.
+        """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.
 
         The other components are copied from the folder the generator came from. An adapter is merged into the weights
         and written beside them as well.
@@ -142,19 +178,30 @@ class DiffusersGenerator:
             folder: where to; it appears whole or not at all, an existing one is replaced.
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
-        scheduler = one_step_scheduler(self.scheduler_config, self.readout)
+        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps)
         export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant)
 
     def at(self, readout: float) -> DiffusersGenerator:
         """The same generator read out at another time."""
         return replace(self, readout=readout)
 
+    def in_steps(self, steps: int) -> DiffusersGenerator:
+        """The same generator with another number of steps, from 1 to 8.
+
+        Raises:
+            RequestError: the number is none of these.
+        """
+        if not 1 <= steps <= MOST_STEPS:
+            raise RequestError(f"A generator cannot take {steps} steps; expected 1 to {MOST_STEPS}.")
+        return replace(self, steps=steps)
+
 
 def stock_readout(config: dict[str, Any]) -> float:
     """The time in [0, 1] at which a pipeline with this scheduler is read out.
 
     One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
-    as a generator, is read out at the last training time.
+    as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule ends
+    at its first step.
     """
     from diffusers import DDIMScheduler
 

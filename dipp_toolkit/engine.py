@@ -6,14 +6,21 @@ r"""The engine: everything is a gradient on $x_0$.
 
 Divergences, guidance, differentiable and black-box rewards look the same here, because each returns a value and a
 gradient. Every term's graph lives and dies inside its own call, so peak memory is the largest term's, not the sum.
+
+A generator of K steps (see `few_steps`) is supervised in one of two ways. `last`: the terms look at the last step's
+$x_0$, and the one backward goes through all steps. `every`: each step's $x_0^k$ has an objective of its own, its input
+held fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
+graph is alive at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +29,7 @@ from torch import Tensor, nn
 from .assistant import Assistant
 from .condition import Condition
 from .errors import RunError
+from .few_steps import FewStepGenerator, run_steps, step_count
 from .mixing.mix import RewardMix
 from .roles import Generator
 from .terms.base import Sample, Stateful, Term, TermResult
@@ -105,6 +113,34 @@ def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: Rewar
     )
 
 
+def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
+    """The mean of what the objective said of each step's samples; each step's own values are in `details`."""
+
+    def mean(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {name: sum(one[name] for one in numbers if name in one) / len(numbers) for name in numbers[-1]}
+
+    terms = {
+        name: TermResult(
+            torch.stack([one.results[name].value for one in results]).mean(0),
+            torch.stack([one.results[name].grad for one in results]).mean(0),
+            mean([one.results[name].details for one in results]),
+        )
+        for name in results[0].results
+    }
+    by_step = {
+        f"step_{number}/{name}": one.value.float().mean().item()
+        for number, result in enumerate(results, start=1)
+        for name, one in result.results.items()
+    }
+    return ObjectiveResult(
+        torch.stack([one.grad for one in results]).mean(0),
+        terms,
+        mean([one.norms for one in results]),
+        mean([one.cosines for one in results]),
+        mean([one.details for one in results]) | by_step,
+    )
+
+
 @dataclass
 class Engine:
     """Alternates the assistant's updates and the generator's.
@@ -121,6 +157,7 @@ class Engine:
         recompute_generator: run the generator again for the backward pass, so that its activations are not held while
             the terms run. The gradient is the same.
         mix: balances the rewards among the terms.
+        supervise: whether the terms look at the `last` step's samples or at `every` step's, where there are several.
     """
 
     generator: Generator
@@ -133,6 +170,7 @@ class Engine:
     precision: torch.dtype | None = None
     recompute_generator: bool = False
     mix: RewardMix = field(default_factory=RewardMix)
+    supervise: Literal["last", "every"] = "last"
 
     def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a batch, in the dtype of what the generator trains, on `random`'s device."""
@@ -146,28 +184,76 @@ class Engine:
             self.random.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
         )
 
+    def _run(self, noise: Tensor, between: Sequence[Tensor], condition: Condition) -> Tensor:
+        """The samples of a generator of one step, or of the step that follows the fresh noises."""
+        if isinstance(self.generator, FewStepGenerator) and self.generator.steps > 1:
+            return run_steps(self.generator, noise, between, condition)
+        return self.generator.generate(noise, condition)
+
     def update_assistant(self, condition: Condition) -> float:
-        """One assistant update on fresh samples of the generator; returns its loss."""
+        """One assistant update on fresh samples of the generator; returns its loss.
+
+        Where every step is supervised, they are samples of one step, drawn at random for the batch: the assistant then
+        follows the mixture of all steps' samples, as DMD2's does.
+        """
+        count = step_count(self.generator) - 1
+        noise = self.draw_noise(len(condition))
+        if self.supervise == "every" and count:
+            count = int(torch.randint(count + 1, (), generator=self.random, device=self.random.device))
+        between = [self.draw_noise(len(condition)) for _ in range(count)]
         with torch.no_grad(), self._autocast():
-            x0 = self.generator.generate(self.draw_noise(len(condition)), condition)
+            x0 = self._run(noise, between, condition)
         return self.assistant.update(x0, condition, self.random)
 
     def update_generator(self, condition: Condition, step: int = 0) -> ObjectiveResult:
         """One generator update."""
         noise = self.draw_noise(len(condition))
-        with self._autocast():
-            with torch.set_grad_enabled(not self.recompute_generator):
-                x0 = self.generator.generate(noise, condition)
-            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step), self.mix)
-            if self.recompute_generator:
-                x0 = self.generator.generate(noise, condition)
-        self.optimizer.zero_grad(set_to_none=True)
-        x0.backward(result.grad / len(x0))
+        between = [self.draw_noise(len(condition)) for _ in range(step_count(self.generator) - 1)]
+        if self.supervise == "every" and between:
+            result = self._supervise_every(noise, between, condition, step)
+        else:
+            x0, result = self._evaluate(partial(self._run, noise, between, condition), condition, noise, step)
+            self.optimizer.zero_grad(set_to_none=True)
+            x0.backward(result.grad / len(x0))
         norm = nn.utils.clip_grad_norm_(self.generator.network.parameters(), self.max_grad_norm)
         if not torch.isfinite(norm):
             raise RunError(f"The generator's gradient is not finite at step {step}.")
         self.optimizer.step()
         return result
+
+    def _evaluate(
+        self, make: Callable[[], Tensor], condition: Condition, noise: Tensor, step: int
+    ) -> tuple[Tensor, ObjectiveResult]:
+        """The samples that `make` makes, with their graph, and what the objective says of them."""
+        with self._autocast():
+            with torch.set_grad_enabled(not self.recompute_generator):
+                x0 = make()
+            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step), self.mix)
+            if self.recompute_generator:
+                x0 = make()
+        return x0, result
+
+    def _supervise_every(
+        self, noise: Tensor, between: Sequence[Tensor], condition: Condition, step: int
+    ) -> ObjectiveResult:
+        """Leave the mean of all steps' gradients in the parameters."""
+        generator, mix, steps = self.generator, copy.deepcopy(self.mix), len(between) + 1
+        assert isinstance(generator, FewStepGenerator)
+        results: list[ObjectiveResult] = []
+        self.optimizer.zero_grad(set_to_none=True)
+        x_t = noise
+        try:
+            for number in range(steps):
+                make = partial(generator.read_out, x_t, number, condition)
+                x0, result = self._evaluate(make, condition, noise, step)
+                x0.backward(result.grad / (len(x0) * steps))
+                results.append(result)
+                if number + 1 < steps:
+                    x_t = generator.noised(x0.detach(), between[number], number + 1)
+        except BaseException:  # an earlier step has moved the mix's statistics, and this update will be repeated
+            self.mix = mix
+            raise
+        return averaged(results)
 
     def update_assistants(self, conditions: Sequence[Condition]) -> float:
         """The assistant's K updates before a generator update, one a batch; returns its mean loss."""

@@ -1,4 +1,4 @@
-"""Images from prompts: one step with a generator, many with a reference."""
+"""Images from prompts: one step or a few with a generator, many with a reference."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def fixed_noise(
 def generate_images(
     generator: Generator, reference: Reference, condition: Condition, seed: int, batch: int = 32
 ) -> Images:
-    """One image for each prompt in one network pass.
+    """One image for each prompt, in the generator's one network pass or its few.
 
     Args:
-        generator: makes latents.
+        generator: makes latents; what it draws between its steps is a function of each image's own noise.
         reference: its decoder makes pixels.
         condition: the encoded prompts, `reference.encode(prompts)`.
         seed: noise `i` belongs to prompt `i` of this seed.

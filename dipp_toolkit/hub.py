@@ -38,7 +38,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="One-step generator by dipp-toolkit")
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Generator by dipp-toolkit")
     except Exception as error:  # as above
         raise RunError(
             f"The run is done, but uploading to {repository} failed: {first_line(error)}. "

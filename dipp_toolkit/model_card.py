@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .folders import family_of
+from .few_step_scheduler import recorded_steps
+from .folders import family_of, read_scheduler_config
 
 HEAD = "| reward | before (95 % interval) | after |"
 TOLD = (
@@ -26,11 +27,14 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
     """
     from huggingface_hub import ModelCardData
 
+    steps = recorded_steps(read_scheduler_config(folder))
+    kind = "one-step" if steps == 1 else f"{steps}-step"
+    evaluations = "one network evaluation" if steps == 1 else f"{steps} network evaluations"
     base = str(config.reference or "")
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=["one-step", "diff-instruct", "dipp-toolkit"],
+        tags=["one-step" if steps == 1 else "few-step", "diff-instruct", "dipp-toolkit"],
         base_model=base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None,
     )
     guidance = float(getattr(family_of(folder), "embedded_guidance", 1.0))
@@ -43,12 +47,13 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
     return "\n".join(
         [
             "---", data.to_yaml().strip(), "---", "",
-            "# A one-step text-to-image generator", "",
+            f"# A {kind} text-to-image generator", "",
             "Trained by [dipp-toolkit](https://arxiv.org/abs/2410.18881) (Diff-Instruct++) against a frozen reference "
-            "diffusion. It takes one network evaluation an image and loads in plain diffusers:", "",
+            f"diffusion. It takes {evaluations} an image and loads in plain diffusers:", "",
             "```python", "from diffusers import DiffusionPipeline", "",
             'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")',
-            f'image = pipeline("a prompt", num_inference_steps=1, guidance_scale={guidance}).images[0]', "```", "",
+            f'image = pipeline("a prompt", num_inference_steps={steps}, guidance_scale={guidance}).images[0]',
+            "```", "",
             "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
             *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
             "## Settings", "", "```json", json.dumps(told, indent=2), "```", "",

@@ -53,7 +53,7 @@ class Reference(Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """A one-step generator $x_0 = g_\\theta(z, c)$.
+    """A generator $x_0 = g_\\theta(z, c)$ of one step; one of several is a `few_steps.FewStepGenerator` besides.
 
     Attributes:
         network: holds the trainable parameters.
@@ -69,7 +69,7 @@ class Generator(Protocol):
         """Such as `(4, 64, 64)`."""
 
     def generate(self, noise: Latents, condition: Condition) -> Latents:
-        """Latents of one network pass, differentiable with respect to the parameters."""
+        """Latents, differentiable with respect to the parameters; a function of noise and condition alone."""
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a folder that plain diffusers loads, the assistant's network beside it where one is given."""

@@ -51,17 +51,41 @@ class Request:
             raise RequestError(f"--seed is {self.seed}; expected a number from 0 to {2**31 - 1}.")
         if self.steps is not None and self.steps < 1:
             raise RequestError(f"--steps is {self.steps}; expected at least 1.")
-        if self.one_step and self.steps not in (None, 1):
-            raise RequestError(
-                f"A generator makes its image in one step, not in {self.steps}. "
-                "For a multi-step sample name --reference alone."
-            )
+        if self.one_step:
+            self.check_steps(known_steps(self.generator or GENERATOR))
         if self.one_step and self.guidance is not None:
             raise RequestError(
                 "A one-step generator has its guidance built in. For a guided multi-step sample name --reference alone."
             )
         if self.guidance is not None and not 0 <= self.guidance < float("inf"):
             raise RequestError(f"--guidance is {self.guidance}; expected a number from 0.")
+
+    def check_steps(self, own: int | None) -> None:
+        """Refuse other steps than a generator's own, where they are known.
+
+        Raises:
+            RequestError: as a sentence.
+        """
+        if own is not None and self.steps not in (None, own):
+            steps = "one step" if own == 1 else f"{own} steps"
+            raise RequestError(
+                f"{'A' if own == 1 else 'This'} generator makes its image in {steps}, not in {self.steps}. "
+                "For a multi-step sample name --reference alone."
+            )
+
+
+def known_steps(generator: str) -> int | None:
+    """How many steps a generator takes, where that can be told without loading it.
+
+    Raises:
+        RequestError: its scheduler's configuration is no JSON.
+    """
+    from dipp_toolkit.few_step_scheduler import saved_steps
+
+    entry = get_registry().entries["generator"].get(generator)
+    if entry is not None:
+        return int(entry.defaults.get("generator_steps", 1))
+    return saved_steps(generator)
 
 
 def reference_of(generator: str) -> str:
@@ -89,6 +113,7 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
         RequestError: a name is unknown or a file cannot be used.
     """
     from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.few_steps import step_count
     from dipp_toolkit.generation import generate_images, sample_reference
     from dipp_toolkit.loading import load_generator, load_prompts, load_reference
     from dipp_toolkit.roles import texts
@@ -108,8 +133,9 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
                 f"The generator '{name}' makes latents of shape {tuple(generator.latent_shape)}, the reference "
                 f"'{reference_name}' decodes {tuple(reference.latent_shape)}. Name its own reference with --reference."
             )
+        request.check_steps(steps := step_count(generator))
         images = generate_images(generator, reference, reference.encode(chosen).to(device), request.seed)
-        settings = {"generator": name, "reference": reference_name, "seed": request.seed, "steps": 1}
+        settings = {"generator": name, "reference": reference_name, "seed": request.seed, "steps": steps}
         return chosen, images, settings
     name = request.reference or ""
     entry = get_registry().entries["reference"].get(name)

@@ -1,4 +1,4 @@
-"""What makes a bench's images: a one-step generator with its decoder, or a reference with its own sampler."""
+"""What makes a bench's images: a generator with its decoder, or a reference with its own sampler."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..condition import Condition
+from ..few_steps import step_count
 from ..prompt_cache import PromptCache, default_cache, encoder_folder
 from ..prompt_encoder import PromptEncoder
 from ..roles import Generator, Images, Reference
@@ -19,11 +20,11 @@ from .noise import noise_of
 
 @dataclass
 class Source:
-    """An `ImageSource`: a generator's one pass, or a reference's steps where there is no generator.
+    """An `ImageSource`: a generator's one pass or few, or a reference's steps where there is no generator.
 
     Attributes:
         reference: decodes, encodes prompts, and samples where `generator` is None.
-        generator: makes latents in one pass.
+        generator: makes latents in its own number of steps.
         steps: of the reference's sampler.
         guidance: of the reference's sampler.
     """
@@ -48,14 +49,16 @@ class Source:
 
     @property
     def evaluations(self) -> int:
-        return 1 if self.generator is not None else self.steps * (1 if self.guidance == 1 else 2)
+        return (
+            step_count(self.generator) if self.generator is not None else self.steps * (1 if self.guidance == 1 else 2)
+        )
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return tuple((self.generator or self.reference).latent_shape)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, readout, text encoders."""
+        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders."""
         encoder = getattr(self.reference, "encoder", None)
         text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
         scheduler = getattr(self.reference, "scheduler", None)
@@ -65,9 +68,10 @@ class Source:
                 "text": text,
                 "scheduler": dict(scheduler.config) if scheduler is not None and self.generator is None else "",
                 "readout": getattr(self.generator, "readout", "") if self.generator is not None else "",
-                "steps": self.steps if self.generator is None else 1,
+                "steps": self.steps if self.generator is None else self.evaluations,
                 "guidance": self.guidance if self.generator is None else 1.0,
             }
+            | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
         )
 
     def networks_without_text(self) -> dict[str, nn.Module]:

@@ -82,9 +82,14 @@ def title_of(config: TrainConfig) -> str:
     """What the run did, as a title."""
     generator, reference = short_name(config.generator or ""), short_name(config.reference or "")
     if not config.rewards:
-        return f"Distilling {reference} into {generator or 'one step'}"
+        return f"Distilling {reference} into {generator or steps_text(config)}"
     *first, last = (short_name(name) for name in config.rewards)
     return f"Aligning {generator or reference} to {', '.join(first) + ' and ' if first else ''}{last}"
+
+
+def steps_text(config: TrainConfig) -> str:
+    """The generator's steps in words."""
+    return "one step" if config.generator_steps == 1 else f"{config.generator_steps} steps"
 
 
 def duration(seconds: float) -> str:
@@ -104,7 +109,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
     memory = max((row["memory_mb"] for row in run.metrics if "memory_mb" in row), default=None)
     times = "\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
     facts = [
-        ("generator", short_name(config.generator or "") or "the reference's own network, read out in one step"),
+        ("generator", short_name(config.generator or "") or f"the reference's own network, in {steps_text(config)}"),
         ("reference", short_name(config.reference or "")),
         (
             "rewards",

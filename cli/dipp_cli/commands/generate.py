@@ -24,7 +24,7 @@ def generate(
     count: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N prompts of --prompts.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the noise; noise i belongs to prompt i.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Sampling steps of a reference; a generator takes one.")
+        int | None, typer.Option(metavar="N", help="Sampling steps of a reference; a generator takes its own.")
     ] = None,
     guidance: Annotated[
         float | None,
@@ -39,10 +39,10 @@ def generate(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make images with a one-step generator, or with a multi-step reference.
+    """Make images with a generator of one step or a few, or with a multi-step reference.
 
-    --generator makes them in one step, and --reference then says which diffusion encodes the prompts and decodes the
-    latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
+    --generator makes them, in its own steps, and --reference then says which diffusion encodes the prompts and decodes
+    the latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
     """
     from ..generating import Request, make_images
     from ..output import print_json, quiet_stdout
