@@ -69,13 +69,17 @@ def verify_table(rows: Sequence[Any]) -> Table:
         rows: `VerifyRow`s.
     """
     terms = ", ".join(dict.fromkeys(row.term for row in rows))
-    table = Table(title=f"{terms}: reached against the closed forms", show_lines=True)
+    several = len({row.term for row in rows}) > 1
+    title = "reached against the closed forms"
+    table = Table(title=title if several else f"{terms}: {title}", show_lines=True)
+    if several:
+        table.add_column("term")
     for column in ("case", "assistant", "quantity", "expected", "reached", "error", "allowed", ""):
         table.add_column(column, no_wrap=column not in ("expected", "reached"))
     for row in rows:
         verdict = "[green]holds[/green]" if row.passed else "[red]FAILS[/red]"
-        values = (_array(row.expected), _array(row.reached), f"{row.error:.3%}", f"{row.tolerance:.1%}")
-        table.add_row(row.case, row.assistant, row.quantity, *values, verdict)
+        values = (_array(row.expected), _array(row.reached), f"{row.error:.3%}", f"{100 * row.tolerance:g}%")
+        table.add_row(*([row.term] if several else []), row.case, row.assistant, row.quantity, *values, verdict)
     return table
 
 

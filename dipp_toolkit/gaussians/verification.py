@@ -19,6 +19,7 @@ class Verification:
     Attributes:
         cases: the cases whose optimum it reaches; all of them where empty.
         variants: options to verify with, one training each; the defaults alone unless said.
+        settings: options for every variant that say how it learns and not what.
         nodes: nodes a dimension that enumerate noises: 2 where the gradient on a sample is affine in the noises.
         patience: times as many updates as usual, for an objective that is flat around its optimum.
         exact: fields of the term to replace where the assistant is exact, each made from the world.
@@ -26,6 +27,7 @@ class Verification:
 
     cases: tuple[str, ...] = ()
     variants: tuple[Mapping[str, Any], ...] = field(default_factory=lambda: ({},))
+    settings: Mapping[str, Any] = field(default_factory=dict)
     nodes: int = 2
     patience: int = 1
     exact: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

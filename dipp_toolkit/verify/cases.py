@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
 from ..predictions import Prediction
 from ..schedules import Schedule, VariancePreserving
 from ..terms.base import Term, takes_rewards
 from ..terms.times import WeightingInputs, find_weighting
-from ..gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
 from .optima import Objective, optimum
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
@@ -91,7 +91,9 @@ class Case:
 
         def value(law: Gaussian, drawn: Gaussian) -> Tensor:
             problem = self.problem(reference, law, drawn)
-            own = term.closed_form(problem) if isinstance(term, ClosedForm) else average_kl(law, problem.target, problem)
+            own = (
+                term.closed_form(problem) if isinstance(term, ClosedForm) else average_kl(law, problem.target, problem)
+            )
             return own if explicit is None else own - self.reward_scale * explicit.mean(law)
 
         return value
@@ -112,6 +114,9 @@ CASES: dict[str, Case] = {
     for one in (
         Case("distillation", "no reward: the generator becomes the reference"),
         Case("linear", "linear reward: the mean moves", reward=_LINEAR, reward_scale=_SCALE),
+        Case(
+            "slight", "a third of that reward: bounded divergences cannot hold more", reward=_LINEAR, reward_scale=0.1
+        ),
         Case(
             "snr",
             "linear reward, all times weighing the same in x_0: the mean moves, not necessarily as far",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..gaussians import Gaussian
 from ..terms.base import Term
 from .cases import Case
 from .optima import gradient
@@ -24,15 +25,15 @@ FINE_NODES = 6
 """Nodes a dimension for terms that two nodes are not exact for."""
 
 
-def trial_generator() -> AffineGenerator:
-    """A generator at no special place: moved, correlated, with an A that is not symmetric."""
+def trial_generator(target: Gaussian) -> AffineGenerator:
+    """A generator beside its target and at no special place: moved, with an A that is not symmetric."""
     matrix = torch.tensor([[0.9, 0.1, 0.0], [0.25, 0.8, -0.1], [0.1, -0.3, 0.7]], dtype=torch.float64)
-    return AffineGenerator(AffineMap(matrix, torch.tensor([0.4, -0.1, 0.6], dtype=torch.float64)))
+    return AffineGenerator(AffineMap(matrix, target.mean + torch.tensor([-0.2, 0.3, 0.1], dtype=torch.float64)))
 
 
 def compare_gradients(case: Case, subject: Subject, reference: GaussianReference) -> tuple[Tensor, Tensor]:
     """The gradient in `(b, A)` as the closed form has it, and as the engine computes it, each `(1 + d, d)`."""
-    generator = trial_generator()
+    generator = trial_generator(reference.guided(case.guidance))
     still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
     engine = exact_engine(case, subject, generator, reference, still)
     term = _plain(engine.terms[0].term)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..condition import Condition
 from ..denoiser import Denoiser
 from ..errors import RunError
+from ..gaussians.law import Gaussian
 from ..predictions import Prediction, from_x0
 from ..schedules import Schedule
-from ..gaussians.law import Gaussian
 
 GIVEN = "given"
 """The condition's tensor, `(batch, 1)`: 1 where there is a prompt, 0 where it is empty."""

@@ -43,8 +43,10 @@ def run_case(
         reference: another reference than the world's own, of another schedule or prediction type, say.
         options: of the term.
     """
-    reference, subject = reference or make_reference(), Subject(term, options or {})
-    expected = case.optimum(probe(subject, reference), reference)
+    reference = reference or make_reference()
+    built = probe(Subject(term, options or {}), reference)
+    subject = Subject(term, options or {}, verification_of(built).settings)
+    expected = case.optimum(built, reference)
     law = reference.guided(case.guidance)
     reached = train_case(case, subject, assistant, seed, reference)
     tolerance = PLANS[assistant].tolerance

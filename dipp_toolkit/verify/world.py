@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..condition import Condition
 from ..denoiser import Denoiser
 from ..errors import RequestError
+from ..gaussians.law import Gaussian
 from ..predictions import Prediction
 from ..roles import Images, Latents
 from ..schedules import Schedule
-from ..gaussians.law import Gaussian
 from .network import GIVEN, closed_form_denoiser
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -27,10 +27,12 @@ class Subject:
     Attributes:
         term: by name, `file.py:factory` or `module:factory`.
         options: as `--set term.NAME.OPTION` would give them.
+        settings: options that say how the term learns and not what.
     """
 
     term: str
     options: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -51,7 +53,7 @@ def case_terms(
     config = make_config(
         {
             "term": subject.term,
-            "term_options": {subject.term: dict(subject.options)} if subject.options else {},
+            "term_options": {subject.term: {**subject.settings, **subject.options}},
             "guidance": case.guidance,
             "weighting": case.weighting,
             "time_range": TIME_RANGE,

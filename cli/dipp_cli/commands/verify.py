@@ -15,18 +15,32 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    term: Annotated[str, typer.Option(metavar="NAME", help="Divergence to verify, a plugin's too.")] = "integral_kl",
+    term: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this term: a name, file.py:Term or my_plugin:Term. All where not named."
+        ),
+    ] = None,
     case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the term, distance=squared say. Repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """Train on Gaussian worlds whose optima are known, and compare. Exits with 1 where a row is out of tolerance."""
+    from dipp_toolkit.errors import RequestError
+    from dipp_toolkit.setting_texts import parse_assignments
     from dipp_toolkit.verify import run_verify
 
     from ..output import print_json, quiet_stdout
 
+    if set_ and term is None:
+        raise RequestError("Options belong to one term: name it with --term.")
+    options = parse_assignments(set_ or [])
     with quiet_stdout():
-        rows = run_verify(term=term, cases=case or None, seed=seed)
+        rows = run_verify(term=term, cases=case or None, seed=seed, options=options)
     failed = sum(not row.passed for row in rows)
     if as_json:
         print_json([row.as_dict() for row in rows])
