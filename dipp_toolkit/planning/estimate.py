@@ -137,13 +137,16 @@ def make_plan(config: TrainConfig) -> Plan:
     resident["gradients"] = 2 * trained * 4
     resident["optimizer"] = 2 * trained * (2 if config.optimizer == "8bit" else 8)
     resident["average"] = trained * 4
-    flops = {"assistant update": 0, "divergence": networks["divergence"].flops}
+    # Supervised at the last step, all steps' graphs are held at once; at every step, the terms look at each.
+    steps, every = config.generator_steps, config.supervise == "every"
+    graphs, looks, sampled = (1, steps, (steps + 1) / 2) if every else (steps, 1, steps)
+    flops = {"assistant update": 0, "divergence": looks * networks["divergence"].flops}
     rewards: dict[str, Cost] = {}
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
     pieces = config.reward_batch or config.batch_size
     for name in dict.fromkeys([*config.rewards, *config.floors]):
         count, one = _reward(name, reference, options, pieces, shape.dtype, shape.autocast)
-        times = -(-config.batch_size // pieces)
+        times = looks * -(-config.batch_size // pieces)
         rewards[name] = Cost(one.peak, 0, one.flops * times)
         parameters[name] = count
         resident[name] = count * width
@@ -152,14 +155,15 @@ def make_plan(config: TrainConfig) -> Plan:
     resident["decoder"] = parameters["decoder"] * width
     held, backward = networks["held"], networks["backward"]
     rounds = config.assistant_rounds
-    flops["assistant update"] = rounds * (held.flops + networks["assistant"].flops)
-    flops["generator"] = held.flops + backward.flops + (held.flops if config.recompute_generator else 0)
-    graph = 0 if config.recompute_generator else held.kept
+    flops["assistant update"] = rounds * (int(sampled * held.flops) + networks["assistant"].flops)
+    flops["generator"] = steps * (held.flops + backward.flops + (held.flops if config.recompute_generator else 0))
+    earlier = (graphs - 1) * held.kept
+    graph = 0 if config.recompute_generator else earlier + held.kept
     transient = {
         "assistant update": networks["assistant"].peak,
-        "generator forward": held.peak,
+        "generator forward": earlier + held.peak,
         "divergence": graph + networks["divergence"].peak,
-        "generator backward": held.kept + backward.peak,
+        "generator backward": earlier + held.kept + backward.peak,
     } | {f"reward {name}": graph + one.peak for name, one in rewards.items()}
     total = sum(flops.values())
     half = config.precision != "fp32"
@@ -171,7 +175,7 @@ def make_plan(config: TrainConfig) -> Plan:
 DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "lora_rank", "precision", "frozen_precision",
     "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling", "reward_batch",
-    "reward_resolution", "optimizer", "assistant_rounds", "guidance",
+    "reward_resolution", "optimizer", "assistant_rounds", "guidance", "generator_steps", "supervise",
 )  # fmt: skip
 
 
