@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dipp_toolkit.terms import integral_kl, times
+from dipp_toolkit.terms import divergence, integral_kl, times
 from dipp_toolkit.terms.base import Sample, TermResult
 
 KL = integral_kl.IntegralKL
@@ -32,7 +32,7 @@ def drop_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def swap_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The assistant in the reference's place, and the guided reference in the assistant's."""
-    original, guided = KL.__call__, integral_kl.guided_x0
+    original, guided = KL.__call__, divergence.guided_x0
 
     def swapped(self: KL, sample: Sample) -> TermResult:
         reference, assistant, guidance = self.reference, self.assistant, self.guidance
@@ -42,7 +42,7 @@ def swap_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         with monkeypatch.context() as inside:
             inside.setattr(
-                integral_kl,
+                divergence,
                 "guided_x0",
                 lambda _reference, x_t, t, condition, _guidance: assistant.predict_x0(x_t, t, condition),
             )

@@ -12,13 +12,12 @@ import torch
 from torch.distributions import kl_divergence
 
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.gaussians import Gaussian, QuadraticReward
 from dipp_toolkit.roles import Generator, Reference, Reward
 from dipp_toolkit.schedules import FlowMatching
 from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
 from dipp_toolkit.verify.cases import grid, make_generator, make_reference
-from dipp_toolkit.gaussians.law import Gaussian
-from dipp_toolkit.verify.optima import QuadraticReward
-from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid, sigma_points
+from dipp_toolkit.verify.quadrature import Enumeration, QuadratureEngine
 from dipp_toolkit.verify.runner import run_case
 from dipp_toolkit.verify.world import ExactAssistant
 from mutations import MUTATIONS
@@ -58,13 +57,19 @@ def objective(case: Case, law: Gaussian) -> torch.Tensor:
 
 
 def rows_of(name: str, assistant: str) -> list[VerifyRow]:
-    return run_verify(cases=[name], assistants=[assistant])
+    return run_verify("integral_kl", cases=[name], assistants=[assistant])
 
 
-@pytest.mark.parametrize("name", CASES)
+def plain(case: Case) -> Gaussian:
+    """The optimum of the integral KL."""
+    reference = make_reference()
+    return case.optimum(IntegralKL(reference, ExactAssistant(make_generator(), reference.schedule)), reference)
+
+
+@pytest.mark.parametrize("name", ["distillation", "linear", "slight", "quadratic", "guidance"])
 def test_optima_are_stationary_and_lowest(name: str) -> None:
     case = CASES[name]
-    best = case.optimum(make_reference(), grid())
+    best = plain(case)
     mean, covariance = best.mean.clone().requires_grad_(True), best.covariance.clone().requires_grad_(True)
     for slope in torch.autograd.grad(objective(case, Gaussian(mean, covariance)), [mean, covariance]):
         assert (slope + slope.mT if slope.ndim == 2 else slope).abs().max() < 1e-8
@@ -75,12 +80,37 @@ def test_optima_are_stationary_and_lowest(name: str) -> None:
         assert objective(case, Gaussian(best.mean, best.covariance + step.diag())) > lowest
 
 
+def test_optima_of_the_integral_kl_are_those_of_the_formulas() -> None:
+    reference, times = make_reference(), grid()
+    alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
+    target = reference.guided(1.0)
+
+    def information(covariance: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        precision = torch.linalg.inv(Gaussian(target.mean, covariance).noised_covariance(alpha, sigma))
+        return ((weights * alpha.square())[:, None, None] * precision).mean(0)
+
+    for name, weights in (("linear", torch.ones_like(alpha)), ("snr", (sigma / alpha).square())):
+        case = CASES[name]
+        best, reward = plain(case), case.reward
+        assert reward is not None
+        m = information(target.covariance, weights)
+        torch.testing.assert_close(best.mean, target.mean + case.reward_scale * torch.linalg.solve(m, reward.slope))
+        torch.testing.assert_close(best.covariance, target.covariance)
+    case = CASES["quadratic"]
+    best, reward, scale, ones = plain(case), case.reward, case.reward_scale, torch.ones_like(alpha)
+    assert reward is not None
+    m, q = information(target.covariance, ones), reward.curvature
+    pull = scale * (reward.slope - q @ (target.mean - reward.centre))
+    torch.testing.assert_close((m + scale * q) @ (best.mean - target.mean), pull)
+    torch.testing.assert_close(scale * q + m, information(best.covariance, ones))
+    alone = plain(CASES["guidance"])
+    torch.testing.assert_close(alone.mean, reference.empty.mean + 2.5 * (reference.given.mean - reference.empty.mean))
+    torch.testing.assert_close(alone.covariance, reference.empty.covariance)
+
+
 def test_reward_case_moves_the_optimum_and_quadratic_the_covariance() -> None:
     """Otherwise the rows could pass without a reward."""
-    reference = make_reference()
-    distilled, linear, quadratic = (
-        CASES[name].optimum(reference, grid()) for name in ("distillation", "linear", "quadratic")
-    )
+    distilled, linear, quadratic = (plain(CASES[name]) for name in ("distillation", "linear", "quadratic"))
     assert (linear.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
     assert (quadratic.mean - distilled.mean).norm() > 0.5 * distilled.mean.norm()
     assert (quadratic.covariance - distilled.covariance).norm() > 0.2 * distilled.covariance.norm()
@@ -107,9 +137,9 @@ def test_the_gaussian_world_fills_the_roles() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_exact_assistant_reaches_every_optimum(name: str) -> None:
     rows = rows_of(name, "exact")
-    assert [row.quantity for row in rows] == ["mean", "covariance"]
+    assert [row.quantity for row in rows] == ["mean", "covariance", "gradient"]
     for row in rows:
-        assert row.tolerance == 0.002
+        assert row.tolerance == (1e-4 if row.quantity == "gradient" else 0.002)
         assert row.passed, row
 
 
@@ -172,23 +202,26 @@ def test_rows_are_json_even_where_a_run_went_to_infinity() -> None:
     assert json.loads(json.dumps(bad.as_dict(), allow_nan=False))["reached"] == [None, 4.0]
 
 
-def test_sigma_points_and_grid_have_exact_moments() -> None:
-    points = sigma_points(3)
-    torch.testing.assert_close(points.mean(0), torch.zeros(3).double())
-    torch.testing.assert_close(points.T @ points / 6, torch.eye(3).double())
+def test_an_enumeration_has_exact_moments() -> None:
     reference, generator = make_reference(), make_generator()
-    optimizer = torch.optim.SGD(generator.network.parameters(), lr=0.1)
-    assistant = ExactAssistant(generator, reference.schedule)
-    engine = QuadratureEngine(generator, optimizer, assistant, [], torch.Generator(), assistant_rounds=0)
-    noise = engine.draw_noise(120)
-    draw = TimeGrid(grid())(noise, torch.Generator())
-    crossed = torch.einsum("bi,bj->ij", noise.flatten(1), draw.noise.flatten(1))
-    torch.testing.assert_close(crossed, torch.zeros(3, 3).double())
-    assert torch.equal(draw.t.unique(return_counts=True)[1], torch.full((10,), 12))
-    with pytest.raises(RunError, match="multiple of 6; got 100"):
+    for nodes, rows in ((2, 640), (3, 7290)):
+        every = Enumeration(grid(), 3, nodes)
+        assert every.rows == rows
+        assert every.weights.mean().item() == pytest.approx(1)
+        optimizer = torch.optim.SGD(generator.network.parameters(), lr=0.1)
+        assistant = ExactAssistant(generator, reference.schedule)
+        engine = QuadratureEngine(generator, optimizer, assistant, [], torch.Generator(), 0, enumeration=every)
+        noise = engine.draw_noise(rows)
+        draw = every(noise, torch.Generator())
+        weights, both = every.weights / rows, torch.cat([noise.flatten(1), draw.noise.flatten(1)], 1)
+        torch.testing.assert_close(weights @ both, torch.zeros(6).double())
+        torch.testing.assert_close(torch.einsum("b,bi,bj->ij", weights, both, both), torch.eye(6).double())
+        for t in grid():
+            assert weights[draw.t == t].sum().item() == pytest.approx(0.1)
+    with pytest.raises(RunError, match="7290 rows needs a batch of as many; got 100"):
         engine.draw_noise(100)
-    with pytest.raises(RunError, match="multiple of 20; got 30"):
-        TimeGrid(grid())(noise[:30], torch.Generator())
+    with pytest.raises(RunError, match="7290 rows needs a batch of as many; got 30"):
+        every(noise[:30], torch.Generator())
 
 
 def test_a_time_off_the_grid_is_refused() -> None:

@@ -1,4 +1,4 @@
-r"""The density ratio $q_t(x_t|c) / p_t(x_t|c)$ of reference and generator, from a discriminator on a network's features.
+r"""The density ratio $q_t(x_t|c) / p_t(x_t|c)$ of reference and generator, by a discriminator on features.
 
 A classifier that sees as many noised samples of the reference as of the generator, at the same times, and is trained by
 cross-entropy has the log ratio as its optimal logit (Goodfellow et al. 2014, proposition 1). It is small: it reads what

@@ -1,8 +1,8 @@
 r"""f-divergence to the reference: forward KL, Jensen-Shannon (f-distill, Uni-Instruct).
 
-$D_f = \int w(t) \int p_t f(r_t)\, dx_t\, dt$ with $r_t = q_t/p_t$, reference over generator. Its gradient is the integral
-KL's, each sample weighed by $h(r_t) = f''(r_t)\, r_t^2$ (Xu, Nie and Vahdat 2025, f-distill, arXiv 2502.15681, theorem 1;
-Uni-Instruct, arXiv 2505.20755):
+$D_f = \int w(t) \int p_t f(r_t)\, dx_t\, dt$ with $r_t = q_t/p_t$, reference over generator. Its gradient is the
+integral KL's, each sample weighed by $h(r_t) = f''(r_t)\, r_t^2$ (Xu, Nie and Vahdat 2025, f-distill, arXiv 2502.15681,
+theorem 1; Uni-Instruct, arXiv 2505.20755):
 
 $$\nabla_{x_0} = E_{t, \epsilon}\big[w(t)\, h(r_t(x_t)) (\alpha_t/\sigma_t)^2 (\hat x_0^\psi - \hat x_0^{ref})\big].$$
 
@@ -36,8 +36,6 @@ from ..schedules import Schedule, expand_like
 from .base import Sample, TermContext, TermResult
 from .divergence import Divergence, Noised, noised
 from .options import option
-
-Kind = Literal["jensen_shannon", "forward_kl"]
 
 
 @runtime_checkable
@@ -157,7 +155,7 @@ class FDivergence(Divergence):
         ratio: answers for the ratio.
     """
 
-    kind: Kind = option("jensen_shannon", "jensen_shannon or forward_kl")
+    kind: Literal["jensen_shannon", "forward_kl"] = option("jensen_shannon", "jensen_shannon or forward_kl")
     fresh: Annotated[int, Field(ge=0)] = option(2, "reference samples made at each step for the discriminator")
     pool: Annotated[int, Field(ge=1)] = option(512, "reference samples that are kept")
     rounds: Annotated[int, Field(ge=1)] = option(1, "discriminator updates a step")

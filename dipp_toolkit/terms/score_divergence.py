@@ -1,7 +1,7 @@
 r"""Score divergence to the reference, squared or pseudo-Huber (Diff-Instruct*, SiD).
 
-$D(p, q) = \int w(t)\, E_{x_t \sim \mathrm{sg}[p_t]}\, d(y_t)\, dt$ with $y_t = s_p(x_t) - s_{ref}(x_t)$ and the law that
-$x_t$ is drawn from held fixed (Luo et al. 2024, Diff-Instruct*, arXiv 2410.20898, eq. 3.2). By its theorem 3.1 the
+$D(p, q) = \int w(t)\, E_{x_t \sim \mathrm{sg}[p_t]}\, d(y_t)\, dt$ with $y_t = s_p(x_t) - s_{ref}(x_t)$ and the law
+that $x_t$ is drawn from held fixed (Luo et al. 2024, Diff-Instruct*, arXiv 2410.20898, eq. 3.2). By its theorem 3.1 the
 gradient is that of
 
 $$\ell = -w(t)\, d'(y_t)^T (s_\psi(x_t) - \nabla \log q(x_t|x_0)),$$

@@ -58,8 +58,8 @@ class UniformTimes:
 
 @dataclass(frozen=True)
 class LogitNormalTimes(UniformTimes):
-    r"""Times whose place $u$ in `[low, high)` has a standard normal logit, $\log u/(1-u) \sim N(0, 1)$: the middle of the
-    range more often than its ends (Esser et al. 2024, Stable Diffusion 3, section 3.1). Stratified like `UniformTimes`.
+    r"""Times whose place $u$ in `[low, high)` has a standard normal logit, $\log u/(1-u) \sim N(0, 1)$: the middle of
+    the range more often than its ends (Esser et al. 2024, Stable Diffusion 3, section 3.1). Stratified, too.
 
     A divergence's effective $w(t)$ is its weighting's times this density.
     """

@@ -86,7 +86,7 @@ class Case:
         return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale)
 
     def objective(self, term: Term, reference: GaussianReference) -> Objective:
-        r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added where the term does not take the reward."""
+        r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added unless it takes the reward."""
         explicit = None if takes_rewards(term) else self.reward
 
         def value(law: Gaussian, drawn: Gaussian) -> Tensor:

@@ -72,7 +72,7 @@ def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: 
     Raises:
         RequestError: the term looks at the assistant and is no dataclass with a field `sampling`.
     """
-    names = {one.name for one in fields(term) if one.init} if is_dataclass(term) else set()
+    names: set[str] = {one.name for one in fields(term) if one.init} if is_dataclass(term) else set()
     if "sampling" not in names and uses_assistant(term):
         raise RequestError(
             f"The term '{subject.term}' cannot be verified with the exact assistant: that enumerates times and noises, "
