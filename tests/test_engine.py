@@ -14,12 +14,12 @@ from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.engine import Engine, ObjectiveResult, WeightedTerm, evaluate_objective
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.terms.base import Sample, TermResult
 from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.reward import RewardTerm
 from dipp_toolkit.terms.times import Draw
 from dipp_toolkit.verify.cases import make_reference
-from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
 

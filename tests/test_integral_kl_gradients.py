@@ -12,16 +12,16 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.config import make_config
+from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.schedules import FlowMatching, Schedule, VariancePreserving
 from dipp_toolkit.terms.base import Sample, TermContext
 from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.times import Draw
 from dipp_toolkit.verify.cases import CASES, grid, make_generator, make_reference
-from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.verify.network import closed_form_denoiser
-from dipp_toolkit.verify.quadrature import QuadratureEngine, TimeGrid
-from dipp_toolkit.verify.runner import make_terms
-from dipp_toolkit.verify.world import AffineMap, ExactAssistant, GaussianReference
+from dipp_toolkit.verify.training import exact_engine, exact_rows
+from dipp_toolkit.verify.world import AffineMap, GaussianReference
+from dipp_toolkit.verify.world_terms import Subject
 from mutations import MUTATIONS
 
 SCHEDULES: dict[str, Schedule] = {
@@ -117,23 +117,16 @@ def parameter_gradients(
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     generator.network = AffineMap(matrix, torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64))
     times = grid()
-    assistant = ExactAssistant(generator, reference.schedule)
-    engine = QuadratureEngine(
-        generator,
-        torch.optim.SGD(generator.network.parameters(), lr=0.0),
-        assistant,
-        make_terms(case, "integral_kl", reference, assistant, TimeGrid(times)),
-        torch.Generator().manual_seed(2),
-        assistant_rounds=0,
-        max_grad_norm=float("inf"),
-    )
-    engine.step([reference.encode(["a Gaussian"] * 6 * 2 * len(times))])
+    still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
+    engine = exact_engine(case, Subject("integral_kl", {}), generator, reference, still)
+    engine.step([reference.encode(["a Gaussian"] * exact_rows(engine))])
     found = [generator.network.matrix.grad, generator.network.bias.grad]
 
     a, b = matrix.clone().requires_grad_(True), generator.network.bias.detach().clone().requires_grad_(True)
     alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
     law, target = Gaussian(b, a @ a.mT), reference.guided(case.guidance)
-    objective = kl_divergence(law.noised(alpha, sigma), target.noised(alpha, sigma)).mean()
+    divergence = kl_divergence(law.noised(alpha, sigma), target.noised(alpha, sigma))
+    objective = (WEIGHTS[case.weighting](alpha, sigma) * divergence).mean()
     if case.reward is not None:
         curvature, offset = case.reward.curvature, b - case.reward.centre
         mean_reward = case.reward.slope @ b - (offset @ curvature @ offset + (curvature @ law.covariance).trace()) / 2

@@ -15,6 +15,7 @@ from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.gaussians import Gaussian, QuadraticReward
 from dipp_toolkit.roles import Generator, Reference, Reward
 from dipp_toolkit.schedules import FlowMatching
+from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
 from dipp_toolkit.verify.cases import grid, make_generator, make_reference
 from dipp_toolkit.verify.quadrature import Enumeration, QuadratureEngine

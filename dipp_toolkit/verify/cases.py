@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,6 @@ from ..gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, 
 from ..predictions import Prediction
 from ..schedules import Schedule, VariancePreserving
 from ..terms.base import Term, takes_rewards
-from ..terms.times import WeightingInputs, find_weighting
 from .optima import Objective, optimum
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
@@ -56,6 +56,13 @@ def make_generator() -> AffineGenerator:
     return AffineGenerator(AffineMap(0.6 * torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)))
 
 
+WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "uniform": lambda alpha, sigma: torch.ones_like(alpha),
+    "snr": lambda alpha, sigma: (sigma / alpha).square(),
+}
+"""w(t) of alpha and sigma by the weighting's name, written here again so that a mistake in the weightings is seen."""
+
+
 @dataclass(frozen=True)
 class Case:
     """An objective with a known optimum.
@@ -80,8 +87,7 @@ class Case:
         """The case on a law, the integral over t being the average over `grid()`."""
         times = grid()
         alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
-        inputs = WeightingInputs(alpha, sigma, times, times, times)
-        weights = find_weighting(self.weighting)(inputs) / (alpha / sigma).square()
+        weights = WEIGHTS[self.weighting](alpha, sigma)
         target = reference.guided(self.guidance)
         return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale)
 
