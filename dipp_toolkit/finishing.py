@@ -124,11 +124,9 @@ def finish(
     judge = parts.judge[0] if parts.judge else None
     watched = {**parts.rewards, **parts.watchers, **({parts.judge[0]: parts.judge[1]} if parts.judge else {})}
     scores = score_columns(comparison, watched, device=parts.device)
+    measured = {"before": rows[:window], "after": rows[-window:]} if rows and "divergence" in rows[-1] else {}
     summary: dict[str, Any] = numbers_of(comparison, scores, judge) | {
-        "divergence": {
-            "before": _mean_of(rows[:window], "divergence"),
-            "after": _mean_of(rows[-window:], "divergence"),
-        },
+        "divergence": {column: _mean_of(part, "divergence") for column, part in measured.items()},
         "seconds": seconds,
         "steps": config.steps if ended is None else ended.step,
         "seed": config.seed,

@@ -1,0 +1,213 @@
+"""Every term of the family in real runs, what their options refuse, and how terms come to be registered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dipp_toolkit import RequestError, TrainConfig, train
+from dipp_toolkit.estimators.density_ratio import LearnedRatio, as_tokens, middle_block
+from dipp_toolkit.events import StepEvent
+from dipp_toolkit.registry import get_registry
+from dipp_toolkit.terms.policy_gradient import NormalExploration, SigmaPoints
+from dipp_toolkit.terms.times import LogitNormalTimes
+from dipp_toolkit.training import MEASURED
+from tiny import PROMPTS, tiny_pipeline
+
+TERMS: dict[str, dict[str, Any]] = {
+    "integral_kl": {},
+    "score_divergence": {},
+    "score_divergence=0.5": {"score_divergence": {"distance": "squared"}},
+    "diffused_reward": {"diffused_reward": {"steps": 3, "proxies": 2}},
+    "f_divergence": {"f_divergence": {"kind": "forward_kl"}},
+    "reward_only": {},
+    "policy_gradient": {"policy_gradient": {"group": 3}},
+    "integral_kl,policy_gradient=0.5": {},
+}
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run on a tiny pipeline, with a reward from a file."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "blue.py").write_text(
+        "def blueness(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
+    )
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    return {
+        "reference": str(tiny_pipeline(folder / "reference")),
+        "prompts": str(folder / "prompts.txt"),
+        "rewards": {f"{folder}/blue.py:blueness": 1.0},
+        "batch_size": 3,
+        "eval_count": 3,
+        "reference_steps": 2,
+        "learning_rate": 1e-3,
+        "guidance": 2.0,
+        "assistant_rounds": 2,
+        "assistant_warmup": 1,
+        "steps": 4,
+        "checkpoint_every": 2,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture
+def run(world: dict[str, Any], tmp_path: Path) -> Run:
+    """Run with some settings changed; returns the folder."""
+
+    def start(name: str, listeners: Any = (), **changes: Any) -> Path:
+        folder = tmp_path / name
+        train(TrainConfig(**{**world, "out": folder, **changes}), listeners=listeners)
+        return folder
+
+    return start
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def unmeasured(folder: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows_of(folder)]
+
+
+class DiesAtThree:
+    """Kills a run in its third step."""
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        if event.step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_trains_and_resumes_to_the_bit(run: Run, term: str) -> None:
+    changes = {"term": term, "term_options": TERMS[term]}
+    whole = run("whole", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", [DiesAtThree()], **changes)
+    cut = run("cut", **changes, resume=True)
+    assert unmeasured(whole) == unmeasured(cut)
+    last = rows_of(whole)[-1]
+    assert any(name.startswith("reward/") for name in last), "what the rewards said is logged whatever the term"
+    looks = not term.startswith(("reward_only", "policy_gradient"))
+    assert ("assistant_loss" in last) == looks
+    assert ("divergence" in last) == looks
+    report = (whole / "report.html").read_text()
+    assert "gradient" in report.lower()
+    assert json.loads((whole / "summary.json").read_text())["divergence"].keys() == (
+        {"before", "after"} if looks else set()
+    )
+
+
+def test_the_assistant_of_a_run_that_never_looks_at_it_stays_as_it_was(run: Run, world: dict[str, Any]) -> None:
+    from safetensors.torch import load_file
+
+    folder = run("alone", term="reward_only")
+    (name,) = (folder / "final" / "assistant").glob("*.safetensors")
+    (first,) = (Path(world["reference"]) / "transformer").glob("*.safetensors")
+    before, after = load_file(first), load_file(name)
+    assert all(torch.equal(before[key], after[key]) for key in after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"term": "score_divergance"}, "Did you mean 'score_divergence'"),
+        ({"term": ""}, "Name a term"),
+        ({"term": "integral_kl,integral_kl"}, "term 'integral_kl' is named twice"),
+        ({"term": "integral_kl=x"}, "weight of the term 'integral_kl' is 'x'"),
+        ({"term_options": {"f_divergence": {"kind": "forward_kl"}}}, "which this run does not use"),
+        ({"term_options": {"integral_kl": {"c": 1}}}, "takes no such option. It takes none"),
+        ({"term": "score_divergence", "term_options": {"score_divergence": {"distanse": "squared"}}}, "'distance'"),
+        ({"term": "score_divergence", "term_options": {"score_divergence": {"c": 0}}}, "greater than 0"),
+        ({"term": "f_divergence", "term_options": {"f_divergence": {"kind": "kl"}}}, "kind of the term 'f_divergence'"),
+        ({"term": "diffused_reward", "term_options": {"diffused_reward": {"steps": 5}}}, "less than or equal to 4"),
+        ({"term": "diffused_reward", "balance": "pcgrad"}, "balance=pcgrad does not work with the term"),
+        ({"term": "policy_gradient", "reward_clip": 1.0}, "reward_clip does not work with the term"),
+        ({"time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
+    ],
+)
+def test_wrong_terms_and_options_are_sentences(run: Run, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        run("never", **changes)
+
+
+def test_a_file_with_build_is_a_term_and_its_docstring_the_summary() -> None:
+    terms = {name: entry for name, entry in get_registry().entries["term"].items() if entry.plugin == "terms"}
+    wanted = {"integral_kl", "score_divergence", "diffused_reward", "f_divergence", "reward_only", "policy_gradient"}
+    assert wanted <= get_registry().entries["term"].keys()
+    for entry in terms.values():
+        assert entry.summary
+        assert not entry.summary.endswith(".")
+    found = "import sys; from dipp_toolkit.registry import get_registry; get_registry(); print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
+
+
+def test_logit_normal_times_are_what_they_say() -> None:
+    times = LogitNormalTimes(0.1, 0.9)(torch.zeros(20000, 1), torch.Generator().manual_seed(0)).t
+    place = (times.double() - 0.1) / 0.8
+    assert place.min() > 0
+    assert place.max() < 1
+    logits = place.logit()
+    assert logits.mean().item() == pytest.approx(0, abs=0.01)
+    assert logits.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_explorations_are_unbiased_for_a_slope() -> None:
+    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    x0 = torch.zeros(1, 3, dtype=torch.float64)
+    random = torch.Generator().manual_seed(0)
+    for explore, repeats, close in ((SigmaPoints(), 1, 1e-12), (NormalExploration(5), 20000, 0.05)):
+        found = torch.zeros(3, dtype=torch.float64)
+        for _ in range(repeats):
+            noise, unbiased = explore(x0, random)
+            scores = noise[:, 0] @ slope
+            found += unbiased * ((scores - scores.mean())[:, None] * noise[:, 0]).mean(0) / repeats
+        torch.testing.assert_close(found, slope, atol=close, rtol=0)
+
+
+def test_the_discriminator_learns_the_ratio_of_two_gaussians() -> None:
+    random = torch.Generator().manual_seed(0)
+    ratio = LearnedRatio(learning_rate=3e-3)
+    t = torch.full((2000,), 0.5)
+    for _ in range(600):
+        real = 0.7 + torch.randn(2000, 1, 1, generator=random)
+        fake = torch.randn(2000, 1, 1, generator=random)
+        ratio.update(real, fake, t, t)
+    x = torch.linspace(-1.5, 2, 50)
+    expected = (x.square() - (x - 0.7).square()) / 2
+    found = ratio.log_ratio(x[:, None, None], torch.full((50,), 0.5))
+    assert (found - expected).abs().max() < 0.15
+    copy = LearnedRatio(learning_rate=3e-3)
+    copy.load_state_dict(ratio.state_dict(), torch.device("cpu"))
+    assert torch.equal(copy.log_ratio(x[:, None, None], torch.full((50,), 0.5)), found)
+
+
+def test_the_middle_block_is_found_or_honestly_not() -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer_blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(5))
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mid_block = nn.Conv2d(2, 2, 1)
+
+    network = Transformer()
+    assert middle_block(network) is network.transformer_blocks[2]
+    assert isinstance(middle_block(UNet()), nn.Conv2d)
+    assert middle_block(nn.Linear(2, 2)) is None
+    assert as_tokens(torch.zeros(3, 5, 4, 4)).shape == (3, 16, 5)
+    assert as_tokens(torch.zeros(3, 5)).shape == (3, 1, 5)
