@@ -117,6 +117,7 @@ def test_plain_diffusers_makes_the_image_of_dipp_generate(run: Run, world: dict[
     final = run("run", supervise="every", mode="lora", lora_rank=4).folder / "final"
     scheduler = json.loads((final / "scheduler" / "scheduler_config.json").read_text())
     assert (scheduler["_class_name"], scheduler["original_inference_steps"]) == ("LCMScheduler", 4)
+    assert "4 steps" in (final.parent / "report.html").read_text()
     card = (final / "README.md").read_text()
     assert "4-step text-to-image" in card and "num_inference_steps=4" in card and "4 network evaluations" in card
     generator, reference = load_generator(str(final)), load_reference(world["reference"])

@@ -39,7 +39,9 @@ class Setting:
 
 def column_notes(run: RunFiles) -> dict[str, str]:
     """A few words on how each column's images were made."""
-    return {"reference": f"{run.reference_steps} steps", "before": "1 step", "after": "1 step"}
+    own = run.config.generator_steps
+    generator = "1 step" if own == 1 else f"{own} steps"
+    return {"reference": f"{run.reference_steps} steps", "before": generator, "after": generator}
 
 
 def prompt_cards(run: RunFiles) -> list[PromptCard]:
