@@ -1,0 +1,82 @@
+"""Every objective of the family on the emoji world, under equal updates and under equal time, 3 seeds.
+
+    python benchmarks/family_study/run.py --work runs/family-study
+    torchrun --nproc_per_node 2 benchmarks/family_study/run.py --work runs/family-study
+
+Trains 51 runs (about three hours on two cores), generates every contestant's images of the held-out prompts, and has
+them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
+after an interruption: finished runs and images are kept. Writes `results.jsonl`, `results.md` and `study.html` beside
+this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+# One core a process: the runs are small, and the time of an update must not depend on who else is at work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from cells import Run, equal_time, equal_updates, train_share
+from objectives import UPDATES
+
+from dipp_toolkit.bench.contestants import Contestant, parse_contestants
+from dipp_toolkit.bench.processes import Processes
+from dipp_toolkit.bench.run import run_bench
+from dipp_toolkit.bench.settings import METRICS, BenchSettings
+
+HERE = Path(__file__).parent
+
+
+def contestants(runs: list[Run]) -> list[Contestant]:
+    """What is compared: the trained generators, the one they started from, and the reference at its best guidance."""
+    named = [f"{run.budget} {run.label.replace(', ', ' ')}={run.folder / 'final'}" for run in runs]
+    options = {"emoji-reference": {"steps": 50, "guidance": 1.5}}
+    return parse_contestants(",".join(["emoji-reference", "emoji-onestep", *named]), options)
+
+
+def bench(work: Path, runs: list[Run], noises: int) -> list[object]:
+    """Images and figures of all contestants."""
+    settings = BenchSettings(
+        contestants=tuple(contestants(runs)),
+        prompts="emoji-heldout",
+        rewards=("emoji-preference", "emoji-clip"),
+        judges=("emoji-judge",),
+        metrics=(*METRICS, "emoji-frechet"),
+        seeds=tuple(range(1, noises + 1)),
+        out=work / "bench",
+        device="cpu",
+        pictures=2,
+        command="python benchmarks/family_study/run.py",
+    )
+    return list(run_bench(settings))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/family-study"), help="folder for runs and images")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every objective")
+    parser.add_argument("--updates", type=int, default=UPDATES, help="generator updates of a run")
+    parser.add_argument("--train-only", action="store_true", help="train what is missing and stop")
+    parser.add_argument("--equal-updates-only", action="store_true", help="leave out the runs under equal time")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    processes = Processes.launched(torch.device("cpu"))
+    runs = equal_updates(arguments.work, arguments.seeds, arguments.updates)
+    for _ in train_share(runs, processes):
+        pass
+    processes.wait()
+    if not arguments.equal_updates_only:
+        timed = equal_time(arguments.work, runs)
+        for _ in train_share(timed, processes):
+            pass
+        processes.wait()
+        runs = runs + timed
+    if not arguments.train_only and processes.main:
+        bench(arguments.work, runs, 2)
+
+
+if __name__ == "__main__":
+    main()
