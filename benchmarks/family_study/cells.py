@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,7 +50,7 @@ class Run:
     def seconds_per_update(self) -> float:
         """Median time of an update, as measured in this run."""
         seconds = [row["seconds"] for row in read_metrics(self.folder / "metrics.jsonl")]
-        return median(later - earlier for earlier, later in zip(seconds, seconds[1:], strict=False))
+        return median(later - earlier for earlier, later in pairwise(seconds))
 
     def config(self) -> TrainConfig:
         """Its settings; it goes on where it was cut off."""
