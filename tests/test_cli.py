@@ -307,7 +307,7 @@ def test_verify_exits_by_what_it_found(
 
     monkeypatch.setattr("dipp_toolkit.verify.run_verify", run_verify)
     assert main(["verify", "--case", "linear", "--case", "quadratic", "--seed", "3"]) == code
-    assert asked == {"term": "integral_kl", "cases": ["linear", "quadratic"], "seed": 3}
+    assert asked == {"term": None, "cases": ["linear", "quadratic"], "seed": 3, "options": {}}
     printed = capsys.readouterr().out
     assert ("FAILS" if code else "holds") in printed
     assert "1.250" in printed

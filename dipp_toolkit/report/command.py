@@ -21,7 +21,7 @@ FLAGS = {
     "seed": "--seed",
 }
 """Settings that have a flag of their own; the others go through `--set`."""
-LEFT_OUT = {"out", "resume", "reward_options", "trackers"}
+LEFT_OUT = {"out", "resume", "reward_options", "term_options", "trackers"}
 
 
 def setting_text(value: Any) -> str:
@@ -61,9 +61,10 @@ def again_from_flags(config: TrainConfig) -> list[str]:
             and name not in ("rewards", "floors")
         ):
             parts.append(f"--set {shlex.quote(f'{name}={setting_text(value)}')}")
-    for reward, options in config.reward_options.items():
+    owners = {f"reward.{name}": options for name, options in config.reward_options.items()}
+    owners |= {f"term.{name}": options for name, options in config.term_options.items()}
+    for owner, options in owners.items():
         parts += [
-            f"--set {shlex.quote(f'reward.{reward}.{option}={setting_text(value)}')}"
-            for option, value in options.items()
+            f"--set {shlex.quote(f'{owner}.{option}={setting_text(value)}')}" for option, value in options.items()
         ]
     return parts
