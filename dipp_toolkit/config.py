@@ -216,6 +216,9 @@ class TrainConfig(BaseModel):
         "where not named",
     )
     monitor_patience: Count = Field(2, description="looks in a row with the same warning before it ends the run")
+    diagnose_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="generator updates between diagnoses of the training itself; 0 for none"
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="accelerate trackers to log to"
     )

@@ -13,6 +13,7 @@ import torch
 from .assembly import Assembled
 from .bench.rows import Warned
 from .config import TrainConfig
+from .diagnostics.check import warnings_of
 from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from .generation import generate_images, sample_reference
 from .model_card import write_model_card
@@ -136,7 +137,7 @@ def finish(
         "environment": environment(parts.device),
     }
     said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
-    found = final_warnings(comparison, scores, config)
+    found = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     summary["warnings"] = [*problems, *said, *(one.text for one in found)]
     summary["warned"] = [one.name for one in found]
     if ended is not None:

@@ -30,6 +30,7 @@ MAY_CHANGE = {
     "monitor_rewards",
     "monitor_patience",
     "stop_on",
+    "diagnose_every",
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
@@ -58,6 +59,10 @@ class RunFolder:
     @property
     def monitors(self) -> Path:
         return self.path / "monitors.jsonl"
+
+    @property
+    def diagnostics(self) -> Path:
+        return self.path / "diagnostics.jsonl"
 
     @property
     def monitor_bases(self) -> Path:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from .assembly import Assembled, assemble, resolve
+from .attention import unfused_cpu_attention
+from .broadcast import Broadcast
 from .checkpoint import save_checkpoint
 from .condition import Condition
 from .config import TrainConfig
+from .diagnostics.diagnose import Diagnoses
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, RunEndEvent, RunStartEvent, StepEvent
 from .finishing import finish, start_comparison
@@ -27,15 +27,13 @@ from .monitors.stopping import Stop
 from .monitors.watch import Watch
 from .pictures import save_grid
 from .prompt_order import PromptOrder
-from .registry import get_registry
 from .run_folder import MetricsFile, RunFolder, choose_folder
 from .sharing import load_trainable_state, trainable_state
 from .step_metrics import divergence_of, peak_memory_mb, step_metrics
+from .stop_request import StopRequest
 from .trackers import Trackers
 
 SAMPLES_IN_GRID = 16
-LARGEST_UNFUSED = 16
-"""Latent side up to which attention on a CPU is not fused."""
 
 MEASURED = ("seconds", "images_per_second", "memory_mb")
 """Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
@@ -47,45 +45,6 @@ class RunResult:
 
     folder: Path
     summary: dict[str, Any]
-
-
-class Broadcast:
-    """Passes a run's events to the plugins' hooks and to the listeners of this run."""
-
-    def __init__(self, listeners: Sequence[object]):
-        self.hook, self.listeners = get_registry().manager.hook, listeners
-
-    def __call__(self, name: str, event: object) -> None:
-        getattr(self.hook, name)(event=event)
-        for listener in self.listeners:
-            method = getattr(listener, name, None)
-            if method is not None:
-                method(event)
-
-
-class StopRequest:
-    """Notes SIGINT and SIGTERM, so that the step under way is finished and saved; a second SIGINT does not wait."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
-
-    @contextmanager
-    def noted(self) -> Iterator[StopRequest]:
-        """Signals are noted inside this context, where Python allows it (the main thread)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {one: signal.signal(one, self._note) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -201,21 +160,6 @@ class TrainingLoop:
         save_grid(images, self.folder.samples / f"step-{self.step:08d}.png")
 
 
-@contextmanager
-def unfused_cpu_attention(device: torch.device, latent_shape: tuple[int, ...]) -> Iterator[None]:
-    """On a CPU, small attention by matrix products: the fused kernel's backward is a quarter of a small DiT's step.
-
-    Larger latents keep the fused kernel, which never holds the matrix of all pairs of tokens.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    if device.type != "cpu" or max(latent_shape) > LARGEST_UNFUSED:
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
 def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult:
     """Run a training, from settings to report.
 
@@ -244,7 +188,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
     broadcast = Broadcast([*listeners, *extra])
     folder.create(config)
     with StopRequest().noted() as stop, unfused_cpu_attention(parts.device, parts.reference.latent_shape):
-        watch = Watch(config, parts, folder)
+        watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))
@@ -253,7 +197,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = ()) -> RunResult
         else:
             loop.load_state_dict(state)
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
-        ended = _run_steps(loop, stop, broadcast, watch)
+        ended = _run_steps(loop, stop, broadcast, watch, diagnoses)
         summary = finish(parts, config, folder, loop.seconds, problems, ended)
     if config.push_to_hub is not None:
         summary["hub"] = push_to_hub(folder.final, config.push_to_hub)
@@ -271,7 +215,13 @@ def _with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
     )
 
 
-def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast, watch: Watch | None = None) -> Stop | None:
+def _run_steps(
+    loop: TrainingLoop,
+    stop: StopRequest,
+    broadcast: Broadcast,
+    watch: Watch | None = None,
+    diagnoses: Diagnoses | None = None,
+) -> Stop | None:
     """Step until the last step, a signal, or a warning that ends the run; returns the latter."""
     config, folder = loop.config, loop.folder
     metrics = MetricsFile(folder.metrics, loop.step)
@@ -294,8 +244,11 @@ def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast, watc
         # Before the first step, and where a look failed in the run that is resumed.
         ended = look()
         while loop.step < config.steps and stop.signal is None and ended is None:
+            earlier = diagnoses.before(loop.step + 1) if diagnoses is not None else None
             row = loop.one_step()
             metrics.write(row)
+            if diagnoses is not None:
+                diagnoses.after(row, earlier)
             broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row))
             if loop.step % config.sample_every == 0:
                 loop.save_samples()
@@ -305,8 +258,9 @@ def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast, watc
         return ended
 
     try:
-        if watch is not None:
-            watch.open(loop.step)
+        for one in (watch, diagnoses):
+            if one is not None:
+                one.open(loop.step)
         try:
             ended = steps()
         except DippError as error:
@@ -327,5 +281,6 @@ def _run_steps(loop: TrainingLoop, stop: StopRequest, broadcast: Broadcast, watc
         ) from error
     finally:
         metrics.close()
-        if watch is not None:
-            watch.close()
+        for one in (watch, diagnoses):
+            if one is not None:
+                one.close()

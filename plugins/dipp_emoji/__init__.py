@@ -39,6 +39,7 @@ ALIGN = WORLD | {
     "ema": 0.98,
     "eval_count": 96,
     "monitor_every": 50,
+    "diagnose_every": 25,
 }
 DISTIL = WORLD | {
     "guidance": 2.0,
@@ -47,6 +48,7 @@ DISTIL = WORLD | {
     "learning_rate": 1e-4,
     "assistant_learning_rate": 2e-4,
     "ema": 0.99,
+    "diagnose_every": 50,
 }
 
 

@@ -1,0 +1,117 @@
+"""Diagnoses while a run goes on: around every so many generator updates.
+
+A diagnosis changes nothing but its own file: no random state moves, and no number of the training depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..assembly import Assembled
+from ..config import TrainConfig
+from ..monitors.record import Record, read_rows
+from ..monitors.watch import random_states_kept
+from ..precision import PRECISIONS
+from ..run_folder import RunFolder
+from ..terms.base import uses_assistant
+from .check import find_warnings, is_diagnosed
+from .denoised import look_at, numbers_of
+from .kl_by_time import bin_middles
+from .probe import BINS, Probe
+from .pull import mean_pull
+from .saturation import colours
+
+
+class Diagnoses:
+    """Diagnoses a run.
+
+    Args:
+        config: the run's settings; with `diagnose_every` 0, or more than its steps, nothing is ever due.
+        parts: the run's parts, as assembled.
+        folder: where `diagnostics.jsonl` goes.
+    """
+
+    def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder):
+        self.config, self.parts, self.folder = config, parts, folder
+        self.record: Record | None = None
+        self.active = is_diagnosed(config)
+        self.divergences = [one.name for one in parts.engine.terms if uses_assistant(one.term)]
+        self.steps: list[Mapping[str, float]] = []
+        """The steps' metrics since the last diagnosis."""
+        if self.active:
+            times = bin_middles(*config.time_range, BINS)
+            self.probe = Probe(parts.generator, parts.conditions, config.seed, config.batch_size, times)
+
+    def open(self, step: int) -> None:
+        """Go on with `diagnostics.jsonl` from this step; a run that begins is diagnosed before its first step.
+
+        Called once `metrics.jsonl` has been cut back to this step.
+        """
+        if not self.active:
+            return
+        self.record = Record(self.folder.diagnostics, step)
+        since = step - step % self.config.diagnose_every
+        self.steps = [row for row in read_rows(self.folder.metrics) if row["step"] > since]
+        if not step:
+            self._write(0, None)
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self.record is not None:
+            self.record.close()
+
+    def before(self, step: int) -> Tensor | None:
+        """The generator's samples just before the update with this number, from 1; None where it is not diagnosed."""
+        if self.record is None or step % self.config.diagnose_every or not self._follows:
+            return None
+        with self._unnoticed():
+            return self.probe.samples()
+
+    def after(self, row: Mapping[str, float], earlier: Tensor | None) -> None:
+        """Take in the update's metrics, and write a line where it is to be diagnosed.
+
+        Args:
+            row: its line of `metrics.jsonl`.
+            earlier: what `before` gave.
+        """
+        if self.record is None:
+            return
+        self.steps.append(row)
+        if row["step"] % self.config.diagnose_every == 0:
+            self._write(int(row["step"]), earlier)
+            self.steps = []
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the assistant is trained, so that it follows the generator."""
+        return self.parts.engine.assistant_rounds > 0
+
+    @contextmanager
+    def _unnoticed(self) -> Iterator[None]:
+        device, precision = self.parts.device, PRECISIONS[self.config.precision]
+        autocast = torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None)
+        with random_states_kept(device), autocast:
+            yield
+
+    def _write(self, step: int, earlier: Tensor | None) -> None:
+        assert self.record is not None
+        row: dict[str, Any] = {"step": step}
+        reference = self.parts.reference
+        with self._unnoticed():
+            x0 = self.probe.samples()
+            if self._follows:
+                noise = self.probe.noise(step)
+                seen = look_at(self.probe, reference, self.parts.assistant, self.config.guidance, x0, earlier, noise)
+                row |= numbers_of(self.probe, reference, seen)
+        with random_states_kept(self.parts.device):
+            row["colours"] = colours(self.probe, reference, x0)
+        pull = mean_pull(self.steps, self.divergences)
+        if pull is not None:
+            row["pull"] = pull
+        found = find_warnings([*self.record.rows, row], self.config)
+        self.record.write(row | {"warnings": [one.model_dump() for one in found]})

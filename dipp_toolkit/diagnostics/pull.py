@@ -1,0 +1,102 @@
+r"""How hard rewards and divergence pull at the samples, and whether in the same direction.
+
+A step's metrics hold the root-mean-square norm $n_i$ of each term's weighted gradient and the mean cosine $c_{ij}$ of
+each two. Of the rewards' sum $R$ and the divergences' sum $D$ follow
+
+$$|R|^2 \approx \sum_{i,j \in R} n_i n_j c_{ij}, \qquad
+  \cos(R, D) \approx \frac{\sum_{i \in R, j \in D} n_i n_j c_{ij}}{|R|\, |D|},$$
+
+exact for one reward and one divergence, and where all samples' gradients are of one size. The diagnosis holds their
+means over the steps since the one before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..bench.rows import Warned
+from .names import PULL
+from .reading import Row, how_often, left, numbers
+
+MOST = 100.0
+"""Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
+
+The emoji world's recommended run has 0.7, with `reward_scale=1e5` 3000."""
+
+READING = (
+    "Size of the rewards' joint gradient on the samples over the divergence's: above 1 the rewards pull harder, below "
+    "1 the divergence does. Geometric mean over the steps since the diagnosis before."
+)
+HEALTHY = f"Between 0.1 and 10, and never beyond 1/{MOST:g} or {MOST:g}, where one of the two decides alone."
+
+NORM, COSINE = "grad_norm/", "cosine/"
+
+
+def _product(row: Mapping[str, float], one: str, other: str) -> float:
+    norms = row[f"{NORM}{one}"] * row[f"{NORM}{other}"]
+    if one == other:
+        return norms
+    return norms * row.get(f"{COSINE}{one}/{other}", row.get(f"{COSINE}{other}/{one}", 0.0))
+
+
+def pull_of(row: Mapping[str, float], divergences: Sequence[str]) -> dict[str, float] | None:
+    """The pull at one step.
+
+    Args:
+        row: of `metrics.jsonl`.
+        divergences: names of the terms that are divergences.
+
+    Returns:
+        `rewards`, `divergence`: both norms; `ratio`: the first over the second; `cosine` between them. None where there
+        is no reward or no divergence among the terms, or one of them does not pull.
+    """
+    names = [key.removeprefix(NORM) for key in row if key.startswith(NORM)]
+    rewards = [name for name in names if name.startswith("reward/")]
+    others = [name for name in names if name in divergences]
+
+    def inner(some: Sequence[str], more: Sequence[str]) -> float:
+        return sum(_product(row, one, other) for one in some for other in more)
+
+    reward, divergence = (math.sqrt(max(inner(group, group), 0.0)) for group in (rewards, others))
+    if not reward or not divergence:
+        return None
+    cosine = inner(rewards, others) / (reward * divergence)
+    return {
+        "rewards": reward,
+        "divergence": divergence,
+        "ratio": reward / divergence,
+        "cosine": min(1.0, max(-1.0, cosine)),
+    }
+
+
+def mean_pull(rows: Sequence[Mapping[str, float]], divergences: Sequence[str]) -> dict[str, float] | None:
+    """The pull over several steps: geometric means of norms and ratio, the mean cosine; None where no step has any."""
+    found = [one for row in rows if (one := pull_of(row, divergences)) is not None]
+    if not found:
+        return None
+    means = {
+        name: math.exp(sum(math.log(one[name]) for one in found) / len(found))
+        for name in ("rewards", "divergence", "ratio")
+    }
+    return means | {"cosine": sum(one["cosine"] for one in found) / len(found)}
+
+
+def healthy(value: float) -> bool:
+    """Whether a ratio is in its range."""
+    return 1 / MOST <= value <= MOST
+
+
+def warning(rows: Sequence[Row]) -> Warned | None:
+    """The warning, or None."""
+    values = [value for _, value in numbers(rows, "pull", "ratio")]
+    if not left(values, healthy):
+        return None
+    now = values[-1] if not healthy(values[-1]) else max(values, key=lambda value: abs(math.log(value)))
+    said = (
+        f"the rewards pulled {now:,.0f} times as hard as the divergence, which then holds nothing. Lower reward_scale."
+        if now > 1
+        else f"the divergence pulled {1 / now:,.0f} times as hard as the rewards, which then change next to nothing. "
+        "Raise reward_scale."
+    )
+    return Warned(name=PULL, text=f"{how_often(values, healthy).capitalize()} one side decided alone: {said}")
