@@ -9,11 +9,14 @@ from textwrap import dedent
 import pytest
 import torch
 
+from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.loading import load_reward
 from dipp_toolkit.python_files import check_call, is_python_name, load_python_name
 from dipp_toolkit.terms.base import TermContext
 from dipp_toolkit.terms.catalog import build_term
+from dipp_toolkit.verify.cases import make_reference
+from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant
 
 BLUENESS = """
     def blueness(images, prompts):
@@ -141,5 +144,8 @@ def test_defaults_make_a_signature_fit() -> None:
 
 def test_a_term_that_cannot_be_called_is_a_sentence(write: Callable[[str], Path]) -> None:
     path = write("def build(context):\n    return 3\n")
+    reference = make_reference()
+    generator = AffineGenerator(AffineMap(torch.eye(3), torch.zeros(3)))
+    assistant = ExactAssistant(generator, reference.denoiser.schedule)
     with pytest.raises(PluginError, match=r"made 3; expected something to call with a sample"):
-        build_term(f"{path}:build", object.__new__(TermContext))
+        build_term(f"{path}:build", TermContext(reference, assistant, make_config({})))

@@ -18,12 +18,11 @@ from ..monitors.record import Record, read_rows
 from ..monitors.watch import random_states_kept
 from ..precision import PRECISIONS
 from ..run_folder import RunFolder
-from ..terms.base import uses_assistant
 from .check import find_warnings, is_diagnosed
 from .denoised import look_at, numbers_of
 from .kl_by_time import bin_middles
 from .probe import BINS, Probe
-from .pull import mean_pull
+from .pull import mean_pull, sides_of
 from .saturation import colours
 
 
@@ -40,7 +39,7 @@ class Diagnoses:
         self.config, self.parts, self.folder = config, parts, folder
         self.record: Record | None = None
         self.active = is_diagnosed(config)
-        self.divergences = [one.name for one in parts.engine.terms if uses_assistant(one.term)]
+        self.sides = sides_of(parts.engine.terms)
         self.steps: list[Mapping[str, float]] = []
         """The steps' metrics since the last diagnosis."""
         if self.active:
@@ -110,7 +109,7 @@ class Diagnoses:
                 row |= numbers_of(self.probe, reference, seen)
         with random_states_kept(self.parts.device):
             row["colours"] = colours(self.probe, reference, x0)
-        pull = mean_pull(self.steps, self.divergences)
+        pull = mean_pull(self.steps, self.sides)
         if pull is not None:
             row["pull"] = pull
         found = find_warnings([*self.record.rows, row], self.config)

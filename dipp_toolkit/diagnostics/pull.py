@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ..bench.rows import Warned
+from ..engine import WeightedTerm
+from ..terms.base import takes_rewards, uses_assistant
 from .names import PULL
 from .reading import Row, how_often, left, numbers
 
@@ -40,20 +43,35 @@ def _product(row: Mapping[str, float], one: str, other: str) -> float:
     return norms * row.get(f"{COSINE}{one}/{other}", row.get(f"{COSINE}{other}/{one}", 0.0))
 
 
-def pull_of(row: Mapping[str, float], divergences: Sequence[str]) -> dict[str, float] | None:
+@dataclass(frozen=True)
+class Sides:
+    """Names of an objective's terms that pull towards rewards, and of those that pull back to the reference."""
+
+    rewards: Sequence[str]
+    divergences: Sequence[str]
+
+
+def sides_of(terms: Sequence[WeightedTerm]) -> Sides:
+    """Terms that do not look at the assistant are rewards; a term that is both, a diffused reward say, is neither."""
+    return Sides(
+        [one.name for one in terms if not uses_assistant(one.term)],
+        [one.name for one in terms if uses_assistant(one.term) and not takes_rewards(one.term)],
+    )
+
+
+def pull_of(row: Mapping[str, float], sides: Sides) -> dict[str, float] | None:
     """The pull at one step.
 
     Args:
         row: of `metrics.jsonl`.
-        divergences: names of the terms that are divergences.
+        sides: the terms that are compared.
 
     Returns:
-        `rewards`, `divergence`: both norms; `ratio`: the first over the second; `cosine` between them. None where there
-        is no reward or no divergence among the terms, or one of them does not pull.
+        `rewards`, `divergence`: both norms; `ratio`: the first over the second; `cosine` between them. None where one
+        side has no term, or does not pull.
     """
-    names = [key.removeprefix(NORM) for key in row if key.startswith(NORM)]
-    rewards = [name for name in names if name.startswith("reward/")]
-    others = [name for name in names if name in divergences]
+    rewards = [name for name in sides.rewards if f"{NORM}{name}" in row]
+    others = [name for name in sides.divergences if f"{NORM}{name}" in row]
 
     def inner(some: Sequence[str], more: Sequence[str]) -> float:
         return sum(_product(row, one, other) for one in some for other in more)
@@ -70,9 +88,9 @@ def pull_of(row: Mapping[str, float], divergences: Sequence[str]) -> dict[str, f
     }
 
 
-def mean_pull(rows: Sequence[Mapping[str, float]], divergences: Sequence[str]) -> dict[str, float] | None:
+def mean_pull(rows: Sequence[Mapping[str, float]], sides: Sides) -> dict[str, float] | None:
     """The pull over several steps: geometric means of norms and ratio, the mean cosine; None where no step has any."""
-    found = [one for row in rows if (one := pull_of(row, divergences)) is not None]
+    found = [one for row in rows if (one := pull_of(row, sides)) is not None]
     if not found:
         return None
     means = {

@@ -132,14 +132,17 @@ def _points(steps: Sequence[float], values: Sequence[float] | np.ndarray, x: Axi
     return " ".join(f"{x(steps[row]):.1f},{y(float(values[row])):.1f}" for row in rows)
 
 
-def line_chart(series: Sequence[Series], label: str, include: Sequence[float] = (), log: bool = False) -> Markup:
-    """Lines over steps: the raw values faint, a running mean in front.
+def line_chart(
+    series: Sequence[Series], label: str, include: Sequence[float] = (), log: bool = False, axis: str = "step"
+) -> Markup:
+    """Lines over steps, or over something else: the raw values faint, a running mean in front.
 
     Args:
         series: at least one line, each with at least one value.
         label: says in words what the chart shows.
         include: values the axis must reach; a line is drawn at 0 where the axis holds it.
         log: a logarithmic axis; every value must be positive.
+        axis: what the lines run over.
     """
     last = max(one.steps[-1] for one in series)
     first = min(one.steps[0] for one in series)
@@ -157,7 +160,8 @@ def line_chart(series: Sequence[Series], label: str, include: Sequence[float] = 
         anchor = "end" if position > WIDTH - RIGHT - 12 else "middle"
         parts.append(f'<text x="{position:.1f}" y="{HEIGHT - BOTTOM + 17:g}" text-anchor="{anchor}">{text}</text>')
     parts.append(
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">step</text>'
+        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">{escape(axis)}'
+        "</text>"
     )
     for index, one in enumerate(series):
         colour = colour_class(index)

@@ -57,6 +57,7 @@ def curve(
     *,
     include: Sequence[float] = (),
     log: bool = False,
+    axis: str = "step",
 ) -> Curve | None:
     """A chart of the lines that there are; None where there is none."""
     found = [one for one in series if one is not None]
@@ -67,7 +68,7 @@ def curve(
         log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
         reading += " The axis is logarithmic." if log else ""
     ends = "; ".join(f"{one.name} from {one.values[0]:.4g} to {one.values[-1]:.4g}" for one in found)
-    chart = line_chart(found, f"{title} over {len(found[0].steps)} steps: {ends}", include, log)
+    chart = line_chart(found, f"{title} over {len(found[0].steps)} {axis}s: {ends}", include, log, axis)
     legend = [(one.name, colour_class(index)) for index, one in enumerate(found)] if len(found) > 1 else []
     return Curve(title, chart, legend, reading, healthy)
 

@@ -30,6 +30,7 @@ class RunFiles:
         summary: what `summary.json` holds.
         comparison: images side by side, or None where the run has none.
         monitors: one mapping a look of the monitors, in order; none where they were off.
+        diagnostics: one mapping a diagnosis, in order; none where the run was not diagnosed.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class RunFiles:
     summary: Mapping[str, Any]
     comparison: Comparison | None
     monitors: Sequence[Mapping[str, Any]] = ()
+    diagnostics: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -111,4 +113,5 @@ def read_run(folder: Path) -> RunFiles:
         numbers,
         Comparison.load(images) if (images / INDEX).is_file() else None,
         read_rows(folder / "monitors.jsonl"),
+        read_rows(folder / "diagnostics.jsonl"),
     )

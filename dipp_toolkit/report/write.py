@@ -18,6 +18,7 @@ from .contents import (
     warnings_of,
 )
 from .curves import curves_of
+from .diagnosed import diagnosed_of, diagnoses_with_warnings, left_out
 from .monitored import monitor_curves, monitor_warnings
 from .numbers import table_rows
 from .picture import draw_before_after
@@ -55,6 +56,10 @@ def render(run: RunFiles) -> str:
         monitor_curves=monitor_curves(run),
         monitor_warnings=monitor_warnings(run),
         looks=len(run.monitors),
+        diagnosed=diagnosed_of(run),
+        diagnoses=len(run.diagnostics),
+        diagnoses_warned=diagnoses_with_warnings(run),
+        left_out=left_out(run),
         settings=settings_of(run.config),
         again=again_from_config(run.folder),
         again_long=" \\\n  ".join(again_from_flags(run.config)),

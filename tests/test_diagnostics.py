@@ -1,0 +1,390 @@
+"""Diagnostics: closed forms of what they estimate, when they warn, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.condition import Condition
+from dipp_toolkit.config import make_config
+from dipp_toolkit.diagnostics import agreement, divergence, lag, pull, saturation
+from dipp_toolkit.diagnostics import probe as probe_module
+from dipp_toolkit.diagnostics.check import find_warnings, is_diagnosed
+from dipp_toolkit.diagnostics.denoised import look_at, numbers_of
+from dipp_toolkit.diagnostics.kl_by_time import bin_middles, kl_by_time
+from dipp_toolkit.diagnostics.names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
+from dipp_toolkit.diagnostics.probe import BINS, Probe
+from dipp_toolkit.diagnostics.pull import Sides, mean_pull, pull_of
+from dipp_toolkit.gaussians.law import Gaussian
+from dipp_toolkit.monitors.record import read_rows
+from dipp_toolkit.report import write_report
+from dipp_toolkit.schedules import VariancePreserving, discrete_times
+from dipp_toolkit.training import MEASURED
+from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
+from fake_run import write_run
+from tiny import PROMPTS, tiny_pipeline
+
+SCHEDULE = VariancePreserving(torch.linspace(0.9999, 1e-3, 1000, dtype=torch.float64).square())
+
+
+def laws() -> tuple[Gaussian, Gaussian]:
+    """A generator's law and the reference's, with other means and other covariances."""
+    mixing = torch.tensor([[0.9, 0.0, 0.0], [0.3, 0.7, 0.0], [-0.2, 0.1, 1.2]], dtype=torch.float64)
+    p = Gaussian(torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64), mixing @ mixing.mT)
+    return p, Gaussian(torch.tensor([-0.1, 0.4, 0.2], dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.8)
+
+
+def exact_gap(p: Gaussian, q: Gaussian, times: Tensor) -> Tensor:
+    """E_p |E_p[x_0|x_t] - E_q[x_0|x_t]|^2 at each time: both are affine in x_t, whose law is normal."""
+    alpha, sigma = SCHEDULE.alpha(times), SCHEDULE.sigma(times)
+    gaps = []
+    for a, s in zip(alpha, sigma, strict=True):
+        inverse = [torch.linalg.inv(law.noised_covariance(a, s)) for law in (p, q)]
+        gain_p, gain_q = (a * law.covariance @ one for law, one in zip((p, q), inverse, strict=True))
+        offset = p.mean - (q.mean + gain_q @ (a * p.mean - a * q.mean))
+        spread = (gain_p - gain_q) @ p.noised_covariance(a, s) @ (gain_p - gain_q).mT
+        gaps.append(offset.square().sum() + spread.trace())
+    return torch.stack(gaps)
+
+
+@pytest.mark.parametrize(("bins", "each", "mean"), [(400, 0.003, 1e-4), (BINS, 0.25, 0.03)])
+def test_the_divergence_of_two_denoisers_is_that_of_the_laws(bins: int, each: float, mean: float) -> None:
+    p, q = laws()
+    times = bin_middles(0.02, 0.98, bins)
+    found = kl_by_time(exact_gap(p, q, times), SCHEDULE, times)
+    alpha, sigma = SCHEDULE.alpha(times), SCHEDULE.sigma(times)
+    expected = kl_divergence(p.noised(alpha, sigma), q.noised(alpha, sigma))
+    torch.testing.assert_close(found, expected, rtol=each, atol=0)
+    torch.testing.assert_close(found.mean(), expected.mean(), rtol=mean, atol=0)
+
+
+class World:
+    """A Gaussian generator and reference, and a probe of many samples."""
+
+    def __init__(self, rows: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(probe_module, "ROWS", rows)
+        p, q = laws()
+        self.times = bin_middles(0.02, 0.98, BINS)
+        self.reference = GaussianReference(q, q, SCHEDULE, self.times)
+        self.generator = AffineGenerator(AffineMap(torch.linalg.cholesky(p.covariance), p.mean))
+        conditions = self.reference.encode(["a Gaussian"] * 4)
+        self.probe = Probe(self.generator, conditions, 0, 10_000, self.times)
+        self.assistant = ExactAssistant(self.generator, SCHEDULE)
+
+    def look(self, earlier: Tensor | None = None, x0: Tensor | None = None) -> dict[str, Any]:
+        x0 = self.probe.samples() if x0 is None else x0
+        noise = self.probe.noise(3)
+        return dict(
+            numbers_of(
+                self.probe, self.reference, look_at(self.probe, self.reference, self.assistant, 1.0, x0, earlier, noise)
+            )
+        )
+
+
+def test_a_diagnosis_of_many_samples_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(40_000, monkeypatch)
+    p, q = laws()
+    found = world.look()["divergence"]
+    exact = kl_by_time(exact_gap(p, q, world.times), SCHEDULE, world.times)
+    torch.testing.assert_close(torch.tensor(found["by_time"], dtype=torch.float64), exact, rtol=0.05, atol=0)
+    assert found["nats"] == pytest.approx(exact.mean().item(), rel=0.05)
+    assert found["per_dimension"] == found["nats"] / 3
+    assert found["times"] == world.times.tolist()
+
+
+def test_a_generator_that_is_the_reference_is_no_distance_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(64, monkeypatch)
+    _, q = laws()
+    world.generator.network.load_state_dict({"matrix": torch.linalg.cholesky(q.covariance), "bias": q.mean})
+    assert world.look()["divergence"]["nats"] < 1e-12
+
+
+def test_a_generator_that_stood_still_has_no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(64, monkeypatch)
+    x0 = world.probe.samples()
+    assert world.look(earlier=x0)["lag"] == 0.0
+    assert "lag" not in world.look()
+
+
+def test_the_lag_of_a_jump_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""Moved by d, the assistant's error grows by $|\sigma^2 C^{-1} d|^2$; it had been the posterior's variance."""
+    world = World(40_000, monkeypatch)
+    p, _ = laws()
+    jump = torch.tensor([0.5, -0.3, 0.4], dtype=torch.float64)
+    before = world.probe.samples()
+    found = world.look(earlier=before, x0=before + jump.reshape(3, 1, 1))["lag"]
+    more, had = 0.0, 0.0
+    for alpha, sigma in zip(SCHEDULE.alpha(world.times), SCHEDULE.sigma(world.times), strict=True):
+        inverse = torch.linalg.inv(p.noised_covariance(alpha, sigma))
+        weight = (alpha / sigma).square().clamp(max=5) + 0.1
+        more += (weight * (sigma.square() * inverse @ jump).square().sum()).item()
+        had += (weight * (p.covariance - alpha.square() * p.covariance @ inverse @ p.covariance).trace()).item()
+    assert found == pytest.approx(more / had, rel=0.05)
+    assert found > 0.1
+
+
+def metrics_of(gradients: dict[str, Tensor]) -> dict[str, float]:
+    """What a step logs of its terms' gradients, one sample a row."""
+    flat = {name: value.flatten(1) for name, value in gradients.items()}
+    row = {f"grad_norm/{name}": value.norm(dim=1).square().mean().sqrt().item() for name, value in flat.items()}
+    names = list(flat)
+    for k, one in enumerate(names):
+        for other in names[k + 1 :]:
+            cosine = torch.nn.functional.cosine_similarity(flat[one], flat[other]).mean().item()
+            row[f"cosine/{one}/{other}"] = cosine
+    return row
+
+
+def test_the_pull_of_two_sides_is_that_of_their_sums() -> None:
+    random = torch.Generator().manual_seed(0)
+    names = ("integral_kl", "reward/a", "reward/b")
+    sample = {name: torch.randn(1, 12, dtype=torch.float64, generator=random) for name in names}
+    found = pull_of(metrics_of(sample), Sides(names[1:], names[:1]))
+    assert found is not None
+    rewards, kl = sample["reward/a"] + sample["reward/b"], sample["integral_kl"]
+    assert found["rewards"] == pytest.approx(rewards.norm().item())
+    assert found["divergence"] == pytest.approx(kl.norm().item())
+    assert found["ratio"] == pytest.approx((rewards.norm() / kl.norm()).item())
+    assert found["cosine"] == pytest.approx(torch.cosine_similarity(rewards, kl).item())
+
+
+def test_no_pull_is_said_of_one_side_alone() -> None:
+    sample = {"integral_kl": torch.ones(2, 3), "reward/a": torch.zeros(2, 3)}
+    assert pull_of(metrics_of(sample), Sides(["reward/a"], ["integral_kl"])) is None
+    assert pull_of(metrics_of(sample), Sides([], ["integral_kl"])) is None
+    assert mean_pull([metrics_of(sample)], Sides(["reward/a"], ["integral_kl"])) is None
+
+
+def row(step: int, **parts: Any) -> dict[str, Any]:
+    """A diagnosis in which all is well, but for what is given. The one before the first update knows of no update."""
+    well: dict[str, Any] = {
+        "divergence": {"nats": 3.0, "per_dimension": 0.04, "times": [0.25, 0.75], "by_time": [5.0, 1.0]},
+        "colours": {"saturation": 0.4, "contrast": 0.2, "clipped": 0.1},
+    }
+    if step:
+        well |= {"lag": 0.05, "pull": {"rewards": 0.7, "divergence": 1.0, "ratio": 0.7, "cosine": -0.02}}
+    return {"step": step, **well, **parts}
+
+
+FAR_AWAY = {"nats": 90.0, "per_dimension": 0.9, "times": [0.25, 0.75], "by_time": [150.0, 30.0]}
+UNHEALTHY: dict[str, dict[str, Any]] = {
+    FAR: {"divergence": FAR_AWAY},
+    LAG: {"lag": 0.3},
+    PULL: {"pull": {"rewards": 300.0, "divergence": 1.0, "ratio": 300.0, "cosine": 0.0}},
+    OPPOSED: {"pull": {"rewards": 0.7, "divergence": 1.0, "ratio": 0.7, "cosine": -0.8}},
+    COLOUR: {"colours": {"saturation": 0.4, "contrast": 0.2, "clipped": 0.6}},
+}
+CONFIG = make_config({"generator": "emoji-onestep", "rewards": {"emoji-clip": 1.0}, "steps": 40, "diagnose_every": 10})
+
+
+def names(rows: list[dict[str, Any]], config: TrainConfig = CONFIG) -> list[str]:
+    return [one.name for one in find_warnings(rows, config)]
+
+
+def test_every_name_has_its_warning_and_a_healthy_run_has_none() -> None:
+    assert tuple(UNHEALTHY) == NAMES
+    healthy = [row(0), row(10), row(20)]
+    assert names(healthy) == []
+    for name, parts in UNHEALTHY.items():
+        assert names([*healthy[:2], row(20, **parts)]) == [name], name
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"lag": -0.3}, [LAG]),
+        ({"lag": -0.15}, []),
+        ({"pull": {"ratio": 0.005, "cosine": 0.0}}, [PULL]),
+        ({"pull": {"ratio": 50.0, "cosine": -0.4}}, []),
+        ({"colours": {"saturation": 0.1, "contrast": 0.1, "clipped": 0.0}}, []),
+    ],
+)
+def test_ranges_have_two_ends_where_both_are_harm(parts: dict[str, Any], expected: list[str]) -> None:
+    assert names([row(0), row(10), row(20, **parts)]) == expected
+
+
+def test_what_belongs_to_single_updates_counts_where_it_was_so_in_most() -> None:
+    """A run that ends with a falling learning rate is not excused for what went before."""
+    bad = {"lag": 0.4}
+    assert names([row(0), row(10, **bad), row(20, **bad), row(30)]) == [LAG]
+    assert names([row(0), row(10), row(20, **bad), row(30)]) == []
+    far = {"divergence": FAR_AWAY}
+    assert names([row(0, **far), row(10, **far), row(20)]) == [], "what it is now counts"
+
+
+def test_a_distillation_is_not_asked_what_belongs_to_rewards() -> None:
+    without = make_config({"generator": "emoji-onestep", "rewards": {}, "steps": 40, "diagnose_every": 10})
+    assert names([row(0), row(10, **UNHEALTHY[PULL])], without) == []
+    start = make_config({"reference": "emoji-reference", "rewards": {}, "steps": 40, "diagnose_every": 10})
+    assert names([row(0), row(10, **UNHEALTHY[COLOUR])], start) == []
+
+
+def test_texts_say_what_to_do() -> None:
+    for parts in UNHEALTHY.values():
+        (one,) = find_warnings([row(0), row(10, **parts)], CONFIG)
+        assert any(word in one.text for word in ("Lower ", "Raise "))
+    (faster,) = find_warnings([row(0), row(10, **UNHEALTHY[PULL])], CONFIG)
+    assert "300 times as hard" in faster.text
+    (slower,) = find_warnings([row(0), row(10, pull={"ratio": 0.002, "cosine": 0.0})], CONFIG)
+    assert "Raise reward_scale" in slower.text
+    assert is_diagnosed(CONFIG) and not is_diagnosed(CONFIG.model_copy(update={"diagnose_every": 41}))
+
+
+def test_limits_that_are_said_are_those_that_count() -> None:
+    assert f"{divergence.MOST:g}" in divergence.HEALTHY
+    assert f"{lag.MOST:g}" in lag.HEALTHY
+    assert f"{pull.MOST:g}" in pull.HEALTHY
+    assert f"{abs(agreement.LEAST):g}" in agreement.HEALTHY
+    assert "no more above" in saturation.HEALTHY
+
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a diagnosed run on a tiny pipeline, with a reward from a file."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "blue.py").write_text("def blueness(images, prompts):\n    return images[:, 2].mean((1, 2))\n")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    return {
+        "reference": str(tiny_pipeline(folder / "reference")),
+        "prompts": str(folder / "prompts.txt"),
+        "rewards": {f"{folder}/blue.py:blueness": 1.0},
+        "batch_size": 3,
+        "eval_count": 3,
+        "reference_steps": 2,
+        "assistant_warmup": 1,
+        "steps": 6,
+        "diagnose_every": 2,
+        "checkpoint_every": 3,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture
+def run(world: dict[str, Any], tmp_path: Path) -> Run:
+    """Run with some settings changed; returns the folder."""
+
+    def start(name: str, listeners: Any = (), **changes: Any) -> Path:
+        train(TrainConfig(**{**world, "out": tmp_path / name, **changes}), listeners=listeners)
+        return tmp_path / name
+
+    return start
+
+
+class DiesAt:
+    """Kills a run in one of its steps."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def dipp_on_step(self, event: Any) -> None:
+        if event.step == self.step:
+            raise KeyboardInterrupt
+
+
+def unmeasured(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
+
+
+def test_looking_changes_nothing_and_resuming_goes_on_to_the_bit(run: Run) -> None:
+    plain, whole = run("plain", diagnose_every=0), run("whole")
+    assert unmeasured(plain) == unmeasured(whole)
+    assert not (plain / "diagnostics.jsonl").exists()
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", [DiesAt(5)])
+    cut = run("cut", resume=True)
+    lines = (whole / "diagnostics.jsonl").read_bytes()
+    assert lines == (cut / "diagnostics.jsonl").read_bytes()
+    rows = read_rows(whole / "diagnostics.jsonl")
+    assert [one["step"] for one in rows] == [0, 2, 4, 6]
+    assert "lag" not in rows[0] and all(math.isfinite(one["lag"]) for one in rows[1:])
+    assert rows[-1]["pull"]["ratio"] > 0
+    assert len(rows[0]["divergence"]["by_time"]) == BINS
+    report = (whole / "report.html").read_text()
+    assert "How the run went" in report and "How the run went" not in (plain / "report.html").read_text()
+    for chart in ("Distance to the reference", "Distance by time", "lag", "Rewards over divergence", "Colours of"):
+        assert chart in report, chart
+
+
+def test_a_run_that_never_looks_at_the_assistant_says_what_is_left_out(run: Run) -> None:
+    folder = run("alone", term="reward_only")
+    rows = read_rows(folder / "diagnostics.jsonl")
+    assert all("divergence" not in one and "pull" not in one for one in rows)
+    assert all(one["colours"]["contrast"] > 0 for one in rows)
+    report = (folder / "report.html").read_text()
+    assert "The assistant was not trained in this run" in report
+    assert "Distance to the reference" not in report
+
+
+def test_few_steps_and_half_precision_are_diagnosed(run: Run) -> None:
+    folder = run("few", generator_steps=2, precision="bf16", steps=2)
+    assert [one["step"] for one in read_rows(folder / "diagnostics.jsonl")] == [0, 2]
+
+
+def test_warnings_reach_summary_and_report(tmp_path: Path) -> None:
+    settings = {"diagnose_every": 20}
+    folder = write_run(tmp_path / "run", settings=settings)
+    rows = [row(0), row(20, **UNHEALTHY[LAG])]
+    rows[-1]["warnings"] = [one.model_dump() for one in find_warnings(rows, CONFIG)]
+    (folder / "diagnostics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    report = write_report(folder).read_text()
+    assert "In 1 of them something had left its healthy range" in report
+    assert report.count('class="warning"') == 1
+    assert "moves faster than the assistant can follow" in report
+    assert "from 0.05" not in report or "0.3 at step 20" in report
+
+
+def test_a_damaged_record_does_not_stop_a_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", settings={"diagnose_every": 20})
+    (folder / "diagnostics.jsonl").write_text(
+        json.dumps(row(0, divergence=None, lag="x", pull=[1], colours={"saturation": float("nan")}))
+        + '\n{"step": 20, "la'
+    )
+    assert "How the run went" not in write_report(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [({}, False), ({"reward_scale": 1e5, "learning_rate": 2e-3}, True)],
+    ids=["recommended", "out of control"],
+)
+def test_the_emoji_world_warns_of_a_bad_run_and_of_no_other(
+    tmp_path: Path, changes: dict[str, Any], warned: bool
+) -> None:
+    config = make_config(
+        {
+            "generator": "emoji-onestep", "out": tmp_path / "run", "device": "cpu", "monitor_every": 0, "steps": 8,
+            "diagnose_every": 4, "eval_count": 4, "reference_steps": 2, "batch_size": 8, **changes,
+        }
+    )  # fmt: skip
+    folder = train(config).folder
+    summary = json.loads((folder / "summary.json").read_text())
+    if warned:
+        assert len(set(summary["warned"]) & set(NAMES)) >= 2
+    else:
+        assert not set(summary["warned"]) & set(NAMES)
+
+
+def test_a_condition_is_spread_over_all_prompts() -> None:
+    _, q = laws()
+    reference = GaussianReference(q, q, SCHEDULE, discrete_times(SCHEDULE))
+    generator = AffineGenerator(AffineMap(torch.eye(3, dtype=torch.float64), q.mean))
+    conditions: Condition = reference.encode([f"prompt {k}" for k in range(64)])
+    probe = Probe(generator, conditions, 0, 8, bin_middles(0.02, 0.98, BINS))
+    assert probe.chosen.prompts[::16] == ("prompt 0", "prompt 32")
+    again = replace(probe)
+    torch.testing.assert_close(again.z, probe.z, rtol=0, atol=0)
+    assert not torch.equal(probe.noise(1), probe.noise(2))
