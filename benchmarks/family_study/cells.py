@@ -6,17 +6,18 @@ import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from objectives import OBJECTIVES, PACE, SHARED, UPDATES
+from pace import seconds_per_update
 
 from dipp_toolkit.bench.processes import Processes
 from dipp_toolkit.config import TrainConfig
-from dipp_toolkit.report.run_files import read_metrics
+from dipp_toolkit.run_folder import write_text
 from dipp_toolkit.training import train
+
+PLAN = "equal-time.json"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class Run:
         """What the table calls it."""
         return f"{self.objective}, seed {self.seed}"
 
-    def seconds_per_update(self) -> float:
-        """Median time of an update, as measured in this run."""
-        seconds = [row["seconds"] for row in read_metrics(self.folder / "metrics.jsonl")]
-        return median(later - earlier for earlier, later in pairwise(seconds))
-
     def config(self) -> TrainConfig:
         """Its settings; it goes on where it was cut off."""
         settings: dict[str, Any] = {**SHARED, **OBJECTIVES[self.objective]}
@@ -80,25 +76,27 @@ def equal_updates(work: Path, seeds: int, updates: int = UPDATES) -> list[Run]:
     ]
 
 
-def equal_time(work: Path, runs: list[Run]) -> list[Run]:
-    """The same, of as many updates as take the time of `PACE`; an update's time is the median over an objective's runs.
+def plan_equal_time(work: Path, updates: int = UPDATES) -> None:
+    """Write down how many updates of each objective take the time of `updates` of `PACE`.
 
-    The numbers of updates are written down when they are first known, so that going on does not change them.
+    Measured once: going on with the study does not change the numbers.
     """
-    plan = work / "equal-time.json"
+    plan = work / PLAN
     if not plan.is_file():
-        pace = {name: median(run.seconds_per_update() for run in runs if run.objective == name) for name in OBJECTIVES}
-        total = pace[PACE] * next(run.steps for run in runs if run.objective == PACE)
-        counts = {name: max(round(total / seconds), 1) for name, seconds in pace.items()}
-        plan.write_text(json.dumps({"seconds_per_update": pace, "updates": counts}, indent=2) + "\n", encoding="utf-8")
-    counts = json.loads(plan.read_text(encoding="utf-8"))["updates"]
+        pace = seconds_per_update(work)
+        counts = {name: max(round(pace[PACE] * updates / seconds), 1) for name, seconds in pace.items()}
+        text = json.dumps({"seconds_per_update": pace, "updates": counts}, indent=2) + "\n"
+        write_text(plan, text)
+
+
+def equal_time(work: Path, runs: list[Run]) -> list[Run]:
+    """The runs of the plan. Where an objective has as many updates in both, its run under equal updates is taken."""
+    counts = json.loads((work / PLAN).read_text(encoding="utf-8"))["updates"]
     found = []
     for run in runs:
-        if run.objective == PACE:  # its run under equal updates is the one under equal time
-            found.append(Run(run.objective, "time", run.seed, run.steps, run.folder))
-        else:
-            folder = work / "time" / f"{slug(run.objective)}-{run.seed}"
-            found.append(Run(run.objective, "time", run.seed, counts[run.objective], folder))
+        steps = counts[run.objective]
+        new = work / "time" / f"{slug(run.objective)}-{run.seed}"
+        found.append(Run(run.objective, "time", run.seed, steps, run.folder if steps == run.steps else new))
     return found
 
 

@@ -3,7 +3,7 @@
     python benchmarks/family_study/run.py --work runs/family-study
     torchrun --nproc_per_node 2 benchmarks/family_study/run.py --work runs/family-study
 
-Trains 51 runs (about three hours on two cores), generates every contestant's images of the held-out prompts, and has
+Trains 45 runs (about two hours on two cores), generates every contestant's images of the held-out prompts, and has
 them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
 after an interruption: finished runs and images are kept. Writes `results.jsonl`, `results.md` and `study.html` beside
 this file.
@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from cells import Run, equal_time, equal_updates, train_share
+from cells import Run, equal_time, equal_updates, plan_equal_time, train_share
 from objectives import UPDATES
 
 from dipp_toolkit.bench.contestants import Contestant, parse_contestants
@@ -69,6 +69,9 @@ def main() -> None:
         pass
     processes.wait()
     if not arguments.equal_updates_only:
+        if processes.main:
+            plan_equal_time(arguments.work, arguments.updates)
+        processes.wait()
         timed = equal_time(arguments.work, runs)
         for _ in train_share(timed, processes):
             pass
