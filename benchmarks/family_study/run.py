@@ -5,8 +5,9 @@
 
 Trains 45 runs (about two hours on two cores), generates every contestant's images of the held-out prompts, and has
 them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
-after an interruption: finished runs and images are kept. Writes `results.jsonl`, `results.md` and `study.html` beside
-this file.
+after an interruption: finished runs and images are kept. Writes
+`results.jsonl`, the plan of equal time, `results.md` and two figures beside this file; `docs/family-study.md` says what
+is to be seen.
 """
 
 from __future__ import annotations
@@ -19,25 +20,33 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from cells import Run, equal_time, equal_updates, plan_equal_time, train_share
+from cells import PLAN, Run, equal_time, equal_updates, plan_equal_time, train_share
 from objectives import UPDATES
+from page import write_results
 
 from dipp_toolkit.bench.contestants import Contestant, parse_contestants
 from dipp_toolkit.bench.processes import Processes
+from dipp_toolkit.bench.rows import Row, write_rows
 from dipp_toolkit.bench.run import run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.run_folder import write_text
 
 HERE = Path(__file__).parent
 
 
 def contestants(runs: list[Run]) -> list[Contestant]:
-    """What is compared: the trained generators, the one they started from, and the reference at its best guidance."""
-    named = [f"{run.budget} {run.label.replace(', ', ' ')}={run.folder / 'final'}" for run in runs]
+    """What is compared: the trained generators, the one they started from, and the reference at its best guidance.
+
+    Of five guidances the judge likes 1.5 best; see `reference_guidance` in `benchmarks/emoji_quality/results.json`.
+    """
+    named: dict[Path, str] = {}
+    for run in runs:  # what was run once for both budgets is judged once
+        named.setdefault(run.folder, f"{run.budget} {run.objective} seed {run.seed}={run.folder / 'final'}")
     options = {"emoji-reference": {"steps": 50, "guidance": 1.5}}
-    return parse_contestants(",".join(["emoji-reference", "emoji-onestep", *named]), options)
+    return parse_contestants(",".join(["emoji-reference", "emoji-onestep", *named.values()]), options)
 
 
-def bench(work: Path, runs: list[Run], noises: int) -> list[object]:
+def bench(work: Path, runs: list[Run], noises: int) -> list[Row]:
     """Images and figures of all contestants."""
     settings = BenchSettings(
         contestants=tuple(contestants(runs)),
@@ -51,7 +60,7 @@ def bench(work: Path, runs: list[Run], noises: int) -> list[object]:
         pictures=2,
         command="python benchmarks/family_study/run.py",
     )
-    return list(run_bench(settings))
+    return run_bench(settings)
 
 
 def main() -> None:
@@ -78,7 +87,12 @@ def main() -> None:
         processes.wait()
         runs = runs + timed
     if not arguments.train_only and processes.main:
-        bench(arguments.work, runs, 2)
+        rows = bench(arguments.work, runs, 2)
+        write_rows(HERE / "results.jsonl", [row.model_copy(update={"pictures": ()}) for row in rows])
+        plan = arguments.work / PLAN
+        if plan.is_file():
+            write_text(HERE / PLAN, plan.read_text(encoding="utf-8"))
+        write_results(rows, HERE)
 
 
 if __name__ == "__main__":
