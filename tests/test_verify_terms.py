@@ -83,7 +83,7 @@ def test_a_learned_assistant_reaches_the_optimum(name: str) -> None:
         assert row.passed, row
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_row_of_every_term_holds() -> None:
     for row in run_verify():
         assert row.passed, row
