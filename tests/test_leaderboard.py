@@ -244,3 +244,61 @@ def test_the_command_builds_and_checks(tmp_path: Path) -> None:
     write_rows(Path(rows), [changed(ROWS[0], "figures.liked.mean", 9.0)])
     unsound = runner.invoke(app, ["leaderboard", "--check", rows])
     assert unsound.exit_code == 1 and "outside its interval" in unsound.output
+
+
+def with_fingerprint(row: Row, start: str) -> Row:
+    return changed(row, "subject.fingerprint", start + row.subject.fingerprint[len(start) :])
+
+
+def test_rows_of_one_label_and_other_weights_are_told_apart() -> None:
+    same = [
+        with_fingerprint(fake_row("run", 0.0, seed=1), "abcdef01"),
+        with_fingerprint(fake_row("run", 1.0), "12345678"),
+    ]
+    (section,) = make_board([*same, fake_row("other", 0.5, seed=2)], "liked").sections
+    assert [row.label for row in section.rows] == ["run (12345678)", "other", "run (abcdef01)"]
+    assert section.ranks["liked"] == {"run (12345678)": 1, "other": 2, "run (abcdef01)": 3}
+
+
+def test_a_row_at_another_image_size_is_no_double() -> None:
+    large = changed(fake_row("run", 0.0), "protocol.size", [128, 128])
+    board = make_board([fake_row("run", 0.0), large])
+    assert [len(one.rows) for one in board.sections] == [1, 1]
+
+
+def test_set_numbers_of_other_versions_are_not_ranked_against_each_other() -> None:
+    far, near = fake_row("far", 0.0, distance=90.0), fake_row("near", 0.0, seed=1)
+    assert make_board([far, near], "liked").sections[0].ranks["distance"] == {"far": 2, "near": 1}
+    other = changed(near, "protocol.versions", {"liked": "v1", "distance": "another extractor"})
+    assert make_board([far, other], "liked").sections[0].ranks["distance"] == {"far": 1, "near": 1}
+
+
+def test_numbers_in_the_front_are_those_of_the_list_where_a_figure_is_missing() -> None:
+    rows = [fake_row("a", 3.0), fake_row("b", 2.0, seed=1), fake_row("c", 1.0, seed=2)]
+    rows[0] = rows[0].model_copy(update={"figures": {k: v for k, v in rows[0].figures.items() if k != "distance"}})
+    (section,) = make_board(rows, "liked").sections
+    (plot,) = [one for one in plots(section) if (one.x, one.y) == ("distance", "liked")]
+    found = re.findall(r"<text class=\"number[^>]*>(\d)</text>", str(plot.chart))
+    assert found == ["2", "3"]
+
+
+def test_without_scripts_every_table_is_there() -> None:
+    page = render(make_board([fake_row("a", 3.0), fake_row("b", 2.0, seed=1)]), "Board")
+    hidden = re.findall(r"<[^>]*data-choice=[^>]*\shidden[^>]*>", page)
+    assert page.count("data-choice=") > 3 and not hidden
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_a_sentence(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [fake_row("a", 3.0, distance=12345.0)])
+    path.write_text(path.read_text().replace("12345.0", value))
+    with pytest.raises(RequestError, match=r"line 1, is no JSON: it holds .*, which is no finite number"):
+        read_rows(path)
+
+
+def test_markdown_takes_a_name_as_it_is() -> None:
+    label = "[x](http://y) `c` *b* _u_ a|b <i> &amp; ![z]"
+    text = to_markdown(make_board([changed(fake_row("a", 1.0), "subject.label", label)]))
+    escaped = r"\[x\](http://y) \`c\` \*b\* \_u\_ a\|b &lt;i&gt; &amp;amp; !\[z\]"
+    assert escaped in text

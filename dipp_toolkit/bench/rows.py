@@ -7,6 +7,7 @@ can be put together, checked and shown without anything else.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +149,13 @@ class Row(_Part):
         return self.subject.label
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text}, which is no finite number")
+    return value
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSON lines file.
 
@@ -165,7 +173,7 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(Row.model_validate(json.loads(line)))
+            rows.append(Row.model_validate(json.loads(line, parse_constant=_finite, parse_float=_finite)))
         except ValidationError as error:
             wrong = error.errors()[0]
             where = ".".join(str(part) for part in wrong["loc"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -72,9 +73,10 @@ def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
     Raises:
         RequestError: no row is measured, or none has the figure to sort by.
     """
-    latest: dict[tuple[str, ...], Row] = {}
+    latest: dict[tuple[object, ...], Row] = {}
     for row in rows:
-        key = (row.kind, row.label, row.subject.fingerprint, row.protocol.digest, str(row.protocol.seeds), row.source)
+        protocol = row.protocol
+        key = (row.kind, row.label, row.subject.fingerprint, row.source, protocol.digest, protocol.seeds, protocol.size)
         latest.pop(key, None)
         latest[key] = row
     measured = [row for row in latest.values() if row.kind == "measured"]
@@ -92,8 +94,22 @@ def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
     if sort is not None and sort not in known:
         raise RequestError(unknown_name("figure", sort, known))
     return Board(
-        [_section(group, sort) for group in groups], [row for row in latest.values() if row.kind == "reported"]
+        [_section(_told_apart(group), sort) for group in groups],
+        [row for row in latest.values() if row.kind == "reported"],
     )
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows that share a label although their weights differ get the start of their fingerprint beside it."""
+    labels = Counter(row.label for row in rows)
+
+    def told(row: Row) -> Row:
+        if labels[row.label] == 1:
+            return row
+        label = f"{row.label} ({row.subject.fingerprint[:8] or 'unknown weights'})"
+        return row.model_copy(update={"subject": row.subject.model_copy(update={"label": label})})
+
+    return [told(row) for row in rows]
 
 
 def _section(rows: Sequence[Row], sort: str | None) -> Section:
@@ -120,7 +136,8 @@ def _behind_by_intervals(rows: Sequence[Row], name: str) -> Iterator[str]:
     whole = [row for row in rows if name in row.figures and row.figures[name].per_prompt is None]
     for a, b in combinations(whole, 2):
         one, two = a.figures[name], b.figures[name]
-        if None in (one.low, one.high, two.low, two.high) or not one.better:
+        alike = a.protocol.versions.get(name) == b.protocol.versions.get(name)
+        if None in (one.low, one.high, two.low, two.high) or not one.better or not alike:
             continue
         ends = [Interval(each.mean, each.low or 0.0, each.high or 0.0) for each in (one, two)]
         if ends[0].overlaps(ends[1]):

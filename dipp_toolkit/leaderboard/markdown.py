@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from .board import Board, Section
 from .texts import arrow, interval_text, mean_text
 
+_MARKS = re.compile(r"([\\`*_\[\]|~])")
+"""What Markdown would read as something else than itself inside a cell."""
+
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    escaped = _MARKS.sub(r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _section(section: Section, notes: list[str]) -> list[str]:

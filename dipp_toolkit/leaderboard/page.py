@@ -46,12 +46,17 @@ def plots(section: Section) -> list[Plot]:
     found = []
     for y_name in up:
         for x_name in across:
-            rows = [row for row in section.rows if x_name in row.figures and y_name in row.figures]
+            # Numbers and colours are those of the list beside the plot, also where a row lacks a figure.
+            rows = [
+                (index, row)
+                for index, row in enumerate(section.rows)
+                if x_name in row.figures and y_name in row.figures
+            ]
             if x_name == y_name or not rows:
                 continue
             points = [
                 Point(row.label, row.figures[x_name].mean, row.figures[y_name].mean, index, label=str(index + 1))
-                for index, row in enumerate(rows)
+                for index, row in rows
             ]
             x_sign = -1 if section.figure(x_name).better == "lower" else 1
             y_sign = -1 if section.figure(y_name).better == "lower" else 1
