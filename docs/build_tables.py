@@ -41,6 +41,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),
         "emoji-ablation": partial(recorded, "emoji_ablation"),
     },
+    "family-study.md": {"family-study": partial(recorded, "family_study")},
     "rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
