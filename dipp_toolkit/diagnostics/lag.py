@@ -21,8 +21,8 @@ from .names import LAG
 from .reading import Row, how_often, left, numbers
 
 MOST = 0.2
-"""Either way. The emoji world's recommended run has 0.05; with `reward_scale=1e5` and ten times the learning rate -0.23
-and 0.51."""
+"""Either way. The emoji world's recommended run has 0.015; with `reward_scale=1e5` and ten times the learning rate
+0.57."""
 
 READING = (
     "How much higher the assistant's loss is on fresh samples of the generator than on samples of the same prompts and "

@@ -25,7 +25,7 @@ from .reading import Row, how_often, left, numbers
 MOST = 100.0
 """Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
 
-The emoji world's recommended run has 0.7, with `reward_scale=1e5` 3000."""
+The emoji world's recommended run has 0.7, with `reward_scale=1e5` 2500."""
 
 READING = (
     "Size of the rewards' joint gradient on the samples over the divergence's: above 1 the rewards pull harder, below "
