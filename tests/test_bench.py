@@ -270,6 +270,18 @@ def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> Non
     assert len(json.loads(done.stdout)["rows"]) == 2
 
 
+def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("generator_steps: 4\n")
+    for folder in (tmp_path, tmp_path / "final"):
+        (plain,) = parse_contestants(f"few={folder}", {})
+        (said,) = parse_contestants(f"few={folder}", {"few": {"steps": 4}})
+        assert not plain.is_reference and not said.is_reference
+        with pytest.raises(RequestError, match=r"'few' was trained to take 4 steps; got steps=8\. Leave steps out"):
+            parse_contestants(f"few={folder}", {"few": {"steps": 8}})
+    (many,) = parse_contestants("many=emoji-onestep", {"many": {"steps": 8}})
+    assert many.is_reference
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}

@@ -40,16 +40,22 @@ class Contestant:
 
     @property
     def run_settings(self) -> dict[str, Any]:
-        """The settings of the run that made it, empty where it is no run folder."""
-        path = Path(self.name).expanduser() / "config.yaml"
+        """The settings of the run that made it, empty where it is no run folder nor the `final` of one."""
+        folder = Path(self.name).expanduser()
+        path = (folder.parent if folder.name == "final" else folder) / "config.yaml"
         return read_yaml(path) if path.is_file() else {}
+
+    @property
+    def trained_steps(self) -> int:
+        """How many steps its run trained it to take; 1 where it is of no run."""
+        return int(self.run_settings.get("generator_steps") or 1)
 
     @property
     def is_reference(self) -> bool:
         """Whether it is sampled in many steps: a registered reference, or anything whose steps say so."""
         registry = get_registry()
         if int(self.options.get("steps", 1)) > 1:
-            return True
+            return self.trained_steps == 1
         return self.name in registry.entries["reference"] and self.name not in registry.entries["generator"]
 
     def check(self) -> None:
@@ -61,6 +67,9 @@ class Contestant:
         for option in self.options:
             if option not in OPTIONS:
                 raise RequestError(f"'{self.label}' takes no such option. " + unknown_name("option", option, OPTIONS))
+        own, asked = self.trained_steps, int(self.options.get("steps", self.trained_steps))
+        if own > 1 and asked != own:
+            raise RequestError(f"'{self.label}' was trained to take {own} steps; got steps={asked}. Leave steps out.")
         registry = get_registry()
         known = {**registry.entries["generator"], **registry.entries["reference"]}
         if self.name not in known and not (self.name.startswith(DIFFUSERS) or looks_like_path(self.name)):
