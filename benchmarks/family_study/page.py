@@ -22,6 +22,8 @@ JUDGE, REWARD, DISTANCE, DIVERSITY = "emoji-judge", "emoji-preference", "emoji-f
 REFERENCE, START = "emoji-reference", "emoji-onestep"
 OFF_SCALE = 40.0
 """Frechet distances beyond are in the table and not in the figure, which would shrink to a line."""
+SHORT = {"f-divergence": "f-div", "policy gradient": "policy"}
+"""Names in the figure, where points are close."""
 STYLE = (
     "svg{background:#fff;font:12px system-ui,sans-serif;fill:#1d2430}.grid{stroke:#e2e6ec}"
     ".front{fill:none;stroke:#8a94a6;stroke-dasharray:4 3}.dot{fill:#3b6fd4;stroke:#fff}"
@@ -108,7 +110,9 @@ def table(shown: Sequence[Group], reference: Group) -> str:
 
 def figure(shown: Sequence[Group], compared: Sequence[Group]) -> str:
     """Judge against Frechet distance, with the Pareto front of what was trained, as an SVG file of its own."""
-    points = [Point(one.name, one.mean(DISTANCE), one.mean(JUDGE), 0, label=one.name) for one in shown]
+    points = [
+        Point(one.name, one.mean(DISTANCE), one.mean(JUDGE), 0, label=SHORT.get(one.name, one.name)) for one in shown
+    ]
     points += [Point(one.name, one.mean(DISTANCE), one.mean(JUDGE), mark=one.name) for one in compared]
     inside = [one for one in points if one.x <= OFF_SCALE]
     drawn = str(scatter(inside, "Frechet distance (less is better)", "judge's preference", -1, 1))
@@ -123,8 +127,8 @@ def write_results(rows: Sequence[Row], folder: Path) -> None:
         rows: of the study's bench.
         folder: holds the plan of equal time, where that was run.
     """
-    reference = Group("reference, 50 steps", [row for row in rows if row.label == REFERENCE])
-    start = Group("the start", [row for row in rows if row.label == START])
+    reference = Group("reference", [row for row in rows if row.label == REFERENCE])
+    start = Group("start", [row for row in rows if row.label == START])
     budgets = {"updates": dict.fromkeys(OBJECTIVES, UPDATES)}
     plan = folder / PLAN
     paces: Mapping[str, float] = {}
@@ -148,7 +152,7 @@ def write_results(rows: Sequence[Row], folder: Path) -> None:
         f"Judge: mean over runs with a 95 % bootstrap interval over {shown.protocol.count} held-out prompts, "
         f"{len(shown.protocol.seeds)} noises each; over the reference: of the difference prompt by prompt. In "
         "parentheses the lowest and the highest run. Ran on "
-        + ", ".join(f"{name} {value}" for name, value in shown.environment.items() if name != "date")
-        + "."
+        + ", ".join(f"{name} {value}" for name, value in shown.environment.items() if name not in ("date", "device"))
+        + f", {shown.environment['device'].replace('1 threads', '1 thread')}."
     )
     write_text(folder / "results.md", "\n\n".join(parts) + "\n")

@@ -26,12 +26,13 @@ from page import write_results
 
 from dipp_toolkit.bench.contestants import Contestant, parse_contestants
 from dipp_toolkit.bench.processes import Processes
-from dipp_toolkit.bench.rows import Row, write_rows
+from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.bench.run import run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.run_folder import write_text
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.jsonl"
 
 
 def contestants(runs: list[Run]) -> list[Contestant]:
@@ -63,6 +64,12 @@ def bench(work: Path, runs: list[Run], noises: int) -> list[Row]:
     return run_bench(settings)
 
 
+def recorded(row: Row) -> Row:
+    """A row without its pictures, and without the name of the kernel it ran on."""
+    environment = {name: value for name, value in row.environment.items() if name != "platform"}
+    return row.model_copy(update={"pictures": (), "environment": environment})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/family-study"), help="folder for runs and images")
@@ -70,7 +77,11 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=UPDATES, help="generator updates of a run")
     parser.add_argument("--train-only", action="store_true", help="train what is missing and stop")
     parser.add_argument("--equal-updates-only", action="store_true", help="leave out the runs under equal time")
+    parser.add_argument("--tables-only", action="store_true", help="tables and figures from recorded rows, and stop")
     arguments = parser.parse_args()
+    if arguments.tables_only:
+        write_results(read_rows(RESULTS), HERE)
+        return
     torch.set_num_threads(1)
     processes = Processes.launched(torch.device("cpu"))
     runs = equal_updates(arguments.work, arguments.seeds, arguments.updates)
@@ -87,8 +98,8 @@ def main() -> None:
         processes.wait()
         runs = runs + timed
     if not arguments.train_only and processes.main:
-        rows = bench(arguments.work, runs, 2)
-        write_rows(HERE / "results.jsonl", [row.model_copy(update={"pictures": ()}) for row in rows])
+        rows = [recorded(row) for row in bench(arguments.work, runs, 2)]
+        write_rows(RESULTS, rows)
         plan = arguments.work / PLAN
         if plan.is_file():
             write_text(HERE / PLAN, plan.read_text(encoding="utf-8"))
