@@ -23,6 +23,10 @@ class RunError(DippError):
     """The run itself failed and says why. Exit code 1."""
 
 
+class BadNumbers(RunError):
+    """Numbers that should be finite are not: a training skips the step where they came up, a few times."""
+
+
 class Interrupted(DippError):  # noqa: N818 -- it is no error
     """The run was interrupted and saved. Exit code 130."""
 

@@ -18,10 +18,10 @@ from dipp_toolkit.ablation.page import heat_maps, render
 from dipp_toolkit.ablation.run import AblationSettings
 from dipp_toolkit.ablation.study import Study, make_study
 from dipp_toolkit.ablation.trends import change, claims
-from dipp_toolkit.bench.processes import Processes
 from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.processes import Processes
 from dipp_toolkit.report.scatter import Point, pareto_front
 
 PIXEL = (

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ..assembly import resolve
-from ..bench.processes import Processes
 from ..config import TrainConfig
 from ..errors import Interrupted, RunError
+from ..processes import Processes
 from ..run_folder import write_text
 from ..training import train
 from .grid import Cell

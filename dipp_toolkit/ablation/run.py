@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..assembly import choose_device, resolve
 from ..bench.contestants import Contestant
-from ..bench.processes import Processes
 from ..bench.run import Listener, run_bench
 from ..bench.settings import METRICS, BenchSettings
 from ..config import TrainConfig
 from ..errors import RunError
+from ..processes import Processes
 from .cells import CellFolder, CellListener, train_cells
 from .choose import Choice, Constraint, choose
 from .grid import Cell, check_cells

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..assembly import choose_device
 from ..errors import DippError, RequestError, RunError
 from ..loading import load_metric, load_prompts, load_reward
+from ..processes import Processes
 from ..python_files import is_python_name, load_python_name
 from ..registry import get_registry
 from ..rewards.inputs import as_scores
@@ -24,7 +25,6 @@ from ..roles import CostMetric, Images, Metric, PromptSet
 from ..run_folder import write_text
 from .answers import Answers, fill, version_of
 from .contestants import Contestant
-from .processes import Processes
 from .rows import Row, write_rows
 from .settings import METRICS, BenchSettings
 from .sources import Source
