@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,91 +15,25 @@ from .adapters import AdapterSettings
 from .assistant import LearnedAssistant
 from .averaging import WeightAverage
 from .condition import Condition
-from .config import TrainConfig, make_config
+from .config import TrainConfig
 from .denoiser import Denoiser
 from .engine import Engine
 from .errors import RequestError, RunError
-from .few_step_scheduler import saved_steps
 from .few_steps import with_steps
-from .loading import load_generator, load_prompts, load_reference, load_reward, looks_like_path
-from .monitors.settings import check_monitors
+from .guard import Guard
+from .loading import load_generator, load_prompts, load_reference, load_reward
+from .loss_scale import LossScale
 from .network_options import apply_network_options, make_optimizer
 from .objective import build_mix, build_terms
 from .precision import DTYPES, PRECISIONS
+from .processes import Processes, launched_count
+from .processes.averaging import GradientAverage
+from .processes.sharding import Sharding
 from .prompt_conditions import Conditions, encode_prompts
-from .registry import get_registry
 from .roles import Generator, Reference, Reward, texts
-from .setting_texts import read_yaml
 from .sharing import trainable_parameters
 from .terms.base import uses_assistant
-from .terms.catalog import find_term
-from .terms.times import UniformTimes, find_sampling, find_weighting
-
-FROM_RUN = (
-    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps", "precision",
-    "generator_steps",
-)  # fmt: skip
-"""Settings that carry over where a run folder is named as the generator."""
-
-
-def _recommended(config: TrainConfig) -> Mapping[str, Any]:
-    """Settings that come with the generator, or, for a distillation, with the reference.
-
-    Raises:
-        RequestError: neither is named.
-    """
-    kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
-    if name is None:
-        raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
-    entry = get_registry().entries[kind].get(name)
-    if entry is not None:
-        return entry.defaults
-    for folder in (Path(name), Path(name).parent):
-        if looks_like_path(name) and (folder / "config.yaml").is_file():
-            earlier = make_config(read_yaml(folder / "config.yaml"))
-            return {field: getattr(earlier, field) for field in FROM_RUN}
-    saved = saved_steps(name) if kind == "generator" else None
-    return {} if saved is None else {"generator_steps": saved}
-
-
-def with_recommended(config: TrainConfig) -> TrainConfig:
-    """The settings, with every one that the user did not give filled from those recommended.
-
-    Raises:
-        RequestError: neither a generator nor a reference is named.
-    """
-    return make_config(dict(_recommended(config)) | {name: getattr(config, name) for name in config.model_fields_set})
-
-
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill every setting the user did not give from those recommended with the generator or reference.
-
-    Raises:
-        RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
-            find out.
-    """
-    resolved = with_recommended(config)
-    if resolved.reference is None:
-        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
-    if resolved.prompts is None:
-        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
-    registry = get_registry()
-    for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
-        if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
-            registry.find(kind, name)
-    if not resolved.terms:
-        raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
-    for name in resolved.terms:
-        find_term(name)
-    for name in resolved.term_options.keys() - resolved.terms.keys():
-        raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
-    find_weighting(resolved.weighting)
-    find_sampling(resolved.time_sampling, *resolved.time_range)
-    for name in resolved.reward_options:
-        if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
-            raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
-    check_monitors(resolved)
-    return resolved
+from .terms.times import UniformTimes
 
 
 @dataclass
@@ -116,6 +50,7 @@ class Assembled:
         conditions: the training prompts, encoded.
         eval_conditions: the comparison's prompts, encoded.
         watchers: other rewards that only the monitors and the comparison look at.
+        sharding: what cuts networks into parts; None where each process has the whole.
     """
 
     engine: Engine
@@ -129,6 +64,7 @@ class Assembled:
     eval_conditions: Condition
     device: torch.device
     watchers: Mapping[str, Reward] = field(default_factory=dict)
+    sharding: Sharding | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -139,6 +75,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and launched_count() > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -147,7 +85,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _pick_evenly(prompts: list[str], count: int) -> list[str]:
+def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:
     count = min(count, len(prompts))
     return [prompts[index * len(prompts) // count] for index in range(count)]
 
@@ -217,21 +155,24 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
     return generator
 
 
-def assemble(config: TrainConfig) -> Assembled:
+def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembled:
     """Load and join every part of a run.
 
     Args:
         config: resolved settings.
+        processes: those that share the run; this one alone where None.
 
     Raises:
         RequestError: a part is unknown, unusable, or does not fit the others.
     """
-    device = choose_device(config.device)
+    device, processes = choose_device(config.device), processes or Processes()
+    sharding = Sharding.launched(processes, device)
     rewards, judge = _load_rewards(config)
     watchers = _load_watchers(config)
     prompts = texts(load_prompts(config.prompts or ""))
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
-    reference = _load_reference(config).to(device)
+    reference = _load_reference(config)
+    place = _placing(reference, device, sharding)
     generator = _initial_generator(config, reference)
     check = getattr(generator, "check_exportable", None)
     if check is not None:
@@ -239,15 +180,16 @@ def assemble(config: TrainConfig) -> Assembled:
     conditions, eval_conditions = encode_prompts(
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device
     )
-    generator.network.to(device)
     reference.denoiser.frozen()
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], _to_device(judge[1], device)) if judge else None
     watchers = {name: _to_device(reward, device) for name, reward in watchers.items()}
-    assistant = _build_assistant(config, reference, generator, device)
-    apply_network_options(reference.denoiser.network, config, trained=False)
-    apply_network_options(generator.network, config, trained=True)
-    terms = build_terms(config, reference, assistant, rewards, device)
+    denoiser = _assistant_denoiser_of(config, reference, generator)
+    for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
+        apply_network_options(network, config, trained=trained)
+        place(network)
+    assistant = _around(denoiser, config, processes)
+    terms = build_terms(config, reference, assistant, rewards, device, processes)
     engine = Engine(
         generator=generator,
         optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
@@ -258,32 +200,62 @@ def assemble(config: TrainConfig) -> Assembled:
         max_grad_norm=config.max_grad_norm,
         precision=PRECISIONS[config.precision],
         recompute_generator=config.recompute_generator,
-        mix=build_mix(config),
+        mix=build_mix(config, processes),
         supervise=config.supervise,
+        accumulation=config.accumulation,
+        processes=processes,
+        average=GradientAverage(trainable_parameters(generator.network), processes),
+        guard=Guard(config.spike, config.bad_steps),
+        scale=LossScale(config.precision == "fp16"),
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
-        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers
-    )
+        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers,
+        sharding,
+    )  # fmt: skip
 
 
-def _build_assistant(
-    config: TrainConfig, reference: Reference, generator: Generator, device: torch.device
-) -> LearnedAssistant:
+def _placing(reference: Reference, device: torch.device, sharding: Sharding | None) -> Callable[[nn.Module], nn.Module]:
+    """Move what belongs to the reference beside its network; returns what places a network.
+
+    Raises:
+        RequestError: weights are to be sharded, and the reference is no diffusers pipeline.
+    """
+    from .diffusers_reference import DiffusersReference
+
+    if sharding is None:
+        reference.to(device)
+        return lambda network: network.to(device)
+    if not isinstance(reference, DiffusersReference):
+        raise RequestError("Only diffusers pipelines can be sharded; launch without FSDP.")
+    reference.vae.to(device)
+    reference.encoder.to(device)
+    return sharding.shard
+
+
+def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator: Generator) -> Denoiser:
     load = getattr(generator, "load_assistant", None)
     saved: nn.Module | None = load(reference.denoiser.network) if load is not None else None
     try:
-        denoiser = _assistant_denoiser(config, reference, saved)
+        return _assistant_denoiser(config, reference, saved)
     except RuntimeError as error:
         raise RunError(
             f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
         ) from error
-    denoiser.network.to(device)
-    apply_network_options(denoiser.network, config, trained=True)
+
+
+def _around(denoiser: Denoiser, config: TrainConfig, processes: Processes) -> LearnedAssistant:
+    """The assistant that trains a denoiser."""
     parameters = trainable_parameters(denoiser.network)
-    optimizer = make_optimizer(parameters, config.assistant_learning_rate, config.optimizer)
-    times = UniformTimes(*config.time_range)
-    return LearnedAssistant(denoiser, optimizer, times, config.max_grad_norm, PRECISIONS[config.precision])
+    return LearnedAssistant(
+        denoiser,
+        make_optimizer(parameters, config.assistant_learning_rate, config.optimizer),
+        UniformTimes(*config.time_range),
+        config.max_grad_norm,
+        PRECISIONS[config.precision],
+        GradientAverage(parameters, processes),
+        LossScale(config.precision == "fp16"),
+    )
 
 
 def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Module | None) -> Denoiser:

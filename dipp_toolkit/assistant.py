@@ -11,17 +11,24 @@ noisiest times, where the prompt decides, are learnt too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from .condition import Condition
 from .denoiser import Denoiser
+from .errors import BadNumbers
+from .gradients import clipped_norm
+from .loss_scale import LossScale
+from .optimizer_state import load_optimizer
+from .processes.averaging import GradientAverage
+from .reading import read
 from .schedules import Schedule, add_noise
-from .sharing import load_trainable_state, trainable_state
+from .sharing import load_trainable_state, trainable_parameters, trainable_state
 from .terms.times import Sampling, UniformTimes
 
 
@@ -88,6 +95,8 @@ class LearnedAssistant:
         sampling: how its times and noises are drawn.
         max_grad_norm: gradients are clipped to this norm.
         precision: autocast dtype of the network pass, None for none.
+        average: of its gradients over the processes that share the batch.
+        scale: of its loss, under float16.
     """
 
     denoiser: Denoiser
@@ -95,6 +104,8 @@ class LearnedAssistant:
     sampling: Sampling = field(default_factory=UniformTimes)
     max_grad_norm: float = 1.0
     precision: torch.dtype | None = None
+    average: GradientAverage | None = None
+    scale: LossScale = field(default_factory=LossScale)
 
     def predict_x0(
         self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
@@ -102,17 +113,62 @@ class LearnedAssistant:
         return self.denoiser.predict_x0(x_t, t, condition)
 
     def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
-        with torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
-            loss = denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
+        """Fit a batch of the generator's samples, held fixed; returns the loss.
+
+        Raises:
+            BadNumbers: the loss or its gradient is not finite; nothing has changed then.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.denoiser.network.parameters(), self.max_grad_norm)
+        loss = self.accumulate(x0, condition, random)
+        told = read({"loss": loss, "norm": self.gradient_norm()})
+        if not math.isfinite(told["norm"]):
+            raise BadNumbers("The assistant's gradient is not finite.")
         self.optimizer.step()
-        return loss.item()
+        return told["loss"]
+
+    def accumulate(
+        self,
+        x0: Float[Tensor, "batch ..."],
+        condition: Condition,
+        random: torch.Generator,
+        share: float = 1.0,
+        last: bool = True,
+    ) -> Float[Tensor, ""]:
+        """Add one pass's gradient to those that are there.
+
+        Args:
+            x0: the generator's samples.
+            condition: one row a sample.
+            random: the random source.
+            share: of the batch that the pass is.
+            last: whether the gradients are complete with it.
+
+        Returns:
+            The pass's share of the loss.
+        """
+        with torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
+            loss = share * denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
+        if self.average is not None and last:
+            self.average.arm()
+        (loss * self.scale.factor).backward()
+        return loss.detach()
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """The norm of the accumulated gradient, averaged over the processes; it is clipped from now on."""
+        if self.average is not None:
+            self.average.finish()
+        parameters = trainable_parameters(self.denoiser.network)
+        self.scale.unscale(parameters)
+        return clipped_norm(parameters, self.max_grad_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": trainable_state(self.denoiser.network), "optimizer": self.optimizer.state_dict()}
+        return {
+            "network": trainable_state(self.denoiser.network),
+            "optimizer": self.optimizer.state_dict(),
+            "scale": self.scale.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_trainable_state(self.denoiser.network, state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.scale.load_state_dict(state.get("scale", {}))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .nested_state import placed
 from .sharing import trainable_parameters
 
 
@@ -53,5 +54,5 @@ class WeightAverage:
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average = [saved.to(own) for saved, own in zip(state["average"], self.average, strict=True)]
+        self.average = [placed(saved, own).to(own) for saved, own in zip(state["average"], self.average, strict=True)]
         self.updates = state["updates"]

@@ -8,12 +8,19 @@ from .registry import get_registry
 
 
 class Broadcast:
-    """Passes a run's events to the plugins' hooks and to the listeners of this run."""
+    """Passes a run's events to the plugins' hooks and to the listeners of this run.
 
-    def __init__(self, listeners: Sequence[object]):
-        self.hook, self.listeners = get_registry().manager.hook, listeners
+    Args:
+        listeners: of this run.
+        speaks: whether this process is the one of the run that tells.
+    """
+
+    def __init__(self, listeners: Sequence[object], speaks: bool = True):
+        self.hook, self.listeners, self.speaks = get_registry().manager.hook, listeners, speaks
 
     def __call__(self, name: str, event: object) -> None:
+        if not self.speaks:
+            return
         getattr(self.hook, name)(event=event)
         for listener in self.listeners:
             method = getattr(listener, name, None)

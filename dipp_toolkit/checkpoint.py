@@ -1,10 +1,10 @@
-"""Checkpoints: nested states as safetensors and JSON, written atomically, with a checksum a reader verifies.
+"""Checkpoints: nested states as safetensors and JSON, written atomically, with checksums a reader verifies.
 
-A checkpoint is a folder of two files. `state.safetensors` holds every tensor under its path
-(`"assistant/optimizer/state/3/exp_avg"`); `state.json` holds the skeleton around them (numbers, strings, lists,
-dictionaries), the checksums of both parts, and a format version. The folder is written beside its final place,
-flushed to the disk and renamed, so a reader finds a whole checkpoint or none. No pickle is involved in either
-direction.
+A checkpoint is a folder. `state.safetensors` holds every tensor under its path, such as
+`"assistant/optimizer/state/3/exp_avg"`; of a sharded run each process also writes its part of the sharded ones,
+`state-00001-of-00008.safetensors`. `state.json` holds the skeleton around them (numbers, strings, lists, dictionaries),
+the checksums of all files, and a format version. The folder is written beside its final place, flushed to the disk and
+renamed, so a reader finds a whole checkpoint or none. No pickle is involved in either direction.
 """
 
 from __future__ import annotations
@@ -14,48 +14,31 @@ import json
 import os
 import re
 import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from .errors import CheckpointError
+from .nested_state import flatten, restore
+from .processes import Processes
+from .processes.group import PATIENCE
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
 TENSORS, SKELETON = "state.safetensors", "state.json"
-_TENSOR, _TUPLE, _INT_KEYS = "__tensor__", "__tuple__", "__int_keys__"
+POLL = 0.05
+"""Seconds between looks for what other processes have written."""
 
 
-def _flatten(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
-        return {_TENSOR: path}
-    if isinstance(value, dict):
-        children = {str(key): _flatten(child, f"{path}/{key}", tensors) for key, child in value.items()}
-        return {_INT_KEYS: children} if value and all(isinstance(key, int) for key in value) else children
-    if isinstance(value, (list, tuple)):
-        children_list = [_flatten(child, f"{path}/{index}", tensors) for index, child in enumerate(value)]
-        return {_TUPLE: children_list} if isinstance(value, tuple) else children_list
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(
-        f"A checkpoint holds tensors, numbers, strings, lists and dictionaries; {path} is a {type(value).__name__}."
-    )
-
-
-def _restore(skeleton: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(skeleton, list):
-        return [_restore(child, tensors) for child in skeleton]
-    if not isinstance(skeleton, dict):
-        return skeleton
-    if set(skeleton) == {_TENSOR}:
-        return tensors[skeleton[_TENSOR]]
-    if set(skeleton) == {_TUPLE}:
-        return tuple(_restore(child, tensors) for child in skeleton[_TUPLE])
-    if set(skeleton) == {_INT_KEYS}:
-        return {int(key): _restore(child, tensors) for key, child in skeleton[_INT_KEYS].items()}
-    return {key: _restore(child, tensors) for key, child in skeleton.items()}
+def shard_name(rank: int, count: int) -> str:
+    """The file of one process's part."""
+    return f"state-{rank:05d}-of-{count:05d}.safetensors"
 
 
 def _sha256(path: Path) -> str:
@@ -75,32 +58,119 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the checkpoint `folder`, atomically; an older checkpoint of that name is replaced.
-
-    Args:
-        folder: the checkpoint's final place; its parent is created where missing.
-        state: nested dictionaries, lists and tuples of tensors, numbers, strings, booleans and None.
+def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Write tensors so that they are on the disk; returns the file's checksum.
 
     Raises:
-        TypeError: the state holds something else.
-        OSError: the disk is full or the folder cannot be written; the older checkpoint is then untouched.
+        OSError: as for any file; safetensors' own error about one becomes this.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    skeleton = _flatten(state, "", tensors)
-    beside = folder.with_name(f".{folder.name}.partial")
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+    digest = _sha256(path)
+    _fsync(path)
+    return digest
+
+
+def beside_of(folder: Path) -> Path:
+    """Where a checkpoint is put together before it is renamed."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def prepare(folder: Path) -> None:
+    """Make the place where a checkpoint is put together, empty.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    beside = beside_of(folder)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file(tensors, beside / TENSORS)
-    document = {
-        "format": FORMAT,
-        "sha256": {"tensors": _sha256(beside / TENSORS), "skeleton": _sha256_of_json(skeleton)},
-        "state": skeleton,
-    }
-    (beside / SKELETON).write_text(json.dumps(document), encoding="utf-8")
-    for name in (TENSORS, SKELETON):
-        _fsync(beside / name)
-    _fsync(beside)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state at one moment, copied into the host's memory: what is trained on may change from now on.
+
+    Attributes:
+        skeleton: plain values, and where the tensors stand.
+        tensors: whole ones, the same in every process.
+        shards: this process's parts of sharded ones.
+        processes: those that write together.
+    """
+
+    skeleton: Any
+    tensors: Mapping[str, Tensor]
+    shards: Mapping[str, Tensor]
+    processes: Processes
+
+    @classmethod
+    def of(cls, state: dict[str, Any], processes: Processes | None = None) -> Snapshot:
+        """Copy a state.
+
+        Raises:
+            TypeError: it holds something else than tensors, numbers, strings, lists and dictionaries.
+        """
+        tensors: dict[str, Tensor] = {}
+        shards: dict[str, Tensor] = {}
+        skeleton = flatten(state, "", tensors, shards)
+        return cls(skeleton, tensors, shards, processes or Processes())
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process has anything to write."""
+        return self.processes.main or bool(self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Write this process's part into the prepared place; the first process ends with the rename.
+
+        Raises:
+            OSError: the disk is full, the folder cannot be written, or another process's part did not come; an older
+                checkpoint of that name is then untouched.
+        """
+        beside, digests = beside_of(folder), {}
+        if self.shards:
+            name = shard_name(self.processes.rank, self.processes.count)
+            digests[name] = _save(self.shards, beside / name)
+            _note(beside / f"{name}.sha256", digests[name])
+        if not self.processes.main:
+            return
+        digests[TENSORS] = _save(self.tensors, beside / TENSORS)
+        if self.shards:
+            for rank in range(self.processes.count):
+                name = shard_name(rank, self.processes.count)
+                digests[name] = _awaited(beside / f"{name}.sha256")
+        document = {
+            "format": FORMAT,
+            "sha256": {"files": digests, "skeleton": _sha256_of_json(self.skeleton)},
+            "state": self.skeleton,
+        }
+        (beside / SKELETON).write_text(json.dumps(document), encoding="utf-8")
+        _fsync(beside / SKELETON)
+        for one in beside.glob("*.sha256"):
+            one.unlink()
+        _fsync(beside)
+        _put_in_place(beside, folder)
+
+
+def _note(path: Path, text: str) -> None:
+    """A small file that another process finds whole or not at all."""
+    beside = path.with_suffix(".writing")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _awaited(path: Path) -> str:
+    until = time.monotonic() + PATIENCE.total_seconds()
+    while not path.is_file():
+        if time.monotonic() > until:
+            raise OSError(f"{path.name} did not come: another process has not written its part of the checkpoint")
+        time.sleep(POLL)
+    return path.read_text(encoding="utf-8")
+
+
+def _put_in_place(beside: Path, folder: Path) -> None:
     if folder.exists():
         older = folder.with_name(f".{folder.name}.older")
         shutil.rmtree(older, ignore_errors=True)
@@ -112,8 +182,36 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     _fsync(folder.parent)
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the checkpoint `folder`, after verifying its checksum.
+def save_checkpoint(folder: Path, state: dict[str, Any], processes: Processes | None = None) -> None:
+    """Write `state` as the checkpoint `folder`, atomically; an older checkpoint of that name is replaced.
+
+    Args:
+        folder: the checkpoint's final place; its parent is created where missing.
+        state: nested dictionaries, lists and tuples of tensors, numbers, strings, booleans and None.
+        processes: those that each hold a part of it.
+
+    Raises:
+        TypeError: the state holds something else.
+        OSError: the disk is full or the folder cannot be written; the older checkpoint is then untouched.
+    """
+    snapshot = Snapshot.of(state, processes)
+    if snapshot.processes.main:
+        prepare(folder)
+    snapshot.processes.wait()
+    if snapshot.mine:
+        snapshot.write(folder)
+    snapshot.processes.wait()
+
+
+def load_checkpoint(folder: Path, verify: bool = True) -> dict[str, Any]:
+    """Read the checkpoint `folder`.
+
+    Args:
+        folder: the checkpoint.
+        verify: hold every file against its checksum first.
+
+    Returns:
+        The state. Tensors that were sharded are `nested_state.Pieces`; `nested_state.placed` puts them where they go.
 
     Raises:
         CheckpointError: the folder is missing, is no checkpoint of ours, or is damaged.
@@ -121,19 +219,31 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads((folder / SKELETON).read_text(encoding="utf-8"))
         version, expected, skeleton = document["format"], document["sha256"], document["state"]
-        if version == FORMAT:
-            found = {"tensors": _sha256(folder / TENSORS), "skeleton": _sha256_of_json(skeleton)}
+        if version in READ:
+            files = {TENSORS: expected["tensors"]} if version == 1 else dict(expected["files"])
+            for name in files:
+                if Path(name).name != name:
+                    raise ValueError(name)
+            found = {name: _sha256(folder / name) if verify else digest for name, digest in files.items()}
+            whole = _sha256_of_json(skeleton) == expected["skeleton"]
     except OSError as error:
         missing = Path(error.filename or folder).name
         raise CheckpointError(f"{folder} is not a checkpoint: {missing} is missing or cannot be read.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"The checkpoint {folder} is damaged: {SKELETON} cannot be read.") from None
-    if version != FORMAT:
+    if version not in READ:
         raise CheckpointError(f"The checkpoint {folder} has format {version}; this version reads format {FORMAT}.")
-    for part, name in (("tensors", TENSORS), ("skeleton", SKELETON)):
-        if found[part] != expected.get(part):
+    for name, digest in files.items():
+        if found[name] != digest:
             raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {name} does not match.")
-    return _restore(skeleton, load_file(folder / TENSORS))
+    if not whole:
+        raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {SKELETON} does not match.")
+    try:
+        shards = [safe_open(folder / name, "pt") for name in sorted(files) if name != TENSORS]
+        restored: dict[str, Any] = restore(skeleton, load_file(folder / TENSORS), shards)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"The checkpoint {folder} is damaged: its tensors cannot be read.") from error
+    return restored
 
 
 def checkpoint_step(folder: Path) -> int | None:

@@ -10,13 +10,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .contained import user_path
 from .errors import RequestError
 from .monitors.names import ALL, NAMES
-from .naming import nearest, unknown_name
+from .naming import nearest, quoted, shown, unknown_name
 from .setting_texts import parse_floors, parse_rewards
+from .yaml_texts import plain_value
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+MOST_SENTENCES = 20
+"""Mistakes that a message names."""
 
 
 def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
@@ -50,7 +54,10 @@ class TrainConfig(BaseModel):
     judge: str | None = Field(None, description="reward that only judges and is never trained on")
 
     steps: Count = Field(300, description="generator updates")
-    batch_size: Count = Field(32, description="samples a generator update")
+    batch_size: Count = Field(
+        32, description="samples a network pass; an update has as many in each pass of each process"
+    )
+    accumulation: Count = Field(1, description="passes of each process that make an update's batch")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="random seed; the same seed gives the same bits")
     learning_rate: Positive = Field(1e-5, description="generator's Adam learning rate")
     assistant_learning_rate: Positive = Field(2e-5, description="assistant's Adam learning rate")
@@ -130,6 +137,14 @@ class TrainConfig(BaseModel):
         0.98, description="decay of the weight average that is sampled and exported; 0 for none"
     )
     max_grad_norm: Positive = Field(1.0, description="clip of the generator's and the assistant's gradient norm")
+    spike: Annotated[float, Field(gt=1)] = Field(
+        1000.0, description="a gradient whose norm is this many times the usual one is not followed"
+    )
+    bad_steps: Count = Field(
+        5,
+        description="steps in a row with a gradient that is not finite, or a spike, after which the run stops; until "
+        "then they are skipped and counted",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision of network passes")
     frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32",
@@ -270,6 +285,22 @@ class TrainConfig(BaseModel):
     def _finite_floors(cls, value: dict[str, float]) -> dict[str, float]:
         return _finite("floor", value)
 
+    @field_validator("reward_options", "term_options")
+    @classmethod
+    def _plain_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """They are written to `config.yaml`, and a resumed run has to read the same."""
+        return {owner: plain_value(options, f"the options of {shown(owner)}") for owner, options in value.items()}
+
+    @field_validator("out", "prompt_cache")
+    @classmethod
+    def _possible_path(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                user_path(value)
+            except RequestError as error:
+                raise ValueError(str(error).removesuffix(".")) from error
+        return value
+
     @property
     def terms(self) -> dict[str, float]:
         """The terms by name with their weights, as `term` says them.
@@ -290,11 +321,14 @@ def _sentence(error: ValidationError) -> str:
         name = ".".join(str(part) for part in one["loc"])
         if one["type"] == "extra_forbidden":
             guess = nearest(name, TrainConfig.model_fields)
-            parts.append(f"There is no setting '{name}'." + (f" Did you mean '{guess}'?" if guess else ""))
+            parts.append(f"There is no setting '{shown(name)}'." + (f" Did you mean '{guess}'?" if guess else ""))
         else:
             message = one["msg"].removeprefix("Value error, ")
-            parts.append(f"The setting {name} cannot be {one['input']!r}: {message[0].lower()}{message[1:]}.")
-    return " ".join(parts)
+            parts.append(
+                f"The setting {shown(name)} cannot be {quoted(one['input'])}: {message[0].lower()}{message[1:]}."
+            )
+    left = len(parts) - MOST_SENTENCES
+    return " ".join(parts[:MOST_SENTENCES]) + (f" And {left} more." if left > 0 else "")
 
 
 def make_config(values: Mapping[str, Any]) -> TrainConfig:

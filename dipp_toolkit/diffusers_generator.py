@@ -148,6 +148,10 @@ class DiffusersGenerator:
     def _time(self, step: int, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.times[step], device=x.device, dtype=x.dtype)
 
+    def with_network(self, network: nn.Module) -> DiffusersGenerator:
+        """The same generator around another network of its kind, such as one gathered from its parts."""
+        return replace(self, _denoiser=self._around(network))
+
     def load_assistant(self, base: nn.Module) -> nn.Module | None:
         """The assistant that was saved with this generator, if any.
 

@@ -11,134 +11,46 @@ A generator of K steps (see `few_steps`) is supervised in one of two ways. `last
 $x_0$, and the one backward goes through all steps. `every`: each step's $x_0^k$ has an objective of its own, its input
 held fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
 graph is alive at a time.
+
+A batch may be made in several passes and shared by several processes: gradients add up over the passes and are averaged
+over the processes, and noises and times are those of the whole batch (see `processes.draws`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from .assistant import Assistant
+from .assistant import Assistant, LearnedAssistant
+from .bad_numbers import find_cause
 from .condition import Condition
-from .errors import RunError
+from .errors import BadNumbers, DippError
 from .few_steps import FewStepGenerator, run_steps, step_count
+from .gradients import clipped_norm
+from .guard import Guard
+from .loss_scale import LossScale
 from .mixing.mix import RewardMix
+from .objective_result import ObjectiveResult, averaged, joined, read_result
+from .optimizer_state import load_optimizer
+from .passes import Pass, passes_of
+from .processes import Processes
+from .processes.averaging import GradientAverage
+from .processes.draws import normal, shared_by_all
+from .reading import read
 from .roles import Generator
-from .terms.base import Sample, Stateful, Term, TermResult
+from .sharing import trainable_parameters
+from .terms.base import Sample, Stateful
+from .weighted_terms import WeightedTerm, evaluate_objective
 
-
-@dataclass(frozen=True)
-class WeightedTerm:
-    """A term of the objective by name, with its weight (a reward's is alpha_rew times its own).
-
-    Attributes:
-        mixed: whether it is one of the rewards that are balanced against each other.
-    """
-
-    name: str
-    term: Term
-    weight: float = 1.0
-    mixed: bool = False
-
-
-@dataclass(frozen=True)
-class ObjectiveResult:
-    """The objective's gradient on a batch, and what each term said.
-
-    Attributes:
-        grad: weighted sum of the terms' gradients, like `x0`.
-        results: each term's own result, unweighted, by name.
-        norms: root mean square of each term's weighted gradient.
-        cosines: mean cosine over the batch between each two terms' gradients, by `"a/b"`.
-        details: what the mix of rewards says of each, by `"number/term"`.
-    """
-
-    grad: Float[Tensor, "batch ..."]
-    results: Mapping[str, TermResult]
-    norms: Mapping[str, float]
-    cosines: Mapping[str, float]
-    details: Mapping[str, float] = field(default_factory=dict)
-
-
-def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: RewardMix | None = None) -> ObjectiveResult:
-    """Call every term, one after the other, and add up their weighted gradients.
-
-    Args:
-        terms: the objective.
-        sample: what the generator made.
-        mix: balances the mixed terms; without one they are added up as they are.
-
-    Raises:
-        RunError: a term returned a gradient of another shape, or one that is not finite.
-    """
-    results: dict[str, TermResult] = {}
-    for one in terms:
-        result = one.term(sample)
-        if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
-            raise RunError(
-                f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
-                f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
-            )
-        if not torch.isfinite(result.grad).all():
-            raise RunError(f"The gradient of the term '{one.name}' is not finite at step {sample.step}.")
-        results[one.name] = result
-    # The mix comes once every term has answered, so that a failing one leaves its statistics as they were.
-    gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
-    added, details = gradients, {}
-    mixed = [one for one in terms if one.mixed] if mix is not None else []
-    if mix is not None and mixed:
-        rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
-        answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
-        found = mix(answers, weights, rest, sample.random)
-        added, details = {**gradients, **found.added}, dict(found.details)
-        gradients = {**gradients, **found.contributions}
-    flat = {name: gradient.flatten(1) for name, gradient in gradients.items()}
-    return ObjectiveResult(
-        grad=torch.stack(list(added.values())).sum(0),
-        results=results,
-        norms={name: gradient.square().mean().sqrt().item() for name, gradient in flat.items()},
-        cosines={
-            f"{a}/{b}": nn.functional.cosine_similarity(flat[a], flat[b], dim=1).mean().item()
-            for a, b in combinations(flat, 2)
-        },
-        details=details,
-    )
-
-
-def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
-    """The mean of what the objective said of each step's samples; each step's own values are in `details`."""
-
-    def mean(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return {name: sum(one[name] for one in numbers if name in one) / len(numbers) for name in numbers[-1]}
-
-    terms = {
-        name: TermResult(
-            torch.stack([one.results[name].value for one in results]).mean(0),
-            torch.stack([one.results[name].grad for one in results]).mean(0),
-            mean([one.results[name].details for one in results]),
-        )
-        for name in results[0].results
-    }
-    by_step = {
-        f"step_{number}/{name}": one.value.float().mean().item()
-        for number, result in enumerate(results, start=1)
-        for name, one in result.results.items()
-    }
-    return ObjectiveResult(
-        torch.stack([one.grad for one in results]).mean(0),
-        terms,
-        mean([one.norms for one in results]),
-        mean([one.cosines for one in results]),
-        mean([one.details for one in results]) | by_step,
-    )
+__all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
 
 
 @dataclass
@@ -150,7 +62,7 @@ class Engine:
         optimizer: over the generator's parameters.
         assistant: learns the score of the generator's samples.
         terms: the objective.
-        random: source of every noise and time.
+        random: source of every noise and time; in the same state in every process.
         assistant_rounds: assistant updates for each generator update (K_TA).
         max_grad_norm: the generator's gradient is clipped to this norm; infinity for none.
         precision: autocast dtype of network passes, None for none.
@@ -158,6 +70,11 @@ class Engine:
             the terms run. The gradient is the same.
         mix: balances the rewards among the terms.
         supervise: whether the terms look at the `last` step's samples or at `every` step's, where there are several.
+        accumulation: passes that make an update's batch in this process.
+        processes: those that share the batch.
+        average: of the generator's gradients over the processes.
+        guard: decides which updates are made; without one, numbers that are not finite are an error.
+        scale: of the generator's gradient, under float16.
     """
 
     generator: Generator
@@ -171,18 +88,24 @@ class Engine:
     recompute_generator: bool = False
     mix: RewardMix = field(default_factory=RewardMix)
     supervise: Literal["last", "every"] = "last"
+    accumulation: int = 1
+    processes: Processes = field(default_factory=Processes)
+    average: GradientAverage | None = None
+    guard: Guard | None = None
+    scale: LossScale = field(default_factory=LossScale)
 
-    def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
-        """Standard normal noise for a batch, in the dtype of what the generator trains, on `random`'s device."""
+    def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
+        """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
         dtype = next(one for one in self.generator.network.parameters() if one.requires_grad).dtype
-        return torch.randn(
-            (batch, *self.generator.latent_shape), generator=self.random, device=self.random.device, dtype=dtype
-        )
+        return normal((batch, *self.generator.latent_shape), random or self.random, dtype)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self.random.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
         )
+
+    def _passes(self, condition: Condition) -> Iterator[Pass]:
+        return passes_of(condition, self.random, self.accumulation, self.processes)
 
     def _run(self, noise: Tensor, between: Sequence[Tensor], condition: Condition) -> Tensor:
         """The samples of a generator of one step, or of the step that follows the fresh noises."""
@@ -190,75 +113,164 @@ class Engine:
             return run_steps(self.generator, noise, between, condition)
         return self.generator.generate(noise, condition)
 
-    def update_assistant(self, condition: Condition) -> float:
-        """One assistant update on fresh samples of the generator; returns its loss.
-
-        Where every step is supervised, they are samples of one step, drawn at random for the batch: the assistant then
-        follows the mixture of all steps' samples, as DMD2's does.
-        """
-        count = step_count(self.generator) - 1
-        noise = self.draw_noise(len(condition))
+    def _samples(self, one: Pass) -> Tensor:
+        """Fresh samples without a graph. Where every step is supervised, they are samples of one step, drawn at random
+        for the batch: the assistant then follows the mixture of all steps' samples, as DMD2's does."""
+        batch, count = len(one.condition), step_count(self.generator) - 1
+        noise = self.draw_noise(batch, one.random)
         if self.supervise == "every" and count:
-            count = int(torch.randint(count + 1, (), generator=self.random, device=self.random.device))
-        between = [self.draw_noise(len(condition)) for _ in range(count)]
+            random = shared_by_all(one.random)
+            count = int(torch.randint(count + 1, (), generator=random, device=random.device))
+        between = [self.draw_noise(batch, one.random) for _ in range(count)]
         with torch.no_grad(), self._autocast():
-            x0 = self._run(noise, between, condition)
-        return self.assistant.update(x0, condition, self.random)
+            return self._run(noise, between, one.condition)
+
+    def update_assistant(self, condition: Condition) -> float:
+        """One assistant update on fresh samples of the generator.
+
+        Returns:
+            Its loss; not finite where the update was skipped.
+
+        Raises:
+            BadNumbers: the loss or its gradient is not finite, and nothing guards the run.
+        """
+        if not isinstance(self.assistant, LearnedAssistant):
+            (one,) = self._passes(condition)
+            return self.assistant.update(self._samples(one), one.condition, one.random)
+        assistant, losses = self.assistant, []
+        assistant.optimizer.zero_grad(set_to_none=True)
+        for one in self._passes(condition):
+            losses.append(assistant.accumulate(self._samples(one), one.condition, one.random, one.share, one.last))
+        told = read({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
+        if self._refused("assistant", told["norm"], assistant.scale, lambda: self._assistant_cause(told["loss"])):
+            assistant.optimizer.zero_grad(set_to_none=True)
+            return math.nan
+        assistant.optimizer.step()
+        return told["loss"]
+
+    @staticmethod
+    def _assistant_cause(loss: float) -> str:
+        return f"the assistant's {'gradient' if math.isfinite(loss) else 'loss'} is not finite"
+
+    def _refused(self, network: str, norm: float, scale: LossScale, cause: Callable[[], str], when: str = "") -> str:
+        """Why an update is not to be made; empty where it is.
+
+        Raises:
+            BadNumbers: it is not, and nothing guards the run.
+        """
+        finite = math.isfinite(norm)
+        if scale.overflowed(finite):
+            return f"the {network}'s gradient overflowed; its scale is now {scale.scale:g}"
+        reason = "" if finite else cause()
+        if not self.processes.alone and not finite:
+            reason = "; ".join(dict.fromkeys(filter(None, self.processes.tell(reason))))
+        if self.guard is None:
+            if reason:
+                raise BadNumbers(f"{reason[0].upper()}{reason[1:]}{when}.")
+            return ""
+        reason = reason or self.guard.spiked(network, norm)
+        if reason:
+            self.guard.skip(reason)
+        return reason
 
     def update_generator(self, condition: Condition, step: int = 0) -> ObjectiveResult:
-        """One generator update."""
-        noise = self.draw_noise(len(condition))
-        between = [self.draw_noise(len(condition)) for _ in range(step_count(self.generator) - 1)]
-        if self.supervise == "every" and between:
-            result = self._supervise_every(noise, between, condition, step)
-        else:
-            x0, result = self._evaluate(partial(self._run, noise, between, condition), condition, noise, step)
+        """One generator update.
+
+        Raises:
+            BadNumbers: a gradient is not finite, and nothing guards the run.
+            RunError: a term failed.
+        """
+        mix = copy.deepcopy(self.mix)
+        self.optimizer.zero_grad(set_to_none=True)
+        results, samples = [], []
+        try:
+            for one in self._passes(condition):
+                sample, result = self._generator_pass(one, step)
+                results.append(result)
+                samples.append(sample)
+        except BaseException as error:  # the mix's statistics have moved, and this update will be repeated or is lost
+            self.mix = mix
+            if not isinstance(error, BadNumbers) or self.guard is None:
+                raise
+            self.guard.skip(_as_part(str(error)))
+            return ObjectiveResult(torch.zeros(0), {}, {}, {}, {}, skipped=str(error))
+        if self.average is not None:
+            self.average.finish()
+        parameters = trainable_parameters(self.generator.network)
+        self.scale.unscale(parameters)
+        norm, result = clipped_norm(parameters, self.max_grad_norm), joined(results)
+        # A score may be none while its gradient is fine: the reward is broken all the same, for every process.
+        result, (told,) = read_result(result, {"norm": norm, "sound": self.processes.mean(result.sound)})
+
+        def cause() -> str:
+            found = [find_cause(self.terms, sample, one.results) for sample, one in zip(samples, results, strict=True)]
+            return next(filter(None, found), "the generator's gradient is not finite")
+
+        reason = self._refused(
+            "generator", told["norm"] if told["sound"] == 1 else math.nan, self.scale, cause, f" at step {step}"
+        )
+        if reason:
             self.optimizer.zero_grad(set_to_none=True)
-            x0.backward(result.grad / len(x0))
-        norm = nn.utils.clip_grad_norm_(self.generator.network.parameters(), self.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise RunError(f"The generator's gradient is not finite at step {step}.")
+            return replace(result, skipped=reason)
         self.optimizer.step()
         return result
 
+    def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
+        """Add a pass's gradient to those that are there."""
+        noise = self.draw_noise(len(one.condition), one.random)
+        between = [self.draw_noise(len(one.condition), one.random) for _ in range(step_count(self.generator) - 1)]
+        if self.supervise == "every" and between:
+            return self._supervise_every(noise, between, one, step)
+        x0, sample, result = self._evaluate(partial(self._run, noise, between, one.condition), noise, one, step)
+        self._backward(x0, result.grad, one.share, one.last)
+        return sample, result
+
+    def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
+        if self.average is not None and last:
+            self.average.arm()
+        x0.backward(grad * (share * self.scale.factor / len(x0)))
+
     def _evaluate(
-        self, make: Callable[[], Tensor], condition: Condition, noise: Tensor, step: int
-    ) -> tuple[Tensor, ObjectiveResult]:
+        self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int
+    ) -> tuple[Tensor, Sample, ObjectiveResult]:
         """The samples that `make` makes, with their graph, and what the objective says of them."""
+        failure: DippError | None = None
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator):
                 x0 = make()
-            result = evaluate_objective(self.terms, Sample(x0.detach(), condition, noise, self.random, step), self.mix)
+            sample = Sample(x0.detach(), one.condition, noise, one.random, step)
+            try:
+                result = evaluate_objective(self.terms, sample, self.mix)
+            except DippError as error:
+                failure = error
+            # Nobody waits for gradients that a failed process will not send.
+            self.processes.agree(failure)
             if self.recompute_generator:
                 x0 = make()
-        return x0, result
+        return x0, sample, result
 
     def _supervise_every(
-        self, noise: Tensor, between: Sequence[Tensor], condition: Condition, step: int
-    ) -> ObjectiveResult:
-        """Leave the mean of all steps' gradients in the parameters."""
-        generator, mix, steps = self.generator, copy.deepcopy(self.mix), len(between) + 1
+        self, noise: Tensor, between: Sequence[Tensor], one: Pass, step: int
+    ) -> tuple[Sample, ObjectiveResult]:
+        """Add the mean of all steps' gradients to those that are there."""
+        generator, steps = self.generator, len(between) + 1
         assert isinstance(generator, FewStepGenerator)
         results: list[ObjectiveResult] = []
-        self.optimizer.zero_grad(set_to_none=True)
         x_t = noise
-        try:
-            for number in range(steps):
-                make = partial(generator.read_out, x_t, number, condition)
-                x0, result = self._evaluate(make, condition, noise, step)
-                x0.backward(result.grad / (len(x0) * steps))
-                results.append(result)
-                if number + 1 < steps:
-                    x_t = generator.noised(x0.detach(), between[number], number + 1)
-        except BaseException:  # an earlier step has moved the mix's statistics, and this update will be repeated
-            self.mix = mix
-            raise
-        return averaged(results)
+        for number in range(steps):
+            make = partial(generator.read_out, x_t, number, one.condition)
+            x0, sample, result = self._evaluate(make, noise, one, step)
+            self._backward(x0, result.grad, one.share / steps, one.last and number + 1 == steps)
+            results.append(result)
+            if number + 1 < steps:
+                x_t = generator.noised(x0.detach(), between[number], number + 1)
+        return sample, averaged(results)
 
     def update_assistants(self, conditions: Sequence[Condition]) -> float:
-        """The assistant's K updates before a generator update, one a batch; returns its mean loss."""
+        """The assistant's K updates before a generator update, one a batch; returns the mean loss of those made."""
         losses = [self.update_assistant(condition) for condition in conditions]
-        return sum(losses) / max(len(losses), 1)
+        made = [one for one in losses if math.isfinite(one)]
+        return sum(made) / len(made) if made else (math.nan if losses else 0.0)
 
     def step(self, conditions: Sequence[Condition], step: int = 0) -> tuple[ObjectiveResult, float]:
         """K assistant updates and one generator update.
@@ -282,14 +294,24 @@ class Engine:
             "mix": self.mix.state_dict(),
             "terms": terms,
             "random": self.random.get_state(),
+            "scale": self.scale.state_dict(),
+            "guard": {} if self.guard is None else self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.assistant.load_state_dict(state["assistant"])
         self.mix.load_state_dict(state.get("mix", {}))
         for one in self.terms:
             if isinstance(one.term, Stateful) and one.name in state.get("terms", {}):
                 one.term.load_state_dict(state["terms"][one.name])
         self.random.set_state(state["random"])
+        self.scale.load_state_dict(state.get("scale", {}))
+        if self.guard is not None:
+            self.guard.load_state_dict(state.get("guard", {}))
+
+
+def _as_part(sentence: str) -> str:
+    """A sentence as part of another."""
+    return (sentence[:1].lower() + sentence[1:]).removesuffix(".")

@@ -23,7 +23,7 @@ class RunError(DippError):
     """The run itself failed and says why. Exit code 1."""
 
 
-class BadNumbers(RunError):
+class BadNumbers(RunError):  # noqa: N818
     """Numbers that should be finite are not: a training skips the step where they came up, a few times."""
 
 

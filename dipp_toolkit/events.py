@@ -22,11 +22,16 @@ class RunStartEvent:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One generator update: its number (from 1), of how many, and the numbers that go to `metrics.jsonl`."""
+    """One generator update: its number (from 1), of how many, and the numbers that go to `metrics.jsonl`.
+
+    Attributes:
+        skipped: why updates of this step were not made, none where all were.
+    """
 
     step: int
     steps: int
     metrics: Mapping[str, float]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from .monitors.stopping import Stop
 from .monitors.trained import trained_on
 from .roles import Generator
 from .run_folder import RunFolder, write_text
+from .skips import skip_warning
 
 
 def one_step_images(parts: Assembled, generator: Generator, config: TrainConfig) -> torch.Tensor:
@@ -59,8 +60,9 @@ def start_comparison(parts: Assembled, config: TrainConfig, folder: RunFolder) -
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of `metrics.jsonl`."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The rows of `metrics.jsonl`, those of steps whose generator update was skipped left out."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if "skipped" not in row or any(name.startswith("grad_norm/") for name in row)]
 
 
 def _mean_of(rows: Sequence[dict[str, float]], name: str) -> float:
@@ -88,6 +90,18 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def save_generator(parts: Assembled, target: Path) -> None:
+    """Export the generator; of several processes the first writes, and gathers the weights where they are sharded."""
+    generator, assistant = parts.generator, parts.assistant.denoiser.network
+    if parts.sharding is None:
+        if parts.engine.processes.main:
+            generator.save_pretrained(target, assistant)
+        return
+    network, whole = parts.sharding.whole(generator.network), parts.sharding.whole(assistant)
+    if network is not None:
+        cast(Any, generator).with_network(network).save_pretrained(target, whole)
+
+
 def finish(
     parts: Assembled,
     config: TrainConfig,
@@ -112,7 +126,7 @@ def finish(
     from .report import write_report
 
     with parts.average.applied():
-        parts.generator.save_pretrained(folder.final, parts.assistant.denoiser.network)
+        save_generator(parts, folder.final)
         after = one_step_images(parts, parts.generator, config)
     earlier = Comparison.load(folder.comparison)
     images = {"reference": reference_images(parts, config), "before": earlier.images["before"], "after": after}
@@ -138,7 +152,7 @@ def finish(
     }
     said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
     found = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
-    summary["warnings"] = [*problems, *said, *(one.text for one in found)]
+    summary["warnings"] = [*problems, *skip_warning(folder.skips), *said, *(one.text for one in found)]
     summary["warned"] = [one.name for one in found]
     if ended is not None:
         summary["stopped_early"] = ended.as_dict()

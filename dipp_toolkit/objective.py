@@ -17,6 +17,7 @@ from .estimators.smoothing import Smoothing
 from .estimators.surrogate import Surrogate
 from .mixing.floors import Floor
 from .mixing.mix import RewardMix
+from .processes import Processes
 from .roles import Reference, Reward
 from .terms.base import TermContext, takes_rewards
 from .terms.catalog import build_term
@@ -29,6 +30,7 @@ def build_terms(
     assistant: Assistant,
     rewards: Mapping[str, Reward],
     device: torch.device,
+    processes: Processes | None = None,
 ) -> list[WeightedTerm]:
     """The objective: the terms that the settings name, then one for each reward, unless a term takes the rewards.
 
@@ -43,10 +45,10 @@ def build_terms(
             raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
         decode = special(options)
     reward_terms = {
-        name: RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device))
+        name: RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device, processes))
         for name, reward in rewards.items()
     }
-    context = TermContext(reference, assistant, config, rewards, reward_terms)
+    context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())
     terms = [WeightedTerm(name, build_term(name, context), weight) for name, weight in config.terms.items()]
     if any(takes_rewards(one.term) for one in terms):
         return terms
@@ -56,14 +58,16 @@ def build_terms(
     ]
 
 
-def build_mix(config: TrainConfig) -> RewardMix:
+def build_mix(config: TrainConfig, processes: Processes | None = None) -> RewardMix:
     """How the rewards' gradients become one."""
     floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
-    return RewardMix(config.balance, config.reward_clip, floors)
+    return RewardMix(config.balance, config.reward_clip, floors, processes=processes or Processes())
 
 
-def build_estimator(config: TrainConfig, device: torch.device) -> GradientEstimator:
+def build_estimator(config: TrainConfig, device: torch.device, processes: Processes | None = None) -> GradientEstimator:
     """What makes a gradient for a reward that has none; it costs nothing where it is not needed."""
     if config.black_box == "smoothing":
         return Smoothing(config.black_box_pairs, config.black_box_radius, config.black_box_side)
-    return Surrogate(config.black_box_trust, config.black_box_rounds, config.seed, device)
+    return Surrogate(
+        config.black_box_trust, config.black_box_rounds, config.seed, device, processes=processes or Processes()
+    )

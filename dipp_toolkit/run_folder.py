@@ -31,6 +31,9 @@ MAY_CHANGE = {
     "monitor_patience",
     "stop_on",
     "diagnose_every",
+    "accumulation",
+    "spike",
+    "bad_steps",
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
@@ -55,6 +58,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def skips(self) -> Path:
+        return self.path / "skipped.jsonl"
 
     @property
     def monitors(self) -> Path:
@@ -165,13 +172,14 @@ class MetricsFile:
         write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, row: Mapping[str, float]) -> None:
+    def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
         self._file.write(json.dumps(dict(row)) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
         """Make all rows so far durable."""
+        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

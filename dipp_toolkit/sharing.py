@@ -8,11 +8,13 @@ recomputes a block, not under `torch.compile`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from .errors import RunError
+from .nested_state import Pieces, placed
 
 
 def weight_sharing_copy(network: nn.Module) -> nn.Module:
@@ -32,14 +34,14 @@ def trainable_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in network.state_dict().items() if name not in frozen}
 
 
-def load_trainable_state(network: nn.Module, state: dict[str, Tensor]) -> None:
+def load_trainable_state(network: nn.Module, state: Mapping[str, Tensor | Pieces]) -> None:
     """The inverse of `trainable_state`.
 
     Raises:
         RunError: the state is of another network.
     """
-    expected = trainable_state(network).keys()
-    if expected != state.keys():
-        odd = sorted(expected ^ state.keys())
+    expected = trainable_state(network)
+    if expected.keys() != state.keys():
+        odd = sorted(expected.keys() ^ state.keys())
         raise RunError(f"The saved weights do not fit the network: {len(odd)} names differ, such as '{odd[0]}'.")
-    network.load_state_dict(state, strict=False)
+    network.load_state_dict({name: placed(value, expected[name]) for name, value in state.items()}, strict=False)

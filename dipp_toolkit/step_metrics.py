@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from .engine import ObjectiveResult, WeightedTerm
+from .processes import Processes
 from .terms.base import uses_assistant
 
 
@@ -21,10 +23,6 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _mean(value: torch.Tensor) -> float:
-    return value.float().mean().item()
-
-
 def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:
     """The name of the objective's divergence: its first term that looks at the assistant."""
     return next((one.name for one in terms if uses_assistant(one.term)), None)
@@ -34,14 +32,27 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
     """The numbers of one step for `metrics.jsonl`, the machine's measurements aside.
 
     Args:
-        result: what the objective said.
+        result: what the objective said, its numbers read.
         assistant_loss: mean loss of the assistant's updates; left out where nothing looks at the assistant.
         divergence: name of the term whose value is the divergence.
     """
-    row = {"divergence" if name == divergence else name: _mean(one.value) for name, one in result.results.items()}
-    row |= {f"reward/{name}": _mean(value) for one in result.results.values() for name, value in one.scores.items()}
+    means = result.means
+    row = {"divergence" if name == divergence else name: means[name] for name in result.results}
+    row |= {f"reward/{name}": means[f"scores/{name}"] for one in result.results.values() for name in one.scores}
     row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
     row |= result.details
     row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
     row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
-    return row if divergence is None else row | {"assistant_loss": assistant_loss}
+    if divergence is not None:
+        row["assistant_loss"] = assistant_loss
+    # Of a skipped update only what is a number is known.
+    return {name: float(value) for name, value in row.items() if math.isfinite(value)}
+
+
+def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:
+    """The mean of all processes' numbers of a step: those of the whole batch."""
+    if processes.alone:
+        return row
+    rows = processes.tell(row)
+    shared = [name for name in row if all(name in one for one in rows)]
+    return {name: sum(one[name] for one in rows) / len(rows) for name in shared}

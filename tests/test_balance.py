@@ -134,14 +134,24 @@ def test_plain_balances_add_up(balance: Balance) -> None:
 
 def test_statistics_start_at_the_first_batch() -> None:
     statistics = RewardStatistics()
-    statistics.update(torch.tensor([1.0, 3.0]), torch.full((2, 3), 4.0))
-    assert (statistics.mean, statistics.deviation, statistics.gradient) == pytest.approx((2.0, 1.0, 4.0))
+    statistics.update(torch.tensor([1.0, 3.0]), torch.tensor(4.0))
+    found = [one.item() for one in (statistics.mean, statistics.deviation, statistics.gradient)]
+    assert found == pytest.approx([2.0, 1.0, 4.0])
+
+
+def test_statistics_take_no_bad_number_in() -> None:
+    statistics = RewardStatistics()
+    statistics.update(torch.tensor([1.0, 3.0]), torch.tensor(4.0))
+    before = {name: one.clone() for name, one in statistics.state_dict().items()}
+    statistics.update(torch.tensor([1.0, float("nan")]), torch.tensor(4.0))
+    statistics.update(torch.tensor([1.0, 2.0]), torch.tensor(float("inf")))
+    assert all(torch.equal(one, before[name]) for name, one in statistics.state_dict().items())
 
 
 def test_statistics_forget() -> None:
     statistics = RewardStatistics()
     for score in [0.0] + [5.0] * 400:
-        statistics.update(torch.tensor([score, score]), torch.zeros(2, 3))
+        statistics.update(torch.tensor([score, score]), torch.zeros(()))
     assert statistics.mean == pytest.approx(5.0, abs=1e-2)
     assert statistics.scale > 0
 

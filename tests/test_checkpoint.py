@@ -141,8 +141,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "step-1"
     save_checkpoint(folder, {"weights": torch.randn(10)})
     path = folder / SKELETON
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(CheckpointError, match="has format 99; this version reads format 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
+    with pytest.raises(CheckpointError, match="has format 99; this version reads format 2"):
         load_checkpoint(folder)
 
 

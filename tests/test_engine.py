@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.engine import Engine, ObjectiveResult, WeightedTerm, evaluate_objective
-from dipp_toolkit.errors import RunError
+from dipp_toolkit.errors import BadNumbers, RunError
 from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.terms.base import Sample, TermResult
 from dipp_toolkit.terms.integral_kl import IntegralKL
@@ -138,8 +138,6 @@ def test_norms_and_cosines_are_of_weighted_gradients() -> None:
 @pytest.mark.parametrize(
     ("value", "grad", "message"),
     [
-        (torch.zeros(4), torch.full((4, 3, 1, 1), float("nan")), "gradient of the term 'odd' is not finite at step 7"),
-        (torch.zeros(4), torch.full((4, 3, 1, 1), float("inf")), "not finite at step 7"),
         (torch.zeros(4), torch.zeros(4, 3), r"gradient of shape \(4, 3\); expected \(4,\) and \(4, 3, 1, 1\)"),
         (torch.zeros(1), torch.zeros(4, 3, 1, 1), r"value of shape \(1,\)"),
     ],
@@ -147,6 +145,19 @@ def test_norms_and_cosines_are_of_weighted_gradients() -> None:
 def test_what_a_term_returns_is_checked(value: Tensor, grad: Tensor, message: str) -> None:
     with pytest.raises(RunError, match=message):
         evaluate_objective([WeightedTerm("odd", UncheckedConstant(value, grad))], sample_of())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["value", "grad"])
+def test_a_term_that_is_not_finite_is_named(bad: float, where: str) -> None:
+    value, grad = torch.zeros(BATCH), torch.zeros(BATCH, 3, 1, 1, dtype=torch.float64)
+    (value if where == "value" else grad)[0] = bad
+    reference, generator = make_reference(), CurvedGenerator(nn.Identity())
+    engine = make_engine(
+        [WeightedTerm("odd", Constant(value, grad))], generator, assistant_of(reference.given, reference)
+    )
+    with pytest.raises(BadNumbers, match="gradient of the term 'odd' is not finite at step 7"):
+        engine.update_generator(reference.encode(["a"] * BATCH), step=7)
 
 
 class UncheckedConstant:
@@ -189,7 +200,6 @@ def test_a_generator_gradient_that_is_not_finite_is_a_sentence_and_changes_nothi
 REWARDS: dict[str, tuple[Callable[[Tensor, Sequence[str]], Tensor], str]] = {
     "one-number": (lambda images, prompts: images.mean(), r"a tensor of shape \(\); expected one score for each image"),
     "detached": (lambda images, prompts: images.detach().flatten(1).sum(1), "is not differentiable"),
-    "infinite": (lambda images, prompts: images.flatten(1).sum(1) / 0, "not finite"),
     "blind": (lambda images, prompts: torch.zeros(len(images), requires_grad=True), "does not depend on the images"),
 }
 
@@ -211,6 +221,25 @@ def test_a_reward_that_cannot_train_is_a_sentence(name: str) -> None:
     function, message = REWARDS[name]
     with pytest.raises(RunError, match=message):
         RewardTerm(name, Unchecked(function), make_reference().decode)(sample_of())
+
+
+BAD: dict[str, tuple[Callable[[Tensor, Sequence[str]], Tensor], str]] = {
+    "score": (lambda images, prompts: images.flatten(1).sum(1) / 0, "returned a score that is not finite for 4 of 4"),
+    "gradient": (lambda images, prompts: (0 * images.flatten(1).sum(1)).sqrt(), "gradient of the reward 'gradient'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_reward_whose_numbers_are_bad_is_named(name: str) -> None:
+    function, message = BAD[name]
+    term, sample = RewardTerm(name, Unchecked(function), make_reference().decode), sample_of()
+    assert message in term.explain(sample, term(sample))
+
+
+def test_a_decoder_whose_pixels_are_bad_is_named() -> None:
+    term = RewardTerm("curved", CurvedReward(), lambda latents: latents.log().log())
+    sample = sample_of()
+    assert "the decoder gave pixels that are not finite" in term.explain(sample, term(sample))
 
 
 def trained(steps: int, seed: int) -> tuple[list[Tensor], list[ObjectiveResult], list[float]]:

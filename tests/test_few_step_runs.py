@@ -19,12 +19,13 @@ from torch import Tensor
 
 from dipp_cli.app import main
 from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
-from dipp_toolkit.assembly import assemble, resolve
+from dipp_toolkit.assembly import assemble
 from dipp_toolkit.bench.contestants import Contestant
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.few_steps import noises_of
 from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.resolving import resolve
 from dipp_toolkit.training import RunResult
 from dipp_toolkit.twins import write_twin
 from test_training import BLUE, StopAt, assert_same_bits, metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ def quiet_stdout() -> Iterator[None]:
 
     with redirect_stdout(sys.stderr):
         yield
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of a launcher's processes that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_json(value: Any) -> None:

@@ -21,6 +21,8 @@ from rich.text import Text
 
 from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
 
+from .output import is_first_process
+
 COMPARING = "comparing before and after, writing the report"
 
 
@@ -44,6 +46,11 @@ def numbers(metrics: Mapping[str, float]) -> str:
     if "images_per_second" in metrics:
         parts.append(f"{metrics['images_per_second']:.0f} images/s")
     return "  ".join(parts)
+
+
+def skipped_line(step: int, reason: str) -> str:
+    """Why an update of a step was not made."""
+    return f"step {step} skipped: {reason}"
 
 
 def held_out(event: MonitorEvent) -> str:
@@ -108,6 +115,8 @@ class Bar:
         if self._task is None:
             return
         self._progress.line = numbers(event.metrics)
+        for reason in event.skipped:  # stays above the bar
+            self._progress.console.print(Text(skipped_line(event.step, reason), style="yellow"))
         self._progress.update(self._task, completed=event.step, total=event.steps)
         if event.step >= event.steps:
             self._progress.update(self._task, description=COMPARING)
@@ -141,6 +150,8 @@ class PlainLines:
         self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
 
     def dipp_on_step(self, event: StepEvent) -> None:
+        for reason in event.skipped:
+            self._say(skipped_line(event.step, reason))
         tenth = max(event.steps // 10, 1)
         if event.step % tenth and event.step != event.steps:
             return
@@ -156,7 +167,19 @@ class PlainLines:
             self._say(f"stopped early, {COMPARING} ...")
 
 
+class Silent:
+    """Shows nothing: another process does."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+
 def listener(quiet: bool) -> ProgressListener:
     """A bar where stderr is a terminal, plain lines elsewhere and when asked to be quiet."""
+    if not is_first_process():
+        return Silent()
     console = Console(stderr=True)
     return PlainLines() if quiet or not console.is_terminal else Bar(console)

@@ -10,7 +10,7 @@ from typing import Any
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.training import train
 
-from .output import print_json, quiet_stdout
+from .output import is_first_process, print_json, quiet_stdout
 from .progress import listener
 
 
@@ -22,6 +22,8 @@ def run(config: TrainConfig, as_json: bool, quiet: bool) -> None:
     """
     with quiet_stdout(), listener(quiet) as progress:
         result = train(config, listeners=[progress])
+    if not is_first_process():
+        return
     if as_json:
         print_json({"folder": str(result.folder), **result.summary})
         return

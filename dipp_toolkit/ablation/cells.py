@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ..assembly import resolve
 from ..config import TrainConfig
 from ..errors import Interrupted, RunError
 from ..processes import Processes
+from ..resolving import resolve
 from ..run_folder import write_text
 from ..training import train
 from .grid import Cell
@@ -92,7 +92,7 @@ def train_cells(
         # model_copy marks both as given, which resolving needs.
         config = resolve(config)
         try:
-            train(config)
+            train(config, processes=Processes())
             folder.note_failure("")
         except Interrupted as stop:
             raise Interrupted(f"{stop} Or go on with all cells by the same dipp ablate command.") from None

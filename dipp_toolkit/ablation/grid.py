@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import TrainConfig, make_config
 from ..errors import RequestError
 from ..report.command import setting_text
 from ..setting_texts import parse_assignments
+from ..yaml_texts import load_yaml
 
 OPTIONS = "reward_options"
 SEED = "seed"
@@ -42,9 +41,10 @@ class Cell:
     def slug(self) -> str:
         """A folder's name: the label, or what fits of it with a digest of the whole."""
         plain = "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in self.label)
-        if plain == self.label.replace(" ", "_") and len(plain) <= LONGEST:
+        if plain == self.label.replace(" ", "_") and len(plain.encode()) <= LONGEST:
             return plain
-        return f"{plain[:LONGEST]}-{hashlib.sha256(self.label.encode()).hexdigest()[:8]}"
+        start = plain.encode("ascii", "ignore").decode()[:LONGEST]  # file systems count bytes
+        return f"{start}-{hashlib.sha256(self.label.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
     def without_seed(self) -> tuple[tuple[str, str], ...]:
         """The values that tell settings apart, the seed left out."""
@@ -108,10 +108,7 @@ def read_cells(path: Path) -> list[Cell]:
     Raises:
         RequestError: the file is missing or holds something else.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"Cannot read the cells {path}: {str(error).splitlines()[0]}.") from error
+    content = load_yaml(path, "file of cells")
     if not isinstance(content, list) or not content or not all(isinstance(one, dict) and one for one in content):
         raise RequestError(
             f"{path} is no list of cells; expected a YAML list of mappings, as in '- {{guidance: 3, seed: 0}}'."

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ..assembly import choose_device, resolve
+from ..assembly import choose_device
 from ..bench.contestants import Contestant
 from ..bench.run import Listener, run_bench
 from ..bench.settings import METRICS, BenchSettings
 from ..config import TrainConfig
 from ..errors import RunError
 from ..processes import Processes
+from ..resolving import resolve
 from .cells import CellFolder, CellListener, train_cells
 from .choose import Choice, Constraint, choose
 from .grid import Cell, check_cells

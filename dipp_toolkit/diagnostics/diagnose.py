@@ -15,8 +15,8 @@ from torch import Tensor
 from ..assembly import Assembled
 from ..config import TrainConfig
 from ..monitors.record import Record, read_rows
-from ..monitors.watch import random_states_kept
 from ..precision import PRECISIONS
+from ..random_states import random_states_kept
 from ..run_folder import RunFolder
 from .check import find_warnings, is_diagnosed
 from .denoised import look_at, numbers_of

@@ -27,7 +27,7 @@ class Estimate:
 
     scores: Float[Tensor, " batch"]
     gradient: Float[Tensor, "batch ..."]
-    details: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float | Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..processes import Processes
+
 WAVES = 8
 """Frequencies that tell the discriminator the time."""
 
@@ -106,6 +108,7 @@ class LearnedRatio:
         seed: of its first weights.
         limit: log ratios are clamped to plus and minus this.
         network: the discriminator; None before the first features.
+        processes: those that teach it together.
     """
 
     learning_rate: float = 1e-3
@@ -113,6 +116,7 @@ class LearnedRatio:
     limit: float = 8.0
     network: Discriminator | None = None
     optimizer: torch.optim.Optimizer | None = field(default=None, repr=False)
+    processes: Processes = field(default_factory=Processes)
 
     def _made(self, tokens: Tensor) -> Discriminator:
         if self.network is None:
@@ -120,7 +124,8 @@ class LearnedRatio:
                 torch.manual_seed(self.seed)
                 self.network = Discriminator(tokens.shape[-1]).to(tokens.device)
             # Features of a network may have any size.
-            self.network.spread.copy_(tokens.flatten(0, 1).float().std(0, correction=0).clamp_min(1e-6))
+            spread = tokens.flatten(0, 1).float().std(0, correction=0)
+            self.network.spread.copy_(self.processes.mean(spread).clamp_min(1e-6))
             self.optimizer = torch.optim.Adam(self._weights(), lr=self.learning_rate, betas=(0.5, 0.99))
         return self.network
 
@@ -151,7 +156,7 @@ class LearnedRatio:
             gradients = torch.autograd.grad(loss, self._weights())
         assert self.optimizer is not None
         for parameter, gradient in zip(self._weights(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = self.processes.mean(gradient)
         self.optimizer.step()
         return loss.item()
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..processes.draws import normal
 from ..terms.base import Sample
 from .base import Estimate, Score
 
@@ -61,7 +62,7 @@ class Smoothing:
         batch, channels, height, width = x0.shape
         radius = self.radius * x0.square().mean().sqrt().clamp_min(1e-6)
         shape = (self.pairs, batch, channels, min(self.side, height), min(self.side, width))
-        noise = torch.randn(shape, generator=sample.random, device=x0.device, dtype=x0.dtype)
+        noise = normal(shape, sample.random, x0.dtype, rows=1)
         directions = smooth_directions(noise, height, width)
         gradient = torch.zeros_like(x0)
         for direction in directions:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..processes import Processes
+from ..processes.draws import shared_by_all
 from ..sharing import load_trainable_state, trainable_state
 from ..terms.base import Sample
 from .base import Estimate, Score
@@ -76,6 +78,7 @@ class Surrogate:
         correlation: running mean of the rank correlation with unseen scores.
         batches: batches seen.
         trusted: batches whose gradient was used.
+        processes: those that learn together.
     """
 
     trust: float = 0.4
@@ -88,23 +91,31 @@ class Surrogate:
     memory: Memory = field(default_factory=Memory)
     network: SurrogateNetwork | None = None
     optimizer: torch.optim.Optimizer | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def estimate(self, sample: Sample, score: Score) -> Estimate:
         """As `GradientEstimator` says; latents are `(batch, channels, height, width)`."""
-        scores = score(sample.x0, sample.condition.prompts)
-        text = pooled(sample.condition)
+        scores, text = score(sample.x0, sample.condition.prompts), pooled(sample.condition)
+        # Every process learns from all samples, and so the same.
+        gather = self.processes.gather
+        seen, told = gather(sample.x0.float()), gather(scores)
+        read = None if text is None else gather(text)
         with torch.autocast(sample.x0.device.type, enabled=False):
             network = self._network(sample.x0, text)
-            predicted = self._predict(network, sample.x0.float(), text)
+            predicted = self._predict(network, seen, read)
             if self.batches:  # nothing has been learned before the first batch
-                self._note(rank_correlation(predicted, scores))
+                self._note(rank_correlation(predicted, told))
             self.batches += 1
-            self.memory.add(x0=sample.x0.float(), scores=scores, **({} if text is None else {"text": text}))
-            loss = self._fit(network, sample.random)
+            self.memory.add(x0=seen, scores=told, **({} if read is None else {"text": read}))
+            loss = self._fit(network, shared_by_all(sample.random))
             trusted = self.batches > 1 and self.correlation >= self.trust
             self.trusted += trusted
             gradient = self._gradient(network, sample.x0.float(), text) if trusted else torch.zeros_like(sample.x0)
-        details = {"rank_correlation": self.correlation, "trusted": float(trusted), "surrogate_loss": loss}
+        details: dict[str, float | Tensor] = {
+            "rank_correlation": self.correlation,
+            "trusted": float(trusted),
+            "surrogate_loss": loss,
+        }
         return Estimate(scores, gradient.to(sample.x0), details)
 
     def _note(self, correlation: float) -> None:
@@ -133,7 +144,7 @@ class Surrogate:
         found: Tensor = network(x0, text)
         return found
 
-    def _fit(self, network: SurrogateNetwork, random: torch.Generator) -> float:
+    def _fit(self, network: SurrogateNetwork, random: torch.Generator) -> Tensor:
         assert self.optimizer is not None
         mean, deviation = self._standard()
         losses = []
@@ -147,7 +158,7 @@ class Surrogate:
             loss.backward()
             self.optimizer.step()
             losses.append(loss.detach())
-        return torch.stack(losses).mean().item()
+        return torch.stack(losses).mean()
 
     def _gradient(self, network: nn.Module, x0: Tensor, text: Tensor | None) -> Tensor:
         with torch.enable_grad():

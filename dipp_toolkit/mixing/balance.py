@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..processes.draws import shared_by_all
+
 Balance = Literal["sum", "normalised", "pcgrad", "mgda"]
 Gradients = Float[Tensor, "rewards batch dims"]
 
@@ -38,9 +40,9 @@ def pcgrad(gradients: Gradients, random: torch.Generator) -> Gradients:
         random: source of the order.
     """
     lengths = gradients.square().sum(-1).clamp_min(torch.finfo(gradients.dtype).tiny)
-    projected = gradients.clone()
+    projected, order = gradients.clone(), shared_by_all(random)
     for i in range(len(gradients)):
-        for j in torch.randperm(len(gradients), generator=random, device=random.device).tolist():
+        for j in torch.randperm(len(gradients), generator=order, device=order.device).tolist():
             if i != j:
                 conflict = (projected[i] * gradients[j]).sum(-1).clamp_max(0)
                 projected[i] -= (conflict / lengths[j])[:, None] * gradients[j]

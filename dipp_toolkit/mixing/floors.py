@@ -3,8 +3,11 @@ r"""Floors: hold a reward above a level, by a Lagrange multiplier, while the oth
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,29 +31,37 @@ class Floor:
     Attributes:
         level: in the reward's own unit.
         rate: $\eta$, growth of the integral a step.
-        integral: $I$.
-        violation: $h$ of the last batch.
+        integral: $I$; a tensor of one number on the scores' device from the first batch on.
+        violation: $h$ of the last batch, likewise.
     """
 
     level: float
     rate: float = 0.05
-    integral: float = 0.0
-    violation: float = 0.0
+    integral: Tensor | float = 0.0
+    violation: Tensor | float = 0.0
 
-    def update(self, scores: Float[Tensor, " batch"], scale: float) -> float:
-        """Take a batch's scores in; returns the multiplier, which has no unit."""
-        error = scores.std(correction=0).item() / math.sqrt(len(scores))
-        self.violation = (self.level - scores.mean().item() + CONFIDENCE * error) / scale
-        self.integral = max(0.0, self.integral + self.rate * self.violation)
+    def update(self, scores: Float[Tensor, " batch"], scale: Tensor | float) -> Tensor:
+        """Take a batch's scores in; returns the multiplier, which has no unit.
+
+        Scores that are not finite change nothing.
+        """
+        wide = torch.float32 if scores.device.type == "mps" else torch.float64
+        scores = scores.detach().to(wide)
+        before = torch.as_tensor(self.integral, dtype=wide, device=scores.device)
+        error = scores.std(correction=0) / math.sqrt(len(scores))
+        violation = (self.level - scores.mean() + CONFIDENCE * error) / scale
+        sound = torch.isfinite(violation)
+        self.violation = torch.where(sound, violation, 0.0)
+        self.integral = torch.where(sound, (before + self.rate * violation).clamp_min(0), before)
         return self.multiplier
 
     @property
-    def multiplier(self) -> float:
+    def multiplier(self) -> Tensor:
         r"""$\lambda$, at least 0."""
-        return max(0.0, self.integral + PROPORTIONAL * self.violation)
+        return (torch.as_tensor(self.integral) + PROPORTIONAL * self.violation).clamp_min(0)
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Tensor | float]:
         return {"integral": self.integral, "violation": self.violation}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)

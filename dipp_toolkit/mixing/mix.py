@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..processes import Processes
 from ..terms.base import TermResult
 from .balance import BALANCES, Balance
 from .floors import Floor
@@ -27,7 +28,7 @@ class Mixed:
 
     contributions: Mapping[str, Tensor]
     added: Mapping[str, Tensor]
-    details: Mapping[str, float]
+    details: Mapping[str, float | Tensor]
 
 
 def root_mean_square(gradient: Tensor) -> Tensor:
@@ -52,12 +53,14 @@ class RewardMix:
         clip: largest root mean square of one sample's contribution, a floor's push aside; None for no limit.
         floors: by the terms' names.
         statistics: by the terms' names.
+        processes: those that share the batch; statistics are of the whole of it.
     """
 
     balance: Balance = "sum"
     clip: float | None = None
     floors: dict[str, Floor] = field(default_factory=dict)
     statistics: dict[str, RewardStatistics] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
 
     def __call__(
         self, results: Mapping[str, TermResult], weights: Mapping[str, float], rest: Tensor, random: torch.Generator
@@ -70,31 +73,37 @@ class RewardMix:
             rest: the gradients of all other terms, weighted and added up.
             random: source of what balancing draws.
         """
-        details: dict[str, float] = {}
+        details: dict[str, float | Tensor] = {}
         contributions = {}
         for name, result in results.items():
-            scores = result.value.float()
-            self.statistics.setdefault(name, RewardStatistics()).update(scores, result.grad)
-            details[f"deviation/{name}"] = scores.std(correction=0).item()
+            scores = self.processes.gather(result.value.float())
+            size = self.processes.mean(result.grad.square().mean()).sqrt()
+            self.statistics.setdefault(name, RewardStatistics()).update(scores, size)
+            details[f"deviation/{name}"] = scores.std(correction=0)
             contributions[name] = self._weigh(name, result.grad.to(rest.dtype), weights[name], details)
-        pull = torch.stack([rest, *contributions.values()]).sum(0).square().mean().sqrt()
-        for name in self.floors.keys() & results.keys():
+        if not self.floors:
+            return Mixed(contributions, self._balanced(contributions, random), details)
+        pull = self.processes.mean(torch.stack([rest, *contributions.values()]).sum(0).square().mean()).sqrt()
+        for name in sorted(self.floors.keys() & results.keys()):
             statistics, result = self.statistics[name], results[name]
-            multiplier = self.floors[name].update(result.value.float(), statistics.scale)
+            scores = self.processes.gather(result.value.float())
+            multiplier = self.floors[name].update(scores, statistics.scale)
             details[f"multiplier/{name}"] = multiplier
-            if multiplier > 0:
-                push = (multiplier / statistics.gradient_scale) * pull * result.grad.to(rest.dtype)
-                contributions[name] = contributions[name] + push
+            push = (multiplier / statistics.gradient_scale * pull).to(rest.dtype) * result.grad.to(rest.dtype)
+            contributions[name] = contributions[name] + push
         return Mixed(contributions, self._balanced(contributions, random), details)
 
-    def _weigh(self, name: str, gradient: Tensor, weight: float, details: dict[str, float]) -> Tensor:
+    def _weigh(self, name: str, gradient: Tensor, weight: float, details: dict[str, float | Tensor]) -> Tensor:
         normalised = self.balance == "normalised"
-        weighed = (weight / self.statistics[name].gradient_scale if normalised else weight) * gradient
+        if normalised:
+            weighed = (weight / self.statistics[name].gradient_scale).to(gradient.dtype) * gradient
+        else:
+            weighed = weight * gradient
         if self.clip is None:
             return weighed
         size = root_mean_square(weighed)
         factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-        details[f"clipped/{name}"] = (factor < 1).float().mean().item()
+        details[f"clipped/{name}"] = (factor < 1).float().mean()
         return weighed * factor.reshape(-1, *[1] * (weighed.ndim - 1))
 
     def _balanced(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:

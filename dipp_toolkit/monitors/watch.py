@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +20,7 @@ from ..errors import DippError, RequestError, RunError
 from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..generation import generate_images, sample_reference
+from ..random_states import random_states_kept
 from ..roles import Reward
 from ..run_folder import RunFolder
 from .check import LEAST_PROMPTS, find_warnings
@@ -34,18 +32,6 @@ from .trained import trained_on
 SEEDS = 2
 FIRST_SEED = 10_000
 """Added to the run's seed: the noises are none of those that the comparison at the end uses."""
-
-
-@contextmanager
-def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Python's, numpy's and torch's random states are the same after this context as before it."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 class Watch:

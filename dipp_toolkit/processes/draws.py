@@ -1,8 +1,8 @@
 r"""Random numbers of a batch that several passes or processes share.
 
-A draw for a batch is made for the whole of it, everywhere from the same state of the same generator, and each pass keeps
-its own rows. Two processes then train on the very noises and times that one process of the doubled batch would, whose
-gradient theirs average to; and a run goes on, to the same noises, with another number of them.
+A draw for a batch is made for the whole of it, everywhere from the same state of the same generator, and each pass
+keeps its own rows. Two processes then train on the very noises and times that one process of the doubled batch would,
+and their gradients average to its gradient.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SharedDraws(torch.Generator):
     total: int
 
     def __new__(cls, shared: torch.Generator, start: int, count: int, total: int) -> SharedDraws:
-        made = super().__new__(cls, shared.device)
+        made = super().__new__(cls, shared.device)  # type: ignore[call-arg]
         made.shared, made.start, made.count, made.total = shared, start, count, total
         digest = hashlib.sha256(shared.get_state().numpy().tobytes() + str(start).encode()).digest()
         made.manual_seed(int.from_bytes(digest[:7], "big"))

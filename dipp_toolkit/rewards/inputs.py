@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RequestError, RunError
+from ..errors import BadNumbers, RequestError, RunError
 
 
 def check_inputs(name: str, images: Tensor, prompts: Sequence[str] | None) -> None:
@@ -30,7 +30,9 @@ def check_inputs(name: str, images: Tensor, prompts: Sequence[str] | None) -> No
         raise RequestError(f"'{name}' needs one prompt for each image: {len(images)} images came with {len(prompts)}.")
 
 
-def as_scores(name: str, found: Any, batch: int, device: torch.device | str | None = None) -> Tensor:
+def as_scores(
+    name: str, found: Any, batch: int, device: torch.device | str | None = None, *, finite: bool = True
+) -> Tensor:
     """A reward's answer as scores, `(batch,)`, float32 or wider; its graph, where it has one, is kept.
 
     Args:
@@ -38,9 +40,11 @@ def as_scores(name: str, found: Any, batch: int, device: torch.device | str | No
         found: a tensor, an array, or a sequence of numbers.
         batch: number of images that were scored.
         device: where the scores go; where they are, if none is given.
+        finite: look whether every score is finite, which waits for an accelerator.
 
     Raises:
-        RunError: the answer is no list of one finite number for each image.
+        RunError: the answer is no list of one number for each image.
+        BadNumbers: a score is not finite, and that was looked at.
     """
     try:
         scores = found if isinstance(found, Tensor) else torch.as_tensor(found)
@@ -57,7 +61,7 @@ def as_scores(name: str, found: Any, batch: int, device: torch.device | str | No
             f"The reward '{name}' returned a tensor of shape {tuple(scores.shape)}; expected one score for each image, "
             f"shape ({batch},)."
         )
-    wrong = int((~torch.isfinite(scores.detach())).sum())
+    wrong = int((~torch.isfinite(scores.detach())).sum()) if finite else 0
     if wrong:
-        raise RunError(f"The reward '{name}' returned a score that is not finite for {wrong} of {batch} images.")
+        raise BadNumbers(f"The reward '{name}' returned a score that is not finite for {wrong} of {batch} images.")
     return scores

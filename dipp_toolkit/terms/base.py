@@ -13,6 +13,7 @@ from torch import Tensor
 from ..assistant import Assistant
 from ..condition import Condition
 from ..config import TrainConfig
+from ..processes import Processes
 from ..roles import Reference, Reward
 
 
@@ -24,7 +25,9 @@ class Sample:
         x0: latents, `(batch, ...)`, detached.
         condition: what each was generated for.
         noise: the noise each was generated from, like `x0`.
-        random: the run's random source on `x0`'s device; a term draws from nothing else.
+        random: the run's random source on `x0`'s device; a term draws from nothing else. Where several processes
+            share the batch, `torch.randn(..., generator=random)` draws for this process alone, and
+            `dipp_toolkit.processes.draws.normal` what one process of the whole batch would.
         step: number of the generator update, from 0.
     """
 
@@ -43,13 +46,14 @@ class TermResult:
         value: what the term measures, for each sample: a score for a reward, a divergence estimate for a divergence.
         grad: gradient of the term's loss with respect to each sample, like `x0`. The engine descends it, so a reward
             returns minus the gradient of its score.
-        details: further numbers for the log, by name.
+        details: further numbers for the log, by name. A tensor of one number is read together with all others, so
+            that an accelerator is waited for once.
         scores: what rewards said that the term took into its own formula, by the reward's name.
     """
 
     value: Float[Tensor, " batch"]
     grad: Float[Tensor, "batch ..."]
-    details: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float | Tensor] = field(default_factory=dict)
     scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
 
 
@@ -70,6 +74,19 @@ class ScoringTerm(Term, Protocol):
 
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores without a gradient."""
+
+
+@runtime_checkable
+class ExplainingTerm(Term, Protocol):
+    """A term that can say where numbers that are not finite came from."""
+
+    def explain(self, sample: Sample, result: TermResult) -> str:
+        """Which of its parts gave them, as part of a sentence; empty where it cannot tell.
+
+        Args:
+            sample: what it was asked about, with a random source of its own.
+            result: what it said, not finite.
+        """
 
 
 @runtime_checkable
@@ -107,6 +124,7 @@ class TermContext:
         reward_terms: the same rewards as terms, for a term that takes them into its own formula.
         name: the term's own, for messages.
         options: what the settings say of this term, by option.
+        processes: those that share the run; what a term learns on the way it learns with all of them.
     """
 
     reference: Reference
@@ -116,3 +134,4 @@ class TermContext:
     reward_terms: Mapping[str, ScoringTerm] = field(default_factory=dict)
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)

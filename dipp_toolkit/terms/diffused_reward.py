@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
+from ..processes.draws import normal
 from ..schedules import expand_like
 from .base import Sample, TermContext, TermResult
 from .divergence import Divergence, Noised, guided_x0, noised
@@ -64,7 +65,7 @@ class DiffusedReward(Divergence):
         difference = x0_assistant - x0_reference - look.sigma.square() / look.alpha * slope
         factor = self.factor(look, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
-        gap = (x0_assistant - x0_reference).square().mean().sqrt().item()
+        gap = (x0_assistant - x0_reference).square().mean().sqrt()
         return TermResult(value, factor * difference, {"score_gap": gap}, scores)
 
     @torch.no_grad()
@@ -116,7 +117,7 @@ class DiffusedReward(Divergence):
         step = alpha_t / alpha_s
         added = (sigma_t.square() - step.square() * sigma_s.square()).clamp_min(0)
         mean = (step * sigma_s.square() * x + alpha_s * added * x0) / sigma_t.square()
-        noise = torch.randn(x.shape, generator=random, device=x.device, dtype=x.dtype)
+        noise = normal(x.shape, random, x.dtype)
         return mean + (added.sqrt() * sigma_s / sigma_t) * noise
 
     def state_dict(self) -> dict[str, Any]:

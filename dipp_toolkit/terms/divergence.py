@@ -13,7 +13,7 @@ from ..assistant import ScoreModel
 from ..condition import Condition
 from ..roles import Reference
 from ..schedules import Schedule, add_noise, expand_like
-from .base import Sample, TermContext
+from .base import Sample, TermContext, TermResult
 from .options import read_options
 from .times import Sampling, UniformTimes, Weighting, WeightingInputs, find_sampling, find_weighting, uniform
 
@@ -122,6 +122,14 @@ class Divergence:
     def assistant_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^\psi(x_t)$."""
         return self.assistant.predict_x0(look.x_t, look.t, look.condition)
+
+    @torch.no_grad()
+    def explain(self, sample: Sample, result: TermResult) -> str:
+        """Which network predicts what is not finite at times like those of the pass."""
+        look = noised(self.schedule, sample, self.sampling)
+        seen = {"reference": self.reference_x0(look), "assistant": self.assistant_x0(look)}
+        bad = [f"the {name}'s prediction is not finite" for name, one in seen.items() if not torch.isfinite(one).all()]
+        return " and ".join(bad)
 
     def factor(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> Tensor:
         r"""$w(t) (\alpha_t/\sigma_t)^2$ of each sample, broadcastable to it."""

@@ -184,9 +184,9 @@ class FDivergence(Divergence):
         factor = expand_like(weight, look.x_t) * self.factor(look, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
         details = {
-            "score_gap": difference.square().mean().sqrt().item(),
-            "log_ratio": log_ratio.mean().item(),
-            "ratio_weight": weight.mean().item(),
+            "score_gap": difference.square().mean().sqrt(),
+            "log_ratio": log_ratio.mean(),
+            "ratio_weight": weight.mean(),
         }
         return TermResult(value, factor * difference, details)
 
@@ -233,7 +233,7 @@ class FDivergence(Divergence):
 def build(context: TermContext) -> FDivergence:
     """The term as the run's settings ask for it."""
     term = FDivergence.build(context)
-    learned = LearnedRatio(term.discriminator_rate, context.config.seed)
+    learned = LearnedRatio(term.discriminator_rate, context.config.seed, processes=context.processes)
     steps = context.config.reference_steps
     term.ratio = DiscriminatorRatio(term.fresh, steps, term.rounds, Pool(term.pool), learned)
     return term

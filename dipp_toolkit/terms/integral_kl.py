@@ -41,7 +41,7 @@ class IntegralKL(Divergence):
         difference = x0_assistant - x0_reference
         factor = self.factor(look, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
-        return TermResult(value, factor * difference, {"score_gap": difference.square().mean().sqrt().item()})
+        return TermResult(value, factor * difference, {"score_gap": difference.square().mean().sqrt()})
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:
         r"""$\int w(t)\, KL(p_t \| q_t)\, dt$."""

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..gaussians import GaussianProblem, Verification
+from ..processes.draws import normal
 from .base import Sample, TermContext, TermResult
 from .options import option, read_options
 from .reward_sum import RewardSum
@@ -49,7 +50,7 @@ class NormalExploration:
     group: int = 8
 
     def __call__(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, float]:
-        noise = torch.randn((self.group, *x0.shape), generator=random, device=x0.device, dtype=x0.dtype)
+        noise = normal((self.group, *x0.shape), random, x0.dtype, rows=1)
         return noise, self.group / (self.group - 1)
 
 
@@ -108,7 +109,7 @@ class PolicyGradient:
             advantages = advantages / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)
         pull = advantages.reshape(*advantages.shape, *[1] * (sample.x0.ndim - 1)) * noise
         each = {name: values.reshape(len(noise), -1).mean(0) for name, values in scores.items()}
-        details = {"group_deviation": deviation.mean().item()}
+        details = {"group_deviation": deviation.mean()}
         return TermResult(-totals.mean(0), -pull.mean(0) / self.spread, details, each)
 
     def state_dict(self) -> dict[str, Any]:

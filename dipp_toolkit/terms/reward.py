@@ -80,7 +80,8 @@ class RewardTerm:
     def _differentiate(self, latents: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x0 = latents.detach().requires_grad_(True)
-            scores = self._call(self.decode(x0), prompts)
+            # Whether they are finite is read later, with everything else that is.
+            scores = self._call(self.decode(x0), prompts, finite=False)
             if not scores.requires_grad:
                 raise RunError(
                     f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
@@ -107,14 +108,27 @@ class RewardTerm:
             [self._call(self.decode(latents[one : one + size]), prompts[one : one + size]).detach() for one in starts]
         )
 
-    def _call(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
         try:
             found = self.reward(images, prompts)
         except DippError:
             raise
         except Exception as error:  # a user's own code: whatever it raises, the run ends with a sentence and is saved
             raise RunError(f"The reward '{self.name}' failed with {type(error).__name__}: {error}") from error
-        return as_scores(self.name, found, len(images), images.device)
+        return as_scores(self.name, found, len(images), images.device, finite=finite)
+
+    @torch.no_grad()
+    def explain(self, sample: Sample, result: TermResult) -> str:
+        """Whether the decoder, the reward's scores, or their gradient is to blame."""
+        size = self.batch or len(sample.x0)
+        pixels = torch.cat([self.decode(sample.x0[at : at + size]) for at in range(0, len(sample.x0), size)])
+        bad = int((~torch.isfinite(pixels).flatten(1).all(1)).sum())
+        if bad:
+            return f"the decoder gave pixels that are not finite for {bad} of {len(pixels)} samples"
+        bad = int((~torch.isfinite(result.value)).sum())
+        if bad:
+            return f"the reward '{self.name}' returned a score that is not finite for {bad} of {len(pixels)} images"
+        return f"the gradient of the reward '{self.name}' is not finite"
 
     def warnings(self) -> list[str]:
         """What somebody should know of how the reward was trained."""

@@ -66,7 +66,7 @@ class ScoreDivergence(Divergence):
             loss = -(weight * look.alpha / look.sigma.square() * slope * (x0_assistant - x0)).sum()
             (gradient,) = torch.autograd.grad(loss, x0)
         value = weight.flatten(1).mean(1) * self._distance(score_difference.detach().flatten(1)) / x0[0].numel()
-        return TermResult(value, gradient, {"score_gap": difference.detach().square().mean().sqrt().item()})
+        return TermResult(value, gradient, {"score_gap": difference.detach().square().mean().sqrt()})
 
     def _slope(self, y: Tensor) -> Tensor:
         r"""$d'(y)$ of each sample, like `y`."""

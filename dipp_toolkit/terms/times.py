@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..naming import unknown_name
+from ..processes.draws import normal, permutation
+from ..processes.draws import uniform as uniform_numbers
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,9 @@ class UniformTimes:
     high: float = 0.98
 
     def __call__(self, x0: Float[Tensor, "batch ..."], random: torch.Generator) -> Draw:
-        batch, device = len(x0), x0.device
-        slices = torch.randperm(batch, generator=random, device=device)
-        fraction = (slices + torch.rand(batch, generator=random, device=device)) / batch
-        noise = torch.randn(x0.shape, generator=random, device=device, dtype=x0.dtype)
+        slices, count = permutation(len(x0), random)
+        fraction = (slices + uniform_numbers(len(x0), random)) / count
+        noise = normal(x0.shape, random, x0.dtype)
         return Draw((self.low + (self.high - self.low) * self.spread(fraction)).to(x0.dtype), noise)
 
     def spread(self, fraction: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -102,7 +102,7 @@ class QuadratureEngine(Engine):
 
     enumeration: Enumeration | None = None
 
-    def draw_noise(self, batch: int) -> Float[Tensor, "batch ..."]:
+    def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """The generator's noise of every row.
 
         Raises:

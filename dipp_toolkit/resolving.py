@@ -1,0 +1,85 @@
+"""From what a user says to settings that leave nothing open: recommended ones filled in, names checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig, make_config
+from .errors import RequestError
+from .few_step_scheduler import saved_steps
+from .launcher import launcher_settings
+from .loading import looks_like_path
+from .monitors.settings import check_monitors
+from .registry import get_registry
+from .setting_texts import read_yaml
+from .terms.catalog import find_term
+from .terms.times import find_sampling, find_weighting
+
+FROM_RUN = (
+    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps", "precision",
+    "generator_steps",
+)  # fmt: skip
+"""Settings that carry over where a run folder is named as the generator."""
+
+
+def _recommended(config: TrainConfig) -> Mapping[str, Any]:
+    """Settings that come with the generator, or, for a distillation, with the reference.
+
+    Raises:
+        RequestError: neither is named.
+    """
+    kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
+    if name is None:
+        raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
+    entry = get_registry().entries[kind].get(name)
+    if entry is not None:
+        return entry.defaults
+    for folder in (Path(name), Path(name).parent):
+        if looks_like_path(name) and (folder / "config.yaml").is_file():
+            earlier = make_config(read_yaml(folder / "config.yaml"))
+            return {field: getattr(earlier, field) for field in FROM_RUN}
+    saved = saved_steps(name) if kind == "generator" else None
+    return {} if saved is None else {"generator_steps": saved}
+
+
+def with_recommended(config: TrainConfig) -> TrainConfig:
+    """The settings, with every one that the user did not give filled from the launcher or from those recommended.
+
+    Raises:
+        RequestError: neither a generator nor a reference is named.
+    """
+    said = {name: getattr(config, name) for name in config.model_fields_set}
+    return make_config(dict(_recommended(config)) | launcher_settings() | said)
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill every setting the user did not give from those recommended with the generator or reference.
+
+    Raises:
+        RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
+            find out.
+    """
+    resolved = with_recommended(config)
+    if resolved.reference is None:
+        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
+    if resolved.prompts is None:
+        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
+    registry = get_registry()
+    for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
+        if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
+            registry.find(kind, name)
+    if not resolved.terms:
+        raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
+    for name in resolved.terms:
+        find_term(name)
+    for name in resolved.term_options.keys() - resolved.terms.keys():
+        raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
+    find_weighting(resolved.weighting)
+    find_sampling(resolved.time_sampling, *resolved.time_range)
+    for name in resolved.reward_options:
+        if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
+            raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    check_monitors(resolved)
+    return resolved

@@ -1,0 +1,95 @@
+"""A run folder that several processes work for: the first writes it, all read it and write their part of checkpoints.
+
+Every process goes through the whole run, pictures and report included, because under sharded weights each pass of a
+network needs all of them. What the others write goes to a folder of their own that is removed with them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import load_checkpoint
+from .config import TrainConfig
+from .errors import CheckpointError, DippError, RequestError, RunError
+from .processes import Processes
+from .run_folder import RunFolder, choose_folder
+
+KINDS: dict[str, type[DippError]] = {one.__name__: one for one in (RequestError, CheckpointError, RunError)}
+NOT_COPIED = ("checkpoints", "final", ".final.partial")
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """Where a process reads and writes.
+
+    Attributes:
+        run: the run's folder.
+        own: where this process writes everything but checkpoints: the run's folder in the first.
+        processes: those that share it.
+    """
+
+    run: RunFolder
+    own: RunFolder
+    processes: Processes
+
+    @classmethod
+    @contextmanager
+    def opened(cls, config: TrainConfig, processes: Processes) -> Iterator[SharedFolder]:
+        """The folder of a run, for the time of it; nothing is written.
+
+        Raises:
+            RequestError: it cannot be used, see `choose_folder`.
+        """
+        answer: dict[str, Any] = {}
+        if processes.main:
+            try:
+                answer["path"] = str(choose_folder(config).path)
+            except DippError as error:
+                answer = _failure(error)
+        run = RunFolder(Path(_success(processes.first_says(answer))["path"]))
+        if processes.main:
+            yield cls(run, run, processes)
+            return
+        own = RunFolder(Path(tempfile.mkdtemp(prefix=f"dipp-process-{processes.rank}-")) / run.path.name)
+        try:
+            if config.resume:
+                shutil.copytree(run.path, own.path, ignore=shutil.ignore_patterns(*NOT_COPIED))
+            yield cls(run, own, processes)
+        finally:
+            shutil.rmtree(own.path.parent, ignore_errors=True)
+
+    def state_to_go_on_from(self, config: TrainConfig) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole checkpoint's state, and what was wrong with newer ones; the first process verifies it.
+
+        Raises:
+            CheckpointError: see `RunFolder.load_for_resume`.
+        """
+        state: dict[str, Any] | None = None
+        answer: dict[str, Any] = {}
+        if self.processes.main:
+            try:
+                state, problems = self.run.load_for_resume(config)
+                answer = {"step": None if state is None else state["step"], "problems": problems}
+            except DippError as error:
+                answer = _failure(error)
+        found = _success(self.processes.first_says(answer))
+        if not self.processes.main and found["step"] is not None:
+            state = load_checkpoint(self.run.checkpoints / f"step-{found['step']:08d}", verify=False)
+        return state, found["problems"]
+
+
+def _failure(error: DippError) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"error": str(error), "kind": kind if kind in KINDS else RequestError.__name__}
+
+
+def _success(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise KINDS[answer["kind"]](answer["error"])
+    return answer

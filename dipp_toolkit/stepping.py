@@ -1,0 +1,172 @@
+"""From the first step to the last, a signal, a failure or a warning that ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .broadcast import Broadcast
+from .checkpoint_writer import nothing
+from .diagnostics.diagnose import Diagnoses
+from .errors import DippError, Interrupted, RunError
+from .events import CheckpointEvent, StepEvent
+from .monitors.stopping import Stop
+from .monitors.watch import Watch
+from .run_folder import MetricsFile
+from .skips import FileOfSkips
+from .stop_request import StopRequest
+from .training_loop import TrainingLoop
+
+
+@dataclass
+class Stepping:
+    """The steps of a run with all that happens between them.
+
+    Attributes:
+        loop: makes the steps.
+        stop: notes signals.
+        broadcast: tells of everything.
+        watch: looks at held-out prompts now and then.
+        diagnoses: diagnose the training now and then.
+    """
+
+    loop: TrainingLoop
+    stop: StopRequest
+    broadcast: Broadcast
+    watch: Watch | None = None
+    diagnoses: Diagnoses | None = None
+    metrics: MetricsFile = field(init=False)
+    skips: FileOfSkips = field(init=False)
+    saved_step: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        loop, folder = self.loop, self.loop.folder
+        self.metrics, self.skips = MetricsFile(folder.metrics, loop.step), FileOfSkips(folder.skips, loop.step)
+        # Rows up to a checkpoint's step are on the disk before the checkpoint is.
+        loop.writer.before = self._sync
+        self.saved_step = loop.step or -1
+        for one in (self.watch, self.diagnoses):
+            if one is not None:
+                one.open(loop.step)
+
+    def _sync(self) -> None:
+        self.metrics.sync()
+        self.skips.sync()
+
+    def _tell(self, whole: Sequence[Path]) -> None:
+        for one in whole:
+            self.broadcast("dipp_on_checkpoint", CheckpointEvent(int(one.name.removeprefix("step-")), one))
+
+    def _save(self) -> None:
+        """Begin to write a checkpoint; it is told of once it is whole."""
+        self.saved_step = self.loop.step
+        self._tell(self.loop.save_meanwhile())
+
+    def save_last(self) -> None:
+        """Be sure that this step is on the disk."""
+        if self.loop.step and self.saved_step != self.loop.step:
+            self._save()
+        self._tell(self.loop.writer.wait())
+
+    def _look(self) -> Stop | None:
+        loop, ended = self.loop, None
+        if self.watch is not None:
+            if self.watch.due(loop.step):
+                self.broadcast("dipp_on_monitor", self.watch.look(loop.step))
+            ended = self.watch.stop(loop.step)
+        if loop.processes.first_says(ended is not None):
+            return ended or Stop(loop.step, (), loop.step, "")
+        return None
+
+    def run(self) -> Stop | None:
+        """Step until something ends it; a warning that did is returned."""
+        loop, config = self.loop, self.loop.config
+        # Before the first step, and where a look failed in the run that is resumed.
+        ended = self._look()
+        while loop.step < config.steps and ended is None and not loop.asked_to_stop(self.stop):
+            self._step()
+            ended = self._look()
+            self._tell(loop.writer.done())
+            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps or ended is not None:
+                self._save()
+        self.save_last()
+        return ended
+
+    def _step(self) -> None:
+        loop, config = self.loop, self.loop.config
+        earlier = self.diagnoses.before(loop.step + 1) if self.diagnoses is not None else None
+        row = loop.one_step()
+        self.metrics.write(row)
+        self.skips.note(loop.step, loop.skipped)
+        if self.diagnoses is not None:
+            self.diagnoses.after(row, earlier)
+        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped)))
+        if loop.step % config.sample_every == 0:
+            loop.save_samples()
+
+    def close(self) -> None:
+        """Wait for the checkpoint under way and close every file."""
+        self.loop.writer.close()
+        self.loop.writer.before = nothing
+        for file in (self.metrics, self.skips, self.watch, self.diagnoses):
+            if file is not None:
+                file.close()
+
+
+def run_steps(
+    loop: TrainingLoop,
+    stop: StopRequest,
+    broadcast: Broadcast,
+    watch: Watch | None = None,
+    diagnoses: Diagnoses | None = None,
+) -> Stop | None:
+    """Step until the last step, a signal, or a warning that ends the run; returns the latter.
+
+    Raises:
+        RunError: a step failed, or the disk; what was done up to then is saved where it can be.
+        Interrupted: a signal arrived; everything is saved.
+    """
+    stepping: Stepping | None = None
+    try:
+        stepping = Stepping(loop, stop, broadcast, watch, diagnoses)
+        try:
+            ended = stepping.run()
+        except DippError as error:
+            stepping.save_last()
+            raise _with_way_back(error, loop) from error
+        if ended is None and loop.step < loop.config.steps:
+            name = stop.signal.name if stop.signal is not None else "a signal to another process"
+            raise Interrupted(
+                f"Interrupted by {name} after step {loop.step} of {loop.config.steps}; everything is saved. "
+                f"{_way_back(loop)}"
+            )
+        return ended
+    except OSError as error:
+        raise RunError(
+            f"The run stopped after step {loop.step}: {_said(error)}. The last checkpoint in {loop.checkpoints} is "
+            f"whole. {_way_back(loop)}"
+        ) from error
+    finally:
+        if stepping is not None:
+            stepping.close()
+
+
+def _said(error: OSError) -> str:
+    """What the system said, with the file it was about."""
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).rstrip(".")
+
+
+def _way_back(loop: TrainingLoop) -> str:
+    return f"Go on with: dipp train --resume --out {loop.checkpoints.parent}"
+
+
+def _with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
+    """What stopped the run, and how to go on."""
+    if not loop.step:
+        return RunError(f"{error} The run stopped before its first step was done.")
+    return RunError(
+        f"{error} The run stopped after step {loop.step} of {loop.config.steps}; everything is saved. {_way_back(loop)}"
+    )

@@ -1,0 +1,202 @@
+"""The steps of a run, and everything that a resumed run needs of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .assembly import Assembled
+from .checkpoint_writer import CheckpointWriter
+from .condition import Condition
+from .config import TrainConfig
+from .generation import generate_images
+from .pictures import save_grid
+from .prompt_order import PromptOrder
+from .random_states import random_states, random_states_kept, restore_random_states
+from .run_folder import RunFolder
+from .sharing import load_trainable_state, trainable_state
+from .step_metrics import divergence_of, mean_row, peak_memory_mb, step_metrics
+
+SAMPLES_IN_GRID = 16
+
+MEASURED = ("seconds", "images_per_second", "memory_mb")
+"""Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The generator's learning rate at an update, the first being 0.
+
+    Rises linearly over `warmup` updates, holds, and falls linearly over the last `cooldown`; where both would rule, the
+    lower one does. It is never 0 inside the run.
+    """
+    rising = (step + 1) / (config.warmup + 1)
+    falling = (config.steps - step) / (config.cooldown + 1)
+    return config.learning_rate * min(1.0, rising, falling)
+
+
+class TrainingLoop:
+    """Steps an assembled run and keeps its folder.
+
+    Args:
+        config: resolved settings.
+        parts: the assembled run.
+        folder: where it writes.
+        checkpoints: where checkpoints go; the folder's own place where None.
+    """
+
+    def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder, checkpoints: Path | None = None):
+        self.config, self.parts, self.folder = config, parts, folder
+        self.checkpoints = checkpoints or folder.checkpoints
+        self.step, self.seconds = 0, 0.0
+        self.taken = 0
+        """Prompts that all processes together have taken from the order."""
+        self.assistant_loss: float | None = None
+        """Of the step under way, once the assistant's updates are done; None between steps."""
+        self.skipped: list[str] = []
+        """Why updates of the last step were not made."""
+        self.order = PromptOrder(len(parts.conditions), config.seed)
+        self.processes = parts.engine.processes
+        self.writer = CheckpointWriter(self.processes, after=self._forget_old)
+
+    def state_dict(self) -> dict[str, Any]:
+        engine = self.parts.engine
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "taken": self.taken,
+            "assistant_loss": self.assistant_loss,
+            "generator": trainable_state(self.parts.generator.network),
+            "average": self.parts.average.state_dict(),
+            "process_random": random_states(self.parts.device),
+            **engine.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        engine = self.parts.engine
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.taken = state.get("taken", self._taken_by(self.step))
+        self.assistant_loss = state.get("assistant_loss")
+        load_trainable_state(self.parts.generator.network, state["generator"])
+        engine.load_state_dict(state)
+        self.parts.average.load_state_dict(state["average"])
+        if "process_random" in state:
+            restore_random_states(state["process_random"], self.parts.device)
+        else:
+            torch.set_rng_state(state["torch_random"])
+
+    def _forget_old(self) -> None:
+        self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step, whole on disk when this returns, and forget the oldest.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; older checkpoints are whole.
+        """
+        self.save_meanwhile()
+        return self.writer.wait()[0]
+
+    def save_meanwhile(self) -> list[Path]:
+        """Begin to write a checkpoint of this step; the one before it, where that became whole only now.
+
+        Raises:
+            OSError: that one could not be written.
+        """
+        return self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict())
+
+    @property
+    def warm_rounds(self) -> int:
+        """The assistant's updates before the first step; none where no term looks at it."""
+        return 0 if divergence_of(self.parts.engine.terms) is None else self.config.assistant_warmup
+
+    @property
+    def batch(self) -> int:
+        """Samples of an update in all processes together."""
+        return self.config.batch_size * self.config.accumulation * self.processes.count
+
+    def _taken_by(self, step: int) -> int:
+        return (self.warm_rounds + step * (self.parts.engine.assistant_rounds + 1)) * self.batch
+
+    def _take(self, start: int) -> Condition:
+        """This process's conditions of the update whose batch begins at a place of the order."""
+        size, count = self.config.batch_size, self.processes.count
+        rows: list[int] = []
+        for k in range(self.config.accumulation):
+            rows += self.order.take(start + (k * count + self.processes.rank) * size, size)
+        return self.parts.conditions[rows]
+
+    def batches(self) -> list[Condition]:
+        """This process's conditions of one step: a batch for each assistant round, then the generator's."""
+        rounds = self.parts.engine.assistant_rounds + 1
+        return [self._take(self.taken + k * self.batch) for k in range(rounds)]
+
+    def warm_assistant(self, stop: Any) -> None:
+        """The assistant's updates before the generator's first.
+
+        Args:
+            stop: a `StopRequest`; its signal ends them.
+        """
+        for _ in range(self.warm_rounds):
+            if self.asked_to_stop(stop):
+                return
+            self.parts.engine.update_assistant(self._take(self.taken))
+            self.taken += self.batch
+
+    def asked_to_stop(self, stop: Any) -> bool:
+        """Whether any process was asked to; all hear of it at the same step."""
+        if self.processes.alone:
+            return stop.signal is not None
+        return any(self.processes.tell(stop.signal is not None))
+
+    def one_step(self) -> dict[str, float]:
+        """One generator update; returns its row of metrics.
+
+        Raises:
+            RunError: a term failed, or bad numbers came up in too many steps in a row.
+        """
+        started = time.perf_counter()
+        engine, rounds = self.parts.engine, self.parts.engine.assistant_rounds
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        *earlier, last = self.batches()
+        if self.assistant_loss is None:
+            self.assistant_loss = engine.update_assistants(earlier)
+        with self.random_states_kept_on_failure():
+            result = engine.update_generator(last, self.step)
+        assistant_loss, self.assistant_loss = self.assistant_loss, None
+        if not result.skipped:
+            self.parts.average.update()
+        self.step += 1
+        self.taken += (rounds + 1) * self.batch
+        elapsed = max(time.perf_counter() - started, 1e-9)
+        self.seconds += elapsed
+        row = mean_row(self.processes, step_metrics(result, assistant_loss, divergence_of(engine.terms)))
+        self.skipped = engine.guard.end_step(self.step) if engine.guard is not None else []
+        if self.skipped:
+            row["skipped"] = float(len(self.skipped))
+        measured = (self.seconds, self.batch / elapsed, peak_memory_mb(self.parts.device))
+        return {"step": self.step} | row | dict(zip(MEASURED, measured, strict=True))
+
+    @contextmanager
+    def random_states_kept_on_failure(self) -> Iterator[None]:
+        """Where a term fails, a dead reward say, the state is as before the update: resuming repeats it to the bit."""
+        engine = self.parts.engine
+        before = engine.random.get_state(), torch.get_rng_state()
+        try:
+            yield
+        except BaseException:
+            engine.random.set_state(before[0])
+            torch.set_rng_state(before[1])
+            raise
+
+    def save_samples(self) -> None:
+        """The grid of fixed prompts and fixed noise as it is now, from the averaged weights."""
+        chosen = self.parts.eval_conditions[:SAMPLES_IN_GRID]
+        with random_states_kept(self.parts.device), self.parts.average.applied():
+            images = generate_images(self.parts.generator, self.parts.reference, chosen, self.config.seed)
+            save_grid(images, self.folder.samples / f"step-{self.step:08d}.png")

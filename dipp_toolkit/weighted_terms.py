@@ -1,0 +1,69 @@
+"""The objective's terms with their weights, and their gradients added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import BadNumbers, RunError
+from .mixing.mix import RewardMix
+from .objective_result import ObjectiveResult, directions
+from .reading import Numbers
+from .terms.base import Sample, Term, TermResult
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term of the objective by name, with its weight (a reward's is alpha_rew times its own).
+
+    Attributes:
+        mixed: whether it is one of the rewards that are balanced against each other.
+    """
+
+    name: str
+    term: Term
+    weight: float = 1.0
+    mixed: bool = False
+
+
+def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: RewardMix | None = None) -> ObjectiveResult:
+    """Call every term, one after the other, and add up their weighted gradients.
+
+    Whether they are finite is not looked at. The result's numbers are tensors yet; `read_result` reads them.
+
+    Args:
+        terms: the objective.
+        sample: what the generator made.
+        mix: balances the mixed terms; without one they are added up as they are.
+
+    Raises:
+        RunError: a term returned a gradient of another shape.
+        BadNumbers: the gradients cannot be balanced.
+    """
+    results: dict[str, TermResult] = {}
+    for one in terms:
+        result = one.term(sample)
+        if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
+            raise RunError(
+                f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
+                f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
+            )
+        results[one.name] = result
+    # The mix comes once every term has answered, so that a failing one leaves its statistics as they were.
+    gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
+    added = gradients
+    details: Numbers = {}
+    mixed = [one for one in terms if one.mixed] if mix is not None else []
+    if mix is not None and mixed:
+        rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
+        answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
+        try:
+            found = mix(answers, weights, rest, sample.random)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error
+        added, details = {**gradients, **found.added}, found.details
+        gradients = {**gradients, **found.contributions}
+    norms, cosines = directions(gradients)
+    return ObjectiveResult(torch.stack(list(added.values())).sum(0), results, norms, cosines, details)
