@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from objectives import OBJECTIVES, SHARED
 
-from dipp_toolkit.assembly import assemble, resolve
+from dipp_toolkit.assembly import assemble
 from dipp_toolkit.attention import unfused_cpu_attention
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.resolving import resolve
 from dipp_toolkit.run_folder import choose_folder
 from dipp_toolkit.training import TrainingLoop
 
