@@ -10,6 +10,9 @@
 
 The columns or keys are found by name, whatever their case: the prompt by `PROMPTS`, an id by `IDS`, a category by
 `CATEGORIES`, each the first that is there.
+
+A file is read through once, and every row checked. Few prompts are then held in memory; of many, all but those of a
+`.json`, only an index is made (`prompt_rows`), and each is read from the file when it is asked for.
 """
 
 from __future__ import annotations
@@ -17,13 +20,22 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
+import shutil
+import stat
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import PluginError, RequestError, first_line
+from .prompt_rows import Place, Reader, checked, held_or_indexed
 from .roles import Prompt
+from .scratch import scratch_file
+from .text_lines import Lines
 
 PROMPTS = ("prompt", "prompts", "caption", "text", "captions", "sentence")
 IDS = ("id", "prompt_id", "image_id", "uid", "index")
@@ -34,7 +46,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class PromptList:
-    """A prompt set that is simply a list."""
+    """A prompt set that is simply a list, or any other sequence."""
 
     name: str
     prompts: Sequence[Prompt]
@@ -51,72 +63,114 @@ def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
         RequestError: the file is missing, is no text, is not of its ending's format, or holds no prompt.
         PluginError: it is Parquet and pyarrow is missing.
     """
-    reader = _READERS.get(path.suffix.lower(), _read_lines)
+    ending = path.suffix.lower()
     try:
-        prompts = [one for one in reader(path) if one.text.strip()]
+        if ending == ".json":
+            found = checked((((), one) for one in _read_json(path)), path)
+            prompts: Sequence[Prompt] = [one for _, one in found]
+        elif ending == ".parquet":
+            file = scratch_file()
+            prompts = held_or_indexed(path, file, checked(_spilled(_read_parquet(path), file), path), _spilled_rows)
+        else:
+            prompts = _in_text(path, _FORMATS.get(ending, _plain))
     except OSError as error:
         raise RequestError(f"Cannot read the prompt file {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise RequestError(f"The prompt file {path} is no UTF-8 text; expected one prompt a line.") from None
-    if any("\0" in one.text for one in prompts):
-        raise RequestError(f"The prompt file {path} is binary; expected one prompt a line.")
     if not prompts:
         raise RequestError(f"The prompt file {path} holds no prompt; expected one prompt a line.")
     return PromptList(name or path.stem, prompts)
 
 
-def _read_lines(path: Path) -> Iterator[Prompt]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+def _in_text(path: Path, begin: Callable[[Lines, Path], Reader]) -> Sequence[Prompt]:
+    file: IO[bytes] = path.open("rb")
+    kind = os.fstat(file.fileno()).st_mode
+    if stat.S_ISCHR(kind) and not file.isatty():
+        raise RequestError(f"The prompt file {path} is a device; expected a file of prompts.")
+    if not stat.S_ISREG(kind):  # a pipe can be read only once
+        with file:
+            copy = scratch_file()
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            file = copy
+    lines = Lines(file.fileno())
+    reader = begin(lines, path)
+    return held_or_indexed(path, file, checked(reader(lines, 1), path), reader)
+
+
+def _plain(lines: Lines, path: Path) -> Reader:
+    def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
+        for number in count(first):
+            lines.mark()
+            line = next(lines, None)
+            if line is None:
+                return
             text = line.strip()
             if text and not text.startswith("#"):
-                yield Prompt(text, str(number))
+                yield (lines.start, number, lines.check), Prompt(text, str(number))
+
+    return rows
 
 
-def _find(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+@lru_cache
+def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
+    """Those of the prompt, the id and the category."""
     by_name = {name.strip().lower(): name for name in names}
-    return next((by_name[one] for one in wanted if one in by_name), None)
+    text, key, kind = (
+        next((by_name[one] for one in wanted if one in by_name), None) for wanted in (PROMPTS, IDS, CATEGORIES)
+    )
+    return text, key, kind
 
 
-def _prompts_of(rows: Iterable[Mapping[str, Any]], path: Path, category: str = "") -> Iterator[Prompt]:
-    """Rows with named fields as prompts."""
-    for number, row in enumerate(rows, 1):
-        names = [name for name in row if isinstance(name, str)]
-        text = _find(names, PROMPTS)
-        if text is None:
-            there = ", ".join(names[:SHOWN]) or "none"
-            raise RequestError(
-                f"The prompt file {path} has no prompts: row {number} has the fields {there}; expected one of "
-                f"{', '.join(PROMPTS)}."
-            )
-        key, kind = _find(names, IDS), _find(names, CATEGORIES)
-        value = row[text]
-        if not isinstance(value, str):
-            raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {value!r}; expected a text.")
-        identity = row[key] if key else None
-        group = row[kind] if kind else None
-        yield Prompt(
-            value.strip(),
-            str(number if identity is None else identity),
-            category or (group.strip() if isinstance(group, str) else ""),
+def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = "") -> Prompt:
+    """A row with named fields as a prompt."""
+    names = tuple(name for name in row if isinstance(name, str))
+    text, key, kind = _columns(names)
+    if text is None:
+        there = ", ".join(names[:SHOWN]) or "none"
+        raise RequestError(
+            f"The prompt file {path} has no prompts: row {number} has the fields {there}; expected one of "
+            f"{', '.join(PROMPTS)}."
         )
+    value = row[text]
+    if not isinstance(value, str):
+        raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {value!r}; expected a text.")
+    identity = row[key] if key else None
+    group = row[kind] if kind else None
+    return Prompt(
+        value.strip(),
+        str(number if identity is None else identity),
+        category or (group.strip() if isinstance(group, str) else ""),
+    )
 
 
-def _read_table(separator: str, quoting: Any) -> Callable[[Path], Iterator[Prompt]]:
-    def read(path: Path) -> Iterator[Prompt]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+def _table(separator: str, quoting: Any) -> Callable[[Lines, Path], Reader]:
+    def begin(lines: Lines, path: Path) -> Reader:
+        def parsed(rows: Iterator[Any]) -> Any:
             try:
-                yield from _prompts_of(csv.DictReader(file, delimiter=separator, quoting=quoting), path)
+                return next(rows, None)
             except csv.Error as error:
                 raise RequestError(f"The prompt file {path} is no table: {error}.") from error
 
-    return read
+        names = parsed(csv.reader(lines, delimiter=separator, quoting=quoting))
+
+        def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
+            table = csv.DictReader(lines, names, delimiter=separator, quoting=quoting)
+            for number in count(first):
+                lines.mark()
+                row = parsed(table)
+                if row is None:
+                    return
+                yield (lines.start, number, lines.check), _prompt_of(row, number, path)
+
+        return rows
+
+    return begin
 
 
-def _objects(rows: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    """Texts as objects with a prompt; objects as they are; anything else as an object without a field."""
-    for row in rows:
-        yield {"prompt": row} if isinstance(row, str) else row if isinstance(row, dict) else {}
+def _object(row: Any) -> Mapping[Any, Any]:
+    """A text as an object with a prompt; an object as it is; anything else as an object without a field."""
+    return {"prompt": row} if isinstance(row, str) else row if isinstance(row, dict) else {}
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -127,15 +181,33 @@ def _parsed(text: str, where: str) -> Any:
         raise RequestError(f"The prompt file {where} is no JSON that can be read: {first_line(error)}.") from error
 
 
+def _json_lines(lines: Lines, path: Path) -> Reader:
+    def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
+        number = first
+        while True:
+            lines.mark()
+            line = next(lines, None)
+            if line is None:
+                return
+            if line.strip():
+                row = _parsed(line, f"{path}, line {lines.count},")
+                yield (lines.start, number, lines.check), _prompt_of(_object(row), number, path)
+                number += 1
+
+    return rows
+
+
 def _read_json(path: Path) -> Iterator[Prompt]:
     content = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     if isinstance(content, list):
-        yield from _prompts_of(_objects(content), path)
+        for number, row in enumerate(content, 1):
+            yield _prompt_of(_object(row), number, path)
     elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
         yield from _coco_captions(content["annotations"], path)
     elif isinstance(content, dict) and content and all(isinstance(one, list) for one in content.values()):
         for category, rows in content.items():
-            for one in _prompts_of(_objects(rows), path, category):
+            for number, row in enumerate(rows, 1):
+                one = _prompt_of(_object(row), number, path, category)
                 yield Prompt(one.text, f"{category}-{one.id}", category)
     else:
         raise RequestError(
@@ -161,16 +233,6 @@ def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
         yield Prompt(" ".join(first[image]["caption"].split()), str(image))
 
 
-def _read_json_lines(path: Path) -> Iterator[Prompt]:
-    def rows() -> Iterator[Any]:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _parsed(line, f"{path}, line {number},")
-
-    yield from _prompts_of(_objects(rows()), path)
-
-
 def _read_parquet(path: Path) -> Iterator[Prompt]:
     if importlib.util.find_spec("pyarrow") is None:
         raise PluginError(
@@ -182,23 +244,38 @@ def _read_parquet(path: Path) -> Iterator[Prompt]:
     try:
         file = parquet.ParquetFile(path)
         names = file.schema_arrow.names
-        wanted = [found for found in (_find(names, group) for group in (PROMPTS, IDS, CATEGORIES)) if found]
-        if _find(names, PROMPTS) is None:
-            wanted = names[:SHOWN]
+        text, key, kind = _columns(tuple(names))
+        wanted = [found for found in (text, key, kind) if found] if text is not None else names[:SHOWN]
         number = 0
         for batch in file.iter_batches(columns=wanted):
-            for one in _prompts_of(batch.to_pylist(), path):
+            for row in batch.to_pylist():
                 number += 1
-                yield one if _find(names, IDS) else Prompt(one.text, str(number), one.category)
+                yield _prompt_of(row, number, path)
     except pyarrow.ArrowException as error:
         raise RequestError(f"The prompt file {path} is no Parquet file: {first_line(error)}.") from error
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Prompt]]] = {
+def _spilled(prompts: Iterable[Prompt], file: IO[bytes]) -> Iterator[tuple[Place, Prompt]]:
+    """Prompts of a format that cannot be read from anywhere, written as lines that can."""
+    position = 0
+    for one in prompts:
+        line = json.dumps([one.text, one.id, one.category]).encode()
+        file.write(line + b"\n")
+        yield (position, 0, zlib.crc32(line)), one
+        position += len(line) + 1
+    file.flush()
+
+
+def _spilled_rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
+    lines.mark()
+    for line in lines:
+        yield (lines.start, first, lines.check), Prompt(*json.loads(line))
+        lines.mark()
+
+
+_FORMATS: dict[str, Callable[[Lines, Path], Reader]] = {
     # Tables with tabs are published without quoting, so a quotation mark is part of the prompt.
-    ".tsv": _read_table("\t", csv.QUOTE_NONE),
-    ".csv": _read_table(",", csv.QUOTE_MINIMAL),
-    ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
+    ".tsv": _table("\t", csv.QUOTE_NONE),
+    ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".jsonl": _json_lines,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from .condition import Condition
 from .denoiser import Denoiser
+from .sequences import Mapped
 
 Images = Float[Tensor, "batch 3 height width"]
 Latents = Float[Tensor, "batch ..."]
@@ -178,9 +180,10 @@ class NotDecodableError(TypeError):
     """A reference without pixels (a Gaussian, say) was asked for images."""
 
 
-def texts(prompts: PromptSet) -> list[str]:
-    """The prompts' texts, in order."""
-    return [one.text for one in prompts.prompts]
+def texts(prompts: PromptSet) -> Sequence[str]:
+    """The prompts' texts, in order: a list where the prompts are one, otherwise a view of them."""
+    rows = prompts.prompts
+    return [one.text for one in rows] if isinstance(rows, list | tuple) else Mapped(rows, attrgetter("text"))
 
 
 def describe(role: Any) -> str:

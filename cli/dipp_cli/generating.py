@@ -118,8 +118,8 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     from dipp_toolkit.loading import load_generator, load_prompts, load_reference
     from dipp_toolkit.roles import texts
 
-    chosen = (
-        texts(load_prompts(request.prompts))[: request.count] if request.prompts is not None else list(request.prompt)
+    chosen = list(
+        texts(load_prompts(request.prompts))[: request.count] if request.prompts is not None else request.prompt
     )
     device = choose_device(request.device)
     if request.one_step:

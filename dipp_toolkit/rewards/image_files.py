@@ -177,7 +177,7 @@ def read_prompts(source: str) -> list[str] | dict[str, str]:
         from ..prompt_files import read_prompt_file
         from ..roles import texts
 
-        return texts(read_prompt_file(path) if looks_like_path(source) else load_prompts(source))
+        return list(texts(read_prompt_file(path) if looks_like_path(source) else load_prompts(source)))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
