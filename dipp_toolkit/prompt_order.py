@@ -1,17 +1,56 @@
-"""Which prompts each step sees: shuffled epochs, a function of seed and position alone, so resuming needs no state."""
+r"""Which prompts each step sees: shuffled epochs, a function of seed and position alone, so resuming needs no state.
+
+Up to `LISTED` prompts an epoch is torch's permutation. Of more it is computed index by index, without a list: the index
+is written as two halves of $b$ bits, and each of `ROUNDS` rounds of a Feistel network makes
+$(l, r) \to (r, l \oplus F_k(r))$ of them, $F_k$ a mixing function with a key. That permutes all $2^{2b}$ numbers of
+two halves. Where it leads out of the set it is applied again until it is back, so that it permutes the set's indices.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+
+LISTED = 2**16
+ROUNDS = 8
 
 
 @lru_cache(maxsize=4)
 def _epoch(count: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(count, generator=generator).tolist()
+
+
+@lru_cache(maxsize=4)
+def _keys(count: int, seed: int, epoch: int) -> np.ndarray:
+    digest = hashlib.blake2b(f"{count} {seed} {epoch}".encode(), digest_size=8 * ROUNDS).digest()
+    return np.frombuffer(digest, "<u8")
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: every bit of the result depends on every bit of the value."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _permuted(positions: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+    """What stands at these positions of an epoch of `count` prompts."""
+    half = np.uint64(((count - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << int(half)) - 1)
+    values = positions.astype(np.uint64)
+    out = np.ones(len(values), bool)
+    while out.any():
+        left, right = values[out] >> half, values[out] & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right + key) & mask)
+        values[out] = left << half | right
+        out = values >= count
+    return values.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -28,4 +67,13 @@ class PromptOrder:
 
     def take(self, start: int, length: int) -> list[int]:
         """The indices at positions `start` to `start + length` of the sequence."""
-        return [_epoch(self.count, self.seed, at // self.count)[at % self.count] for at in range(start, start + length)]
+        found: list[int] = []
+        while len(found) < length:
+            epoch, first = divmod(start + len(found), self.count)
+            last = min(first + length - len(found), self.count)
+            if self.count <= LISTED:
+                found += _epoch(self.count, self.seed, epoch)[first:last]
+            else:
+                positions = np.arange(first, last)
+                found += _permuted(positions, self.count, _keys(self.count, self.seed, epoch)).tolist()
+        return found
