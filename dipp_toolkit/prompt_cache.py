@@ -3,8 +3,8 @@
 Below the cache's folder each encoder has its own, named after its configuration (which says what kind of encoder it is)
 and a fingerprint of its weights (which tells a fine-tuned one from the original). Inside are chunks of a few hundred
 prompts, safetensors files that each appear whole or not at all; encoding that was cut off goes on where it stopped.
-Rows are read from the mapped files when a batch needs them. With a cache that holds every prompt, no text encoder is
-loaded, and none needs to be there.
+Rows are read from the mapped files when a batch needs them, found by an index on disk. With a cache that holds every
+prompt, no text encoder is loaded, and none needs to be there.
 """
 
 from __future__ import annotations
@@ -12,20 +12,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .condition import Condition
-from .errors import RequestError
+from .errors import RequestError, first_line
+from .naming import shown
+from .prompt_chunks import ENDING, PARTIAL, open_chunk, read_row, remove_abandoned
 from .prompt_encoder import PromptEncoder
+from .prompt_index import PromptIndex
 
 CHUNK = 256
+OPEN_CHUNKS = 64
+"""Most chunks that are mapped at a time."""
 SAMPLED = 2**16
 """Bytes at the beginning, the middle and the end of a weights file that go into its fingerprint."""
 
@@ -81,33 +90,35 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
     return known[0] if known else base / "unknown"
 
 
+class _WrongPlaceError(Exception):
+    """A prompt is not where the index has it, or nowhere."""
+
+
 @dataclass
 class PromptCache:
-    """The encoded prompts of one encoder.
+    """The encoded prompts of one encoder. Several processes may read and write one folder at once.
+
+    `prompt in cache` says whether one is there.
 
     Attributes:
-        folder: holds the chunks.
-        places: chunk and row of every prompt that is there.
+        folder: holds the chunks, and an index of them (`prompt_index`).
     """
 
     folder: Path
-    places: dict[str, tuple[Path, int]] = field(default_factory=dict)
-    _open: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _index: PromptIndex = field(init=False, repr=False)
+    _open: OrderedDict[str, tuple[list[str], dict[str, Any]]] = field(default_factory=OrderedDict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self._note(path)
+        self._index = PromptIndex(self.folder)
 
-    def _note(self, path: Path) -> None:
-        try:
-            with safe_open(path, "pt") as file:
-                prompts = json.loads(file.metadata()["prompts"])
-        except Exception as error:  # safetensors raises an error of its own
-            raise RequestError(
-                f"The prompt cache file {path} is damaged. Delete it; its prompts are encoded again."
-            ) from error
-        for row, prompt in enumerate(prompts):
-            self.places.setdefault(prompt, (path, row))
+    def __contains__(self, prompt: object) -> bool:
+        return isinstance(prompt, str) and not self.missing([prompt])
+
+    def missing(self, prompts: Sequence[str]) -> list[str]:
+        """Those that are not there, each once, in order."""
+        wanted = list(dict.fromkeys(prompts))
+        return [prompt for prompt, place in zip(wanted, self._index.find(wanted), strict=True) if place is None]
 
     def add(self, condition: Condition) -> None:
         """Write a chunk.
@@ -116,50 +127,125 @@ class PromptCache:
             RequestError: the folder cannot be written.
         """
         prompts = list(condition.prompts)
-        name = hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:24]
-        beside, path = self.folder / f".{name}.partial", self.folder / f"{name}.safetensors"
+        name = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        beside = self.folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+        path = self.folder / f"{name}{ENDING}"
+
+        def publish() -> None:
+            if beside.exists():
+                beside.replace(path)
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tensors = {key: one.detach().cpu().contiguous() for key, one in condition.tensors.items()}
-            save_file(tensors, beside, metadata={"prompts": json.dumps(prompts)})
-            beside.replace(path)
-        except OSError as error:
-            raise RequestError(f"Cannot write the prompt cache {self.folder}: {error.strerror or error}.") from error
-        self._note(path)
+            try:
+                save_file(tensors, beside, metadata={"prompts": json.dumps(prompts)})
+                self._index.add(path.name, prompts, publish)
+            finally:
+                beside.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise RequestError(f"Cannot write the prompt cache {self.folder}: {reason}.") from error
 
-    def encode(self, encoder: PromptEncoder, prompts: Sequence[str], chunk: int = CHUNK, progress: Any = None) -> int:
-        """Encode and write the prompts that are missing; returns how many were.
+    def encode(self, encoder: PromptEncoder, prompts: Iterable[str], chunk: int = CHUNK, progress: Any = None) -> int:
+        """Encode and write the prompts that are missing; returns how many were. One chunk is in memory at a time.
 
         Args:
             encoder: loaded if a prompt is missing.
             prompts: any number, repetitions allowed.
             chunk: prompts a file.
-            progress: called with the number of prompts done and to do after each chunk.
+            progress: called after each chunk with the number of prompts that have been looked at and of those that
+                were encoded.
 
         Raises:
             RequestError: the encoder cannot be loaded, or a prompt is too long.
         """
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.places]
-        for start in range(0, len(missing), chunk):
-            self.add(encoder.encode(missing[start : start + chunk]))
+        remove_abandoned(self.folder)
+        waiting: dict[str, None] = {}
+        rest = iter(prompts)
+        seen, encoded = 0, 0
+        while batch := list(islice(rest, chunk)):
+            seen += len(batch)
+            waiting |= dict.fromkeys(self.missing(batch))
+            if len(waiting) >= chunk:
+                encoded += self._write(encoder, waiting, chunk)
+                if progress is not None:
+                    progress(seen, encoded)
+        if waiting:
+            encoded += self._write(encoder, waiting, chunk)
             if progress is not None:
-                progress(min(start + chunk, len(missing)), len(missing))
-        return len(missing)
+                progress(seen, encoded)
+        return encoded
+
+    def _write(self, encoder: PromptEncoder, waiting: dict[str, None], chunk: int) -> int:
+        """Encode and write the first of those that wait; returns how many."""
+        part = list(islice(waiting, chunk))
+        self.add(encoder.encode(part))
+        for one in part:
+            del waiting[one]
+        return len(part)
 
     def read(self, prompts: Sequence[str]) -> Condition:
         """The encoded prompts, in the order given.
 
         Raises:
-            KeyError: one is not in the cache.
+            RequestError: one is not in the cache, or a chunk is damaged.
         """
-        rows: list[dict[str, torch.Tensor]] = []
-        for prompt in prompts:
-            path, row = self.places[prompt]
-            if path not in self._open:
-                self._open[path] = safe_open(path, "pt")
-            file = self._open[path]
-            rows.append({name: file.get_slice(name)[row : row + 1] for name in file.keys()})  # noqa: SIM118
-        return Condition(tuple(prompts), {name: torch.cat([one[name] for one in rows]) for name in rows[0]})
+        wanted = list(prompts)
+        with self._lock:
+            try:
+                return self._read(wanted)
+            except _WrongPlaceError:  # chunks were exchanged while they are in use, or the index is wrong
+                self._open.clear()
+                self._index.renew()
+            try:
+                return self._read(wanted)
+            except _WrongPlaceError as error:
+                raise RequestError(
+                    f"The prompt '{shown(str(error))}' is not in the prompt cache {self.folder}. Encode it with: dipp "
+                    "prompts encode."
+                ) from error
+
+    def _read(self, prompts: list[str]) -> Condition:
+        rows: dict[str, list[tuple[int, int]]] = {}
+        for index, place in enumerate(self._index.find(prompts)):
+            if place is None:
+                raise _WrongPlaceError(prompts[index])
+            rows.setdefault(place[0], []).append((index, place[1]))
+        found: dict[str, torch.Tensor] = {}
+        for name, those in rows.items():
+            known, tensors = self._chunk(name, prompts[those[0][0]])
+            for index, row in those:
+                if known[row : row + 1] != [prompts[index]]:
+                    raise _WrongPlaceError(prompts[index])
+                values = read_row(self.folder / name, tensors, row)
+                if not found:
+                    found = {key: one.new_empty((len(prompts), *one.shape)) for key, one in values.items()}
+                if any(key not in values or values[key].shape != one.shape[1:] for key, one in found.items()):
+                    raise RequestError(
+                        f"The prompt cache file {self.folder / name} holds other tensors than the rest of its folder. "
+                        "Delete it; its prompts are encoded again."
+                    )
+                for key, one in found.items():
+                    one[index] = values[key]
+        return Condition(tuple(prompts), found)
+
+    def _chunk(self, name: str, prompt: str) -> tuple[list[str], dict[str, Any]]:
+        """An open chunk; the one that was not used for longest is closed for it."""
+        if name not in self._open:
+            path = self.folder / name
+            if path.parent != self.folder or not path.is_file():
+                raise _WrongPlaceError(prompt)
+            while len(self._open) >= OPEN_CHUNKS:
+                self._open.popitem(last=False)
+            self._open[name] = open_chunk(path)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+
+def chosen_texts(prompts: Sequence[str], rows: Sequence[int] | slice) -> list[str]:
+    """The prompts of a batch."""
+    return list(prompts[rows]) if isinstance(rows, slice) else [prompts[int(row)] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -167,12 +253,12 @@ class CachedConditions:
     """Encoded prompts that stay on disk until a batch needs them; indexed like a `Condition`.
 
     Attributes:
-        prompts: the texts, one a row.
+        prompts: the texts, one a row; they may be read from their file themselves.
         cache: holds each of them.
         device: batches are moved there.
     """
 
-    prompts: tuple[str, ...]
+    prompts: Sequence[str]
     cache: PromptCache
     device: torch.device
 
@@ -180,5 +266,4 @@ class CachedConditions:
         return len(self.prompts)
 
     def __getitem__(self, rows: Sequence[int] | slice) -> Condition:
-        chosen = self.prompts[rows] if isinstance(rows, slice) else [self.prompts[int(row)] for row in rows]
-        return self.cache.read(chosen).to(self.device)
+        return self.cache.read(chosen_texts(self.prompts, rows)).to(self.device)

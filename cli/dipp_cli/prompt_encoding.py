@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def encode_to_cache(
         RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
     """
     from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.distinct import count_distinct
     from dipp_toolkit.loading import load_prompt_encoder, load_prompts
     from dipp_toolkit.precision import DTYPES
     from dipp_toolkit.prompt_cache import PromptCache, default_cache, encoder_folder
@@ -32,8 +34,9 @@ def encode_to_cache(
     encoder.long_prompts = "cut" if cut else "refuse"
     store = PromptCache(encoder_folder((cache or default_cache()).expanduser(), encoder))
 
-    def progress(done: int, of: int) -> None:
-        print(f"{done} of {of} prompts encoded", file=sys.stderr)
+    def progress(seen: int, encoded: int) -> None:
+        print(f"{seen} of {len(wanted) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)
 
-    encoded = store.encode(encoder, [*wanted, ""], chunk, progress)
-    return {"folder": str(store.folder), "prompts": len({*wanted, ""}), "encoded": encoded, "reference": reference}
+    encoded = store.encode(encoder, chain(wanted, [""]), chunk, progress)
+    different = count_distinct(chain(wanted, [""]))
+    return {"folder": str(store.folder), "prompts": different, "encoded": encoded, "reference": reference}

@@ -92,7 +92,7 @@ class Source:
             cast(Any, self.reference).null_condition = self._cache.read([""]).to(self.device)
 
     def _condition(self, prompts: Sequence[str]) -> Condition:
-        if self._cache is not None and all(prompt in self._cache.places for prompt in prompts):
+        if self._cache is not None and not self._cache.missing(prompts):
             return self._cache.read(prompts)
         return self.reference.encode(prompts)
 
