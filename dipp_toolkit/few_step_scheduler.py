@@ -15,9 +15,9 @@ diffusers does with the exported folder. Both say in their own configuration how
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from .contained import is_there, user_path
 from .errors import RequestError
 from .folders import read_scheduler_config
 from .one_step_scheduler import check_flow, cut_schedule, one_step_scheduler
@@ -119,13 +119,20 @@ def step_times(
 
 
 def recorded_steps(config: Mapping[str, Any]) -> int:
-    """How many steps the generator of a folder with this scheduler configuration was trained for; 1 where none says."""
+    """How many steps the generator of a folder with this scheduler configuration was trained for; 1 where none says.
+
+    Raises:
+        RequestError: it says something that is no number.
+    """
     found = 1
-    if config.get("_class_name") == "LCMScheduler":
-        found = int(config.get("original_inference_steps", 50))
-    elif config.get("_class_name") == "FlowMatchLCMScheduler" and config.get("shift_terminal"):
-        found = round(1 / float(config["shift_terminal"]))
-    return found if found <= MOST_STEPS else 1
+    try:
+        if config.get("_class_name") == "LCMScheduler":
+            found = int(config.get("original_inference_steps", 50))
+        elif config.get("_class_name") == "FlowMatchLCMScheduler" and config.get("shift_terminal"):
+            found = round(1 / float(config["shift_terminal"]))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise RequestError(f"The scheduler's configuration says no number of steps: {error}.") from error
+    return found if 1 <= found <= MOST_STEPS else 1
 
 
 def saved_steps(name: str) -> int | None:
@@ -134,7 +141,10 @@ def saved_steps(name: str) -> int | None:
     Raises:
         RequestError: the scheduler's configuration is no JSON.
     """
-    path = Path(name.removeprefix("diffusers:")).expanduser()
+    plain = name.removeprefix("diffusers:")
+    if not is_there(plain):
+        return None
+    path = user_path(plain)
     for folder in (path, path / "final"):
         if (folder / "scheduler" / "scheduler_config.json").is_file():
             return recorded_steps(read_scheduler_config(folder))

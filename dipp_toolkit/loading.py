@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import RequestError
-from .naming import unknown_name
+from .contained import is_there, user_path
+from .errors import DippError, RequestError, first_line
+from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
 from .python_files import check_call, is_python_name, load_python_name
@@ -30,7 +32,24 @@ DIFFUSERS = "diffusers:"
 
 def looks_like_path(name: str) -> bool:
     """Whether a name means a folder or file: it exists as one, or is written like one."""
-    return name.startswith((".", "/", "~")) or "/" in name or Path(name).expanduser().exists()
+    return name.startswith((".", "/", "~")) or "/" in name or is_there(name)
+
+
+@contextmanager
+def _loading(kind: str, name: str) -> Iterator[None]:
+    """Whatever a stranger's files or a user's code raise while they are loaded becomes a sentence.
+
+    Raises:
+        RequestError: in the place of anything that is no sentence already.
+    """
+    try:
+        yield
+    except DippError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"The {kind} '{shown(name)}' cannot be loaded: {type(error).__name__}: {shown(first_line(error))}."
+        ) from error
 
 
 def load_reference(name_or_path: str, **options: Any) -> Reference:
@@ -39,12 +58,13 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
     Raises:
         RequestError: the name is unknown or the folder cannot be used.
     """
-    if name_or_path in get_registry().entries["reference"]:
-        return cast(Reference, get_registry().find("reference", name_or_path).build(**options))
-    if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
-        from .diffusers_reference import DiffusersReference
+    with _loading("reference", name_or_path):
+        if name_or_path in get_registry().entries["reference"]:
+            return cast(Reference, get_registry().find("reference", name_or_path).build(**options))
+        if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
+            from .diffusers_reference import DiffusersReference
 
-        return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS), **options)
+            return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
 
 
@@ -85,12 +105,13 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
     Raises:
         RequestError: the name is unknown or the folder cannot be used.
     """
-    if name_or_path in get_registry().entries["generator"]:
-        return cast(Generator, get_registry().find("generator", name_or_path).build(**options))
-    if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
-        from .diffusers_generator import DiffusersGenerator
+    with _loading("generator", name_or_path):
+        if name_or_path in get_registry().entries["generator"]:
+            return cast(Generator, get_registry().find("generator", name_or_path).build(**options))
+        if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
+            from .diffusers_generator import DiffusersGenerator
 
-        return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
+            return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise RequestError(unknown_name("generator", name_or_path, get_registry().entries["generator"]))
 
 
@@ -125,6 +146,11 @@ def load_reward(name: str, **options: Any) -> Reward:
     Raises:
         RequestError: the name is unknown, the file cannot be used, or the signature does not fit.
     """
+    with _loading("reward", name):
+        return _load_reward(name, options)
+
+
+def _load_reward(name: str, options: dict[str, Any]) -> Reward:
     if is_remote_name(name):
         from .rewards.remote import load_remote
 
@@ -157,6 +183,11 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
         RequestError: the name is unknown, the file cannot be used, an option is none of the metric's, or what was found
             is no metric.
     """
+    with _loading("metric", name):
+        return _load_metric(name, options)
+
+
+def _load_metric(name: str, options: dict[str, Any]) -> Metric | CostMetric:
     if not is_python_name(name):
         return cast("Metric | CostMetric", get_registry().find("metric", name).build(**options))
     found = load_python_name(name, "metric")
@@ -196,7 +227,8 @@ def load_prompts(
             asked for is none of it.
     """
     # A file whose name holds a question mark is still found by it.
-    name, asked = (name_or_path, {}) if Path(name_or_path).expanduser().is_file() else split_name(name_or_path)
+    is_file = is_there(name_or_path) and user_path(name_or_path).is_file()
+    name, asked = (name_or_path, {}) if is_file else split_name(name_or_path)
     category = asked.pop("category", category)
     wanted = asked.pop("count", count)
     count = None if wanted is None else whole_number("count", wanted, 1)
@@ -204,11 +236,12 @@ def load_prompts(
     options = {**options, **asked}
     known = get_registry().entries["prompts"]
     if name in known:
-        return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
+        with _loading("prompt set", name):
+            return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
     if looks_like_path(name) or Path(name).suffix.lower() in (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet"):
         if options:
             raise RequestError(unknown_name("part of a prompt file", next(iter(options)), PARTS))
-        return part_of(read_prompt_file(Path(name).expanduser()), category, count, seed)
+        return part_of(read_prompt_file(user_path(name)), category, count, seed)
     raise RequestError(unknown_name("prompt set", name, known))
 
 

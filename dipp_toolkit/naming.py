@@ -1,13 +1,32 @@
-"""Sentences about names that are not known."""
+"""Names and values in sentences: what is not known, what was meant, and how much of either is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 200
+"""Characters of a name or a value that a message shows."""
+
+
+def shown(name: object) -> str:
+    """A name for a message: printable, and no longer than somebody reads."""
+    text = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(name)[: SHOWN + 1])
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def quoted(value: object) -> str:
+    """A value for a message, as Python writes it and no longer than somebody reads."""
+    try:
+        return shown(repr(value))
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits, and what holds them
+        return f"a {type(value).__name__} that cannot be shown"
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where none is close."""
+    if len(name) > SHOWN:
+        return None
     close = get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return close[0] if close else None
 
@@ -18,4 +37,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     guess = nearest(name, names)
     hint = f" Did you mean '{guess}'?" if guess else ""
     listing = f" Known: {', '.join(names)}." if names else f" No {kind} is installed."
-    return f"There is no {kind} named '{name}'.{hint}{listing}"
+    return f"There is no {kind} named '{shown(name)}'.{hint}{listing}"

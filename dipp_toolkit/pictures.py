@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from .contained import unlinked
 from .roles import Images
 
 
@@ -22,7 +23,7 @@ def to_uint8(images: Images) -> UInt8[np.ndarray, "batch height width 3"]:
 def save_image(image: Tensor, path: Path) -> None:
     """One image `(3, height, width)` in [0, 1] as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image[None])[0]).save(path)
+    Image.fromarray(to_uint8(image[None])[0]).save(unlinked(path))
 
 
 def save_grid(images: Images, path: Path, columns: int | None = None, margin: int = 2) -> None:
@@ -42,4 +43,4 @@ def save_grid(images: Images, path: Path, columns: int | None = None, margin: in
     for index, tile in enumerate(pixels):
         sheet.paste(Image.fromarray(tile), (index % columns * (width + margin), index // columns * (height + margin)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(unlinked(path))

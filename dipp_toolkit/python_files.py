@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from pathlib import Path
 from typing import Any
 
+from .contained import user_path
 from .errors import PluginError
 from .naming import nearest
 from .registry import import_attribute
@@ -31,7 +31,7 @@ def load_python_name(name: str, what: str) -> Any:
     path_text, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     if not path_text.endswith(".py"):
         return import_attribute(name, f"the {what} '{name}'")
-    path = Path(path_text).expanduser()
+    path = user_path(path_text)
     if not path.is_file():
         raise PluginError(f"There is no file {path} for the {what} '{name}' (looked in {path.parent.resolve()}).")
     module_name = f"dipp_user_{path.stem}_{abs(hash(path.resolve())):x}"
@@ -43,7 +43,7 @@ def load_python_name(name: str, what: str) -> Any:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise PluginError(f"The {what} file {path} has a syntax error in line {error.lineno}: {error.msg}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # anybody's code: a script's sys.exit() as well
         raise PluginError(f"The {what} file {path} failed to import with {type(error).__name__}: {error}") from error
     functions = [
         key

@@ -15,7 +15,7 @@ import pluggy
 
 from . import hooks
 from .errors import DippError, PluginError, RequestError
-from .naming import unknown_name
+from .naming import shown, unknown_name
 
 GROUP = "dipp"
 KINDS = ("pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric")
@@ -94,14 +94,14 @@ def import_attribute(path: str, what: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's sys.exit() as well
         raise PluginError(
-            f"Cannot load {what}: importing {module_name} failed with {type(error).__name__}: {error}"
+            f"Cannot load {what}: importing {shown(module_name)} failed with {type(error).__name__}: {shown(error)}"
         ) from error
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:
-        raise PluginError(f"Cannot load {what}: {module_name} has no '{attribute}'.") from None
+        raise PluginError(f"Cannot load {what}: {shown(module_name)} has no '{shown(attribute)}'.") from None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import RequestError
+from .naming import quoted, shown
+from .yaml_texts import YamlTextError, load_yaml, parse_yaml
 
 OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
 """Settings whose texts are no YAML."""
@@ -35,10 +35,11 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
             weight = math.nan
         if not math.isfinite(weight):
             raise RequestError(
-                f"The {what} of the {kind} '{name}' is '{weight_text.strip()}'; expected a number, as in {name}=0.5."
+                f"The {what} of the {kind} '{shown(name)}' is '{shown(weight_text.strip())}'; expected a number, as in "
+                f"{shown(name)}=0.5."
             )
         if name in rewards:
-            raise RequestError(f"The {kind} '{name}' is named twice; give it one {what}.")
+            raise RequestError(f"The {kind} '{shown(name)}' is named twice; give it one {what}.")
         rewards[name] = weight
     return rewards
 
@@ -51,7 +52,9 @@ def parse_floors(text: str) -> dict[str, float]:
     """
     for part in filter(None, (one.strip() for one in text.split(","))):
         if "=" not in part:
-            raise RequestError(f"The floor of the reward '{part}' has no level; expected a number, as in {part}=0.3.")
+            raise RequestError(
+                f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
+            )
     return parse_rewards(text, "floor")
 
 
@@ -59,14 +62,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Settings from a YAML file.
 
     Raises:
-        RequestError: the file is missing, no YAML, or no mapping.
+        RequestError: the file is missing, no YAML of plain values, or no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"Cannot read the settings file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"The settings file {path} is no valid YAML: {str(error).splitlines()[0]}.") from error
+    content = load_yaml(path, "settings file")
     if not isinstance(content, dict):
         raise RequestError(
             f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
@@ -74,29 +72,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _value(text: str) -> Any:
+    """What a text means as YAML; the text itself where it is none."""
+    try:
+        return parse_yaml(text)
+    except YamlTextError:
+        return text
+
+
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """`["steps=100", "reward.hps.version=v2.1"]` as settings; values are read as YAML.
 
     Raises:
-        RequestError: an assignment has no `=`.
+        RequestError: an assignment has no `=`, or options are given to something that has a value already.
     """
     values: dict[str, Any] = {}
     for one in assignments:
         name, separator, text = one.partition("=")
         if not separator or not name.strip():
-            raise RequestError(f"--set {one} is no assignment; expected NAME=VALUE, as in --set steps=100.")
-        try:
-            value = (
-                yaml.safe_load(text) if name.strip() not in ("rewards", "floors", "time_range", "trackers") else text
-            )
-        except yaml.YAMLError:
-            value = text
+            raise RequestError(f"--set {shown(one)} is no assignment; expected NAME=VALUE, as in --set steps=100.")
+        value = text if name.strip() in OWN_SYNTAX else _value(text)
         kind, dot, rest = name.partition(".")
         if dot and kind in ("reward", "term"):
             owner, _, option = rest.rpartition(".")
             if not owner:
-                raise RequestError(f"--set {one} names no option; expected {kind}.NAME.OPTION=VALUE.")
-            values.setdefault(f"{kind}_options", {}).setdefault(owner, {})[option] = value
+                raise RequestError(f"--set {shown(one)} names no option; expected {kind}.NAME.OPTION=VALUE.")
+            owners = values.setdefault(f"{kind}_options", {})
+            options = owners.setdefault(owner, {}) if isinstance(owners, dict) else owners
+            if not isinstance(options, dict):
+                raise RequestError(f"--set {shown(one)} gives an option to {quoted(options)}, which has none.")
+            options[option] = value
         else:
             values[name.strip()] = value
     return values
@@ -119,10 +124,6 @@ def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, d
         name, _, option = rest.rpartition(".")
         if not separator or kind not in kinds or not name or not option:
             forms = " or ".join(f"{kind}.NAME.OPTION=VALUE" for kind in kinds)
-            raise RequestError(f"--set {one} cannot be used here; expected {forms}.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        found[kind].setdefault(name, {})[option] = value
+            raise RequestError(f"--set {shown(one)} cannot be used here; expected {forms}.")
+        found[kind].setdefault(name, {})[option] = _value(text)
     return found

@@ -16,6 +16,7 @@ from dipp_toolkit.ablation.run import AblationResult, AblationSettings, ablate
 from dipp_toolkit.ablation.trends import claims
 from dipp_toolkit.bench.run import RESULTS
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 
 from .benching import names, watch
@@ -47,7 +48,7 @@ class Request:
         if bool(self.vary) == (self.cells is not None):
             raise RequestError("Say what varies: either --vary NAME=VALUE,... or a list with --cells FILE.")
         varied = parse_vary(self.vary)
-        found = read_cells(self.cells.expanduser()) if self.cells is not None else grid(varied)
+        found = read_cells(user_path(self.cells)) if self.cells is not None else grid(varied)
         if self.seeds is None:
             return found
         if self.seeds < 1:
@@ -68,7 +69,7 @@ class Request:
         return AblationSettings(
             cells=self.all_cells(),
             base=self.base,
-            out=self.out.expanduser(),
+            out=user_path(self.out),
             rewards=names(self.rewards),
             metrics=names(self.metrics),
             count=self.count,

@@ -79,8 +79,12 @@ def _describe(error: Exception) -> tuple[int, str]:
 
 
 def _explain(sentence: str, code: int) -> int:
-    """Say a sentence on stderr, on one line; returns `code`."""
+    """Say a sentence on stderr, on one line; returns `code`.
+
+    A name from somebody's file may hold what moves a terminal's cursor; nothing of that is written.
+    """
     stream: Any = sys.stderr
+    sentence = "".join(one if one.isprintable() else " " for one in sentence)
     label = "\033[31mError:\033[0m" if stream.isatty() and code != INTERRUPTED else "Error:"
     print(f"{'dipp:' if code == INTERRUPTED else label} {' '.join(sentence.split())}", file=stream)
     return code

@@ -15,6 +15,7 @@ from dipp_toolkit.bench.pairs import Comparison, compare_all
 from dipp_toolkit.bench.rows import Row, figure_names
 from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.run_folder import write_text
 from dipp_toolkit.setting_texts import parse_options
@@ -71,8 +72,8 @@ class Request:
             metrics=(*METRICS, *(name for name in names(self.metrics) if name not in METRICS)),
             options={**options["reward"], **options["metric"]},
             seeds=tuple(range(1, self.seeds + 1)),
-            out=self.out.expanduser(),
-            images=self.images.expanduser() if self.images is not None else None,
+            out=user_path(self.out),
+            images=user_path(self.images) if self.images is not None else None,
             batch=self.batch_size,
             device=self.device,
             pictures=self.pictures,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dipp_toolkit.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.leaderboard.board import Board, make_board
 from dipp_toolkit.leaderboard.check import check_files
@@ -45,7 +46,7 @@ class Request:
 
 def results_file(path: Path) -> Path:
     """The file itself, or that of a bench's or an ablation's folder."""
-    path = path.expanduser()
+    path = user_path(path)
     return path / "results.jsonl" if path.is_dir() else path
 
 
@@ -59,14 +60,14 @@ def build(request: Request, as_json: bool) -> Board:
     board = make_board(rows, request.sort)
     written = {}
     try:
-        written[str(write_page(board, request.out.expanduser(), request.title))] = "the page"
+        written[str(write_page(board, user_path(request.out), request.title))] = "the page"
         if request.markdown is not None:
-            path = request.markdown.expanduser()
+            path = user_path(request.markdown)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, to_markdown(board))
             written[str(path)] = "the table"
         if request.submission is not None:
-            path = request.submission.expanduser()
+            path = user_path(request.submission)
             write_rows(path, [row for row in rows if row.kind == "measured"])
             written[str(path)] = "the rows, for a pull request"
     except OSError as error:

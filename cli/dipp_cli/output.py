@@ -26,7 +26,9 @@ def is_first_process() -> bool:
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout; numbers that are not finite become null, as JSON has none."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+    # Half a character, which a file's name may hold, becomes its escape, as JSON has it.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

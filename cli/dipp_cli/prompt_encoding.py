@@ -19,6 +19,7 @@ def encode_to_cache(
         RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
     """
     from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.contained import user_path
     from dipp_toolkit.distinct import count_distinct
     from dipp_toolkit.loading import load_prompt_encoder, load_prompts
     from dipp_toolkit.precision import DTYPES
@@ -32,7 +33,7 @@ def encode_to_cache(
     wanted = texts(load_prompts(prompts))
     encoder = load_prompt_encoder(reference, DTYPES[precision]).to(choose_device(device))
     encoder.long_prompts = "cut" if cut else "refuse"
-    store = PromptCache(encoder_folder((cache or default_cache()).expanduser(), encoder))
+    store = PromptCache(encoder_folder(user_path(cache or default_cache()), encoder))
 
     def progress(seen: int, encoded: int) -> None:
         print(f"{seen} of {len(wanted) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
 
 from .reward_checking import close, load_rewards, reward_names
@@ -66,7 +67,7 @@ class Request:
         if self.prompts is not None and self.prompt is not None:
             raise RequestError("Give the prompts by --prompts FILE or by --prompt TEXT, not by both.")
         if self.out is not None:
-            out = self.out.expanduser()
+            out = user_path(self.out)
             if out.is_dir():
                 raise RequestError(f"Cannot write the scores to {out}: it is a folder.")
             if not out.parent.is_dir():
@@ -104,7 +105,7 @@ def score_images(request: Request) -> dict[str, Any]:
         print(notice, file=sys.stderr)
     result = {**summaries(scored, names, request.seed), "images": [one.as_dict() for one in scored], "notices": notices}
     if request.out is not None:
-        write_lines(request.out.expanduser(), result["images"])
+        write_lines(user_path(request.out), result["images"])
     return result
 
 
@@ -118,7 +119,7 @@ def gather(request: Request) -> tuple[list[PromptedFile], list[str]]:
     from dipp_toolkit.rewards.scoring import PromptedFile
 
     groups: dict[str, list[Path]] = {}
-    named = list(dict.fromkeys(path.expanduser() for path in request.images))
+    named = list(dict.fromkeys(user_path(path) for path in request.images))
     for path in named:
         if path.is_dir():
             groups[str(path)] = without_grid(list_images(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.run_folder import choose_folder
 from dipp_toolkit.setting_texts import parse_assignments, read_yaml
@@ -23,10 +24,10 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**low, **high}
     for kind in ("reward_options", "term_options"):
         if isinstance(low.get(kind), dict) and isinstance(high.get(kind), dict):
-            options = {name: dict(values or {}) for name, values in low[kind].items()}
+            merged[kind] = {**low[kind], **high[kind]}
             for name, values in high[kind].items():
-                options[name] = {**options.get(name, {}), **values}
-            merged[kind] = options
+                if isinstance(low[kind].get(name), dict) and isinstance(values, dict):
+                    merged[kind][name] = {**low[kind][name], **values}
     return merged
 
 
@@ -67,7 +68,7 @@ def gather(
         RequestError: a name is unknown, a value is out of range, or a file cannot be used.
         CheckpointError: there is no run to go on with.
     """
-    written = read_yaml(file) if file is not None else {}
+    written = read_yaml(user_path(file)) if file is not None else {}
     # A run's own config.yaml says whether that run was resumed; this one is asked for on the command line alone.
     written.pop("resume", None)
     values = merge(written, said(flags, assignments))
@@ -80,7 +81,7 @@ def gather(
     out = folder.path if folder is not None else make_config(values).out
     if out is None:
         raise RequestError("Name the run folder to resume with --out.")
-    saved = out.expanduser() / "config.yaml"
+    saved = user_path(out) / "config.yaml"
     if not saved.is_file():
         if resume == AUTO:
             return make_config({**(fallback or {}), **values})

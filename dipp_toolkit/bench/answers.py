@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..contained import is_there, user_path
 from ..errors import RunError, first_line
 from .fingerprint import digest_of, networks_in, weights_digest
 
@@ -29,17 +30,18 @@ ROWS = "rows"
 
 def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
     """A fingerprint of a reward or metric, 16 digits: its name, options, Python file and weights."""
-    path = Path(name.rpartition(":")[0]).expanduser()
-    code = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    file = name.rpartition(":")[0]
+    path = user_path(file) if is_there(file) else None
+    code = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
     options = {key: _content(value) for key, value in options.items()}
     return digest_of([name, options, code, weights_digest(networks_in(thing))])[:16]
 
 
 def _content(value: Any) -> Any:
     """An option as it counts: a folder or file by what is in it, as names and sizes tell."""
-    if not isinstance(value, (str, Path)):
-        return value
-    path = Path(value).expanduser()
+    if not isinstance(value, (str, Path)) or not is_there(value):
+        return value if not isinstance(value, Path) else str(value)
+    path = user_path(value)
     try:
         if path.is_dir():
             return sorted((str(one.relative_to(path)), one.stat().st_size) for one in path.rglob("*") if one.is_file())
@@ -74,9 +76,9 @@ class Answers:
             try:
                 with safe_open(path, "pt") as file:
                     keys, rows = json.loads(file.metadata()["keys"]), file.get_tensor(ROWS)
+                self.rows.update(zip(keys, rows, strict=True))
             except Exception as error:  # safetensors raises an error of its own
                 raise RunError(f"{path} is damaged: {first_line(error)}. Delete it; it is made again.") from error
-            self.rows.update(zip(keys, rows, strict=True))
             self._read.add(path.name)
 
     def missing(self, keys: Iterable[str]) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..contained import is_there, user_path
 from ..errors import RequestError
 from ..loading import DIFFUSERS, load_generator, load_reference, looks_like_path
-from ..naming import unknown_name
+from ..naming import quoted, shown, unknown_name
 from ..registry import get_registry
 from ..setting_texts import read_yaml
 from .sources import Source
@@ -41,22 +42,39 @@ class Contestant:
     @property
     def run_settings(self) -> dict[str, Any]:
         """The settings of the run that made it, empty where it is no run folder nor the `final` of one."""
-        folder = Path(self.name).expanduser()
+        if not is_there(self.name):
+            return {}
+        folder = user_path(self.name)
         path = (folder.parent if folder.name == "final" else folder) / "config.yaml"
         return read_yaml(path) if path.is_file() else {}
 
     @property
     def trained_steps(self) -> int:
-        """How many steps its run trained it to take; 1 where it is of no run."""
-        return int(self.run_settings.get("generator_steps") or 1)
+        """How many steps its run trained it to take; 1 where it is of no run.
+
+        Raises:
+            RequestError: its settings say something that is no number.
+        """
+        return int(_number(self.label, "generator_steps", self.run_settings.get("generator_steps") or 1))
 
     @property
     def is_reference(self) -> bool:
         """Whether it is sampled in many steps: a registered reference, or anything whose steps say so."""
         registry = get_registry()
-        if int(self.options.get("steps", 1)) > 1:
+        if self.asked_steps(1) > 1:
             return self.trained_steps == 1
         return self.name in registry.entries["reference"] and self.name not in registry.entries["generator"]
+
+    def asked_steps(self, usual: int) -> int:
+        """The steps that its options ask for; `usual` where they say none.
+
+        Raises:
+            RequestError: they say something that is no whole number from 1.
+        """
+        steps = _number(self.label, "steps", self.options.get("steps", usual))
+        if steps != int(steps):
+            raise RequestError(f"'{self.label}' has {steps} as its steps; expected a whole number from 1.")
+        return int(steps)
 
     def check(self) -> None:
         """Refuse what cannot be meant, before anything is loaded.
@@ -67,7 +85,8 @@ class Contestant:
         for option in self.options:
             if option not in OPTIONS:
                 raise RequestError(f"'{self.label}' takes no such option. " + unknown_name("option", option, OPTIONS))
-        own, asked = self.trained_steps, int(self.options.get("steps", self.trained_steps))
+        own, asked = self.trained_steps, self.asked_steps(self.trained_steps)
+        _number(self.label, "guidance", self.options.get("guidance", 0), 0)
         if own > 1 and asked != own:
             raise RequestError(f"'{self.label}' was trained to take {own} steps; got steps={asked}. Leave steps out.")
         registry = get_registry()
@@ -85,9 +104,9 @@ class Contestant:
         if self.is_reference:
             entry = registry.entries["reference"].get(self.name)
             recommended = entry.defaults if entry is not None else {}
-            steps = int(self.options.get("steps", recommended.get("reference_steps", STEPS)))
+            steps = self.asked_steps(int(recommended.get("reference_steps", STEPS)))
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
-            guidance = float(self.options.get("guidance", usual))
+            guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
             return Source(load_reference(self.name).to(device), None, steps, guidance)
         generator = load_generator(self.name)
         generator.network.to(device)
@@ -110,6 +129,21 @@ class Contestant:
                 f"Name the reference of '{self.label}' with --set generator.{self.label}.reference=NAME."
             )
         return str(found)
+
+
+def _number(label: str, what: str, value: Any, least: float = 1) -> float:
+    """An option that is a number.
+
+    Raises:
+        RequestError: it is none, or too small.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not least <= number < math.inf:
+        raise RequestError(f"'{shown(label)}' has {quoted(value)} as its {what}; expected a number from {least:g}.")
+    return number
 
 
 def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> list[Contestant]:

@@ -20,7 +20,7 @@ LOSSLESS = 96
 
 def data_address(path: ImageStore, key: str) -> str:
     """A stored image, small, as a `data:` address."""
-    with Image.open(path.path(key)) as opened:
+    with Image.open(path.path(key), formats=("PNG",)) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     kind = "png" if max(image.size) <= LOSSLESS else "webp"

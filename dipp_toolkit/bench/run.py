@@ -109,7 +109,7 @@ class Bench:
 
     def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
         path = self.settings.out / "answers" / "costs" / f"{fingerprint[:24]}-{self.device.type}.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = _known_costs(path)
         prompts = [one.text for one in self.prompts.prompts[:32]]
         for name, metric in metrics.items():
             if name not in known:
@@ -173,6 +173,16 @@ class Bench:
             return metric.features(images, list(prompts)).detach().cpu()
 
         self.ask(name, metric, rows_of)
+
+
+def _known_costs(path: Path) -> dict[str, Any]:
+    """What was measured before; nothing where the file is missing or damaged, for it is measured again."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = known.items() if isinstance(known, dict) else ()
+    return {name: one for name, one in found if isinstance(one, dict) and {"costs", "better"} <= one.keys()}
 
 
 def check_rewards(names: Sequence[str]) -> None:

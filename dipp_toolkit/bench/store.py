@@ -78,9 +78,9 @@ class ImageStore:
         for key in keys:
             path = self.path(key)
             try:
-                with Image.open(path) as image:
+                with Image.open(path, formats=("PNG",)) as image:
                     found.append(torch.from_numpy(np.array(image.convert("RGB"))))
-            except (OSError, SyntaxError) as error:
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
                 raise RunError(
                     f"The stored image {path} cannot be read: {error}. Delete it; it is generated again."
                 ) from error

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..contained import below, unlinked
+from ..errors import CheckpointError, RequestError, first_line
 from ..rewards.inputs import as_scores
 from ..roles import Images, Reward
 from .diversity import seed_diversity
@@ -66,14 +67,14 @@ class Comparison:
             index["height"], index["width"] = images.shape[-2:]
             sheets, across = write_sheets(images.flatten(0, 1), folder, name, group=len(self.seeds))
             index["columns"][name] = {"sheets": sheets, "images_in_a_row": across}
-        (folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+        unlinked(folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Comparison:
         """Read what `save` wrote; the images come back rounded to 8 bits.
 
         Raises:
-            CheckpointError: the folder holds no comparison, or it is damaged.
+            CheckpointError: the folder holds no comparison, or it is damaged or names files outside of the folder.
         """
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
@@ -82,7 +83,7 @@ class Comparison:
             for name, column in index["columns"].items():
                 height, width = index["height"], index["width"]
                 images = read_sheets(
-                    [folder / sheet for sheet in column["sheets"]], len(prompts) * len(seeds), height, width
+                    [below(folder, sheet) for sheet in column["sheets"]], len(prompts) * len(seeds), height, width
                 )
                 columns[name] = images.unflatten(0, (len(prompts), len(seeds)))
             return cls(prompts, seeds, columns)
@@ -90,8 +91,10 @@ class Comparison:
             raise CheckpointError(
                 f"{folder} holds no whole comparison: {Path(error.filename).name} is missing."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"The comparison in {folder} is damaged: {error}.") from error
+        except RequestError as error:
+            raise CheckpointError(f"The comparison in {folder} cannot be used: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"The comparison in {folder} is damaged: {first_line(error)}.") from error
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from ..contained import unlinked
 from ..pictures import to_uint8
 
 LARGEST_SIDE = 4096
@@ -49,7 +50,7 @@ def write_sheets(
         tiles[: len(chunk)] = chunk
         sheet = tiles.reshape(used, columns, height, width, 3).swapaxes(1, 2).reshape(used * height, columns * width, 3)
         names.append(f"{stem}-{len(names):03d}.png")
-        Image.fromarray(sheet).save(folder / names[-1], optimize=True)
+        Image.fromarray(sheet).save(unlinked(folder / names[-1]), optimize=True)
     return names, columns
 
 
@@ -60,10 +61,15 @@ def read_sheets(paths: list[Path], count: int, height: int, width: int) -> Float
         OSError: a sheet cannot be read.
         ValueError: the sheets are of another size, or hold fewer images.
     """
+    if min(height, width) < 1:
+        raise ValueError(f"images of {width}x{height} pixels cannot be")
     parts = []
     for path in paths:
-        with Image.open(path) as file:
-            sheet = np.asarray(file.convert("RGB"))
+        try:
+            with Image.open(path, formats=("PNG",)) as file:  # Pillow gives some other formats to programs
+                sheet = np.asarray(file.convert("RGB"))
+        except (Image.DecompressionBombError, SyntaxError) as error:  # the latter is what Pillow calls a broken PNG
+            raise ValueError(f"the sheet {path.name} cannot be read: {error}") from error
         rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
         if sheet.shape[:2] != (rows * height, columns * width):
             raise ValueError(f"the sheet {path.name} is no grid of {width}x{height} images")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..bench.rows import Warned
+from ..contained import unlinked
 from ..evaluation.intervals import bootstrap_interval, paired_interval
 from ..run_folder import MetricsFile
 from .snapshot import Snapshot
@@ -44,7 +45,7 @@ def write_bases(path: Path, bases: Bases, about: str) -> None:
         tensors |= {f"{part}/{name}": getattr(one, name).contiguous() for name in COLOURS}
         if one.diversity is not None:
             tensors[f"{part}/diversity"] = one.diversity.contiguous()
-    beside = path.with_name(f".{path.name}.partial")
+    beside = unlinked(path.with_name(f".{path.name}.partial"))
     save_file(tensors, beside, metadata={"about": about})
     beside.replace(path)
 
@@ -53,7 +54,7 @@ def read_bases(path: Path, about: str) -> Bases | None:
     """What `write_bases` wrote, or None where it is missing, damaged, or of something else: it can be made again."""
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata().get("about") != about:
+            if (file.metadata() or {}).get("about") != about:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return Bases(*(_snapshot(part, tensors) for part in PARTS))
@@ -107,7 +108,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(row, dict) or "step" not in row:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..contained import unlinked
 from ..run_folder import write_text
 from .chart import interval_plot
 from .command import again_from_config, again_from_flags
@@ -83,7 +84,7 @@ def write_report(run_folder: Path) -> Path:
     if run.comparison is not None and run.comparison.images:
         images = {name: run.comparison.images[name] for name in run.columns if name in run.comparison.images}
         picture = draw_before_after(run.comparison.prompts, images, column_notes(run))
-        beside = run_folder / f".{PICTURE}.partial"
+        beside = unlinked(run_folder / f".{PICTURE}.partial")
         picture.save(beside, "PNG", optimize=True)
         beside.replace(run_folder / PICTURE)
     write_text(run_folder / REPORT, render(run))

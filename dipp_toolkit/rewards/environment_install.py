@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..contained import user_path
 from ..errors import RequestError, RunError
 from ..naming import unknown_name
 from ..registry import import_attribute
@@ -79,7 +80,7 @@ def plan(name_or_file: str, no_deps: bool = False) -> Plan:
     found = find_registered(name_or_file)
     if found is not None:
         return Plan(found)
-    path = Path(name_or_file).expanduser()
+    path = user_path(name_or_file)
     if not path.is_file():
         if path.suffix == ".txt" or "/" in name_or_file:
             raise RequestError(f"There is no file of requirements {path}.")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..contained import user_path
 from ..errors import RequestError, first_line
 
 PROGRAMS_AND_STUBS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
@@ -171,7 +172,7 @@ def read_prompts(source: str) -> list[str] | dict[str, str]:
     Raises:
         RequestError: it cannot be read, or holds no prompts.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.suffix.lower() not in TABLES:
         from ..loading import load_prompts, looks_like_path
         from ..prompt_files import read_prompt_file

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.prompt_files import PromptList, read_prompt_file
 from dipp_toolkit.roles import Prompt
@@ -109,7 +110,7 @@ def load(name: str, path: str | None = None, revision: str | None = None) -> Pro
     """
     published = SETS[name]
     if path is not None:
-        return read_prompt_file(Path(path).expanduser(), name)
+        return read_prompt_file(user_path(path), name)
     if published.address:
         if revision is not None:
             raise RequestError(f"The prompt set '{name}' is pinned to one file and takes no revision.")

@@ -44,11 +44,13 @@ def generate(
     --generator makes them, in its own steps, and --reference then says which diffusion encodes the prompts and decodes
     the latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
     """
+    from dipp_toolkit.contained import user_path
+
     from ..generating import Request, make_images
     from ..output import print_json, quiet_stdout
     from ..pictures_out import check_out, write_pictures
 
-    out = out.expanduser()
+    out = user_path(out)
     request = Request(generator, reference, prompt or [], prompts, count, seed, steps, guidance, device or "auto")
     request.check()
     check_out(out)
