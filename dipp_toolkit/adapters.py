@@ -8,6 +8,7 @@ architecture, so DiTs and UNets are adapted alike.
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import PluginError, RequestError
+from .errors import PluginError, RequestError, first_line
 from .folders import quiet_loading
 from .sharing import weight_sharing_copy
 
@@ -85,8 +86,8 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
         torch.manual_seed(seed)
         try:
             twin = inject_adapter_in_model(config, twin, NAME)
-        except ValueError as error:
-            raise RequestError(f"The adapter cannot be placed: {str(error).splitlines()[0]}") from error
+        except (ValueError, re.error) as error:  # re.error is what a bad pattern raises
+            raise RequestError(f"The adapter cannot be placed: {first_line(error)}.") from error
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:  # what the optimiser works on is float32, over half-precision weights too
@@ -139,11 +140,16 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
     for name in FILES:
         if not (folder / name).is_file():
             raise RequestError(f"There is no adapter in {folder}: {name} is missing.")
-    config = LoraConfig.from_pretrained(str(folder))
+    try:
+        config, tensors = LoraConfig.from_pretrained(str(folder)), load_file(folder / FILES[1])
+    except Exception as error:  # peft, JSON and safetensors raise errors of many kinds
+        raise RequestError(f"The adapter in {folder} is damaged: {first_line(error)}.") from error
+    if not isinstance(config, LoraConfig):
+        raise RequestError(f"The adapter in {folder} is a {type(config).__name__}; expected a LoraConfig.")
     targets = config.target_modules
     chosen = targets if isinstance(targets, str) else tuple(sorted(targets or ()))
     twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, chosen))
-    outcome: Any = set_peft_model_state_dict(twin, load_file(folder / FILES[1]), adapter_name=NAME)
+    outcome: Any = set_peft_model_state_dict(twin, tensors, adapter_name=NAME)
     if outcome.unexpected_keys:
         raise RequestError(f"The adapter in {folder} does not fit {type(network).__name__}.")
     return twin

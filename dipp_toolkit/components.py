@@ -11,26 +11,41 @@ from torch import nn
 
 from .errors import RequestError, first_line
 from .folders import quiet_loading, read_json, read_scheduler_config
+from .naming import shown
+from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
 
 
 def component_class(folder: Path, name: str) -> type:
-    """The class that `model_index.json` gives a component.
+    """The class that `model_index.json` gives a component: a network, or the scheduler, of a trusted library.
 
     Raises:
-        RequestError: the pipeline has no such component, or its class is not in the installed library.
+        RequestError: the pipeline has no such component, or its class is not in the installed library or another kind.
     """
     entry = read_json(folder / "model_index.json").get(name)
     if not (isinstance(entry, list) and len(entry) == 2 and entry[0] and entry[1]):
         raise RequestError(f"The pipeline {folder} has no component '{name}': model_index.json names none.")
-    library, class_name = entry
-    if library not in ("diffusers", "transformers"):
+    library, class_name = (shown(one) for one in entry)
+    if library not in LIBRARIES:
         raise RequestError(
             f"The component '{name}' of {folder} comes from '{library}'; only diffusers and transformers are trusted."
         )
-    found = getattr(importlib.import_module(library), class_name, None)
+    module: Any = importlib.import_module(library)
+    found = getattr(module, class_name, None)
     if found is None:
         raise RequestError(f"The installed {library} has no {class_name}, which the component '{name}' of {folder} is.")
-    return found  # type: ignore[no-any-return]
+    base = (
+        module.SchedulerMixin
+        if name == "scheduler"
+        else module.ModelMixin
+        if library == "diffusers"
+        else module.PreTrainedModel
+    )
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise RequestError(
+            f"The component '{name}' of {folder} is of the class {class_name} of {library}, which is no "
+            f"{'scheduler' if name == 'scheduler' else 'network'}."
+        )
+    return found
 
 
 def load_component(folder: Path, name: str, place: Path | None = None, dtype: torch.dtype = torch.float32) -> Any:
@@ -49,13 +64,19 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
     loader: Any = component_class(folder, name)
     if not (place / "config.json").is_file():
         raise RequestError(f"The component '{name}' is missing: {place} has no config.json. {_fetch_again(folder)}")
+    pickled = only_pickled(place)
+    if pickled is not None:
+        raise RequestError(pickles_are_refused(name, pickled))
     if not any(place.glob("*.safetensors")):
         raise RequestError(
             f"The weights of '{name}' are missing: {place} has no .safetensors file. {_fetch_again(folder)}"
         )
+    check_config(read_json(place / "config.json"), place / "config.json")
+    # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
+    never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
     try:
         with quiet_loading():
-            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True).to(dtype)
+            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **never).to(dtype)
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
         raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {first_line(error)}") from error
 
@@ -66,10 +87,19 @@ def _fetch_again(folder: Path) -> str:
 
 
 def empty_component(folder: Path, name: str) -> nn.Module:
-    """A network without weights, on the meta device: it knows its configuration and shapes, and costs no memory."""
+    """A network without weights, on the meta device: it knows its configuration and shapes, and costs no memory.
+
+    Raises:
+        RequestError: its configuration is missing, or none of its class.
+    """
     loader: Any = component_class(folder, name)
-    with torch.device("meta"):
-        shell: nn.Module = loader.from_config(loader.load_config(folder / name))
+    try:
+        with torch.device("meta"):
+            shell: nn.Module = loader.from_config(loader.load_config(folder / name))
+    except Exception as error:  # whatever a class makes of a configuration that is not its own
+        raise RequestError(
+            f"The configuration of '{name}' in {folder / name} cannot be used: {first_line(error)}."
+        ) from error
     return shell
 
 
@@ -77,8 +107,11 @@ def load_scheduler(folder: Path) -> Any:
     """The pipeline's own scheduler.
 
     Raises:
-        RequestError: its configuration is missing.
+        RequestError: its configuration is missing, or none of its class.
     """
     loader: Any = component_class(folder, "scheduler")
     read_scheduler_config(folder)
-    return loader.from_pretrained(folder / "scheduler")
+    try:
+        return loader.from_pretrained(folder / "scheduler")
+    except Exception as error:  # as above
+        raise RequestError(f"The scheduler of {folder} cannot be used: {first_line(error)}.") from error

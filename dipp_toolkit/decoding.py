@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .contained import is_there, user_path
 from .errors import RequestError, first_line
 from .folders import quiet_loading
+from .pipeline_index import only_pickled, pickles_are_refused
 from .precision import matching_autocast
 from .roles import Images
 from .sharing import weight_sharing_copy
@@ -113,15 +115,17 @@ def load_tiny_decoder(name: str, vae: Any) -> nn.Module:
     """An `AutoencoderTiny` from a folder or hub id, such as `madebyollin/taesd`, to stand in for `vae`.
 
     Raises:
-        RequestError: it cannot be loaded, or its latents have another number of channels.
+        RequestError: it cannot be loaded, is a pickle, or its latents have another number of channels.
     """
     from diffusers import AutoencoderTiny
 
+    place = user_path(name) if is_there(name) else name
+    pickled = only_pickled(place) if isinstance(place, Path) else None
+    if pickled is not None:
+        raise RequestError(pickles_are_refused("tiny decoder", pickled))
     try:
         with quiet_loading():
-            tiny = AutoencoderTiny.from_pretrained(
-                Path(name).expanduser() if Path(name).expanduser().exists() else name
-            )
+            tiny = AutoencoderTiny.from_pretrained(place, use_safetensors=True)
     except Exception as error:  # the hub's client and diffusers raise their own
         raise RequestError(f"The tiny decoder '{name}' cannot be loaded: {first_line(error)}") from error
     if tiny.config.latent_channels != vae.config.latent_channels:

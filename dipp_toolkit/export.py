@@ -10,7 +10,9 @@ from typing import Any, cast
 from torch import nn
 
 from . import adapters
+from .contained import below, remove_below
 from .folders import read_json
+from .pipeline_index import check_index
 
 ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""
@@ -31,20 +33,21 @@ def export_pipeline(
 
     Args:
         source: the pipeline folder whose other components are copied.
-        folder: where to; an existing folder is replaced.
+        folder: where to; an existing folder, or a link in its place, is replaced.
         network_name: the component that `network` is.
         network: the generator's; an adapter is merged, and written to `adapter/` as well.
         scheduler: takes the single step.
         assistant: kept in `assistant/`, as an adapter where it is one.
     """
     beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     index = read_json(source / "model_index.json")
+    check_index(index, source)
+    remove_below(beside, folder.parent)
+    beside.mkdir(parents=True)
     for name, value in index.items():
-        present = isinstance(value, list) and value[0] and (source / name).is_dir()
+        present = isinstance(value, list) and any(value) and (source / name).is_dir()
         if present and name not in (network_name, "scheduler"):
-            shutil.copytree(source / name, beside / name)
+            shutil.copytree(source / name, below(beside, name))
     if adapters.is_adapted(network):
         adapters.save_adapter(network, beside / ADAPTER)
         network = adapters.merged(network)
@@ -57,6 +60,5 @@ def export_pipeline(
     index[network_name] = ["diffusers", type(network).__name__]  # older folders name classes that have moved
     index["scheduler"] = ["diffusers", type(scheduler).__name__]
     (beside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_below(folder, folder.parent)
     beside.rename(folder)

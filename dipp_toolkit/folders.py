@@ -15,8 +15,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from .condition import Condition
+from .contained import user_path
 from .errors import RequestError, first_line
-from .naming import unknown_name
+from .naming import shown, unknown_name
+from .pipeline_index import check_index
 from .registry import get_registry
 
 LOADABLE = ["*/*", "model_index.json"]
@@ -54,7 +56,7 @@ def resolve_folder(name: str) -> Path:
     Raises:
         RequestError: no pipeline is there; the message says where was looked.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         for folder in (path, path / "final"):
             if (folder / "model_index.json").is_file():
@@ -87,12 +89,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a pipeline folder.
 
     Raises:
-        RequestError: the file is missing or is no JSON.
+        RequestError: the file is missing or holds none.
     """
     try:
-        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"Cannot read {path}: {error}") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"Cannot read {path}: {first_line(error)}.") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
+    return content
 
 
 def read_scheduler_config(folder: Path) -> dict[str, Any]:
@@ -108,14 +113,16 @@ def family_of(folder: Path) -> PipelineFamily:
     """The family of a pipeline folder, by the class its `model_index.json` names.
 
     Raises:
-        RequestError: no installed plugin knows the class.
+        RequestError: no installed plugin knows the class, or the folder asks for code of its own; see `check_index`.
     """
-    name = str(read_json(folder / "model_index.json").get("_class_name"))
+    index = read_json(folder / "model_index.json")
+    name = shown(index.get("_class_name"))
     known = get_registry().entries["pipeline"]
     if name not in known:
         raise RequestError(
             f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, known)}"
         )
+    check_index(index, folder)
     return cast(PipelineFamily, known[name].build())
 
 

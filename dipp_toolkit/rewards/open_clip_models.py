@@ -10,12 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..contained import user_path
 from ..errors import RequestError, first_line
 from ..naming import unknown_name
 from .model_reward import ModelReward
 from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from .weights import check_weights
 
 FITS = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+NUMPY = (".npz", ".npy")
+"""Files that NumPy reads, which unpickles nothing unless it is told to."""
 
 
 class CosineReward(ModelReward):
@@ -87,13 +91,15 @@ def load_clip(name: str, model: str, pretrained: str | Path) -> tuple[nn.Module,
     """
     import open_clip
 
-    local = Path(pretrained).expanduser() if pretrained else None
+    local = user_path(pretrained) if pretrained else None
     if "hf-hub:" not in model and model not in open_clip.list_models():
         raise RequestError(unknown_name("open_clip model", model, open_clip.list_models()))
     if local is None and "hf-hub:" not in model:
         raise RequestError(f"Name the weights of {model} with --set reward.{name}.pretrained=TAG.")
     if local is not None and local.suffix and not local.is_file():
         raise RequestError(f"There is no file {local} for the reward '{name}' (looked in {local.parent.resolve()}).")
+    if local is not None and local.is_file() and local.suffix not in NUMPY:
+        check_weights(local)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if local is not None and not local.is_file() and str(pretrained) not in tags:
         raise RequestError(unknown_name(f"set of weights of {model}", str(pretrained), tags))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..contained import user_path
 from ..errors import RequestError, first_line
 from ..naming import nearest
 
@@ -29,7 +31,7 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
         RequestError: it is not there, or cannot be fetched.
     """
     if given is not None:
-        path = Path(given).expanduser()
+        path = user_path(str(given))
         if path.is_dir():
             path = path / filename
         if path.is_file():
@@ -60,6 +62,22 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         RequestError: the file is damaged, no file of weights, or would run code when it is read.
     """
+    return _read(path, mmap=False)
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a file that would run code when it is read, before a library reads it that might let it.
+
+    Of a zipped `.pt`, which all of today are, the tensors themselves stay on the disk.
+
+    Raises:
+        RequestError: as for `read_state`.
+    """
+    if path.suffix != ".safetensors":  # which holds nothing that could run
+        _read(path, mmap=zipfile.is_zipfile(path))
+
+
+def _read(path: Path, mmap: bool) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -69,7 +87,7 @@ def read_state(path: Path) -> dict[str, Any]:
             raise RequestError(
                 f"{path} is no file of weights: expected .safetensors, or one of {', '.join(PICKLED)} as published."
             )
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except RequestError:
         raise
     except pickle.UnpicklingError as error:
@@ -126,3 +144,34 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: t
         name: tensors[name].to(dtype if tensors[name].is_floating_point() else tensors[name].dtype) for name in expected
     }
     network.load_state_dict(converted, assign=True)
+
+
+def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weights", **options: Any) -> Any:
+    """Anything of transformers' `from_pretrained`: of safetensors alone, and without code that comes with it.
+
+    Args:
+        kind: a class of transformers.
+        place: a folder, or a repository of the hub.
+        name: the reward's or metric's, for messages.
+        what: is loaded, for messages; `weights` of a network, or another thing, a tokenizer say.
+        options: of `from_pretrained`.
+
+    Raises:
+        RequestError: it is not there, is none, or is a pickle.
+    """
+    from ..folders import quiet_loading, read_json
+    from ..pipeline_index import check_config, only_pickled, pickles_are_refused
+
+    folder = user_path(place)
+    if what == "weights":
+        options["use_safetensors"] = True
+        pickled = only_pickled(folder)
+        if pickled is not None:
+            raise RequestError(pickles_are_refused(name, pickled))
+        if (folder / "config.json").is_file():
+            check_config(read_json(folder / "config.json"), folder / "config.json")
+    try:
+        with quiet_loading():
+            return kind.from_pretrained(folder if folder.is_dir() else str(place), trust_remote_code=False, **options)
+    except Exception as error:  # transformers, safetensors and the hub's client raise errors of many kinds
+        raise RequestError(f"The {what} of '{name}' in {place} cannot be loaded: {first_line(error)}.") from error

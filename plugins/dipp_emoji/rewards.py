@@ -20,9 +20,10 @@ from transformers import (
     ResNetModel,
 )
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import PluginError
-from dipp_toolkit.folders import quiet_loading
 from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.weights import load_pretrained
 from dipp_toolkit.roles import Images
 
 from .compose import SIZE
@@ -58,17 +59,17 @@ class ModelReward:
         """Load `folder`, or the weights that come with the plugin.
 
         Raises:
-            PluginError: the folder holds no model of this kind.
+            PluginError: the folder holds no model.
+            RequestError: it holds one of another kind, or a pickle.
         """
-        self.folder = Path(folder) if folder is not None else WEIGHTS / self.name.removeprefix("emoji-")
+        self.folder = user_path(folder) if folder is not None else WEIGHTS / self.name.removeprefix("emoji-")
         if not (self.folder / "config.json").is_file():
             raise PluginError(
                 f"There are no weights for '{self.name}' in {self.folder}: expected config.json, model.safetensors and "
                 "tokenizer.json. Build them with the emoji recipe, or give another folder."
             )
         self.tokenizer = CaptionTokenizer.load(self.folder)
-        with quiet_loading():
-            model: Any = self.model_class.from_pretrained(self.folder, **self.load_options)
+        model: Any = load_pretrained(self.model_class, self.folder, self.name, **self.load_options)
         self.model: Any = model.float().eval().requires_grad_(False)
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:

@@ -9,6 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from dipp_toolkit.rewards.weights import load_pretrained
+
 EOS = 1
 """The end token's id. The text encoders read a caption off at its end token and are causal, so padding after it, which
 has id 0, cannot change the result and no mask is needed."""
@@ -22,8 +24,12 @@ class CaptionTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> CaptionTokenizer:
-        """The tokenizer saved beside a model's weights."""
-        return cls(PreTrainedTokenizerFast.from_pretrained(folder))
+        """The tokenizer saved beside a model's weights.
+
+        Raises:
+            RequestError: there is none.
+        """
+        return cls(load_pretrained(PreTrainedTokenizerFast, folder, folder.name, "tokenizer"))
 
     def __call__(self, prompts: Sequence[str]) -> Int[Tensor, "batch tokens"]:
         """Ids of each prompt, the end token after its last word.

@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.pictures import to_uint8
 from dipp_toolkit.rewards.environments import Environment
+from dipp_toolkit.rewards.weights import check_weights
 from dipp_toolkit.roles import Images
 
 MODEL = "ViT-H-14"
@@ -126,9 +128,10 @@ def load(version: str = "v2.1", checkpoint: str | Path | None = None) -> Origina
         from huggingface_hub import hf_hub_download
 
         checkpoint = hf_hub_download(HUB, hps_version_map[version])
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     if not path.is_file():
         raise RequestError(f"The option checkpoint of the reward 'hps' names {path}, which is no file.")
+    check_weights(path)
     # Not the package's initialize_model: that fetches 4 GB of LAION's weights first, only to overwrite them.
     model, _, preprocess = create_model_and_transforms(MODEL, None, light_augmentation=True, output_dict=True)
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])

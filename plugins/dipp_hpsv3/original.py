@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.pictures import to_uint8
 from dipp_toolkit.rewards.environments import Environment
+from dipp_toolkit.rewards.weights import check_weights
 from dipp_toolkit.roles import Images
 
 REQUIREMENTS = (
@@ -122,8 +124,10 @@ def load(checkpoint: str | Path | None = None, config: str | Path | None = None)
     from hpsv3 import HPSv3RewardInferencer
 
     files = {"checkpoint": checkpoint, "config": config}
-    paths = {option: None if one is None else str(Path(one).expanduser()) for option, one in files.items()}
+    paths = {option: None if one is None else str(user_path(one)) for option, one in files.items()}
     for option, path in paths.items():
         if path is not None and not Path(path).is_file():
             raise RequestError(f"The option {option} of the reward 'hpsv3' names {path}, which is no file.")
+    if paths["checkpoint"] is not None:
+        check_weights(Path(paths["checkpoint"]))
     return OriginalHPSv3(HPSv3RewardInferencer(paths["config"], paths["checkpoint"], device="cpu"))

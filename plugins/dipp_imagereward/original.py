@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.pictures import to_uint8
 from dipp_toolkit.rewards.environments import Environment
+from dipp_toolkit.rewards.weights import check_weights
 from dipp_toolkit.roles import Images
 
 SIDE, TOKENS = 224, 35
@@ -135,6 +137,8 @@ def load(
     if vocabulary is not None:
         blip.BertTokenizer = _LocalTokenizer(blip.BertTokenizer, _file("vocabulary", vocabulary, "vocab.txt"))
     name = "ImageReward-v1.0" if checkpoint is None else str(_file("checkpoint", checkpoint, "ImageReward.pt"))
+    if checkpoint is not None:
+        check_weights(Path(name))  # the package leaves it to torch's default whether code may run
     config = None if med_config is None else str(_file("med_config", med_config, "med_config.json"))
     return OriginalImageReward(ImageReward.load(name, device="cpu", med_config=config))
 
@@ -150,7 +154,7 @@ class _LocalTokenizer:
 
 
 def _file(option: str, value: str | Path, name: str) -> Path:
-    path = Path(value).expanduser()
+    path = user_path(value)
     path = path / name if path.is_dir() else path
     if not path.is_file():
         raise RequestError(f"The option {option} of the reward 'imagereward' names {path}, which is no file.")

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.folders import read_json
 from dipp_toolkit.rewards.model_reward import ModelReward
@@ -64,7 +65,7 @@ class ImageReward(ModelReward):
         self.tokenizer = load_tokenizer(find_file(self.name, VOCABULARY_HUB, VOCABULARY, vocabulary))
         sizes = sizes or Sizes()
         if med_config is not None:
-            sizes = sizes.with_text(read_json(Path(med_config).expanduser()))
+            sizes = sizes.with_text(read_json(user_path(med_config)))
         with torch.device("meta"):
             network = ImageRewardNetwork(sizes)
         fill(network, converted(tensors_of(read_state(path), path)), path)

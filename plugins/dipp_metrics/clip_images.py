@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.folders import quiet_loading, read_json
+from dipp_toolkit.folders import read_json
 from dipp_toolkit.naming import unknown_name
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from dipp_toolkit.rewards.weights import PICKLED, check_weights, load_pretrained
 
 Function = Callable[[Tensor], Float[Tensor, "batch dimensions"]]
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -32,8 +34,10 @@ def load_clip_images(name: str) -> tuple[Function, nn.Module]:
     Raises:
         RequestError: there is no such model, or it cannot be loaded.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if (path / OPEN_CLIP_CONFIG).is_file():
+        for weights in sorted(one for one in path.iterdir() if one.suffix in PICKLED):
+            check_weights(weights)
         return _of_open_clip(name, f"local-dir:{path.resolve()}", None)
     if (path / "config.json").is_file():
         return _of_transformers(str(path))
@@ -77,12 +81,10 @@ def _of_transformers(name: str) -> tuple[Function, nn.Module]:
     from transformers import CLIPModel
 
     try:
-        with quiet_loading():
-            network: Any = CLIPModel.from_pretrained(name, attn_implementation="eager")
-    except Exception as error:  # transformers and the hub's client raise errors of many kinds
+        network: Any = load_pretrained(CLIPModel, name, f"clip:{name}", attn_implementation="eager")
+    except RequestError as error:
         raise RequestError(
-            f"The CLIP '{name}' cannot be loaded with transformers: {first_line(error)}. Fetch it with: hf download "
-            f"{name}, and name the folder, as in features=clip:FOLDER."
+            f"{error} Fetch it with: hf download {name}, and name the folder, as in features=clip:FOLDER."
         ) from error
     network = network.float().eval().requires_grad_(False)
     preprocess = _transformers_preprocess(name, network.config.vision_config.image_size)
@@ -97,7 +99,7 @@ def _of_transformers(name: str) -> tuple[Function, nn.Module]:
 
 def _transformers_preprocess(name: str, size: int) -> Preprocess:
     """What the model's `preprocessor_config.json` asks for; CLIP's usual, where there is none."""
-    path = Path(name).expanduser() / "preprocessor_config.json"
+    path = user_path(name) / "preprocessor_config.json"
     if not path.parent.is_dir():
         from huggingface_hub import try_to_load_from_cache
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.weights import read_state, tensors_of
 from dipp_toolkit.roles import Images
@@ -30,7 +31,7 @@ def load_inception(weights: str = "") -> Any:
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    path = Path(weights).expanduser() if weights else fetch_weights()
+    path = user_path(weights) if weights else fetch_weights()
     if not path.is_file():
         raise RequestError(f"There is no file {path} of Inception's weights (looked in {path.parent.resolve()}).")
     tensors_of(read_state(path), path)  # torch-fidelity would unpickle anything; this refuses all but tensors

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.image_files import list_images, read_image
 from dipp_toolkit.rewards.inputs import check_inputs
@@ -45,7 +45,7 @@ class AgainstFolder:
                 f"The metric '{name}' compares with a folder of real images; name it with images=FOLDER, on the "
                 f"command line --set metric.{name}.images=FOLDER."
             )
-        folder = Path(images).expanduser()
+        folder = user_path(images)
         self.files = list_images(folder)
         if len(self.files) < least:
             raise RequestError(

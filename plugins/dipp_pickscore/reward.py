@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.folders import quiet_loading
+from dipp_toolkit.contained import user_path
+from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
+from dipp_toolkit.rewards.weights import load_pretrained
 
 HUB = "yuvalkirstain/PickScore_v1"
 PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -51,11 +52,11 @@ class PickScore(ModelReward):
     ):
         from transformers import AutoTokenizer, CLIPModel
 
-        folder = Path(checkpoint).expanduser()
+        folder = user_path(checkpoint)
         own = folder.is_dir() and any(folder.glob("tokenizer*"))
         words = processor if processor is not None else folder if own else PROCESSOR_HUB
         self.tokenizer: Any = _load(AutoTokenizer, words, "tokenizer")
-        network = _load(CLIPModel, checkpoint, "weights", use_safetensors=True)
+        network = _load(CLIPModel, checkpoint, "weights")
         size = network.config.vision_config.image_size
         super().__init__(network, Preprocess(size, floor=True), way=preprocess, precision=precision, batch=batch)
 
@@ -77,13 +78,13 @@ class PickScore(ModelReward):
         return self.network.logit_scale.float().exp() * torch.linalg.vecdot(features, texts.float())
 
 
-def _load(kind: Any, place: str | Path, what: str, **options: Any) -> Any:
+def _load(kind: Any, place: str | Path, what: str) -> Any:
     """Anything of transformers' `from_pretrained`.
 
     Raises:
         RequestError: it is not there, or is none.
     """
-    path = Path(place).expanduser()
+    path = user_path(place)
     looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
     if not path.is_dir() and looks_local:
         raise RequestError(
@@ -91,10 +92,8 @@ def _load(kind: Any, place: str | Path, what: str, **options: Any) -> Any:
             f"hf download {HUB} --local-dir {path}"
         )
     try:
-        with quiet_loading():
-            return kind.from_pretrained(path if path.is_dir() else str(place), **options)
-    except Exception as error:  # transformers, safetensors and the hub's client raise errors of many kinds
+        return load_pretrained(kind, place, "pickscore", what)
+    except RequestError as error:
         raise RequestError(
-            f"The {what} of the reward 'pickscore' in {place} cannot be loaded: {first_line(error)}. Fetch them with: "
-            f"hf download {HUB}, and {PROCESSOR_HUB} for the tokenizer."
+            f"{error} Fetch it with: hf download {HUB}, and {PROCESSOR_HUB} for the tokenizer."
         ) from error

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.errors import RequestError
+from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.folders import how_to_fetch, resolve_folder
 from dipp_toolkit.prompt_cache import default_cache
+from dipp_toolkit.rewards.weights import read_state, tensors_of
 
 from . import DMD2_READOUT
 from .blueprints import HUBS
@@ -35,14 +36,14 @@ def _converted(config: Path) -> Path:
     target = default_cache().parent / "converted" / "sdxl-dmd2"
     if (target / "config.json").is_file():
         return target
-    import torch
     from huggingface_hub import hf_hub_download
     from safetensors.torch import save_file
 
     try:
-        state = torch.load(hf_hub_download(HUB, FILE), map_location="cpu", weights_only=True)
-    except Exception as error:  # the hub's client and torch raise their own
-        raise RequestError(f"Cannot fetch {FILE} of {HUB}: {str(error).splitlines()[0]} {how_to_fetch(HUB)}") from error
+        path = Path(hf_hub_download(HUB, FILE))
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(f"Cannot fetch {FILE} of {HUB}: {first_line(error)}. {how_to_fetch(HUB)}") from error
+    state = tensors_of(read_state(path), path)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=target.parent))
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
