@@ -24,8 +24,8 @@ from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import protocol, remote_replica
 from dipp_toolkit.rewards.remote_access import is_loopback, read_token
 from dipp_toolkit.rewards.remote_address import parse_addresses
-from dipp_toolkit.rewards.server import build_server
-from dipp_toolkit.rewards.server_start import address_of, listen, public_names
+from dipp_toolkit.rewards.server_limits import Limits
+from dipp_toolkit.rewards.server_start import address_of, listen, public_names, server_config
 
 PROMPTS = ["a cat", "a dog"]
 IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))
@@ -56,8 +56,7 @@ class Slow:
 def serving(rewards: dict[str, Any], **options: Any) -> Iterator[str]:
     """Our server in a thread; gives its address."""
     listening = listen("127.0.0.1", 0, None)
-    config = uvicorn.Config(build_server(rewards, **options), log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(rewards, **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
@@ -72,7 +71,7 @@ def serving(rewards: dict[str, Any], **options: Any) -> Iterator[str]:
 def server() -> Iterator[str]:
     """A server that wants a token, has little patience and takes small requests."""
     rewards = {"colourfulness": load_reward("colourfulness"), "sharpness": load_reward("sharpness"), "slow": Slow()}
-    with serving(rewards, token=TOKEN, max_megabytes=0.1, timeout=0.4) as address:
+    with serving(rewards, token=TOKEN, limits=Limits(megabytes=0.1, timeout=0.4)) as address:
         yield address
 
 
@@ -221,7 +220,9 @@ def test_others_need_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(RequestError, match=rf"Others can reach {host}, so a token is needed"):
             listen(host, 0, None)
-    listen("0.0.0.0", 0, "token").close()
+    with pytest.raises(RequestError, match=r"guess the token, which has 11 characters; expected 16 or more"):
+        listen("0.0.0.0", 0, TOKEN)
+    listen("0.0.0.0", 0, 2 * TOKEN).close()
     assert all(is_loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dipp_toolkit.assembly import choose_device
@@ -21,8 +22,7 @@ def serve_rewards(
     port: int,
     token_env: str,
     token_file: Path | None,
-    max_megabytes: float,
-    timeout: float,
+    limits: Mapping[str, float],
     assignments: list[str],
     device_name: str,
 ) -> None:
@@ -35,7 +35,7 @@ def serve_rewards(
     names = public_names([one.strip() for one in text.split(",") if one.strip()])
     if not names:
         raise RequestError("Name the rewards to serve: dipp reward serve hps,imagereward")
-    check_numbers(text, {"timeout": timeout, "max_megabytes": max_megabytes})
+    check_numbers(text, limits)
     settings = parse_assignments(assignments)
     given = settings.pop("reward_options", {})
     for name in [*settings, *(one for one in given if one not in names.values())]:
@@ -55,4 +55,9 @@ def serve_rewards(
         addresses = ",".join(f"{address}/{short}" for short in rewards)
         print(f"Serving on {device}; use it with: --reward {addresses}", flush=True)
 
-    run_server(rewards, listening, say, token=token, max_megabytes=max_megabytes, timeout=timeout, device=device)
+    from dipp_toolkit.rewards.server_limits import Limits
+
+    megabytes = limits["max_megabytes"]
+    crowd = max(Limits.crowd, 4 * megabytes)
+    found = Limits(megabytes, int(limits["max_images"]), timeout=limits["timeout"], crowd=crowd)
+    run_server(rewards, listening, say, token=token, limits=found, device=device)

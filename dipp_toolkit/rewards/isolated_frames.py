@@ -7,7 +7,7 @@ from time import monotonic
 
 from .protocol import ProtocolError
 
-LENGTH = 8
+LENGTH, STEP = 8, 2**24
 
 
 def send_frame(connection: socket.socket, data: bytes, deadline: float | None = None) -> None:
@@ -53,16 +53,18 @@ def receive_frame(connection: socket.socket, limit: int, deadline: float | None 
 
 
 def _receive(connection: socket.socket, length: int, deadline: float | None) -> bytes:
-    """So many bytes, or fewer where the stream ends."""
-    data = bytearray(length)
-    view, got = memoryview(data), 0
+    """So many bytes, or fewer where the stream ends. Room is made as they come: a length alone takes no memory."""
+    data, got = bytearray(min(length, STEP)), 0
     while got < length:
+        if got == len(data):
+            data.extend(bytes(min(length - got, max(got, STEP))))
         connection.settimeout(_left(deadline))
-        count = connection.recv_into(view[got:])
+        with memoryview(data) as view:
+            count = connection.recv_into(view[got:])
         if not count:
             break
         got += count
-    return bytes(view[:got])
+    return bytes(memoryview(data)[:got])
 
 
 def _left(deadline: float | None) -> float | None:

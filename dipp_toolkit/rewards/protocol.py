@@ -29,6 +29,8 @@ MESSAGE = "message"
 ROOM = 2**20
 """Bytes that a message may be larger than its tensors: headers, an error sentence, a description."""
 MEGABYTE = 2**20
+MOST_HEADER, MOST_TEXT = 2**16, 2**24
+"""Bytes of a message's safetensors header, which lists three tensors or so, and of its JSON."""
 
 
 class ProtocolError(RunError):
@@ -81,6 +83,12 @@ def decode(data: bytes) -> Message:
     Raises:
         ProtocolError: they are no safetensors, or hold no JSON object that names a kind.
     """
+    announced = int.from_bytes(data[:8], "little")
+    if len(data) >= 8 and announced > MOST_HEADER:
+        raise ProtocolError(
+            f"The message of {len(data)} bytes is no safetensors: its header has {announced} bytes; expected "
+            f"{MOST_HEADER} at most."
+        )
     try:
         tensors = load(data)
     except Exception as error:  # safetensors and torch raise errors of several kinds for bytes that are neither's
@@ -88,6 +96,8 @@ def decode(data: bytes) -> Message:
     text = tensors.pop(MESSAGE, None)
     if text is None or text.dtype != torch.uint8 or text.ndim != 1:
         raise ProtocolError(f"The message lacks its part '{MESSAGE}', a row of bytes.")
+    if len(text) > MOST_TEXT:
+        raise ProtocolError(f"The message's part '{MESSAGE}' has {len(text)} bytes; expected {MOST_TEXT} at most.")
     try:
         content = json.loads(text.numpy().tobytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -123,6 +133,8 @@ def decode_request(message: Message) -> Request:
     prompts, gradients = content.get("prompts"), content.get("gradients")
     if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
         raise ProtocolError("The request's prompts are no list of texts.")
+    if any(0xD800 <= ord(letter) < 0xE000 for one in prompts if not one.isascii() for letter in one):
+        raise ProtocolError("A prompt of the request is no text: it holds half of a character.")
     if len(prompts) != len(images):
         raise ProtocolError(f"The request has {len(images)} images and {len(prompts)} prompts; expected one for each.")
     if not isinstance(gradients, bool):

@@ -7,9 +7,12 @@ import os
 import re
 from pathlib import Path
 
+from ..contained import user_path
 from ..errors import RequestError
 
 TOKEN_VARIABLE = "DIPP_REWARD_TOKEN"
+MOST_TOKEN = 4096
+"""Characters of a token: servers take 16 KB of headers."""
 
 
 def read_token(variable: str | None = TOKEN_VARIABLE, file: Path | str | None = None) -> str | None:
@@ -23,9 +26,11 @@ def read_token(variable: str | None = TOKEN_VARIABLE, file: Path | str | None = 
         RequestError: the file cannot be read, or what is there is no token. The token is not quoted.
     """
     if file is not None:
-        path = Path(file).expanduser()
+        path = user_path(file)
         try:
-            found, where = path.read_text(encoding="utf-8").strip(), f"The token file {path}"
+            with path.open("rb") as opened:
+                found = opened.read(MOST_TOKEN + 1).decode("utf-8").strip()
+            where = f"The token file {path}"
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise RequestError(f"Cannot read the token file {path}: {reason}.") from error
@@ -33,7 +38,7 @@ def read_token(variable: str | None = TOKEN_VARIABLE, file: Path | str | None = 
         found, where = os.environ.get(variable or "", "").strip(), f"The environment variable {variable}"
         if not found:
             return None
-    if not re.fullmatch(r"[\x21-\x7e]+", found):
+    if not re.fullmatch(r"[\x21-\x7e]+", found) or len(found) > MOST_TOKEN:
         raise RequestError(f"{where} holds no token; expected printable ASCII characters without spaces.")
     return found
 

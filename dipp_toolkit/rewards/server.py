@@ -1,8 +1,9 @@
 """Rewards behind HTTP: `GET /` says which there are, `POST /<name>` scores a batch. Nothing else is there.
 
 Bodies are the messages of `protocol`. Every error is a JSON object `{"error": "a sentence"}` with a status that says
-whose it is: 400 the message, 401 the token, 404 the name, 408 a body that does not come, 413 one that is too large,
-500 the reward, 503 too many callers, 504 a reward that takes too long.
+whose it is: 400 the message, 401 the token, 403 a stranger's page in a browser here, 404 the name, 408 a body that does
+not come or comes too slowly, 413 one that is too large, 500 the reward, 503 too many callers, 504 a reward that takes
+too long.
 """
 
 from __future__ import annotations
@@ -25,20 +26,23 @@ from ..naming import unknown_name
 from ..roles import Reward
 from .answering import describe_error, score
 from .protocol import MEGABYTE, VERSION, ProtocolError, decode, decode_request, encode_scores
+from .remote_access import is_loopback
+from .server_limits import Body, Crowd, CrowdedError, Limits, TooLargeError
 from .server_queue import OneAtATime
 
 BINARY = "application/octet-stream"
-UNREAD = (401, 404, 405, 408, 413)
-"""Refusals that come before the body has been read."""
+UNREAD = (400, 401, 403, 404, 405, 408, 413, 503)
+"""Refusals that may come before the body has been read."""
 
 
 @dataclass
 class ServedReward:
-    """A reward, where it computes, and the one thread that may call it."""
+    """A reward, where it computes, what it is asked at most, and the one thread that may call it."""
 
     name: str
     reward: Reward
     device: str = "cpu"
+    limits: Limits = field(default_factory=Limits)
     queue: OneAtATime = field(default_factory=OneAtATime)
 
     def score(self, data: bytes) -> bytes:
@@ -49,6 +53,7 @@ class ServedReward:
         """
         try:
             request = decode_request(decode(data))
+            self.limits.check(request)
             return encode_scores(*score(self.name, self.reward, request, self.device))
         except (ProtocolError, RequestError) as error:
             raise HTTPException(400, str(error)) from error
@@ -65,18 +70,18 @@ class RewardService:
     Attributes:
         rewards: by the name that stands in the address.
         token: what callers must present; None where nobody must.
-        max_bytes: of a request's body.
-        timeout: seconds for a body to come, and for a reward to score it.
+        limits: what it takes from callers.
+        crowd: what all callers hold together.
     """
 
     rewards: Mapping[str, ServedReward]
     token: str | None
-    max_bytes: int
-    timeout: float
+    limits: Limits
+    crowd: Crowd
 
     async def describe(self, request: Request) -> Response:
         """`GET /`: the protocol's version and the rewards."""
-        self._check_token(request)
+        self._check_caller(request)
         rewards = {
             name: {"differentiable": getattr(one.reward, "differentiable", None), "device": one.device}
             for name, one in self.rewards.items()
@@ -85,53 +90,59 @@ class RewardService:
 
     async def score(self, request: Request) -> Response:
         """`POST /<name>`: scores of a batch. Nobody's body is read who has no token or names no reward."""
-        self._check_token(request)
+        self._check_caller(request)
         name = request.path_params["name"]
         served = self.rewards.get(name)
         if served is None:
             raise HTTPException(404, unknown_name("reward", name, self.rewards))
+        body = Body(self.limits, self.crowd)
         try:
-            data = await asyncio.wait_for(self._body(request), self.timeout)
-        except TimeoutError:
-            raise HTTPException(408, f"The request did not arrive within {self.timeout:g} s.") from None
+            data = await self._receive(body, request)
+        except BaseException:
+            body.let_go()
+            raise
         call = served.queue.submit(lambda: served.score(data))
+        call.add_done_callback(lambda _: body.let_go())
+        seconds = self.limits.timeout
         try:
-            reply = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(call)), self.timeout)
+            reply = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(call)), seconds)
         except TimeoutError:
             if call.cancel():
-                raise HTTPException(503, f"The reward '{name}' was busy for {self.timeout:g} s.") from None
-            raise HTTPException(504, f"The reward '{name}' took longer than {self.timeout:g} s.") from None
+                raise HTTPException(503, f"The reward '{name}' was busy for {seconds:g} s.") from None
+            raise HTTPException(504, f"The reward '{name}' took longer than {seconds:g} s.") from None
         return Response(reply, media_type=BINARY)
 
-    async def _body(self, request: Request) -> bytes:
-        """The request's body, refused as soon as it is known to be too large.
+    async def _receive(self, body: Body, request: Request) -> bytes:
+        """The request's body.
 
         Raises:
-            HTTPException: 413.
+            HTTPException: 400, 408, 413 or 503.
         """
-        too_large = HTTPException(
-            413, f"The request has more than {self.max_bytes / MEGABYTE:.3g} MB; send fewer images at a time."
-        )
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            raise too_large
-        data = bytearray()
         try:
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > self.max_bytes:
-                    raise too_large
+            return await body.receive(request.headers.get("content-length", ""), request.stream())
+        except TooLargeError:
+            most = f"{int(self.limits.megabytes * MEGABYTE) / MEGABYTE:.3g} MB"
+            raise HTTPException(413, f"The request has more than {most}; send fewer images at a time.") from None
+        except CrowdedError:
+            raise HTTPException(503, "The requests that wait take all the memory there is for them.") from None
+        except TimeoutError:
+            came = f"{body.size / MEGABYTE:.3g} MB came"
+            raise HTTPException(408, f"The request did not arrive in time or came too slowly: {came}.") from None
         except ClientDisconnect:
             raise HTTPException(400, "The caller went away.") from None
-        return bytes(data)
 
-    def _check_token(self, request: Request) -> None:
-        """Refuse who has not got the token.
+    def _check_caller(self, request: Request) -> None:
+        """Refuse who has not got the token. Where nobody needs one, refuse callers that were told another name for
+        this machine: pages of strangers, which a browser here shows, reach us by names of their own.
 
         Raises:
-            HTTPException: 401.
+            HTTPException: 401 or 403.
         """
         if self.token is None:
+            host = request.headers.get("host", "")
+            name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+            if name and not is_loopback(name):
+                raise HTTPException(403, "Access refused: without a token this server answers to 127.0.0.1 alone.")
             return
         scheme, _, found = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(found.strip().encode(), self.token.encode()):
@@ -155,8 +166,7 @@ def build_server(
     rewards: Mapping[str, Reward],
     *,
     token: str | None = None,
-    max_megabytes: float = 256.0,
-    timeout: float = 300.0,
+    limits: Limits | None = None,
     device: torch.device | str = "cpu",
 ) -> Starlette:
     """The ASGI application that serves these rewards.
@@ -164,12 +174,13 @@ def build_server(
     Args:
         rewards: by the name that will stand in the address.
         token: what callers must present; None where nobody must.
-        max_megabytes: of a request's body; 256 MB is a batch of 21 images of 1024 by 1024.
-        timeout: seconds for a body to come, and for a reward to score it.
+        limits: what it takes from callers; those of `Limits` where none are named.
         device: where the rewards compute.
     """
-    served = {name: ServedReward(name, reward, str(device)) for name, reward in rewards.items()}
-    service = RewardService(served, token, int(max_megabytes * MEGABYTE), timeout)
+    limits = limits or Limits()
+    served = {name: ServedReward(name, reward, str(device), limits) for name, reward in rewards.items()}
+    crowd = Crowd(int(max(limits.crowd, limits.megabytes) * MEGABYTE))
+    service = RewardService(served, token, limits, crowd)
     handlers: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
         HTTPException: _refuse,
         Exception: _fail,

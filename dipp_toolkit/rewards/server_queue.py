@@ -32,6 +32,8 @@ class OneAtATime:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 -- it is raised where the result is asked for
+            except Exception as error:  # noqa: BLE001 -- it is raised where the result is asked for
                 future.set_exception(error)
+            except BaseException as error:  # noqa: BLE001 -- a reward's sys.exit() is not to end the server
+                future.set_exception(RuntimeError(f"the reward wanted to end the program: {error!r}"))
             del future, call  # images of the last call are not kept while there is no next

@@ -12,6 +12,8 @@ from ..errors import PluginError, RequestError, RunError
 from .remote_access import TOKEN_VARIABLE, is_loopback
 
 MOST_CALLERS = 64
+SHORTEST_TOKEN = 16
+"""Characters of a token where others can reach the server and try."""
 
 
 def public_name(name: str) -> str:
@@ -41,16 +43,17 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        RequestError: the address is taken or none of ours, or others could reach it and there is no token.
+        RequestError: the address is taken or none of ours, or others could reach it and there is no token or one that
+            can be guessed.
     """
-    if token is None and not is_loopback(host):
-        raise RequestError(
-            f"Others can reach {host}, so a token is needed: put one into a file and name it with --token-file, or "
-            f"into the environment variable {TOKEN_VARIABLE}. Without --host, only this machine can reach the server."
-        )
+    if not is_loopback(host):
+        _check_guarded(host, token)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listening = socket.create_server((host, port), family=family)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = found[0], str(found[4][0])
+        if not is_loopback(address):  # `localhost` is whatever this machine's files say
+            _check_guarded(host, token)
+        listening = socket.create_server((address, port), family=family)
         # Connections inherit it. Without it an answer waits for the caller's delayed acknowledgement, 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
@@ -59,12 +62,60 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
         raise RequestError(f"Cannot listen on {host}, port {port}: {reason}. Choose another with --port.") from error
 
 
+def _check_guarded(host: str, token: str | None) -> None:
+    if token is None:
+        raise RequestError(
+            f"Others can reach {host}, so a token is needed: put one into a file and name it with --token-file, or "
+            f"into the environment variable {TOKEN_VARIABLE}. Without --host, only this machine can reach the server."
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise RequestError(
+            f"Others can reach {host} and guess the token, which has {len(token)} characters; expected "
+            f"{SHORTEST_TOKEN} or more, as of: openssl rand -hex 32"
+        )
+
+
 def address_of(listening: socket.socket) -> str:
     """Such as `http://127.0.0.1:8700`; this machine's name stands in it where the socket hears all addresses."""
     host, port = listening.getsockname()[:2]
     address = ipaddress.ip_address(host)
     shown = socket.gethostname() if address.is_unspecified else f"[{host}]" if address.version == 6 else host
     return f"http://{shown}:{port}"
+
+
+def server_config(rewards: Mapping[str, Any], **options: Any) -> Any:
+    """uvicorn's configuration of a server of rewards, with limits on all that callers can make it wait for.
+
+    Args:
+        rewards: loaded, by what they are called in addresses.
+        options: of `build_server`.
+
+    Raises:
+        PluginError: the packages of the extra `remote` are missing.
+    """
+    try:
+        import uvicorn
+
+        from .server import Limits, build_server
+        from .server_protocol import MOST_HEAD, patient_protocol
+    except ImportError as error:
+        raise PluginError(
+            f"Serving rewards needs {error.name}, which is not installed. Run: pip install 'dipp-toolkit[remote]'"
+        ) from error
+    limits = options.get("limits") or Limits()
+    return uvicorn.Config(
+        build_server(rewards, **{**options, "limits": limits}),
+        http=patient_protocol(limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEAD,
+        limit_concurrency=MOST_CALLERS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
 
 
 def run_server(
@@ -79,28 +130,17 @@ def run_server(
         options: of `build_server`.
 
     Raises:
-        RequestError: the packages of the extra `remote` are missing.
+        PluginError: the packages of the extra `remote` are missing.
+        RequestError: others can reach the socket, and there is no token.
         RunError: the server stopped by itself.
         KeyboardInterrupt: somebody stopped it.
     """
-    try:
-        import uvicorn
+    config = server_config(rewards, **options)
+    host = str(listening.getsockname()[0])
+    if not is_loopback(host):
+        _check_guarded(host, options.get("token"))
+    import uvicorn
 
-        from .server import build_server
-    except ImportError as error:
-        raise PluginError(
-            f"Serving rewards needs {error.name}, which is not installed. Run: pip install 'dipp-toolkit[remote]'"
-        ) from error
-    application = build_server(rewards, **options)
-    config = uvicorn.Config(
-        application,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        limit_concurrency=MOST_CALLERS,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
-    )
     if on_start is not None:
         on_start(address_of(listening))
     server = uvicorn.Server(config)

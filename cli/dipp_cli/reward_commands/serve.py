@@ -30,6 +30,7 @@ def serve(
     max_megabytes: Annotated[
         float, typer.Option(metavar="MB", help="Largest request; larger ones are refused.")
     ] = 256.0,
+    max_images: Annotated[int, typer.Option(metavar="N", help="Most images of a request.")] = 256,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for a call.")] = 300.0,
     assignments: options.Assignments = None,
     device: options.Device = None,
@@ -40,6 +41,5 @@ def serve(
     """
     from ..reward_serving import serve_rewards
 
-    serve_rewards(
-        rewards, host, port, token_env, token_file, max_megabytes, timeout, assignments or [], device or "auto"
-    )
+    limits = {"timeout": timeout, "max_megabytes": max_megabytes, "max_images": max_images}
+    serve_rewards(rewards, host, port, token_env, token_file, limits, assignments or [], device or "auto")
