@@ -96,7 +96,8 @@ def server_config(rewards: Mapping[str, Any], **options: Any) -> Any:
     try:
         import uvicorn
 
-        from .server import Limits, build_server
+        from .server import build_server
+        from .server_limits import Limits
         from .server_protocol import MOST_HEAD, patient_protocol
     except ImportError as error:
         raise PluginError(
