@@ -15,8 +15,9 @@ class RandomHPSv2:
 
     differentiable = True
 
-    def __init__(self) -> None:
-        self.network = HPSv2Network().to(torch.bfloat16).eval().requires_grad_(False)
+    def __init__(self, device: str = "cpu") -> None:
+        with torch.device(device):
+            self.network = HPSv2Network().to(torch.bfloat16).eval().requires_grad_(False)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16):

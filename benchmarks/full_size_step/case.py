@@ -1,0 +1,242 @@
+"""One full-size case: its pipeline built from the published configuration, with random weights made on the device."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from watch import Watch, resident
+
+HERE = Path(__file__).parent
+GIB = 2**30
+PROMPTS = [f"prompt {number}" for number in range(8)]
+THRIFTY: dict[str, Any] = {"recompute_generator": True, "gradient_checkpointing": True, "decode_checkpointing": True}
+SETTINGS: dict[str, Any] = {
+    "guidance": 4.5,
+    "precision": "bf16",
+    "frozen_precision": "bf16",
+    "eval_count": 1,
+    "ema": 0.9,
+}
+REWARD = f"{HERE / 'reward.py'}:RandomHPSv2"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        pipeline: a blueprint's name.
+        mode: `"full"` or `"lora"`.
+        batch: samples a step.
+        thrifty: whether graphs are recomputed rather than kept (`THRIFTY`).
+        more: further settings.
+    """
+
+    pipeline: str
+    mode: str = "lora"
+    batch: int = 1
+    thrifty: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, more: dict[str, Any] | None = None) -> Case:
+        """`pipeline[:mode[:batch[:thrifty]]]`."""
+        words = [*text.split(":"), "", "", ""][:4]
+        return cls(words[0], words[1] or "lora", int(words[2] or 1), words[3] == "thrifty", dict(more or {}))
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}:{self.mode}:{self.batch}" + (":thrifty" if self.thrifty else "")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that a plan of it shares."""
+        thrift = THRIFTY if self.thrifty else {}
+        return {**SETTINGS, **thrift, "mode": self.mode, "batch_size": self.batch, **self.more}
+
+
+def use_plugins_of_the_checkout() -> None:
+    """Find the built-in plugins where the package is on the path and not installed."""
+    from dipp_toolkit import registry
+
+    if any(registry.entry_points(group=registry.GROUP)):
+        return
+    named = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
+    points = [EntryPoint(name, value, registry.GROUP) for name, value in named.items()]
+    registry.entry_points = lambda group: points  # type: ignore[assignment]
+
+
+def random_component(blueprint: Any, device: torch.device) -> Any:
+    """Stands in for `load_component`: the architecture with random weights, made where they will be used."""
+
+    def build(folder: Path, name: str, place: Path | None = None, dtype: torch.dtype = torch.float32) -> Any:
+        from dipp_toolkit.folders import quiet_loading
+
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)  # never larger than it will be
+        try:
+            with quiet_loading(), device:
+                return blueprint.build(name).to(dtype)
+        finally:
+            torch.set_default_dtype(before)
+
+    return build
+
+
+@contextmanager
+def random_weights(blueprint: Any, device: torch.device) -> Iterator[None]:
+    """Inside, pipelines are loaded without files."""
+    build = random_component(blueprint, device)
+    with (
+        patch("dipp_toolkit.diffusers_reference.load_component", build),
+        patch("dipp_toolkit.diffusers_generator.load_component", build),
+    ):
+        yield
+
+
+def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
+    """Random embeddings in the prompt cache: no text encoder is needed to train."""
+    from dipp_toolkit.condition import Condition
+    from dipp_toolkit.folders import read_json
+    from dipp_toolkit.prompt_cache import PromptCache, encoder_folder
+    from dipp_toolkit.prompt_encoder import PromptEncoder
+
+    texts = ("", *PROMPTS)
+    family = blueprint.family
+    blank = family.blank(read_json(blueprint.folder / family.network_name / "config.json"), len(texts))
+    tensors = {
+        name: torch.randn_like(one) if one.is_floating_point() else one.clone() for name, one in blank.tensors.items()
+    }
+    known = PromptCache(encoder_folder(cache, PromptEncoder(blueprint.folder, family, dtype)))
+    if "" not in known:
+        known.add(Condition(texts, tensors))
+
+
+def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
+    """The training loop of a case, its parts watched."""
+    from dipp_toolkit.assembly import assemble
+    from dipp_toolkit.blueprints import find_pipeline
+    from dipp_toolkit.config import TrainConfig
+    from dipp_toolkit.precision import DTYPES
+    from dipp_toolkit.registry import get_registry
+    from dipp_toolkit.resolving import resolve
+    from dipp_toolkit.run_folder import RunFolder
+    from dipp_toolkit.training import TrainingLoop
+
+    blueprint = find_pipeline(case.pipeline)
+    known = get_registry().entries["reference"].get(case.pipeline)
+    readout = known.defaults.get("readout") if known is not None else None
+    (work / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    write_prompts(blueprint, work / "cache", DTYPES[case.settings["frozen_precision"]])
+    config = resolve(
+        TrainConfig(
+            generator=str(blueprint.folder), reference=str(blueprint.folder), rewards={REWARD: 1.0},
+            reward_options={REWARD: {"device": str(device)}}, prompts=str(work / "prompts.txt"),
+            prompt_cache=work / "cache", readout=readout, steps=10**6, device=str(device), **case.settings,
+        )
+    )  # fmt: skip
+    with random_weights(blueprint, device):
+        parts = assemble(config)
+    engine: Any = parts.engine
+    engine.update_assistants = watch.around("assistant update", engine.update_assistants)
+    engine.update_generator = watch.around("generator", engine.update_generator)
+    for weighted in engine.terms:
+        rewarding = weighted.name.startswith("reward/")
+        watch.calls_of(weighted.term, "reward (decode, HPSv2, backward)" if rewarding else "divergence")
+    for owner in (engine.optimizer, engine.assistant.optimizer):
+        owner.step = watch.around("optimisers and average", owner.step)
+    parts.average.update = watch.around("optimisers and average", parts.average.update)  # type: ignore[method-assign]
+    return TrainingLoop(config, parts, RunFolder(work / "run"))
+
+
+def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[str, Any]:
+    """Build a case, step it, and say what it took."""
+    from dipp_toolkit.attention import unfused_cpu_attention
+
+    watch, cuda = Watch(device), device.type == "cuda"
+    before = torch.cuda.memory_allocated() if cuda else resident()
+    started = time.perf_counter()
+    loop = loop_of(case, device, watch, work)
+    watch.wait()
+    built = time.perf_counter() - started
+    held = torch.cuda.memory_allocated() if cuda else resident()
+    each: list[float] = []
+
+    def timed(count: int) -> None:
+        for _ in range(count):
+            started = time.perf_counter()
+            with watch.part("rest"):
+                loop.one_step()
+            watch.wait()
+            each.append(time.perf_counter() - started)
+
+    with unfused_cpu_attention(device, loop.parts.reference.latent_shape):
+        if cuda:
+            timed(2)  # kernels are chosen and loaded
+            each.clear()
+            torch.cuda.reset_peak_memory_stats()
+            timed(steps)
+            seconds, peak, reserved = list(each), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+            recorded = min(3, steps)
+            with watch.recording(seconds=True):
+                timed(recorded)
+            with watch.recording(operations=True):
+                timed(1)
+            counted = 1
+        else:
+            with watch.recording(seconds=True, operations=True):
+                timed(steps)
+            seconds, recorded, counted = list(each), steps, steps
+            peak = reserved = max(one.peak for one in watch.parts.values())
+    network = loop.parts.generator.network
+    return {
+        "case": str(case), "pipeline": case.pipeline, "mode": case.mode, "batch": case.batch,
+        "settings": case.settings, "seconds": seconds, "built_seconds": built, "before_gib": before / GIB,
+        "held_gib": held / GIB, "peak_gib": peak / GIB, "reserved_gib": reserved / GIB,
+        "parts": {
+            name: {
+                "seconds": one.seconds / recorded, "peak_gib": one.peak / GIB,
+                "tflop": one.operations / counted / 1e12,
+            }
+            for name, one in watch.parts.items()
+        },
+        "trainable": sum(one.numel() for one in network.parameters() if one.requires_grad),
+        "ran_on": where(device),
+    }  # fmt: skip
+
+
+def where(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def measure_or_say(case: Case, device: torch.device, steps: int, work: Path) -> dict[str, Any]:
+    """`measure`, or that the device's memory was too small."""
+    from dipp_toolkit.errors import DippError
+
+    try:
+        return measure(case, device, steps, work)
+    except (torch.cuda.OutOfMemoryError, DippError) as error:
+        if "out of memory" not in str(error):
+            raise
+        words = str(error).splitlines()[0]
+    return {"case": str(case), "pipeline": case.pipeline, "mode": case.mode, "failed": words, "ran_on": where(device)}
+
+
+def forget() -> None:
+    """Free what the last case left on the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,98 @@
+"""What was measured beside what `dipp plan` says of the same step, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+GIB = 2**30
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Results by case, those that are known."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def write_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    """The results, and the page beside them."""
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(page(results), encoding="utf-8")
+
+
+def with_result(results: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results with a new one, in place of an earlier one of the same case."""
+    return [one for one in results if one["case"] != new["case"]] + [new]
+
+
+def predicted(result: dict[str, Any]) -> dict[str, Any]:
+    """What `dipp plan` says of the same step: memory in GiB, operations by part, and what three full copies need."""
+    from dipp_toolkit.config import TrainConfig
+    from dipp_toolkit.planning import make_plan
+
+    config = TrainConfig(reference=result["pipeline"], rewards={"hps": 1.0}, **result["settings"])
+    plan = make_plan(config)
+    full = plan if config.mode == "full" else make_plan(config.model_copy(update={"mode": "full"}))
+    process = plan.resident["process"]
+    return {
+        "peak_gib": plan.peak / GIB,
+        "tensors_gib": (plan.peak - process) / GIB,
+        "full_gib": full.peak / GIB,
+        "tflop": {
+            "reward (decode, HPSv2, backward)" if part == "reward hps" else part: count / 1e12
+            for part, count in plan.flops.items()
+        },
+    }
+
+
+def peak_rate(ran_on: str) -> float | None:
+    """The published dense half-precision peak of a GPU, in TFLOP/s."""
+    from dipp_toolkit.planning.estimate import GPUS
+
+    return next((rates[0] for name, rates in GPUS.items() if name in ran_on), None)
+
+
+def _share(tflop: float, seconds: float, peak: float | None) -> str:
+    return f"{tflop / seconds / peak:.0%}" if peak and seconds else ""
+
+
+def page(results: Sequence[dict[str, Any]]) -> str:
+    """All results as Markdown; what a plan says stands where one was made."""
+    done = [one for one in results if "failed" not in one]
+    rows = [
+        "| case | seconds a step | images/s | TFLOP a step | of the peak rate | peak, measured | peak, planned | "
+        "three full copies, planned |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in done:
+        seconds, batch = median(one["seconds"]), one["batch"]
+        on_gpu = peak_rate(one["ran_on"])
+        plan = one.get("predicted", {})
+        own = plan.get("tensors_gib" if on_gpu else "peak_gib")
+        tflop = sum(part["tflop"] for part in one["parts"].values())
+        planned = f"{own:.2f} GiB ({own / one['peak_gib'] - 1:+.0%})" if own else ""
+        full = f"{plan['full_gib']:.2f} GiB" if plan else ""
+        rows.append(
+            f"| {one['case']} | {seconds:.3g} | {batch / seconds:.3g} | {tflop:.3g} | {_share(tflop, seconds, on_gpu)} "
+            f"| {one['peak_gib']:.2f} GiB | {planned} | {full} |"
+        )
+    rows += [f"| {one['case']} | {one['failed']} | | | | | | |" for one in results if "failed" in one]
+    for one in done:
+        on_gpu, plan = peak_rate(one["ran_on"]), one.get("predicted", {}).get("tflop", {})
+        rows += [
+            "",
+            f"{one['case']}, by part ({one['ran_on']}; held before the first step {one['held_gib']:.2f} GiB):",
+            "",
+            "| part | seconds a step | TFLOP | planned | of the peak rate | memory at its peak |",
+            "|---|---|---|---|---|---|",
+        ]
+        rows += [
+            f"| {name} | {part['seconds']:.3g} | {part['tflop']:.3g} | "
+            f"{plan[name]:.3g} |" + f" {_share(part['tflop'], part['seconds'], on_gpu)} | {part['peak_gib']:.2f} GiB |"
+            if name in plan
+            else f"| {name} | {part['seconds']:.3g} | {part['tflop']:.3g} | | | {part['peak_gib']:.2f} GiB |"
+            for name, part in one["parts"].items()
+        ]
+    return "\n".join(rows) + "\n"
