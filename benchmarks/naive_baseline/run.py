@@ -1,0 +1,254 @@
+"""The toolkit against a naive implementation of the same step: speed on the emoji world, memory at 96 M parameters.
+
+    python benchmarks/naive_baseline/run.py [--device cuda] [--threads 2]
+
+`baseline.py` says what is naive about it. Speed: a real training and the naive one take turns in one process, on the
+same networks, batch and autocast. The bounds say what a comparison can show at all: one from the floating-point
+operations of both, as torch counts them, and one from the time that our network passes take by themselves. Memory: each
+in a process of its own, stepped a few times. Writes results/naive_baseline.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import hundred_million  # noqa: E402
+import torch  # noqa: E402
+from baseline import NaiveTrainer  # noqa: E402
+from measuring import CLOCKS, Spread, Turns, choose, ran_on, write_results  # noqa: E402
+from rewards import PlainReward  # noqa: E402
+from step_overhead import Passes, config_of, counted  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from dipp_emoji import WEIGHTS  # noqa: E402
+from dipp_toolkit import TrainConfig, load_prompts, load_reward  # noqa: E402
+from dipp_toolkit.precision import PRECISIONS  # noqa: E402
+from dipp_toolkit.roles import texts  # noqa: E402
+from dipp_toolkit.training import TrainingLoop  # noqa: E402
+
+MIB = 2**20
+THRIFTY = {
+    "frozen_precision": "bf16",
+    "recompute_generator": True,
+    "gradient_checkpointing": True,
+    "decode_checkpointing": True,
+    "reward_batch": 1,
+}
+MODES: dict[str, dict[str, Any]] = {
+    "full": {"mode": "full"},
+    "lora": {"mode": "lora"},
+    "lora, thrifty": {"mode": "lora", **THRIFTY},
+}
+WORDS = {
+    "naive": "naive: three copies and an average",
+    "full": "the toolkit, `mode=full`",
+    "lora": "the toolkit, `mode=lora`",
+    "lora, thrifty": "the toolkit, `mode=lora` with " + ", ".join(f"`{key}={value}`" for key, value in THRIFTY.items()),
+}
+
+
+def naive_on(config: TrainConfig, generator: Path, reference: Path, fake: Path | None, readout: float) -> NaiveTrainer:
+    """The naive training with a configuration's settings."""
+    rewards = [(load_reward(name), config.reward_scale * weight) for name, weight in config.rewards.items()]
+    for reward, _ in rewards:
+        reward.model.to(config.device)  # type: ignore[attr-defined]
+    return NaiveTrainer(
+        generator, reference, [(PlainReward(reward), weight) for reward, weight in rewards], fake=fake, readout=readout,
+        guidance=config.guidance, learning_rate=config.learning_rate, fake_learning_rate=config.assistant_learning_rate,
+        precision=PRECISIONS[config.precision], device=config.device,
+    )  # fmt: skip
+
+
+def batches(config: TrainConfig) -> Callable[[], list[list[str]]]:
+    """Gives the prompts of a step: a batch for each update."""
+    prompts, position = texts(load_prompts(config.prompts or "")), 0
+
+    def take() -> list[list[str]]:
+        nonlocal position
+        position += 2 * config.batch_size
+        chosen = [prompts[index % len(prompts)] for index in range(position, position + 2 * config.batch_size)]
+        return [chosen[: config.batch_size], chosen[config.batch_size :]]
+
+    return take
+
+
+def flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations by torch's counter; attention by matrix products, so that it is counted as well."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Seconds a step of both, and operations."""
+    decodes = len(counted(config.model_copy(update={"out": Path(f"{config.out}-passes")}))["decoder"])
+    operations = {"ours": flops_of_a_step(config)}
+
+    def make(loop: TrainingLoop) -> dict[str, Callable[[], Any]]:
+        settings = loop.config
+        naive = naive_on(
+            settings, WEIGHTS / "onestep", WEIGHTS / "reference", WEIGHTS / "onestep" / "assistant", readout=1.0
+        )
+        take = batches(settings)
+        operations["naive"] = flops(lambda: naive.step(take()))
+        passes = Passes(loop, decodes, clock)
+        return {"naive": lambda: naive.step(take()), "passes": passes.run}
+
+    turns = Turns(make, rounds, block=block, clock=clock).run(config)
+    ours, naive, passes = (turns.seconds(name) for name in ("step", "naive", "passes"))
+    return {
+        "ours": vars(Spread.of(ours)),
+        "naive": vars(Spread.of(naive)),
+        "ratio": vars(Spread.of([one / other for one, other in zip(naive, ours, strict=True)])),
+        "flops": operations,
+        "flop_bound": operations["naive"] / operations["ours"],
+        "pass_bound": statistics.median([one / other for one, other in zip(naive, passes, strict=True)]),
+        "rounds": turns.measured,
+    }
+
+
+def flops_of_a_step(config: TrainConfig) -> int:
+    """Operations of the training's first step."""
+    found: list[int] = []
+    counter = FlopCounterMode(display=False)
+
+    def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:
+        def work() -> None:
+            found.append(counter.get_total_flops())
+
+        return {"read": work}
+
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        Turns(make, rounds=1, warm=1).run(config.model_copy(update={"out": Path(f"{config.out}-counted")}))
+    return found[1] - found[0]
+
+
+def memory_of(which: str, steps: int, work: Path, device: torch.device) -> dict[str, float]:
+    """Peak memory of a few steps at 96 M parameters in this process, bytes, and what was there before."""
+    config = config_of("lora", work, device, checkpoint_every=10**6)
+    torch.randn(64, 64, device=device).matmul(torch.randn(64, 64, device=device))
+    import peft  # noqa: F401 -- imports are no part of what is measured
+
+    before = peak(device, fresh=True)
+    if which == "naive":
+        from dipp_toolkit.assembly import make_config
+
+        settings = make_config(dict(config))
+        folder = Path(config.reference or "")
+        naive, take = naive_on(settings, folder, folder, None, settings.readout or 1.0), batches(settings)
+        for _ in range(steps):
+            naive.step(take())
+    else:
+        update = MODES[which] | {"out": work / f"memory-{which.replace(', ', '-')}"}
+        Turns(lambda loop: {}, rounds=steps, warm=0).run(config.model_copy(update=update))
+    return {"before": before, "peak": peak(device)}
+
+
+def peak(device: torch.device, fresh: bool = False) -> float:
+    """The most memory so far, in bytes: allocated on a GPU, else resident. A fresh one counts from now on."""
+    if device.type == "cuda":
+        if fresh:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    if fresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return float(status["VmHWM"].split()[0]) * 1024
+
+
+def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of each, every one in a process of its own."""
+    found = {}
+    for which in ("naive", *MODES):
+        command = [sys.executable, __file__, "--one", which, "--work", str(work), "--device", words.device]
+        command += ["--threads", str(words.threads), "--memory-steps", str(steps)]
+        environment = os.environ | {"DIPP_CACHE": str(work / "cache")}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found[which] = json.loads(done.stdout.splitlines()[-1])
+        found[which]["above"] = found[which]["peak"] - found[which]["before"]
+    return found
+
+
+def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, about: str, clock: str) -> str:
+    """The results as Markdown."""
+    lines = ["# Against a naive implementation", "", f"Measured on {about}"]
+    if speeds:
+        count = speeds["flops"]
+        lines += [
+            "",
+            f"Emoji world with its recommended settings; times of the {clock}, medians of {speeds['ours']['count']} "
+            "turns in one process, with quartiles in brackets.",
+            "",
+            "| | seconds a step | operations a step |",
+            "|---|---|---|",
+            f"| naive | {Spread(**speeds['naive']).text('s', 1, 3)} | {count['naive'] / 1e9:.1f} GFLOP |",
+            f"| the toolkit | {Spread(**speeds['ours']).text('s', 1, 3)} | {count['ours'] / 1e9:.1f} GFLOP |",
+            f"| naive / the toolkit | **{Spread(**speeds['ratio']).text('', 1, 2)}** | {speeds['flop_bound']:.2f} |",
+            "",
+            f"Bounds on the ratio: {speeds['flop_bound']:.2f} if time were proportional to operations, and "
+            f"{speeds['pass_bound']:.2f} if the toolkit's step took the time of its bare network passes and no more.",
+        ]
+    if memories:
+        naive = memories["naive"]["above"]
+        kind = "allocated on the GPU" if "cuda" in about.lower() else "resident memory (VmHWM), above the imports"
+        lines += [
+            "",
+            f"Peak memory at 96 M parameters, batch {hundred_million.BATCH}, after a few steps in a fresh process: "
+            f"{kind}. No checkpoint is written meanwhile.",
+            "",
+            "| | peak | share of naive |",
+            "|---|---|---|",
+        ]
+        for which, one in memories.items():
+            lines.append(f"| {WORDS[which]} | {one['above'] / MIB:.0f} MiB | {one['above'] / naive:.2f} |")
+        share = memories["lora"]["above"] / naive
+        lines += ["", f"At most half in LoRA-shared mode: {'met' if share <= 0.5 else 'not met'} ({share:.2f})."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure both and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU's operators")
+    parser.add_argument("--rounds", type=int, default=20, help="turns on the emoji world")
+    parser.add_argument("--block", type=int, default=1, help="steps a turn; more than one on a fast device")
+    parser.add_argument("--memory-steps", type=int, default=2)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--only", choices=["speed", "memory"], default=None)
+    parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    device = choose(words.device, words.threads)
+    if words.one:
+        sys.stdout.write(json.dumps(memory_of(words.one, words.memory_steps, words.work, device)) + "\n")
+        return
+    speeds = memories = None
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        if words.only != "memory":
+            config = config_of("emoji", work, device, checkpoint_every=10**6)
+            speeds = speed(config, words.rounds, words.block, CLOCKS[words.clock])
+        if words.only != "speed":
+            config_of("lora", work, device, checkpoint_every=10**6)
+            memories = memory(words.memory_steps, work, words)
+    about = ran_on(device)
+    numbers = {"ran_on": about, "clock": words.clock, "speed": speeds, "memory": memories}
+    write_results("naive_baseline", numbers, page(speeds, memories, about, words.clock))
+
+
+if __name__ == "__main__":
+    main()
