@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import weakref
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ PUBLISHED: dict[str, dict[str, float]] = {
         "transformer": 2.03e9, "vae": 83.82e6, "text_encoder": 123.65e6, "text_encoder_2": CLIP_G,
         "text_encoder_3": T5,
     },
+    "flux": {"transformer": 11.9e9, "vae": 83.82e6, "text_encoder": CLIP_L, "text_encoder_2": T5},
 }  # fmt: skip
 """Parameters of the published networks."""
 
-SAME = {"pixart-onestep": "pixart-alpha", "sd15-onestep": "sd15", "sdxl-dmd2": "sdxl"}
+SAME = {"pixart-onestep": "pixart-alpha", "sd15-onestep": "sd15", "sdxl-dmd2": "sdxl", "flux-onestep": "flux"}
 """Generators of the architecture of a published reference."""
 
 LATENTS = {
@@ -45,7 +47,11 @@ LATENTS = {
     "sdxl": (4, 128, 128),
     "sd-turbo": (4, 64, 64),
     "sd3": (16, 128, 128),
+    "flux": (16, 128, 128),
 }
+SHIFTS = {"sd3": 3.0, "flux": math.exp(1.15)}
+"""Of flow matching; FLUX.1-dev's depends on the number of tokens, 4096 of them at its own size."""
+
 SIGNAL_LEFT = {"pixart-alpha": 4.04e-5, "sd15": 4.66e-3, "sdxl": 4.66e-3, "sd-turbo": 4.66e-3}
 """The last cumulative product of alphas: of linear betas up to 0.02, and of scaled linear ones up to 0.012."""
 
@@ -114,8 +120,9 @@ def test_encoders_latents_and_schedules_are_the_published_ones(name: str) -> Non
     latent = latent_shape_of(blueprint.folder, blueprint.family)
     assert tuple(latent) == LATENTS[name]
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
-    if name == "sd3":
-        assert schedule == FlowMatching(shift=3.0)
+    if name in SHIFTS:
+        assert isinstance(schedule, FlowMatching)
+        assert schedule.shift == pytest.approx(SHIFTS[name])
         return
     assert isinstance(schedule, VariancePreserving)
     assert len(schedule.alphas_cumprod) == 1000

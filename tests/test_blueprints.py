@@ -25,6 +25,7 @@ PUBLISHED = {
     "sdxl": {"unet": 2567.5, "vae": 83.65, "text_encoder": 123.1, "text_encoder_2": 694.7},
     "sd-turbo": {"unet": 865.9, "vae": 83.65, "text_encoder": 340.4},
     "sd3": {"transformer": 2028.3, "vae": 83.8, "text_encoder": 123.7, "text_encoder_2": 694.7},
+    "flux": {"transformer": 11901.4, "vae": 83.8, "text_encoder": 123.1, "text_encoder_2": 4762.3},
 }
 REWARDS = {"hps": 986.1, "imagereward": 446.2}
 
@@ -49,10 +50,10 @@ def test_the_rewards_have_the_published_sizes(name: str) -> None:
 
 def test_every_published_name_has_a_blueprint() -> None:
     registry = get_registry()
-    for name in ("pixart-alpha", "sd15", "sdxl", "sd3"):
+    for name in ("pixart-alpha", "sd15", "sdxl", "sd3", "flux"):
         assert name in registry.entries["reference"]
         assert name in registry.entries["blueprint"]
-    for name in ("pixart-onestep", "sd15-onestep", "sdxl-dmd2", "sd-turbo"):
+    for name in ("pixart-onestep", "sd15-onestep", "sdxl-dmd2", "sd-turbo", "flux-onestep"):
         assert name in registry.entries["generator"]
         assert name in registry.entries["blueprint"]
 

@@ -6,7 +6,7 @@ import gc
 import platform
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -22,7 +22,6 @@ GIB = 2**30
 PROMPTS = [f"prompt {number}" for number in range(8)]
 THRIFTY: dict[str, Any] = {"recompute_generator": True, "gradient_checkpointing": True, "decode_checkpointing": True}
 SETTINGS: dict[str, Any] = {
-    "guidance": 4.5,
     "precision": "bf16",
     "frozen_precision": "bf16",
     "eval_count": 1,
@@ -62,7 +61,16 @@ class Case:
     def settings(self) -> dict[str, Any]:
         """Those that a plan of it shares."""
         thrift = THRIFTY if self.thrifty else {}
-        return {**SETTINGS, **thrift, "mode": self.mode, "batch_size": self.batch, **self.more}
+        own = {"guidance": recommended(self.pipeline).get("guidance", 4.5)}
+        return {**SETTINGS, **own, **thrift, "mode": self.mode, "batch_size": self.batch, **self.more}
+
+
+def recommended(pipeline: str) -> Mapping[str, Any]:
+    """The settings that come with a reference."""
+    from dipp_toolkit.registry import get_registry
+
+    known = get_registry().entries["reference"].get(pipeline)
+    return known.defaults if known is not None else {}
 
 
 def use_plugins_of_the_checkout() -> None:
@@ -128,21 +136,19 @@ def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
     from dipp_toolkit.blueprints import find_pipeline
     from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.precision import DTYPES
-    from dipp_toolkit.registry import get_registry
     from dipp_toolkit.resolving import resolve
     from dipp_toolkit.run_folder import RunFolder
     from dipp_toolkit.training import TrainingLoop
 
     blueprint = find_pipeline(case.pipeline)
-    known = get_registry().entries["reference"].get(case.pipeline)
-    readout = known.defaults.get("readout") if known is not None else None
     (work / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
     write_prompts(blueprint, work / "cache", DTYPES[case.settings["frozen_precision"]])
     config = resolve(
         TrainConfig(
             generator=str(blueprint.folder), reference=str(blueprint.folder), rewards={REWARD: 1.0},
             reward_options={REWARD: {"device": str(device)}}, prompts=str(work / "prompts.txt"),
-            prompt_cache=work / "cache", readout=readout, steps=10**6, device=str(device), **case.settings,
+            prompt_cache=work / "cache", readout=recommended(case.pipeline).get("readout"), steps=10**6,
+            device=str(device), **case.settings,
         )
     )  # fmt: skip
     with random_weights(blueprint, device):
