@@ -32,7 +32,7 @@ from torch import Tensor
 from .assistant import Assistant, LearnedAssistant
 from .bad_numbers import find_cause
 from .condition import Condition
-from .errors import BadNumbers, DippError
+from .errors import BadNumbers
 from .few_steps import FewStepGenerator, run_steps, step_count
 from .gradients import clipped_norm
 from .guard import Guard
@@ -234,17 +234,11 @@ class Engine:
         self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int
     ) -> tuple[Tensor, Sample, ObjectiveResult]:
         """The samples that `make` makes, with their graph, and what the objective says of them."""
-        failure: DippError | None = None
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator):
                 x0 = make()
             sample = Sample(x0.detach(), one.condition, noise, one.random, step)
-            try:
-                result = evaluate_objective(self.terms, sample, self.mix)
-            except DippError as error:
-                failure = error
-            # Nobody waits for gradients that a failed process will not send.
-            self.processes.agree(failure)
+            result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
                 x0 = make()
         return x0, sample, result

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from .errors import BadNumbers, RunError
-from .mixing.mix import RewardMix
+from .mixing.mix import Mixed, RewardMix
 from .objective_result import ObjectiveResult, directions
+from .processes import Processes
 from .reading import Numbers
 from .terms.base import Sample, Term, TermResult
 
@@ -28,7 +31,12 @@ class WeightedTerm:
     mixed: bool = False
 
 
-def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: RewardMix | None = None) -> ObjectiveResult:
+def evaluate_objective(
+    terms: Sequence[WeightedTerm],
+    sample: Sample,
+    mix: RewardMix | None = None,
+    processes: Processes | None = None,
+) -> ObjectiveResult:
     """Call every term, one after the other, and add up their weighted gradients.
 
     Whether they are finite is not looked at. The result's numbers are tensors yet; `read_result` reads them.
@@ -37,20 +45,17 @@ def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: Rewar
         terms: the objective.
         sample: what the generator made.
         mix: balances the mixed terms; without one they are added up as they are.
+        processes: those that share the batch. Where a term fails in one, it has failed in all: nobody waits for what
+            that one will not send.
 
     Raises:
         RunError: a term returned a gradient of another shape.
         BadNumbers: the gradients cannot be balanced.
     """
+    processes = processes or Processes()
     results: dict[str, TermResult] = {}
     for one in terms:
-        result = one.term(sample)
-        if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
-            raise RunError(
-                f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
-                f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
-            )
-        results[one.name] = result
+        results[one.name] = processes.together(partial(_called, one, sample))
     # The mix comes once every term has answered, so that a failing one leaves its statistics as they were.
     gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
     added = gradients
@@ -59,11 +64,27 @@ def evaluate_objective(terms: Sequence[WeightedTerm], sample: Sample, mix: Rewar
     if mix is not None and mixed:
         rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
         answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
-        try:
-            found = mix(answers, weights, rest, sample.random)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error
+        found = processes.together(partial(_mixed, mix, answers, weights, rest, sample))
         added, details = {**gradients, **found.added}, found.details
         gradients = {**gradients, **found.contributions}
     norms, cosines = directions(gradients)
     return ObjectiveResult(torch.stack(list(added.values())).sum(0), results, norms, cosines, details)
+
+
+def _called(one: WeightedTerm, sample: Sample) -> TermResult:
+    result = one.term(sample)
+    if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
+        raise RunError(
+            f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
+            f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
+        )
+    return result
+
+
+def _mixed(
+    mix: RewardMix, answers: Mapping[str, TermResult], weights: Mapping[str, float], rest: Tensor, sample: Sample
+) -> Mixed:
+    try:
+        return mix(answers, weights, rest, sample.random)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error

@@ -95,7 +95,8 @@ class Surrogate:
 
     def estimate(self, sample: Sample, score: Score) -> Estimate:
         """As `GradientEstimator` says; latents are `(batch, channels, height, width)`."""
-        scores, text = score(sample.x0, sample.condition.prompts), pooled(sample.condition)
+        scores = self.processes.together(lambda: score(sample.x0, sample.condition.prompts))
+        text = pooled(sample.condition)
         # Every process learns from all samples, and so the same.
         gather = self.processes.gather
         seen, told = gather(sample.x0.float()), gather(scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -120,6 +120,16 @@ class Processes:
         if failed:
             rank, bad, text = failed[0]
             raise (BadNumbers if bad else RunError)(f"Process {rank} of {self.count} failed: {text}")
+
+    def together(self, work: Callable[[], Item]) -> Item:
+        """What this process's work gives, once all have done theirs; where any failed, all raise, as `agree` says."""
+        failure: DippError | None = None
+        try:
+            done = work()
+        except DippError as error:
+            failure = error
+        self.agree(failure)
+        return done
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over the processes of a tensor that each has."""

@@ -55,8 +55,9 @@ class Sharding:
         """Keep this process's part of a network's weights; the rest comes when a block needs it, and goes again.
 
         Every block that diffusers holds together (`_no_split_modules`, or the launcher's
-        `fsdp_transformer_layer_cls_to_wrap`) is gathered by itself. Weights move to the device block by block, so
-        that it never has to hold the whole.
+        `fsdp_transformer_layer_cls_to_wrap`) is gathered by itself, and let go of after its forward pass: between
+        passes a network's parameters are this process's parts, for averages and checkpoints. Weights move to the
+        device block by block, so that it never has to hold the whole.
 
         Args:
             network: is changed in place.
@@ -66,14 +67,14 @@ class Sharding:
 
         self.skeletons[id(network)] = without_weights(network)
         mesh = init_device_mesh(self.device.type, (self.processes.count,))
-        options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": bool(self.plugin.reshard_after_forward)}
+        options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": True}
         if self.plugin.cpu_offload:
             options["offload_policy"] = self.plugin.cpu_offload
         names = set(self.plugin.transformer_cls_names_to_wrap or getattr(network, "_no_split_modules", None) or ())
         for module in reversed(list(network.modules())[1:]):
             if type(module).__name__ in names:
                 fully_shard(module, **options)
-        fully_shard(network, **{name: value for name, value in options.items() if name != "reshard_after_forward"})
+        fully_shard(network, **options)
         return network
 
     def whole(self, network: nn.Module) -> nn.Module | None:
