@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 
 from .condition import Condition
 from .errors import RequestError, first_line
+from .folders import read_json
 from .naming import shown
-from .prompt_chunks import ENDING, PARTIAL, open_chunk, read_row, remove_abandoned
+from .prompt_chunks import ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of
 from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex
 
@@ -47,7 +48,7 @@ def default_cache() -> Path:
 def _configuration_key(encoder: PromptEncoder) -> str:
     parts: list[Any] = [type(encoder.family).__name__, str(encoder.dtype)]
     for name in encoder.names:
-        config = json.loads((encoder.folder / name / "config.json").read_text(encoding="utf-8"))
+        config = read_json(encoder.folder / name / "config.json")
         parts.append({key: value for key, value in config.items() if not key.startswith(("_", "transformers_version"))})
     for folder in sorted(encoder.folder.glob("tokenizer*")):
         for file in sorted(folder.glob("*.json")):
@@ -75,13 +76,17 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
     """The folder of this encoder's prompts.
 
     Raises:
-        RequestError: the encoder's weights are not here and the cache holds prompts of several that they could be.
+        RequestError: the encoder's weights are not here and the cache holds prompts of several that they could be, or
+            the cache or the encoder's configuration cannot be read.
     """
     base = cache / _configuration_key(encoder)
     weights = _weights_key(encoder)
     if weights is not None:
         return base / weights
-    known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
+    try:
+        known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
+    except OSError as error:
+        raise RequestError(f"Cannot read the prompt cache {base}: {error.strerror}.") from error
     if len(known) > 1:
         raise RequestError(
             f"The prompt cache {base} holds prompts of {len(known)} encoders of one configuration; while the encoder's "
@@ -106,7 +111,7 @@ class PromptCache:
 
     folder: Path
     _index: PromptIndex = field(init=False, repr=False)
-    _open: OrderedDict[str, tuple[list[str], dict[str, Any]]] = field(default_factory=OrderedDict, repr=False)
+    _open: OrderedDict[str, OpenChunk] = field(default_factory=OrderedDict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,11 +219,11 @@ class PromptCache:
             rows.setdefault(place[0], []).append((index, place[1]))
         found: dict[str, torch.Tensor] = {}
         for name, those in rows.items():
-            known, tensors = self._chunk(name, prompts[those[0][0]])
+            chunk = self._chunk(name, prompts[those[0][0]])
             for index, row in those:
-                if known[row : row + 1] != [prompts[index]]:
+                if chunk.prompts[row : row + 1] != [prompts[index]]:
                     raise _WrongPlaceError(prompts[index])
-                values = read_row(self.folder / name, tensors, row)
+                values = chunk.row(row)
                 if not found:
                     found = {key: one.new_empty((len(prompts), *one.shape)) for key, one in values.items()}
                 if any(key not in values or values[key].shape != one.shape[1:] for key, one in found.items()):
@@ -230,12 +235,14 @@ class PromptCache:
                     one[index] = values[key]
         return Condition(tuple(prompts), found)
 
-    def _chunk(self, name: str, prompt: str) -> tuple[list[str], dict[str, Any]]:
+    def _chunk(self, name: str, prompt: str) -> OpenChunk:
         """An open chunk; the one that was not used for longest is closed for it."""
+        path = self.folder / name
+        if path.parent != self.folder or not path.is_file():
+            raise _WrongPlaceError(prompt)
+        if name in self._open and self._open[name].version != version_of(path):
+            raise _WrongPlaceError(prompt)
         if name not in self._open:
-            path = self.folder / name
-            if path.parent != self.folder or not path.is_file():
-                raise _WrongPlaceError(prompt)
             while len(self._open) >= OPEN_CHUNKS:
                 self._open.popitem(last=False)
             self._open[name] = open_chunk(path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,49 @@ def damaged(path: Path) -> RequestError:
     return RequestError(f"The prompt cache file {path} is damaged. Delete it; its prompts are encoded again.")
 
 
-def open_chunk(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """The prompts of a chunk, row by row, and its tensors, mapped from the file and read row by row.
+def version_of(path: Path) -> tuple[int, int, int]:
+    """What differs once a file was exchanged or written to."""
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class OpenChunk:
+    """A chunk whose tensors are mapped from its file.
+
+    Attributes:
+        path: the file.
+        version: of the file.
+        prompts: row by row.
+        tensors: by name; a row is read when it is asked for.
+    """
+
+    path: Path
+    version: tuple[int, int, int]
+    prompts: list[str]
+    tensors: Mapping[str, Any]
+
+    def row(self, index: int) -> dict[str, torch.Tensor]:
+        """One prompt's tensors.
+
+        Raises:
+            RequestError: the chunk is damaged.
+        """
+        try:
+            return {key: one[index] for key, one in self.tensors.items()}
+        except Exception as error:  # safetensors raises an error of its own
+            raise damaged(self.path) from error
+
+
+def open_chunk(path: Path) -> OpenChunk:
+    """Open a chunk.
 
     Raises:
         RequestError: it is no such file, or is damaged.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        version = version_of(path)
+        if not path.is_file():
             raise ValueError("no file")
         file = safe_open(path, "pt")
         prompts = json.loads(file.metadata()["prompts"])
@@ -43,24 +78,13 @@ def open_chunk(path: Path) -> tuple[list[str], dict[str, Any]]:
             raise ValueError("no chunk")
     except Exception as error:  # safetensors raises an error of its own
         raise damaged(path) from error
-    return prompts, tensors
-
-
-def read_row(path: Path, tensors: Mapping[str, Any], row: int) -> dict[str, torch.Tensor]:
-    """One prompt's tensors.
-
-    Raises:
-        RequestError: the chunk is damaged.
-    """
-    try:
-        return {key: one[row] for key, one in tensors.items()}
-    except Exception as error:  # safetensors raises an error of its own
-        raise damaged(path) from error
+    return OpenChunk(path, version, prompts, tensors)
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes that were killed left of chunks that they were writing."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        with suppress(OSError):  # another process was faster
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
+    with suppress(OSError):  # the folder cannot be written
+        for path in (*folder.glob(f".*{PARTIAL}"), *folder.glob(".tmp*")):  # safetensors writes the latter
+            with suppress(OSError):  # another process was faster
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()

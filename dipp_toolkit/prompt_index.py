@@ -70,7 +70,7 @@ class PromptIndex:
         self._connection: sqlite3.Connection | None = None
         self._owner: tuple[int, int, int] = (0, 0, 0)
         self._private = False
-        if folder.is_dir():
+        if self._is_there():
             self._do(lambda _: None)
 
     @property
@@ -84,7 +84,7 @@ class PromptIndex:
         Raises:
             RequestError: the index cannot be used.
         """
-        if self._connection is None and not self.folder.is_dir():
+        if self._connection is None and not self._is_there():
             return [None] * len(prompts)
         query = "SELECT name, row FROM places JOIN chunks USING (chunk) WHERE digest = ?"
 
@@ -120,7 +120,9 @@ class PromptIndex:
         Raises:
             RequestError: a chunk is damaged, or the index cannot be used.
         """
-        self._do(lambda database: self._remember(database, anew=True))
+        if self._is_there():
+            with _read(self.folder):
+                self._do(lambda database: self._remember(database, anew=True))
 
     def _note(self, database: sqlite3.Connection, name: str, prompts: Sequence[str]) -> None:
         about = (self.folder / name).stat()
@@ -147,7 +149,7 @@ class PromptIndex:
                 database.execute("DELETE FROM chunks")
                 unknown, _ = self._differences(database)
             for name in sorted(unknown):
-                self._note(database, name, open_chunk(self.folder / name)[0])
+                self._note(database, name, open_chunk(self.folder / name).prompts)
 
     def _differences(self, database: sqlite3.Connection) -> tuple[list[str], bool]:
         """Names of chunks that the index does not know, and whether one that it knows changed or is gone."""
@@ -162,12 +164,18 @@ class PromptIndex:
         (remembered,) = database.execute("SELECT count(*) FROM chunks").fetchone()
         return unknown, changed or remembered != known
 
+    def _is_there(self) -> bool:
+        with _read(self.folder):
+            return self.folder.is_dir()
+
     def _do(self, work: Callable[[sqlite3.Connection], Done]) -> Done:
         """Work with the index, made anew or kept elsewhere where it turns out to be unusable."""
         with self._lock:
             for tried in range(3):
                 try:
-                    return work(self._connected())
+                    with _read(self.folder):
+                        database = self._connected()
+                    return work(database)
                 except sqlite3.Error as error:
                     kind = "_".join(getattr(error, "sqlite_errorname", UNUSABLE[0]).split("_")[:2])
                     if tried == 2 or self._private or kind not in UNUSABLE + UNWRITABLE:
@@ -186,9 +194,6 @@ class PromptIndex:
             database = _open("" if self._private else self.path)
             try:
                 self._compare(database)
-            except OSError as error:
-                database.close()
-                raise RequestError(f"Cannot read the prompt cache {self.folder}: {error.strerror or error}.") from error
             except BaseException:
                 database.close()
                 raise
@@ -230,6 +235,15 @@ class PromptIndex:
         except (OSError, sqlite3.Error):
             return False
         return True
+
+
+@contextmanager
+def _read(folder: Path) -> Iterator[None]:
+    """Where the folder cannot be looked into, a sentence says so."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"Cannot read the prompt cache {folder}: {error.strerror or error}.") from error
 
 
 def _chunks(folder: Path) -> Iterator[tuple[str, int, int]]:

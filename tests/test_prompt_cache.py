@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig, prompt_rows, train
+from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.folders import family_of
 from dipp_toolkit.prompt_cache import CachedConditions, PromptCache, encoder_folder
+from dipp_toolkit.prompt_chunks import open_chunk
 from dipp_toolkit.prompt_encoder import PromptEncoder
 from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS
@@ -62,6 +66,43 @@ def test_encoding_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, mon
     assert PromptCache(tmp_path / "cache").encode(encoder, PROMPTS, chunk=1) == len(PROMPTS) - 2
     assert PromptCache(tmp_path / "cache").encode(encoder, PROMPTS) == 0
     assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_encoding_streams(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One chunk at a time, repetitions passed over, in the chunks that a list would have given."""
+    encoder, given, sizes = encoder_of(folder), [], []
+    original = PromptEncoder.encode
+
+    def encode(self: PromptEncoder, prompts: list[str]) -> Condition:
+        sizes.append((len(given), len(prompts)))
+        return original(self, prompts)
+
+    def prompts() -> Iterator[str]:
+        for k in range(20):
+            given.append(k)
+            yield f"a cat {k % 15}"
+
+    monkeypatch.setattr(PromptEncoder, "encode", encode)
+    cache, said = PromptCache(tmp_path / "cache"), []
+    cache.add(original(encoder, ["a cat 2", "a cat 3"]))
+    assert cache.encode(encoder, prompts(), 4, lambda *numbers: said.append(numbers)) == 13
+    assert sizes == [(8, 4), (12, 4), (16, 4), (20, 1)] and said == [(8, 4), (12, 8), (16, 12), (20, 13)]
+    chunks = {tuple(open_chunk(one).prompts) for one in (tmp_path / "cache").glob("*.safetensors")}
+    assert tuple(f"a cat {k}" for k in (0, 1, 4, 5)) in chunks and ("a cat 14",) in chunks
+    assert cache.encode(encoder, prompts(), 4) == 0
+
+
+def test_the_command_counts_different_prompts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prompt_rows, "HELD_PROMPTS", 0)
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS + PROMPTS[:2]))
+    words = ["prompts", "encode", "--reference", str(folder), "--prompts", str(tmp_path / "p.txt"), "--device", "cpu"]
+    assert main([*words, "--cache", str(tmp_path / "cache"), "--json", "--chunk", "2"]) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert (result["prompts"], result["encoded"]) == (len(PROMPTS) + 1, len(PROMPTS) + 1)
+    assert "7 of 7 prompts done, 5 of them encoded now" in said.err
 
 
 def test_another_encoder_has_another_folder(folder: Path, tmp_path: Path) -> None:
