@@ -34,7 +34,7 @@ from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex
 
 CHUNK = 256
-OPEN_CHUNKS = 64
+OPEN_CHUNKS = 128
 """Most chunks that are mapped at a time."""
 SAMPLED = 2**16
 """Bytes at the beginning, the middle and the end of a weights file that go into its fingerprint."""
@@ -238,10 +238,14 @@ class PromptCache:
     def _chunk(self, name: str, prompt: str) -> OpenChunk:
         """An open chunk; the one that was not used for longest is closed for it."""
         path = self.folder / name
-        if path.parent != self.folder or not path.is_file():
+        try:
+            version = version_of(path)
+        except OSError as error:
+            raise _WrongPlaceError(prompt) from error
+        if path.parent != self.folder:
             raise _WrongPlaceError(prompt)
-        if name in self._open and self._open[name].version != version_of(path):
-            raise _WrongPlaceError(prompt)
+        if name in self._open and self._open[name].version != version:  # another process has written it again
+            del self._open[name]
         if name not in self._open:
             while len(self._open) >= OPEN_CHUNKS:
                 self._open.popitem(last=False)

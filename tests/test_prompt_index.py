@@ -299,6 +299,19 @@ def test_a_bounded_number_of_chunks_is_open(tmp_path: Path, monkeypatch: pytest.
         assert len({line.split()[-1] for line in maps.read_text().splitlines() if str(tmp_path) in line}) <= 3
 
 
+def test_a_chunk_that_is_written_again_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may encode the same prompts at the same time: the index stays as it is."""
+    cache = fill(tmp_path, TEXTS)
+    check(cache, TEXTS)
+    before = {one.name: one.stat().st_ino for one in tmp_path.glob("*.safetensors")}
+    fill(tmp_path, TEXTS)
+    assert all(one.stat().st_ino != before[one.name] for one in tmp_path.glob("*.safetensors"))
+    monkeypatch.setattr(prompt_index.PromptIndex, "renew", None)
+    check(cache, TEXTS)
+    check(PromptCache(tmp_path), TEXTS)
+    assert remembered(tmp_path) == len(TEXTS)
+
+
 def test_threads_and_forks_read_at_once(tmp_path: Path) -> None:
     cache = fill(tmp_path, TEXTS)
     failures: list[BaseException] = []
