@@ -25,23 +25,49 @@ def parse_memory(text: str) -> int:
     return int(float(match.group(1)) * UNITS[match.group(2).upper()])
 
 
-def plan_run(flags: Mapping[str, Any], assignments: list[str], memory: str | None) -> dict[str, Any]:
+def plan_run(
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    memory: str | None,
+    processes: int | None = None,
+    sharding: str | None = None,
+    utilisation: float | None = None,
+) -> dict[str, Any]:
     """Plan a run, and what fits where a memory is named.
+
+    Args:
+        flags: settings by name; None where one was not given.
+        assignments: what `--set` said.
+        memory: of each GPU, as `parse_memory` reads it.
+        processes: one a GPU; None for a plan without what joins them.
+        sharding: `"none"` or `"fsdp"`.
+        utilisation: share of a GPU's published peak that is assumed.
 
     Raises:
         RequestError: a name is unknown, has no blueprint, or a value is out of range.
     """
     limit = parse_memory(memory) if memory is not None else None
-    from dipp_toolkit.assembly import with_recommended
-    from dipp_toolkit.planning import make_plan, recommend
+    if sharding not in (None, "none", "fsdp"):
+        raise RequestError(f"--sharding {sharding} is unknown; expected none or fsdp.")
+    if sharding == "fsdp" and processes is None:
+        raise RequestError("--sharding fsdp cuts networks into one part a process; say how many with --processes.")
+    from dipp_toolkit.planning import Scale, recommend, scaled_plan
+    from dipp_toolkit.resolving import with_recommended
 
     config = with_recommended(gather(flags, assignments))
-    result = make_plan(config).as_dict()
+    given = {"processes": processes, "sharding": sharding, "utilisation": utilisation}
+    scale = Scale(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def plan(changes: Mapping[str, Any]) -> dict[str, Any]:
+        made = scaled_plan(config.model_copy(update=dict(changes)), scale)
+        return made.as_dict() if processes is not None else made.plan.as_dict()
+
+    result = plan({})
     if limit is None:
         return result
-    plan, changes = recommend(config, limit)
-    recommendation = plan.as_dict() if plan is not None else None
-    return {**result, "memory": limit, "fits": plan is not None, "changes": changes, "recommended": recommendation}
+    fitting, changes = recommend(config, limit, lambda changed: scaled_plan(changed, scale).plan)
+    recommendation = plan(changes) if fitting is not None else None
+    return {**result, "memory": limit, "fits": fitting is not None, "changes": changes, "recommended": recommendation}
 
 
 def _gib(count: float) -> str:
@@ -81,10 +107,39 @@ def describe(result: Mapping[str, Any]) -> None:
         f"While prompts are encoded, once and before the first step, the text encoders take "
         f"{_gib(shown['text_encoders'])} GiB beside the frozen networks."
     )
-    table = Table(title=f"{shown['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
-    table.add_column("GPU")
-    table.add_column("seconds a step, estimated", justify="right")
-    for name, seconds in shown["seconds"].items():
-        table.add_row(name, f"{seconds:.2f}")
+    if "scaling" in shown:
+        describe_scaling(shown["scaling"])
+    else:
+        table = Table(title=f"{shown['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
+        table.add_column("GPU")
+        table.add_column("seconds a step, estimated", justify="right")
+        for name, seconds in shown["seconds"].items():
+            table.add_row(name, f"{seconds:.2f}")
+        show(table)
+    print(
+        f"Seconds assume {shown['utilisation']:.0%} of the published dense peak; memory and operations are those of "
+        "the real networks."
+    )
+
+
+def describe_scaling(scaling: Mapping[str, Any]) -> None:
+    """Print what joins the processes of a plan: where the time goes, and what is sent."""
+    from rich.table import Table
+
+    from .tables import show
+
+    sharded = "weights sharded" if scaling["sharding"] == "fsdp" else "weights whole in each"
+    table = Table(title=f"a step on {scaling['processes']} {scaling['gpu']}, {sharded}", title_justify="left")
+    table.add_column("piece")
+    for column in ("seconds of passes", "of collectives", "exposed", *(f"GB {kind}" for kind in scaling["traffic"])):
+        table.add_column(column, justify="right")
+    for name, piece in scaling["pieces"].items():
+        numbers = [f"{piece[one]:.3f}" for one in ("compute", "communication", "exposed")]
+        table.add_row(name, *numbers, *(f"{kind.get(name, 0) / 1e9:.1f}" for kind in scaling["traffic"].values()))
     show(table)
-    print("Seconds assume 40 % of the published dense peak; memory and operations are those of the real networks.")
+    print(
+        f"{scaling['batch']} samples a step, {scaling['seconds_per_step']:.2f} s a step, "
+        f"{scaling['images_per_second']:.1f} images a second in all; memory is that of each process."
+    )
+    if scaling["traffic"]:
+        print("Collectives are assumed at the published rates of NVLink and InfiniBand, and hidden behind passes.")

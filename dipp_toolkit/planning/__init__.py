@@ -2,5 +2,6 @@
 
 from .estimate import Plan, make_plan
 from .recommend import recommend
+from .scaling import Scale, ScaledPlan, scaled_plan
 
-__all__ = ["Plan", "make_plan", "recommend"]
+__all__ = ["Plan", "Scale", "ScaledPlan", "make_plan", "recommend", "scaled_plan"]

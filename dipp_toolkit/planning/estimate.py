@@ -37,25 +37,13 @@ from ..predictions import prediction_from_config
 from ..registry import get_registry
 from ..schedules import schedule_from_config
 from .dry_run import Cost, cost_of, dry, faked
+from .machines import GPUS, UTILISATION
 
 PROCESS = int(1.75 * 2**30)
 """The interpreter, its libraries and their kernels, and what the allocator keeps beyond live tensors.
 
 Calibrated, not derived: `benchmarks/full_size_step` measured 1.8 GiB of it for both of its pipelines on a CPU.
 """
-
-UTILISATION = 0.4
-"""Share of the published peak that training reaches; a usual figure for diffusion networks of this size."""
-
-GPUS = {
-    "RTX 3090": (71.0, 35.6, 24),
-    "RTX 4090": (165.2, 82.6, 24),
-    "L40S": (362.0, 91.6, 48),
-    "A100": (312.0, 19.5, 80),
-    "H100": (989.4, 66.9, 80),
-    "H200": (989.4, 66.9, 141),
-}
-"""Published dense peaks in TFLOP/s (half precision, float32) and memory in GB, from NVIDIA's data sheets."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +58,10 @@ class Plan:
         transient: bytes beside them at the worst moment of each piece of a step.
         flops: operations of each piece of a step.
         text_encoders: bytes of the text encoders while prompts are encoded, before the first step.
+        seconds: a step's on one GPU, by the GPU's name.
+        passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
+        backward: operations of one backward pass of a trained network.
+        utilisation: share of a GPU's published peak that was assumed for seconds.
     """
 
     settings: dict[str, Any]
@@ -80,6 +72,9 @@ class Plan:
     flops: dict[str, int]
     text_encoders: int
     seconds: dict[str, float] = field(default_factory=dict)
+    passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    backward: int = 0
+    utilisation: float = UTILISATION
 
     @property
     def peak(self) -> int:
@@ -104,11 +99,12 @@ class _Shape:
     checkpointing: bool
 
 
-def make_plan(config: TrainConfig) -> Plan:
+def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     """Plan a run.
 
     Args:
         config: resolved settings; the reference, the generator and the rewards need blueprints.
+        utilisation: share of a GPU's published peak that is assumed for seconds, in (0, 1].
 
     Raises:
         RequestError: a name has no blueprint, or is no pipeline's or no reward's.
@@ -157,6 +153,12 @@ def make_plan(config: TrainConfig) -> Plan:
     rounds = config.assistant_rounds
     flops["assistant update"] = rounds * (int(sampled * held.flops) + networks["assistant"].flops)
     flops["generator"] = steps * (held.flops + backward.flops + (held.flops if config.recompute_generator else 0))
+    flops = {piece: int(count * config.accumulation) for piece, count in flops.items()}
+    passes: dict[str, dict[str, tuple[float, float]]] = {
+        "assistant update": {"generator": (rounds * sampled, 0), "assistant": (rounds, rounds)},
+        "divergence": {"reference": (looks, 0), "assistant": (looks, 0)},
+        "generator": {"generator": (steps * (2 if config.recompute_generator else 1), steps)},
+    }
     earlier = (graphs - 1) * held.kept
     graph = 0 if config.recompute_generator else earlier + held.kept
     transient = {
@@ -167,15 +169,18 @@ def make_plan(config: TrainConfig) -> Plan:
     } | {f"reward {name}": graph + one.peak for name, one in rewards.items()}
     total = sum(flops.values())
     half = config.precision != "fp32"
-    seconds = {gpu: total / ((fast if half else slow) * 1e12 * UTILISATION) for gpu, (fast, slow, _) in GPUS.items()}
+    seconds = {gpu: total / ((fast if half else slow) * 1e12 * utilisation) for gpu, (fast, slow, _) in GPUS.items()}
     text = sum(_count(config.reference, name) for name in reference.text_encoders) * width
-    return Plan(_deciding(config), parameters, 2 * trained, resident, transient, flops, text, seconds)
+    return Plan(
+        _deciding(config), parameters, 2 * trained, resident, transient, flops, text, seconds, passes, backward.flops,
+        utilisation,
+    )  # fmt: skip
 
 
 DECIDING = (
-    "generator", "reference", "rewards", "floors", "mode", "batch_size", "lora_rank", "precision", "frozen_precision",
-    "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling", "reward_batch",
-    "reward_resolution", "optimizer", "assistant_rounds", "guidance", "generator_steps", "supervise",
+    "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
+    "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
+    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "guidance", "generator_steps", "supervise",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..config import TrainConfig
@@ -18,12 +19,15 @@ STEPS: tuple[dict[str, Any], ...] = (
 """What is given up, in this order: first time, then digits of frozen weights, then the freedom of all weights."""
 
 
-def recommend(config: TrainConfig, memory: int) -> tuple[Plan | None, dict[str, Any]]:
+def recommend(
+    config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan
+) -> tuple[Plan | None, dict[str, Any]]:
     """The first settings along `STEPS`, then with ever smaller batches, whose plan fits.
 
     Args:
         config: resolved settings to begin with.
         memory: bytes.
+        plan_of: makes the plans.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`.
@@ -34,14 +38,14 @@ def recommend(config: TrainConfig, memory: int) -> tuple[Plan | None, dict[str, 
         if step and not new:
             continue
         changed |= new
-        plan = make_plan(config.model_copy(update=changed))
+        plan = plan_of(config.model_copy(update=changed))
         if plan.peak <= memory:
             return plan, changed
     batch = config.batch_size
     while batch > 1:
         batch //= 2
         changed["batch_size"] = batch
-        plan = make_plan(config.model_copy(update=changed))
+        plan = plan_of(config.model_copy(update=changed))
         if plan.peak <= memory:
             return plan, changed
     return None, changed

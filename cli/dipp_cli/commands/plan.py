@@ -29,6 +29,22 @@ def plan(
     ] = None,
     mode: options.Mode = None,
     precision: options.Precision = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="GPUs that share a run, H100s in nodes of 8.", rich_help_panel="Several GPUs"),
+    ] = None,
+    sharding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|fsdp",
+            help="Networks whole in each process, or cut into one part a process.",
+            rich_help_panel="Several GPUs",
+        ),
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the published peak that is reached; 0.4 if not said."),
+    ] = None,
     assignments: options.Assignments = None,
     as_json: options.Json = False,
 ) -> None:
@@ -55,7 +71,7 @@ def plan(
     elif generator is None and reference is None:
         raise RequestError("Name what to plan with --generator, or with --reference for a distillation.")
     with quiet_stdout():
-        result = plan_run(flags, assignments or [], memory)
+        result = plan_run(flags, assignments or [], memory, processes, sharding, utilisation)
     if as_json:
         print_json(result)
     else:

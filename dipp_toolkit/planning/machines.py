@@ -1,0 +1,37 @@
+"""Published rates of GPUs and of what joins them, and the share of them that a training reaches."""
+
+from __future__ import annotations
+
+UTILISATION = 0.4
+"""Share of the published peak that training reaches; a usual figure for diffusion networks of this size."""
+
+GPUS = {
+    "RTX 3090": (71.0, 35.6, 24),
+    "RTX 4090": (165.2, 82.6, 24),
+    "L40S": (362.0, 91.6, 48),
+    "A100": (312.0, 19.5, 80),
+    "H100": (989.4, 66.9, 80),
+    "H200": (989.4, 66.9, 141),
+}
+"""Published dense peaks in TFLOP/s (half precision, float32) and memory in GB, from NVIDIA's data sheets."""
+
+NODE = 8
+"""GPUs of a node."""
+
+LINKS = {"A100": (300e9, 25e9), "H100": (450e9, 50e9), "H200": (450e9, 50e9)}
+"""Bytes a second and direction from a GPU to its neighbours in the node (NVLink) and, through its own adapter, out of
+the node (200 and 400 Gb/s InfiniBand): published rates, from NVIDIA's data sheets of the GPUs and of DGX systems."""
+
+
+def ring_rate(gpu: str, processes: int) -> float:
+    """Bytes a second that a ring through all processes carries.
+
+    Inside a node it is NVLink's rate. A ring over several nodes leaves each of them through all of its adapters at
+    once, so it carries NVLink's rate or that of a node's adapters together, whichever is less.
+
+    Args:
+        gpu: one of `LINKS`.
+        processes: one a GPU; nodes are full.
+    """
+    inside, outside = LINKS[gpu]
+    return inside if processes <= NODE else min(inside, NODE * outside)

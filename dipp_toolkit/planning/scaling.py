@@ -1,0 +1,244 @@
+r"""A step on several GPUs: memory of each, what they send each other, and where the time goes.
+
+Of W processes each runs the passes of a plan on samples of its own. Bytes that each sends, by ring collectives:
+
+    gradients averaged      2 (W - 1) / W of them, float32, once an update of the assistant and once of the generator
+    weights gathered        (W - 1) / W of a network's, as they are kept, for every forward and every backward pass
+    gradients reduced       (W - 1) / W of them, float32, for every backward pass
+
+The first is data parallelism, the others FSDP. A pass hides its own collectives, and a backward pass the averaging:
+what takes longer than the passes it runs beside is exposed, and adds to the step. Rates are published ones; the latency
+of a collective, and that processes wait for the slowest, are not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from typing import Any, Literal
+
+import torch
+
+from ..config import TrainConfig
+from ..errors import RequestError
+from ..folders import quiet_loading
+from ..precision import DTYPES
+from .estimate import Plan, make_plan, pipeline_blueprint
+from .machines import UTILISATION, ring_rate
+
+Sharding = Literal["none", "fsdp"]
+WIDE = 4
+"""Bytes of a gradient, and of a weight that is trained."""
+
+IN_FLIGHT = 3
+"""Blocks of a sharded network that are whole at once: one that computes, the next one, and the parcel it came in."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many GPUs work on a step, and what is assumed of them.
+
+    Attributes:
+        processes: one a GPU.
+        sharding: whether networks are whole in each process, or cut into one part a process.
+        gpu: which.
+        utilisation: share of its published peak that passes reach, in (0, 1].
+    """
+
+    processes: int = 1
+    sharding: Sharding = "none"
+    gpu: str = "H100"
+    utilisation: float = UTILISATION
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are cut: a process alone keeps its own whole."""
+        return self.sharding == "fsdp" and self.processes > 1
+
+    def sent(self, size: float, times: float = 1.0) -> float:
+        """Bytes each process sends, so that a tensor of `size` bytes is gathered, or reduced, `times` times."""
+        return times * size * (self.processes - 1) / self.processes
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Seconds of a piece of a step.
+
+    Attributes:
+        compute: of its passes.
+        communication: of its collectives, were nothing hidden.
+        exposed: of them that add to the step.
+    """
+
+    compute: float = 0.0
+    communication: float = 0.0
+    exposed: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScaledPlan:
+    """A plan for several GPUs.
+
+    Attributes:
+        plan: of one of them; its memory is each process's.
+        scale: how many, and what is assumed.
+        batch: samples an update, of all processes together.
+        traffic: bytes that each process sends a step, by kind and piece.
+        pieces: seconds, by piece of a step.
+    """
+
+    plan: Plan
+    scale: Scale
+    batch: int
+    traffic: dict[str, dict[str, float]] = field(default_factory=dict)
+    pieces: dict[str, Piece] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds a step."""
+        return sum(one.compute + one.exposed for one in self.pieces.values())
+
+    @property
+    def images_per_second(self) -> float:
+        """Samples of the generator's updates a second, of all processes together."""
+        return self.batch / self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain numbers."""
+        own = {
+            **asdict(self.scale), "batch": self.batch, "traffic": self.traffic,
+            "pieces": {name: asdict(one) for name, one in self.pieces.items()},
+            "seconds_per_step": self.seconds, "images_per_second": self.images_per_second,
+        }  # fmt: skip
+        return {**self.plan.as_dict(), "scaling": own}
+
+
+def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
+    """Plan a run on several GPUs.
+
+    Args:
+        config: resolved settings, as for `make_plan`.
+        scale: how many GPUs, and what is assumed of them.
+
+    Raises:
+        RequestError: as `make_plan`, or a number is out of range.
+    """
+    if scale.processes < 1 or not 0 < scale.utilisation <= 1:
+        raise RequestError(
+            f"A plan for {scale.processes} processes at a utilisation of {scale.utilisation:g} cannot be made; "
+            "expected at least one process, and a share above 0 and up to 1."
+        )
+    plan = make_plan(config, scale.utilisation)
+    sizes = _Sizes.of(plan, config)
+    traffic = _traffic(plan, sizes, scale, config)
+    each = plan.seconds[scale.gpu] / sum(plan.flops.values())
+    pieces = {name: Piece(count * each) for name, count in plan.flops.items()}
+    backward = plan.backward * each
+    for piece in ("assistant update", "divergence", "generator"):
+        updates = config.assistant_rounds if piece == "assistant update" else 1
+        sent = sum(kind.get(piece, 0.0) for kind in traffic.values())
+        taken = sent / ring_rate(scale.gpu, scale.processes)
+        beside = pieces[piece].compute if scale.sharded else updates * backward
+        pieces[piece] = replace(pieces[piece], communication=taken, exposed=max(0.0, taken - beside))
+    batch = config.batch_size * config.accumulation * scale.processes
+    return ScaledPlan(_each(plan, sizes, scale), scale, batch, traffic, pieces)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of the networks.
+
+    Attributes:
+        weights: by network, as each is kept.
+        trained: of a trained network's gradients.
+        block: share of a network that its largest block is.
+        rest: share of a network that lies outside of blocks.
+        lora: whether adapters are trained.
+    """
+
+    weights: dict[str, int]
+    trained: int
+    block: float
+    rest: float
+    lora: bool
+
+    @classmethod
+    def of(cls, plan: Plan, config: TrainConfig) -> _Sizes:
+        base = plan.parameters["reference"] * DTYPES[config.frozen_precision].itemsize
+        trained = plan.trainable // 2 * WIDE
+        own = base + trained if config.mode == "lora" else trained
+        block, rest = _blocks(config.reference or "")
+        return cls({"reference": base, "generator": own, "assistant": own}, trained, block, rest, config.mode == "lora")
+
+    def whole(self, network: str) -> int:
+        """Bytes of a sharded network that are whole at once."""
+        return int((self.rest + IN_FLIGHT * self.block) * self.weights[network])
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of the gradients of a block, and of the parcel that they leave in."""
+        return int(2 * max(self.rest, self.block) * self.trained)
+
+
+@cache
+def _blocks(reference: str) -> tuple[float, float]:
+    """The largest part of a network that is gathered by itself, and what is gathered with the network, as shares."""
+    blueprint = pipeline_blueprint(reference)
+    with quiet_loading(), torch.device("meta"):
+        network = blueprint.build(blueprint.family.network_name)
+    names = set(getattr(network, "_no_split_modules", None) or ())
+    seen: set[int] = set()
+    largest = 0
+    for module in reversed(list(network.modules())[1:]):  # an inner block before the one around it, as FSDP does
+        if type(module).__name__ in names:
+            own = {id(one): one.numel() for one in module.parameters() if id(one) not in seen}
+            seen |= own.keys()
+            largest = max(largest, sum(own.values()))
+    total = sum(one.numel() for one in network.parameters())
+    rest = sum(one.numel() for one in network.parameters() if id(one) not in seen)
+    return largest / total, rest / total
+
+
+def _traffic(plan: Plan, sizes: _Sizes, scale: Scale, config: TrainConfig) -> dict[str, dict[str, float]]:
+    if scale.processes == 1:
+        return {}
+    if not scale.sharded:
+        # Passes before an update's last one add to the gradients where they are.
+        averaged = {"assistant update": float(config.assistant_rounds), "generator": 1.0}
+        return {
+            "gradients averaged": {piece: scale.sent(sizes.trained, 2 * updates) for piece, updates in averaged.items()}
+        }
+    gathered, reduced = dict[str, float](), dict[str, float]()
+    for piece, networks in plan.passes.items():
+        for network, (forward, backward) in networks.items():
+            times = config.accumulation * (forward + backward)
+            gathered[piece] = gathered.get(piece, 0.0) + scale.sent(sizes.weights[network], times)
+            if backward:
+                reduced[piece] = reduced.get(piece, 0.0) + scale.sent(sizes.trained, config.accumulation * backward)
+    return {"weights gathered": gathered, "gradients reduced": reduced}
+
+
+CUT = ("reference", "generator", "assistant", "adapters", "gradients", "optimizer", "average")
+
+
+def _each(plan: Plan, sizes: _Sizes, scale: Scale) -> Plan:
+    """The plan with the memory that each process needs."""
+    if scale.processes == 1:
+        return plan
+    if not scale.sharded:
+        return replace(plan, transient=plan.transient | {"gradients averaged": sizes.trained})
+    resident = dict(plan.resident)
+    if sizes.lora:  # each of three trees cuts the frozen weights for itself
+        base = sizes.weights["reference"]
+        resident = {"process": resident.pop("process"), "reference": base, "generator": base, "assistant": base} | {
+            name: size for name, size in resident.items() if name not in ("reference", "generator")
+        }
+    resident = {name: size // scale.processes if name in CUT else size for name, size in resident.items()}
+    whole = {
+        "assistant update": sizes.whole("assistant") + sizes.gradients,
+        "generator forward": sizes.whole("generator"),
+        "divergence": max(sizes.whole("reference"), sizes.whole("assistant")),
+        "generator backward": sizes.whole("generator") + sizes.gradients,
+    }
+    transient = {name: size + whole.get(name, 0) for name, size in plan.transient.items()}
+    return replace(plan, resident=resident, transient=transient)
