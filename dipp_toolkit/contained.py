@@ -23,8 +23,10 @@ def user_path(name: str | Path) -> Path:
     """
     try:
         path = Path(name).expanduser()
-        path.exists()  # raises what every other look at it would
-        str(path).encode()  # so that messages and files can hold it
+        str(path).encode()  # messages and settings files have to hold it
+        path.stat()  # raises what any other look at it would
+    except (FileNotFoundError, NotADirectoryError):
+        return path
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or _why(error)
         raise RequestError(f"'{shown(name)}' cannot be a file or folder: {reason}.") from error

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..contained import is_there, user_path
+from ..contained import below, is_there, user_path
 from ..errors import RunError, first_line
 from .fingerprint import digest_of, networks_in, weights_digest
 
@@ -48,6 +48,16 @@ def _content(value: Any) -> Any:
         return [path.name, path.stat().st_size] if path.is_file() else str(value)
     except OSError:
         return str(value)
+
+
+def folder_of(out: Path, name: str, version: str) -> Path:
+    """The folder of a reward's or metric's answers in a bench's, whatever the name is.
+
+    Raises:
+        RequestError: a link in the bench's folder leads out of it.
+    """
+    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in name)
+    return below(out, "answers", f"{safe[-40:]}-{version}")
 
 
 @dataclass

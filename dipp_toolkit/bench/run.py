@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..assembly import choose_device
+from ..contained import below
 from ..errors import DippError, RequestError, RunError
 from ..loading import load_metric, load_prompts, load_reward
 from ..processes import Processes
@@ -23,7 +24,7 @@ from ..rewards.inputs import as_scores
 from ..rewards.names import is_isolated_name, is_remote_name
 from ..roles import CostMetric, Images, Metric, PromptSet
 from ..run_folder import write_text
-from .answers import Answers, fill, version_of
+from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
 from .rows import Row, write_rows
 from .settings import METRICS, BenchSettings
@@ -108,7 +109,7 @@ class Bench:
         self.processes.wait()
 
     def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
-        path = self.settings.out / "answers" / "costs" / f"{fingerprint[:24]}-{self.device.type}.json"
+        path = below(self.settings.out, "answers", "costs", f"{fingerprint[:24]}-{self.device.type}.json")
         known = _known_costs(path)
         prompts = [one.text for one in self.prompts.prompts[:32]]
         for name, metric in metrics.items():
@@ -123,8 +124,7 @@ class Bench:
     def ask(self, name: str, thing: Any, rows_of: Callable[[Images, Sequence[str]], Tensor]) -> None:
         """Have a reward or metric look at every image it has not seen."""
         version = version_of(name, self.settings.options.get(name, {}), thing)
-        safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[-40:]
-        answers = Answers(self.settings.out / "answers" / f"{safe}-{version}", self.processes.rank)
+        answers = Answers(folder_of(self.settings.out, name, version), self.processes.rank)
         answers.refresh()
         prompt_of = {
             key: prompt for one in self.measured.values() for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)

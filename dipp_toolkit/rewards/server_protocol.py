@@ -16,33 +16,35 @@ MOST_HEAD = 2**14
 def patient_protocol(limits: Limits) -> type[H11Protocol]:
     """The protocol of a server with these limits.
 
-    A connection is cut where the first lines of a request take longer than `head`, and where a call as a whole takes
-    longer than it may take to arrive, to be scored, and to be taken: uvicorn alone waits for ever in both cases.
+    A connection is cut where the first lines of a request take longer than `head`, where a call as a whole takes longer
+    than it may take to arrive, to wait and to be scored, and where its answer is not taken within `timeout`: uvicorn
+    alone waits for ever.
     """
-    # A call may wait for its turn and then be scored, each no longer than the timeout; so may its answer be taken.
-    call_seconds = 4 * limits.timeout + limits.grace
+    call_seconds = 3 * limits.timeout + limits.grace
 
     class PatientProtocol(H11Protocol):
         alarm: asyncio.TimerHandle | None = None
+        awaited = ""
         watched: Any = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.set_alarm(limits.head)
+            self.wait_for("head", limits.head)
 
         def data_received(self, data: bytes) -> None:
-            if not self.busy and self.alarm is None:  # another request on the same connection begins
-                self.set_alarm(limits.head)
+            if not self.busy and self.awaited != "head":  # another request on the same connection begins
+                self.wait_for("head", limits.head)
             super().data_received(data)
             self.watch()
 
         def on_response_complete(self) -> None:
-            self.clear_alarm()
+            self.wait_for("answer", limits.timeout)  # it may lie in our memory yet
             super().on_response_complete()
             self.watch()  # the next request may have been here already
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.clear_alarm()
+            if self.alarm is not None:
+                self.alarm.cancel()
             super().connection_lost(exc)
 
         @property
@@ -52,15 +54,15 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
         def watch(self) -> None:
             if self.busy and self.watched is not self.cycle:
                 self.watched = self.cycle
-                self.set_alarm(call_seconds)
+                self.wait_for("call", call_seconds)
 
-        def set_alarm(self, seconds: float) -> None:
-            self.clear_alarm()
-            self.alarm = self.loop.call_later(seconds, self.transport.abort)
-
-        def clear_alarm(self) -> None:
+        def wait_for(self, what: str, seconds: float) -> None:
             if self.alarm is not None:
                 self.alarm.cancel()
-                self.alarm = None
+            self.awaited, self.alarm = what, self.loop.call_later(seconds, self.give_up)
+
+        def give_up(self) -> None:
+            if self.awaited != "answer" or self.transport.get_write_buffer_size():
+                self.transport.abort()
 
     return PatientProtocol
