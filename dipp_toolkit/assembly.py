@@ -13,6 +13,7 @@ from torch import nn
 from . import adapters
 from .adapters import AdapterSettings
 from .assistant import LearnedAssistant
+from .attention import GraphAttention
 from .averaging import WeightAverage
 from .condition import Condition
 from .config import TrainConfig
@@ -188,7 +189,9 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
         apply_network_options(network, config, trained=trained)
         place(network)
-    assistant = _around(denoiser, config, processes)
+    precision = PRECISIONS[config.precision]
+    attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
+    assistant = _around(denoiser, config, processes, attention)
     terms = build_terms(config, reference, assistant, rewards, device, processes)
     engine = Engine(
         generator=generator,
@@ -198,7 +201,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         random=torch.Generator(device).manual_seed(config.seed),
         assistant_rounds=config.assistant_rounds if any(uses_assistant(one.term) for one in terms) else 0,
         max_grad_norm=config.max_grad_norm,
-        precision=PRECISIONS[config.precision],
+        precision=precision,
         recompute_generator=config.recompute_generator,
         mix=build_mix(config, processes),
         supervise=config.supervise,
@@ -207,6 +210,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         average=GradientAverage(trainable_parameters(generator.network), processes),
         guard=Guard(config.spike, config.bad_steps),
         scale=LossScale(config.precision == "fp16"),
+        attention=attention,
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
@@ -244,7 +248,9 @@ def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator:
         ) from error
 
 
-def _around(denoiser: Denoiser, config: TrainConfig, processes: Processes) -> LearnedAssistant:
+def _around(
+    denoiser: Denoiser, config: TrainConfig, processes: Processes, attention: GraphAttention
+) -> LearnedAssistant:
     """The assistant that trains a denoiser."""
     parameters = trainable_parameters(denoiser.network)
     return LearnedAssistant(
@@ -255,6 +261,7 @@ def _around(denoiser: Denoiser, config: TrainConfig, processes: Processes) -> Le
         PRECISIONS[config.precision],
         GradientAverage(parameters, processes),
         LossScale(config.precision == "fp16"),
+        attention,
     )
 
 

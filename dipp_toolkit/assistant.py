@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .attention import GraphAttention
 from .condition import Condition
 from .denoiser import Denoiser
 from .errors import BadNumbers
@@ -97,6 +98,7 @@ class LearnedAssistant:
         precision: autocast dtype of the network pass, None for none.
         average: of its gradients over the processes that share the batch.
         scale: of its loss, under float16.
+        attention: context of its passes with a graph.
     """
 
     denoiser: Denoiser
@@ -106,6 +108,7 @@ class LearnedAssistant:
     precision: torch.dtype | None = None
     average: GradientAverage | None = None
     scale: LossScale = field(default_factory=LossScale)
+    attention: GraphAttention = field(default_factory=GraphAttention)
 
     def predict_x0(
         self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
@@ -146,7 +149,8 @@ class LearnedAssistant:
         Returns:
             The pass's share of the loss.
         """
-        with torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
+        autocast = torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+        with autocast, self.attention():
             loss = share * denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
         if self.average is not None and last:
             self.average.arm()

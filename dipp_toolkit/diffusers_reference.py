@@ -129,6 +129,8 @@ class DiffusersReference:
     def to(self, device: torch.device | str) -> DiffusersReference:
         self.network.to(device)
         self.vae.to(device)
+        if torch.device(device).type == "cpu":  # there, convolutions work in this order, and would reorder every layer
+            self.vae.to(memory_format=torch.channels_last)
         self.encoder.to(device)
         self.null_condition = self.null_condition.to(device) if self.null_condition is not None else None
         return self

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .assistant import Assistant, LearnedAssistant
+from .attention import GraphAttention
 from .bad_numbers import find_cause
 from .condition import Condition
 from .errors import BadNumbers
@@ -75,6 +76,7 @@ class Engine:
         average: of the generator's gradients over the processes.
         guard: decides which updates are made; without one, numbers that are not finite are an error.
         scale: of the generator's gradient, under float16.
+        attention: context of the generator's passes with a graph.
     """
 
     generator: Generator
@@ -93,6 +95,7 @@ class Engine:
     average: GradientAverage | None = None
     guard: Guard | None = None
     scale: LossScale = field(default_factory=LossScale)
+    attention: GraphAttention = field(default_factory=GraphAttention)
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
@@ -146,6 +149,7 @@ class Engine:
             assistant.optimizer.zero_grad(set_to_none=True)
             return math.nan
         assistant.optimizer.step()
+        assistant.optimizer.zero_grad(set_to_none=True)
         return told["loss"]
 
     @staticmethod
@@ -213,6 +217,7 @@ class Engine:
             self.optimizer.zero_grad(set_to_none=True)
             return replace(result, skipped=reason)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing is held while the assistant learns
         return result
 
     def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
@@ -235,12 +240,13 @@ class Engine:
     ) -> tuple[Tensor, Sample, ObjectiveResult]:
         """The samples that `make` makes, with their graph, and what the objective says of them."""
         with self._autocast():
-            with torch.set_grad_enabled(not self.recompute_generator):
+            with torch.set_grad_enabled(not self.recompute_generator), self.attention():
                 x0 = make()
             sample = Sample(x0.detach(), one.condition, noise, one.random, step)
             result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
-                x0 = make()
+                with self.attention():
+                    x0 = make()
         return x0, sample, result
 
     def _supervise_every(

@@ -22,6 +22,7 @@ from .roles import Reference, Reward
 from .terms.base import TermContext, takes_rewards
 from .terms.catalog import build_term
 from .terms.reward import RewardTerm
+from .terms.shared_decode import SharedDecode
 
 
 def build_terms(
@@ -44,8 +45,9 @@ def build_terms(
         if special is None:
             raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
         decode = special(options)
+    shared = SharedDecode(decode, len(rewards))
     reward_terms = {
-        name: RewardTerm(name, reward, decode, config.reward_batch, build_estimator(config, device, processes))
+        name: RewardTerm(name, reward, shared, config.reward_batch, build_estimator(config, device, processes))
         for name, reward in rewards.items()
     }
     context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import assemble, choose_device
-from .attention import unfused_cpu_attention
 from .broadcast import Broadcast
 from .config import TrainConfig
 from .diagnostics.diagnose import Diagnoses
@@ -72,7 +71,7 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
     loop = TrainingLoop(config, parts, folder, shared.run.checkpoints)
     broadcast = Broadcast([*listeners, *extra], processes.main)
     folder.create(config)
-    with StopRequest().noted() as stop, unfused_cpu_attention(parts.device, parts.reference.latent_shape):
+    with StopRequest().noted() as stop:
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)

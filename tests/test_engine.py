@@ -22,6 +22,7 @@ from dipp_toolkit.terms.times import Draw
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
+from kept_gradients import keep_gradients
 
 BATCH = 16
 TRAINING_TIMES = torch.linspace(0, 1, 12, dtype=torch.float64)
@@ -107,6 +108,7 @@ def test_one_backward_is_the_sum_of_losses() -> None:
     engine = make_engine(terms, generator, assistant)
     condition = reference.encode(["a Gaussian"] * BATCH)
     noise = make_engine(terms, generator, assistant).draw_noise(BATCH)  # the same seed, so the same first draw
+    keep_gradients(engine)
     result = engine.update_generator(condition)
     found = [parameter.grad.clone() for parameter in generator.network.parameters()]
 

@@ -21,6 +21,7 @@ from dipp_toolkit.engine import Engine, WeightedTerm
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.few_steps import FewStepGenerator, step_count, with_steps
 from dipp_toolkit.terms.base import Sample, TermResult
+from kept_gradients import keep_gradients
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 
 BATCH = 5
@@ -129,6 +130,7 @@ def test_gradients_are_those_of_the_chain_written_out(supervise: Supervise, step
     assert isinstance(generator, FewStepGenerator)
     expected, samples = hand_written(generator, supervise)
     engine = engine_of(generator, supervise, recompute_generator=recompute)
+    keep_gradients(engine)
     result = engine.update_generator(condition_of())
     for parameter, gradient in zip(generator.network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-13)
@@ -201,6 +203,7 @@ def test_one_step_draws_and_costs_what_it_did(supervise: Supervise) -> None:
     generator = Chain(1)
     expected, _ = hand_written(generator, supervise)
     engine = engine_of(generator, supervise)
+    keep_gradients(engine)
     engine.update_generator(condition_of())
     assert generator.read == [0]
     random = torch.Generator().manual_seed(11)
@@ -250,6 +253,7 @@ def test_a_diffusers_network_in_four_steps_is_the_formula_written_out(supervise:
     loss = torch.stack([(2 * one).cos().sum() / len(noise) for one in looked_at]).mean()
     parameters = list(generator.network.parameters())
     expected = torch.autograd.grad(loss, parameters, allow_unused=True)
+    keep_gradients(engine)
     engine.update_generator(condition)
     torch.testing.assert_close(engine.terms[0].term.seen[-1], samples[-1].detach(), rtol=1e-5, atol=1e-5)  # type: ignore[attr-defined]
     largest = max(one.abs().max().item() for one in expected if one is not None)

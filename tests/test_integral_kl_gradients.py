@@ -22,6 +22,7 @@ from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.training import exact_engine, exact_rows
 from dipp_toolkit.verify.world import AffineMap, GaussianReference
 from dipp_toolkit.verify.world_terms import Subject
+from kept_gradients import keep_gradients
 from mutations import MUTATIONS
 
 SCHEDULES: dict[str, Schedule] = {
@@ -119,6 +120,7 @@ def parameter_gradients(
     times = grid()
     still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
     engine = exact_engine(case, Subject("integral_kl", {}), generator, reference, still)
+    keep_gradients(engine)
     engine.step([reference.encode(["a Gaussian"] * exact_rows(engine))])
     found = [generator.network.matrix.grad, generator.network.bias.grad]
 

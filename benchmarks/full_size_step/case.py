@@ -167,8 +167,6 @@ def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
 
 def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[str, Any]:
     """Build a case, step it, and say what it took."""
-    from dipp_toolkit.attention import unfused_cpu_attention
-
     watch, cuda = Watch(device), device.type == "cuda"
     before = torch.cuda.memory_allocated() if cuda else resident()
     started = time.perf_counter()
@@ -186,24 +184,23 @@ def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[st
             watch.wait()
             each.append(time.perf_counter() - started)
 
-    with unfused_cpu_attention(device, loop.parts.reference.latent_shape):
-        if cuda:
-            timed(2)  # kernels are chosen and loaded
-            each.clear()
-            torch.cuda.reset_peak_memory_stats()
+    if cuda:
+        timed(2)  # kernels are chosen and loaded
+        each.clear()
+        torch.cuda.reset_peak_memory_stats()
+        timed(steps)
+        seconds, peak, reserved = list(each), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        recorded = min(3, steps)
+        with watch.recording(seconds=True):
+            timed(recorded)
+        with watch.recording(operations=True):
+            timed(1)
+        counted = 1
+    else:
+        with watch.recording(seconds=True, operations=True):
             timed(steps)
-            seconds, peak, reserved = list(each), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-            recorded = min(3, steps)
-            with watch.recording(seconds=True):
-                timed(recorded)
-            with watch.recording(operations=True):
-                timed(1)
-            counted = 1
-        else:
-            with watch.recording(seconds=True, operations=True):
-                timed(steps)
-            seconds, recorded, counted = list(each), steps, steps
-            peak = reserved = max(one.peak for one in watch.parts.values())
+        seconds, recorded, counted = list(each), steps, steps
+        peak = reserved = max(one.peak for one in watch.parts.values())
     network = loop.parts.generator.network
     return {
         "case": str(case), "pipeline": case.pipeline, "mode": case.mode, "batch": case.batch,

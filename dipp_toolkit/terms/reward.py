@@ -19,6 +19,7 @@ from ..estimators.base import GradientEstimator
 from ..rewards.inputs import as_scores
 from ..roles import Reward
 from .base import Sample, TermResult
+from .shared_decode import Decoded, SharedDecode
 
 
 @dataclass
@@ -28,7 +29,7 @@ class RewardTerm:
     Attributes:
         name: the reward's name, for messages.
         reward: scores images in [0, 1].
-        decode: turns latents into images in [0, 1], differentiably.
+        decode: turns latents into images in [0, 1], differentiably; a `SharedDecode` is shared with other rewards.
         batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
         estimator: stands in where the reward has no gradient; without one, such a reward is refused.
         black_box: whether the reward has none; None until the first call where it does not say.
@@ -52,13 +53,20 @@ class RewardTerm:
         """
         if self.black_box is None:
             self.black_box = self.estimator is not None and self._has_no_gradient(sample)
+            if self.black_box:
+                self._shared.forgone()
         if self.black_box:
             assert self.estimator is not None
             estimate = self.estimator.estimate(sample, self.score)
             return TermResult(estimate.scores, -estimate.gradient, estimate.details)
-        size = self.batch or len(sample.x0)
+        size, prompts = self.batch or len(sample.x0), sample.condition.prompts
+        if size >= len(sample.x0):
+            scores, gradient = self._differentiate(self._shared.decoded(sample.x0), prompts)
+            return TermResult(scores, -gradient)
         parts = [
-            self._differentiate(sample.x0[start : start + size], sample.condition.prompts[start : start + size])
+            self._differentiate(
+                self._shared.decoded_alone(sample.x0[start : start + size]), prompts[start : start + size]
+            )
             for start in range(0, len(sample.x0), size)
         ]
         return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
@@ -77,23 +85,29 @@ class RewardTerm:
                 self._call(images.detach(), prompts)
                 return True
 
-    def _differentiate(self, latents: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    @property
+    def _shared(self) -> SharedDecode:
+        if not isinstance(self.decode, SharedDecode):
+            self.decode = SharedDecode(self.decode)
+        return self.decode
+
+    def _differentiate(self, decoded: Decoded, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            x0 = latents.detach().requires_grad_(True)
+            images = decoded.images.detach().requires_grad_(True)
             # Whether they are finite is read later, with everything else that is.
-            scores = self._call(self.decode(x0), prompts, finite=False)
+            scores = self._call(images, prompts, finite=False)
             if not scores.requires_grad:
                 raise RunError(
                     f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
                     "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
                     "torch.no_grad(), or declare differentiable = False to train it as a black box."
                 )
-            (gradient,) = torch.autograd.grad(scores.sum(), x0, allow_unused=True)
+            (gradient,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)
         if gradient is None:
             raise RunError(
                 f"The reward '{self.name}' does not depend on the images, so it has no gradient to train with."
             )
-        return scores.detach(), gradient
+        return scores.detach(), decoded.pull_back(gradient)
 
     @torch.no_grad()
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
