@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import PluginError, RequestError, first_line
+from .naming import quoted, shown
 from .prompt_rows import Place, Reader, checked, held_or_indexed
 from .roles import Prompt
 from .scratch import scratch_file
@@ -74,7 +75,7 @@ def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
         else:
             prompts = _in_text(path, _FORMATS.get(ending, _plain))
     except OSError as error:
-        raise RequestError(f"Cannot read the prompt file {path}: {error.strerror}.") from error
+        raise RequestError(f"Cannot read the prompt file {path}: {error.strerror or first_line(error)}.") from error
     except UnicodeDecodeError:
         raise RequestError(f"The prompt file {path} is no UTF-8 text; expected one prompt a line.") from None
     if not prompts:
@@ -127,14 +128,14 @@ def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = 
     names = tuple(name for name in row if isinstance(name, str))
     text, key, kind = _columns(names)
     if text is None:
-        there = ", ".join(names[:SHOWN]) or "none"
+        there = shown(", ".join(names[:SHOWN]) or "none")
         raise RequestError(
             f"The prompt file {path} has no prompts: row {number} has the fields {there}; expected one of "
             f"{', '.join(PROMPTS)}."
         )
     value = row[text]
     if not isinstance(value, str):
-        raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {value!r}; expected a text.")
+        raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {quoted(value)}; expected a text.")
     identity = row[key] if key else None
     group = row[kind] if kind else None
     return Prompt(
