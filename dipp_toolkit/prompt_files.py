@@ -43,6 +43,8 @@ IDS = ("id", "prompt_id", "image_id", "uid", "index")
 CATEGORIES = ("category", "tag", "style", "class", "type")
 SHOWN = 8
 """Most column names that an error lists."""
+BATCH, BUFFER = 2**12, 2**16
+"""Rows and bytes of a Parquet file that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -243,12 +245,12 @@ def _read_parquet(path: Path) -> Iterator[Prompt]:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, buffer_size=BUFFER)
         names = file.schema_arrow.names
         text, key, kind = _columns(tuple(names))
         wanted = [found for found in (text, key, kind) if found] if text is not None else names[:SHOWN]
         number = 0
-        for batch in file.iter_batches(columns=wanted):
+        for batch in file.iter_batches(BATCH, columns=wanted, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield _prompt_of(row, number, path)
