@@ -140,3 +140,14 @@ def test_a_plan_that_cannot_be_made_is_a_sentence(
 def test_memory_is_read_with_its_unit() -> None:
     assert parse_memory("24GB") == 24 * 10**9
     assert parse_memory("24 GiB") == 24 * 2**30
+
+
+def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
+    from dipp_toolkit.planning.costs import RewardCosts
+    from dipp_toolkit.planning.dry_run import Cost
+    from dipp_toolkit.planning.estimate import _reward_operations
+
+    costs = {name: RewardCosts(1, Cost(flops=flops), decode=10) for name, flops in (("a", 50), ("b", 70))}
+    config = TrainConfig(batch_size=4)
+    assert _reward_operations(config, costs) == {"a": 50, "b": 60}
+    assert _reward_operations(config.model_copy(update={"reward_batch": 2}), costs) == {"a": 100, "b": 140}

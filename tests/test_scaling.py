@@ -80,17 +80,27 @@ def test_sharded_weights_are_gathered_for_every_pass(size: int) -> None:
     assert more["gradients reduced"] == {"assistant update": 2 * once, "generator": 2 * once}
 
 
-@pytest.mark.usefixtures("folder")
-def test_sharding_cuts_what_is_trained_and_not_the_decoder() -> None:
-    whole, cut = make_plan(config()), scaled_plan(config(), Scale(8, "fsdp")).plan
+def test_sharding_cuts_what_is_trained_and_not_the_decoder(size: int) -> None:
+    whole, cut = make_plan(config(accumulation=2)), scaled_plan(config(accumulation=2), Scale(8, "fsdp")).plan
     for part in ("reference", "generator", "assistant", "gradients", "optimizer", "average"):
         assert cut.resident[part] == whole.resident[part] // 8
     for part in ("process", "decoder"):
         assert cut.resident[part] == whole.resident[part]
     assert all(cut.transient[name] >= size for name, size in whole.transient.items())
-    beside = scaled_plan(config(), Scale(8)).plan
+    beside = scaled_plan(config(accumulation=2), Scale(8)).plan
     assert beside.resident == whole.resident
-    assert beside.transient == whole.transient | {"gradients averaged": whole.resident["gradients"] // 2}
+    assert beside.transient == whole.transient | {"gradients averaged": WIDE * size}
+
+
+def test_gradients_stay_where_another_pass_follows(size: int) -> None:
+    one, two = make_plan(config()), make_plan(config(accumulation=2))
+    assert two.resident == one.resident | {"gradients": WIDE * size}
+    assert one.transient["generator backward"] == two.transient["generator backward"] + WIDE * size
+    assert one.transient["divergence"] == two.transient["divergence"]
+    assert scaled_plan(config(), Scale(8)).plan.transient["gradients averaged"] == 2 * WIDE * size
+    four, eight = (scaled_plan(config(), Scale(count, "fsdp")).plan.transient for count in (4, 8))
+    for piece in ("assistant update", "generator backward"):
+        assert four[piece] - eight[piece] == WIDE * size // 4 - WIDE * size // 8
 
 
 def test_adapters_share_one_base_until_it_is_cut(size: int) -> None:

@@ -15,28 +15,15 @@ which is an assumption, not a measurement.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import nn
-
-from .. import adapters
-from ..adapters import AdapterSettings
-from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
-from ..condition import Condition
 from ..config import TrainConfig
-from ..decoding import DecodeOptions, reward_decoder
-from ..denoiser import Denoiser
-from ..diffusers_reference import latent_shape_of
+from ..decoding import DecodeOptions
 from ..errors import RequestError
-from ..folders import quiet_loading, read_json
 from ..precision import DTYPES, PRECISIONS
-from ..predictions import prediction_from_config
-from ..registry import get_registry
-from ..schedules import schedule_from_config
-from .dry_run import Cost, cost_of, dry, faked
+from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
 from .machines import GPUS, UTILISATION
 
 PROCESS = int(1.75 * 2**30)
@@ -86,19 +73,6 @@ class Plan:
         return {**asdict(self), "peak": self.peak, "flops_per_step": sum(self.flops.values())}
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What decides the networks' dry runs; equal shapes are run once."""
-
-    reference: str
-    mode: str
-    rank: int
-    batch: int
-    dtype: torch.dtype
-    autocast: torch.dtype | None
-    checkpointing: bool
-
-
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     """Plan a run.
 
@@ -114,67 +88,79 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
     reference = pipeline_blueprint(config.reference)
     generator = generator or reference
-    shape = _Shape(
+    shape = Shape(
         config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
         PRECISIONS[config.precision], config.gradient_checkpointing,
     )  # fmt: skip
-    networks = _networks(shape, 1.0 if config.guidance == 1 else 2.0)
+    networks = network_costs(shape, 1.0 if config.guidance == 1 else 2.0)
     shares = generator.folder == reference.folder and config.generator != "sdxl-dmd2"
-    width = shape.dtype.itemsize
-    trained, base = networks["trainable"], networks["base"]
-    parameters = {"reference": base}
-    resident = {"process": PROCESS, "reference": base * width}
-    if not shares:
-        parameters["generator"] = base
+    width, gradients = shape.dtype.itemsize, networks.trainable * 4
+    parameters = {"reference": networks.base} | ({} if shares else {"generator": networks.base})
+    resident = {"process": PROCESS, "reference": networks.base * width}
     if config.mode == "full":
-        resident |= {"generator": trained * 4, "assistant": trained * 4}
+        resident |= {"generator": gradients, "assistant": gradients}
     else:
-        resident |= {"adapters": 2 * trained * 4} | ({} if shares else {"generator": base * width})
-    resident["gradients"] = 2 * trained * 4
-    resident["optimizer"] = 2 * trained * (2 if config.optimizer == "8bit" else 8)
-    resident["average"] = trained * 4
+        resident |= {"adapters": 2 * gradients} | ({} if shares else {"generator": networks.base * width})
+    if config.accumulation > 1:  # they wait for the next pass; else they go once the update is made
+        resident["gradients"] = gradients
+    resident["optimizer"] = 2 * networks.trainable * (2 if config.optimizer == "8bit" else 8)
+    resident["average"] = gradients
     # Supervised at the last step, all steps' graphs are held at once; at every step, the terms look at each.
     steps, every = config.generator_steps, config.supervise == "every"
     graphs, looks, sampled = (1, steps, (steps + 1) / 2) if every else (steps, 1, steps)
-    flops = {"assistant update": 0, "divergence": looks * networks["divergence"].flops}
-    rewards: dict[str, Cost] = {}
-    options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
-    pieces = config.reward_batch or config.batch_size
-    for name in dict.fromkeys([*config.rewards, *config.floors]):
-        count, one = _reward(name, reference, options, pieces, shape.dtype, shape.autocast)
-        times = looks * -(-config.batch_size // pieces)
-        rewards[name] = Cost(one.peak, 0, one.flops * times)
-        parameters[name] = count
-        resident[name] = count * width
-        flops[f"reward {name}"] = rewards[name].flops
-    parameters["decoder"] = _count(config.reference, "vae")
+    rewards = _rewards(config, shape)
+    for name, one in rewards.items():
+        parameters[name], resident[name] = one.parameters, one.parameters * width
+    parameters["decoder"] = parameters_of(config.reference, "vae")
     resident["decoder"] = parameters["decoder"] * width
-    held, backward = networks["held"], networks["backward"]
-    rounds = config.assistant_rounds
-    flops["assistant update"] = rounds * (int(sampled * held.flops) + networks["assistant"].flops)
-    flops["generator"] = steps * (held.flops + backward.flops + (held.flops if config.recompute_generator else 0))
-    flops = {piece: int(count * config.accumulation) for piece, count in flops.items()}
+    held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
+    again = 2 if config.recompute_generator else 1
+    flops: dict[str, float] = {
+        "assistant update": rounds * (sampled * held.flops + networks.training.flops),
+        "divergence": looks * networks.divergence.flops,
+        **{f"reward {name}": looks * one for name, one in _reward_operations(config, rewards).items()},
+        "generator": steps * (again * held.flops + backward.flops),
+    }
     passes: dict[str, dict[str, tuple[float, float]]] = {
         "assistant update": {"generator": (rounds * sampled, 0), "assistant": (rounds, rounds)},
         "divergence": {"reference": (looks, 0), "assistant": (looks, 0)},
-        "generator": {"generator": (steps * (2 if config.recompute_generator else 1), steps)},
+        "generator": {"generator": (steps * again, steps)},
     }
     earlier = (graphs - 1) * held.kept
     graph = 0 if config.recompute_generator else earlier + held.kept
+    left = 0 if config.accumulation > 1 else gradients
     transient = {
-        "assistant update": networks["assistant"].peak,
+        "assistant update": networks.training.peak + left,
         "generator forward": earlier + held.peak,
-        "divergence": graph + networks["divergence"].peak,
-        "generator backward": earlier + held.kept + backward.peak,
-    } | {f"reward {name}": graph + one.peak for name, one in rewards.items()}
-    total = sum(flops.values())
+        "divergence": graph + networks.divergence.peak,
+        "generator backward": earlier + held.kept + backward.peak + left,
+    } | {f"reward {name}": graph + one.whole.peak for name, one in rewards.items()}
+    total = config.accumulation * sum(flops.values())
     half = config.precision != "fp32"
     seconds = {gpu: total / ((fast if half else slow) * 1e12 * utilisation) for gpu, (fast, slow, _) in GPUS.items()}
-    text = sum(_count(config.reference, name) for name in reference.text_encoders) * width
+    text = sum(parameters_of(config.reference, name) for name in reference.text_encoders) * width
     return Plan(
-        _deciding(config), parameters, 2 * trained, resident, transient, flops, text, seconds, passes, backward.flops,
-        utilisation,
+        _deciding(config), parameters, 2 * networks.trainable, resident, transient,
+        {piece: int(config.accumulation * count) for piece, count in flops.items()}, text, seconds, passes,
+        backward.flops, utilisation,
     )  # fmt: skip
+
+
+def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
+    options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
+    reference, pieces = pipeline_blueprint(shape.reference), config.reward_batch or config.batch_size
+    names = dict.fromkeys([*config.rewards, *config.floors])
+    return {name: reward_costs(name, reference, options, pieces, shape.dtype, shape.autocast) for name in names}
+
+
+def _reward_operations(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dict[str, int]:
+    """Of each reward on a pass; rewards that look at the whole batch share one decode, which is the first one's."""
+    pieces = config.reward_batch or config.batch_size
+    shared = pieces >= config.batch_size
+    return {
+        name: -(-config.batch_size // pieces) * (one.whole.flops - (one.decode if shared and number else 0))
+        for number, (name, one) in enumerate(rewards.items())
+    }
 
 
 DECIDING = (
@@ -186,118 +172,3 @@ DECIDING = (
 
 def _deciding(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in DECIDING}
-
-
-def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
-    """The blueprint of a generator or reference.
-
-    Raises:
-        RequestError: there is none, or it is a reward's.
-    """
-    registry = get_registry()
-    if name not in registry.entries["blueprint"]:
-        registry.find(kind, name)
-        raise RequestError(
-            f"The {kind} '{name}' has no blueprint to plan with; those that have: "
-            f"{', '.join(sorted(registry.entries[kind].keys() & registry.entries['blueprint'].keys()))}."
-        )
-    return find_pipeline(name)
-
-
-@cache
-def _count(reference: str, component: str) -> int:
-    with torch.device("meta"):
-        return parameter_count(pipeline_blueprint(reference).build(component))
-
-
-_DIVERGENCES: dict[tuple[_Shape, float], Cost] = {}
-
-
-@cache
-def _networks(shape: _Shape, conditions: float) -> dict[str, Any]:
-    """Costs of the network passes of a step; see the module's text."""
-    blueprint = pipeline_blueprint(shape.reference)
-    family, latent = blueprint.family, latent_shape_of(blueprint.folder, blueprint.family)
-    config = read_json(blueprint.folder / family.network_name / "config.json")
-    schedule = schedule_from_config(blueprint.scheduler_config, latent)
-    prediction = prediction_from_config(blueprint.scheduler_config)
-    with quiet_loading(), torch.device("meta"):
-        base = blueprint.build(family.network_name).to(shape.dtype).eval().requires_grad_(False)
-        if shape.mode == "lora":
-            trained = adapters.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
-        else:
-            trained = blueprint.build(family.network_name).train().requires_grad_(True)
-    if shape.checkpointing:
-        trained.enable_gradient_checkpointing()  # type: ignore[operator]
-    with dry():
-        faked(base, trained)
-
-        def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
-            return torch.zeros(batch, *latent), torch.full((batch,), 0.5), family.blank(config, batch)  # type: ignore[attr-defined]
-
-        def predict(network: nn.Module, batch: int, graph: bool) -> torch.Tensor:
-            x, t, condition = inputs(batch)
-            denoiser = Denoiser(network, schedule, prediction, family.forward)
-            with (
-                torch.set_grad_enabled(graph),
-                torch.autocast("cpu", shape.autocast or torch.bfloat16, enabled=shape.autocast is not None),
-            ):
-                return denoiser.predict_x0(x, t, condition)
-
-        def divergence() -> None:
-            given = predict(base, int(conditions * shape.batch), False)
-            predict(trained, shape.batch, False)
-            del given
-
-        # Nothing is recomputed without a graph, so this is the same with checkpointing and without.
-        key = (replace(shape, checkpointing=False), conditions)
-        if key not in _DIVERGENCES:
-            _DIVERGENCES[key], _ = cost_of(divergence)
-        between = _DIVERGENCES[key]
-        held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
-
-        def backward() -> None:
-            x0.sum().backward()
-
-        back, _ = cost_of(backward)
-        count = sum(one.numel() for one in trained.parameters() if one.requires_grad)
-        size = parameter_count(base)
-    # Gradients are counted among what stays.
-    back = Cost(max(back.peak - 4 * count, 0), 0, back.flops)
-    both = Cost(max(held.peak, held.kept + back.peak), 0, held.flops + back.flops)
-    return {
-        "base": size, "trainable": count, "divergence": between, "held": held, "assistant": both,
-        "backward": back,
-    }  # fmt: skip
-
-
-@cache
-def _reward(
-    name: str,
-    reference: PipelineBlueprint,
-    options: DecodeOptions,
-    batch: int,
-    dtype: torch.dtype,
-    autocast: torch.dtype | None,
-) -> tuple[int, Cost]:
-    """Parameters of a reward, the cost of decoding and scoring with a gradient."""
-    found = find_blueprint(name)
-    if not isinstance(found, RewardBlueprint):
-        raise RequestError(f"'{name}' is a pipeline; expected a reward.")
-    latent = latent_shape_of(reference.folder, reference.family)
-    with quiet_loading(), torch.device("meta"):
-        vae = reference.build("vae").to(dtype).eval().requires_grad_(False)
-        network = found.build().to(dtype).eval().requires_grad_(False)
-    with dry():
-        faked(vae, network)
-        decode = reward_decoder(vae, options)
-
-        def score() -> None:
-            latents = torch.zeros(batch, *latent, requires_grad=True)
-            half = autocast or dtype
-            with torch.autocast("cpu", half, enabled=half != torch.float32):
-                scores = network(decode(latents))
-            torch.autograd.grad(scores.sum(), latents)
-
-        cost, _ = cost_of(score)
-        return parameter_count(network), cost

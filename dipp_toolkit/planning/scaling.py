@@ -23,7 +23,8 @@ from ..config import TrainConfig
 from ..errors import RequestError
 from ..folders import quiet_loading
 from ..precision import DTYPES
-from .estimate import Plan, make_plan, pipeline_blueprint
+from .costs import pipeline_blueprint
+from .estimate import Plan, make_plan
 from .machines import UTILISATION, ring_rate
 
 Sharding = Literal["none", "fsdp"]
@@ -226,7 +227,9 @@ def _each(plan: Plan, sizes: _Sizes, scale: Scale) -> Plan:
     if scale.processes == 1:
         return plan
     if not scale.sharded:
-        return replace(plan, transient=plan.transient | {"gradients averaged": sizes.trained})
+        # Gradients travel in parcels, beside which they stand until all have come.
+        standing = 0 if "gradients" in plan.resident else sizes.trained
+        return replace(plan, transient=plan.transient | {"gradients averaged": standing + sizes.trained})
     resident = dict(plan.resident)
     if sizes.lora:  # each of three trees cuts the frozen weights for itself
         base = sizes.weights["reference"]
@@ -234,11 +237,12 @@ def _each(plan: Plan, sizes: _Sizes, scale: Scale) -> Plan:
             name: size for name, size in resident.items() if name not in ("reference", "generator")
         }
     resident = {name: size // scale.processes if name in CUT else size for name, size in resident.items()}
+    whole_gradients = 0 if "gradients" in plan.resident else sizes.trained - sizes.trained // scale.processes
     whole = {
-        "assistant update": sizes.whole("assistant") + sizes.gradients,
+        "assistant update": sizes.whole("assistant") + sizes.gradients - whole_gradients,
         "generator forward": sizes.whole("generator"),
         "divergence": max(sizes.whole("reference"), sizes.whole("assistant")),
-        "generator backward": sizes.whole("generator") + sizes.gradients,
+        "generator backward": sizes.whole("generator") + sizes.gradients - whole_gradients,
     }
     transient = {name: size + whole.get(name, 0) for name, size in plan.transient.items()}
     return replace(plan, resident=resident, transient=transient)
