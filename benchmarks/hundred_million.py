@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-TOKENS, TEXT_WIDTH, BATCH = 120, 512, 4
+TOKENS, TEXT_WIDTH, BATCH, PROMPTS = 120, 512, 4, 64
 LAYERS, HEADS = 11, 10
 SETTINGS: dict[str, Any] = {
     "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},
-    "prompts": "emoji-train",
     "eval_count": 2,
     "long_prompts": "cut",
     "readout": 0.4,
@@ -26,7 +25,17 @@ SETTINGS: dict[str, Any] = {
     "precision": "bf16",
     "steps": 1000,
 }
-"""Of a training on it; the rewards are those of the emoji world, which take images of any size."""
+"""Of a training on it, as published pipelines of this class have them; the rewards are the emoji world's, which take
+images of any size."""
+
+
+def write_prompts(path: Path) -> Path:
+    """Write a file of prompts: as few as that their embeddings, which a training holds, do not count."""
+    from dipp_toolkit import load_prompts
+
+    chosen = [prompt.text for prompt in load_prompts("emoji-train").prompts[:PROMPTS]]
+    path.write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    return path
 
 
 def write_pipeline(folder: Path, seed: int = 0) -> Path:

@@ -81,6 +81,7 @@ class Turns:
         block: steps a turn; a checkpoint comes only at a block's end.
         settle: blocks after that of a checkpoint in which it may still be written.
         clock: gives seconds; see `CLOCKS`.
+        saves: checkpoints that are waited for, more turns being taken until then.
         measured: seconds a step of each turn that counts: `"step"`, and the other work by name.
         checkpoints: seconds that each checkpoint took of the training's time.
     """
@@ -91,6 +92,7 @@ class Turns:
     block: int = 1
     settle: int = 2
     clock: Callable[[], float] = time.perf_counter
+    saves: int = 0
     measured: list[dict[str, float]] = field(default_factory=list, init=False)
     _work: Mapping[str, Callable[[], None]] = field(default_factory=dict, init=False)
     _turn: dict[str, float] = field(default_factory=dict, init=False)
@@ -138,8 +140,8 @@ class Turns:
                 self._saving = []
         elif self._taken > self.warm:
             self.measured.append({"step": seconds, **self._turn})
-            if len(self.measured) >= self.rounds:
-                raise Enough
+        if len(self.measured) >= self.rounds and len(self._saved) >= self.saves:
+            raise Enough
 
     def _take_turn(self, device: torch.device) -> None:
         self._taken += 1

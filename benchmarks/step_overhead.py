@@ -190,14 +190,14 @@ class Counter:
 
 
 def counted(config: TrainConfig) -> dict[str, list[int]]:
-    """The passes of a training's third step: how many samples each network saw, pass by pass."""
+    """The passes of a training's first step: how many samples each network saw, pass by pass."""
     held: list[Counter] = []
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:
         held.append(Counter.of(loop))
         return {"reset": held[0].reset}
 
-    Turns(make, rounds=1, warm=2).run(config)
+    Turns(make, rounds=1, warm=0).run(config)
     return held[0].close()
 
 
@@ -210,7 +210,7 @@ def measure(config: TrainConfig, rounds: int, warm: int, block: int, clock: Call
         held.append(Passes(loop, len(passes_of_a_step["decoder"]), clock))
         return {"passes": held[0].run, "updates": held[0].update}
 
-    turns = Turns(make, rounds, warm, block, clock=clock).run(config)
+    turns = Turns(make, rounds, warm, block, clock=clock, saves=1).run(config)
     passes, updates, steps = turns.seconds("passes"), turns.seconds("updates"), turns.seconds("step")
     both = [one + other for one, other in zip(passes, updates, strict=True)]
 
@@ -238,7 +238,10 @@ def config_of(case: str, work: Path, device: torch.device, checkpoint_every: int
     if case.startswith("emoji"):
         return TrainConfig(generator="emoji-onestep", **shared | ({"guidance": 1.0} if case == "emoji-1" else {}))
     folder = str(hundred_million.write_pipeline(work / "pipeline"))
-    settings = hundred_million.SETTINGS | shared | {"prompt_cache": work / "prompts", "mode": case}
+    prompts = hundred_million.write_prompts(work / "prompts.txt")
+    settings = (
+        hundred_million.SETTINGS | shared | {"prompts": str(prompts), "prompt_cache": work / "cache", "mode": case}
+    )
     return TrainConfig(generator=folder, reference=folder, **settings)
 
 
