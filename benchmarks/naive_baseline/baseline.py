@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class NaiveTrainer:
         fake_learning_rate: the fake-score network's.
         precision: autocast dtype, None for none.
         device: where everything is.
+        graph_attention: context of forward passes that keep a graph; torch chooses their kernels unless said.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class NaiveTrainer:
         fake_learning_rate: float = 4e-4,
         precision: torch.dtype | None = torch.bfloat16,
         device: torch.device | str = "cpu",
+        graph_attention: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         from diffusers import DDPMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 
         self.device, self.precision, self.guidance, self.readout = torch.device(device), precision, guidance, readout
-        self.rewards = rewards
+        self.rewards, self.graph_attention = rewards, graph_attention
         pipeline = PixArtAlphaPipeline.from_pretrained(reference).to(self.device)
         self.tokenizer, self.text_encoder, self.vae = pipeline.tokenizer, pipeline.text_encoder, pipeline.vae
         self.real = pipeline.transformer
@@ -147,7 +150,8 @@ class NaiveTrainer:
                 x0 = self.generate(draws.pure, prompt)
             _, alpha, sigma = self.coefficients(draws.time)
             x_t = alpha * x0 + sigma * draws.noise
-            error = (self.denoise(self.fake, x_t, draws.time, prompt) - x0).square().flatten(1).mean(1)
+            with self.graph_attention():
+                error = (self.denoise(self.fake, x_t, draws.time, prompt) - x0).square().flatten(1).mean(1)
         weight = (alpha / sigma).square().clamp(max=5) + 0.1
         return (weight.flatten() * error).mean()
 
@@ -156,7 +160,8 @@ class NaiveTrainer:
         prompt = self.encode(prompts)
         empty = tuple(one.expand(len(prompts), *one.shape[1:]) for one in self.empty)
         with self.autocast():
-            x0 = self.generate(draws.pure, prompt)
+            with self.graph_attention():
+                x0 = self.generate(draws.pure, prompt)
             with torch.no_grad():
                 _, alpha, sigma = self.coefficients(draws.time)
                 x_t = alpha * x0 + sigma * draws.noise
