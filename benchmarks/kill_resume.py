@@ -197,7 +197,7 @@ def main() -> int:
     words = [*EMOJI, "--steps", str(given.steps), "--set", "seed=3"]
     with tempfile.TemporaryDirectory() as scratch:
         done, found = experiment(given.work or Path(scratch), given.kills, words, given.seed)
-    about = ran_on("cpu")
+    about = ran_on(torch.device("cpu"))
     results = {"steps": given.steps, **vars(done), "different": found, "ran on": about}
     write_results("kill_resume", results, page(done, found, given.steps, about))
     return 1 if found else 0

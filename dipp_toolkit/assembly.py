@@ -179,7 +179,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     if check is not None:
         check()
     conditions, eval_conditions = encode_prompts(
-        reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device
+        reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )
     reference.denoiser.frozen()
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}

@@ -198,6 +198,9 @@ class TrainConfig(BaseModel):
     long_prompts: Literal["refuse", "cut"] = Field(
         "refuse", description="what becomes of a prompt with more tokens than the text encoder reads"
     )
+    deterministic: bool = Field(
+        True, description="kernels that give the same bits each time, where a GPU has such; a CPU's always do"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     out: Path | None = Field(None, description="run folder; a fresh one below runs/ where none is named")

@@ -10,6 +10,7 @@ from typing import Any
 from .assembly import assemble, choose_device
 from .broadcast import Broadcast
 from .config import TrainConfig
+from .determinism import deterministic_kernels
 from .diagnostics.diagnose import Diagnoses
 from .events import RunEndEvent, RunStartEvent
 from .finishing import finish, start_comparison
@@ -56,7 +57,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
     config = resolve(config)
     device = choose_device(config.device)
     processes = processes or Processes.launched(device)
-    with SharedFolder.opened(config, processes) as shared:
+    with SharedFolder.opened(config, processes) as shared, deterministic_kernels(device, config.deterministic):
         return _train(config, listeners, processes, shared)
 
 
