@@ -1,6 +1,6 @@
 """Kill a training at random moments, go on each time, and compare with a run that nobody killed: bit for bit.
 
-    python benchmarks/kill_resume.py [--kills 30] [--steps 60] [--seed 0]
+    python benchmarks/kill_resume.py [--kills 30] [--steps 200] [--seed 0]
 
 `dipp train` runs on the emoji world with its recommended settings but for a smaller batch, a checkpoint every other
 step, and looks and diagnoses every ten. A process of its own starts it with `--resume auto`, and SIGKILL ends that
@@ -91,20 +91,18 @@ def being_saved(folder: Path) -> bool:
 def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_saving: bool, kills: Kills) -> bool:
     """Start, wait for a moment, kill; False where the run was over before."""
     training, begun = start(folder, words), time.monotonic()
-    known, first = lines_of(folder), None
-    after = dice.uniform(0.0, 1.0)
     loading = not while_saving and dice.random() < 0.3
-    patience = dice.uniform(0.5, 6.0)
+    patience, steps, after = dice.uniform(0.5, 6.0), dice.randrange(1, 8), dice.uniform(0.0, 0.4)
+    known, done, last = lines_of(folder), 0, begun
     while training.poll() is None:
-        now = time.monotonic()
-        if first is None and lines_of(folder) not in (0, known):
-            first = now
-        known = known if first is not None else lines_of(folder)
-        if while_saving:
-            ready = first is not None and now > first + after and being_saved(folder)
-        else:
-            ready = now > begun + patience if loading else first is not None and now > first + after
-        if ready or now > begun + LONGEST:
+        now, rows = time.monotonic(), lines_of(folder)
+        if rows > known:
+            done, last = done + rows - known, now
+        known = rows  # it falls where a resumed run drops rows of steps that are to be done again
+        enough = done >= steps and now > last + after
+        if now > begun + LONGEST or (loading and now > begun + patience):
+            break
+        if enough and not loading and (being_saved(folder) or not while_saving):
             break
         time.sleep(POLL)
     saving = being_saved(folder)
@@ -114,7 +112,7 @@ def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_sav
         if training.returncode != 0:
             raise SystemExit(f"The training failed:\n{said.decode()[-2000:]}")
         return False
-    name = "saving" if saving else "loading" if first is None else "stepping"
+    name = "saving" if saving else "stepping" if done else "loading"
     setattr(kills, name, getattr(kills, name) + 1)
     kills.steps.append(lines_of(folder))
     return True
@@ -189,7 +187,7 @@ def page(done: Kills, found: list[str], steps: int, about: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for both runs; one that is removed again where not named")
     given = parser.parse_args()

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -28,9 +29,10 @@ def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator
         return
     os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filling, tuned = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    chosen: Any = torch.utils.deterministic
+    filling, tuned = chosen.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
+    chosen.fill_uninitialized_memory = False  # costs a pass over every new tensor
     torch.backends.cudnn.benchmark = False
     try:
         with warnings.catch_warnings():
@@ -38,5 +40,5 @@ def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        chosen.fill_uninitialized_memory = filling
         torch.backends.cudnn.benchmark = tuned

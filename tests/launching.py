@@ -15,8 +15,17 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POL
 """What `accelerate launch` sets for a configuration file with FSDP 2."""
 
 
-def launch(count: int, words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `dipp` in so many processes, one thread each."""
+def launch(
+    count: int, words: list[str], config: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `dipp` in so many processes, one thread each.
+
+    Args:
+        count: of processes.
+        words: after the program's name.
+        config: one of the configuration files of `docs/accelerate/`, for accelerate's launcher; torchrun's where None.
+        environment: further variables.
+    """
     alone = [sys.executable, "-m", "dipp_cli"]
     many = [
         sys.executable,
@@ -28,6 +37,10 @@ def launch(count: int, words: list[str], **environment: str) -> subprocess.Compl
         "dipp_cli",
     ]
     root = Path(__file__).parents[1]
+    if config is not None:
+        given = ["--num_processes", str(count), "--mixed_precision", "no", "--main_process_port", "0"]
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+        many = [*launcher, str(root / "docs" / "accelerate" / config), *given, "-m", "dipp_cli"]
     paths = os.pathsep.join(str(root / one) for one in (".", "plugins", "cli"))
     return subprocess.run(
         [*(alone if count == 1 else many), *words],
@@ -39,9 +52,9 @@ def launch(count: int, words: list[str], **environment: str) -> subprocess.Compl
     )
 
 
-def trained(folder: Path, count: int, words: list[str], **environment: str) -> Path:
+def trained(folder: Path, count: int, words: list[str], config: str | None = None, **environment: str) -> Path:
     """A finished run."""
-    done = launch(count, [*words, "--out", str(folder)], **environment)
+    done = launch(count, [*words, "--out", str(folder)], config, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -42,7 +42,7 @@ def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(
     words: list[str], whole: Path, tmp_path: Path
 ) -> None:
-    shared = trained(tmp_path / "shared", 2, [*words, *steps()])
+    shared = trained(tmp_path / "shared", 2, [*words, *steps()], "ddp.yaml")
     assert farthest(weights(shared), weights(whole)) < CLOSE
     one, two = (
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, shared)
@@ -74,7 +74,7 @@ def test_sharded_checkpoints_resume_on_another_number_of_processes(
     words: list[str], whole: Path, tmp_path: Path
 ) -> None:
     """Ten steps sharded over two, ten more in one process with two passes: the weights of one from the start."""
-    folder = trained(tmp_path / "run", 2, [*words, *steps(10)], **FSDP2)
+    folder = trained(tmp_path / "run", 2, [*words, *steps(10)], "fsdp2.yaml")
     checkpoint = folder / "checkpoints" / "step-00000010"
     assert {one.name for one in checkpoint.glob("*.safetensors")} == {
         "state.safetensors", "state-00000-of-00002.safetensors", "state-00001-of-00002.safetensors",

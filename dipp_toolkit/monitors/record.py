@@ -29,18 +29,20 @@ class Bases:
 
     Attributes:
         start: the generator before training.
-        reference: the multi-step reference, of the same prompts and noises.
+        reference: the multi-step reference, of the same prompts and noises; None before anything was compared with it.
     """
 
     start: Snapshot
-    reference: Snapshot
+    reference: Snapshot | None = None
 
 
 def write_bases(path: Path, bases: Bases, about: str) -> None:
     """Write both snapshots; `about` says what they are of, and has to be the same when they are read."""
     tensors: dict[str, Tensor] = {}
     for part in PARTS:
-        one: Snapshot = getattr(bases, part)
+        one: Snapshot | None = getattr(bases, part)
+        if one is None:
+            continue
         tensors |= {f"{part}/rewards/{name}": values.contiguous() for name, values in one.rewards.items()}
         tensors |= {f"{part}/{name}": getattr(one, name).contiguous() for name in COLOURS}
         if one.diversity is not None:
@@ -57,8 +59,9 @@ def read_bases(path: Path, about: str) -> Bases | None:
             if (file.metadata() or {}).get("about") != about:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return Bases(*(_snapshot(part, tensors) for part in PARTS))
-    except (OSError, SafetensorError, KeyError):
+        there = [part for part in PARTS if f"{part}/{COLOURS[0]}" in tensors]
+        return Bases(*(_snapshot(part, tensors) for part in there))
+    except (OSError, SafetensorError, KeyError, TypeError):
         return None
 
 
@@ -105,7 +108,7 @@ def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ class Watch:
                 f"stop_on needs at least {LEAST_PROMPTS} held-out prompts to tell a warning from chance, and there are "
                 f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
             )
+        self.about = ""
         self.conditions = parts.eval_conditions[[index * known // count for index in range(count)]]
         self.seeds = [config.seed + FIRST_SEED + k for k in range(SEEDS)]
         self.bases = self._bases()
@@ -76,12 +78,20 @@ class Watch:
         config = self.config
         about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards), config.reward_options]
         about += [config.generator, config.reference, config.reference_steps, self._reference_guidance]
-        digest = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
-        found = read_bases(self.folder.monitor_bases, digest)
+        self.about = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
+        found = read_bases(self.folder.monitor_bases, self.about)
         if found is None:
-            found = Bases(self._snapshot(self._generated), self._snapshot(self._sampled))
-            write_bases(self.folder.monitor_bases, found, digest)
+            found = Bases(self._snapshot(self._generated))
+            write_bases(self.folder.monitor_bases, found, self.about)
         return found
+
+    def _reference(self) -> Snapshot:
+        """What the reference makes of the prompts: sampled at the first look, so that the first step need not wait."""
+        if self.bases.reference is None:
+            self.bases = replace(self.bases, reference=self._snapshot(self._sampled))
+            write_bases(self.folder.monitor_bases, self.bases, self.about)
+        assert self.bases.reference is not None
+        return self.bases.reference
 
     @property
     def _reference_guidance(self) -> float:
@@ -152,7 +162,7 @@ class Watch:
         if step and not self.record.rows:  # the monitors were not asked for when the run began
             self.record.write(row_of(0, start, start, []))
         now = self._snapshot(self._generated) if step else start
-        found = find_warnings(now, start, self.trained_on, self.bases.reference) if step else []
+        found = find_warnings(now, start, self.trained_on, self._reference()) if step else []
         row = row_of(step, now, start, found)
         self.record.write(row)
         stop = self.stop(step)

@@ -49,6 +49,8 @@ class Sharding:
             raise RequestError(
                 "The launcher asks for FSDP 1; expected FSDP 2. Set fsdp_version: 2 in accelerate's configuration file."
             )
+        # With it transformers would give every process but the first networks without weights, rewards included.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         return cls(processes, device, plugin)
 
     def shard(self, network: nn.Module) -> nn.Module:
