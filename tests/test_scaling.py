@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -193,3 +194,18 @@ def test_the_command_says_what_several_gpus_need(capsys: pytest.CaptureFixture[s
         assert "expected none or fsdp" in capsys.readouterr().err
     finally:
         del registry.entries["reference"][NAME]
+
+
+@pytest.mark.exhaustive
+def test_the_page_is_what_the_command_writes() -> None:
+    page = Path(__file__).parents[1] / "docs" / "scaling.md"
+    build = runpy.run_path(str(page.with_name("build_scaling.py")))
+    assert page.read_text(encoding="utf-8") == build["render"](), "run: python docs/build_scaling.py"
+
+
+def test_the_page_has_a_place_for_every_table() -> None:
+    page = Path(__file__).parents[1] / "docs" / "scaling.md"
+    text = page.read_text(encoding="utf-8")
+    for mark in runpy.run_path(str(page.with_name("build_scaling.py")))["TABLES"]:
+        inside = text.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
+        assert inside.count("\n| ") >= 2, mark

@@ -54,10 +54,6 @@ def peak_rate(ran_on: str) -> float | None:
     return next((rates[0] for name, rates in GPUS.items() if name in ran_on), None)
 
 
-def _share(tflop: float, seconds: float, peak: float | None) -> str:
-    return f"{tflop / seconds / peak:.0%}" if peak and seconds else ""
-
-
 def page(results: Sequence[dict[str, Any]]) -> str:
     """All results as Markdown; what a plan says stands where one was made."""
     done = [one for one in results if "failed" not in one]
@@ -67,32 +63,41 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in done:
-        seconds, batch = median(one["seconds"]), one["batch"]
-        on_gpu = peak_rate(one["ran_on"])
-        plan = one.get("predicted", {})
-        own = plan.get("tensors_gib" if on_gpu else "peak_gib")
-        tflop = sum(part["tflop"] for part in one["parts"].values())
+        seconds, rate, plan = median(one["seconds"]), peak_rate(one["ran_on"]), one.get("predicted", {})
+        own = plan.get("tensors_gib" if rate else "peak_gib")
+        tflop = sum(part.get("tflop", 0) for part in one["parts"].values())
         planned = f"{own:.2f} GiB ({own / one['peak_gib'] - 1:+.0%})" if own else ""
         full = f"{plan['full_gib']:.2f} GiB" if plan else ""
         rows.append(
-            f"| {one['case']} | {seconds:.3g} | {batch / seconds:.3g} | {tflop:.3g} | {_share(tflop, seconds, on_gpu)} "
-            f"| {one['peak_gib']:.2f} GiB | {planned} | {full} |"
+            f"| {one['case']} | {seconds:.3g} | {one['batch'] / seconds:.3g} | {_number(tflop)} | "
+            f"{_share(tflop, seconds, rate)} | {one['peak_gib']:.2f} GiB | {planned} | {full} |"
         )
     rows += [f"| {one['case']} | {one['failed']} | | | | | | |" for one in results if "failed" in one]
-    for one in done:
-        on_gpu, plan = peak_rate(one["ran_on"]), one.get("predicted", {}).get("tflop", {})
-        rows += [
-            "",
-            f"{one['case']}, by part ({one['ran_on']}; held before the first step {one['held_gib']:.2f} GiB):",
-            "",
-            "| part | seconds a step | TFLOP | planned | of the peak rate | memory at its peak |",
-            "|---|---|---|---|---|---|",
-        ]
-        rows += [
-            f"| {name} | {part['seconds']:.3g} | {part['tflop']:.3g} | "
-            f"{plan[name]:.3g} |" + f" {_share(part['tflop'], part['seconds'], on_gpu)} | {part['peak_gib']:.2f} GiB |"
-            if name in plan
-            else f"| {name} | {part['seconds']:.3g} | {part['tflop']:.3g} | | | {part['peak_gib']:.2f} GiB |"
-            for name, part in one["parts"].items()
-        ]
-    return "\n".join(rows) + "\n"
+    return "\n".join([*rows, *(line for one in done for line in _parts(one))]) + "\n"
+
+
+def _parts(one: dict[str, Any]) -> list[str]:
+    rate, plan = peak_rate(one["ran_on"]), one.get("predicted", {}).get("tflop", {})
+    rows = [
+        "",
+        f"{one['case']}, by part ({one['ran_on']}; held before the first step {one['held_gib']:.2f} GiB):",
+        "",
+        "| part | seconds a step | TFLOP | planned | of the peak rate | memory at its peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, part in one["parts"].items():
+        tflop = part.get("tflop", 0)
+        if name not in ("assemble", "step"):
+            rows.append(
+                f"| {name} | {part['seconds']:.3g} | {_number(tflop)} | {_number(plan.get(name, 0))} | "
+                f"{_share(tflop, part['seconds'], rate)} | {part['peak_gib']:.2f} GiB |"
+            )
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value else ""
+
+
+def _share(tflop: float, seconds: float, peak: float | None) -> str:
+    return f"{tflop / seconds / peak:.0%}" if peak and seconds and tflop else ""

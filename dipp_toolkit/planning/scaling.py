@@ -44,12 +44,14 @@ class Scale:
         sharding: whether networks are whole in each process, or cut into one part a process.
         gpu: which.
         utilisation: share of its published peak that passes reach, in (0, 1].
+        ring: bytes a second that a ring through all processes carries; `ring_rate` says it where None.
     """
 
     processes: int = 1
     sharding: Sharding = "none"
     gpu: str = "H100"
     utilisation: float = UTILISATION
+    ring: float | None = None
 
     @property
     def sharded(self) -> bool:
@@ -68,11 +70,13 @@ class Piece:
     Attributes:
         compute: of its passes.
         communication: of its collectives, were nothing hidden.
-        exposed: of them that add to the step.
+        beside: of the passes that the collectives run beside.
+        exposed: of the collectives that add to the step.
     """
 
     compute: float = 0.0
     communication: float = 0.0
+    beside: float = 0.0
     exposed: float = 0.0
 
 
@@ -104,12 +108,19 @@ class ScaledPlan:
         """Samples of the generator's updates a second, of all processes together."""
         return self.batch / self.seconds
 
+    @property
+    def hiding_rate(self) -> float:
+        """Bytes a second of a ring from which on no collective adds to the step."""
+        sent = {name: sum(kind.get(name, 0.0) for kind in self.traffic.values()) for name in self.pieces}
+        return max((sent[name] / one.beside for name, one in self.pieces.items() if sent[name]), default=0.0)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain numbers."""
         own = {
             **asdict(self.scale), "batch": self.batch, "traffic": self.traffic,
             "pieces": {name: asdict(one) for name, one in self.pieces.items()},
             "seconds_per_step": self.seconds, "images_per_second": self.images_per_second,
+            "hiding_rate": self.hiding_rate,
         }  # fmt: skip
         return {**self.plan.as_dict(), "scaling": own}
 
@@ -138,9 +149,9 @@ def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
     for piece in ("assistant update", "divergence", "generator"):
         updates = config.assistant_rounds if piece == "assistant update" else 1
         sent = sum(kind.get(piece, 0.0) for kind in traffic.values())
-        taken = sent / ring_rate(scale.gpu, scale.processes)
+        taken = sent / (scale.ring or ring_rate(scale.gpu, scale.processes))
         beside = pieces[piece].compute if scale.sharded else updates * backward
-        pieces[piece] = replace(pieces[piece], communication=taken, exposed=max(0.0, taken - beside))
+        pieces[piece] = replace(pieces[piece], communication=taken, beside=beside, exposed=max(0.0, taken - beside))
     batch = config.batch_size * config.accumulation * scale.processes
     return ScaledPlan(_each(plan, sizes, scale), scale, batch, traffic, pieces)
 
