@@ -171,11 +171,15 @@ def ran_on(device: torch.device) -> str:
 
 
 def write_results(name: str, numbers: Mapping[str, Any], page: str) -> None:
-    """Print a page, and write it and the numbers behind it to `results/`."""
+    """Write a page, and the numbers behind it, to `results/`."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
-    sys.stdout.write(page.rstrip() + "\n")
+
+
+def print_results(name: str) -> None:
+    """Show what was written."""
+    sys.stdout.write((RESULTS / f"{name}.md").read_text(encoding="utf-8"))
 
 
 def choose(name: str, threads: int) -> torch.device:

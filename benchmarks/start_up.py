@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring import choose, ran_on, write_results
+from measuring import choose, print_results, ran_on, write_results
 
 LIMITS = {"help": 0.5, "plugins": 1.0, "first step": 15.0}
 NAMES = {"help": "`dipp --help`", "plugins": "`dipp plugins`", "first step": "`dipp train`, first step done"}
@@ -108,6 +108,7 @@ def main() -> None:
             results[name] = {"runs": runs, "warming": warming, "met": met}
     about = ran_on(choose(words.device, words.threads))
     write_results("start_up", {"ran_on": about, "limits": LIMITS, "commands": results}, page(results, about))
+    print_results("start_up")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE.parent))
 import hundred_million  # noqa: E402
 import torch  # noqa: E402
 from baseline import NaiveTrainer  # noqa: E402
-from measuring import CLOCKS, Spread, Turns, choose, ran_on, write_results  # noqa: E402
+from measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results  # noqa: E402
 from rewards import PlainReward  # noqa: E402
 from step_overhead import Passes, config_of, counted  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
@@ -190,7 +190,7 @@ def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, about: str, clock: str) -> str:
+def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, about: str, words: Any) -> str:
     """The results as Markdown."""
     lines = ["# Against a naive implementation", "", f"Measured on {about}"]
     if speeds:
@@ -199,8 +199,8 @@ def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, a
         count, bounds = speeds["operations"], speeds["pass_bounds"]
         lines += [
             "",
-            f"Emoji world with its recommended settings; times of the {clock}, medians of {len(speeds['rounds'])} "
-            "turns in one process, with quartiles in brackets.",
+            f"Emoji world with its recommended settings; times of the {words.clock}, medians of "
+            f"{len(speeds['rounds'])} turns in one process, with quartiles in brackets.",
             "",
             "| | a step | naive / the toolkit | operations of a step |",
             "|---|---|---|---|",
@@ -215,7 +215,9 @@ def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, a
         ]
     if memories:
         naive = memories["naive"]["above"]
-        kind = "allocated on the GPU" if "cuda" in about.lower() else "resident memory (VmHWM) above the imports'"
+        kind = (
+            "allocated on the GPU" if words.device.startswith("cuda") else "resident memory (VmHWM) above the imports'"
+        )
         lines += [
             "",
             f"Peak memory at 96 M parameters, batch {hundred_million.BATCH}, after a few steps in a fresh process: "
@@ -262,7 +264,8 @@ def main() -> None:
             memories = memory(words.memory_steps, work, words)
     about = ran_on(device)
     numbers = {"ran_on": about, "clock": words.clock, "speed": speeds, "memory": memories}
-    write_results("naive_baseline", numbers, page(speeds, memories, about, words.clock))
+    write_results("naive_baseline", numbers, page(speeds, memories, about, words))
+    print_results("naive_baseline")
 
 
 if __name__ == "__main__":
