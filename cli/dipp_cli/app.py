@@ -81,8 +81,11 @@ def _describe(error: Exception) -> tuple[int, str]:
 def _explain(sentence: str, code: int) -> int:
     """Say a sentence on stderr, on one line; returns `code`.
 
-    A name from somebody's file may hold what moves a terminal's cursor; nothing of that is written.
+    A name from somebody's file may hold what moves a terminal's cursor; nothing of that is written. Of several
+    processes that were interrupted together, the first speaks.
     """
+    if code == INTERRUPTED and os.environ.get("RANK", "0") != "0":
+        return code
     stream: Any = sys.stderr
     sentence = "".join(one if one.isprintable() else " " for one in sentence)
     label = "\033[31mError:\033[0m" if stream.isatty() and code != INTERRUPTED else "Error:"
