@@ -35,6 +35,7 @@ class Shape:
         dtype: of frozen weights.
         autocast: of passes, None for none.
         checkpointing: whether blocks are recomputed in backward passes.
+        gpu: whether they run on one; autocast keeps other dtypes there.
     """
 
     reference: str
@@ -44,6 +45,7 @@ class Shape:
     dtype: torch.dtype
     autocast: torch.dtype | None
     checkpointing: bool
+    gpu: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
             trained = blueprint.build(family.network_name).train().requires_grad_(True)
     if shape.checkpointing:
         trained.enable_gradient_checkpointing()  # type: ignore[operator]
-    with dry():
+    with dry(shape.gpu):
         faked(base, trained)
 
         def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
@@ -185,6 +187,7 @@ def reward_costs(
     batch: int,
     dtype: torch.dtype,
     autocast: torch.dtype | None,
+    gpu: bool = True,
 ) -> RewardCosts:
     """A reward's costs.
 
@@ -195,6 +198,7 @@ def reward_costs(
         batch: samples at a time.
         dtype: of frozen weights.
         autocast: of passes, None for none.
+        gpu: whether they run on one.
 
     Raises:
         RequestError: there is no such reward.
@@ -206,7 +210,7 @@ def reward_costs(
     with quiet_loading(), torch.device("meta"):
         vae = reference.build("vae").to(dtype).eval().requires_grad_(False)
         network = found.build().to(dtype).eval().requires_grad_(False)
-    with dry():
+    with dry(gpu):
         faked(vae, network)
         decode = reward_decoder(vae, options)
 

@@ -5,19 +5,50 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
+from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+HALF = (torch.bfloat16, torch.float16)
+WIDE = (F.group_norm, F.layer_norm, F.softmax, F.cosine_similarity, torch.softmax, torch.Tensor.softmax)
+"""What autocast computes in float32 on a GPU and in half precision on a CPU."""
 
 CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 """Their kernels work on copies of inputs and outputs in an order of their own, which live for the call."""
+
+
+def operations(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Floating-point operations of an aten call, by the formulas of torch's own counter; 0 where it has none.
+
+    It has none of a CPU's fused attention, whose formula is that of a GPU's.
+    """
+    if func._overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        return int(sdpa_flop_count(*(one.shape for one in args[:3])))
+    if func._overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        return int(sdpa_backward_flop_count(*(one.shape for one in args[:4])))
+    formula = flop_registry.get(func._overloadpacket)
+    return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
+
+
+class GpuCasts(TorchFunctionMode):
+    """Casts under a CPU's autocast what a GPU's would: norms and softmaxes are made, and kept, in float32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in WIDE and torch.is_autocast_enabled("cpu"):
+            args, kwargs = tree_map_only(
+                torch.Tensor, lambda one: one.float() if one.dtype in HALF else one, (args, kwargs)
+            )
+        return func(*args, **kwargs)
 
 
 class Meter(TorchDispatchMode):
@@ -41,9 +72,7 @@ class Meter(TorchDispatchMode):
             touched = [*tree_iter(args), *tree_iter(result)]
             reordered = sum(one.nbytes for one in touched if isinstance(one, torch.Tensor))
             self.peak = max(self.peak, self.now + reordered)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        self.flops += operations(func, args, kwargs or {}, result)
         for one in tree_iter(result):
             if isinstance(one, torch.Tensor):
                 self._count(one.untyped_storage(), given)
@@ -94,12 +123,16 @@ class Cost:
 
 
 @contextmanager
-def dry() -> Iterator[FakeTensorMode]:
-    """Tensors made inside have shapes, dtypes and a CPU's choice of kernels, and no memory."""
+def dry(gpu: bool = False) -> Iterator[FakeTensorMode]:
+    """Tensors made inside have shapes, dtypes and a CPU's choice of kernels, and no memory.
+
+    Args:
+        gpu: whether autocast takes a GPU's dtypes.
+    """
     collecting = gc.isenabled()
     gc.disable()  # a dry run makes millions of small objects and no cycles; looking for some is a fifth of its time
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, GpuCasts() if gpu else nullcontext():
             yield mode
     finally:
         if collecting:

@@ -90,7 +90,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     generator = generator or reference
     shape = Shape(
         config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
-        PRECISIONS[config.precision], config.gradient_checkpointing,
+        PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",
     )  # fmt: skip
     networks = network_costs(shape, 1.0 if config.guidance == 1 else 2.0)
     shares = generator.folder == reference.folder and config.generator != "sdxl-dmd2"
@@ -155,7 +155,9 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
     reference, pieces = pipeline_blueprint(shape.reference), config.reward_batch or config.batch_size
     names = dict.fromkeys([*config.rewards, *config.floors])
-    return {name: reward_costs(name, reference, options, pieces, shape.dtype, shape.autocast) for name in names}
+    return {
+        name: reward_costs(name, reference, options, pieces, shape.dtype, shape.autocast, shape.gpu) for name in names
+    }
 
 
 def _reward_operations(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dict[str, int]:
