@@ -24,6 +24,7 @@ from dipp_imagereward.reward import ImageReward
 from dipp_toolkit import RequestError, load_reward
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask
+from dipp_toolkit.rewards.text_features import CHUNK
 from dipp_toolkit.rewards.weights import fill
 from golden.make import formula_images, formula_weights
 
@@ -202,7 +203,8 @@ def test_prompts_are_read_once(hps: HPS) -> None:
         hps(images, ["a red cat", "a red cat"])
     hps(images, ["a red cat", "the sea"])
     hps.texts._encode = read
-    assert asked == ["a red cat", "the sea"]
+    # Each once, in a batch that is always of one size.
+    assert asked == ["a red cat"] * CHUNK + ["the sea"] * CHUNK
 
 
 def test_the_memory_of_prompts_is_bounded(hps: HPS) -> None:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 MOST = 16384
+CHUNK = 32
+"""Prompts that are encoded at once, always: kernels differ with the size of a batch, and their last digits with them. A
+prompt's features are so the same bits whatever it is encoded beside, in a resumed run as in one that never stopped."""
 
 
 class TextFeatures:
@@ -27,7 +30,7 @@ class TextFeatures:
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Features of these prompts, `(batch, ...)`; only new ones are encoded, each once."""
         new = [one for one in dict.fromkeys(prompts) if one not in self._known]
-        found = dict(zip(new, self._encode(new), strict=True)) if new else {}
+        found = {prompt: row for start in range(0, len(new), CHUNK) for prompt, row in self._read(new[start:][:CHUNK])}
         for prompt in prompts:
             if prompt in self._known:
                 self._known.move_to_end(prompt)
@@ -37,6 +40,10 @@ class TextFeatures:
         while len(self._known) > self._most:
             self._known.popitem(last=False)
         return features
+
+    def _read(self, prompts: Sequence[str]) -> list[tuple[str, Tensor]]:
+        filled = [*prompts, *[prompts[-1]] * (CHUNK - len(prompts))]
+        return list(zip(prompts, self._encode(filled)[: len(prompts)], strict=True))
 
     def __len__(self) -> int:
         return len(self._known)
