@@ -145,9 +145,10 @@ def test_memory_is_read_with_its_unit() -> None:
 def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     from dipp_toolkit.planning.costs import RewardCosts
     from dipp_toolkit.planning.dry_run import Cost
-    from dipp_toolkit.planning.estimate import _reward_operations
+    from dipp_toolkit.planning.estimate import _reward_work
 
-    costs = {name: RewardCosts(1, Cost(flops=flops), decode=10) for name, flops in (("a", 50), ("b", 70))}
+    costs = {name: RewardCosts(1, Cost(flops=flops), Cost(flops=10)) for name, flops in (("a", 50), ("b", 70))}
     config = TrainConfig(batch_size=4)
-    assert _reward_operations(config, costs) == {"a": 50, "b": 60}
-    assert _reward_operations(config.model_copy(update={"reward_batch": 2}), costs) == {"a": 100, "b": 140}
+    assert _reward_work(config, costs) == {"a": Cost(flops=50), "b": Cost(flops=60)}
+    sliced = _reward_work(config.model_copy(update={"reward_batch": 2}), costs)
+    assert sliced == {"a": Cost(flops=100), "b": Cost(flops=140)}

@@ -7,7 +7,6 @@ import os
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dipp_toolkit.blueprints import PipelineBlueprint
 from dipp_toolkit.components import load_component
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.planning import Scale, machines, make_plan, scaled_plan
+from dipp_toolkit.planning import Scale, estimate, machines, make_plan, scaled_plan
 from dipp_toolkit.planning.machines import ring_rate
 from dipp_toolkit.registry import Entry, get_registry
 from launching import FSDP2
@@ -124,11 +123,19 @@ def test_time_follows_passes_and_what_no_pass_hides(monkeypatch: pytest.MonkeyPa
     assert slow.seconds == pytest.approx(sum(max(one.compute, one.communication) for one in slow.pieces.values()))
     beside = scaled_plan(config(), Scale(8)).pieces["generator"]
     assert beside.compute > beside.communication - beside.exposed > 0  # hidden behind the backward pass alone
-    half = scaled_plan(config(), replace(fast.scale, processes=1, utilisation=0.2))
-    assert half.seconds == pytest.approx(2 * scaled_plan(config(), Scale(1)).seconds)
     longer = scaled_plan(config(accumulation=3), Scale(1))
     assert longer.images_per_second == pytest.approx(scaled_plan(config(), Scale(1)).images_per_second)
     assert longer.batch == 6
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_piece_takes_as_long_as_its_operations_or_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = make_plan(config())
+    assert calls.pieces["H100"] == {name: count * estimate.LAUNCH for name, count in calls.launches.items()}
+    monkeypatch.setattr(estimate, "LAUNCH", 0.0)
+    whole, half = make_plan(config(), 0.4), make_plan(config(), 0.2)
+    assert half.seconds["H100"] == pytest.approx(2 * whole.seconds["H100"])
+    assert whole.pieces["H100"]["generator"] == pytest.approx(whole.flops["generator"] / (66.9e12 * 0.4))
 
 
 @pytest.mark.parametrize("scale", [Scale(0), Scale(1, utilisation=0.0), Scale(1, utilisation=1.5)])

@@ -117,8 +117,8 @@ def describe(result: Mapping[str, Any]) -> None:
             table.add_row(name, f"{seconds:.2f}")
         show(table)
     print(
-        f"Seconds assume {shown['utilisation']:.0%} of the published dense peak; memory and operations are those of "
-        "the real networks."
+        f"Seconds assume {shown['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "
+        "where that is longer; memory and operations are those of the real networks."
     )
 
 

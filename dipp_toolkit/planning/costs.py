@@ -70,7 +70,7 @@ class NetworkCosts:
     def training(self) -> Cost:
         """Forward and backward pass."""
         peak = max(self.held.peak, self.held.kept + self.backward.peak)
-        return Cost(peak, 0, self.held.flops + self.backward.flops)
+        return Cost(peak, 0, self.held.flops + self.backward.flops, self.held.launches + self.backward.launches)
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class RewardCosts:
     Attributes:
         parameters: of its network.
         whole: decoding, scoring, and the way back to the latents.
-        decode: operations of decoding alone, which rewards of a step share.
+        decode: operations and launches of decoding alone, which rewards of a step share.
     """
 
     parameters: int
     whole: Cost
-    decode: int
+    decode: Cost
 
 
 def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
@@ -172,7 +172,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         back, _ = cost_of(backward)
         count = sum(one.numel() for one in parameters)
         size = parameter_count(base)
-    return NetworkCosts(size, count, between, held, Cost(back.peak, 0, back.flops))
+    return NetworkCosts(size, count, between, held, Cost(back.peak, 0, back.flops, back.launches))
 
 
 def _forgotten(parameter: torch.Tensor) -> None:
@@ -226,4 +226,4 @@ def reward_costs(
             torch.autograd.grad(scores.sum(), latents)
 
         cost, _ = cost_of(score)
-        return RewardCosts(parameter_count(network), cost, alone.flops)
+        return RewardCosts(parameter_count(network), cost, Cost(flops=alone.flops, launches=alone.launches))

@@ -22,6 +22,12 @@ HALF = (torch.bfloat16, torch.float16)
 WIDE = (F.group_norm, F.layer_norm, F.softmax, F.cosine_similarity, torch.softmax, torch.Tensor.softmax)
 """What autocast computes in float32 on a GPU and in half precision on a CPU."""
 
+VIEWS = {
+    "view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "_unsafe_view", "slice", "select", "split",
+    "detach", "alias", "as_strided", "unbind", "split_with_sizes",
+}  # fmt: skip
+"""Calls that start no kernel."""
+
 CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 """Their kernels work on copies of inputs and outputs in an order of their own, which live for the call."""
 
@@ -58,11 +64,12 @@ class Meter(TorchDispatchMode):
         now: bytes alive.
         peak: most bytes that were alive at once.
         flops: operations so far, by the formulas of torch's own flop counter.
+        launches: calls so far that start a kernel.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now, self.peak, self.flops = 0, 0, 0
+        self.now, self.peak, self.flops, self.launches = 0, 0, 0, 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -73,6 +80,7 @@ class Meter(TorchDispatchMode):
             reordered = sum(one.nbytes for one in touched if isinstance(one, torch.Tensor))
             self.peak = max(self.peak, self.now + reordered)
         self.flops += operations(func, args, kwargs or {}, result)
+        self.launches += func._overloadpacket.__name__ not in VIEWS
         for one in tree_iter(result):
             if isinstance(one, torch.Tensor):
                 self._count(one.untyped_storage(), given)
@@ -115,11 +123,13 @@ class Cost:
         peak: most bytes alive at once, beside what was there before.
         kept: bytes still alive when it is over: a graph that waits for its backward pass.
         flops: floating-point operations, a multiply and an add counted as two.
+        launches: kernels that are started.
     """
 
     peak: int = 0
     kept: int = 0
     flops: int = 0
+    launches: int = 0
 
 
 @contextmanager
@@ -151,4 +161,4 @@ def cost_of(function: Callable[[], Any], keep: bool = False) -> tuple[Cost, Any]
         if not keep:
             result = None
         kept = meter.now
-    return Cost(meter.peak, kept, meter.flops), result
+    return Cost(meter.peak, kept, meter.flops, meter.launches), result

@@ -9,8 +9,8 @@ A step is K assistant updates and one generator update (`dipp_toolkit.engine`):
     generator backward
 
 Peak memory is what stays (weights, gradients, optimiser states, averages) and the largest of these, with the
-generator's graph beside the terms. Seconds are operations over the GPU's published dense peak times a utilisation,
-which is an assumption, not a measurement.
+generator's graph beside the terms. Seconds of a piece are its operations over the GPU's published dense peak times a
+utilisation, or its calls times what a call costs, whichever is longer; see `machines`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..decoding import DecodeOptions
 from ..errors import RequestError
 from ..precision import DTYPES, PRECISIONS
 from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
-from .machines import GPUS, UTILISATION
+from .dry_run import Cost
+from .machines import GPUS, LAUNCH, REWARD_UTILISATION, UTILISATION
 
 PROCESS = int(1.75 * 2**30)
 """The interpreter, its libraries and their kernels, and what the allocator keeps beyond live tensors.
@@ -44,10 +45,12 @@ class Plan:
         resident: bytes that stay through the run, by part.
         transient: bytes beside them at the worst moment of each piece of a step.
         flops: operations of each piece of a step.
+        launches: kernels that each piece of a step starts.
         text_encoders: bytes of the text encoders while prompts are encoded, before the first step.
         seconds: a step's on one GPU, by the GPU's name.
+        pieces: the same, by piece of a step.
+        backward: seconds of one backward pass of a trained network, by the GPU's name.
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
-        backward: operations of one backward pass of a trained network.
         utilisation: share of a GPU's published peak that was assumed for seconds.
     """
 
@@ -57,10 +60,12 @@ class Plan:
     resident: dict[str, int]
     transient: dict[str, int]
     flops: dict[str, int]
+    launches: dict[str, int]
     text_encoders: int
     seconds: dict[str, float] = field(default_factory=dict)
+    pieces: dict[str, dict[str, float]] = field(default_factory=dict)
+    backward: dict[str, float] = field(default_factory=dict)
     passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
-    backward: int = 0
     utilisation: float = UTILISATION
 
     @property
@@ -78,7 +83,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
 
     Args:
         config: resolved settings; the reference, the generator and the rewards need blueprints.
-        utilisation: share of a GPU's published peak that is assumed for seconds, in (0, 1].
+        utilisation: share of a GPU's published peak that long passes are assumed to reach, in (0, 1].
 
     Raises:
         RequestError: a name has no blueprint, or is no pipeline's or no reward's.
@@ -115,12 +120,14 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     resident["decoder"] = parameters["decoder"] * width
     held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
     again = 2 if config.recompute_generator else 1
-    flops: dict[str, float] = {
-        "assistant update": rounds * (sampled * held.flops + networks.training.flops),
-        "divergence": looks * networks.divergence.flops,
-        **{f"reward {name}": looks * one for name, one in _reward_operations(config, rewards).items()},
-        "generator": steps * (again * held.flops + backward.flops),
+    whole = _reward_work(config, rewards)
+    work = {
+        "assistant update": _sum((rounds * sampled, held), (rounds, networks.training)),
+        "divergence": _sum((looks, networks.divergence)),
+        **{f"reward {name}": _sum((looks, one)) for name, one in whole.items()},
+        "generator": _sum((steps * again, held), (steps, backward)),
     }
+    work = {piece: _sum((config.accumulation, one)) for piece, one in work.items()}
     passes: dict[str, dict[str, tuple[float, float]]] = {
         "assistant update": {"generator": (rounds * sampled, 0), "assistant": (rounds, rounds)},
         "divergence": {"reference": (looks, 0), "assistant": (looks, 0)},
@@ -140,15 +147,35 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         "divergence": graph + again_copies + networks.divergence.peak,
         "generator backward": earlier + held.kept + backward.peak + left,
     } | {f"reward {name}": graph + again_copies + copies + one.whole.peak for name, one in rewards.items()}
-    total = config.accumulation * sum(flops.values())
     half = config.precision != "fp32"
-    seconds = {gpu: total / ((fast if half else slow) * 1e12 * utilisation) for gpu, (fast, slow, _) in GPUS.items()}
+    seconds = {
+        gpu: {piece: _seconds(piece, one, (fast if half else slow) * 1e12, utilisation) for piece, one in work.items()}
+        for gpu, (fast, slow, _) in GPUS.items()
+    }
+    last = {
+        gpu: _seconds("generator", backward, (fast if half else slow) * 1e12, utilisation)
+        for gpu, (fast, slow, _) in GPUS.items()
+    }
     text = sum(parameters_of(config.reference, name) for name in reference.text_encoders) * width
     return Plan(
         _deciding(config), parameters, 2 * networks.trainable, resident, transient,
-        {piece: int(config.accumulation * count) for piece, count in flops.items()}, text, seconds, passes,
-        backward.flops, utilisation,
+        {piece: one.flops for piece, one in work.items()}, {piece: one.launches for piece, one in work.items()}, text,
+        {gpu: sum(pieces.values()) for gpu, pieces in seconds.items()}, seconds, last, passes, utilisation,
     )  # fmt: skip
+
+
+def _sum(*parts: tuple[float, Cost]) -> Cost:
+    """Operations and launches of costs, so many times each."""
+    return Cost(
+        flops=int(sum(times * one.flops for times, one in parts)),
+        launches=int(sum(times * one.launches for times, one in parts)),
+    )
+
+
+def _seconds(piece: str, work: Cost, peak: float, utilisation: float) -> float:
+    """Of a piece of a step: its operations, or the calls that start them, whichever takes longer."""
+    share = min(utilisation, REWARD_UTILISATION) if piece.startswith("reward ") else utilisation
+    return max(work.flops / (peak * share), work.launches * LAUNCH)
 
 
 def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
@@ -160,12 +187,12 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     }
 
 
-def _reward_operations(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dict[str, int]:
+def _reward_work(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dict[str, Cost]:
     """Of each reward on a pass; rewards that look at the whole batch share one decode, which is the first one's."""
     pieces = config.reward_batch or config.batch_size
-    shared = pieces >= config.batch_size
+    shared, times = pieces >= config.batch_size, -(-config.batch_size // pieces)
     return {
-        name: -(-config.batch_size // pieces) * (one.whole.flops - (one.decode if shared and number else 0))
+        name: _sum((times, one.whole), (-1 if shared and number else 0, one.decode))
         for number, (name, one) in enumerate(rewards.items())
     }
 

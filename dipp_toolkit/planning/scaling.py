@@ -143,9 +143,8 @@ def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
     plan = make_plan(config, scale.utilisation)
     sizes = _Sizes.of(plan, config)
     traffic = _traffic(plan, sizes, scale, config)
-    each = plan.seconds[scale.gpu] / sum(plan.flops.values())
-    pieces = {name: Piece(count * each) for name, count in plan.flops.items()}
-    backward = plan.backward * each
+    pieces = {name: Piece(seconds) for name, seconds in plan.pieces[scale.gpu].items()}
+    backward = plan.backward[scale.gpu]
     for piece in ("assistant update", "divergence", "generator"):
         updates = config.assistant_rounds if piece == "assistant update" else 1
         sent = sum(kind.get(piece, 0.0) for kind in traffic.values())
