@@ -38,7 +38,7 @@ LIMIT = 1.05
 
 def scores_of(reward: Any, prompts: tuple[str, ...], device: torch.device) -> Callable[[Tensor], Tensor]:
     """A reward of the emoji world as its network's pass over images alone: the prompts' features are there."""
-    ids, model = reward.tokenizer(prompts).to(device), reward.model
+    ids, model = reward.tokenizer(prompts).to(device), reward.model.to(device)
     with torch.no_grad():
         read = embed_captions(model, ids) if isinstance(reward, EmojiClip) else model.text_features(ids)
 

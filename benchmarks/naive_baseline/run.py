@@ -184,7 +184,10 @@ def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
         command = [sys.executable, __file__, "--one", which, "--work", str(work), "--device", words.device]
         command += ["--threads", str(words.threads), "--memory-steps", str(steps)]
         environment = os.environ | RETURNED | {"DIPP_CACHE": str(work / "cache")}
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+        if done.returncode:
+            sys.stderr.write(f"{which} failed; its row is left out.\n")
+            continue
         found[which] = json.loads(done.stdout.splitlines()[-1])
         found[which]["above"] = found[which]["peak"] - found[which]["before"]
     return found
