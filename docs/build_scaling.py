@@ -10,7 +10,7 @@ from typing import Any
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.planning import Scale, ScaledPlan, scaled_plan
-from dipp_toolkit.planning.machines import GPUS, LINKS, NODE, UTILISATION, ring_rate
+from dipp_toolkit.planning.machines import GPUS, LAUNCH, LINKS, NODE, REWARD_UTILISATION, UTILISATION, ring_rate
 from dipp_toolkit.planning.scaling import Sharding
 
 TARGET = Path(__file__).parent / "scaling.md"
@@ -88,7 +88,9 @@ def assumptions() -> str:
         ["assumed of an H100", "", "from"],
         [
             ["dense bf16 peak", f"{GPUS['H100'][0]:.0f} TFLOP/s", "data sheet"],
-            ["share of it that is reached", f"{UTILISATION:.0%}", "`UTILISATION` in `planning/machines.py`"],
+            ["share of it that long passes reach", f"{UTILISATION:.0%}", "assumed"],
+            ["share of it that decoding and scoring reach", f"{REWARD_UTILISATION:.0%}", "measured"],
+            ["a call, before its kernel runs", f"{LAUNCH * 1e6:.0f} microseconds", "measured"],
             ["memory", f"{GPUS['H100'][2]} GB ({LIMIT / GIB:.1f} GiB)", "data sheet"],
             [f"NVLink, to the other {NODE - 1} of a node", f"{inside / 1e9:.0f} GB/s a direction", "data sheet"],
             ["InfiniBand, out of the node", f"{outside / 1e9:.0f} GB/s a GPU", "data sheet of DGX H100"],
@@ -192,6 +194,21 @@ def least() -> str:
     return table(["", "fits one GPU whole", "fewest GPUs, sharded"], rows)
 
 
+def measured() -> str:
+    """Steps on one GPU beside their plans."""
+    text = (TARGET.parents[1] / "benchmarks" / "full_size_step" / "h100.md").read_text(encoding="utf-8")
+    return text.partition("\n\n")[0]
+
+
+def batches() -> str:
+    """What a larger batch costs one GPU."""
+    rows = []
+    for batch in (1, 2, 4, 8, 16):
+        made = MODELS["pixart"].plan("full", 1, batch_size=batch, **SPARING)
+        rows.append([str(batch), f"{made.seconds:.2f}", number(made.images_per_second), f"{made.plan.peak / GIB:.1f}"])
+    return table(["PixArt-alpha, full, samples a pass", "s a step", "images/s", "peak, GiB"], rows)
+
+
 def slower() -> str:
     """Seconds of a step on 64 GPUs with slower networks between nodes."""
     rows = []
@@ -237,6 +254,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "assumptions": assumptions,
     "setups": setups,
     "least": least,
+    "measured": measured,
+    "batches": batches,
     "shares": shares,
     **{f"{name}-memory": partial(memory, model) for name, model in MODELS.items()},
     **{f"{name}-steps": partial(steps, model) for name, model in MODELS.items()},

@@ -31,8 +31,10 @@ def predicted(result: dict[str, Any]) -> dict[str, Any]:
     """What `dipp plan` says of the same step: memory in GiB, operations by part, and what three full copies need."""
     from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.planning import make_plan
+    from dipp_toolkit.planning.machines import GPUS
 
-    config = TrainConfig(reference=result["pipeline"], rewards={"hps": 1.0}, **result["settings"])
+    device = "cuda" if peak_rate(result["ran_on"]) else "cpu"
+    config = TrainConfig(reference=result["pipeline"], rewards={"hps": 1.0}, device=device, **result["settings"])
     plan = make_plan(config)
     full = plan if config.mode == "full" else make_plan(config.model_copy(update={"mode": "full"}))
     process = plan.resident["process"]
@@ -40,6 +42,7 @@ def predicted(result: dict[str, Any]) -> dict[str, Any]:
         "peak_gib": plan.peak / GIB,
         "tensors_gib": (plan.peak - process) / GIB,
         "full_gib": full.peak / GIB,
+        "seconds": next((plan.seconds[name] for name in GPUS if name in result["ran_on"]), None),
         "tflop": {
             "reward (decode, HPSv2, backward)" if part == "reward hps" else part: count / 1e12
             for part, count in plan.flops.items()
@@ -49,7 +52,7 @@ def predicted(result: dict[str, Any]) -> dict[str, Any]:
 
 def peak_rate(ran_on: str) -> float | None:
     """The published dense half-precision peak of a GPU, in TFLOP/s."""
-    from dipp_toolkit.planning.estimate import GPUS
+    from dipp_toolkit.planning.machines import GPUS
 
     return next((rates[0] for name, rates in GPUS.items() if name in ran_on), None)
 
@@ -58,9 +61,9 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     """All results as Markdown; what a plan says stands where one was made."""
     done = [one for one in results if "failed" not in one]
     rows = [
-        "| case | seconds a step | images/s | TFLOP a step | of the peak rate | peak, measured | peak, planned | "
-        "three full copies, planned |",
-        "|---|---|---|---|---|---|---|---|",
+        "| case | seconds a step | planned | images/s | TFLOP a step | of the peak rate | peak, measured | "
+        "peak, planned | three full copies, planned |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in done:
         seconds, rate, plan = median(one["seconds"]), peak_rate(one["ran_on"]), one.get("predicted", {})
@@ -69,10 +72,10 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         planned = f"{own:.2f} GiB ({own / one['peak_gib'] - 1:+.0%})" if own else ""
         full = f"{plan['full_gib']:.2f} GiB" if plan else ""
         rows.append(
-            f"| {one['case']} | {seconds:.3g} | {one['batch'] / seconds:.3g} | {_number(tflop)} | "
-            f"{_share(tflop, seconds, rate)} | {one['peak_gib']:.2f} GiB | {planned} | {full} |"
+            f"| {one['case']} | {seconds:.3g} | {_number(plan.get('seconds') or 0)} | {one['batch'] / seconds:.3g} | "
+            f"{_number(tflop)} | {_share(tflop, seconds, rate)} | {one['peak_gib']:.2f} GiB | {planned} | {full} |"
         )
-    rows += [f"| {one['case']} | {one['failed']} | | | | | | |" for one in results if "failed" in one]
+    rows += [f"| {one['case']} | {one['failed']} | | | | | | | |" for one in results if "failed" in one]
     return "\n".join([*rows, *(line for one in done for line in _parts(one))]) + "\n"
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 
 def resident() -> int:
@@ -22,17 +21,17 @@ def resident() -> int:
 
 
 class Operations(TorchDispatchMode):
-    """Counts floating-point operations by the formulas of torch's own counter, a multiply and an add as two."""
+    """Counts floating-point operations as plans do, a multiply and an add as two."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from dipp_toolkit.planning.dry_run import operations
+
         result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.count += formula(*args, **(kwargs or {}), out_val=result)
+        self.count += operations(func, args, kwargs or {}, result)
         return result
 
 

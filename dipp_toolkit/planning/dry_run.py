@@ -13,14 +13,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 HALF = (torch.bfloat16, torch.float16)
-WIDE = (F.group_norm, F.layer_norm, F.softmax, F.cosine_similarity, torch.softmax, torch.Tensor.softmax)
-"""What autocast computes in float32 on a GPU and in half precision on a CPU."""
+WIDE = ("group_norm", "layer_norm", "softmax", "cosine_similarity")
+"""Of torch.nn.functional, what autocast computes in float32 on a GPU and in half precision on a CPU."""
 
 VIEWS = {
     "view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "_unsafe_view", "slice", "select", "split",
@@ -45,16 +44,28 @@ def operations(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
 
-class GpuCasts(TorchFunctionMode):
-    """Casts under a CPU's autocast what a GPU's would: norms and softmaxes are made, and kept, in float32."""
+@contextmanager
+def gpu_casts() -> Iterator[None]:
+    """Under a CPU's autocast, the casts that a GPU's makes: norms and softmaxes are made, and kept, in float32."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in WIDE and torch.is_autocast_enabled("cpu"):
-            args, kwargs = tree_map_only(
-                torch.Tensor, lambda one: one.float() if one.dtype in HALF else one, (args, kwargs)
-            )
-        return func(*args, **kwargs)
+    def widened(function: Any) -> Any:
+        def wide(*args: Any, **kwargs: Any) -> Any:
+            if torch.is_autocast_enabled("cpu"):
+                args, kwargs = tree_map_only(
+                    torch.Tensor, lambda one: one.float() if one.dtype in HALF else one, (args, kwargs)
+                )
+            return function(*args, **kwargs)
+
+        return wide
+
+    kept = {name: getattr(F, name) for name in WIDE}
+    try:
+        for name, function in kept.items():
+            setattr(F, name, widened(function))
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(F, name, function)
 
 
 class Meter(TorchDispatchMode):
@@ -142,7 +153,7 @@ def dry(gpu: bool = False) -> Iterator[FakeTensorMode]:
     collecting = gc.isenabled()
     gc.disable()  # a dry run makes millions of small objects and no cycles; looking for some is a fifth of its time
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, GpuCasts() if gpu else nullcontext():
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, gpu_casts() if gpu else nullcontext():
             yield mode
     finally:
         if collecting:
