@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-TOKENS, TEXT_WIDTH, BATCH, PROMPTS = 120, 512, 4, 64
+TOKENS, TEXT_WIDTH, BATCH = 120, 512, 4
 LAYERS, HEADS = 11, 10
 SETTINGS: dict[str, Any] = {
     "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},
@@ -30,10 +30,10 @@ images of any size."""
 
 
 def write_prompts(path: Path) -> Path:
-    """Write a file of prompts: as few as that their embeddings, which a training holds, do not count."""
+    """Write a file with the prompts of one batch: their embeddings, which a training holds, do not count then."""
     from dipp_toolkit import load_prompts
 
-    chosen = [prompt.text for prompt in load_prompts("emoji-train").prompts[:PROMPTS]]
+    chosen = [prompt.text for prompt in load_prompts("emoji-train").prompts[:BATCH]]
     path.write_text("\n".join(chosen) + "\n", encoding="utf-8")
     return path
 

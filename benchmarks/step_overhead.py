@@ -26,10 +26,11 @@ from measuring import CLOCKS, PLAIN, Spread, Turns, choose, print_results, ran_o
 from torch import Tensor, nn
 
 from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixels
-from dipp_toolkit import TrainConfig
+from dipp_toolkit import TrainConfig, load_prompts
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.network_options import make_optimizer
 from dipp_toolkit.precision import PRECISIONS
+from dipp_toolkit.resolving import resolve
 from dipp_toolkit.sharing import trainable_parameters
 from dipp_toolkit.training import TrainingLoop
 
@@ -61,7 +62,7 @@ class Passes:
 
     Args:
         loop: the training.
-        decodes: how often the training's own steps decode a sample: once for all rewards, or once for each.
+        decodes: how often a step of the training decodes: once for all rewards, or once for each.
         clock: gives seconds.
     """
 
@@ -168,20 +169,24 @@ class Passes:
 
 @dataclass
 class Counter:
-    """Counts forward passes of a training's networks, and the samples in each."""
+    """Counts forward passes of a training's networks, and the samples in each, in the steps between two turns.
+
+    Attributes:
+        calls: samples of each pass since the last reset, by network.
+        least: those of the step with the fewest: every later one may meet prompts that no reward has read yet.
+    """
 
     calls: dict[str, list[int]] = field(default_factory=dict)
-    hooks: list[Any] = field(default_factory=list)
+    least: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, loop: TrainingLoop) -> Counter:
         found, parts = cls(), loop.parts
-        decoder = getattr(parts.reference.vae, "decoder", parts.reference.vae)
         networks = {
             "generator": parts.generator.network,
             "assistant": parts.assistant.denoiser.network,
             "reference": parts.reference.denoiser.network,
-            "decoder": decoder,
+            "decoder": getattr(parts.reference.vae, "decoder", parts.reference.vae),
         }
         for name, reward in parts.rewards.items():
             model = reward.model
@@ -189,57 +194,68 @@ class Counter:
             networks[f"{name}, prompts"] = model.text_model if isinstance(reward, EmojiClip) else model.text
         for name, network in networks.items():
             found.calls[name] = []
-            found.hooks.append(network.register_forward_pre_hook(found._note(name), with_kwargs=True))
+            network.register_forward_pre_hook(found._hook(name), with_kwargs=True)
         return found
 
-    def _note(self, name: str) -> Callable[..., None]:
+    def _hook(self, name: str) -> Callable[..., None]:
         def note(network: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
             first = args[0] if args else next(iter(kwargs.values()))
             self.calls[name].append(len(first))
 
         return note
 
+    def take(self) -> None:
+        """What was counted, at the beginning of a turn."""
+
+        def passes(calls: Mapping[str, list[int]]) -> int:
+            return sum(map(len, calls.values()))
+
+        if passes(self.calls) and (not self.least or passes(self.calls) < passes(self.least)):
+            self.least = {name: list(one) for name, one in self.calls.items()}
+
     def reset(self) -> None:
+        """At the end of a turn."""
         for one in self.calls.values():
             one.clear()
 
-    def close(self) -> dict[str, list[int]]:
-        for hook in self.hooks:
-            hook.remove()
-        return self.calls
 
-
-def counted(config: TrainConfig, prompts: Path) -> dict[str, list[int]]:
-    """The passes of a training's second step: how many samples each network saw, pass by pass.
+def counted(config: TrainConfig, work: Path) -> dict[str, list[int]]:
+    """The passes of a step: how many samples each network saw, pass by pass.
 
     Its prompts are those of one batch, so that the first step has seen them all.
     """
-    from dipp_toolkit import load_prompts
-    from dipp_toolkit.resolving import resolve
-
     settings = resolve(config)
-    chosen = load_prompts(settings.prompts or "").prompts[: settings.batch_size]
+    prompts, chosen = work / "few.txt", load_prompts(settings.prompts or "").prompts[: settings.batch_size]
     prompts.write_text("\n".join(one.text for one in chosen) + "\n", encoding="utf-8")
     held: list[Counter] = []
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:
         held.append(Counter.of(loop))
-        return {"reset": held[0].reset}
+        return {"take": held[0].take, "reset": held[0].reset}
 
-    Turns(make, rounds=1, warm=1).run(
-        config.model_copy(update={"out": prompts.with_suffix(""), "prompts": str(prompts)})
-    )
-    return held[0].close()
+    update = {"out": Path(f"{config.out}-counted"), "prompts": str(prompts)}
+    Turns(make, rounds=2, warm=1).run(config.model_copy(update=update))
+    return held[0].least
 
 
 def measure(config: TrainConfig, rounds: int, warm: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """One case."""
-    passes_of_a_step = counted(config, Path(f"{config.out}-counted.txt"))
-    held: list[Passes] = []
+    """One case. The rewards have read every prompt before the first turn; that is timed by itself."""
+    held: list[Any] = []
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:
-        held.append(Passes(loop, len(passes_of_a_step["decoder"]), clock))
-        return {"passes": held[0].run, "updates": held[0].update}
+        started, prompts = clock(), list(loop.parts.conditions.prompts)
+        for reward in loop.parts.rewards.values():
+            reward.model.to(loop.parts.device)
+            reward.texts(prompts)
+        passes, read = Passes(loop, 1, clock), clock() - started
+        counter = Counter.of(loop)
+        held.extend((counter, passes, {"prompts": len(prompts), "seconds": read}))
+
+        def take() -> None:
+            counter.take()
+            passes.decodes = len(counter.least.get("decoder", [0]))
+
+        return {"take": take, "passes": passes.run, "updates": passes.update, "reset": counter.reset}
 
     turns = Turns(make, rounds, warm, block, clock=clock, saves=1).run(config)
     passes, updates, steps = turns.seconds("passes"), turns.seconds("updates"), turns.seconds("step")
@@ -256,9 +272,10 @@ def measure(config: TrainConfig, rounds: int, warm: int, block: int, clock: Call
         "to_passes_and_updates": ratio(both),
         "checkpoint": statistics.mean(turns.checkpoints),
         "checkpoints": turns.checkpoints,
-        "each": held[0].one_by_one(warm * block),
-        "counted": passes_of_a_step,
+        "each": held[1].one_by_one(warm * block),
+        "counted": held[0].least,
         "rounds": turns.measured,
+        "read": held[2],
         "settings": {name: getattr(config, name) for name in ("batch_size", "precision", "mode", "checkpoint_every")},
     }
 
@@ -318,6 +335,10 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
             f"| {NAMES[case]} | {1e3 * one['checkpoint']:.0f} ms | {1e3 * share:.1f} ms | "
             f"{one['to_passes']['median'] + share / one['passes']['median']:.3f} |"
         )
+    said = [
+        f"{one['read']['seconds']:.2f} s for {one['read']['prompts']} ({NAMES[case]})" for case, one in cases.items()
+    ]
+    lines += ["", f"Rewards read each prompt once in a run, outside of the steps measured here: {', '.join(said)}."]
     for case, one in cases.items():
         lines += ["", f"{NAMES[case]}, pass by pass:", "", "| pass | time | share of the step |", "|---|---|---|"]
         whole = one["step"]["median"]
@@ -326,7 +347,7 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
         lines += [f"| {name} | {1e3 * value:.1f} ms | {value / whole:.1%} |" for name, value in times.items()]
     lines += [
         "",
-        "Forward passes counted in a real step, and the samples in each. Every prompt has been trained on before; the "
+        "Forward passes counted in a real step, and the samples in each. Its prompts have been trained on before; the "
         "reference's text encoder is not in memory.",
         "",
     ]
@@ -359,7 +380,7 @@ def main() -> None:
             results[case] = measure(config, rounds, 2 if case == "emoji" else 1, words.block, CLOCKS[words.clock])
             if case == "emoji":
                 without = config_of("emoji-1", Path(scratch), device, checkpoint_every=10**6)
-                results["emoji-1"] = {"counted": counted(without, Path(scratch) / "guidance-1.txt")}
+                results["emoji-1"] = {"counted": counted(without, Path(scratch))}
             numbers = {"ran_on": about, "clock": words.clock, "cases": results}
             write_results("step_overhead", numbers, page(results, about, words.clock))
     print_results("step_overhead")

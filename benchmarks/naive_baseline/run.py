@@ -93,7 +93,7 @@ def flops(work: Callable[[], Any]) -> int:
 
 def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Seconds a step of both, and operations."""
-    decodes = len(counted(config, Path(f"{config.out}-passes.txt"))["decoder"])
+    decodes = len(counted(config, (config.out or HERE).parent)["decoder"])
     operations = {"ours": flops_of_a_step(config)}
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], Any]]:
