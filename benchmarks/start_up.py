@@ -46,7 +46,9 @@ def first_step(device: str, environment: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         words = ["train", "--out", str(folder), "--device", device]
-        with subprocess.Popen([*command(), *words], stdout=subprocess.DEVNULL, env=environment) as training:
+        with subprocess.Popen(
+            [*command(), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        ) as training:
             started, metrics = time.perf_counter(), folder / "metrics.jsonl"
             while not (metrics.is_file() and b"\n" in metrics.read_bytes()):
                 if training.poll() is not None or time.perf_counter() - started > LONGEST:
