@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .contained import user_path
 from .errors import RequestError
 from .monitors.names import ALL, NAMES
-from .naming import nearest, quoted, shown, unknown_name
+from .naming import is_broken, nearest, quoted, shown, unknown_name
 from .setting_texts import parse_floors, parse_rewards
-from .yaml_texts import plain_value
+from .yaml_texts import LARGEST, plain_value
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -293,6 +293,17 @@ class TrainConfig(BaseModel):
     def _plain_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """They are written to `config.yaml`, and a resumed run has to read the same."""
         return {owner: plain_value(options, f"the options of {shown(owner)}") for owner, options in value.items()}
+
+    @field_validator("*")
+    @classmethod
+    def _writable(cls, value: Any) -> Any:
+        """What `config.yaml` cannot hold is no setting."""
+        for one in value if isinstance(value, (dict, tuple)) else (value,):
+            if isinstance(one, str) and is_broken(one):
+                raise ValueError("it holds half of a character, so it is no text")
+        if isinstance(value, int) and value >= LARGEST:
+            raise ValueError("expected a number below 2^63")
+        return value
 
     @field_validator("out", "prompt_cache")
     @classmethod

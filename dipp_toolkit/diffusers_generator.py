@@ -17,7 +17,7 @@ from .components import load_component
 from .condition import Condition
 from .denoiser import Denoiser
 from .diffusers_reference import DiffusersReference, latent_shape_of
-from .errors import RequestError
+from .errors import DippError, RequestError, first_line
 from .export import ASSISTANT, export_pipeline
 from .few_step_scheduler import MOST_STEPS, recorded_steps, step_times, stock_scheduler
 from .few_steps import noises_of, run_steps
@@ -65,8 +65,13 @@ class DiffusersGenerator:
 
     def _around(self, network: nn.Module) -> Denoiser:
         config = self.scheduler_config
-        schedule = schedule_from_config(config, self.latent_shape)
-        return Denoiser(network, schedule, prediction_from_config(config), self.family.forward)
+        try:
+            schedule, prediction = schedule_from_config(config, self.latent_shape), prediction_from_config(config)
+        except DippError:
+            raise
+        except Exception as error:  # whatever diffusers makes of a configuration that is none
+            raise RequestError(f"The scheduler of {self.folder} cannot be used: {first_line(error)}.") from error
+        return Denoiser(network, schedule, prediction, self.family.forward)
 
     @property
     def network(self) -> nn.Module:
@@ -99,6 +104,7 @@ class DiffusersGenerator:
         folder = resolve_folder(name)
         family = family_of(folder)
         config = read_scheduler_config(folder)
+        latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
         return cls(folder, family, when, folder / family.network_name, config, assistant, recorded_steps(config))

@@ -15,6 +15,7 @@ from .components import load_component, load_scheduler
 from .condition import Condition
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .denoiser import Denoiser
+from .errors import RequestError, first_line
 from .folders import PipelineFamily, family_of, read_json, resolve_folder
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
@@ -137,11 +138,22 @@ class DiffusersReference:
 
 
 def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:
-    """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read."""
+    """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read.
+
+    Raises:
+        RequestError: they do not say it.
+    """
     network = read_json(folder / family.network_name / "config.json")
     vae = read_json(folder / "vae" / "config.json")
-    channels = int(vae.get("latent_channels", 4))
     side = getattr(family, "latent_side", None)
-    size = side(network, vae) if side is not None else network["sample_size"]
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return (channels, int(height), int(width))
+    try:
+        size = side(network, vae) if side is not None else network["sample_size"]
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        shape = (int(vae.get("latent_channels", 4)), int(height), int(width))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise RequestError(f"The configurations in {folder} say no shape of a latent: {first_line(error)}.") from error
+    if min(shape) < 1:
+        raise RequestError(
+            f"The configurations in {folder} say latents of the shape {shape}; expected positive numbers."
+        )
+    return shape

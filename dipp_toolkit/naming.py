@@ -23,6 +23,11 @@ def quoted(value: object) -> str:
         return f"a {type(value).__name__} that cannot be shown"
 
 
+def is_broken(text: str) -> bool:
+    """Whether a text holds half of a character, a lone surrogate: it can be in no file then, and in no message."""
+    return not text.isascii() and any(0xD800 <= ord(one) < 0xE000 for one in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where none is close."""
     if len(name) > SHOWN:

@@ -69,6 +69,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RequestError(
             f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
         )
+    wrong = next((name for name in content if not isinstance(name, str)), None)
+    if wrong is not None or None in content:
+        raise RequestError(f"The settings file {path} has a setting named {quoted(wrong)}; expected a text.")
     return content
 
 

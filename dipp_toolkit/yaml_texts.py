@@ -5,13 +5,14 @@ Tags that make objects are refused, and so are aliases, with which a few lines s
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import RequestError, first_line
-from .naming import quoted, shown
+from .naming import is_broken, quoted, shown
 
 MOST_BYTES = 2**18
 """Of a file; settings take a few thousand."""
@@ -118,11 +119,11 @@ def plain_value(value: Any, what: str, depth: int = 0) -> Any:
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
-        if not value.isprintable() and any(0xD800 <= ord(one) < 0xE000 for one in value):
+        if is_broken(value):
             raise ValueError(f"{what} hold {quoted(value)}, which is no text")
         return value
-    if value is None or isinstance(value, (bool, float)):
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int) and abs(value) < LARGEST:
+    if (isinstance(value, int) and abs(value) < LARGEST) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise ValueError(f"{what} hold {quoted(value)}; expected texts, numbers, lists and mappings")
+    raise ValueError(f"{what} hold {quoted(value)}; expected texts, finite numbers, lists and mappings")

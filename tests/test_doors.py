@@ -21,6 +21,7 @@ from dipp_toolkit.adapters import load_adapter
 from dipp_toolkit.bench.answers import Answers
 from dipp_toolkit.checkpoint import load_checkpoint, save_checkpoint
 from dipp_toolkit.components import load_component
+from dipp_toolkit.config import make_config
 from dipp_toolkit.decoding import load_tiny_decoder
 from dipp_toolkit.errors import CheckpointError, RequestError, RunError
 from dipp_toolkit.evaluation.comparison import Comparison
@@ -290,6 +291,32 @@ def test_settings_have_a_size(world: Path, capsys: pytest.CaptureFixture[str]) -
     assert "large.yaml has more than 256 KB" in refused(words("--config", "large.yaml"), capsys)
     (world / "deep.yaml").write_text("a: " + "[" * 10**5)
     assert "nested too deeply" in refused(words("--config", "deep.yaml"), capsys)
+
+
+WRONG_VALUES = {
+    "half a character": {"generator": "\ud800"},
+    "half a character inside": {"rewards": {"\udc80": 1.0}},
+    "no finite option": {"reward_options": {"hps": {"x": float("inf")}}},
+    "an object": {"reward_options": {"hps": {"x": object()}}},
+    "bytes": {"term_options": {"hps": {"x": b"y"}}},
+    "a large number": {"steps": 10**5000},
+    "a large option": {"reward_options": {"hps": {"x": 10**5000}}},
+    "an impossible path": {"out": "a\0b"},
+}
+
+
+@pytest.mark.parametrize("values", WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_settings_that_no_file_can_hold_are_refused(values: dict[str, object]) -> None:
+    """They would be written to `config.yaml`, and read again as something else or not at all."""
+    with pytest.raises(RequestError, match=f"The setting {next(iter(values))}.* cannot be ") as caught:
+        make_config(values)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_name_does_not_steer_the_terminal(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(world / "tiny" / "model_index.json", _class_name="\x1b[2J\x07Pipeline\r\nDone: all is well")
+    sentence = refused(words(), capsys)
+    assert sentence.startswith("Error: No plugin can load the pipeline class") and sentence.isprintable()
 
 
 # Files that runs and benches keep.

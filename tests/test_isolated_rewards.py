@@ -212,7 +212,7 @@ def test_a_reward_that_cannot_start_is_a_wrong_request(name: str, options: dict[
     [
         ("./gone.py:f", "", {}, r"There is no file gone\.py", True),
         (f"{FILE}:Moody", "", {"facto": 1}, "Did you mean 'factor'", True),
-        (f"{FILE}:Moody", "", {"fail": "raise"}, "ValueError: no such weights", False),
+        (f"{FILE}:Moody", "", {"fail": "raise"}, "ValueError: no such weights", True),
         ("hps", "dipp_hps.original:load", {"versoin": 1}, "Did you mean 'version'", True),
         ("hps", "no_such_module:load", {}, "importing no_such_module failed with ModuleNotFoundError", True),
     ],

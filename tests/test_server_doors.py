@@ -134,7 +134,8 @@ TOO_MUCH = {
         save({"message": torch.frombuffer(bytearray(
             b'{"kind": "score", "protocol": 1, "prompts": ["\\ud800"], "gradients": false}'), dtype=torch.uint8),
             "images": torch.rand(1, 3, 4, 4)}), 400, "no text: it holds half of a character"),
-    "numbers": (NOT_FINITE, 400, "numbers that are not finite"),
+    "no numbers": (NOT_FINITE, 400, "that are not finite"),
+    "wild numbers": (protocol.encode_request(torch.full((1, 3, 4, 4), 1e30), [""], False), 400, "far from [0, 1]"),
     "a header": ((2**17).to_bytes(8, "little") + b" " * 2**17, 400, "header has 131072 bytes; expected 65536 at most"),
     "many tensors": (save({str(index): torch.zeros(1) for index in range(5000)}), 400, "header has"),
     "json": (save({"message": torch.zeros(2**10, dtype=torch.uint8)}), 400, "is no JSON"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig, make_config
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..setting_texts import read_yaml
 
 if TYPE_CHECKING:
@@ -68,19 +68,19 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     Raises:
         CheckpointError: another line is damaged.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     rows: dict[int, dict[str, float]] = {}
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             step = int(row["step"])
-        except (ValueError, KeyError, TypeError):
+            numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
             if number == len(lines):
                 break
             raise CheckpointError(
                 f"Line {number} of {path} is damaged; expected one JSON object with a step."
             ) from None
-        numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
         rows[step] = {name: value for name, value in numbers.items() if math.isfinite(value)}
     return [rows[step] for step in sorted(rows)]
 
@@ -101,8 +101,8 @@ def read_run(folder: Path) -> RunFiles:
         raise CheckpointError(f"The run {folder} is not finished: it has no summary.json. Go on with --resume.")
     try:
         numbers = json.loads(summary.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"Cannot read {summary}: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"Cannot read {summary}: {first_line(error)}.") from None
     if not isinstance(numbers, dict):
         raise CheckpointError(f"{summary} holds a {type(numbers).__name__}; expected a JSON object.")
     images = folder / "samples" / "comparison"

@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import RunError
+from ..naming import is_broken
 
 VERSION = 1
 MESSAGE = "message"
@@ -133,7 +134,7 @@ def decode_request(message: Message) -> Request:
     prompts, gradients = content.get("prompts"), content.get("gradients")
     if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
         raise ProtocolError("The request's prompts are no list of texts.")
-    if any(0xD800 <= ord(letter) < 0xE000 for one in prompts if not one.isascii() for letter in one):
+    if any(map(is_broken, prompts)):
         raise ProtocolError("A prompt of the request is no text: it holds half of a character.")
     if len(prompts) != len(images):
         raise ProtocolError(f"The request has {len(images)} images and {len(prompts)} prompts; expected one for each.")
