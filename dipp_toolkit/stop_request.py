@@ -16,9 +16,10 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        # A scheduler and a launcher may each send a SIGTERM of their own; who presses Ctrl-C twice means it.
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        self.signal = self.signal or signal.Signals(number)
 
     @contextmanager
     def noted(self) -> Iterator[StopRequest]:
