@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,7 +88,9 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
             raise RequestError(
                 f"{path} is no file of weights: expected .safetensors, or one of {', '.join(PICKLED)} as published."
             )
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what torch thinks of a file's kind is said below
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except RequestError:
         raise
     except pickle.UnpicklingError as error:
