@@ -154,7 +154,8 @@ class LearnedAssistant:
             loss = share * denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
         if self.average is not None and last:
             self.average.arm()
-        (loss * self.scale.factor).backward()
+        with self.attention():  # blocks that are recomputed take the kernels they took before
+            (loss * self.scale.factor).backward()
         return loss.detach()
 
     def gradient_norm(self) -> Float[Tensor, ""]:

@@ -233,7 +233,8 @@ class Engine:
     def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
         if self.average is not None and last:
             self.average.arm()
-        x0.backward(grad * (share * self.scale.factor / len(x0)))
+        with self.attention():  # blocks that are recomputed take the kernels they took before
+            x0.backward(grad * (share * self.scale.factor / len(x0)))
 
     def _evaluate(
         self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int

@@ -145,3 +145,19 @@ def test_a_missing_optimizer_package_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(PluginError, match="pip install bitsandbytes"):
         make_optimizer([torch.nn.Parameter(torch.zeros(1))], 1e-3, "8bit")
+
+
+def test_recomputed_blocks_take_the_attention_kernel_they_took(tmp_path: Path) -> None:
+    """On a CPU in bfloat16 passes with a graph have kernels of their own, and blocks are recomputed in the backward."""
+    twin = str(write_twin("PixArtAlphaPipeline", tmp_path / "twin"))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    (tmp_path / "blue.py").write_text(BLUE)
+    result = train(
+        TrainConfig(
+            generator=twin, reference=twin, prompts=str(tmp_path / "prompts.txt"), precision="bf16", steps=2,
+            batch_size=2, rewards={f"{tmp_path / 'blue.py'}:blue": 1.0}, gradient_checkpointing=True,
+            recompute_generator=True,
+            eval_count=2, reference_steps=1, device="cpu", out=tmp_path / "run",
+        )
+    )  # fmt: skip
+    assert result.summary["steps"] == 2
