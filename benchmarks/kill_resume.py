@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,18 @@ def lines_of(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def being_saved(folder: Path) -> bool:
-    """Whether a checkpoint is being written at this moment."""
-    return any((folder / "checkpoints").glob(".step-*.partial"))
+def being_saved(folder: Path, since: float) -> bool:
+    """Whether a checkpoint is being written at this moment; what an earlier kill left half-written does not count."""
+    for one in (folder / "checkpoints").glob(".step-*.partial"):
+        with suppress(FileNotFoundError):  # renamed in between
+            if one.stat().st_mtime > since:
+                return True
+    return False
 
 
 def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_saving: bool, kills: Kills) -> bool:
     """Start, wait for a moment, kill; False where the run was over before."""
+    since = time.time()
     training, begun = start(folder, words), time.monotonic()
     loading = not while_saving and dice.random() < 0.3
     patience, steps, after = dice.uniform(0.5, 6.0), dice.randrange(1, 8), dice.uniform(0.0, 0.4)
@@ -102,10 +108,10 @@ def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_sav
         enough = done >= steps and now > last + after
         if now > begun + LONGEST or (loading and now > begun + patience):
             break
-        if enough and not loading and (being_saved(folder) or not while_saving):
+        if enough and not loading and (being_saved(folder, since) or not while_saving):
             break
         time.sleep(POLL)
-    saving = being_saved(folder)
+    saving = being_saved(folder, since)
     training.send_signal(signal.SIGKILL)
     _, said = training.communicate()
     if training.returncode != -signal.SIGKILL:

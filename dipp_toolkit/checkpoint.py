@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .contained import remove_below
 from .errors import CheckpointError
 from .nested_state import flatten, restore
 from .processes import Processes
@@ -85,7 +85,7 @@ def prepare(folder: Path) -> None:
         OSError: it cannot be made.
     """
     beside = beside_of(folder)
-    shutil.rmtree(beside, ignore_errors=True)
+    remove_below(beside, folder.parent)
     beside.mkdir(parents=True)
 
 
@@ -171,12 +171,14 @@ def _awaited(path: Path) -> str:
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
     if folder.exists():
         older = folder.with_name(f".{folder.name}.older")
-        shutil.rmtree(older, ignore_errors=True)
+        remove_below(older, folder.parent)
         folder.rename(older)
         beside.rename(folder)
-        shutil.rmtree(older)
+        remove_below(older, folder.parent)
     else:
         beside.rename(folder)
     _fsync(folder.parent)
@@ -241,7 +243,7 @@ def load_checkpoint(folder: Path, verify: bool = True) -> dict[str, Any]:
     try:
         shards = [safe_open(folder / name, "pt") for name in sorted(files) if name != TENSORS]
         restored: dict[str, Any] = restore(skeleton, load_file(folder / TENSORS), shards)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint {folder} is damaged: its tensors cannot be read.") from error
     return restored
 

@@ -61,7 +61,9 @@ def start_comparison(parts: Assembled, config: TrainConfig, folder: RunFolder) -
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of `metrics.jsonl`, those of steps whose generator update was skipped left out."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    from .report.run_files import read_metrics as read_rows
+
+    rows = read_rows(path)
     return [row for row in rows if "skipped" not in row or any(name.startswith("grad_norm/") for name in row)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .checkpoint import checkpoints, newest_whole_checkpoint
 from .config import TrainConfig, make_config
+from .contained import check_all_below, remove_below, unlinked
 from .errors import CheckpointError, RequestError
 from .setting_texts import read_yaml
 
@@ -40,7 +41,7 @@ MAY_CHANGE = {
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.partial")
+    beside = unlinked(path.with_name(f".{path.name}.partial"))
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
@@ -101,6 +102,7 @@ class RunFolder:
         Raises:
             RequestError: it cannot be written.
         """
+        self._check_places()
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config.model_copy(update={"resume": False}).to_yaml())
@@ -121,6 +123,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise CheckpointError(f"Cannot resume {self.path}: it is no run folder, it has no config.yaml.")
+        self._check_places()
         saved = make_config(read_yaml(self.config))
         different = [
             name
@@ -133,6 +136,8 @@ class RunFolder:
             )
             raise CheckpointError(f"Cannot resume {self.path} with other settings: {changes}.")
         state, problems = newest_whole_checkpoint(self.checkpoints)
+        if state is not None and not isinstance(state.get("step"), int):
+            raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training.")
         if state is None and problems:
             raise CheckpointError(f"Cannot resume {self.path}: no checkpoint is whole. {' '.join(problems)}")
         if state is not None and state["step"] > config.steps:
@@ -144,10 +149,16 @@ class RunFolder:
 
     def forget_old_checkpoints(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""
-        import shutil
-
         for old in checkpoints(self.checkpoints)[:-keep]:
-            shutil.rmtree(old)
+            remove_below(old, self.path)
+
+    def _check_places(self) -> None:
+        """Refuse a folder whose own folders lead somewhere else.
+
+        Raises:
+            RequestError: one of them is a link out of the run's folder.
+        """
+        check_all_below((self.checkpoints, self.samples, self.comparison, self.final), self.path)
 
 
 class MetricsFile:
@@ -161,13 +172,13 @@ class MetricsFile:
     def __init__(self, path: Path, step: int):
         kept = []
         if path.exists() and step > 0:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    row = json.loads(line)
-                except ValueError:
+                    at = json.loads(line)["step"]
+                    if at > step:
+                        break
+                except (ValueError, LookupError, TypeError, RecursionError):
                     break  # a line cut off by a kill; everything after it is later
-                if row["step"] > step:
-                    break
                 kept.append(line + "\n")
         write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
@@ -198,7 +209,9 @@ def choose_folder(config: TrainConfig) -> RunFolder:
         label = (
             (config.generator or f"distilled-{config.reference}").replace("diffusers:", "").rstrip("/").split("/")[-1]
         )
-        stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in label) or "run"
+        stem = (
+            "".join(one if one.isascii() and (one.isalnum() or one in "-_.") else "-" for one in label)[:100] or "run"
+        )
         number = 1
         while (Path("runs") / f"{stem}-{number}").exists():
             number += 1

@@ -10,8 +10,6 @@ import pytest
 from dipp_cli.app import main
 from tiny import PROMPTS, tiny_pipeline
 
-pytestmark = pytest.mark.xfail(strict=True, reason="run folders and checkpoints do not ask dipp_toolkit.contained yet")
-
 
 def train(*more: str) -> int:
     words = ["distill", "--reference", "./tiny", "--prompts", "prompts.txt", "--batch-size", "2", "--out", "run"]
