@@ -143,7 +143,7 @@ def flops_of_a_step(config: TrainConfig) -> int:
         return {"read": work}
 
     with sdpa_kernel(SDPBackend.MATH), counter:
-        Turns(make, rounds=1, warm=1).run(config.model_copy(update={"out": Path(f"{config.out}-counted")}))
+        Turns(make, rounds=1, warm=1).run(config.model_copy(update={"out": Path(f"{config.out}-operations")}))
     return found[1] - found[0]
 
 
