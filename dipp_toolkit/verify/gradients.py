@@ -41,10 +41,17 @@ def compare_gradients(case: Case, subject: Subject, reference: GaussianReference
         engine = exact_engine(case, subject, generator, reference, still, FINE_NODES)
     by_mean, by_covariance = gradient(case.objective(term, reference), generator.law)
     expected = torch.cat([by_mean[None], 2 * by_covariance @ generator.network.matrix.detach()])
+    followed: list[Tensor] = []
+
+    def note(*_: object) -> None:  # the engine lets go of gradients once they have been followed
+        bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
+        assert bias is not None and matrix is not None
+        followed.append(torch.cat([bias[None], matrix]).clone())
+
+    hook = still.register_step_pre_hook(note)
     engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
-    bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
-    assert bias is not None and matrix is not None
-    return expected, torch.cat([bias[None], matrix])
+    hook.remove()
+    return expected, followed[0]
 
 
 def _plain(term: Term) -> Term:
