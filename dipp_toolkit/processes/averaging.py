@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nested_state import is_sharded
 from .group import Processes
 
 BUCKET_BYTES = 25 * 2**20
@@ -53,7 +54,7 @@ class GradientAverage:
     def __post_init__(self) -> None:
         if self.processes.alone:
             return
-        plain = [one for one in self.parameters if not _is_sharded(one)]
+        plain = [one for one in self.parameters if not is_sharded(one)]
         self._buckets = _in_buckets(plain)
         for bucket in self._buckets:
             for parameter in bucket.parameters:
@@ -99,14 +100,6 @@ class GradientAverage:
             for parameter, part in zip(bucket.parameters, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
             bucket.flat = bucket.work = None
-
-    def forget(self) -> None:
-        """Disarm, where the backward pass did not come about."""
-        self._armed = False
-
-
-def _is_sharded(parameter: nn.Parameter) -> bool:
-    return hasattr(parameter, "to_local")
 
 
 def _in_buckets(parameters: Sequence[nn.Parameter]) -> list[Bucket]:
