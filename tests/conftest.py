@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import tempfile
 from pathlib import Path
 
-os.environ["DIPP_CACHE"] = tempfile.mkdtemp(prefix="dipp-test-cache-")
+CACHE = tempfile.TemporaryDirectory(prefix="dipp-test-cache-", ignore_cleanup_errors=True)  # gone with the process
+os.environ["DIPP_CACHE"] = CACHE.name
 
 from jaxtyping import install_import_hook
 

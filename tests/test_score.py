@@ -58,7 +58,7 @@ def mine(tmp_path: Path) -> str:
 
 def folder(path: Path, reds: Sequence[int], size: tuple[int, int] = (8, 8)) -> Path:
     """A folder of `1.png`, `2.png`, ... so red."""
-    path.mkdir()
+    path.mkdir(parents=True)
     for number, red in enumerate(reds, 1):
         Image.new("RGB", size, (red, 0, 0)).save(path / f"{number}.png")
     return path
@@ -113,7 +113,8 @@ def test_one_folder(tmp_path: Path, mine: str, run: Run) -> None:
 
 
 def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = folder(tmp_path / "before", [0, 51]), folder(tmp_path / "after", [204, 255])
+    far = tmp_path / ("far" * 40)  # no path is folded where stdout is no terminal
+    before, after = folder(far / "before", [0, 51]), folder(far / "after", [204, 255])
     words = ["--reward", f"{mine}:red", str(before), str(after), "--prompt", "red"]
     found = run(*words)
     means = {Path(one["folder"]).name: one["rewards"][f"{mine}:red"]["mean"] for one in found["folders"]}
@@ -122,7 +123,7 @@ def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsy
     assert {one["folder"] for one in found["images"]} == {str(before), str(after)}
     assert main(["score", *words]) == 0
     said = capsys.readouterr()
-    for part in ("before", "after", "0.100 [0.000, 0.200]", "0.900 [0.800, 1.000]", "2.png"):
+    for part in (str(before), str(after), "0.100 [0.000, 0.200]", "0.900 [0.800, 1.000]", "2.png"):
         assert part in said.out
     assert "4 of 4 images scored" in said.err
 

@@ -12,11 +12,14 @@ from rich.table import Table
 NARROW = 110
 """Columns below which an interval goes under its mean instead of beside it."""
 
+UNBOUNDED = 10_000
+"""Columns of a file or a pipe: no cell is folded there, and a table takes only what its cells need."""
+
 
 def console() -> Console:
     """Stdout; a file or a pipe is as wide as any table."""
     terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=200)
+    return terminal if terminal.is_terminal else Console(width=UNBOUNDED)
 
 
 def show(table: Table) -> None:
