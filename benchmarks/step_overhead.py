@@ -29,7 +29,7 @@ from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixel
 from dipp_toolkit import TrainConfig, load_prompts
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.network_options import make_optimizer
-from dipp_toolkit.precision import PRECISIONS
+from dipp_toolkit.precision import PRECISIONS, pass_autocast
 from dipp_toolkit.resolving import resolve
 from dipp_toolkit.sharing import trainable_parameters
 from dipp_toolkit.training import TrainingLoop
@@ -93,7 +93,7 @@ class Passes:
         """Whether each pass is timed by itself; a GPU would have to be waited for in between."""
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+        return pass_autocast(self.device.type, self.precision)
 
     def measured(self, name: str, work: Callable[[], Any]) -> Any:
         if not self.apart:

@@ -26,6 +26,7 @@ from .errors import BadNumbers
 from .gradients import clipped_norm
 from .loss_scale import LossScale
 from .optimizer_state import load_optimizer
+from .precision import pass_autocast
 from .processes.averaging import GradientAverage
 from .reading import read
 from .schedules import Schedule, add_noise
@@ -149,8 +150,7 @@ class LearnedAssistant:
         Returns:
             The pass's share of the loss.
         """
-        autocast = torch.autocast(x0.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
-        with autocast, self.attention():
+        with pass_autocast(x0.device.type, self.precision), self.attention():
             loss = share * denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
         if self.average is not None and last:
             self.average.arm()

@@ -42,6 +42,7 @@ from .mixing.mix import RewardMix
 from .objective_result import ObjectiveResult, averaged, joined, read_result
 from .optimizer_state import load_optimizer
 from .passes import Pass, passes_of
+from .precision import pass_autocast
 from .processes import Processes
 from .processes.averaging import GradientAverage
 from .processes.draws import normal, shared_by_all
@@ -103,9 +104,7 @@ class Engine:
         return normal((batch, *self.generator.latent_shape), random or self.random, dtype)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.random.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
-        )
+        return pass_autocast(self.random.device.type, self.precision)
 
     def _passes(self, condition: Condition) -> Iterator[Pass]:
         return passes_of(condition, self.random, self.accumulation, self.processes)

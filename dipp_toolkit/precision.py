@@ -1,4 +1,4 @@
-"""Numbers' widths: autocast where a network's own weights are narrower than float32."""
+"""Numbers' widths: autocast of network passes, and where a network's own weights are narrower than float32."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Settings' names of weight dtypes."""
+
+
+def pass_autocast(device_type: str, precision: torch.dtype | None) -> torch.autocast:
+    """Autocast of network passes whose narrow copies of the weights live no longer than the graph that needs them.
+
+    torch's cache would keep them until the outermost context ends: a network's whole weights, held while the rewards
+    run. A pass reads each weight once, so there is nothing to gain from it.
+
+    Args:
+        device_type: `"cuda"`, `"cpu"`, ...
+        precision: the dtype, None for no autocast.
+    """
+    return torch.autocast(device_type, precision or torch.bfloat16, enabled=precision is not None, cache_enabled=False)
 
 
 @contextmanager

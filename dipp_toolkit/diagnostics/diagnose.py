@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..assembly import Assembled
 from ..config import TrainConfig
 from ..monitors.record import Record, read_rows
-from ..precision import PRECISIONS
+from ..precision import PRECISIONS, pass_autocast
 from ..random_states import random_states_kept
 from ..run_folder import RunFolder
 from .check import find_warnings, is_diagnosed
@@ -93,8 +92,7 @@ class Diagnoses:
     @contextmanager
     def _unnoticed(self) -> Iterator[None]:
         device, precision = self.parts.device, PRECISIONS[self.config.precision]
-        autocast = torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None)
-        with random_states_kept(device), autocast:
+        with random_states_kept(device), pass_autocast(device.type, precision):
             yield
 
     def _write(self, step: int, earlier: Tensor | None) -> None:

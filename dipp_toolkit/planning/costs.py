@@ -17,6 +17,7 @@ from ..denoiser import Denoiser
 from ..diffusers_reference import latent_shape_of
 from ..errors import RequestError
 from ..folders import quiet_loading, read_json
+from ..precision import pass_autocast
 from ..predictions import prediction_from_config
 from ..registry import get_registry
 from ..schedules import schedule_from_config
@@ -144,10 +145,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         def predict(network: nn.Module, batch: int, graph: bool) -> torch.Tensor:
             x, t, condition = inputs(batch)
             denoiser = Denoiser(network, schedule, prediction, family.forward)
-            with (
-                torch.set_grad_enabled(graph),
-                torch.autocast("cpu", shape.autocast or torch.bfloat16, enabled=shape.autocast is not None),
-            ):
+            with torch.set_grad_enabled(graph), pass_autocast("cpu", shape.autocast):
                 return denoiser.predict_x0(x, t, condition)
 
         def divergence() -> None:

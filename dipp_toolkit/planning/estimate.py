@@ -136,17 +136,12 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     earlier = (graphs - 1) * held.kept
     graph = 0 if config.recompute_generator else earlier + held.kept
     left = 0 if config.accumulation > 1 else gradients
-    # Autocast keeps its copies of float32 weights until the objective is done: the assistant's, and the generator's,
-    # which a kept graph without recomputed blocks holds anyway.
-    narrow = config.mode == "full" and config.precision != "fp32"
-    copies = 2 * networks.trainable if narrow else 0
-    again_copies = copies if config.recompute_generator or config.gradient_checkpointing else 0
     transient = {
         "assistant update": networks.training.peak + left,
-        "generator forward": earlier + held.peak + (copies if config.recompute_generator else 0),
-        "divergence": graph + again_copies + networks.divergence.peak,
+        "generator forward": earlier + held.peak,
+        "divergence": graph + networks.divergence.peak,
         "generator backward": earlier + held.kept + backward.peak + left,
-    } | {f"reward {name}": graph + again_copies + copies + one.whole.peak for name, one in rewards.items()}
+    } | {f"reward {name}": graph + one.whole.peak for name, one in rewards.items()}
     half = config.precision != "fp32"
     seconds = {
         gpu: {piece: _seconds(piece, one, (fast if half else slow) * 1e12, utilisation) for piece, one in work.items()}
