@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.processes import Processes
 from dipp_toolkit.report.scatter import Point, pareto_front
+from launching import launch
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -225,18 +223,19 @@ def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "dipp_cli", "ablate", "--vary", "reward_scale=0,20", "--seeds", "1", "--steps", "1",
+def test_the_command_shares_cells_among_processes(tmp_path: Path) -> None:
+    words = [
+        "ablate", "--vary", "reward_scale=0,20", "--seeds", "1", "--steps", "1",
         "--batch-size", "2", "--set", "eval_count=2", "--set", "reference_steps=2", "--count", "4", "--out",
         str(tmp_path), "--best", "emoji-judge", "--subject-to", "emoji-clip>=1", "--json",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = launch(2, words, "ddp.yaml")  # a cell each
+    assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found["combinations"]) == 2 and found["best"]["settings"]["reward_scale"] in ("0", "20")
     assert "[1/2] reward_scale=0 seed=0: begins" in done.stderr
     assert Path(found["page"]).is_file() and len(found["claims"]) == 2
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    again = launch(1, words)
+    assert again.returncode == 0, again.stderr[-3000:]
     assert "[2/2] reward_scale=20 seed=0: done already" in again.stderr
     assert json.loads(again.stdout)["combinations"] == found["combinations"]

@@ -25,6 +25,7 @@ from dipp_toolkit.bench.settings import BenchSettings
 from dipp_toolkit.bench.store import ImageStore, image_key
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.processes import Processes
+from launching import launch
 
 PROMPTS = "emoji-heldout?count=6"
 
@@ -285,10 +286,8 @@ def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    command = [*launch, *COMMAND[2:], "--out", str(tmp_path)]
-    subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    done = launch(2, [*COMMAND[3:], "--out", str(tmp_path)], "ddp.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
     logs = sorted(path.name for path in (tmp_path / "images").glob("made-*.jsonl"))
     assert logs == ["made-0.jsonl", "made-1.jsonl"]
     made = ImageStore(tmp_path / "images").made()
