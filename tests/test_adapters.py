@@ -13,6 +13,7 @@ from dipp_toolkit.adapters import AdapterSettings, adapted, load_adapter, merged
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.precision import pass_autocast
 from dipp_toolkit.sharing import load_trainable_state, trainable_parameters, trainable_state, weight_sharing_copy
 from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS
@@ -141,3 +142,31 @@ def test_a_sharing_copy_shares_buffers_too() -> None:
     assert copied[1] is not network[1]
     held = [[*one.parameters(), *one.buffers()] for one in (copied, network)]
     assert all(mine is theirs for mine, theirs in zip(*held, strict=True))
+
+
+def test_inputs_in_half_precision_are_not_kept_twice(reference: DiffusersReference, noise: Tensor) -> None:
+    """An adapter beside a layer reads the input that the layer reads; peft's own way, a widened copy, says the same."""
+
+    def gradients(widened: bool) -> tuple[list[Tensor], int]:
+        generator, kept = generator_of(reference).at(0.6), dict[int, int]()
+        torch.manual_seed(4)
+        wake(generator.network)
+        for layer in generator.network.modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer.cast_input_dtype_enabled = layer.cast_input_dtype_enabled or widened
+
+        def note(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        condition = reference.encode(PROMPTS)
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, pass_autocast("cpu", torch.bfloat16):
+            output = generator.generate(noise, condition)
+        output.square().mean().backward()
+        return [one.grad for one in trainable_parameters(generator.network) if one.grad is not None], sum(kept.values())
+
+    (ours, less), (theirs, more) = gradients(False), gradients(True)
+    assert less < 0.9 * more
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
