@@ -50,7 +50,7 @@ def write_sheets(
         tiles[: len(chunk)] = chunk
         sheet = tiles.reshape(used, columns, height, width, 3).swapaxes(1, 2).reshape(used * height, columns * width, 3)
         names.append(f"{stem}-{len(names):03d}.png")
-        Image.fromarray(sheet).save(unlinked(folder / names[-1]), optimize=True)
+        Image.fromarray(sheet).save(unlinked(folder / names[-1]))
     return names, columns
 
 
