@@ -93,11 +93,11 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:  # what the optimiser works on is float32, over half-precision weights too
             parameter.data = parameter.data.float()
-    for layer in twin.modules():
-        if isinstance(layer, BaseTunerLayer):
-            # Where weights or passes are in half precision, autocast is on and gives an adapter its dtype. peft would
-            # widen its input first, so that autocast narrowed it again: a second copy of every activation, kept.
-            layer.cast_input_dtype_enabled = False
+    layers: list[Any] = [one for one in twin.modules() if isinstance(one, BaseTunerLayer)]
+    for layer in layers:
+        # Where weights or passes are in half precision, autocast is on and gives an adapter its dtype. peft would widen
+        # its input first, so that autocast narrowed it again: a second copy of every activation, kept.
+        layer.cast_input_dtype_enabled = False
     return twin.train()
 
 
