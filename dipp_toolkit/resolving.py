@@ -62,14 +62,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
             find out.
     """
     resolved = with_recommended(config)
-    if resolved.reference is None:
-        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
-    if resolved.prompts is None:
-        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
     registry = get_registry()
     for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
         if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
             registry.find(kind, name)
+    if resolved.reference is None:
+        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
+    if resolved.prompts is None:
+        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
     if not resolved.terms:
         raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
     for name in resolved.terms:

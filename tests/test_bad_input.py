@@ -170,6 +170,10 @@ def test_names_and_files_that_cannot_be_used(
         assert part in sentence
 
 
+def test_a_mistyped_generator_is_told_before_its_reference_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'emoji-onestep'?" in refused(["train", "--generator", "emoji-onestp"], capsys)
+
+
 def test_a_reward_that_gives_no_score_for_each_image_fails_the_run(
     world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
