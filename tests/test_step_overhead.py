@@ -18,9 +18,9 @@ def test_passes_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guida
     """Guidance is one pass of both halves, and none where it is 1; the decoder runs once for all rewards; captions that
     were read before are not read again."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-    benchmark, measuring = importlib.import_module("step_overhead"), importlib.import_module("measuring")
+    counting, measuring = importlib.import_module("counting"), importlib.import_module("measuring")
     settings = measuring.PLAIN | {"guidance": guidance, "batch_size": BATCH, "device": "cpu", "out": tmp_path / "run"}
-    found = benchmark.counted(TrainConfig(generator="emoji-onestep", **settings), tmp_path)
+    found = counting.counted(TrainConfig(generator="emoji-onestep", **settings), tmp_path)
     assert found == {
         "generator": [BATCH, BATCH],
         "assistant": [BATCH, BATCH],

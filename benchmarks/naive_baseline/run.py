@@ -27,9 +27,11 @@ sys.path.insert(0, str(HERE.parent))
 import hundred_million  # noqa: E402
 import torch  # noqa: E402
 from baseline import NaiveTrainer  # noqa: E402
+from counting import counted  # noqa: E402
 from measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results  # noqa: E402
+from passes import Passes  # noqa: E402
 from rewards import PlainReward  # noqa: E402
-from step_overhead import Passes, config_of, counted  # noqa: E402
+from step_overhead import config_of  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
