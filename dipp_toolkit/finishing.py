@@ -21,6 +21,7 @@ from .monitors.check import find_warnings
 from .monitors.snapshot import take_snapshot
 from .monitors.stopping import Stop
 from .monitors.trained import trained_on
+from .report.run_files import read_metrics as read_rows
 from .roles import Generator
 from .run_folder import RunFolder, write_text
 from .skips import skip_warning
@@ -61,10 +62,9 @@ def start_comparison(parts: Assembled, config: TrainConfig, folder: RunFolder) -
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of `metrics.jsonl`, those of steps whose generator update was skipped left out."""
-    from .report.run_files import read_metrics as read_rows
-
-    rows = read_rows(path)
-    return [row for row in rows if "skipped" not in row or any(name.startswith("grad_norm/") for name in row)]
+    return [
+        row for row in read_rows(path) if "skipped" not in row or any(name.startswith("grad_norm/") for name in row)
+    ]
 
 
 def _mean_of(rows: Sequence[dict[str, float]], name: str) -> float:

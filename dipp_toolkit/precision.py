@@ -38,5 +38,5 @@ def matching_autocast(network: nn.Module, device: torch.device) -> Iterator[None
     if narrow is None or torch.is_autocast_enabled(device.type):
         yield
         return
-    with torch.autocast(device.type, narrow):
+    with pass_autocast(device.type, narrow):
         yield

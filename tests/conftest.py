@@ -7,9 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # tests run beside each other: a thread each, whatever the process above them has
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests that run beside each other take a thread each, whatever the process above them has.
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 

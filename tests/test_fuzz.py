@@ -46,7 +46,7 @@ from fuzzing import (
     damaged,
     fuzz,
     settings_of,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

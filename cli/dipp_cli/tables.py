@@ -41,7 +41,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def summary_table(summary: Mapping[str, Any], width: int = 200) -> Table:
+def summary_table(summary: Mapping[str, Any], width: int) -> Table:
     """What a run reached: every reward, the judge, diversity and divergence, before and after.
 
     Args:

@@ -142,15 +142,12 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         "divergence": graph + networks.divergence.peak,
         "generator backward": earlier + held.kept + backward.peak + left,
     } | {f"reward {name}": graph + one.whole.peak for name, one in rewards.items()}
-    half = config.precision != "fp32"
+    peaks = {gpu: (slow if config.precision == "fp32" else fast) * 1e12 for gpu, (fast, slow, _) in GPUS.items()}
     seconds = {
-        gpu: {piece: _seconds(piece, one, (fast if half else slow) * 1e12, utilisation) for piece, one in work.items()}
-        for gpu, (fast, slow, _) in GPUS.items()
+        gpu: {piece: _seconds(piece, one, peak, utilisation) for piece, one in work.items()}
+        for gpu, peak in peaks.items()
     }
-    last = {
-        gpu: _seconds("generator", backward, (fast if half else slow) * 1e12, utilisation)
-        for gpu, (fast, slow, _) in GPUS.items()
-    }
+    last = {gpu: _seconds("generator", backward, peak, utilisation) for gpu, peak in peaks.items()}
     text = sum(parameters_of(config.reference, name) for name in reference.text_encoders) * width
     return Plan(
         _deciding(config), parameters, 2 * networks.trainable, resident, transient,
