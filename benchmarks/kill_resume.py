@@ -14,7 +14,6 @@ results/kill_resume.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -32,6 +31,7 @@ import torch
 from measuring import ran_on, write_results
 from safetensors.torch import load_file
 
+from dipp_toolkit.json_lines import whole_rows
 from dipp_toolkit.training_loop import MEASURED
 
 EMOJI = (
@@ -126,7 +126,7 @@ def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_sav
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Lines of a file of JSON, without what the machine measures."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    rows = whole_rows(path)
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
 
 

@@ -13,6 +13,7 @@ from .checkpoint import checkpoints, newest_whole_checkpoint
 from .config import TrainConfig, make_config
 from .contained import check_all_below, remove_below, unlinked
 from .errors import CheckpointError, RequestError
+from .json_lines import read_lines
 from .setting_texts import read_yaml
 
 MAY_CHANGE = {
@@ -171,8 +172,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int):
         kept = []
-        if path.exists() and step > 0:
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if step > 0:
+            for _, line in read_lines(path):
                 try:
                     at = json.loads(line)["step"]
                     if at > step:

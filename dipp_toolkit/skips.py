@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .json_lines import whole_rows
 from .run_folder import MetricsFile
 
 
@@ -42,7 +42,7 @@ class FileOfSkips:
 
 def skip_warning(path: Path) -> list[str]:
     """What the summary says of skipped updates: a sentence, or none where every update was made."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    rows = whole_rows(path)
     if not rows:
         return []
     steps = f"{len(rows)} step{'s' * (len(rows) > 1)}"

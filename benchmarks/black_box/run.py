@@ -22,6 +22,7 @@ import torch
 from dipp_toolkit import TrainConfig, load_reward, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.comparison import Comparison, measure
+from dipp_toolkit.json_lines import whole_rows
 
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
@@ -52,7 +53,7 @@ def run(method: str, seed: int, steps: int, scale: float, work: Path) -> dict[st
     config = settings(method, seed, steps, scale, out)
     if not (out / "summary.json").is_file():
         train(config)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = whole_rows(out / "metrics.jsonl")
     comparison = Comparison.load(out / "samples" / "comparison")
     found = measure(comparison, {"jpeg": load_reward("jpeg")}, ("emoji-judge", load_reward("emoji-judge")))
     return {

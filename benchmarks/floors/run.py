@@ -19,6 +19,7 @@ import torch
 
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
+from dipp_toolkit.json_lines import whole_rows
 
 HERE = Path(__file__).parent
 TRAINED, HELD = "colourfulness", "emoji-clip"
@@ -41,7 +42,7 @@ def run(floor: float | None, level: float, seed: int, steps: int, scale: float, 
     out = work / f"{'without' if floor is None else 'with'}-{seed}"
     if not (out / "summary.json").is_file():
         train(settings(floor, seed, steps, scale, out))
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = whole_rows(out / "metrics.jsonl")
     late = rows[-len(rows) // 4 :]
     held = [row[f"reward/{HELD}"] for row in late]
     return {

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import RequestError, first_line
+from ..json_lines import numbered_lines
 
 SCHEMA = 1
 Role = Literal["reward", "judge", "metric", "cost"]
@@ -163,15 +164,13 @@ def read_rows(path: Path) -> list[Row]:
         RequestError: the file is missing, or a line is no row; the message names file, line and field.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = list(numbered_lines(path.read_bytes().decode("utf-8-sig")))
     except OSError as error:
         raise RequestError(f"Cannot read the results {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise RequestError(f"The results {path} are no UTF-8 text; expected what dipp bench writes.") from None
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
             rows.append(Row.model_validate(json.loads(line, parse_constant=_finite, parse_float=_finite)))
         except ValidationError as error:

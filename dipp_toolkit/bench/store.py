@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RunError
+from ..json_lines import read_lines
 from ..roles import Images
 from .fingerprint import digest_of
 
@@ -92,7 +93,7 @@ class ImageStore:
         """The keys of all images ever generated into this store, repeated where one was generated twice."""
         keys = []
         for path in sorted(self.folder.glob(f"{LOG}-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for _, line in read_lines(path):
                 try:
                     keys.append(str(json.loads(line)["key"]))
                 except (ValueError, KeyError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..bench.rows import Warned
 from ..contained import unlinked
 from ..evaluation.intervals import bootstrap_interval, paired_interval
+from ..json_lines import whole_rows
 from ..run_folder import MetricsFile
 from .snapshot import Snapshot
 
@@ -107,16 +108,7 @@ def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
-    return rows
+    return list(takewhile(lambda row: "step" in row, whole_rows(path)))
 
 
 class Record(MetricsFile):

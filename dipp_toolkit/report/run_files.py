@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig, make_config
 from ..errors import CheckpointError, first_line
+from ..json_lines import read_lines
 from ..setting_texts import read_yaml
 
 if TYPE_CHECKING:
@@ -68,15 +69,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     Raises:
         CheckpointError: another line is damaged.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = read_lines(path)
     rows: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             row = json.loads(line)
             step = int(row["step"])
             numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            if number == len(lines):
+            if number == lines[-1][0]:
                 break
             raise CheckpointError(
                 f"Line {number} of {path} is damaged; expected one JSON object with a step."

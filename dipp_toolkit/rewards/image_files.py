@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..contained import user_path
 from ..errors import RequestError, first_line
+from ..json_lines import numbered_lines
 
 PROGRAMS_AND_STUBS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 """Formats that Pillow hands to another program, or only knows the beginning of."""
@@ -180,7 +181,7 @@ def read_prompts(source: str) -> list[str] | dict[str, str]:
 
         return list(texts(read_prompt_file(path) if looks_like_path(source) else load_prompts(source)))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise RequestError(f"Cannot read the prompts in {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
@@ -199,7 +200,7 @@ def _parse(text: str, kind: str) -> list[str] | dict[str, str]:
     if kind == ".json":
         return _from_json(json.loads(text))
     if kind == ".jsonl":
-        return _from_rows([json.loads(line) for line in text.splitlines() if line.strip()])
+        return _from_rows([json.loads(line) for _, line in numbered_lines(text)])
     rows = [row for row in csv.reader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",", strict=True) if row]
     if not rows:
         return []
