@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _explain("Interrupted.", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 -- whatever it is, it becomes a sentence
-        code, sentence = _describe(error)
+        code, sentence = _describe(error, words)
         if debug:
             import traceback
 
@@ -51,24 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    from typer.main import get_command
+    from .build import build_command
+    from .usage import is_bare_group
 
-    from .build import build_app
-
-    code = get_command(build_app()).main(words or ["--help"], prog_name="dipp", standalone_mode=False)
+    try:
+        code = build_command().main(words or ["--help"], prog_name="dipp", standalone_mode=False)
+    except Exception as error:
+        if not is_bare_group(error):
+            raise
+        print(error)  # its help, or the end of it where rich has printed the rest
+        return 0
     if code == INTERRUPTED:  # click has turned a KeyboardInterrupt into its exit code
         return _explain("Interrupted.", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _describe(error: Exception) -> tuple[int, str]:
+def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     """The exit code of an error, and a sentence about it."""
     from dipp_toolkit.errors import DippError, Interrupted, RequestError
 
     from .usage import is_usage_error, usage_sentence
 
     if is_usage_error(error):
-        return WRONG_REQUEST, usage_sentence(error)
+        return WRONG_REQUEST, usage_sentence(error, words)
     if isinstance(error, Interrupted):
         return INTERRUPTED, str(error)
     if isinstance(error, RequestError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Annotated
+from copy import copy
+from typing import Annotated, Any
 
 import typer
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 from dipp_toolkit import __version__
 from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
@@ -28,6 +29,22 @@ def build_app() -> typer.Typer:
         importlib.import_module(f"{commands.__name__}.{name}").register(app)
     add_plugin_commands(app, get_registry())
     return app
+
+
+def build_command() -> Any:
+    """The application as one click command; every command's help tells of `--debug`, which `main` takes off."""
+    program = get_command(build_app())
+    debug = copy(next(one for one in program.params if "--debug" in one.opts))
+    debug.expose_value = False
+    _add_option(program, debug)
+    return program
+
+
+def _add_option(group: Any, option: Any) -> None:
+    for command in getattr(group, "commands", {}).values():
+        if not any(set(one.opts) & set(option.opts) for one in command.params):
+            command.params.append(option)
+        _add_option(command, option)
 
 
 def _show_version(wanted: bool) -> None:

@@ -33,6 +33,17 @@ Floors = Annotated[
         "--floor", metavar="NAME=LEVEL,...", help="Hold these rewards above a level while the others are maximised."
     ),
 ]
+RewardScale = Annotated[
+    float | None, typer.Option(metavar="SCALE", help="What every reward's weight is multiplied by; 1 if not said.")
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(metavar="SCALE", help="Classifier-free guidance that the generator is trained to; 1 for none."),
+]
+Term = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[=WEIGHT],...", help="Divergence to the reference: integral_kl, or ./mine.py:Term."),
+]
 Judge = Annotated[str | None, typer.Option(metavar="NAME", help="Reward that only judges and is never trained on.")]
 Prompts = Annotated[
     str | None, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one prompt a line.")

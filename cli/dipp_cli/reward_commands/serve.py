@@ -32,7 +32,10 @@ def serve(
     ] = 256.0,
     max_images: Annotated[int, typer.Option(metavar="N", help="Most images of a request.")] = 256,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for a call.")] = 300.0,
-    assignments: options.Assignments = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Their options: reward.hps.version=v2.1. Repeatable."),
+    ] = None,
     device: options.Device = None,
 ) -> None:
     """Serve rewards over HTTP, for runs on other machines or in other environments.

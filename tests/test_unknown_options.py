@@ -1,0 +1,118 @@
+"""Options that a command does not have: what is said of each, and that what is recommended can be typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dipp_cli.app import main
+from dipp_cli.build import build_command
+from dipp_cli.options import Assignments
+from dipp_cli.usage import FLAGS_OF_SETTINGS, OF_REWARDS, TAKE_SETTINGS
+from dipp_toolkit import TrainConfig
+from dipp_toolkit.setting_texts import parse_assignments
+
+ANY_SETTING: str = Assignments.__metadata__[0].help  # type: ignore[attr-defined]
+
+
+def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command by the words that call it, groups too."""
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+
+
+COMMANDS = dict(commands(build_command()))
+FLAGS = {words: {flag for one in command.params for flag in one.opts} for words, command in COMMANDS.items()}
+
+
+def sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a refused command says."""
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", TAKE_SETTINGS)
+def test_every_setting_without_a_flag_is_named_with_what_to_type(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = 0
+    for setting in TrainConfig.model_fields:
+        option = f"--{setting.replace('_', '-')}"
+        if option in FLAGS[command,] or (command == "distill" and option.strip("-") in OF_REWARDS):
+            continue
+        said = sentence([command, option, "a b"], capsys)
+        flag = FLAGS_OF_SETTINGS.get(setting)
+        if flag in FLAGS[command,]:
+            assert said.endswith(f"Did you mean '{flag}'?")
+            continue
+        asked += 1
+        assert f"{option} is a setting: --set " in said
+        recommended = shlex.split(said[said.index("--set ") :])
+        assert parse_assignments(recommended[1:]) == {setting: "a b"}
+    assert asked > 40
+
+
+def test_the_commands_that_take_any_setting_are_those_whose_help_says_so() -> None:
+    says = {words[0] for words, command in COMMANDS.items() for one in command.params if one.help == ANY_SETTING}
+    assert says == set(TAKE_SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["guidance", "reward_scale", "term"])
+def test_what_people_ask_for_first_are_flags(name: str) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    assert flag in FLAGS["train",]
+    assert (flag in FLAGS["distill",]) == (name != "reward_scale")  # a distillation has no rewards
+
+
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        ("train --eval-cout=8", "Did you mean the setting 'eval_count'? It is set by --set eval_count=8"),
+        ("train --evalcount", "It is set by --set eval_count=VALUE"),
+        ("train --decode-tiling --steps 3", "--decode-tiling is a setting: --set decode_tiling=true"),
+        ("train --batch_size 3", "Did you mean '--batch-size'?"),
+        ("train --BATCH-SIZE 3", "Did you mean '--batch-size'?"),
+        ("train --rewards hps", "Did you mean '--reward'?"),
+        ("train --gudance 2", "Did you mean '--guidance'?"),
+        ("distill --reward hps", "A distillation has no rewards; use dipp train."),
+        ("distill --reward_scale 2", "A distillation has no rewards; use dipp train."),
+        ("score --rewards hps x.png", "Did you mean '--reward'?"),
+        ("train --temperature 2", "Run dipp train --help for those there are."),
+        ("train -n 3", "Run dipp train --help for those there are."),
+        ("generate --categroy x", "Run dipp generate --help for those there are."),
+        ("generate --category x", "It is an option of dipp bench."),
+        (
+            "generate --eval-count 3",
+            "It is a setting of dipp train, dipp distill, dipp ablate, dipp plan: --set eval_count=3",
+        ),
+        ("reward check --eval-count 3", "dipp plan: --set eval_count=3"),
+        ("--steps 3", "It is an option of dipp distill, dipp train, dipp ablate, dipp generate."),
+    ],
+)
+def test_other_spellings_and_other_commands(words: str, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence(words.split(), capsys).endswith(ending)
+
+
+@pytest.mark.parametrize("words", [words for words, command in COMMANDS.items() if hasattr(command, "commands")])
+def test_a_group_alone_prints_its_help_and_nothing_else(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(list(words)) == 0
+    alone = capsys.readouterr()
+    assert main([*words, "--help"]) == 0
+    assert alone == capsys.readouterr()
+    assert alone.out.count("Usage:") == 1
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_tells_of_debug(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert capsys.readouterr().out.count("--debug") == 1
