@@ -132,7 +132,8 @@ class FunctionReward:
         return getattr(self.function, "differentiable", None)
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
-        return as_scores(self.name, self.function(images, prompts), len(images), images.device)
+        # Whether they are finite is looked at by those who use them, as of any reward.
+        return as_scores(self.name, self.function(images, prompts), len(images), images.device, finite=False)
 
 
 def load_reward(name: str, **options: Any) -> Reward:

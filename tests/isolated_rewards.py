@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -56,7 +57,10 @@ class Moody:
                 os.kill(os.getpid(), 9)
             case ["hang"]:
                 if self.file.name:
-                    self.file.write_text(str(os.getpid()))
+                    child = subprocess.Popen(["sleep", "600"])
+                    beside = self.file.with_suffix(".partial")
+                    beside.write_text(f"{os.getpid()} {child.pid}")
+                    beside.replace(self.file)
                 time.sleep(60)
             case ["raise"]:
                 raise ValueError("a bad\nprompt")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from dipp_toolkit.estimators.network import SurrogateNetwork, pooled
 from dipp_toolkit.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
 from dipp_toolkit.estimators.surrogate import Memory, Surrogate, rank_correlation
 from dipp_toolkit.loading import FunctionReward
+from dipp_toolkit.random_states import random_states, restore_random_states, seed_everything
 from dipp_toolkit.terms.base import Sample
 from dipp_toolkit.terms.reward import RewardTerm
 
@@ -202,3 +205,25 @@ def test_a_reward_that_raises_is_named() -> None:
     term = RewardTerm("broken", FunctionReward("broken", broken), decode, estimator=Smoothing())
     with pytest.raises(RunError, match="The reward 'broken' failed with KeyError: 'colour'"):
         term(sample_of())
+
+
+def test_the_trial_draws_nothing_from_the_run() -> None:
+    def noisy(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        draw = torch.rand(()) + float(np.random.rand()) + random.random()
+        return images.mean((1, 2, 3)) + draw
+
+    def scores_of(term: RewardTerm, steps: int) -> list[Tensor]:
+        return [term(sample_of()).value for _ in range(steps)]
+
+    def begin() -> RewardTerm:
+        return RewardTerm("noisy", FunctionReward("noisy", noisy), decode, estimator=Smoothing())
+
+    seed_everything(3)
+    whole = scores_of(begin(), 4)
+    seed_everything(3)
+    stopped = scores_of(begin(), 2)
+    states = random_states(torch.device("cpu"))
+    seed_everything(5)
+    restore_random_states(states, torch.device("cpu"))
+    resumed = scores_of(begin(), 2)  # another process: it does not know yet whether the reward has a gradient
+    assert torch.equal(torch.stack(whole), torch.stack(stopped + resumed))

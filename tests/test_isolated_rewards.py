@@ -16,13 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.condition import Condition
+from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError
 from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import environments, protocol
 from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_numbers
 from dipp_toolkit.rewards.isolated import IsolatedScorer
 from dipp_toolkit.rewards.names import is_isolated_name
 from dipp_toolkit.rewards.worker import Worker
+from dipp_toolkit.terms.base import Sample
+from dipp_toolkit.terms.reward import RewardTerm
 
 FILE = Path(__file__).parent / "isolated_rewards.py"
 PROMPTS = ["a cat", "a small red cat"]
@@ -98,7 +101,6 @@ def test_prints_do_not_come_between_messages(moody: ElsewhereReward) -> None:
     ("prompt", "sentence"),
     [
         ("raise", r"reward '.*Moody@mine' in its environment: .*failed with ValueError: a bad prompt\.$"),
-        ("nan", "score that is not finite for 2 of 2 images"),
         ("column", r"tensor of shape \(2, 1\); expected one score"),
         ("detached", "returned no gradient; expected one"),
     ],
@@ -110,6 +112,19 @@ def test_a_reward_that_fails_gets_a_sentence_and_lives_on(moody: ElsewhereReward
     assert "\n" not in str(caught.value)
     moody(IMAGES, PROMPTS)
     assert moody.scorer._worker.process is process  # type: ignore[attr-defined]
+
+
+def test_numbers_that_are_not_finite_come_back_as_they_are_here(moody: ElsewhereReward) -> None:
+    for reward in (moody, load_reward(f"{FILE}:Moody")):
+        images = IMAGES.clone().requires_grad_(True)
+        scores = reward(images, ["nan", ""])
+        assert scores.isnan().all()
+        assert torch.autograd.grad(scores.sum(), images)[0].isnan().all()
+        term = RewardTerm("moody", reward, lambda latents: latents)
+        sample = Sample(IMAGES, Condition(("nan", ""), {}), IMAGES, torch.Generator())
+        assert "returned a score that is not finite for 2 of 2 images" in term.explain(sample, term(sample))
+        with pytest.raises(BadNumbers, match="score that is not finite for 2 of 2 images"):
+            term.score(IMAGES, ["nan", ""])
 
 
 def test_a_device_that_does_not_exist_is_a_sentence(moody: ElsewhereReward) -> None:
@@ -153,11 +168,16 @@ while not (Path({str(tmp_path)!r}) / "pid").exists():
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", source], check=False, timeout=60).returncode == -9
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and _is_running(pid):
+    for pid in map(int, (tmp_path / "pid").read_text().split()):
+        _wait_until_ended(pid)
+
+
+def _wait_until_ended(pid: int) -> None:
+    for _ in range(1000):
+        if not _is_running(pid):
+            return
         time.sleep(0.02)
-    assert not _is_running(pid)
+    raise AssertionError(f"the process {pid} was left behind")
 
 
 def _is_running(pid: int) -> bool:
@@ -166,6 +186,40 @@ def _is_running(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+FORKED = """
+import os, signal, socket, subprocess, sys, time
+connection = socket.socket(fileno=int(sys.argv[1]))
+stream = connection.makefile("rwb")
+while head := stream.read(8):
+    stream.read(int.from_bytes(head, "little"))
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    other = subprocess.Popen(["sleep", "600"])
+    with open("PIDS", "w") as file:
+        file.write(f"{child} {other.pid}")
+    if DIES:
+        os.kill(os.getpid(), signal.SIGKILL)
+    stream.write(len(READY).to_bytes(8, "little") + READY)
+    stream.flush()
+"""
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_a_worker_has_forked_ends_with_it(tmp_path: Path, dies: bool) -> None:
+    ready, pids, program = protocol.encode({"kind": "ready"}), tmp_path / "pids", tmp_path / "forked.py"
+    program.write_text(FORKED.replace("PIDS", str(pids)).replace("READY", repr(ready)).replace("DIES", str(dies)))
+    command = [sys.executable, str(program)]
+    if dies:  # the fork holds the socket: without anybody who waits for the process, this takes the whole hour
+        with pytest.raises(RequestError, match="died while it loaded: it was ended by signal 9"):
+            IsolatedScorer("forked", command, {"device": "cpu"}, 3600, 3600)
+    else:
+        IsolatedScorer("forked", command, {"device": "cpu"}, 3600, 3600).close()
+    for pid in map(int, pids.read_text().split()):
+        _wait_until_ended(pid)
 
 
 def test_what_is_private_to_the_environment_is_found_there_and_a_black_box_gives_scores() -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 import uvicorn
 
+from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import protocol, remote_replica
@@ -26,6 +27,8 @@ from dipp_toolkit.rewards.remote_access import is_loopback, read_token
 from dipp_toolkit.rewards.remote_address import parse_addresses
 from dipp_toolkit.rewards.server_limits import Limits
 from dipp_toolkit.rewards.server_start import address_of, listen, public_names, server_config
+from dipp_toolkit.terms.base import Sample
+from dipp_toolkit.terms.reward import RewardTerm
 
 PROMPTS = ["a cat", "a dog"]
 IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))
@@ -360,8 +363,6 @@ BAD_ANSWERS = {
     "an empty answer": ((200, {}, b""), "answered nonsense"),
     "pickle": ((200, {}, b"\x80\x04."), "answered nonsense"),
     "wrong shape": ((200, {}, protocol.encode_scores(torch.ones(3), None)), r"shape \(3,\) as scores"),
-    "not finite": ((200, {}, protocol.encode_scores(torch.tensor([1.0, float("nan")]), IMAGES)), "for 1 of 2"),
-    "wild gradient": ((200, {}, protocol.encode_scores(torch.ones(2), IMAGES / 0)), "gradient that is not finite"),
     "no gradient": ((200, {}, protocol.encode_scores(torch.ones(2), None)), "returned no gradient; expected one"),
     "an error": ((200, {}, protocol.encode_error("no luck")), "says: no luck"),
     "a page": ((500, {}, b"<html>\x00oops"), r"says: <html> oops\."),
@@ -378,6 +379,23 @@ def test_a_bad_answer_gets_a_sentence(answer: Answer, sentence: str) -> None:
         with pytest.raises(RunError, match=sentence) as caught:
             reward(IMAGES.clone().requires_grad_(True), PROMPTS)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "gradients", "explained"),
+    [
+        ([1.0, float("nan")], IMAGES, "a score that is not finite for 1 of 2 images"),
+        ([1.0, 1.0], IMAGES / 0, "the gradient of the reward 'r' is not finite"),
+    ],
+)
+def test_bad_numbers_are_for_the_run_to_skip(scores: list[float], gradients: torch.Tensor, explained: str) -> None:
+    answer = (200, {}, protocol.encode_scores(torch.tensor(scores), gradients))
+    with pretending(lambda _: answer) as server:
+        term = RewardTerm("r", load_reward(server.address), lambda latents: latents)
+        sample = Sample(IMAGES, Condition(tuple(PROMPTS), {}), IMAGES, torch.Generator())
+        result = term(sample)
+        assert not bool(torch.isfinite(result.value).all() & torch.isfinite(result.grad).all())
+        assert explained in term.explain(sample, result)
 
 
 def test_fuzzed_answers_are_a_sentence_each() -> None:

@@ -15,8 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dipp_toolkit.errors import DippError, RunError
+from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.rewards import protocol
 from dipp_toolkit.rewards.elsewhere import ElsewhereReward
+from dipp_toolkit.rewards.inputs import as_scores
 from dipp_toolkit.rewards.protocol import ProtocolError
 
 IMAGES = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
@@ -228,9 +230,22 @@ def test_the_first_scores_show_what_the_far_side_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e38 * 1e5])
-def test_numbers_that_are_not_finite_are_refused(factor: float) -> None:
-    with pytest.raises(RunError, match="not finite"):
-        ElsewhereReward("r", Here(factor=factor))(IMAGES.clone().requires_grad_(True), PROMPTS)
+def test_numbers_that_are_not_finite_are_those_of_a_reward_that_lives_here(factor: float) -> None:
+    elsewhere = ElsewhereReward("r", Here(factor=factor))
+
+    def here(images: Tensor, prompts: Any) -> Tensor:
+        return images[:, 2].mean((1, 2)) ** 2 * factor
+
+    said = []
+    for reward in (elsewhere, FunctionReward("r", here)):
+        images = IMAGES.clone().requires_grad_(True)
+        scores = reward(images, PROMPTS)
+        (gradient,) = torch.autograd.grad(scores.sum(), images)
+        said.append((scores.detach(), gradient))
+        with pytest.raises(RunError, match="not finite"):
+            as_scores("r", reward(IMAGES, PROMPTS), len(IMAGES))
+    torch.testing.assert_close(said[0], said[1], equal_nan=True)
+    assert not bool(torch.isfinite(said[0][0]).all())
 
 
 def test_what_is_no_batch_is_refused_before_it_is_sent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import http.client
 import inspect
 import json
@@ -204,6 +205,43 @@ def test_long_first_lines_are_refused(server: tuple[str, int]) -> None:
         with socket.create_connection(server, timeout=5) as connection:
             connection.sendall(line[: 2**15])
             assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("head", [b"GET /%s HTTP/1.1\r\nhost: x", b"GET / HTTP/1.1\r\nhost: x\r\na: %s"])
+def test_a_long_head_in_one_piece_is_refused_too(head: bytes) -> None:
+    class Transport(asyncio.Transport):
+        written, closed = b"", False
+
+        def write(self, data: Any) -> None:
+            self.written += data
+
+        def close(self) -> None:
+            self.closed = True
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return default
+
+        def is_closing(self) -> bool:
+            return self.closed
+
+    async def answer_to(data: bytes) -> bytes:
+        config = server_config({"sharpness": load_reward("sharpness")})
+        config.load()
+        transport = Transport()
+        protocol = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        return transport.written
+
+    rest = b"\r\nauthorization: Bearer none\r\n\r\n"
+    assert asyncio.run(answer_to(head % (b"x" * 99_000) + rest)).startswith(b"HTTP/1.1 400")
+    assert not asyncio.run(answer_to(head % (b"x" * 9_000) + rest)).startswith(b"HTTP/1.1 400")
 
 
 def test_there_are_no_websockets(server: tuple[str, int]) -> None:

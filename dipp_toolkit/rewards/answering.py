@@ -39,8 +39,11 @@ def score(
 ) -> tuple[Tensor, Tensor | None]:
     """Scores `(batch,)`, and their gradients like the images; None where none are wanted or there are none.
 
+    Whether the numbers are finite is for the asker to say: a run skips a step for those that are not, wherever the
+    reward lives.
+
     Raises:
-        RunError: the reward returned something else than one finite score for each image.
+        RunError: the reward returned something else than one score for each image.
         Exception: whatever the reward raises.
     """
     images = request.images.to(device)
@@ -49,7 +52,7 @@ def score(
     try:
         with torch.enable_grad():
             seen = images.detach().requires_grad_(True)
-            scores = as_scores(name, reward(seen, request.prompts), len(seen))
+            scores = as_scores(name, reward(seen, request.prompts), len(seen), finite=False)
     except Exception:
         if reward.differentiable:
             raise
@@ -68,4 +71,4 @@ def describe_error(error: BaseException) -> str:
 
 @torch.no_grad()
 def _plain(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    return as_scores(name, reward(images, prompts), len(images))
+    return as_scores(name, reward(images, prompts), len(images), finite=False)

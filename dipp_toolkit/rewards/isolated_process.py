@@ -1,7 +1,8 @@
 """One worker process: started, asked, listened to, and ended; it ends by itself when we do, however we do.
 
 Messages travel on a socket of their own, so whatever a reward or its libraries print cannot come between them. What
-they print is read here and its end is kept: a process that dies is quoted.
+they print is read here and its end is kept: a process that dies is quoted. Its death is waited for beside the socket,
+which a process that it has forked may hold open, and with it ends the whole process group.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -68,7 +70,9 @@ class WorkerProcess:
         assert self.process.stdout is not None
         self._reader = threading.Thread(target=_keep_lines, args=(self.process.stdout, self.output), daemon=True)
         self._reader.start()
-        self._end = weakref.finalize(self, _end, self.process, ours)
+        watcher = threading.Thread(target=_watch, args=(self.process, ours), daemon=True)
+        watcher.start()
+        self._end = weakref.finalize(self, _end, self.process, ours, watcher)
 
     def exchange(self, data: bytes, limit: int, timeout: float) -> bytes:
         """Send a message and wait for the answer. After anything is raised, the process has ended.
@@ -89,7 +93,7 @@ class WorkerProcess:
             send_frame(self.connection, data, deadline)
             answer = receive_frame(self.connection, limit, deadline)
         except (TimeoutError, ProtocolError):
-            self.process.kill()
+            _kill_group(self.process)
             raise
         except OSError:
             pass
@@ -108,12 +112,12 @@ class WorkerProcess:
             how += " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
         else:
             how = f"ended with exit code {code}"
-        self._reader.join(1.0)  # a grandchild may hold the pipe open
+        self._reader.join(1.0)  # a process that left the group may hold the pipe open
         words = " | ".join(self.output)
         return f"it {how}; its last words: {words}" if words else f"it {how} and said nothing"
 
     def close(self) -> None:
-        """End the process; it is asked first, then made to."""
+        """End the process and its group; it is asked first, then made to."""
         self._end()
 
 
@@ -126,10 +130,26 @@ def _keep_lines(stream: IO[bytes], lines: deque[str]) -> None:
                 lines.append(text)
 
 
-def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+def _watch(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    """Wait for the process's death; end what is left of its group, and whoever waits for its answer."""
+    process.wait()
+    _kill_group(process)
+    with suppress(OSError):  # closed already
+        connection.shutdown(socket.SHUT_RDWR)  # what it answered before can still be read
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says the latter
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, watcher: threading.Thread) -> None:
+    with suppress(OSError):  # the other side is gone
+        connection.shutdown(socket.SHUT_RDWR)
     connection.close()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    if watcher is threading.current_thread():  # a collection of garbage may happen in any
+        return
+    watcher.join(PATIENCE)
+    if watcher.is_alive():
+        _kill_group(process)
+        watcher.join(PATIENCE)

@@ -152,7 +152,7 @@ def encode_scores(scores: Float[Tensor, " batch"], gradients: Tensor | None) -> 
 
 
 def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    """Scores and gradients of a reply, checked; whether the numbers are finite is for `as_scores` to say.
+    """Scores and gradients of a reply, checked; whether the numbers are finite is for those who use them to say.
 
     Args:
         message: of any kind but an error.

@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .server_limits import Limits
 
 MOST_HEAD = 2**14
 """Bytes of a request's first line and headers."""
+
+
+class BoundedConnection(h11.Connection):
+    """Refuses heads that are too long. h11's own limit is for those that come in pieces."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, (h11.Request, h11.EndOfMessage)):  # the latter may bring headers too
+            size = sum(len(name) + len(value) + len(b": \r\n") for name, value in event.headers)
+            size += len(event.target) if isinstance(event, h11.Request) else 0
+            if size > MOST_HEAD:
+                raise h11.RemoteProtocolError(f"expected {MOST_HEAD} bytes of headers at most", error_status_hint=431)
+        return event
 
 
 def patient_protocol(limits: Limits) -> type[H11Protocol]:
@@ -26,6 +40,10 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
         alarm: asyncio.TimerHandle | None = None
         awaited = ""
         watched: Any = None
+
+        def __init__(self, *given: Any, **named: Any):
+            super().__init__(*given, **named)
+            self.conn = BoundedConnection(h11.SERVER, MOST_HEAD)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -82,11 +83,13 @@ class Worker:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Wait until nobody is at the other end, then end the process, whatever it is doing."""
+    """Wait until nobody is at the other end, then end the process and those it started, whatever they are doing."""
     poll = select.poll()
     poll.register(connection, select.POLLHUP)
     while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll()):
         pass
+    if os.getpgrp() == os.getpid():  # the group is our own: nobody is left to end it for us where our caller was killed
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import DippError, RunError
 from ..estimators.base import GradientEstimator
+from ..random_states import random_states_kept
 from ..rewards.inputs import as_scores
 from ..roles import Reward
 from .base import Sample, TermResult
@@ -72,12 +73,16 @@ class RewardTerm:
         return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
 
     def _has_no_gradient(self, sample: Sample) -> bool:
-        """Whether the reward is a black box: as it says, or, where it does not say, as a trial shows."""
+        """Whether the reward is a black box: as it says, or, where it does not say, as a trial shows.
+
+        Every process makes the trial once, also one that goes on with a run: what the reward draws in it is given back,
+        so that a run that was stopped has the random numbers of one that was not.
+        """
         if self.reward.differentiable is not None:
             return not self.reward.differentiable
         size = self.batch or len(sample.x0)
         prompts = sample.condition.prompts[:size]
-        with torch.enable_grad():
+        with random_states_kept(sample.x0.device), torch.enable_grad():
             images = self.decode(sample.x0[:size].detach().requires_grad_(True))
             try:
                 return not self._call(images, prompts).requires_grad
