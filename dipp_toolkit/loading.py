@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .contained import is_there, user_path
 from .errors import DippError, RequestError, first_line
+from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
@@ -26,13 +27,6 @@ from .roles import CostMetric, Generator, Images, Metric, PromptSet, Reference, 
 
 if TYPE_CHECKING:
     from .prompt_encoder import PromptEncoder
-
-DIFFUSERS = "diffusers:"
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name means a folder or file: it exists as one, or is written like one."""
-    return name.startswith((".", "/", "~")) or "/" in name or is_there(name)
 
 
 @contextmanager
@@ -65,7 +59,7 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
             from .diffusers_reference import DiffusersReference
 
             return DiffusersReference.load(name_or_path.removeprefix(DIFFUSERS), **options)
-    raise RequestError(unknown_name("reference", name_or_path, get_registry().entries["reference"]))
+    raise get_registry().unknown(name_or_path, "reference")
 
 
 def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -> PromptEncoder:
@@ -96,7 +90,7 @@ def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
         folder = resolve_folder(name_or_path.removeprefix(DIFFUSERS))
         return PromptEncoder(folder, family_of(folder), dtype)
-    raise RequestError(unknown_name("reference", name_or_path, registry.entries["reference"]))
+    raise registry.unknown(name_or_path, "reference")
 
 
 def load_generator(name_or_path: str, **options: Any) -> Generator:
@@ -112,7 +106,7 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
             from .diffusers_generator import DiffusersGenerator
 
             return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
-    raise RequestError(unknown_name("generator", name_or_path, get_registry().entries["generator"]))
+    raise get_registry().unknown(name_or_path, "generator")
 
 
 @dataclass
@@ -239,11 +233,11 @@ def load_prompts(
     if name in known:
         with _loading("prompt set", name):
             return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
-    if looks_like_path(name) or Path(name).suffix.lower() in (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet"):
+    if looks_like_path(name) or Path(name).suffix.lower() in PROMPT_FILES:
         if options:
             raise RequestError(unknown_name("part of a prompt file", next(iter(options)), PARTS))
         return part_of(read_prompt_file(user_path(name)), category, count, seed)
-    raise RequestError(unknown_name("prompt set", name, known))
+    raise get_registry().unknown(name, "prompts")
 
 
 __all__ = [

@@ -32,7 +32,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where none is close."""
     if len(name) > SHOWN:
         return None
-    close = get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    close = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 from .contained import user_path
@@ -18,6 +19,21 @@ def is_python_name(name: str) -> bool:
     return ".py" in name or (":" in name and not name.startswith(("diffusers:", "http:", "https:")))
 
 
+def find_python_file(name: str, what: str) -> tuple[Path, str] | None:
+    """The file and the attribute of `file.py:attribute`; None where a name means an importable module.
+
+    Raises:
+        PluginError: there is no such file.
+    """
+    path_text, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    if not path_text.endswith(".py"):
+        return None
+    path = user_path(path_text)
+    if not path.is_file():
+        raise PluginError(f"There is no file {path} for the {what} '{name}' (looked in {path.parent.resolve()}).")
+    return path, attribute
+
+
 def load_python_name(name: str, what: str) -> Any:
     """The object that `file.py:attribute` or `module:attribute` names.
 
@@ -28,12 +44,10 @@ def load_python_name(name: str, what: str) -> Any:
     Raises:
         PluginError: the file is missing, does not import, or lacks the attribute.
     """
-    path_text, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
-    if not path_text.endswith(".py"):
+    file = find_python_file(name, what)
+    if file is None:
         return import_attribute(name, f"the {what} '{name}'")
-    path = user_path(path_text)
-    if not path.is_file():
-        raise PluginError(f"There is no file {path} for the {what} '{name}' (looked in {path.parent.resolve()}).")
+    path, attribute = file
     module_name = f"dipp_user_{path.stem}_{abs(hash(path.resolve())):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None

@@ -111,6 +111,9 @@ class BrokenPlugin:
     name: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"The plugin '{shown(self.name)}' is broken and was passed over: {shown(self.reason).rstrip('.')}."
+
 
 @dataclass
 class Registry:
@@ -175,8 +178,19 @@ class Registry:
             RequestError: there is none; the message names the nearest.
         """
         if name not in self.entries[kind]:
-            raise RequestError(unknown_name("prompt set" if kind == "prompts" else kind, name, self.entries[kind]))
+            raise self.unknown(name, kind)
         return self.entries[kind][name]
+
+    def unknown(self, name: str, *kinds: str) -> RequestError:
+        """That there is no such name: the nearest ones, those there are, and the broken plugins that may have it.
+
+        Args:
+            name: as typed.
+            kinds: of `KINDS`, what it could have been.
+        """
+        known = [one for kind in kinds for one in self.entries[kind]]
+        what = " or ".join("prompt set" if kind == "prompts" else kind for kind in kinds)
+        return RequestError(" ".join([unknown_name(what, name, dict.fromkeys(known)), *map(str, self.broken)]))
 
     def __iter__(self) -> Iterator[Entry]:
         for names in self.entries.values():

@@ -9,8 +9,8 @@ from typing import Any
 from .config import TrainConfig, make_config
 from .errors import RequestError
 from .few_step_scheduler import saved_steps
+from .known_names import check_names, looks_like_path
 from .launcher import launcher_settings
-from .loading import looks_like_path
 from .monitors.settings import check_monitors
 from .registry import get_registry
 from .setting_texts import read_yaml
@@ -61,11 +61,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
         RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
             find out.
     """
+    check_names(config)
     resolved = with_recommended(config)
-    registry = get_registry()
-    for kind, name in (("reference", resolved.reference), ("generator", resolved.generator)):
-        if name is not None and not looks_like_path(name) and not name.startswith("diffusers:"):
-            registry.find(kind, name)
+    check_names(resolved)
     if resolved.reference is None:
         raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
     if resolved.prompts is None:

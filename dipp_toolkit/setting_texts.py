@@ -14,6 +14,11 @@ OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
 """Settings whose texts are no YAML."""
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """`"a,b"` as names, each once."""
+    return tuple(dict.fromkeys(filter(None, (one.strip() for one in text.split(",")))))
+
+
 def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict[str, float]:
     """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
 

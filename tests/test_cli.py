@@ -62,6 +62,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainConfig
         return SimpleNamespace(folder=tmp_path, summary=SUMMARY)
 
     monkeypatch.setattr("dipp_cli.run.train", train)
+    monkeypatch.setattr("dipp_cli.settings.check_names", lambda config: None)
     return configs
 
 

@@ -18,8 +18,9 @@ from dipp_toolkit.bench.run import RESULTS
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.setting_texts import parse_names
 
-from .benching import names, watch
+from .benching import watch
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Request:
             cells=self.all_cells(),
             base=self.base,
             out=user_path(self.out),
-            rewards=names(self.rewards),
-            metrics=names(self.metrics),
+            rewards=parse_names(self.rewards),
+            metrics=parse_names(self.metrics),
             count=self.count,
             seeds=tuple(range(1, self.noises + 1)),
             best=self.best,

@@ -18,7 +18,7 @@ from dipp_toolkit.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.run_folder import write_text
-from dipp_toolkit.setting_texts import parse_options
+from dipp_toolkit.setting_texts import parse_names, parse_options
 
 PAIRS = "pairs.json"
 
@@ -67,9 +67,9 @@ class Request:
         return BenchSettings(
             contestants=tuple(parse_contestants(self.generators, options["generator"])),
             prompts=self.prompt_set,
-            rewards=names(self.rewards),
-            judges=names(self.judge),
-            metrics=(*METRICS, *(name for name in names(self.metrics) if name not in METRICS)),
+            rewards=parse_names(self.rewards),
+            judges=parse_names(self.judge),
+            metrics=(*METRICS, *(name for name in parse_names(self.metrics) if name not in METRICS)),
             options={**options["reward"], **options["metric"]},
             seeds=tuple(range(1, self.seeds + 1)),
             out=user_path(self.out),
@@ -91,11 +91,6 @@ class Request:
         for one in self.assignments:
             said += ["--set", one]
         return shlex.join(said)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """`"a,b"` as names, each once."""
-    return tuple(dict.fromkeys(filter(None, (one.strip() for one in text.split(",")))))
 
 
 @dataclass(frozen=True)

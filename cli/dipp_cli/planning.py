@@ -51,10 +51,11 @@ def plan_run(
         raise RequestError(f"--sharding {sharding} is unknown; expected none or fsdp.")
     if sharding == "fsdp" and processes is None:
         raise RequestError("--sharding fsdp cuts networks into one part a process; say how many with --processes.")
+    asked = gather(flags, assignments)
     from dipp_toolkit.planning import Scale, recommend, scaled_plan
     from dipp_toolkit.resolving import with_recommended
 
-    config = with_recommended(gather(flags, assignments))
+    config = with_recommended(asked)
     given = {"processes": processes, "sharding": sharding, "utilisation": utilisation}
     scale = Scale(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 

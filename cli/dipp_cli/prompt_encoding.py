@@ -18,6 +18,10 @@ def encode_to_cache(
     Raises:
         RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
     """
+    from dipp_toolkit.known_names import check_pipeline, check_prompts
+
+    check_pipeline(reference, "reference")
+    check_prompts(prompts)
     from dipp_toolkit.assembly import choose_device
     from dipp_toolkit.contained import user_path
     from dipp_toolkit.distinct import count_distinct

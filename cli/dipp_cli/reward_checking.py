@@ -19,6 +19,9 @@ def check_by_name(name: str, assignments: list[str], device: str, size: int, see
     Raises:
         RequestError: the reward cannot be loaded, or an option or the device cannot be used.
     """
+    from dipp_toolkit.known_names import check_rewards
+
+    check_rewards([name])
     from dipp_toolkit.assembly import choose_device
     from dipp_toolkit.rewards.check import SMALLEST, check_reward
 
@@ -67,8 +70,9 @@ def reward_names(text: str) -> list[str]:
     """The rewards that `--reward` names.
 
     Raises:
-        RequestError: there are none, one stands twice, or one has a weight.
+        RequestError: there are none, one stands twice, one has a weight, or one is unknown.
     """
+    from dipp_toolkit.known_names import check_rewards
     from dipp_toolkit.setting_texts import parse_rewards
 
     names = list(parse_rewards(text))
@@ -80,6 +84,7 @@ def reward_names(text: str) -> list[str]:
         )
     if not names:
         raise RequestError("--reward names no reward; expected names, as in --reward hps,imagereward.")
+    check_rewards(names)
     return names
 
 

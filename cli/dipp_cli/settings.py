@@ -13,7 +13,7 @@ from typing import Any
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import CheckpointError, RequestError
-from dipp_toolkit.run_folder import choose_folder
+from dipp_toolkit.known_names import check_names
 from dipp_toolkit.setting_texts import parse_assignments, read_yaml
 
 AUTO, ALWAYS = "auto", "always"
@@ -73,9 +73,11 @@ def gather(
     written.pop("resume", None)
     values = merge(written, said(flags, assignments))
     if resume is None:
-        return make_config({**(fallback or {}), **values})
+        return _checked({**(fallback or {}), **values})
     if resume not in (AUTO, ALWAYS):
         raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
+    from dipp_toolkit.run_folder import choose_folder  # imports torch, which a misspelt name does not wait for
+
     # Validated now, because `out` may come from a file.
     folder = choose_folder(make_config({**values, "resume": True})) if resume != AUTO else None
     out = folder.path if folder is not None else make_config(values).out
@@ -84,6 +86,13 @@ def gather(
     saved = user_path(out) / "config.yaml"
     if not saved.is_file():
         if resume == AUTO:
-            return make_config({**(fallback or {}), **values})
+            return _checked({**(fallback or {}), **values})
         raise CheckpointError(f"Cannot resume {out}: it is no run folder, it has no config.yaml.")
-    return make_config(merge(read_yaml(saved), {**values, "resume": True}))
+    return _checked(merge(read_yaml(saved), {**values, "resume": True}))
+
+
+def _checked(values: Mapping[str, Any]) -> TrainConfig:
+    """Valid settings whose names exist: generators, rewards, files, whatever else may be missing."""
+    config = make_config(values)
+    check_names(config)
+    return config

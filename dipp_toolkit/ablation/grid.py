@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config import TrainConfig, make_config
 from ..errors import RequestError
+from ..known_names import check_names
 from ..report.command import setting_text
 from ..setting_texts import parse_assignments
 from ..yaml_texts import load_yaml
@@ -127,7 +128,7 @@ def check_cells(cells: Sequence[Cell], base: TrainConfig) -> None:
         if cell.slug in seen:
             raise RequestError(f"The cell '{cell.label}' stands twice.")
         seen.add(cell.slug)
-        cell.config(base)
+        check_names(cell.config(base))
         for name in ("out", "resume"):
             if name in cell.settings:
                 raise RequestError(f"The setting {name} cannot vary: every cell has a folder of its own.")

@@ -11,7 +11,8 @@ import torch
 
 from ..contained import is_there, user_path
 from ..errors import RequestError
-from ..loading import DIFFUSERS, load_generator, load_reference, looks_like_path
+from ..known_names import DIFFUSERS, check_pipeline
+from ..loading import load_generator, load_reference
 from ..naming import quoted, shown, unknown_name
 from ..registry import get_registry
 from ..setting_texts import read_yaml
@@ -89,10 +90,7 @@ class Contestant:
         _number(self.label, "guidance", self.options.get("guidance", 0), 0)
         if own > 1 and asked != own:
             raise RequestError(f"'{self.label}' was trained to take {own} steps; got steps={asked}. Leave steps out.")
-        registry = get_registry()
-        known = {**registry.entries["generator"], **registry.entries["reference"]}
-        if self.name not in known and not (self.name.startswith(DIFFUSERS) or looks_like_path(self.name)):
-            raise RequestError(unknown_name("generator or reference", self.name, known))
+        check_pipeline(self.name, "generator", "reference")
 
     def source(self, device: torch.device) -> Source:
         """Load it.

@@ -175,7 +175,8 @@ def read_prompts(source: str) -> list[str] | dict[str, str]:
     """
     path = user_path(source)
     if path.suffix.lower() not in TABLES:
-        from ..loading import load_prompts, looks_like_path
+        from ..known_names import looks_like_path
+        from ..loading import load_prompts
         from ..prompt_files import read_prompt_file
         from ..roles import texts
 

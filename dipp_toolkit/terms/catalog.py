@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-from ..errors import PluginError, RequestError
-from ..naming import unknown_name
+from ..errors import PluginError
 from ..python_files import check_call, is_python_name, load_python_name
 from ..registry import get_registry
 from .base import Term, TermContext
@@ -29,7 +28,7 @@ def find_term(name: str) -> Callable[[TermContext], Term]:
         factory = getattr(found, "build", found)
         check_call(factory, ("context",), f"term '{name}'")
         return cast("Callable[[TermContext], Term]", factory)
-    raise RequestError(unknown_name("term", name, registered))
+    raise get_registry().unknown(name, "term")
 
 
 def build_term(name: str, context: TermContext) -> Term:

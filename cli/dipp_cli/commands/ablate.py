@@ -67,8 +67,9 @@ def ablate(
 
     An ablation that was stopped goes on by the same command. Several processes share it under `accelerate launch`.
     """
-    from ..ablating import Request, describe, measure
-    from ..output import print_json, quiet_stdout
+    from dipp_toolkit.known_names import check_parts, check_rewards
+    from dipp_toolkit.setting_texts import parse_names
+
     from ..settings import gather
 
     flags = {
@@ -82,6 +83,11 @@ def ablate(
         "device": device,
     }
     base = gather(flags, assignments or [], config, None, {"generator": GENERATOR})
+    check_rewards(parse_names(rewards))
+    check_parts("metric", parse_names(metrics))
+    from ..ablating import Request, describe, measure  # imports torch, which a misspelt name does not wait for
+    from ..output import print_json, quiet_stdout
+
     request = Request(
         vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet
     )

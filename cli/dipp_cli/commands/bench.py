@@ -62,7 +62,15 @@ def bench(
 
     Images are made once and kept; a bench that was stopped goes on where it was. Make the page with `dipp leaderboard`.
     """
-    from ..benching import Request, describe, measure
+    from dipp_toolkit.known_names import check_parts, check_pipeline, check_prompts, check_rewards
+    from dipp_toolkit.setting_texts import parse_names
+
+    for name in parse_names(generators):
+        check_pipeline(name.rpartition("=")[2].strip(), "generator", "reference")
+    check_prompts(prompts)
+    check_rewards((*parse_names(rewards), *parse_names(judge)))
+    check_parts("metric", parse_names(metrics))
+    from ..benching import Request, describe, measure  # imports torch, which a misspelt name does not wait for
     from ..output import print_json, quiet_stdout
 
     request = Request(

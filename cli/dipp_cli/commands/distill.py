@@ -52,7 +52,6 @@ def distill(
     """
     from dipp_toolkit.errors import RequestError
 
-    from ..run import run
     from ..settings import gather
 
     flags = {
@@ -84,4 +83,6 @@ def distill(
         raise RequestError(
             f"dipp distill takes no rewards, and was given {', '.join(settings.rewards)}. Use dipp train."
         )
+    from ..run import run  # imports torch, which a misspelt name does not wait for
+
     run(settings, as_json, quiet)

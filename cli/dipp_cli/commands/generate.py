@@ -45,8 +45,14 @@ def generate(
     the latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
     """
     from dipp_toolkit.contained import user_path
+    from dipp_toolkit.known_names import check_pipeline, check_prompts
 
-    from ..generating import Request, make_images
+    for kind, name in (("generator", generator), ("reference", reference)):
+        if name is not None:
+            check_pipeline(name, kind)
+    if prompts is not None:
+        check_prompts(prompts)
+    from ..generating import Request, make_images  # imports torch, which a misspelt name does not wait for
     from ..output import print_json, quiet_stdout
     from ..pictures_out import check_out, write_pictures
 

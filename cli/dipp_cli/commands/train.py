@@ -52,7 +52,6 @@ def train(
 
     Without arguments: the built-in emoji generator, with its recommended rewards and settings.
     """
-    from ..run import run
     from ..settings import gather
 
     flags = {
@@ -82,4 +81,7 @@ def train(
         "compile": compile,
         "optimizer": optimizer,
     }
-    run(gather(flags, assignments or [], config, resume, {"generator": GENERATOR}), as_json, quiet)
+    settings = gather(flags, assignments or [], config, resume, {"generator": GENERATOR})
+    from ..run import run  # imports torch, which a misspelt name does not wait for
+
+    run(settings, as_json, quiet)

@@ -31,14 +31,17 @@ def verify(
 ) -> None:
     """Train on Gaussian worlds whose optima are known, and compare. Exits with 1 where a row is out of tolerance."""
     from dipp_toolkit.errors import RequestError
+    from dipp_toolkit.known_names import check_parts
     from dipp_toolkit.setting_texts import parse_assignments
-    from dipp_toolkit.verify import run_verify
 
     from ..output import print_json, quiet_stdout
 
     if set_ and term is None:
         raise RequestError("Options belong to one term: name it with --term.")
     options = parse_assignments(set_ or [])
+    check_parts("term", [term] if term is not None else [])
+    from dipp_toolkit.verify import run_verify  # imports torch, which a misspelt name does not wait for
+
     with quiet_stdout():
         rows = run_verify(term=term, cases=case or None, seed=seed, options=options)
     failed = sum(not row.passed for row in rows)

@@ -42,7 +42,11 @@ def serve(
 
     Use one with --reward http://HOST:PORT/NAME. Ctrl-C ends the server.
     """
-    from ..reward_serving import serve_rewards
+    from dipp_toolkit.known_names import check_rewards
+    from dipp_toolkit.setting_texts import parse_names
+
+    check_rewards(parse_names(rewards))
+    from ..reward_serving import serve_rewards  # imports torch, which a misspelt name does not wait for
 
     limits = {"timeout": timeout, "max_megabytes": max_megabytes, "max_images": max_images}
     serve_rewards(rewards, host, port, token_env, token_file, limits, assignments or [], device or "auto")
