@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .atomic import beside_of, fsync, naming, put_in_place
 from .contained import remove_below
 from .errors import CheckpointError
 from .nested_state import flatten, restore
@@ -50,32 +50,12 @@ def _sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Write tensors so that they are on the disk; returns the file's checksum.
-
-    Raises:
-        OSError: as for any file; safetensors' own error about one becomes this.
-    """
-    try:
-        save_file(dict(tensors), path)
-    except SafetensorError as error:
-        raise OSError(f"{path}: {error}") from error
+    """Write tensors so that they are on the disk; returns the file's checksum."""
+    save_file(dict(tensors), path)
     digest = _sha256(path)
-    _fsync(path)
+    fsync(path)
     return digest
-
-
-def beside_of(folder: Path) -> Path:
-    """Where a checkpoint is put together before it is renamed."""
-    return folder.with_name(f".{folder.name}.partial")
 
 
 def prepare(folder: Path) -> None:
@@ -85,8 +65,9 @@ def prepare(folder: Path) -> None:
         OSError: it cannot be made.
     """
     beside = beside_of(folder)
-    remove_below(beside, folder.parent)
-    beside.mkdir(parents=True)
+    with naming(folder, beside):
+        remove_below(beside, folder.parent)
+        beside.mkdir(parents=True)
 
 
 @dataclass(frozen=True)
@@ -129,6 +110,10 @@ class Snapshot:
             OSError: the disk is full, the folder cannot be written, or another process's part did not come; an older
                 checkpoint of that name is then untouched.
         """
+        with naming(folder, beside_of(folder)):
+            self._write(folder)
+
+    def _write(self, folder: Path) -> None:
         beside, digests = beside_of(folder), {}
         if self.shards:
             name = shard_name(self.processes.rank, self.processes.count)
@@ -147,11 +132,11 @@ class Snapshot:
             "state": self.skeleton,
         }
         (beside / SKELETON).write_text(json.dumps(document), encoding="utf-8")
-        _fsync(beside / SKELETON)
+        fsync(beside / SKELETON)
         for one in beside.glob("*.sha256"):
             one.unlink()
-        _fsync(beside)
-        _put_in_place(beside, folder)
+        fsync(beside)
+        put_in_place(beside, folder)
 
 
 def _note(path: Path, text: str) -> None:
@@ -168,20 +153,6 @@ def _awaited(path: Path) -> str:
             raise OSError(f"{path.name} did not come: another process has not written its part of the checkpoint")
         time.sleep(POLL)
     return path.read_text(encoding="utf-8")
-
-
-def _put_in_place(beside: Path, folder: Path) -> None:
-    if folder.is_symlink():
-        folder.unlink()
-    if folder.exists():
-        older = folder.with_name(f".{folder.name}.older")
-        remove_below(older, folder.parent)
-        folder.rename(older)
-        beside.rename(folder)
-        remove_below(older, folder.parent)
-    else:
-        beside.rename(folder)
-    _fsync(folder.parent)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], processes: Processes | None = None) -> None:

@@ -10,7 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from . import adapters
-from .contained import below, remove_below
+from .atomic import whole_folder
+from .contained import below
 from .folders import read_json
 from .pipeline_index import check_index
 
@@ -39,11 +40,22 @@ def export_pipeline(
         scheduler: takes the single step.
         assistant: kept in `assistant/`, as an adapter where it is one.
     """
-    beside = folder.with_name(f".{folder.name}.partial")
     index = read_json(source / "model_index.json")
     check_index(index, source)
-    remove_below(beside, folder.parent)
-    beside.mkdir(parents=True)
+    with whole_folder(folder) as beside:
+        beside.mkdir()
+        _fill(beside, index, source, network_name, network, scheduler, assistant)
+
+
+def _fill(
+    beside: Path,
+    index: dict[str, Any],
+    source: Path,
+    network_name: str,
+    network: nn.Module,
+    scheduler: Any,
+    assistant: nn.Module | None,
+) -> None:
     for name, value in index.items():
         present = isinstance(value, list) and any(value) and (source / name).is_dir()
         if present and name not in (network_name, "scheduler"):
@@ -60,5 +72,3 @@ def export_pipeline(
     index[network_name] = ["diffusers", type(network).__name__]  # older folders name classes that have moved
     index["scheduler"] = ["diffusers", type(scheduler).__name__]
     (beside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    remove_below(folder, folder.parent)
-    beside.rename(folder)

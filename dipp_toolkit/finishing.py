@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from .assembly import Assembled
+from .atomic import whole_folder, write_text
 from .bench.rows import Warned
 from .config import TrainConfig
 from .diagnostics.check import warnings_of
@@ -23,7 +24,7 @@ from .monitors.stopping import Stop
 from .monitors.trained import trained_on
 from .report.run_files import read_metrics as read_rows
 from .roles import Generator
-from .run_folder import RunFolder, write_text
+from .run_folder import RunFolder
 from .skips import skip_warning
 
 
@@ -93,15 +94,20 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def save_generator(parts: Assembled, target: Path) -> None:
-    """Export the generator; of several processes the first writes, and gathers the weights where they are sharded."""
+    """Export the generator; of several processes the first writes, and gathers the weights where they are sharded.
+
+    Whatever the generator writes, and in whichever order, appears whole or not at all.
+    """
     generator, assistant = parts.generator, parts.assistant.denoiser.network
     if parts.sharding is None:
         if parts.engine.processes.main:
-            generator.save_pretrained(target, assistant)
+            with whole_folder(target) as beside:
+                generator.save_pretrained(beside, assistant)
         return
     network, whole = parts.sharding.whole(generator.network), parts.sharding.whole(assistant)
     if network is not None:
-        cast(Any, generator).with_network(network).save_pretrained(target, whole)
+        with whole_folder(target) as beside:
+            cast(Any, generator).with_network(network).save_pretrained(beside, whole)
 
 
 def finish(

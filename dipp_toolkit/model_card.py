@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .atomic import write_text
 from .config import TrainConfig
 from .few_step_scheduler import recorded_steps
 from .folders import family_of, read_scheduler_config
@@ -68,4 +69,4 @@ def _judge(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_model_card(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> None:
     """Write the card as the pipeline folder's README.md."""
-    (folder / "README.md").write_text(card_text(folder, config, summary), encoding="utf-8")
+    write_text(folder / "README.md", card_text(folder, config, summary))

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from .contained import unlinked
+from .atomic import whole_file
 from .roles import Images
 
 
@@ -20,10 +20,26 @@ def to_uint8(images: Images) -> UInt8[np.ndarray, "batch height width 3"]:
     return array
 
 
+def write_png(picture: Image.Image, path: Path, *, optimize: bool = False, shared: bool = False) -> None:
+    """Write a PNG that appears whole or not at all; a link in its place is replaced.
+
+    Args:
+        picture: of any mode that PNG has.
+        path: in a folder that exists.
+        optimize: a smaller file for more time.
+        shared: see `atomic.whole_file`.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    with whole_file(path, shared=shared) as beside:
+        picture.save(beside, "PNG", optimize=optimize)
+
+
 def save_image(image: Tensor, path: Path) -> None:
     """One image `(3, height, width)` in [0, 1] as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image[None])[0]).save(unlinked(path))
+    write_png(Image.fromarray(to_uint8(image[None])[0]), path)
 
 
 def save_grid(images: Images, path: Path, columns: int | None = None, margin: int = 2) -> None:
@@ -43,4 +59,4 @@ def save_grid(images: Images, path: Path, columns: int | None = None, margin: in
     for index, tile in enumerate(pixels):
         sheet.paste(Image.fromarray(tile), (index % columns * (width + margin), index // columns * (height + margin)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(unlinked(path))
+    write_png(sheet, path)

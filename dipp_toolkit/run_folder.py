@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .atomic import naming, write_text
 from .checkpoint import checkpoints, newest_whole_checkpoint
 from .config import TrainConfig, make_config
-from .contained import check_all_below, remove_below, unlinked
+from .contained import check_all_below, remove_below
 from .errors import CheckpointError, RequestError
 from .json_lines import read_lines
 from .setting_texts import read_yaml
@@ -38,13 +39,6 @@ MAY_CHANGE = {
     "bad_steps",
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader finds the old content or the new, never a part."""
-    beside = unlinked(path.with_name(f".{path.name}.partial"))
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 @dataclass(frozen=True)
@@ -182,17 +176,25 @@ class MetricsFile:
                     break  # a line cut off by a kill; everything after it is later
                 kept.append(line + "\n")
         write_text(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
+        self.path = path
+        # Without a buffer: what a full disk has refused is not tried again when the file is closed.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row."""
-        self._file.write(json.dumps(dict(row)) + "\n")
-        self._file.flush()
+        """Append one row.
+
+        Raises:
+            OSError: the disk does not take it; a part of it may be there, which is cut off when the run goes on.
+        """
+        line = memoryview((json.dumps(dict(row)) + "\n").encode())
+        with naming(self.path):
+            while line:
+                line = line[self._file.write(line) or 0 :]
 
     def sync(self) -> None:
         """Make all rows so far durable."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -21,7 +21,7 @@ from .processes import Processes
 from .run_folder import RunFolder, choose_folder
 
 KINDS: dict[str, type[DippError]] = {one.__name__: one for one in (RequestError, CheckpointError, RunError)}
-NOT_COPIED = ("checkpoints", "final", ".final.partial")
+NOT_COPIED = ("checkpoints", "final", ".*.partial", ".*.older")
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def full(*given: Any, **named: Any) -> None:
     raise OSError(28, "No space left on device", "state.safetensors")
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_fsync", "_put_in_place"])
+@pytest.mark.parametrize("broken", ["save_file", "fsync", "put_in_place"])
 def test_a_full_disk_is_a_sentence_and_the_last_good_checkpoint_is_whole(
     loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

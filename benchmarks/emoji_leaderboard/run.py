@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.bench.rows import write_rows
 from dipp_toolkit.bench.run import run_bench
@@ -21,7 +22,6 @@ from dipp_toolkit.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import write_page
-from dipp_toolkit.run_folder import write_text
 
 HERE = Path(__file__).parent
 RUNS = {

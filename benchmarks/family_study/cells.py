@@ -12,9 +12,9 @@ from typing import Any
 from objectives import OBJECTIVES, PACE, SHARED, UPDATES
 from pace import seconds_per_update
 
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.processes import Processes
-from dipp_toolkit.run_folder import write_text
 from dipp_toolkit.training import train
 
 PLAN = "equal-time.json"

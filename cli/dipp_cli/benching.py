@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.bench.pairs import Comparison, compare_all
 from dipp_toolkit.bench.rows import Row, figure_names
@@ -17,7 +18,6 @@ from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.run_folder import write_text
 from dipp_toolkit.setting_texts import parse_names, parse_options
 
 PAIRS = "pairs.json"

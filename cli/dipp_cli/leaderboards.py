@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
@@ -13,7 +14,6 @@ from dipp_toolkit.leaderboard.check import check_files
 from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import write_page
 from dipp_toolkit.leaderboard.reported import fitting, reported_rows
-from dipp_toolkit.run_folder import write_text
 
 from .output import print_json
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
 
@@ -243,14 +243,9 @@ def write_lines(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         RunError: the disk does not take it.
     """
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", newline="\n"
-        )
-        partial.replace(out)
+        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RunError(f"Cannot write the scores to {out}: {error.strerror or error}.") from error
 
 

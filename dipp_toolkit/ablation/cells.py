@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ..atomic import write_text
 from ..config import TrainConfig
 from ..errors import Interrupted, RunError
 from ..processes import Processes
 from ..resolving import resolve
-from ..run_folder import write_text
 from ..training import train
 from .grid import Cell
 

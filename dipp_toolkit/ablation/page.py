@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from ..atomic import write_text
 from ..report.scatter import Point, scatter
 from ..report.templates import template
-from ..run_folder import write_text
 from .choose import Choice
 from .study import Combination, Study
 from .trends import Change, changes, claims, ordered

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import write_tensors
 from ..contained import below, is_there, user_path
 from ..errors import RunError, first_line
 from .fingerprint import digest_of, networks_in, weights_digest
@@ -102,11 +101,9 @@ class Answers:
             RunError: the folder cannot be written.
         """
         name = f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}-{self.process}.safetensors"
-        beside = self.folder / f".{name}.{os.getpid()}.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({ROWS: rows.detach().cpu().contiguous()}, beside, metadata={"keys": json.dumps(list(keys))})
-            beside.replace(self.folder / name)
+            write_tensors(self.folder / name, {ROWS: rows}, {"keys": json.dumps(list(keys))}, shared=True)
         except OSError as error:
             raise RunError(f"Cannot write {self.folder}: {error.strerror or error}.") from error
         self.rows.update(zip(keys, rows.detach().cpu(), strict=True))

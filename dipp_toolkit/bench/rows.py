@@ -186,7 +186,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows, one a line; the file appears whole or not at all."""
-    from ..run_folder import write_text
+    from ..atomic import write_text
 
     text = "".join(json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..assembly import choose_device
+from ..atomic import write_text
 from ..contained import below
 from ..errors import DippError, RequestError, RunError
 from ..loading import load_metric, load_prompts, load_reward
@@ -23,7 +24,6 @@ from ..registry import get_registry
 from ..rewards.inputs import as_scores
 from ..rewards.names import is_isolated_name, is_remote_name
 from ..roles import CostMetric, Images, Metric, PromptSet
-from ..run_folder import write_text
 from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
 from .rows import Row, write_rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +51,8 @@ class ImageStore:
         """
         from PIL import Image
 
+        from ..pictures import write_png
+
         pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +61,7 @@ class ImageStore:
             for key, one in zip(keys, pixels, strict=True):
                 path = self.path(key)
                 path.parent.mkdir(exist_ok=True)
-                beside = path.with_name(f".{key}.{os.getpid()}.partial")
-                Image.fromarray(one).save(beside, "PNG")
-                beside.replace(path)
+                write_png(Image.fromarray(one), path, shared=True)
         except OSError as error:
             raise RunError(f"Cannot write the images in {self.folder}: {error.strerror or error}.") from error
 

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..contained import below, unlinked
+from ..atomic import write_text
+from ..contained import below
 from ..errors import CheckpointError, RequestError, first_line
 from ..rewards.inputs import as_scores
 from ..roles import Images, Reward
@@ -56,7 +57,14 @@ class Comparison:
             raise ValueError(f"The columns of a comparison hold images of one size; got {sorted(sizes)}.")
 
     def save(self, folder: Path) -> None:
-        """Write lossless 8-bit PNG sheets and `comparison.json`; the index is written last, and names every sheet."""
+        """Write lossless 8-bit PNG sheets and `comparison.json`, each whole or not at all.
+
+        The index is written last and names every sheet, so that whatever ends the process in between, the comparison
+        before it can be read, with the new pictures of columns that it has and that were made anew.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         index: dict[str, Any] = {
             "prompts": list(self.prompts),
@@ -67,7 +75,7 @@ class Comparison:
             index["height"], index["width"] = images.shape[-2:]
             sheets, across = write_sheets(images.flatten(0, 1), folder, name, group=len(self.seeds))
             index["columns"][name] = {"sheets": sheets, "images_in_a_row": across}
-        unlinked(folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path) -> Comparison:

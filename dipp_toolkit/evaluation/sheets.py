@@ -10,8 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..contained import unlinked
-from ..pictures import to_uint8
+from ..pictures import to_uint8, write_png
 
 LARGEST_SIDE = 4096
 """No sheet is wider or higher than this, unless one image is: every viewer opens it."""
@@ -50,7 +49,7 @@ def write_sheets(
         tiles[: len(chunk)] = chunk
         sheet = tiles.reshape(used, columns, height, width, 3).swapaxes(1, 2).reshape(used * height, columns * width, 3)
         names.append(f"{stem}-{len(names):03d}.png")
-        Image.fromarray(sheet).save(unlinked(folder / names[-1]))
+        write_png(Image.fromarray(sheet), folder / names[-1])
     return names, columns
 
 

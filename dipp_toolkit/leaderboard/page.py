@@ -7,11 +7,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ..atomic import write_text
 from ..bench.pairs import Comparison
 from ..bench.rows import Picture, Row
 from ..report.scatter import Point, scatter
 from ..report.templates import template
-from ..run_folder import write_text
 from .agreement import agreements
 from .board import Board, Section
 from .check import PICTURE

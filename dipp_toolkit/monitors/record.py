@@ -10,11 +10,10 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import write_tensors
 from ..bench.rows import Warned
-from ..contained import unlinked
 from ..evaluation.intervals import bootstrap_interval, paired_interval
 from ..json_lines import whole_rows
 from ..run_folder import MetricsFile
@@ -44,13 +43,11 @@ def write_bases(path: Path, bases: Bases, about: str) -> None:
         one: Snapshot | None = getattr(bases, part)
         if one is None:
             continue
-        tensors |= {f"{part}/rewards/{name}": values.contiguous() for name, values in one.rewards.items()}
-        tensors |= {f"{part}/{name}": getattr(one, name).contiguous() for name in COLOURS}
+        tensors |= {f"{part}/rewards/{name}": values for name, values in one.rewards.items()}
+        tensors |= {f"{part}/{name}": getattr(one, name) for name in COLOURS}
         if one.diversity is not None:
-            tensors[f"{part}/diversity"] = one.diversity.contiguous()
-    beside = unlinked(path.with_name(f".{path.name}.partial"))
-    save_file(tensors, beside, metadata={"about": about})
-    beside.replace(path)
+            tensors[f"{part}/diversity"] = one.diversity
+    write_tensors(path, tensors, {"about": about})
 
 
 def read_bases(path: Path, about: str) -> Bases | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..contained import unlinked
-from ..run_folder import write_text
+from ..atomic import write_text
+from ..pictures import write_png
 from .chart import interval_plot
 from .command import again_from_config, again_from_flags
 from .contents import (
@@ -84,8 +84,6 @@ def write_report(run_folder: Path) -> Path:
     if run.comparison is not None and run.comparison.images:
         images = {name: run.comparison.images[name] for name in run.columns if name in run.comparison.images}
         picture = draw_before_after(run.comparison.prompts, images, column_notes(run))
-        beside = unlinked(run_folder / f".{PICTURE}.partial")
-        picture.save(beside, "PNG", optimize=True)
-        beside.replace(run_folder / PICTURE)
+        write_png(picture, run_folder / PICTURE, optimize=True)
     write_text(run_folder / REPORT, render(run))
     return run_folder / REPORT
