@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .atomic import naming, write_text
-from .checkpoint import checkpoints, newest_whole_checkpoint
 from .config import TrainConfig, make_config
 from .contained import check_all_below, remove_below
-from .errors import CheckpointError, RequestError
+from .errors import CheckpointError, RequestError, RunError
+from .folder_lock import LOCK
 from .json_lines import read_lines
 from .setting_texts import read_yaml
 
@@ -40,12 +41,32 @@ MAY_CHANGE = {
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
+LEFT_BY_A_START = (
+    LOCK, "begun.json", "config.yaml", "samples", "metrics.jsonl", "skipped.jsonl", "monitors.jsonl",
+    "monitors.safetensors", "diagnostics.jsonl", "checkpoints", "dipp",
+)  # fmt: skip
+"""What may be in a run folder before the first step is done; `dipp` is where trackers write."""
+
+
+class FolderGone(RunError):  # noqa: N818
+    """The run folder is not where it was, so that nothing can be saved in it."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and files of one run."""
+    """Paths and files of one run.
+
+    Attributes:
+        path: the folder.
+        identity: device and number of the folder that is meant, whatever becomes of its name; any where None.
+    """
 
     path: Path
+    identity: tuple[int, int] | None = field(default=None, compare=False)
+
+    @property
+    def begun(self) -> Path:
+        return self.path / "begun.json"
 
     @property
     def config(self) -> Path:
@@ -100,7 +121,8 @@ class RunFolder:
         self._check_places()
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config.model_copy(update={"resume": False}).to_yaml())
+            # A run's settings say nothing of its own folder: whoever begins anew with them gets a fresh one.
+            write_text(self.config, config.model_copy(update={"resume": False, "out": None}).to_yaml())
         except OSError as error:
             raise RequestError(f"Cannot write the run folder {self.path}: {error.strerror}.") from error
 
@@ -117,7 +139,7 @@ class RunFolder:
             CheckpointError: the folder is no run, was run with other settings, or every checkpoint is damaged.
         """
         if not self.config.is_file():
-            raise CheckpointError(f"Cannot resume {self.path}: it is no run folder, it has no config.yaml.")
+            raise no_run(self.path)
         self._check_places()
         saved = make_config(read_yaml(self.config))
         different = [
@@ -130,6 +152,8 @@ class RunFolder:
                 f"{name} was {getattr(saved, name)} and is {getattr(config, name)}" for name in different
             )
             raise CheckpointError(f"Cannot resume {self.path} with other settings: {changes}.")
+        from .checkpoint import newest_whole_checkpoint  # imports torch, which nothing else here needs
+
         state, problems = newest_whole_checkpoint(self.checkpoints)
         if state is not None and not isinstance(state.get("step"), int):
             raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training.")
@@ -142,8 +166,25 @@ class RunFolder:
             )
         return state, problems
 
+    def check_in_place(self) -> None:
+        """Notice that the folder was moved or removed while the run goes on.
+
+        Raises:
+            FolderGone: it was.
+        """
+        if self.identity is None:
+            return
+        try:
+            about = self.path.stat()
+        except OSError:
+            about = None
+        if about is None or (about.st_dev, about.st_ino) != self.identity:
+            raise FolderGone(f"The run folder {self.path} was moved or removed while the run was at work in it.")
+
     def forget_old_checkpoints(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""
+        from .checkpoint import checkpoints
+
         for old in checkpoints(self.checkpoints)[:-keep]:
             remove_below(old, self.path)
 
@@ -226,6 +267,81 @@ def choose_folder(config: TrainConfig) -> RunFolder:
     if config.resume:
         if not path.is_dir():
             raise CheckpointError(f"Cannot resume {path}: there is no such folder (looked in {path.parent.resolve()}).")
-    elif path.is_dir() and any(path.iterdir()):
-        raise RequestError(f"The folder {path} is not empty. Go on with --resume, or choose another folder with --out.")
+    elif path.is_dir() and not is_unbegun(path):
+        way = "Go on with --resume, or choose" if RunFolder(path).config.is_file() else "Choose"
+        raise RequestError(f"The folder {path} is not empty. {way} another folder with --out.")
     return RunFolder(path)
+
+
+def no_run(path: Path) -> CheckpointError:
+    """Why a folder without settings cannot be resumed, and what can be done."""
+    if path.is_dir() and is_unbegun(path):
+        return CheckpointError(
+            f"Cannot resume {path}: it has no config.yaml, so no run has begun there. Begin one there by the same "
+            "command without --resume, or with --resume auto."
+        )
+    return CheckpointError(f"Cannot resume {path}: it is no run folder, it has no config.yaml.")
+
+
+def is_unbegun(path: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but what a start leaves that ended before its first step.
+
+    Such a start may be repeated in it. Files of anybody else, settings written by hand included, make it somebody's.
+    """
+    folder = RunFolder(path)
+    try:
+        names = {one.name for one in path.iterdir()}
+        rows = [one for one in (folder.metrics, folder.skips, folder.diagnostics) if one.name in names]
+        return (
+            all(name in LEFT_BY_A_START or _is_partial(name, LEFT_BY_A_START) for name in names)
+            and (folder.config.name not in names or bool(names & {folder.begun.name, folder.samples.name}))
+            and all(one.is_file() and one.stat().st_size == 0 for one in rows)
+            and not any(not one.name.startswith(".") for one in _inside(folder.checkpoints))
+            and all(_is_first_sample(one) for one in _inside(folder.samples))
+        )
+    except OSError as error:
+        raise RequestError(f"Cannot read the folder {path}: {error.strerror or error}.") from error
+
+
+def _inside(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def _is_partial(name: str, whole: Collection[str]) -> bool:
+    """Whether a name is that of a file that is still being written."""
+    return re.sub(r"^\.(.*)\.(partial|older)$", r"\1", name) in whole and name not in whole
+
+
+def _is_first_sample(path: Path) -> bool:
+    """Whether something below `samples/` may be there before the first step."""
+    if path.name == "comparison" and path.is_dir():
+        return all(one.is_file() and one.suffix in (".png", ".json", ".partial") for one in path.iterdir())
+    return path.name == "step-00000000.png" or _is_partial(path.name, ("step-00000000.png", "comparison"))
+
+
+def remove_start(path: Path) -> None:
+    """Remove what a start leaves that ended before its first step; anything else stays, and the folder with it."""
+    if is_unbegun(path):
+        for one in list(path.iterdir()):
+            if one.name != LOCK:  # its owner's
+                remove_below(one, path)
+
+
+def settings_for_a_new_run(file: Path) -> dict[str, Any]:
+    """Settings from a YAML file; a run's own `config.yaml` says nothing of where the new run goes, nor how it begins.
+
+    Raises:
+        RequestError: the file is missing or holds no settings.
+    """
+    values = read_yaml(file)
+    values.pop("resume", None)
+    if run_of_settings(file) is not None:
+        values.pop("out", None)
+    return values
+
+
+def run_of_settings(file: Path) -> Path | None:
+    """The run folder whose own settings a file holds; None for any other file."""
+    folder = RunFolder(file.parent)
+    marks = (folder.begun, folder.metrics, folder.checkpoints, folder.samples)
+    return file.parent if file.name == folder.config.name and any(one.exists() for one in marks) else None

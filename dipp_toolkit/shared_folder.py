@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,16 @@ from typing import Any
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .errors import CheckpointError, DippError, RequestError, RunError
+from .folder_lock import LOCK
 from .processes import Processes
-from .run_folder import RunFolder, choose_folder
+from .run_folder import RunFolder
+from .taken_folder import taken_folder
 
 KINDS: dict[str, type[DippError]] = {one.__name__: one for one in (RequestError, CheckpointError, RunError)}
-NOT_COPIED = ("checkpoints", "final", ".*.partial", ".*.older")
+NOT_COPIED = ("checkpoints", "final", ".*.partial", ".*.older", LOCK)
+NO_LOCK = (
+    "The file system of {folder} has no locks, so a second process is not kept out of it; let one at a time work there."
+)
 
 
 @dataclass(frozen=True)
@@ -32,30 +37,33 @@ class SharedFolder:
         run: the run's folder.
         own: where this process writes everything but checkpoints: the run's folder in the first.
         processes: those that share it.
+        warnings: sentences about the folder.
     """
 
     run: RunFolder
     own: RunFolder
     processes: Processes
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     @contextmanager
     def opened(cls, config: TrainConfig, processes: Processes) -> Iterator[SharedFolder]:
-        """The folder of a run, for the time of it; nothing is written.
+        """The folder of a run, for the time of it; the first process takes it for all.
 
         Raises:
-            RequestError: it cannot be used, see `choose_folder`.
+            RequestError: it cannot be used, see `taken_folder`.
         """
-        answer: dict[str, Any] = {}
         if processes.main:
-            try:
-                answer["path"] = str(choose_folder(config).path)
-            except DippError as error:
-                answer = _failure(error)
-        run = RunFolder(Path(_success(processes.first_says(answer))["path"]))
-        if processes.main:
-            yield cls(run, run, processes)
+            with ExitStack() as stack:
+                try:
+                    run, lock = stack.enter_context(taken_folder(config))
+                except DippError as error:
+                    processes.first_says(_failure(error))
+                    raise
+                processes.first_says({"path": str(run.path)})
+                yield cls(run, run, processes, () if lock.held else (NO_LOCK.format(folder=run.path),))
             return
+        run = RunFolder(Path(_success(processes.first_says({}))["path"]))
         own = RunFolder(Path(tempfile.mkdtemp(prefix=f"dipp-process-{processes.rank}-")) / run.path.name)
         try:
             if config.resume:

@@ -13,7 +13,7 @@ from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent
 from .monitors.stopping import Stop
 from .monitors.watch import Watch
-from .run_folder import MetricsFile
+from .run_folder import FolderGone, MetricsFile
 from .skips import FileOfSkips
 from .stop_request import StopRequest
 from .training_loop import TrainingLoop
@@ -60,6 +60,7 @@ class Stepping:
 
     def _save(self) -> None:
         """Begin to write a checkpoint; it is told of once it is whole."""
+        self.loop.folder.check_in_place()
         self.saved_step = self.loop.step
         self._tell(self.loop.save_meanwhile())
 
@@ -97,6 +98,7 @@ class Stepping:
         loop, config = self.loop, self.loop.config
         earlier = self.diagnoses.before(loop.step + 1) if self.diagnoses is not None else None
         row = loop.one_step()
+        loop.folder.check_in_place()
         self.metrics.write(row)
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
@@ -132,6 +134,8 @@ def run_steps(
         stepping = Stepping(loop, stop, broadcast, watch, diagnoses)
         try:
             ended = stepping.run()
+        except FolderGone:
+            raise
         except DippError as error:
             stepping.save_last()
             raise _with_way_back(error, loop) from error
@@ -142,7 +146,10 @@ def run_steps(
                 f"{_way_back(loop)}"
             )
         return ended
+    except FolderGone as error:
+        raise _lost(error, loop) from error
     except OSError as error:
+        _check_in_place(loop)
         raise RunError(
             f"The run stopped after step {loop.step}: {_said(error)}. The last checkpoint in {loop.checkpoints} is "
             f"whole. {_way_back(loop)}"
@@ -150,6 +157,25 @@ def run_steps(
     finally:
         if stepping is not None:
             stepping.close()
+
+
+def _check_in_place(loop: TrainingLoop) -> None:
+    """Where the folder itself is gone, that is what there is to say.
+
+    Raises:
+        RunError: it is.
+    """
+    try:
+        loop.folder.check_in_place()
+    except FolderGone as error:
+        raise _lost(error, loop) from error
+
+
+def _lost(error: FolderGone, loop: TrainingLoop) -> RunError:
+    return RunError(
+        f"{error} It stopped after step {loop.step} of {loop.config.steps}; what was in no checkpoint is lost. If you "
+        "moved it, go on with: dipp train --resume --out, and the folder's new name."
+    )
 
 
 def _said(error: OSError) -> str:

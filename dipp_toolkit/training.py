@@ -64,6 +64,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
 def _train(config: TrainConfig, listeners: Sequence[object], processes: Processes, shared: SharedFolder) -> RunResult:
     folder = shared.own
     state, problems = shared.state_to_go_on_from(config) if config.resume else (None, [])
+    problems = [*shared.warnings, *problems]
     if config.push_to_hub is not None and processes.main:
         check_hub(config.push_to_hub)
     extra = [Trackers(config.trackers)] if config.trackers and processes.main else []
@@ -86,6 +87,7 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
             del state
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
         ended = run_steps(loop, stop, broadcast, watch, diagnoses)
+        folder.check_in_place()
         summary = finish(parts, config, folder, loop.seconds, problems, ended)
     if config.push_to_hub is not None and processes.main:
         summary["hub"] = push_to_hub(folder.final, config.push_to_hub)

@@ -12,8 +12,9 @@ from typing import Any
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.contained import user_path
-from dipp_toolkit.errors import CheckpointError, RequestError
+from dipp_toolkit.errors import RequestError
 from dipp_toolkit.known_names import check_names
+from dipp_toolkit.run_folder import choose_folder, no_run, run_of_settings, settings_for_a_new_run
 from dipp_toolkit.setting_texts import parse_assignments, read_yaml
 
 AUTO, ALWAYS = "auto", "always"
@@ -61,23 +62,21 @@ def gather(
         assignments: `NAME=VALUE` texts.
         file: YAML file of settings.
         resume: None for a new run, `"always"` to go on with the run in the folder `out`, `"auto"` to do so
-            where there is one.
+            where there is one. Without `out`, a run's own `config.yaml` as `file` says which run.
         fallback: settings for which nothing else has a value.
 
     Raises:
         RequestError: a name is unknown, a value is out of range, or a file cannot be used.
         CheckpointError: there is no run to go on with.
     """
-    written = read_yaml(user_path(file)) if file is not None else {}
-    # A run's own config.yaml says whether that run was resumed; this one is asked for on the command line alone.
-    written.pop("resume", None)
-    values = merge(written, said(flags, assignments))
+    path = user_path(file) if file is not None else None
+    values = merge(settings_for_a_new_run(path) if path is not None else {}, said(flags, assignments))
     if resume is None:
         return _checked({**(fallback or {}), **values})
     if resume not in (AUTO, ALWAYS):
         raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
-    from dipp_toolkit.run_folder import choose_folder  # imports torch, which a misspelt name does not wait for
-
+    if path is not None and values.get("out") is None:
+        values["out"] = run_of_settings(path)
     # Validated now, because `out` may come from a file.
     folder = choose_folder(make_config({**values, "resume": True})) if resume != AUTO else None
     out = folder.path if folder is not None else make_config(values).out
@@ -87,7 +86,7 @@ def gather(
     if not saved.is_file():
         if resume == AUTO:
             return _checked({**(fallback or {}), **values})
-        raise CheckpointError(f"Cannot resume {out}: it is no run folder, it has no config.yaml.")
+        raise no_run(saved.parent)
     return _checked(merge(read_yaml(saved), {**values, "resume": True}))
 
 
