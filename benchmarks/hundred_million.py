@@ -46,7 +46,8 @@ def write_pipeline(folder: Path, seed: int = 0) -> Path:
     from transformers import T5Config, T5EncoderModel
 
     from dipp_toolkit.blueprints import find_pipeline
-    from dipp_toolkit.folders import quiet_loading, read_json
+    from dipp_toolkit.folders import quiet_loading
+    from dipp_toolkit.plain_json import read_json
     from dipp_toolkit.tiny_tokenizers import tiny_t5_tokenizer
     from dipp_toolkit.twins import drawn_from, finished
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from .components import component_class
 from .errors import RequestError
-from .folders import PipelineFamily, family_of, quiet_loading, read_json, read_scheduler_config
+from .folders import PipelineFamily, family_of, quiet_loading, read_scheduler_config
+from .plain_json import read_json
 from .registry import get_registry
 from .twins import drawn_from
 

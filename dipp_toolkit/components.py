@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from .errors import RequestError, first_line
-from .folders import quiet_loading, read_json, read_scheduler_config
+from .folders import quiet_loading, read_scheduler_config
 from .naming import shown
 from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
+from .plain_json import read_json
 
 
 def component_class(folder: Path, name: str) -> type:

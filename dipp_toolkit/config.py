@@ -37,17 +37,19 @@ class TrainConfig(BaseModel):
 
     generator: str | None = Field(
         None,
-        description="generator to train: a registered name, a pipeline folder, a run folder or a hub id; none starts "
-        "from the reference's own network",
+        description="generator to train: a registered name, file.py:Name, a pipeline or run folder, a hub id, or "
+        "NAME@folder, one of your own as a run saved it; none starts from the reference's own network",
     )
-    reference: str | None = Field(None, description="frozen multi-step diffusion the generator must stay close to")
+    reference: str | None = Field(
+        None, description="frozen multi-step diffusion the generator must stay close to, named likewise"
+    )
     rewards: dict[str, float] = Field(
         default_factory=dict, description="rewards by name with their weights; none is plain distillation"
     )
     reward_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of each reward, by name"
     )
-    prompts: str | None = Field(None, description="prompt set or file to train on")
+    prompts: str | None = Field(None, description="prompt set, file or file.py:NAME to train on")
     eval_prompts: str | None = Field(
         None, description="prompt set or file for samples and the report; the training prompts where none is named"
     )
@@ -220,7 +222,9 @@ class TrainConfig(BaseModel):
         None, description="guidance of the reference in the comparison; the training guidance where none is named"
     )
     monitor_every: Annotated[int, Field(ge=0)] = Field(
-        0, description="generator updates between the monitors' looks at held-out prompts; 0 for none"
+        0,
+        description="generator updates between the monitors' looks at held-out prompts; 0 for none, 50 where nothing "
+        "else is recommended and the networks are somebody's own or small",
     )
     monitor_count: Annotated[int, Field(ge=2)] = Field(
         32, description="prompts of the comparison that the monitors look at, with two noises each"
@@ -235,7 +239,8 @@ class TrainConfig(BaseModel):
     )
     monitor_patience: Count = Field(2, description="looks in a row with the same warning before it ends the run")
     diagnose_every: Annotated[int, Field(ge=0)] = Field(
-        0, description="generator updates between diagnoses of the training itself; 0 for none"
+        0,
+        description="generator updates between diagnoses of the training itself; 0 for none, 50 where monitor_every is",
     )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="accelerate trackers to log to"

@@ -16,7 +16,8 @@ from .condition import Condition
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .denoiser import Denoiser
 from .errors import RequestError, first_line
-from .folders import PipelineFamily, family_of, read_json, resolve_folder
+from .folders import PipelineFamily, family_of, resolve_folder
+from .plain_json import read_json
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
 from .roles import Images

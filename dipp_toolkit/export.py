@@ -12,8 +12,8 @@ from torch import nn
 from . import adapters
 from .atomic import whole_folder
 from .contained import below
-from .folders import read_json
 from .pipeline_index import check_index
+from .plain_json import read_json
 
 ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""

@@ -25,6 +25,7 @@ from .monitors.trained import trained_on
 from .report.run_files import read_metrics as read_rows
 from .roles import Generator
 from .run_folder import RunFolder
+from .saved_generators import note_generator
 from .skips import skip_warning
 
 
@@ -135,6 +136,8 @@ def finish(
 
     with parts.average.applied():
         save_generator(parts, folder.final)
+        made_with = {} if config.readout is None else {"readout": config.readout}
+        final = note_generator(folder.final, config.generator, config.reference, made_with)
         after = one_step_images(parts, parts.generator, config)
     earlier = Comparison.load(folder.comparison)
     images = {"reference": reference_images(parts, config), "before": earlier.images["before"], "after": after}
@@ -162,6 +165,8 @@ def finish(
     found = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     summary["warnings"] = [*problems, *skip_warning(folder.skips), *said, *(one.text for one in found)]
     summary["warned"] = [one.name for one in found]
+    summary["final"] = final.text
+    summary["warnings"] += [final.problem] if final.problem else []
     if ended is not None:
         summary["stopped_early"] = ended.as_dict()
     if (folder.final / "model_index.json").is_file():

@@ -6,7 +6,7 @@ called) is a `PipelineFamily`, registered by a plugin under the class's name. Ev
 
 from __future__ import annotations
 
-import json
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from .contained import user_path
 from .errors import RequestError, first_line
 from .naming import shown, unknown_name
 from .pipeline_index import check_index
+from .plain_json import MOST_BYTES, check_regular, read_json
 from .registry import get_registry
 
 LOADABLE = ["*/*", "model_index.json"]
@@ -60,6 +61,7 @@ def resolve_folder(name: str) -> Path:
     if path.is_dir():
         for folder in (path, path / "final"):
             if (folder / "model_index.json").is_file():
+                check_files(folder)
                 return folder
         raise RequestError(
             f"{path} is no diffusers pipeline: it has neither model_index.json nor final/model_index.json."
@@ -69,12 +71,29 @@ def resolve_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=LOADABLE, ignore_patterns=NOT_LOADED))
+        fetched = Path(snapshot_download(name, allow_patterns=LOADABLE, ignore_patterns=NOT_LOADED))
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(
             f"Cannot fetch the pipeline '{name}' from the hub ({first_line(error)}), and there is no such folder here. "
             f"{how_to_fetch(name)}"
         ) from error
+    check_files(fetched)
+    return fetched
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a pipeline folder with something that the loading libraries would wait for, or read without end.
+
+    Raises:
+        RequestError: a file of it or of a component is a pipe, a device, or JSON of more than 64 MB.
+    """
+    for path in (*folder.iterdir(), *folder.glob("*/*")):
+        try:
+            status = path.stat()
+        except OSError:  # a link to nothing; whoever needs the file says so
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            check_regular(path, status, MOST_BYTES if path.suffix in (".json", ".txt", ".md") else None)
 
 
 def how_to_fetch(hub: str) -> str:
@@ -83,21 +102,6 @@ def how_to_fetch(hub: str) -> str:
         f"Where a licence asks for it, accept it at https://huggingface.co/{hub} and run 'hf auth login'; then run "
         f"'hf download {hub}' on a machine with a network, and name the folder it prints."
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a pipeline folder.
-
-    Raises:
-        RequestError: the file is missing or holds none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"Cannot read {path}: {first_line(error)}.") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
-    return content
 
 
 def read_scheduler_config(folder: Path) -> dict[str, Any]:

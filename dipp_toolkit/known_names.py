@@ -18,6 +18,7 @@ from .naming import shown
 from .python_files import find_python_file, is_python_name
 from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
+from .saved_generators import split_saved
 
 DIFFUSERS = "diffusers:"
 PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
@@ -34,8 +35,8 @@ def check_pipeline(name: str, *kinds: str) -> None:
     """Refuse a generator or reference that is not there.
 
     Args:
-        name: a registered name, `file.py:Name`, a pipeline or run folder, or a hub id; of a hub id nothing is known
-            before it is fetched.
+        name: a registered name, `file.py:Name`, a pipeline or run folder, `NAME@folder`, or a hub id; of a hub id
+            nothing is known before it is fetched.
         kinds: what it may be, any of `"generator"` and `"reference"`.
 
     Raises:
@@ -44,7 +45,11 @@ def check_pipeline(name: str, *kinds: str) -> None:
     registry = get_registry()
     if any(name in registry.entries[kind] for kind in kinds):
         return
-    if is_python_name(name):
+    maker, place = split_saved(name)
+    if place is not None:
+        check_pipeline(maker, "generator")
+        check_folder(place, "run")
+    elif is_python_name(name):
         find_python_file(name, " or ".join(kinds))
     elif name.startswith(DIFFUSERS) or looks_like_path(name):
         check_folder(name.removeprefix(DIFFUSERS))

@@ -14,19 +14,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .contained import is_there, user_path
-from .errors import DippError, RequestError, first_line
+from .errors import DippError, PluginError, RequestError, first_line
 from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
-from .python_files import check_call, is_python_name, load_python_name
+from .python_files import check_call, check_parts, is_python_name, load_python_name, make_from_python
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
 from .rewards.names import is_isolated_name, is_remote_name
-from .roles import CostMetric, Generator, Images, Metric, PromptSet, Reference, Reward
+from .roles import CostMetric, Generator, Images, Metric, Prompt, PromptSet, Reference, Reward
+from .saved_generators import load_saved, saved_generator, split_saved
 
 if TYPE_CHECKING:
     from .prompt_encoder import PromptEncoder
+
+GENERATOR = ("network", "latent_shape", "generate", "save_pretrained")
+REFERENCE = ("denoiser", "latent_shape", "encode", "null", "decode", "sample", "to")
+"""What an object of the role has."""
 
 
 @contextmanager
@@ -47,7 +52,7 @@ def _loading(kind: str, name: str) -> Iterator[None]:
 
 
 def load_reference(name_or_path: str, **options: Any) -> Reference:
-    """A reference by registered name, `diffusers:<folder or hub id>`, pipeline folder, run folder or hub id.
+    """A reference by registered name, `file.py:Name`, `diffusers:<folder or hub id>`, pipeline or run folder, hub id.
 
     Raises:
         RequestError: the name is unknown or the folder cannot be used.
@@ -55,6 +60,9 @@ def load_reference(name_or_path: str, **options: Any) -> Reference:
     with _loading("reference", name_or_path):
         if name_or_path in get_registry().entries["reference"]:
             return cast(Reference, get_registry().find("reference", name_or_path).build(**options))
+        if is_python_name(name_or_path):
+            made = make_from_python(name_or_path, "reference", options)
+            return cast(Reference, check_parts(made, name_or_path, "reference", REFERENCE))
         if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
             from .diffusers_reference import DiffusersReference
 
@@ -94,19 +102,33 @@ def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -
 
 
 def load_generator(name_or_path: str, **options: Any) -> Generator:
-    """A generator by registered name, `diffusers:<folder or hub id>`, pipeline folder, run folder or hub id.
+    """A generator by registered name, `file.py:Name`, `diffusers:<folder or hub id>`, pipeline or run folder, hub id.
+
+    `NAME@folder` is one of somebody's own as a training saved it; see `saved_generators`.
 
     Raises:
-        RequestError: the name is unknown or the folder cannot be used.
+        RequestError: the name is unknown, the folder cannot be used, or what was made is no generator.
     """
     with _loading("generator", name_or_path):
         if name_or_path in get_registry().entries["generator"]:
-            return cast(Generator, get_registry().find("generator", name_or_path).build(**options))
+            return _generator(get_registry().find("generator", name_or_path).build(**options), name_or_path)
+        saved = saved_generator(name_or_path)
+        if saved is not None:
+            return _generator(load_saved(saved, split_saved(name_or_path)[1] is not None, options), name_or_path)
+        if is_python_name(name_or_path):
+            return _generator(make_from_python(name_or_path, "generator", options), name_or_path)
         if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
             from .diffusers_generator import DiffusersGenerator
 
             return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise get_registry().unknown(name_or_path, "generator")
+
+
+def _generator(made: Any, name: str) -> Generator:
+    """Refused now is what would fail after the training: a part that is missing."""
+    check_parts(made, name, "generator", GENERATOR)
+    check_call(made.save_pretrained, ("folder", "assistant"), f"save_pretrained of the generator '{name}'")
+    return cast(Generator, made)
 
 
 @dataclass
@@ -185,16 +207,7 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
 def _load_metric(name: str, options: dict[str, Any]) -> Metric | CostMetric:
     if not is_python_name(name):
         return cast("Metric | CostMetric", get_registry().find("metric", name).build(**options))
-    found = load_python_name(name, "metric")
-    if inspect.isclass(found) or inspect.isroutine(found):
-        check_options(found, options, f"metric '{name}'")
-        try:
-            inspect.signature(found).bind(**options)
-        except TypeError as error:
-            raise RequestError(f"The metric '{name}' cannot be made of the options given: {error}.") from None
-        found = found(**options)
-    elif options:
-        raise RequestError(f"The metric '{name}' is made already and takes no options; make it a class.")
+    found = make_from_python(name, "metric", options)
     if isinstance(found, Metric | CostMetric):
         return found
     raise RequestError(
@@ -206,7 +219,9 @@ def _load_metric(name: str, options: dict[str, Any]) -> Metric | CostMetric:
 def load_prompts(
     name_or_path: str, *, category: str | None = None, count: int | None = None, seed: int = 0, **options: Any
 ) -> PromptSet:
-    """A prompt set by registered name, or from a file in any published format.
+    """A prompt set by registered name, from a file in any published format, or `file.py:Name`.
+
+    `Name` is a `PromptSet`, a list of texts, or a class or function that makes one.
 
     Everything may also stand in the name: `"parti?category=Animals&count=100&seed=1"`.
 
@@ -233,11 +248,30 @@ def load_prompts(
     if name in known:
         with _loading("prompt set", name):
             return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
+    if is_python_name(name):
+        with _loading("prompt set", name):
+            return part_of(_own_prompts(name, options), category, count, seed)
     if looks_like_path(name) or Path(name).suffix.lower() in PROMPT_FILES:
         if options:
             raise RequestError(unknown_name("part of a prompt file", next(iter(options)), PARTS))
         return part_of(read_prompt_file(user_path(name)), category, count, seed)
     raise get_registry().unknown(name, "prompts")
+
+
+def _own_prompts(name: str, options: dict[str, Any]) -> PromptSet:
+    made = make_from_python(name, "prompt set", options)
+    rows: Any = made if isinstance(made, list | tuple) else getattr(made, "prompts", None)
+    prompts = [_numbered(row, number) for number, row in enumerate(rows if isinstance(rows, Sequence) else (), 1)]
+    if not prompts or not all(isinstance(one.text, str) and one.text.strip() for one in prompts):
+        raise PluginError(
+            f"The prompt set '{name}' is a {type(made).__name__}; expected a list of texts, none of them empty, or an "
+            "object with a name and such a list as its prompts."
+        )
+    return PromptList(str(getattr(made, "name", name.rpartition(":")[2])), prompts)
+
+
+def _numbered(row: Any, number: int) -> Prompt:
+    return row if isinstance(row, Prompt) else Prompt(row, str(number))
 
 
 __all__ = [

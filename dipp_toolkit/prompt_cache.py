@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 
 from .condition import Condition
 from .errors import RequestError, first_line
-from .folders import read_json
 from .naming import shown
+from .plain_json import read_json
 from .prompt_chunks import ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of
 from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex

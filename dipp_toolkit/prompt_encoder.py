@@ -13,7 +13,8 @@ import torch
 from .components import empty_component, load_component
 from .condition import Condition
 from .errors import RequestError, first_line
-from .folders import PipelineFamily, quiet_loading, read_json
+from .folders import PipelineFamily, quiet_loading
+from .plain_json import read_json
 
 LongPrompts = Literal["refuse", "cut"]
 BATCH = 32

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .contained import user_path
-from .errors import PluginError
+from .errors import PluginError, RequestError
 from .naming import nearest
-from .registry import import_attribute
+from .registry import check_options, import_attribute
+
+MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def is_python_name(name: str) -> bool:
     """Whether a name means a file or a module (`x.py:f`, `package.module:f`) and not what a plugin registered."""
-    return ".py" in name or (":" in name and not name.startswith(("diffusers:", "http:", "https:")))
+    path, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    if path.endswith(".py"):
+        return True
+    names_module = MODULE.fullmatch(path) is not None and MODULE.fullmatch(attribute) is not None
+    return names_module and path not in ("diffusers", "http", "https")
 
 
 def find_python_file(name: str, what: str) -> tuple[Path, str] | None:
@@ -78,6 +86,31 @@ def load_python_name(name: str, what: str) -> Any:
     return getattr(module, attribute)
 
 
+def make_from_python(name: str, what: str, options: Mapping[str, Any]) -> Any:
+    """What a Python name means: a class, or a function that makes it, is called; anything else is the object itself.
+
+    Args:
+        name: `file.py:Name` or `module:Name`.
+        what: what it is for, "metric" say; used in messages.
+        options: of the class or function.
+
+    Raises:
+        PluginError: the file cannot be used.
+        RequestError: it does not take these options, or lacks one.
+    """
+    named = load_python_name(name, what)
+    if not (inspect.isclass(named) or inspect.isroutine(named)):
+        if options:
+            raise RequestError(f"The {what} '{name}' is made already and takes no options; make it a class.")
+        return named
+    check_options(named, options, f"{what} '{name}'")
+    try:
+        inspect.signature(named).bind(**options)
+    except TypeError as error:
+        raise RequestError(f"The {what} '{name}' cannot be made of the options given: {error}.") from None
+    return named(**options)
+
+
 def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:
     """Refuse a callable that cannot be called with these positional arguments.
 
@@ -96,3 +129,19 @@ def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:
         raise PluginError(
             f"The {what} has the signature {found}; expected a function that can be called as {wanted}."
         ) from None
+
+
+def check_parts(made: Any, name: str, what: str, parts: Sequence[str]) -> Any:
+    """Refuse an object that lacks one of these attributes; returns it.
+
+    Raises:
+        PluginError: the message names them.
+    """
+    # Looked for without calling properties: a network may be loaded when it is first asked for.
+    missing = [part for part in parts if inspect.getattr_static(made, part, None) is None and not hasattr(made, part)]
+    if missing:
+        raise PluginError(
+            f"The {what} '{name}' is a {type(made).__name__} without {', '.join(missing)}; expected an object with "
+            f"{', '.join(parts)}."
+        )
+    return made

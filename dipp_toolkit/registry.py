@@ -49,6 +49,17 @@ class Entry:
         """Needed packages that are not installed."""
         return [package for package in self.needs if importlib.util.find_spec(package) is None]
 
+    @property
+    def attribute(self) -> Any:
+        """The factory itself, imported where it is named.
+
+        Raises:
+            PluginError: it cannot be imported.
+        """
+        if isinstance(self.factory, str):
+            return import_attribute(self.factory, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
+        return self.factory
+
     def build(self, *args: Any, **options: Any) -> Any:
         """Call the factory.
 
@@ -60,9 +71,7 @@ class Entry:
             raise PluginError(
                 f"The {self.kind} '{self.name}' needs {packages}, which is not installed. Run: pip install {packages}"
             )
-        factory = self.factory
-        if isinstance(factory, str):
-            factory = import_attribute(factory, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
+        factory = self.attribute
         if options:
             check_options(factory, options, f"{self.kind} '{self.name}'")
         return factory(*args, **options)

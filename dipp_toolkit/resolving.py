@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig, make_config
+from .contained import user_path
 from .errors import RequestError
 from .few_step_scheduler import saved_steps
 from .known_names import check_names, looks_like_path
 from .launcher import launcher_settings
 from .monitors.settings import check_monitors
+from .monitors.usual import usual_looks
+from .naming import shown
+from .python_files import is_python_name
 from .registry import get_registry
+from .rewards.names import is_isolated_name, is_remote_name
+from .saved_generators import split_saved
 from .setting_texts import read_yaml
 from .terms.catalog import find_term
 from .terms.times import find_sampling, find_weighting
@@ -24,6 +30,11 @@ FROM_RUN = (
 """Settings that carry over where a run folder is named as the generator."""
 
 
+LOOKS = {"monitor_every", "diagnose_every"}
+
+NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
+
+
 def _recommended(config: TrainConfig) -> Mapping[str, Any]:
     """Settings that come with the generator, or, for a distillation, with the reference.
 
@@ -33,15 +44,36 @@ def _recommended(config: TrainConfig) -> Mapping[str, Any]:
     kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
     if name is None:
         raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
-    entry = get_registry().entries[kind].get(name)
-    if entry is not None:
-        return entry.defaults
-    for folder in (Path(name), Path(name).parent):
-        if looks_like_path(name) and (folder / "config.yaml").is_file():
-            earlier = make_config(read_yaml(folder / "config.yaml"))
-            return {field: getattr(earlier, field) for field in FROM_RUN}
-    saved = saved_steps(name) if kind == "generator" else None
-    return {} if saved is None else {"generator_steps": saved}
+    own, place = split_saved(name) if kind == "generator" else (name, None)
+    entry = get_registry().entries[kind].get(own)
+    recommended = dict(entry.defaults) if entry is not None else {}
+    if place is None and (entry is not None or is_python_name(name)):
+        return recommended
+    where = name if place is None else place
+    for folder in (user_path(where), user_path(where).parent):
+        if looks_like_path(where) and (folder / "config.yaml").is_file():
+            return recommended | _of_run(folder / "config.yaml", config)
+    saved = saved_steps(where) if kind == "generator" else None
+    return recommended if saved is None else recommended | {"generator_steps": saved}
+
+
+def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
+    """What carries over from the run whose folder is named.
+
+    Raises:
+        RequestError: that is code, or an address, and nobody named it here.
+    """
+    earlier = make_config(read_yaml(path))
+    for field in NAMES_FROM_RUN:
+        name = getattr(earlier, field)
+        code = name is not None and (is_python_name(name) or is_remote_name(name) or is_isolated_name(name))
+        if code and field not in config.model_fields_set:
+            raise RequestError(
+                f"{path} names {shown(name)} as its {field}, and a generator's folder names no code and no address "
+                f"that is used. If it is yours, say so: --set {field}={shown(name)}; else name another, or none with "
+                f"--set {field}=null."
+            )
+    return {field: getattr(earlier, field) for field in FROM_RUN}
 
 
 def with_recommended(config: TrainConfig) -> TrainConfig:
@@ -51,7 +83,11 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
         RequestError: neither a generator nor a reference is named.
     """
     said = {name: getattr(config, name) for name in config.model_fields_set}
-    return make_config(dict(_recommended(config)) | launcher_settings() | said)
+    recommended = dict(_recommended(config))
+    if not recommended.keys() & LOOKS:
+        named = {name: recommended.get(name) for name in ("generator", "reference")} | said
+        recommended |= usual_looks(named["generator"], named["reference"])
+    return make_config(recommended | launcher_settings() | said)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -16,7 +16,7 @@ from dipp_toolkit.report.run_files import read_metrics
 from dipp_toolkit.rewards.image_files import read_prompts
 from dipp_toolkit.run_folder import MetricsFile
 from dipp_toolkit.skips import FileOfSkips, skip_warning
-from fake_rows import fake_row, scores
+from fake_rows import fake_row
 
 ODD = "first\u2028second\u2029third\u0085fourth\x0bfifth\x0csixth\x1cseventh"
 
@@ -64,7 +64,7 @@ def test_reasons_of_skipped_steps(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_leaderboard(tmp_path: Path) -> None:
-    row = fake_row("a", scores(0.0))
+    row = fake_row("a", 0.0)
     row = row.model_copy(update={"notes": (ODD,)})
     write_rows(tmp_path / "r.jsonl", [row, row])
     assert [one.notes for one in read_rows(tmp_path / "r.jsonl")] == [(ODD,)] * 2

@@ -115,7 +115,7 @@ def random_weights(blueprint: Any, device: torch.device) -> Iterator[None]:
 def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
     """Random embeddings in the prompt cache: no text encoder is needed to train."""
     from dipp_toolkit.condition import Condition
-    from dipp_toolkit.folders import read_json
+    from dipp_toolkit.plain_json import read_json
     from dipp_toolkit.prompt_cache import PromptCache, encoder_folder
     from dipp_toolkit.prompt_encoder import PromptEncoder
 

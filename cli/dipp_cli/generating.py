@@ -89,18 +89,17 @@ def known_steps(generator: str) -> int | None:
 
 
 def reference_of(generator: str) -> str:
-    """The reference that encodes prompts and decodes latents for a generator: the one its plugin recommends, or the
-    generator's own folder, which holds copies of the text encoder and the decoder.
+    """The reference that encodes prompts and decodes latents for a generator; see `reference_beside`.
 
     Raises:
-        RequestError: a registered generator comes with none.
+        RequestError: none is known.
     """
-    entry = get_registry().entries["generator"].get(generator)
-    if entry is None:
-        return generator
-    if "reference" not in entry.defaults:
+    from dipp_toolkit.saved_generators import reference_beside
+
+    known = reference_beside(generator)
+    if known is None:
         raise RequestError(f"Name the reference of '{generator}' with --reference.")
-    return str(entry.defaults["reference"])
+    return known
 
 
 def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 height width"], dict[str, Any]]:

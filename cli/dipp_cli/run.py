@@ -41,7 +41,7 @@ def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
     meaning = {
         "report.html": "pictures, curves, settings",
         "before_after.png": "the same prompts and noise, before and after",
-        "final": "the generator, a diffusers pipeline",
+        "final": summary.get("final") or "the generator, a diffusers pipeline",
     }
     width = max(len(str(folder / name)) for name in meaning)
     for name, what in meaning.items():

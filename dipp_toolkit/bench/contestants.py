@@ -14,7 +14,9 @@ from ..errors import RequestError
 from ..known_names import DIFFUSERS, check_pipeline
 from ..loading import load_generator, load_reference
 from ..naming import quoted, shown, unknown_name
+from ..python_files import is_python_name
 from ..registry import get_registry
+from ..saved_generators import place_of, reference_beside
 from ..setting_texts import read_yaml
 from .sources import Source
 
@@ -29,7 +31,7 @@ class Contestant:
 
     Attributes:
         label: what its row is called.
-        name: a registered name, a pipeline folder, a run folder or a hub id.
+        name: a registered name, `file.py:Name`, a pipeline folder, a run folder, `NAME@folder` or a hub id.
         options: any of `steps` and `guidance`, which sample it as a reference, and `reference`, whose decoder and text
             encoders a generator without its own uses.
         about: settings that its row shows beside the options.
@@ -43,9 +45,10 @@ class Contestant:
     @property
     def run_settings(self) -> dict[str, Any]:
         """The settings of the run that made it, empty where it is no run folder nor the `final` of one."""
-        if not is_there(self.name):
+        place = place_of(self.name)
+        if not is_there(place):
             return {}
-        folder = user_path(self.name)
+        folder = user_path(place)
         path = (folder.parent if folder.name == "final" else folder) / "config.yaml"
         return read_yaml(path) if path.is_file() else {}
 
@@ -108,7 +111,7 @@ class Contestant:
             return Source(load_reference(self.name).to(device), None, steps, guidance)
         generator = load_generator(self.name)
         generator.network.to(device)
-        reference = load_reference(self._decoder(registry.entries["generator"])).to(device)
+        reference = load_reference(self._decoder()).to(device)
         if tuple(generator.latent_shape) != tuple(reference.latent_shape):
             raise RequestError(
                 f"'{self.label}' makes latents of shape {tuple(generator.latent_shape)} and its reference decodes "
@@ -116,17 +119,15 @@ class Contestant:
             )
         return Source(reference, generator)
 
-    def _decoder(self, generators: Mapping[str, Any]) -> str:
+    def _decoder(self) -> str:
         if "reference" in self.options:
             return str(self.options["reference"])
-        if self.name not in generators:
-            return self.name
-        found = generators[self.name].defaults.get("reference")
+        found = reference_beside(self.name)
         if found is None:
             raise RequestError(
                 f"Name the reference of '{self.label}' with --set generator.{self.label}.reference=NAME."
             )
-        return str(found)
+        return found
 
 
 def _number(label: str, what: str, value: Any, least: float = 1) -> float:
@@ -160,7 +161,7 @@ def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> li
         label, separator, name = part.partition("=")
         if not separator:
             name = part
-            label = part if part in _registered() else part.removeprefix(DIFFUSERS).rstrip("/").split("/")[-1]
+            label = part if part in _registered() else _last_part(part)
         if not label or not name:
             raise RequestError(f"'{part}' is no generator; expected NAME or LABEL=NAME.")
         if label in found:
@@ -176,6 +177,12 @@ def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> li
     for one in found.values():
         one.check()
     return list(found.values())
+
+
+def _last_part(name: str) -> str:
+    """What a folder is called, or an object of Python."""
+    last = place_of(name).removeprefix(DIFFUSERS).rstrip("/").split("/")[-1]
+    return last.rpartition(":")[2] if is_python_name(last) else last
 
 
 def _registered() -> Sequence[str]:

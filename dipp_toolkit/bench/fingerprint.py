@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,17 @@ def weights_digest(networks: Mapping[str, nn.Module]) -> str:
             values = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def code_digest(thing: Any) -> str:
+    """SHA-256 of the file that defines an object's class; empty for the toolkit's own, and where there is no file."""
+    if type(thing).__module__.partition(".")[0] == "dipp_toolkit":
+        return ""
+    try:
+        file = inspect.getsourcefile(type(thing))
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except (TypeError, OSError):  # built in, or typed at a prompt
+        return ""
 
 
 def networks_in(thing: Any) -> dict[str, nn.Module]:

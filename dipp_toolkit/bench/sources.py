@@ -14,7 +14,7 @@ from ..few_steps import step_count
 from ..prompt_cache import PromptCache, default_cache, encoder_folder
 from ..prompt_encoder import PromptEncoder
 from ..roles import Generator, Images, Reference
-from .fingerprint import digest_of, weights_digest
+from .fingerprint import code_digest, digest_of, weights_digest
 from .noise import noise_of
 
 
@@ -58,10 +58,12 @@ class Source:
         return tuple((self.generator or self.reference).latent_shape)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders."""
+        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders, and
+        the file of a class of somebody's own."""
         encoder = getattr(self.reference, "encoder", None)
         text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
         scheduler = getattr(self.reference, "scheduler", None)
+        code = list(filter(None, map(code_digest, (self.reference, self.generator))))
         return digest_of(
             {
                 "weights": weights_digest(self.networks_without_text()),
@@ -71,6 +73,7 @@ class Source:
                 "steps": self.steps if self.generator is None else self.evaluations,
                 "guidance": self.guidance if self.generator is None else 1.0,
             }
+            | ({"code": code} if code else {})
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
         )
 

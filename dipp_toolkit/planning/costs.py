@@ -16,10 +16,13 @@ from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
 from ..diffusers_reference import latent_shape_of
 from ..errors import RequestError
-from ..folders import quiet_loading, read_json
+from ..folders import quiet_loading
+from ..plain_json import read_json
 from ..precision import pass_autocast
 from ..predictions import prediction_from_config
+from ..python_files import is_python_name
 from ..registry import get_registry
+from ..saved_generators import saved_generator, split_saved
 from ..schedules import schedule_from_config
 from .dry_run import Cost, Meter, cost_of, dry, faked
 
@@ -96,7 +99,16 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
         RequestError: there is none, or it is a reward's.
     """
     registry = get_registry()
+    if kind == "generator":
+        saved = saved_generator(name)
+        name = split_saved(name)[0] if saved is None else saved.name
     if name not in registry.entries["blueprint"]:
+        if is_python_name(name):
+            raise RequestError(
+                f"The {kind} '{name}' has no blueprint to plan with: a plan is made of networks without weights. "
+                "Register both names in a plugin, with dipp_register_blueprints, or leave the generator out to plan "
+                "the step of its reference."
+            )
         registry.find(kind, name)
         raise RequestError(
             f"The {kind} '{name}' has no blueprint to plan with; those that have: "

@@ -162,8 +162,9 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
     Raises:
         RequestError: it is not there, is none, or is a pickle.
     """
-    from ..folders import quiet_loading, read_json
+    from ..folders import quiet_loading
     from ..pipeline_index import check_config, only_pickled, pickles_are_refused
+    from ..plain_json import read_json
 
     folder = user_path(place)
     if what == "weights":

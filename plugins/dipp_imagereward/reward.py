@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.folders import read_json
+from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of

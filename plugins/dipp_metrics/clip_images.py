@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.folders import read_json
 from dipp_toolkit.naming import unknown_name
+from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from dipp_toolkit.rewards.weights import PICKLED, check_weights, load_pretrained

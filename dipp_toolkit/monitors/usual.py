@@ -1,0 +1,45 @@
+"""How often a run is looked at where neither the person nor a plugin says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..contained import is_there, user_path
+from ..python_files import is_python_name
+from ..registry import get_registry
+from ..saved_generators import place_of
+
+EVERY = 50
+"""Generator updates between the monitors' looks, and between diagnoses."""
+SMALL = 2**28
+"""Bytes of a pipeline's networks, text encoders aside, up to which looking is taken to be cheap.
+
+A first look samples the reference for `monitor_count` prompts and two noises, 64 images of `reference_steps` steps: a
+few updates' worth of passes for a network of this size, and an hour for a published one on a CPU.
+"""
+
+
+def usual_looks(generator: str | None, reference: str | None) -> dict[str, int]:
+    """`monitor_every` and `diagnose_every`, where both networks are somebody's own or small; nothing elsewhere."""
+    named = [name for name in (generator, reference) if name is not None]
+    if not named or not all(_is_cheap(name) for name in named):
+        return {}
+    return {"monitor_every": EVERY, "diagnose_every": EVERY}
+
+
+def _is_cheap(name: str) -> bool:
+    registry = get_registry()
+    if any(name in registry.entries[kind] for kind in ("generator", "reference")):
+        return name not in registry.entries["blueprint"]  # which published models of full size have
+    if is_python_name(name):
+        return True
+    place = place_of(name).removeprefix("diffusers:")
+    if not is_there(place):
+        return False  # a hub id
+    folder = user_path(place)
+    return sum(map(_bytes_of_networks, (folder, folder / "final"))) <= SMALL
+
+
+def _bytes_of_networks(folder: Path) -> int:
+    weights = [path for path in folder.glob("*/*.safetensors") if not path.parent.name.startswith("text_encoder")]
+    return sum(path.stat().st_size for path in (*weights, *folder.glob("*.safetensors")) if path.is_file())
