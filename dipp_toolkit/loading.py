@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .contained import is_there, user_path
-from .errors import DippError, PluginError, RequestError, first_line
+from .errors import DippError, PluginError, RequestError
 from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
 from .python_files import check_call, check_parts, is_python_name, load_python_name, make_from_python
+from .raised import raised
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
 from .rewards.names import is_isolated_name, is_remote_name
@@ -46,9 +47,7 @@ def _loading(kind: str, name: str) -> Iterator[None]:
     except DippError:
         raise
     except Exception as error:
-        raise RequestError(
-            f"The {kind} '{shown(name)}' cannot be loaded: {type(error).__name__}: {shown(first_line(error))}."
-        ) from error
+        raise RequestError(f"The {kind} '{shown(name)}' cannot be loaded: {raised(error)}.") from error
 
 
 def load_reference(name_or_path: str, **options: Any) -> Reference:

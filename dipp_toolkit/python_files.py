@@ -13,6 +13,7 @@ from typing import Any
 from .contained import user_path
 from .errors import PluginError, RequestError
 from .naming import nearest
+from .raised import raised
 from .registry import check_options, import_attribute
 
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -64,9 +65,12 @@ def load_python_name(name: str, what: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise PluginError(f"The {what} file {path} has a syntax error in line {error.lineno}: {error.msg}.") from error
+        text = f" ({error.text.strip()})" if error.text else ""
+        raise PluginError(
+            f"The {what} file {error.filename or path} has a syntax error in line {error.lineno}: {error.msg}{text}."
+        ) from error
     except (Exception, SystemExit) as error:  # anybody's code: a script's sys.exit() as well
-        raise PluginError(f"The {what} file {path} failed to import with {type(error).__name__}: {error}") from error
+        raise PluginError(f"The {what} file {path} failed to import with {raised(error)}.") from error
     functions = [
         key
         for key, value in vars(module).items()

@@ -16,6 +16,7 @@ import pluggy
 from . import hooks
 from .errors import DippError, PluginError, RequestError
 from .naming import shown, unknown_name
+from .raised import raised
 
 GROUP = "dipp"
 KINDS = ("pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric")
@@ -104,9 +105,7 @@ def import_attribute(path: str, what: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script's sys.exit() as well
-        raise PluginError(
-            f"Cannot load {what}: importing {shown(module_name)} failed with {type(error).__name__}: {shown(error)}"
-        ) from error
+        raise PluginError(f"Cannot load {what}: importing {shown(module_name)} failed with {raised(error)}.") from error
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:
@@ -154,7 +153,7 @@ class Registry:
             for names in self.entries.values():
                 for entry in [one for one in names.values() if one.plugin == name]:
                     del names[entry.name]
-            reason = str(error) if isinstance(error, DippError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, DippError) else raised(error)
             self.broken.append(BrokenPlugin(name, reason))
 
     def _take(self, plugin: str, module: Any) -> None:

@@ -13,6 +13,7 @@ from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent
 from .monitors.stopping import Stop
 from .monitors.watch import Watch
+from .raised import raised
 from .run_folder import FolderGone, MetricsFile
 from .skips import FileOfSkips
 from .stop_request import StopRequest
@@ -139,6 +140,11 @@ def run_steps(
         except DippError as error:
             stepping.save_last()
             raise _with_way_back(error, loop) from error
+        except OSError:
+            raise
+        except Exception as error:  # the code of a term, a generator or a plugin may raise anything
+            stepping.save_last()
+            raise _with_way_back(RunError(f"The run failed with {raised(error)}."), loop) from error
         if ended is None and loop.step < loop.config.steps:
             name = stop.signal.name if stop.signal is not None else "a signal to another process"
             raise Interrupted(

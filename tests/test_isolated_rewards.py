@@ -100,7 +100,10 @@ def test_prints_do_not_come_between_messages(moody: ElsewhereReward) -> None:
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
-        ("raise", r"reward '.*Moody@mine' in its environment: .*failed with ValueError: a bad prompt\.$"),
+        (
+            "raise",
+            r"reward '.*Moody@mine' in its environment: .*failed with ValueError: a bad prompt \(.*line 66: .*\)\.$",
+        ),
         ("column", r"tensor of shape \(2, 1\); expected one score"),
         ("detached", "returned no gradient; expected one"),
     ],

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain("Interrupted.", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 -- whatever it is, it becomes a sentence
         code, sentence = _describe(error, words)
+        if _is_of_own_code(error) and not debug:
+            sentence += f" Run again with {DEBUG} for the traceback."
         if debug:
             import traceback
 
@@ -69,6 +71,7 @@ def _run(words: list[str]) -> int:
 def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     """The exit code of an error, and a sentence about it."""
     from dipp_toolkit.errors import DippError, Interrupted, RequestError
+    from dipp_toolkit.raised import raised
 
     from .usage import is_usage_error, usage_sentence
 
@@ -80,7 +83,22 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
         return WRONG_REQUEST, str(error)
     if isinstance(error, DippError):
         return FAILED, str(error)
-    return FAILED, f"{type(error).__name__}: {error}. Run again with {DEBUG} for the traceback."
+    return FAILED, f"{raised(error)}."
+
+
+def _is_of_own_code(error: BaseException) -> bool:
+    """Whether an error is no sentence of ours, or was caused by one of somebody's own code."""
+    from dipp_toolkit.errors import DippError
+    from dipp_toolkit.raised import own_line
+
+    from .usage import is_usage_error
+
+    if is_usage_error(error):
+        return False
+    if not isinstance(error, DippError):
+        return True
+    cause = error.__cause__
+    return cause is not None and (_is_of_own_code(cause) if isinstance(cause, DippError) else bool(own_line(cause)))
 
 
 def _explain(sentence: str, code: int) -> int:

@@ -11,6 +11,7 @@ import typer
 from typer.main import get_command, get_group
 
 from dipp_toolkit import __version__
+from dipp_toolkit.raised import raised
 from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
 
 from . import commands
@@ -80,7 +81,7 @@ def add_plugin_commands(app: typer.Typer, registry: Registry) -> None:
             clash = sorted(get_group(added).commands.keys() & get_group(app).commands.keys())
             reason = f"the command '{clash[0]}' exists already" if clash else ""
         except Exception as error:  # noqa: BLE001 -- a broken plugin, whatever it raises, must hurt nobody else
-            reason = f"adding its commands failed with {type(error).__name__}: {error}"
+            reason = f"adding its commands failed with {raised(error)}"
         broken = BrokenPlugin(implementation.plugin_name, reason)
         if not reason:
             app.registered_commands += added.registered_commands

@@ -95,6 +95,7 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
         RequestError: one cannot be loaded, or an assignment is no option of one of them.
     """
     from dipp_toolkit.loading import load_reward
+    from dipp_toolkit.raised import raised
     from dipp_toolkit.setting_texts import parse_assignments
 
     assigned = parse_assignments(assignments)
@@ -115,7 +116,7 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
         raise
     except Exception as error:  # a reward's own code may raise anything while it loads
         close(rewards)
-        raise RequestError(f"The reward '{name}' cannot be loaded: {type(error).__name__}: {error}") from error
+        raise RequestError(f"The reward '{name}' cannot be loaded: {raised(error)}.") from error
     return rewards
 
 

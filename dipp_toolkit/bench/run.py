@@ -20,6 +20,7 @@ from ..errors import DippError, RequestError, RunError
 from ..loading import load_metric, load_prompts, load_reward
 from ..processes import Processes
 from ..python_files import is_python_name, load_python_name
+from ..raised import raised
 from ..registry import get_registry
 from ..rewards.inputs import as_scores
 from ..rewards.names import is_isolated_name, is_remote_name
@@ -156,7 +157,7 @@ class Bench:
             except DippError:
                 raise
             except Exception as error:  # a user's own code may raise anything
-                raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error}") from error
+                raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
             return as_scores(name, scores, len(images)).detach().cpu().double().unsqueeze(1)
 
         try:

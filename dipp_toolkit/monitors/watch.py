@@ -21,6 +21,7 @@ from ..errors import DippError, RequestError, RunError
 from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..generation import generate_images, sample_reference
+from ..raised import raised
 from ..random_states import random_states_kept
 from ..roles import Reward
 from ..run_folder import RunFolder
@@ -131,7 +132,7 @@ class Watch:
         except DippError:
             raise
         except Exception as error:  # a user's own code may raise anything
-            raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error}") from error
+            raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
         return values.reshape(images.shape[:2])
 
     def open(self, step: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DippError, RequestError
+from ..raised import raised
 from ..roles import Reward
 from .inputs import as_scores
 from .protocol import Request, encode_error, encode_scores, one_line
@@ -30,7 +31,7 @@ def answer(name: str, reward: Reward, request: Request, device: torch.device | s
     except DippError as error:
         return encode_error(str(error), isinstance(error, RequestError))
     except Exception as error:  # noqa: BLE001 -- somebody's reward: whatever it raises, the asker gets a sentence
-        return encode_error(f"The reward '{name}' failed with {describe_error(error)}")
+        return encode_error(f"The reward '{name}' failed with {raised(error)}.")
     return encode_scores(scores, gradients)
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import DippError, RequestError
+from ..raised import raised
 from ..roles import Reward
 from .checks import answers, costs, formats, gradients, side_effects, steadiness, wording
-from .checks.probe import Probe, said
+from .checks.probe import Probe
 from .checks.verdicts import CheckRow, Verdict, failed, skipped
 
 SMALLEST = 16
@@ -113,4 +114,4 @@ def _verdict(check: Check, probe: Probe, rows: Sequence[CheckRow]) -> Verdict:
     try:
         return check.run(probe)
     except Exception as error:  # noqa: BLE001 -- whatever a reward raises is what the check has found
-        return failed(str(error) if isinstance(error, DippError) else f"It raised {said(error)}")
+        return failed(str(error) if isinstance(error, DippError) else f"It raised {raised(error)}.")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import DippError, RunError
 from ..evaluation.intervals import Interval, bootstrap_interval
+from ..raised import raised
 from ..roles import Images, Reward
 from .elsewhere import ElsewhereReward
 from .image_files import ImageFile, read_image, say_notes
@@ -153,7 +154,7 @@ def _scores(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedF
     except DippError:
         raise
     except Exception as error:  # a user's own code may raise anything
-        raise RunError(f"The reward '{name}' failed with {type(error).__name__}: {error}") from error
+        raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
     return as_scores(name, found, len(files)).cpu().double()
 
 

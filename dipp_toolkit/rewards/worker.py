@@ -18,9 +18,10 @@ import torch
 
 from ..errors import DippError, RequestError
 from ..loading import load_reward
+from ..raised import raised
 from ..registry import check_options, import_attribute
 from ..roles import Reward
-from .answering import answer, describe_error
+from .answering import answer
 from .isolated_frames import receive_frame, send_frame
 from .protocol import VERSION, Message, decode, decode_request, encode, encode_error
 
@@ -49,7 +50,7 @@ class Worker:
         except DippError as error:
             return encode_error(str(error), isinstance(error, RequestError))
         except Exception as error:  # noqa: BLE001 -- a package's own error while it loads: the asker gets a sentence
-            return encode_error(describe_error(error))
+            return encode_error(f"{raised(error)}.")
 
     def _load(self, message: Message) -> bytes:
         content = message.content

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import DippError, RunError
 from ..estimators.base import GradientEstimator
+from ..raised import raised
 from ..random_states import random_states_kept
 from ..rewards.inputs import as_scores
 from ..roles import Reward
@@ -133,7 +134,7 @@ class RewardTerm:
         except DippError:
             raise
         except Exception as error:  # a user's own code: whatever it raises, the run ends with a sentence and is saved
-            raise RunError(f"The reward '{self.name}' failed with {type(error).__name__}: {error}") from error
+            raise RunError(f"The reward '{self.name}' failed with {raised(error)}.") from error
         return as_scores(self.name, found, len(images), images.device, finite=finite)
 
     @torch.no_grad()

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.evaluation.pixel_features import pixel_features
 from dipp_toolkit.naming import unknown_name
 from dipp_toolkit.python_files import check_call, is_python_name, load_python_name
+from dipp_toolkit.raised import raised
 from dipp_toolkit.rewards.inputs import check_inputs
 from dipp_toolkit.roles import Images
 
@@ -54,9 +55,7 @@ class Extractor:
         except (RequestError, RunError):
             raise
         except Exception as error:  # a user's own code raises anything
-            raise RunError(
-                f"The features '{self.name}' failed with {type(error).__name__}: {first_line(error)}."
-            ) from error
+            raise RunError(f"The features '{self.name}' failed with {raised(error)}.") from error
         if found.ndim != 2 or len(found) != len(images):
             raise RunError(
                 f"The features '{self.name}' have shape {tuple(found.shape)}; expected one row for each image, "

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...errors import DippError, RunError
+from ...raised import raised
 from ...roles import Images, Reward
 from ..inputs import as_scores
 
@@ -68,7 +69,7 @@ class Probe:
         try:
             move(device)
         except Exception as error:  # a reward's own code may raise anything
-            raise RewardRaisedError(f"Its .to('{device}') raised {said(error)}") from error
+            raise RewardRaisedError(f"Its .to('{device}') raised {raised(error)}.") from error
 
     def random(self, key: int) -> torch.Generator:
         """A seeded source; other keys give other numbers."""
@@ -128,7 +129,7 @@ class Probe:
             except DippError as error:
                 raise RewardRefusedError(str(error)) from error
             except Exception as error:  # whatever a reward raises is what the check has found
-                raise RewardRaisedError(f"It raised {said(error)}") from error
+                raise RewardRaisedError(f"It raised {raised(error)}.") from error
         return as_scores(self.name, found, len(prompts), self.device)
 
 
@@ -149,10 +150,3 @@ def undisturbed() -> Iterator[None]:
     finally:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
-
-
-def said(error: BaseException) -> str:
-    """An exception in one line: `ValueError: what it says`."""
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 200 else text[:200] + " ..."
-    return f"{type(error).__name__}: {text.rstrip('.')}." if text else f"{type(error).__name__}."
