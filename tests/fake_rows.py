@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dipp_toolkit.bench.figures import mean_figure
-from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
+from dipp_toolkit.bench.rows import SKEW_CORRECTED, Figure, Picture, Protocol, Row, Subject, Warned
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -52,4 +52,5 @@ def fake_row(
         pictures=(Picture(prompt="a <fox>", seed=1, data=PIXEL), Picture(prompt="a cake", seed=1, data=PIXEL)),
         command=f"dipp bench --generators {label}",
         environment={"torch": "2"},
+        intervals=SKEW_CORRECTED,
     )

@@ -9,53 +9,59 @@ import torch
 
 from dipp_toolkit.bench.figures import mean_figure, metric_figures
 from dipp_toolkit.evaluation.frechet import frechet_distance_of_gaussians
-from dipp_toolkit.evaluation.intervals import bootstrap_interval, paired_interval
+from dipp_toolkit.evaluation.intervals import mean_interval, paired_interval, share_interval
 
 SETS = 1000
-Draw = Callable[[torch.Generator], torch.Tensor]
+Draw = Callable[[int, torch.Generator], torch.Tensor]
 
 
-def normal(random: torch.Generator) -> torch.Tensor:
-    """Scores of 100 prompts with two noises each: prompts differ more than noises do. The true mean is 0.3."""
-    prompts = torch.randn(100, 1, generator=random, dtype=torch.float64)
-    return 0.3 + prompts + 0.5 * torch.randn(100, 2, generator=random, dtype=torch.float64)
+def normal(count: int, random: torch.Generator) -> torch.Tensor:
+    """Scores of two noises a prompt: prompts differ more than noises do. The true mean is 1."""
+    prompts = torch.randn(count, 1, generator=random, dtype=torch.float64)
+    return 1 + prompts + 0.5 * torch.randn(count, 2, generator=random, dtype=torch.float64)
 
 
-def skewed(random: torch.Generator) -> torch.Tensor:
-    """Scores with a long tail, exponential of mean 1, of 200 prompts."""
-    return -torch.rand(200, generator=random, dtype=torch.float64).clamp(min=1e-12).log()
+def skewed(count: int, random: torch.Generator) -> torch.Tensor:
+    """Scores with a long tail, exponential of mean 1."""
+    return -torch.rand(count, generator=random, dtype=torch.float64).clamp(min=1e-12).log()
 
 
-def coin(random: torch.Generator) -> torch.Tensor:
-    """Wins and losses on 150 prompts, 0.7 of them wins."""
-    return (torch.rand(150, generator=random) < 0.7).double()
+def bounded(count: int, random: torch.Generator) -> torch.Tensor:
+    """Shares crowded at 0, squares of uniform ones with the mean 1."""
+    return 3 * torch.rand(count, generator=random, dtype=torch.float64).square()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("draw", "truth"), [(normal, 0.3), (skewed, 1.0)])
-def test_the_interval_covers_the_true_mean_in_93_to_97_of_100_sets(draw: Draw, truth: float) -> None:
-    random = torch.Generator().manual_seed(2026)
-    held = [bootstrap_interval(draw(random), seed).contains(truth) for seed in range(SETS)]
-    assert 0.93 <= sum(held) / SETS <= 0.97
+def coin(count: int, random: torch.Generator) -> torch.Tensor:
+    """Wins and losses, 0.7 of them wins."""
+    return (torch.rand(count, generator=random) < 0.7).double()
 
 
-@pytest.mark.slow
-def test_the_interval_of_a_win_rate_covers_it_as_a_share_can() -> None:
+@pytest.mark.parametrize("count", [8, 16, 64, 352])
+@pytest.mark.parametrize("draw", [normal, skewed, bounded])
+def test_the_interval_holds_the_true_mean_as_often_as_it_says(draw: Draw, count: int) -> None:
+    """95 % give or take chance, with few prompts as with many, skewed or not."""
+    random = torch.Generator().manual_seed(count)
+    held = sum(mean_interval(draw(count, random)).contains(1.0) for _ in range(SETS)) / SETS
+    assert 0.93 <= held <= 0.98
+
+
+@pytest.mark.parametrize("count", [8, 16, 64, 352])
+def test_the_interval_of_a_win_rate_covers_it_as_a_share_can(count: int) -> None:
     """The coverage of a share goes in steps with its value (Brown, Cai and DasGupta 2001), so the band is wider."""
     random = torch.Generator().manual_seed(2026)
-    held = [bootstrap_interval(coin(random), seed).contains(0.7) for seed in range(SETS)]
-    assert 0.92 <= sum(held) / SETS <= 0.98
+    held = sum(share_interval(coin(count, random)).contains(0.7) for _ in range(SETS)) / SETS
+    assert 0.93 <= held <= 0.985
 
 
-@pytest.mark.slow
-def test_the_paired_interval_covers_the_true_change() -> None:
+@pytest.mark.parametrize("count", [8, 64])
+def test_the_paired_interval_covers_the_true_change(count: int) -> None:
     random = torch.Generator().manual_seed(7)
     held = []
-    for seed in range(SETS):
-        before = normal(random)
-        after = before + 0.2 + 0.3 * torch.randn(100, 2, generator=random, dtype=torch.float64)
-        held.append(paired_interval(before, after, seed).contains(0.2))
-    assert 0.93 <= sum(held) / SETS <= 0.97
+    for _ in range(SETS):
+        before = normal(count, random)
+        after = before + 0.2 + 0.3 * torch.randn(count, 2, generator=random, dtype=torch.float64)
+        held.append(paired_interval(before, after).contains(0.2))
+    assert 0.93 <= sum(held) / SETS <= 0.98
 
 
 def test_prompts_and_not_images_are_what_is_drawn() -> None:

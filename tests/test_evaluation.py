@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from dipp_toolkit.errors import CheckpointError, RequestError, RunError
@@ -20,11 +21,14 @@ from dipp_toolkit.evaluation import (
     frechet_distance,
     frechet_distance_of_gaussians,
     frechet_floor,
+    mean_interval,
     measure,
     paired_interval,
     score,
     seed_diversity,
+    share_interval,
 )
+from dipp_toolkit.evaluation.effects import effect_size, matters
 from dipp_toolkit.evaluation.sheets import grid_shape
 
 
@@ -61,54 +65,97 @@ class Returns:
 # Intervals ------------------------------------------------------------------------------------------------------------
 
 
-def test_bootstrap_covers_the_truth_as_often_as_it_says() -> None:
-    values = 0.7 + 2.0 * torch.randn(400, 40, generator=random(3))
-    covered = [bootstrap_interval(row, seed=index, resamples=400).contains(0.7) for index, row in enumerate(values)]
-    # 95 % with 40 draws: the percentile bootstrap is known to be slightly narrow, near 94 %.
-    assert 0.90 < sum(covered) / len(covered) < 0.98
-
-
-def test_bootstrap_width_is_the_standard_error() -> None:
+def test_interval_width_is_the_standard_error() -> None:
     values = torch.randn(400, generator=random())
-    found = bootstrap_interval(values)
+    found = mean_interval(values)
     assert found.mean == pytest.approx(values.mean().item(), abs=1e-6)
     expected = 2 * 1.96 * values.std().item() / math.sqrt(400)
     assert found.high - found.low == pytest.approx(expected, rel=0.06)
-    narrower = bootstrap_interval(values, level=0.5)
+    narrower = mean_interval(values, level=0.5)
     assert narrower.high - narrower.low == pytest.approx(expected * 0.6745 / 1.96, rel=0.1)
 
 
 def test_seeds_of_a_prompt_are_no_further_prompts() -> None:
     prompts = torch.randn(30, generator=random())
     repeated = prompts[:, None].expand(30, 8)
-    assert bootstrap_interval(repeated) == bootstrap_interval(prompts)
+    assert mean_interval(repeated) == mean_interval(prompts)
 
 
 def test_bootstrap_is_reproducible() -> None:
+    """Rows that were made with it are checked by it."""
     values = torch.randn(50, generator=random())
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_the_interval_reaches_at_least_as_far_as_students_and_further_into_a_long_tail() -> None:
+    values = torch.tensor([0.0, 0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 4.0], dtype=torch.float64)
+    expected = stats.ttest_1samp(values.numpy(), 0).confidence_interval(0.95)
+    found = mean_interval(values)
+    assert found.low == pytest.approx(expected.low)
+    assert found.high - found.mean > 1.5 * (expected.high - found.mean)
+    mirrored = mean_interval(-values)
+    assert (mirrored.low, mirrored.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+    even = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    students = stats.ttest_1samp(even.numpy(), 0).confidence_interval(0.95)
+    assert mean_interval(even).high == pytest.approx(students.high)
+    two = stats.ttest_1samp([1.0, 2.0], 0).confidence_interval(0.95)
+    assert mean_interval(torch.tensor([1.0, 2.0])).high == pytest.approx(two.high)
+
+
+def test_the_ends_are_where_halls_cubic_gives_students_quantile() -> None:
+    values = torch.rand(20, generator=random()).double().exp().square()
+    count, lean = len(values), stats.skew(values.numpy(), bias=False) / math.sqrt(len(values))
+    found = mean_interval(values)
+    turned = (found.high - found.mean) / (values.std().item() / math.sqrt(count))
+    cubic = -turned + lean * turned**2 / 3 - lean**2 * turned**3 / 27 + lean / 6
+    assert cubic == pytest.approx(-stats.t.ppf(0.975, count - 1))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -90.3])
+def test_equal_values_are_a_point_and_say_nothing(value: float) -> None:
+    found = mean_interval(torch.full((9, 2), value))
+    assert found.low == found.mean == found.high
+
+
+@pytest.mark.parametrize(("wins", "count"), [(0, 8), (8, 8), (3, 8), (250, 352)])
+def test_the_interval_of_a_share_is_wilsons(wins: int, count: int) -> None:
+    found = share_interval(torch.tensor([1.0] * wins + [0.0] * (count - wins)))
+    expected = stats.binomtest(wins, count).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        share_interval(torch.tensor([0.5, 1.5]))
+
+
+def test_the_size_of_a_difference_is_beside_the_spread_over_prompts() -> None:
+    before = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert effect_size(before, before + 0.5) == pytest.approx(0.5 / before.std().item())
+    # The same for every prompt: certain beyond doubt, and nothing that anybody could see.
+    tiny = effect_size(before, before + 0.01)
+    assert paired_interval(before, before + 0.01).low > 0.009 and not matters(tiny) and matters(-0.1)
+    assert effect_size(before, before) == 0.0 and effect_size(torch.ones(1), torch.zeros(1)) == 0.0
+    assert effect_size(torch.ones(4), torch.zeros(4)) == -math.inf
 
 
 def test_paired_interval_is_narrower_and_right() -> None:
     before = 3 * torch.randn(60, generator=random())
     after = before + 0.4 + 0.2 * torch.randn(60, generator=random(1))
     paired = paired_interval(before, after)
-    assert bootstrap_interval(before).overlaps(bootstrap_interval(after))
+    assert mean_interval(before).overlaps(mean_interval(after))
     assert paired.low > 0.3 and paired.high < 0.5
-    assert paired.high - paired.low < 0.2 * (bootstrap_interval(after).high - bootstrap_interval(after).low)
+    assert paired.high - paired.low < 0.2 * (mean_interval(after).high - mean_interval(after).low)
 
 
 def test_interval_refuses_what_has_no_mean() -> None:
     for values in (torch.zeros(0), torch.tensor([1.0, math.nan])):
         with pytest.raises(ValueError, match="interval needs"):
-            bootstrap_interval(values)
+            mean_interval(values)
     with pytest.raises(ValueError, match="level"):
-        bootstrap_interval(torch.ones(3), level=95.0)
+        mean_interval(torch.ones(3), level=95.0)
 
 
 def test_one_prompt_is_a_point() -> None:
-    assert bootstrap_interval(torch.tensor([2.5])) == Interval(2.5, 2.5, 2.5)
+    assert mean_interval(torch.tensor([2.5])) == Interval(2.5, 2.5, 2.5)
 
 
 def test_intervals_that_touch_overlap() -> None:

@@ -103,7 +103,7 @@ def test_one_folder(tmp_path: Path, mine: str, run: Run) -> None:
     found = run("--reward", f"{mine}:red,{mine}:words", images, "--prompts", prompts, "--batch-size", 2)
     red = found["rewards"][f"{mine}:red"]
     assert red["mean"] == pytest.approx(0.4)
-    assert 0 <= red["low"] < 0.4 < red["high"] <= 1
+    assert red["low"] < 0.4 < red["high"]  # of three images, wider than scores can be
     assert red["drawn"] == "prompts"
     assert red["lowest"] == {"file": str(images / "2.png"), "score": 0}
     assert red["highest"] == {"file": str(images / "1.png"), "score": 1}
@@ -123,7 +123,7 @@ def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsy
     assert {one["folder"] for one in found["images"]} == {str(before), str(after)}
     assert main(["score", *words]) == 0
     said = capsys.readouterr()
-    for part in (str(before), str(after), "0.100 [0.000, 0.200]", "0.900 [0.800, 1.000]", "2.png"):
+    for part in (str(before), str(after), "0.100 [-1.171, 1.371]", "0.900 [-0.371, 2.171]", "2.png"):
         assert part in said.out
     assert "4 of 4 images scored" in said.err
 

@@ -27,7 +27,7 @@ from dipp_toolkit import Condition, Generator, TrainConfig, load_generator, load
 from dipp_toolkit.atomic import write_text
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.frechet import frechet_distance
-from dipp_toolkit.evaluation.intervals import bootstrap_interval
+from dipp_toolkit.evaluation.intervals import mean_interval
 from dipp_toolkit.generation import generate_images, sample_reference
 from dipp_toolkit.roles import Reference, texts
 
@@ -56,7 +56,7 @@ def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_fe
     correct = sum(judge.naming_accuracy(part, texts_) * len(part) for part, texts_ in parts)
     return {
         "naming": correct / len(flat),
-        "preference": bootstrap_interval(scores).as_dict(),
+        "preference": mean_interval(scores).as_dict(),
         "frechet": frechet_distance(features, real_features),
         "diversity": seed_diversity(images),
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dipp_toolkit.atomic import write_text
 from dipp_toolkit.bench.rows import Row
-from dipp_toolkit.evaluation.intervals import Interval, bootstrap_interval, paired_interval
+from dipp_toolkit.evaluation.intervals import Interval, mean_interval, paired_interval
 from dipp_toolkit.report.scatter import Point, scatter
 
 JUDGE, REWARD, DISTANCE, DIVERSITY = "emoji-judge", "emoji-preference", "emoji-frechet", "diversity"
@@ -51,7 +51,7 @@ class Group:
 
     def interval(self, figure: str) -> Interval:
         """The mean over prompts, noises and runs, with its 95 % interval over prompts."""
-        return bootstrap_interval(self.per_prompt(figure))
+        return mean_interval(self.per_prompt(figure))
 
     def means(self, figure: str) -> list[float]:
         """One number a run."""
@@ -149,7 +149,7 @@ def write_results(rows: Sequence[Row], folder: Path) -> None:
         parts.append(f"Seconds an update, one thread, measured turn by turn: {said}.")
     shown = rows[0]
     parts.append(
-        f"Judge: mean over runs with a 95 % bootstrap interval over {shown.protocol.count} held-out prompts, "
+        f"Judge: mean over runs with a 95 % interval over {shown.protocol.count} held-out prompts, "
         f"{len(shown.protocol.seeds)} noises each; over the reference: of the difference prompt by prompt. In "
         "parentheses the lowest and the highest run. Ran on "
         + ", ".join(f"{name} {value}" for name, value in shown.environment.items() if name not in ("date", "device"))

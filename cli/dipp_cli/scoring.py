@@ -221,7 +221,7 @@ def summaries(scored: Sequence[ScoredFile], names: Sequence[str], seed: int) -> 
 
         found = {}
         for name in names:
-            summary = summarise(some, name, seed)
+            summary = summarise(some, name)
             extremes = {
                 key: {"file": str(one.file.path), "score": one.scores[name]}
                 for key, one in (("lowest", summary.lowest), ("highest", summary.highest))

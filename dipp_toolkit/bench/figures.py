@@ -1,10 +1,10 @@
 r"""Figures of a row: numbers with 95 % intervals over prompts.
 
-A figure that is a mean over prompts has the percentile bootstrap interval of `dipp_toolkit.evaluation.intervals`. A
-number of the whole set, such as a Frechet distance, is computed again on prompts drawn with replacement, and the
-interval is $\hat\theta \pm 1.96\,\mathrm{se}_{boot}$ (Efron and Tibshirani 1993, chapters 6 and 13): repeated prompts
-bias such numbers, which would shift a percentile interval off the number itself, but their spread is still that of
-drawing prompts.
+A figure that is a mean over prompts has the interval of `dipp_toolkit.evaluation.intervals`. A number of the whole set,
+such as a Frechet distance, is computed again on prompts drawn with replacement, and the interval is
+$\hat\theta \pm t_{n-1}\,\mathrm{se}_{boot}$ over n prompts (Efron and Tibshirani 1993, chapters 6 and 12): repeated
+prompts bias such numbers, which would shift a percentile interval off the number itself, but their spread is still that
+of drawing prompts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RunError
-from ..evaluation.intervals import bootstrap_interval
+from ..evaluation.intervals import mean_interval, student_quantile
 from ..roles import Metric
 from .rows import Figure
 
 RESAMPLES = 200
 """Bootstrap samples of a number of the whole set."""
-NORMAL_95 = 1.959964
 DIGITS = 6
 """Significant digits of the values a row keeps for each prompt."""
 
@@ -33,9 +32,7 @@ def rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.{DIGITS}g}") for value in values.double().tolist())
 
 
-def mean_figure(
-    values: Float[Tensor, "prompts *seeds"], categories: Sequence[str], role: str, better: str, seed: int = 0
-) -> Figure:
+def mean_figure(values: Float[Tensor, "prompts *seeds"], categories: Sequence[str], role: str, better: str) -> Figure:
     """A mean over prompts.
 
     Args:
@@ -43,7 +40,6 @@ def mean_figure(
         categories: of each prompt; empty texts belong to none.
         role: `reward`, `judge` or `metric`.
         better: `higher`, `lower` or empty.
-        seed: of the bootstrap.
     """
     # The interval is that of the rounded values, so that whoever reads the row alone finds the same one.
     kept = rounded(values.double().reshape(len(values), -1).mean(1))
@@ -55,9 +51,9 @@ def mean_figure(
     by_category = {}
     if len(groups) > 1:
         for name, rows in groups.items():
-            one = bootstrap_interval(per_prompt[rows], seed)
+            one = mean_interval(per_prompt[rows])
             by_category[name] = (one.mean, one.low, one.high)
-    whole = bootstrap_interval(per_prompt, seed)
+    whole = mean_interval(per_prompt)
     return Figure(
         mean=whole.mean,
         low=whole.low,
@@ -91,13 +87,14 @@ def metric_figures(
                 f"{len(features)} prompts."
             )
         if as_tensor.ndim:
-            found[figure] = mean_figure(as_tensor, categories, "metric", metric.better.get(figure, ""), seed)
+            found[figure] = mean_figure(as_tensor, categories, "metric", metric.better.get(figure, ""))
         else:
             sets[figure] = as_tensor.item()
     if sets:
         errors = _standard_errors(metric, features, list(sets), seed)
+        quantile = student_quantile(0.95, max(2, len(features)))
         for figure, number in sets.items():
-            reach = NORMAL_95 * errors[figure]
+            reach = quantile * errors[figure]
             found[figure] = Figure(
                 mean=number,
                 low=number - reach,
@@ -119,12 +116,12 @@ def _standard_errors(metric: Metric, features: Tensor, names: Sequence[str], see
     return {name: torch.tensor(values, dtype=torch.float64).std().item() for name, values in drawn.items()}
 
 
-def cost_figures(costs: Mapping[str, Sequence[float]], better: Mapping[str, str], seed: int = 0) -> dict[str, Figure]:
-    """Figures of measurements: the mean, and between which two of them lie; no interval for what is exact."""
+def cost_figures(costs: Mapping[str, Sequence[float]], better: Mapping[str, str]) -> dict[str, Figure]:
+    """Figures of measurements: means with the interval of repeated ones; none for what is exact."""
     found = {}
     for name, values in costs.items():
         repeated = len(values) > 1
-        interval = bootstrap_interval(torch.tensor(list(values), dtype=torch.float64), seed)
+        interval = mean_interval(torch.tensor(list(values), dtype=torch.float64))
         found[name] = Figure(
             mean=interval.mean,
             low=interval.low if repeated else None,

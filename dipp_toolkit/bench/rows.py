@@ -18,6 +18,10 @@ from ..errors import RequestError, first_line
 from ..json_lines import numbered_lines
 
 SCHEMA = 1
+Intervals = Literal["percentile-bootstrap", "skew-corrected-t"]
+BOOTSTRAP: Intervals = "percentile-bootstrap"
+SKEW_CORRECTED: Intervals = "skew-corrected-t"
+"""How intervals over prompts were made: before and since `dipp_toolkit.evaluation.intervals.mean_interval`."""
 Role = Literal["reward", "judge", "metric", "cost"]
 Better = Literal["higher", "lower", ""]
 
@@ -129,6 +133,7 @@ class Row(_Part):
         pictures: a few, for the same prompts and seeds in every row of a bench.
         command: what to type to measure this row again.
         environment: versions of programs, the machine, the date.
+        intervals: how intervals of figures with a value a prompt were made; where a row does not say so, by bootstrap.
         source: of a reported row: paper and table.
     """
 
@@ -143,6 +148,7 @@ class Row(_Part):
     pictures: tuple[Picture, ...] = ()
     command: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+    intervals: Intervals = BOOTSTRAP
     source: str = ""
 
     @property

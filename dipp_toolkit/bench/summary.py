@@ -19,7 +19,7 @@ from ..roles import Metric, PromptSet
 from .contestants import Contestant
 from .figures import cost_figures, mean_figure, metric_figures
 from .pictures import pictures_of
-from .rows import Figure, Protocol, Row, Subject, Warned
+from .rows import SKEW_CORRECTED, Figure, Protocol, Row, Subject, Warned
 from .settings import BenchSettings
 from .snapshots import snapshot_of
 from .store import ImageStore
@@ -90,6 +90,7 @@ def make_rows(
                 pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
                 command=settings.command,
                 environment=about,
+                intervals=SKEW_CORRECTED,
             )
         )
     trained = {one.contestant.label: _trained_on(one.contestant) for one in measured.values()}

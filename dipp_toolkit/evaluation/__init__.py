@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison, measure, score
     from .diversity import seed_diversity
     from .frechet import frechet_distance, frechet_distance_of_gaussians, frechet_floor
-    from .intervals import Interval, bootstrap_interval, paired_interval
+    from .intervals import Interval, bootstrap_interval, mean_interval, paired_interval, share_interval
 
 _LAZY = {
     "Comparison": "comparison",
@@ -18,10 +18,12 @@ _LAZY = {
     "frechet_distance": "frechet",
     "frechet_distance_of_gaussians": "frechet",
     "frechet_floor": "frechet",
+    "mean_interval": "intervals",
     "measure": "comparison",
     "paired_interval": "intervals",
     "score": "comparison",
     "seed_diversity": "diversity",
+    "share_interval": "intervals",
 }
 
 __all__ = [
@@ -31,10 +33,12 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_of_gaussians",
     "frechet_floor",
+    "mean_interval",
     "measure",
     "paired_interval",
     "score",
     "seed_diversity",
+    "share_interval",
 ]
 
 

@@ -19,7 +19,7 @@ from ..errors import CheckpointError, RequestError, first_line
 from ..rewards.inputs import as_scores
 from ..roles import Images, Reward
 from .diversity import seed_diversity
-from .intervals import bootstrap_interval, paired_interval
+from .intervals import mean_interval, paired_interval
 from .sheets import read_sheets, write_sheets
 
 INDEX = "comparison.json"
@@ -169,30 +169,27 @@ def score_columns(
     }
 
 
-def numbers_of(
-    comparison: Comparison, scores: ColumnScores, judge: str | None = None, *, seed: int = 0
-) -> dict[str, Any]:
+def numbers_of(comparison: Comparison, scores: ColumnScores, judge: str | None = None) -> dict[str, Any]:
     """The numbers of `summary.json` that come from images and their scores.
 
     Args:
         comparison: the images.
         scores: as `score_columns` returns them.
         judge: the one among them that is the judge.
-        seed: of the bootstrap.
 
     Returns:
-        `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % bootstrap intervals over prompts;
+        `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % intervals over prompts;
         `judge`: `{"name": ..., column: {...}}`, or None;
         `gain`: `{name: {"mean", "low", "high"}}`, the paired change from the column `before` to `after`, the judge's
         included, empty where one of the two columns is missing;
         `diversity`: `{column: float}`, empty with a single noise a prompt.
     """
     measured = {
-        name: {column: bootstrap_interval(one, seed).as_dict() for column, one in columns.items()}
+        name: {column: mean_interval(one).as_dict() for column, one in columns.items()}
         for name, columns in scores.items()
     }
     gain = {
-        name: paired_interval(columns["before"], columns["after"], seed=seed).as_dict()
+        name: paired_interval(columns["before"], columns["after"]).as_dict()
         for name, columns in scores.items()
         if "before" in columns and "after" in columns
     }
@@ -209,7 +206,6 @@ def measure(
     *,
     batch: int = 64,
     device: torch.device | str | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Score the columns and give the numbers: `score_columns`, then `numbers_of`.
 
@@ -218,4 +214,4 @@ def measure(
     """
     everyone = {**rewards, **({judge[0]: judge[1]} if judge else {})}
     scores = score_columns(comparison, everyone, batch=batch, device=device)
-    return numbers_of(comparison, scores, judge[0] if judge else None, seed=seed)
+    return numbers_of(comparison, scores, judge[0] if judge else None)

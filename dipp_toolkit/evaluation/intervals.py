@@ -1,12 +1,23 @@
-"""Bootstrap intervals over prompts.
+r"""Intervals of a mean over prompts.
 
 Scores vary far more from prompt to prompt than from noise to noise, and a claim is about prompts nobody has tried, so a
-prompt is the unit that is drawn: the mean over its noises comes first, then prompts are resampled with replacement
-(Efron and Tibshirani 1993, chapter 13, percentile intervals).
+prompt is the unit: the mean over its noises comes first.
+
+A mean of few prompts needs Student's quantiles, and a skewed score needs them moved towards the long tail. With $n$
+prompts, mean $\bar v$, standard deviation $s$ and skewness $G$ (unbiased for normal values), Hall's (1992) cubic
+
+$$g(T) = T + a T^2 / 3 + a^2 T^3 / 27 + a / 6, \qquad a = G / \sqrt n,$$
+
+takes the skewness out of $T = (\bar v - \mu) \sqrt n / s$, and inverted at Student's $\pm t_{n-1}$ gives ends that are
+as far from the mean as each tail asks. The interval reaches as far as these ends and as the plain
+$\bar v \pm t_{n-1} s / \sqrt n$, whichever lies further out: a skewness of few prompts is itself uncertain, and must
+not shorten what is said.
+`benchmarks/coverage.py` measures how often it holds the true mean, beside other intervals.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,6 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _DRAWS_AT_ONCE = 4_000_000
+_FLAT = 1e-9
+"""Spread, as a share of the largest value, below which values are equal but for their rounding."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +50,112 @@ class Interval:
         return self.low <= value <= self.high
 
 
+def student_quantile(level: float, count: int) -> float:
+    """$t$ with $P(|T| \\le t) = level$ for Student's $T$ with `count - 1` degrees of freedom, `count` at least 2."""
+    from scipy.special import stdtrit  # a tenth of the time that scipy.stats takes to import
+
+    return float(stdtrit(count - 1, (1 + level) / 2))
+
+
+def mean_interval(per_prompt_values: Float[Tensor, "prompts *seeds"], level: float = 0.95) -> Interval:
+    r"""Interval of the mean over prompts, for few of them and skewed ones as well.
+
+    Equal values and a single prompt give a point: they say nothing of how prompts vary, and whoever shows the interval
+    says so. With two prompts there is no skewness, and it is Student's interval.
+
+    Args:
+        per_prompt_values: one value a prompt, `(P,)`, or one a prompt and noise, `(P, S)`, averaged over S first.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: there are no values, one is not finite, or the level is out of range.
+    """
+    values = _per_prompt(per_prompt_values, level)
+    count, mean = len(values), values.mean().item()
+    apart = values - mean
+    if count < 2 or apart.abs().max().item() <= _FLAT * values.abs().max().item():
+        return Interval(mean, mean, mean)
+    quantile = student_quantile(level, count)
+    error = values.std().item() / math.sqrt(count)
+    below = above = quantile
+    if count > 2:
+        biased = apart.pow(3).mean().item() / apart.square().mean().item() ** 1.5
+        lean = biased * math.sqrt(count * (count - 1)) / (count - 2) / math.sqrt(count)
+        below, above = max(below, _hall_inverse(quantile, lean)), max(above, -_hall_inverse(-quantile, lean))
+    return Interval(mean, mean - below * error, mean + above * error)
+
+
+def _hall_inverse(value: float, lean: float) -> float:
+    """$g^{-1}$ of the module's formula; `lean` is $a$."""
+    if abs(lean) < 1e-6:
+        return value - lean / 6
+    return 3 / lean * (math.cbrt(1 + lean * (value - lean / 6)) - 1)
+
+
+def paired_interval(
+    before: Float[Tensor, "prompts *seeds"], after: Float[Tensor, "prompts *seeds"], level: float = 0.95
+) -> Interval:
+    """Interval of the mean change `after - before`, prompt by prompt.
+
+    Both hold the same prompts (and noises), so what makes one prompt score higher than another cancels: the interval
+    is narrower than what the two separate intervals allow.
+
+    Raises:
+        ValueError: the shapes differ, or as in `mean_interval`.
+    """
+    before, after = torch.as_tensor(before), torch.as_tensor(after)
+    if before.shape != after.shape:
+        raise ValueError(
+            f"Paired values have one shape; got {tuple(before.shape)} before and {tuple(after.shape)} after."
+        )
+    return mean_interval(after.double() - before.double(), level)
+
+
+def share_interval(per_prompt_shares: Float[Tensor, " prompts"], level: float = 0.95) -> Interval:
+    r"""Wilson's (1927) interval of a share, such as that of the prompts that are won; it stays within [0, 1].
+
+    With the share $p$ of $n$ prompts and $z$ the normal quantile its ends are
+    $(p + z^2/2n \pm z \sqrt{p (1 - p) / n + z^2 / 4 n^2}) / (1 + z^2 / n)$. It has a width where all prompts agree,
+    which no interval has that is built from how they vary. Ties, counted half, vary less than it allows for.
+
+    Args:
+        per_prompt_shares: 1, 0, or a half for a tie, of each prompt.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: as in `mean_interval`, or a value lies outside of [0, 1].
+    """
+    values = _per_prompt(per_prompt_shares, level)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError("A share lies between 0 and 1.")
+    share, count = values.mean().item(), len(values)
+    quantile = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)).item()
+    square = quantile**2 / count
+    middle = share + square / 2
+    reach = math.sqrt(square * (share * (1 - share) + square / 4))
+    # Rounding must not push an end beyond the share itself.
+    low, high = (middle - reach) / (1 + square), (middle + reach) / (1 + square)
+    return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
+
+
+def _per_prompt(values: Tensor, level: float) -> Float[Tensor, " prompts"]:
+    values = torch.as_tensor(values).detach().cpu().double()
+    if values.ndim == 0 or values.numel() == 0:
+        raise ValueError("An interval needs at least one prompt's value.")
+    if not torch.isfinite(values).all():
+        raise ValueError("An interval needs finite values; at least one is NaN or infinite.")
+    if not 0 < level < 1:
+        raise ValueError(f"The level of an interval lies between 0 and 1; got {level}.")
+    return values.reshape(len(values), -1).mean(1)
+
+
 def bootstrap_interval(
     per_prompt_values: Float[Tensor, "prompts *seeds"], seed: int = 0, level: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    r"""Percentile bootstrap interval of the mean over prompts.
+    r"""Percentile bootstrap interval of the mean over prompts (Efron and Tibshirani 1993, chapter 13).
+
+    What rows of a leaderboard were given before `mean_interval`, and are checked by. It holds the true mean in 88 of
+    100 sets of 8 prompts, and in 79 where their scores are skewed, so nothing new is given it.
 
     With prompt means $v_1, \dots, v_P$ the interval runs between the $(1 \mp \mathrm{level})/2$ quantiles of
     $\frac1P \sum_i v_{I_i}$, $I_i$ uniform in $1..P$. With a single prompt it is a point, and says nothing.
@@ -54,14 +169,7 @@ def bootstrap_interval(
     Raises:
         ValueError: there are no values, one is not finite, or the level is out of range.
     """
-    values = torch.as_tensor(per_prompt_values).detach().cpu().double()
-    if values.ndim == 0 or values.numel() == 0:
-        raise ValueError("An interval needs at least one prompt's value.")
-    if not torch.isfinite(values).all():
-        raise ValueError("An interval needs finite values; at least one is NaN or infinite.")
-    if not 0 < level < 1:
-        raise ValueError(f"The level of an interval lies between 0 and 1; got {level}.")
-    values = values.reshape(len(values), -1).mean(1)
+    values = _per_prompt(per_prompt_values, level)
     random = torch.Generator().manual_seed(seed)
     rows = max(1, _DRAWS_AT_ONCE // len(values))
     means = torch.cat(
@@ -72,26 +180,3 @@ def bootstrap_interval(
     )
     low, high = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=means.dtype)).tolist()
     return Interval(values.mean().item(), low, high)
-
-
-def paired_interval(
-    before: Float[Tensor, "prompts *seeds"],
-    after: Float[Tensor, "prompts *seeds"],
-    seed: int = 0,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> Interval:
-    """Bootstrap interval of the mean change `after - before`, prompt by prompt.
-
-    Both hold the same prompts (and noises), so what makes one prompt score higher than another cancels: the interval
-    is narrower than what the two separate intervals allow.
-
-    Raises:
-        ValueError: the shapes differ, or as in `bootstrap_interval`.
-    """
-    before, after = torch.as_tensor(before), torch.as_tensor(after)
-    if before.shape != after.shape:
-        raise ValueError(
-            f"Paired values have one shape; got {tuple(before.shape)} before and {tuple(after.shape)} after."
-        )
-    return bootstrap_interval(after.double() - before.double(), seed, level, resamples)

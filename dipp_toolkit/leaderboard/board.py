@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
-from ..bench.pairs import Comparison, compare_all
+from ..bench.pairs import Comparison, compare_section
 from ..bench.rows import Figure, Row, figure_names
 from ..errors import RequestError
-from ..evaluation.intervals import Interval
 from ..naming import unknown_name
 
 
@@ -23,8 +21,8 @@ class Section:
         figures: names of all figures, rewards before judges before metrics before costs.
         pairs: every pair by every figure.
         sort: the figure that decides the order.
-        ranks: by figure and label, 1 plus the number of rows that are measurably better: by the paired
-            interval, or for a number of the whole set where the two intervals do not touch.
+        ranks: by figure and label, 1 plus the number of rows that are measurably better, as `compare_section` finds
+            them over all pairs and all figures of the section.
     """
 
     rows: Sequence[Row]
@@ -117,29 +115,11 @@ def _section(rows: Sequence[Row], sort: str | None) -> Section:
     names = list(dict.fromkeys(names))
     by_role = {role: figure_names(rows, role) for role in ROLES}
     chosen = sort if sort in names else next(iter([*by_role["judge"], *by_role["reward"], *names]))
-    pairs = compare_all(rows, names)
+    compared = compare_section(rows, names)
     ranks: dict[str, dict[str, int]] = {name: {row.label: 1 for row in rows if name in row.figures} for name in names}
-    for pair in pairs:
-        if pair.winner:
-            ranks[pair.figure][pair.a if pair.winner == pair.b else pair.b] += 1
-    for name in names:
-        for label in _behind_by_intervals(rows, name):
-            ranks[name][label] += 1
+    for name, label in compared.beaten:
+        ranks[name][label] += 1
     sign = -1 if next(row.figures[chosen] for row in rows if chosen in row.figures).better == "lower" else 1
     absent = float("-inf")
     ordered = sorted(rows, key=lambda row: sign * row.figures[chosen].mean if chosen in row.figures else absent)
-    return Section(ordered[::-1], names, pairs, chosen, ranks)
-
-
-def _behind_by_intervals(rows: Sequence[Row], name: str) -> Iterator[str]:
-    """The worse row of any two whose intervals of a number of the whole set, which has no paired test, are apart."""
-    whole = [row for row in rows if name in row.figures and row.figures[name].per_prompt is None]
-    for a, b in combinations(whole, 2):
-        one, two = a.figures[name], b.figures[name]
-        alike = a.protocol.versions.get(name) == b.protocol.versions.get(name)
-        if None in (one.low, one.high, two.low, two.high) or not one.better or not alike:
-            continue
-        ends = [Interval(each.mean, each.low or 0.0, each.high or 0.0) for each in (one, two)]
-        if ends[0].overlaps(ends[1]):
-            continue
-        yield a.label if (one.mean < two.mean) == (one.better == "higher") else b.label
+    return Section(ordered[::-1], names, compared.pairs, chosen, ranks)

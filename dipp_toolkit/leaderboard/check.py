@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ..bench.rows import SCHEMA, Figure, Row, read_rows
+from ..bench.rows import BOOTSTRAP, SCHEMA, Figure, Row, read_rows
 from ..errors import RequestError
-from ..evaluation.intervals import bootstrap_interval
+from ..evaluation.intervals import bootstrap_interval, mean_interval
 
 MOST_BYTES = 200_000
 LONGEST_LABEL = 60
@@ -42,14 +42,15 @@ def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
     if not all(map(math.isfinite, figure.per_prompt)):
         yield f"{name} holds a value of a prompt that is not finite"
         return
-    yield from _recomputed(name, figure, figure.per_prompt)
+    yield from _recomputed(name, figure, figure.per_prompt, row.intervals)
     for category, (mean, low, high) in figure.by_category.items():
         if not low <= mean <= high:
             yield f"{name}: the category {category} has a mean outside its interval"
 
 
-def _recomputed(name: str, figure: Figure, per_prompt: Sequence[float]) -> Iterator[str]:
-    again = bootstrap_interval(torch.tensor(per_prompt, dtype=torch.float64))
+def _recomputed(name: str, figure: Figure, per_prompt: Sequence[float], method: str) -> Iterator[str]:
+    values = torch.tensor(per_prompt, dtype=torch.float64)
+    again = bootstrap_interval(values) if method == BOOTSTRAP else mean_interval(values)
     scale = (again.high - again.low) or 1e-9
     if not _near(again.mean, figure.mean, scale):
         yield f"{name}: its mean is {figure.mean:g}, and the mean of its prompts' values is {again.mean:g}"

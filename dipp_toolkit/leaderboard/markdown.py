@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..evaluation.effects import LEAST_EFFECT
 from .board import Board, Section
 from .texts import arrow, interval_text, mean_text
 
@@ -40,7 +41,10 @@ def _section(section: Section, notes: list[str]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
     said = f"{protocol.count} prompts of {_cell(protocol.prompts)}, {noises}; means with 95 % intervals over prompts. "
-    rank = f"The rank is by {section.sort}: 1 plus the number of rows that are measurably better in a paired test."
+    rank = (
+        f"The rank is by {section.sort}: 1 plus the number of rows that are measurably better, by a paired test "
+        f"corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard deviations over prompts."
+    )
     return [*lines, "", said + rank, ""]
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..atomic import write_text
+from ..bench.holm import LEVEL
 from ..bench.pairs import Comparison
 from ..bench.rows import Picture, Row
+from ..evaluation.effects import LEAST_EFFECT
 from ..report.scatter import Point, scatter
 from ..report.templates import template
 from .agreement import agreements
@@ -71,6 +73,22 @@ def categories(section: Section, figure: str) -> list[str]:
     )
 
 
+def clear_best(section: Section, figure: str, category: str) -> str:
+    """Label of the row whose interval in a category lies beyond all others' on the better side; empty where none is."""
+    better = section.figure(figure).better
+    ends = {
+        row.label: row.figures[figure].by_category[category][1:]
+        for row in section.rows
+        if figure in row.figures and category in row.figures[figure].by_category
+    }
+    for label, (low, high) in ends.items():
+        others = [one for other, one in ends.items() if other != label]
+        beyond = all(high < one[0] if better == "lower" else low > one[1] for one in others)
+        if better and low < high and others and beyond:
+            return label
+    return ""
+
+
 def picture_rows(section: Section) -> list[tuple[str, int, list[Picture | None]]]:
     """Prompt, seed, and each row's picture of it, for every prompt that at least one row shows."""
     keys = dict.fromkeys((one.prompt, one.seed) for row in section.rows for one in row.pictures)
@@ -85,8 +103,8 @@ def picture_rows(section: Section) -> list[tuple[str, int, list[Picture | None]]
 
 
 def pair_text(pair: Comparison) -> str:
-    """Who is better."""
-    return f"{pair.winner} is better" if pair.winner else "no measurable difference"
+    """Who is better, or why nobody is."""
+    return pair.verdict()
 
 
 def reproduce(row: Row) -> list[tuple[str, str]]:
@@ -120,6 +138,9 @@ def render(board: Board, title: str) -> str:
         plots=plots,
         axes=axes,
         categories=categories,
+        clear_best=clear_best,
+        least_effect=f"{LEAST_EFFECT:g}",
+        p_level=f"{LEVEL:g}",
         picture_rows=picture_rows,
         pair_text=pair_text,
         agreements=agreements,

@@ -6,7 +6,7 @@ prompt (of a reward with a negative weight, its negative), the warning is raised
 $$\underline{\Delta r} > 0 \quad\text{and}\quad \overline{\Delta j} < 0 \quad\text{and}\quad
   \bar{\Delta j} < -0.1\,\mathrm{sd}_p(j_{start}),$$
 
-the bars above and below being the ends of 95 % paired bootstrap intervals over prompts, and $\mathrm{sd}_p$ the
+the bars above and below being the ends of 95 % paired intervals over prompts, and $\mathrm{sd}_p$ the
 standard deviation over prompts. The effect is that of Gao, Schulman and Hilton (2023, arXiv 2210.10760): the proxy goes
 on rising after the true reward has turned.
 """

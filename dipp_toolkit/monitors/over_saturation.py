@@ -1,7 +1,7 @@
 r"""Over-saturation: colours or contrast are driven beyond those of the reference and of the start.
 
 With $v$ the mean saturation, contrast or clipped share of a prompt's images, the warning is raised where the lower end
-of the 95 % paired bootstrap interval of $v^{now} - v^{base}$ lies above that quantity's margin, for every base there
+of the 95 % paired interval of $v^{now} - v^{base}$ lies above that quantity's margin, for every base there
 is: the reference's own images of the same prompts, and the start. A start that was oversaturated already is not held
 against the training.
 """

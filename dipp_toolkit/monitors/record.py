@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..atomic import write_tensors
 from ..bench.rows import Warned
-from ..evaluation.intervals import bootstrap_interval, paired_interval
+from ..evaluation.intervals import mean_interval, paired_interval
 from ..json_lines import whole_rows
 from ..run_folder import MetricsFile
 from .snapshot import Snapshot
@@ -86,7 +86,7 @@ def row_of(step: int, now: Snapshot, start: Snapshot, warnings: Sequence[Warned]
         change = paired_interval(start.rewards[name], values)
         spread = float(start.rewards[name].std()) if len(values) > 1 else 0.0
         rewards[name] = {
-            **bootstrap_interval(values).as_dict(),
+            **mean_interval(values).as_dict(),
             "change": change.as_dict(),
             "deviations": change.mean / spread if spread > 0 else 0.0,
         }
@@ -100,7 +100,7 @@ def row_of(step: int, now: Snapshot, start: Snapshot, warnings: Sequence[Warned]
 
 
 def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:
-    return bootstrap_interval(values).as_dict()
+    return mean_interval(values).as_dict()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

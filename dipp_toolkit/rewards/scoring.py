@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ..errors import DippError, RunError
-from ..evaluation.intervals import Interval, bootstrap_interval
+from ..evaluation.intervals import Interval, mean_interval
 from ..raised import raised
 from ..roles import Images, Reward
 from .elsewhere import ElsewhereReward
@@ -55,8 +55,8 @@ class Summary:
     """What a reward says of a group of images.
 
     Attributes:
-        interval: mean and 95 % bootstrap interval.
-        drawn: what the bootstrap draws, `prompts` or `images`.
+        interval: mean and 95 % interval.
+        drawn: over what the interval is, `prompts` or `images`.
         lowest: the image with the lowest score.
         highest: the image with the highest score.
     """
@@ -171,16 +171,15 @@ def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[Prompted
     return f"images: {files[0].path} and {len(files) - 1} more"
 
 
-def summarise(scored: Sequence[ScoredFile], reward: str, seed: int = 0) -> Summary:
+def summarise(scored: Sequence[ScoredFile], reward: str) -> Summary:
     """Mean, interval and extremes of one reward over a group of images.
 
-    A prompt is what the bootstrap draws, as in the rest of the toolkit, and a prompt with several images enters by
-    their mean; where all images have one prompt, images are drawn.
+    The interval is over prompts, as in the rest of the toolkit, and a prompt with several images enters by their
+    mean; where all images have one prompt, it is over images.
 
     Args:
         scored: at least one image.
         reward: its name.
-        seed: of the bootstrap.
     """
     by_prompt: dict[str, list[float]] = defaultdict(list)
     for one in scored:
@@ -189,6 +188,6 @@ def summarise(scored: Sequence[ScoredFile], reward: str, seed: int = 0) -> Summa
     drawn = "prompts" if len(by_prompt) > 1 else "images"
     if drawn == "prompts":
         values = [sum(scores) / len(scores) for scores in by_prompt.values()]
-    interval = bootstrap_interval(torch.tensor(values, dtype=torch.float64), seed)
+    interval = mean_interval(torch.tensor(values, dtype=torch.float64))
     ordered = sorted(scored, key=lambda one: one.scores[reward])
     return Summary(interval, drawn, ordered[0], ordered[-1])
