@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from dipp_toolkit.atomic import write_text
 from dipp_toolkit.bench.pairs import compare_section
 from dipp_toolkit.bench.rows import Figure, Protocol, Row, Subject
-from dipp_toolkit.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results" / "false_winners.md"
 GENERATORS, FIGURES, PROMPTS = (3, 5, 10), (1, 6), (8, 64)
