@@ -19,10 +19,9 @@ import os, sys
 from pathlib import Path
 from dipp_toolkit.folder_lock import locked
 with locked(Path(sys.argv[1])):
-    if sys.argv[2] == "forks" and os.fork() == 0:
-        sys.stdin.read()
-        os._exit(0)
-    print("holds", flush=True)
+    worker = os.fork() if sys.argv[2] == "forks" else 0
+    if worker == 0:  # it is at work by now
+        print("holds", flush=True)
     sys.stdin.read()
 """
 
