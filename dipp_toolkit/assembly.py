@@ -96,10 +96,6 @@ def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Re
     rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
     if config.judge is None:
         return rewards, None
-    if config.judge in rewards:
-        raise RequestError(
-            f"The judge '{config.judge}' is also trained on; a judge only judges. Name another with --judge."
-        )
     return rewards, (config.judge, load_reward(config.judge, **config.reward_options.get(config.judge, {})))
 
 
@@ -113,15 +109,21 @@ def _to_device(role: Any, device: torch.device) -> Any:
 
 
 def _load_reference(config: TrainConfig) -> Reference:
-    reference = load_reference(config.reference or "", **_weights_dtype(config))
+    reference = load_reference(config.reference or "", **reference_options(config))
     encoder = getattr(reference, "encoder", None)
     if encoder is not None:
         encoder.long_prompts = config.long_prompts
     return reference
 
 
-def _weights_dtype(config: TrainConfig) -> dict[str, Any]:
+def reference_options(config: TrainConfig) -> dict[str, Any]:
+    """What the settings ask of the reference as it is loaded."""
     return {} if config.frozen_precision == "fp32" else {"dtype": DTYPES[config.frozen_precision]}
+
+
+def generator_options(config: TrainConfig) -> dict[str, Any]:
+    """What the settings ask of the generator as it is loaded."""
+    return {} if config.readout is None else {"readout": config.readout}
 
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
@@ -135,24 +137,42 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
 
     pipeline = reference if isinstance(reference, DiffusersReference) else None
     if config.generator is not None:
-        generator = load_generator(config.generator, **({} if config.readout is None else {"readout": config.readout}))
+        generator = load_generator(config.generator, **generator_options(config))
     elif pipeline is not None:
         generator = DiffusersGenerator.from_reference(pipeline, 1.0 if config.readout is None else config.readout)
     else:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
         )
-    asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
-    generator = with_steps(generator, asked, config.generator or "")
-    if tuple(generator.latent_shape) != tuple(reference.latent_shape):
-        raise RequestError(
-            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
-            f"{tuple(reference.latent_shape)}; they must share a latent space."
-        )
+    generator = check_generator(generator, config, reference.latent_shape)
     if config.mode == "lora":
         if pipeline is None or not isinstance(generator, DiffusersGenerator):
             raise RequestError("The mode lora works on diffusers pipelines alone; use mode=full.")
         generator.adapt(adapter_settings(config), pipeline, config.seed)
+    return generator
+
+
+def check_generator(generator: Generator, config: TrainConfig, latent_shape: Sequence[int]) -> Generator:
+    """The generator in as many steps as the settings say.
+
+    Args:
+        generator: as loaded.
+        config: resolved settings.
+        latent_shape: the reference's.
+
+    Raises:
+        RequestError: it cannot take so many, makes other latents, or could not be exported after the training.
+    """
+    asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
+    generator = with_steps(generator, asked, config.generator or "")
+    if tuple(generator.latent_shape) != tuple(latent_shape):
+        raise RequestError(
+            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
+            f"{tuple(latent_shape)}; they must share a latent space."
+        )
+    check = getattr(generator, "check_exportable", None)
+    if check is not None:
+        check()
     return generator
 
 
@@ -175,9 +195,6 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     reference = _load_reference(config)
     place = _placing(reference, device, sharding)
     generator = _initial_generator(config, reference)
-    check = getattr(generator, "check_exportable", None)
-    if check is not None:
-        check()
     conditions, eval_conditions = encode_prompts(
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )

@@ -62,7 +62,32 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
         RequestError: its files are missing or are no weights of that class.
     """
     place = place or folder / name
-    loader: Any = component_class(folder, name)
+    loader: Any = check_component(folder, name, place)
+    # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
+    never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
+    try:
+        with quiet_loading():
+            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **never).to(dtype)
+    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
+        raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {first_line(error)}") from error
+
+
+def check_component(folder: Path, name: str, place: Path | None = None) -> type:
+    """Refuse a network whose files cannot be loaded, without reading its weights.
+
+    Args:
+        folder: the pipeline's folder.
+        name: the component's name in `model_index.json`.
+        place: folder of its files, the one named after it unless said.
+
+    Returns:
+        Its class.
+
+    Raises:
+        RequestError: its files are missing, of another kind, or ask for code of their own.
+    """
+    place = place or folder / name
+    loader = component_class(folder, name)
     if not (place / "config.json").is_file():
         raise RequestError(f"The component '{name}' is missing: {place} has no config.json. {_fetch_again(folder)}")
     pickled = only_pickled(place)
@@ -73,13 +98,7 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
             f"The weights of '{name}' are missing: {place} has no .safetensors file. {_fetch_again(folder)}"
         )
     check_config(read_json(place / "config.json"), place / "config.json")
-    # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
-    never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
-    try:
-        with quiet_loading():
-            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **never).to(dtype)
-    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
-        raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {first_line(error)}") from error
+    return loader
 
 
 def _fetch_again(folder: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .components import load_component, load_scheduler
+from .components import check_component, load_component, load_scheduler
 from .condition import Condition
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .denoiser import Denoiser
@@ -71,7 +71,7 @@ class DiffusersReference:
             RequestError: it is missing, or no plugin knows its class.
         """
         folder = resolve_folder(name)
-        family = family_of(folder)
+        family = check_pipeline(folder)
         return cls(
             folder,
             family,
@@ -136,6 +136,26 @@ class DiffusersReference:
         self.encoder.to(device)
         self.null_condition = self.null_condition.to(device) if self.null_condition is not None else None
         return self
+
+
+def check_pipeline(folder: Path, weights: bool = True) -> PipelineFamily:
+    """Refuse a pipeline folder that cannot be a reference, without reading its weights.
+
+    Args:
+        folder: the pipeline's.
+        weights: whether they are to be there; without them it is the folder of a blueprint.
+
+    Raises:
+        RequestError: no plugin knows its class, a file is missing, or a configuration cannot be used.
+    """
+    family = family_of(folder)
+    if weights:
+        for name in (family.network_name, "vae"):
+            check_component(folder, name)
+    config = load_scheduler(folder).config
+    schedule_from_config(config, latent_shape_of(folder, family))
+    prediction_from_config(config)
+    return family
 
 
 def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:

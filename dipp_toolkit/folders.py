@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .condition import Condition
 from .contained import user_path
 from .errors import RequestError, first_line
+from .fetching import NotHere, hub_pipeline
 from .naming import shown, unknown_name
 from .pipeline_index import check_index
 from .plain_json import MOST_BYTES, check_regular, read_json
@@ -68,10 +69,10 @@ def resolve_folder(name: str) -> Path:
         )
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
-    from huggingface_hub import snapshot_download
-
     try:
-        fetched = Path(snapshot_download(name, allow_patterns=LOADABLE, ignore_patterns=NOT_LOADED))
+        fetched = hub_pipeline(name, LOADABLE, NOT_LOADED)
+    except NotHere:
+        raise
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(
             f"Cannot fetch the pipeline '{name}' from the hub ({first_line(error)}), and there is no such folder here. "

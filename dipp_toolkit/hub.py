@@ -8,14 +8,23 @@ from pathlib import Path
 from .errors import RequestError, RunError, first_line
 
 
+def check_repository(repository: str) -> None:
+    """Refuse a name that no repository can have.
+
+    Raises:
+        RequestError: it is no `owner/name`.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise RequestError(f"--push-to-hub {repository} is no repository; expected owner/name.")
+
+
 def check_hub(repository: str) -> None:
     """Refuse before a training what an upload would fail on after it.
 
     Raises:
         RequestError: the name is no `owner/name`, or nobody is logged in, or the hub cannot be reached.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise RequestError(f"--push-to-hub {repository} is no repository; expected owner/name.")
+    check_repository(repository)
     from huggingface_hub import HfApi
 
     try:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
-from .python_files import check_call, check_parts, is_python_name, load_python_name, make_from_python
+from .python_files import check_call, check_parts, find_in_python, is_python_name, load_python_name, make_from_python
 from .raised import raised
 from .registry import check_options, get_registry
 from .rewards.inputs import as_scores
@@ -163,28 +164,46 @@ def load_reward(name: str, **options: Any) -> Reward:
         RequestError: the name is unknown, the file cannot be used, or the signature does not fit.
     """
     with _loading("reward", name):
-        return _load_reward(name, options)
+        return find_reward(name, **options)()
 
 
-def _load_reward(name: str, options: dict[str, Any]) -> Reward:
-    if is_remote_name(name):
-        from .rewards.remote import load_remote
+def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
+    """What makes a reward, once all is checked that needs neither its weights nor its server; see `load_reward`.
 
-        check_options(load_remote, options, f"reward '{name}'")
-        return load_remote(name, **options)
-    if is_isolated_name(name):
-        from .rewards.isolated import load_isolated
+    Raises:
+        RequestError: the name is unknown, the file or the address cannot be used, a package or the environment is not
+            installed, or an option is none of the reward's.
+    """
+    with _loading("reward", name):
+        if is_remote_name(name):
+            from .rewards.remote import load_remote
+            from .rewards.remote_address import parse_addresses
 
-        return load_isolated(name, **options)
-    if not is_python_name(name):
-        return cast(Reward, get_registry().find("reward", name).build(**options))
-    found = load_python_name(name, "reward")
+            parse_addresses(name)
+            check_options(load_remote, options, f"reward '{name}'")
+            return partial(load_remote, name, **options)
+        if is_isolated_name(name):
+            from .rewards.isolated import find_isolated
+
+            return find_isolated(name, **options)
+        if not is_python_name(name):
+            return partial(get_registry().find("reward", name).find_factory(options), **options)
+        found = load_python_name(name, "reward")
+        if inspect.isclass(found):
+            check_options(found, options, f"reward '{name}'")
+        elif options:
+            raise RequestError(
+                f"The reward '{name}' is a function and takes no options; make it a class to give it some."
+            )
+        else:
+            check_call(found, ("images", "prompts"), f"reward '{name}'")
+        return partial(_reward_of, name, found, options)
+
+
+def _reward_of(name: str, found: Any, options: dict[str, Any]) -> Reward:
     if inspect.isclass(found):
-        check_options(found, options, f"reward '{name}'")
         found = found(**options)
-    elif options:
-        raise RequestError(f"The reward '{name}' is a function and takes no options; make it a class to give it some.")
-    check_call(found, ("images", "prompts"), f"reward '{name}'")
+        check_call(found, ("images", "prompts"), f"reward '{name}'")
     if isinstance(found, Reward):
         return found
     return FunctionReward(name, found)
@@ -200,13 +219,24 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
             is no metric.
     """
     with _loading("metric", name):
-        return _load_metric(name, options)
+        return find_metric(name, **options)()
 
 
-def _load_metric(name: str, options: dict[str, Any]) -> Metric | CostMetric:
-    if not is_python_name(name):
-        return cast("Metric | CostMetric", get_registry().find("metric", name).build(**options))
-    found = make_from_python(name, "metric", options)
+def find_metric(name: str, **options: Any) -> Callable[[], Metric | CostMetric]:
+    """What makes a metric, once all is checked that does not need its weights or images; see `load_metric`.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, a package is not installed, or an option is none of
+            the metric's.
+    """
+    with _loading("metric", name):
+        if not is_python_name(name):
+            return partial(get_registry().find("metric", name).find_factory(options), **options)
+        make = find_in_python(name, "metric", options)
+        return lambda: _metric_of(name, make())
+
+
+def _metric_of(name: str, found: Any) -> Metric | CostMetric:
     if isinstance(found, Metric | CostMetric):
         return found
     raise RequestError(

@@ -36,6 +36,21 @@ def apply_network_options(network: nn.Module, config: TrainConfig, *, trained: b
         network.compile()
 
 
+def check_optimizer(kind: str) -> None:
+    """Refuse an optimiser whose package cannot be imported.
+
+    Raises:
+        PluginError: bitsandbytes is not installed, or fails.
+    """
+    if kind == "8bit":
+        try:
+            import bitsandbytes  # noqa: F401 -- whether it can be
+        except ImportError as error:
+            raise PluginError(
+                "The optimizer '8bit' needs bitsandbytes, which is not installed. Run: pip install bitsandbytes"
+            ) from error
+
+
 def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kind: str) -> torch.optim.Optimizer:
     """Adam with betas (0, 0.999), as the family's papers use.
 
@@ -49,13 +64,10 @@ def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kin
         PluginError: bitsandbytes is not installed.
     """
     betas = (0.0, 0.999)
+    check_optimizer(kind)
     if kind == "8bit":
-        try:
-            import bitsandbytes
-        except ImportError as error:
-            raise PluginError(
-                "The optimizer '8bit' needs bitsandbytes, which is not installed. Run: pip install bitsandbytes"
-            ) from error
+        import bitsandbytes
+
         made: Any = bitsandbytes.optim.Adam8bit(list(parameters), lr=learning_rate, betas=betas)
         return made  # type: ignore[no-any-return]
     listed = list(parameters)

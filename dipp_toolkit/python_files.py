@@ -6,7 +6,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def load_python_name(name: str, what: str) -> Any:
     return getattr(module, attribute)
 
 
-def make_from_python(name: str, what: str, options: Mapping[str, Any]) -> Any:
-    """What a Python name means: a class, or a function that makes it, is called; anything else is the object itself.
+def find_in_python(name: str, what: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+    """What makes what a Python name means: a class, or a function, is called; anything else is the object itself.
 
     Args:
         name: `file.py:Name` or `module:Name`.
@@ -106,13 +107,23 @@ def make_from_python(name: str, what: str, options: Mapping[str, Any]) -> Any:
     if not (inspect.isclass(named) or inspect.isroutine(named)):
         if options:
             raise RequestError(f"The {what} '{name}' is made already and takes no options; make it a class.")
-        return named
+        return lambda: named
     check_options(named, options, f"{what} '{name}'")
     try:
         inspect.signature(named).bind(**options)
     except TypeError as error:
         raise RequestError(f"The {what} '{name}' cannot be made of the options given: {error}.") from None
-    return named(**options)
+    return partial(named, **options)
+
+
+def make_from_python(name: str, what: str, options: Mapping[str, Any]) -> Any:
+    """What `find_in_python` finds, made.
+
+    Raises:
+        PluginError: the file cannot be used.
+        RequestError: it does not take these options, or lacks one.
+    """
+    return find_in_python(name, what, options)()
 
 
 def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:

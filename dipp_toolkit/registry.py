@@ -61,8 +61,11 @@ class Entry:
             return import_attribute(self.factory, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
         return self.factory
 
-    def build(self, *args: Any, **options: Any) -> Any:
-        """Call the factory.
+    def find_factory(self, options: Iterable[str] = ()) -> Callable[..., Any]:
+        """The factory, imported and not called.
+
+        Args:
+            options: names of what it will be called with.
 
         Raises:
             PluginError: a needed package is missing, the factory cannot be imported, or it does not take these options.
@@ -75,7 +78,15 @@ class Entry:
         factory = self.attribute
         if options:
             check_options(factory, options, f"{self.kind} '{self.name}'")
-        return factory(*args, **options)
+        return factory
+
+    def build(self, *args: Any, **options: Any) -> Any:
+        """Call the factory.
+
+        Raises:
+            PluginError: see `find_factory`.
+        """
+        return self.find_factory(options)(*args, **options)
 
 
 def check_options(factory: Callable[..., Any], options: Iterable[str], what: str) -> None:

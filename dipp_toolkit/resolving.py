@@ -115,5 +115,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for name in resolved.reward_options:
         if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    if resolved.judge in {*resolved.rewards, *resolved.floors}:
+        raise RequestError(
+            f"The judge '{resolved.judge}' is also trained on; a judge only judges. Name another with --judge."
+        )
     check_monitors(resolved)
     return resolved

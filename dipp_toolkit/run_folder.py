@@ -138,6 +138,41 @@ class RunFolder:
         Raises:
             CheckpointError: the folder is no run, was run with other settings, or every checkpoint is damaged.
         """
+        from .checkpoint import newest_whole_checkpoint  # imports torch, which nothing else here needs
+
+        self.check_resumable(config)
+        state, problems = newest_whole_checkpoint(self.checkpoints)
+        if state is not None and not isinstance(state.get("step"), int):
+            raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training.")
+        if state is None and problems:
+            raise CheckpointError(f"Cannot resume {self.path}: no checkpoint is whole. {' '.join(problems)}")
+        if state is not None:
+            self.check_step(state["step"], config)
+        return state, problems
+
+    def check_step(self, step: int, config: TrainConfig) -> None:
+        """Refuse to go on with a run that is beyond the steps asked for.
+
+        Raises:
+            CheckpointError: as a sentence.
+        """
+        if step > config.steps:
+            raise CheckpointError(
+                f"Cannot resume {self.path} to step {config.steps}: it is at step {step} already. Ask for more steps."
+            )
+
+    def check_resumable(self, config: TrainConfig) -> int:
+        """Refuse to resume by what is known without reading a checkpoint.
+
+        Args:
+            config: the resolved settings asked for now.
+
+        Returns:
+            The step of the newest checkpoint, 0 where there is none.
+
+        Raises:
+            CheckpointError: the folder is no run, or was run with other settings.
+        """
         if not self.config.is_file():
             raise no_run(self.path)
         self._check_places()
@@ -152,19 +187,10 @@ class RunFolder:
                 f"{name} was {getattr(saved, name)} and is {getattr(config, name)}" for name in different
             )
             raise CheckpointError(f"Cannot resume {self.path} with other settings: {changes}.")
-        from .checkpoint import newest_whole_checkpoint  # imports torch, which nothing else here needs
+        from .checkpoint import checkpoint_step, checkpoints
 
-        state, problems = newest_whole_checkpoint(self.checkpoints)
-        if state is not None and not isinstance(state.get("step"), int):
-            raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training.")
-        if state is None and problems:
-            raise CheckpointError(f"Cannot resume {self.path}: no checkpoint is whole. {' '.join(problems)}")
-        if state is not None and state["step"] > config.steps:
-            raise CheckpointError(
-                f"Cannot resume {self.path} to step {config.steps}: it is at step {state['step']} already. "
-                "Ask for more steps."
-            )
-        return state, problems
+        newest = checkpoints(self.checkpoints)[-1:]
+        return (checkpoint_step(newest[0]) or 0) if newest else 0
 
     def check_in_place(self) -> None:
         """Notice that the folder was moved or removed while the run goes on.

@@ -79,6 +79,13 @@ PushToHub = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="A plain line now and then instead of a progress bar.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check all short of fetching or loading weights, say what would be done, write nothing.",
+    ),
+]
 Mode = Annotated[
     str | None,
     typer.Option(

@@ -14,12 +14,19 @@ from .output import is_first_process, print_json, quiet_stdout
 from .progress import listener
 
 
-def run(config: TrainConfig, as_json: bool, quiet: bool) -> None:
-    """Train, then print the table or the JSON object.
+def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> None:
+    """Train, then print the table or the JSON object; or, dry, say what would be done.
 
     Raises:
         DippError: as `dipp_toolkit.train` does.
     """
+    if dry:
+        from dipp_toolkit.preflight import preflight
+
+        from .dry_run import tell
+
+        tell(preflight(config), as_json)
+        return
     with quiet_stdout(), listener(quiet) as progress:
         result = train(config, listeners=[progress])
     if not is_first_process():

@@ -60,6 +60,13 @@ def folders_of(cells: Sequence[Cell], out: Path) -> list[CellFolder]:
     return [CellFolder(cell, out / CELLS / cell.slug) for cell in cells]
 
 
+def cell_config(folder: CellFolder, base: TrainConfig) -> TrainConfig:
+    """The settings of a cell's training in its folder, which goes on where it was begun."""
+    begun = (folder.path / "config.yaml").is_file()
+    # model_copy marks both as given, which resolving needs.
+    return folder.cell.config(base).model_copy(update={"out": folder.path, "resume": begun})
+
+
 def train_cells(
     cells: Sequence[Cell], base: TrainConfig, out: Path, processes: Processes, listener: CellListener
 ) -> list[CellFolder]:
@@ -86,10 +93,8 @@ def train_cells(
         if folder.done:
             listener.cell(folder.cell, number, len(folders), "done already")
             continue
-        begun = (folder.path / "config.yaml").is_file()
-        listener.cell(folder.cell, number, len(folders), "goes on" if begun else "begins")
-        config = folder.cell.config(base).model_copy(update={"out": folder.path, "resume": begun})
-        # model_copy marks both as given, which resolving needs.
+        config = cell_config(folder, base)
+        listener.cell(folder.cell, number, len(folders), "goes on" if config.resume else "begins")
         config = resolve(config)
         try:
             train(config, processes=Processes())

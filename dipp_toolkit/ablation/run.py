@@ -105,6 +105,17 @@ def bench_settings(settings: AblationSettings, folders: Sequence[CellFolder]) ->
     )
 
 
+def check_ablation(settings: AblationSettings) -> None:
+    """Refuse settings that no cell can be trained with, before the first one is.
+
+    Raises:
+        RequestError: as a sentence.
+    """
+    check_cells(settings.cells, settings.base)
+    for cell in settings.cells:
+        resolve(cell.config(settings.base))
+
+
 def ablate(settings: AblationSettings, listener: AblationListener) -> AblationResult | None:
     """Train, measure, and write `ablation.html` and `results.jsonl`; None in a process that only helped.
 
@@ -113,9 +124,7 @@ def ablate(settings: AblationSettings, listener: AblationListener) -> AblationRe
         RunError: every cell failed.
         Interrupted: a signal arrived; what was done is kept.
     """
-    check_cells(settings.cells, settings.base)
-    for cell in settings.cells:
-        resolve(cell.config(settings.base))
+    check_ablation(settings)
     processes = Processes.launched(choose_device(settings.base.device))
     folders = train_cells(settings.cells, settings.base, settings.out, processes, listener)
     processes.wait()

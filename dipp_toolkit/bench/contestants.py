@@ -111,15 +111,29 @@ class Contestant:
             return Source(load_reference(self.name).to(device), None, steps, guidance)
         generator = load_generator(self.name)
         generator.network.to(device)
-        reference = load_reference(self._decoder()).to(device)
-        if tuple(generator.latent_shape) != tuple(reference.latent_shape):
-            raise RequestError(
-                f"'{self.label}' makes latents of shape {tuple(generator.latent_shape)} and its reference decodes "
-                f"{tuple(reference.latent_shape)}. Name its own with --set generator.{self.label}.reference=NAME."
-            )
+        reference = load_reference(self.decoder).to(device)
+        self.check_shapes(generator.latent_shape, reference.latent_shape)
         return Source(reference, generator)
 
-    def _decoder(self) -> str:
+    def check_shapes(self, made: Sequence[int], decoded: Sequence[int]) -> None:
+        """Refuse a decoder of other latents than the generator's.
+
+        Raises:
+            RequestError: the shapes differ.
+        """
+        if tuple(made) != tuple(decoded):
+            raise RequestError(
+                f"'{self.label}' makes latents of shape {tuple(made)} and its reference decodes {tuple(decoded)}. "
+                f"Name its own with --set generator.{self.label}.reference=NAME."
+            )
+
+    @property
+    def decoder(self) -> str:
+        """The reference whose decoder and text encoders a generator uses.
+
+        Raises:
+            RequestError: its plugin names none, and nobody else does.
+        """
         if "reference" in self.options:
             return str(self.options["reference"])
         found = reference_beside(self.name)

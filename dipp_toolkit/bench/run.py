@@ -17,13 +17,10 @@ from ..assembly import choose_device
 from ..atomic import write_text
 from ..contained import below
 from ..errors import DippError, RequestError, RunError
-from ..loading import load_metric, load_prompts, load_reward
+from ..loading import find_metric, find_reward, load_metric, load_prompts, load_reward
 from ..processes import Processes
-from ..python_files import is_python_name, load_python_name
 from ..raised import raised
-from ..registry import get_registry
 from ..rewards.inputs import as_scores
-from ..rewards.names import is_isolated_name, is_remote_name
 from ..roles import CostMetric, Images, Metric, PromptSet
 from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
@@ -186,19 +183,21 @@ def _known_costs(path: Path) -> dict[str, Any]:
     return {name: one for name, one in found if isinstance(one, dict) and {"costs", "better"} <= one.keys()}
 
 
-def check_rewards(names: Sequence[str]) -> None:
-    """Refuse rewards that cannot be there, before hours go into images.
+def check_parts(settings: BenchSettings) -> None:
+    """Refuse a bench of rewards or metrics that cannot be there, before hours go into images.
 
     Raises:
-        RequestError: a name is unknown, or its file cannot be used.
+        RequestError: a name is unknown, its file or an option of it cannot be used, or a package is not installed.
     """
+    settings.check()
+    for name in (*settings.rewards, *settings.judges):
+        find_reward(name, **settings.options.get(name, {}))
+    names = dict.fromkeys([*METRICS, *settings.metrics])
+    for name in settings.options:
+        if name not in (*names, *settings.rewards, *settings.judges):
+            raise RequestError(f"There are options for '{name}', which this bench does not use.")
     for name in names:
-        if is_remote_name(name) or is_isolated_name(name):
-            continue
-        if is_python_name(name):
-            load_python_name(name, "reward")
-        else:
-            get_registry().find("reward", name)
+        find_metric(name, **settings.options.get(name, {}))
 
 
 def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list[Row]:
@@ -218,14 +217,10 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
         RequestError: something that was named cannot be used.
         RunError: a reward or metric failed, or a file cannot be written.
     """
-    settings.check()
-    check_rewards([*settings.rewards, *settings.judges])
+    check_parts(settings)
     prompts = load_prompts(settings.prompts)
-    names = list(dict.fromkeys([*METRICS, *settings.metrics]))
+    names = dict.fromkeys([*METRICS, *settings.metrics])
     metrics = {name: load_metric(name, **settings.options.get(name, {})) for name in names}
-    for name in settings.options:
-        if name not in metrics and name not in (*settings.rewards, *settings.judges):
-            raise RequestError(f"There are options for '{name}', which this bench does not use.")
     device = choose_device(settings.device)
     processes = Processes.launched(device)
     store = ImageStore(settings.images or settings.out / "images", processes.rank)

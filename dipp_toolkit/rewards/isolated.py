@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from .protocol import (
 MODULE = "dipp_toolkit.rewards.worker"
 
 
-def load_isolated(
+def find_isolated(
     name: str,
     *,
     device: str | None = None,
@@ -44,8 +44,8 @@ def load_isolated(
     startup_timeout: float = 3600.0,
     batch: int = 0,
     **options: Any,
-) -> ElsewhereReward:
-    """Start a reward in its environment.
+) -> Callable[[], ElsewhereReward]:
+    """What starts a reward in its environment, once that is found to be there.
 
     Args:
         name: `<reward>@<environment>`. With the environment `isolated`, or one registered for this reward, the reward
@@ -57,7 +57,7 @@ def load_isolated(
         options: the reward's own.
 
     Raises:
-        RequestError: there is no such environment or reward, or it cannot be loaded.
+        RequestError: there is no such environment; what is returned raises where the reward cannot be loaded there.
     """
     reward, _, place = name.rpartition("@")
     try:
@@ -72,7 +72,6 @@ def load_isolated(
             f"reward install mine.txt, and name it: {reward}@mine"
         )
     installed = find_installed(registered.name if registered is not None else place)
-    share(installed.folder)
     entry = registered.entry if registered is not None and reward in (registered.reward, registered.name) else ""
     load = {
         "name": reward,
@@ -82,8 +81,13 @@ def load_isolated(
         "paths": [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one],
     }
     command = [str(installed.python), "-P", "-m", MODULE]
-    scorer = IsolatedScorer(name, command, load, timeout, startup_timeout, movable=device is None)
-    return ElsewhereReward(name, scorer, batch)
+
+    def start() -> ElsewhereReward:
+        share(installed.folder)
+        scorer = IsolatedScorer(name, command, load, timeout, startup_timeout, movable=device is None)
+        return ElsewhereReward(name, scorer, batch)
+
+    return start
 
 
 class IsolatedScorer:

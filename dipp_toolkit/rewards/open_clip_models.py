@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..contained import user_path
 from ..errors import RequestError, first_line
+from ..fetching import NotHere, check_fetching
 from ..naming import unknown_name
 from .model_reward import ModelReward
 from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
@@ -79,15 +81,38 @@ def tokenizer_of(model: str) -> Any:
 
 
 def load_clip(name: str, model: str, pretrained: str | Path) -> tuple[nn.Module, Preprocess]:
-    """A model of open_clip with its weights, and its own preprocessing.
+    """A model of open_clip with its weights, and its own preprocessing; see `check_clip`.
+
+    Raises:
+        RequestError: there is no such model or tag, or the weights cannot be fetched or read.
+    """
+    import open_clip
+
+    local = check_clip(name, model, pretrained)
+    if local is not None and local.suffix not in NUMPY:
+        check_weights(local)
+    try:
+        network = open_clip.create_model(model, pretrained=str(local or pretrained) or None)
+    except Exception as error:  # open_clip, torch and the hub's client raise errors of many kinds
+        raise RequestError(
+            f"The weights '{pretrained}' of {model} for the reward '{name}' cannot be loaded: {first_line(error)}."
+        ) from error
+    return network, preprocess_of(network)
+
+
+def check_clip(name: str, model: str, pretrained: str | Path) -> Path | None:
+    """Refuse a model of open_clip that there is not, before its weights are fetched or read.
 
     Args:
         name: the reward's, for messages.
         model: open_clip's name, or `hf-hub:owner/name`.
         pretrained: a tag of open_clip's, or a local file; empty where the hub has the weights.
 
+    Returns:
+        The local file, where it is one.
+
     Raises:
-        RequestError: there is no such model or tag, or the weights cannot be fetched or read.
+        RequestError: there is no such model or tag.
     """
     import open_clip
 
@@ -98,20 +123,23 @@ def load_clip(name: str, model: str, pretrained: str | Path) -> tuple[nn.Module,
         raise RequestError(f"Name the weights of {model} with --set reward.{name}.pretrained=TAG.")
     if local is not None and local.suffix and not local.is_file():
         raise RequestError(f"There is no file {local} for the reward '{name}' (looked in {local.parent.resolve()}).")
-    if local is not None and local.is_file() and local.suffix not in NUMPY:
-        check_weights(local)
     tags = open_clip.list_pretrained_tags_by_model(model)
-    if local is not None and not local.is_file() and str(pretrained) not in tags:
+    if local is not None and local.is_file():
+        return local
+    if local is not None and str(pretrained) not in tags:
         raise RequestError(unknown_name(f"set of weights of {model}", str(pretrained), tags))
-    try:
-        network = open_clip.create_model(
-            model, pretrained=str(local) if local is not None and local.is_file() else str(pretrained) or None
-        )
-    except Exception as error:  # open_clip, torch and the hub's client raise errors of many kinds
-        raise RequestError(
-            f"The weights '{pretrained}' of {model} for the reward '{name}' cannot be loaded: {first_line(error)}."
-        ) from error
-    return network, preprocess_of(network)
+    return None
+
+
+def note_clip(name: str, model: str, pretrained: str | Path) -> None:
+    """`check_clip`; a dry run notes weights that open_clip fetches.
+
+    Raises:
+        RequestError: there is no such model or tag.
+    """
+    if check_clip(name, model, pretrained) is None:
+        with suppress(NotHere):
+            check_fetching(f"{model} {pretrained}, where open_clip's cache has it not")
 
 
 def preprocess_of(network: Any) -> Preprocess:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..contained import user_path
 from ..errors import RequestError, first_line
+from ..fetching import NotHere, hub_file
 from ..naming import nearest
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -46,10 +47,10 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
                 f"published: hf download {hub} {filename}"
             )
         hub = str(given)
-    from huggingface_hub import hf_hub_download
-
     try:
-        return Path(hf_hub_download(hub, filename))
+        return hub_file(hub, filename)
+    except NotHere:  # noted; a dry run does not open it
+        return Path(filename)
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(
             f"The weights of the reward '{name}' cannot be fetched: {first_line(error)}. They are {filename} of {hub}: "

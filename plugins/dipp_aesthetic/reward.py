@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
-from dipp_toolkit.rewards.open_clip_models import load_clip
+from dipp_toolkit.rewards.open_clip_models import load_clip, note_clip
 from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
 
+MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 HUB, FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
 WIDTHS = (1024, 128, 64, 16, 1)
 PLACES = ("0", "2", "4", "6", "7")
@@ -60,18 +62,34 @@ class Aesthetic(ModelReward):
     def __init__(
         self,
         checkpoint: str | Path | None = None,
-        model: str = "ViT-L-14-quickgelu",
-        pretrained: str = "openai",
+        model: str = MODEL,
+        pretrained: str = PRETRAINED,
         precision: str = "fp32",
         batch: int = 0,
         preprocess: str = "auto",
     ):
-        path = find_file(self.name, HUB, FILE, checkpoint)
+        (path,) = self.find_files(checkpoint, model, pretrained)
         tensors = tensors_of(read_state(path), path)
         head = empty_head(tensors, path)
         fill(head, renumbered(tensors), path)
         clip, prepared = load_clip(self.name, model, pretrained)
         super().__init__(AestheticNetwork(clip, head), prepared, way=preprocess, precision=precision, batch=batch)
+
+    @classmethod
+    def find_files(
+        cls,
+        checkpoint: str | Path | None = None,
+        model: str = MODEL,
+        pretrained: str = PRETRAINED,
+        **_others: Any,
+    ) -> list[Path]:
+        """The head's file, by the options of the reward; fetched where it is not here.
+
+        Raises:
+            RequestError: it is not there, or there is no such CLIP.
+        """
+        note_clip(cls.name, model, pretrained)
+        return [find_file(cls.name, HUB, FILE, checkpoint)]
 
     def read(self, prompts: Sequence[str]) -> Tensor:
         """Nothing is read."""

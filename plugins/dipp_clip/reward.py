@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dipp_toolkit.rewards.open_clip_models import CosineReward, load_clip, tokenizer_of
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.rewards.open_clip_models import CosineReward, load_clip, note_clip, tokenizer_of
+
+MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 
 
 class Clip(CosineReward):
@@ -29,11 +34,21 @@ class Clip(CosineReward):
 
     def __init__(
         self,
-        model: str = "ViT-L-14-quickgelu",
-        pretrained: str = "openai",
+        model: str = MODEL,
+        pretrained: str = PRETRAINED,
         precision: str = "fp32",
         batch: int = 0,
         preprocess: str = "auto",
     ):
         network, prepared = load_clip(self.name, model, pretrained)
         super().__init__(network, prepared, tokenizer_of(model), way=preprocess, precision=precision, batch=batch)
+
+    @classmethod
+    def find_files(cls, model: str = MODEL, pretrained: str = PRETRAINED, **_others: Any) -> list[Path]:
+        """Refuse options that name no model or no weights; open_clip knows where their files are.
+
+        Raises:
+            RequestError: there are none of this name.
+        """
+        note_clip(cls.name, model, pretrained)
+        return []

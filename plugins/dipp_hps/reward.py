@@ -51,13 +51,31 @@ class HPS(CosineReward):
         preprocess: str = "auto",
         architecture: Mapping[str, Any] | None = None,
     ):
-        version = f"v{str(version).removeprefix('v')}"
-        if version not in FILES:
-            raise RequestError(f"The reward 'hps' comes in the versions {' and '.join(FILES)}, not in {version}.")
-        self.version = version
-        path = find_file(self.name, HUB, FILES[version], checkpoint)
+        self.version = version_of(version)
+        (path,) = self.find_files(version, checkpoint)
         network, size = empty_clip(MODEL, architecture)
         fill(network, tensors_of(read_state(path), path), path, torch.float32)
         mend_mask(network)
         prepared = Preprocess(size, "pad", tensor_only=True)
         super().__init__(network, prepared, tokenizer_of(MODEL), way=preprocess, precision=precision, batch=batch)
+
+    @classmethod
+    def find_files(cls, version: str = "v2.1", checkpoint: str | Path | None = None, **_others: Any) -> list[Path]:
+        """The weights' file, by the options of the reward; fetched where it is not here.
+
+        Raises:
+            RequestError: there is no such version, or the file is not there.
+        """
+        return [find_file(cls.name, HUB, FILES[version_of(version)], checkpoint)]
+
+
+def version_of(version: str) -> str:
+    """`2.1` or `v2.1` as `v2.1`.
+
+    Raises:
+        RequestError: there is no such version.
+    """
+    version = f"v{str(version).removeprefix('v')}"
+    if version not in FILES:
+        raise RequestError(f"The reward 'hps' comes in the versions {' and '.join(FILES)}, not in {version}.")
+    return version

@@ -61,8 +61,8 @@ class ImageReward(ModelReward):
         preprocess: str = "auto",
         sizes: Sizes | None = None,
     ):
-        path = find_file(self.name, HUB, FILE, checkpoint)
-        self.tokenizer = load_tokenizer(find_file(self.name, VOCABULARY_HUB, VOCABULARY, vocabulary))
+        path, words = self.find_files(checkpoint, vocabulary)
+        self.tokenizer = load_tokenizer(words)
         sizes = sizes or Sizes()
         if med_config is not None:
             sizes = sizes.with_text(read_json(user_path(med_config)))
@@ -71,6 +71,20 @@ class ImageReward(ModelReward):
         fill(network, converted(tensors_of(read_state(path), path)), path)
         _mend_positions(network)
         super().__init__(network, Preprocess(sizes.image), way=preprocess, precision=precision, batch=batch)
+
+    @classmethod
+    def find_files(
+        cls, checkpoint: str | Path | None = None, vocabulary: str | Path | None = None, **_others: Any
+    ) -> list[Path]:
+        """The files of the weights and of the vocabulary, by the options of the reward; fetched where not here.
+
+        Raises:
+            RequestError: one is not there.
+        """
+        return [
+            find_file(cls.name, HUB, FILE, checkpoint),
+            find_file(cls.name, VOCABULARY_HUB, VOCABULARY, vocabulary),
+        ]
 
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:
         """Token ids and their mask; the text attends to the image, so there are no features to keep."""

@@ -14,7 +14,7 @@ from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
-from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.rewards.weights import find_file, load_pretrained
 
 HUB = "yuvalkirstain/PickScore_v1"
 PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -52,13 +52,28 @@ class PickScore(ModelReward):
     ):
         from transformers import AutoTokenizer, CLIPModel
 
-        folder = user_path(checkpoint)
-        own = folder.is_dir() and any(folder.glob("tokenizer*"))
-        words = processor if processor is not None else folder if own else PROCESSOR_HUB
+        words = _words_place(checkpoint, processor)
         self.tokenizer: Any = _load(AutoTokenizer, words, "tokenizer")
         network = _load(CLIPModel, checkpoint, "weights")
         size = network.config.vision_config.image_size
         super().__init__(network, Preprocess(size, floor=True), way=preprocess, precision=precision, batch=batch)
+
+    @classmethod
+    def find_files(
+        cls, checkpoint: str | Path = HUB, processor: str | Path | None = None, **_others: Any
+    ) -> list[Path]:
+        """The configurations of the network and of the tokenizer, by the options of the reward; fetched where not here.
+
+        Raises:
+            RequestError: a folder is not there.
+        """
+        places = ((_words_place(checkpoint, processor), "tokenizer_config.json"), (checkpoint, "config.json"))
+        for place, _ in places:
+            _check_place(place)
+        return [
+            user_path(place) / file if user_path(place).is_dir() else find_file(cls.name, str(place), file)
+            for place, file in places
+        ]
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
         """Unit features of prompts; what is beyond CLIP's tokens is cut, as in the original."""
@@ -78,11 +93,19 @@ class PickScore(ModelReward):
         return self.network.logit_scale.float().exp() * torch.linalg.vecdot(features, texts.float())
 
 
-def _load(kind: Any, place: str | Path, what: str) -> Any:
-    """Anything of transformers' `from_pretrained`.
+def _words_place(checkpoint: str | Path, processor: str | Path | None) -> str | Path:
+    """Where the tokenizer is: where the user says, in the checkpoint's folder, or in CLIP's repository."""
+    if processor is not None:
+        return processor
+    folder = user_path(checkpoint)
+    return folder if folder.is_dir() and any(folder.glob("tokenizer*")) else PROCESSOR_HUB
+
+
+def _check_place(place: str | Path) -> None:
+    """Refuse a folder that is not there.
 
     Raises:
-        RequestError: it is not there, or is none.
+        RequestError: as a sentence.
     """
     path = user_path(place)
     looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
@@ -91,6 +114,15 @@ def _load(kind: Any, place: str | Path, what: str) -> Any:
             f"There is no folder {path} for the reward 'pickscore' (looked in {path.parent.resolve()}). Fetch it with: "
             f"hf download {HUB} --local-dir {path}"
         )
+
+
+def _load(kind: Any, place: str | Path, what: str) -> Any:
+    """Anything of transformers' `from_pretrained`.
+
+    Raises:
+        RequestError: it is not there, or is none.
+    """
+    _check_place(place)
     try:
         return load_pretrained(kind, place, "pickscore", what)
     except RequestError as error:

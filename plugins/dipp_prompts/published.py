@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
+from dipp_toolkit.fetching import NotHere, check_fetching, hub_file
 from dipp_toolkit.prompt_files import PromptList, read_prompt_file
 from dipp_toolkit.roles import Prompt
 
@@ -145,6 +146,7 @@ def fetched(name: str, published: Published) -> Path:
     target = folder / (published.member or published.address).rsplit("/", 1)[-1]
     if target.is_file():  # it was checked before it got this name
         return target
+    check_fetching(published.address)
     instead = f"Name a local copy instead: '{name}?path=FILE'."
     download = folder / f".download.{os.getpid()}.partial"
     try:
@@ -179,17 +181,17 @@ def _download(published: Published, target: Path) -> str:
 
 
 def _from_hub(name: str, published: Published, revision: str) -> PromptList:
-    from huggingface_hub import hf_hub_download
-
     prompts: list[Prompt] = []
     for category, file in published.files.items():
         try:
-            path = hf_hub_download(published.hub, file, repo_type="dataset", revision=revision)
+            path = hub_file(published.hub, file, kind="dataset", revision=revision)
+        except NotHere:
+            raise
         except Exception as error:  # the hub's client raises errors of several libraries
             raise RequestError(
                 f"Cannot fetch {file} of the dataset {published.hub} at {revision}: {first_line(error)}. "
                 f"Name a local copy instead: '{name}?path=FILE'."
             ) from error
-        part = read_prompt_file(Path(path))
+        part = read_prompt_file(path)
         prompts += [Prompt(one.text, f"{category}-{one.id}", category) if category else one for one in part.prompts]
     return PromptList(name, prompts)

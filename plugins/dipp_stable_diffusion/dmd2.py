@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.errors import RequestError, first_line
+from dipp_toolkit.fetching import NotHere, hub_file
 from dipp_toolkit.folders import how_to_fetch, resolve_folder
 from dipp_toolkit.prompt_cache import default_cache
 from dipp_toolkit.rewards.weights import read_state, tensors_of
@@ -36,11 +37,12 @@ def _converted(config: Path) -> Path:
     target = default_cache().parent / "converted" / "sdxl-dmd2"
     if (target / "config.json").is_file():
         return target
-    from huggingface_hub import hf_hub_download
     from safetensors.torch import save_file
 
     try:
-        path = Path(hf_hub_download(HUB, FILE))
+        path = hub_file(HUB, FILE)
+    except NotHere:
+        raise
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(f"Cannot fetch {FILE} of {HUB}: {first_line(error)}. {how_to_fetch(HUB)}") from error
     state = tensors_of(read_state(path), path)

@@ -61,6 +61,7 @@ def ablate(
     ] = Path("ablation"),
     device: options.Device = None,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a cell for every combination of settings, measure them alike, and show what the settings do.
@@ -91,6 +92,13 @@ def ablate(
     request = Request(
         vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet
     )
+    if dry_run:
+        from dipp_toolkit.ablation.preflight import preflight_ablation
+
+        from ..dry_run import tell
+
+        tell(preflight_ablation(request.settings()), as_json)
+        return
     with quiet_stdout():
         result = measure(request)
     if result is None:

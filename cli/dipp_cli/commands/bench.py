@@ -56,6 +56,7 @@ def bench(
     ] = None,
     device: options.Device = None,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare generators and references on the same prompts and seeds.
@@ -77,6 +78,13 @@ def bench(
         generators, prompts, rewards, judge, metrics, seeds, count, category, seed, out, images, pictures, batch_size,
         assignments or [], device or "auto", quiet,
     )  # fmt: skip
+    if dry_run:
+        from dipp_toolkit.bench.preflight import preflight_bench
+
+        from ..dry_run import tell
+
+        tell(preflight_bench(request.settings()), as_json)
+        return
     with quiet_stdout():
         result = measure(request)
     if result is None:

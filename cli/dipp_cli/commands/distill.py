@@ -42,6 +42,7 @@ def distill(
     compile: options.Compile = None,
     optimizer: options.Optimizer = None,
     push_to_hub: options.PushToHub = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,4 +86,4 @@ def distill(
         )
     from ..run import run  # imports torch, which a misspelt name does not wait for
 
-    run(settings, as_json, quiet)
+    run(settings, as_json, quiet, dry_run)

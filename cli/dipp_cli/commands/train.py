@@ -45,6 +45,7 @@ def train(
     compile: options.Compile = None,
     optimizer: options.Optimizer = None,
     push_to_hub: options.PushToHub = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -84,4 +85,4 @@ def train(
     settings = gather(flags, assignments or [], config, resume, {"generator": GENERATOR})
     from ..run import run  # imports torch, which a misspelt name does not wait for
 
-    run(settings, as_json, quiet)
+    run(settings, as_json, quiet, dry_run)
