@@ -71,7 +71,7 @@ class DiffusersReference:
             RequestError: it is missing, or no plugin knows its class.
         """
         folder = resolve_folder(name)
-        family = check_pipeline(folder)
+        family = check_pipeline_folder(folder)
         return cls(
             folder,
             family,
@@ -138,7 +138,7 @@ class DiffusersReference:
         return self
 
 
-def check_pipeline(folder: Path, weights: bool = True) -> PipelineFamily:
+def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
     """Refuse a pipeline folder that cannot be a reference, without reading its weights.
 
     Args:

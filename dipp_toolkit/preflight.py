@@ -19,7 +19,7 @@ from .components import check_component, empty_component
 from .config import TrainConfig
 from .contained import is_there
 from .diffusers_generator import DiffusersGenerator
-from .diffusers_reference import check_pipeline, latent_shape_of
+from .diffusers_reference import check_pipeline_folder, latent_shape_of
 from .errors import RequestError
 from .fetching import NotHere, check_fetching, without_fetching
 from .folders import family_of, resolve_folder
@@ -159,7 +159,7 @@ class Parts:
             NotHere: something is.
         """
         try:
-            check_pipeline(folder)
+            check_pipeline_folder(folder)
         except RequestError:
             check_fetching(f"what is missing of huggingface.co/{hub}")
 
@@ -247,7 +247,7 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
     if config.generator is not None:
         generator = parts.pipeline("generator", config.generator, options)
     if reference is not None:
-        check_pipeline(*reference)
+        check_pipeline_folder(*reference)
     if generator is None:
         return
     folder, has_weights = generator

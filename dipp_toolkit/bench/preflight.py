@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..assembly import choose_device
 from ..components import check_component
-from ..diffusers_reference import check_pipeline, latent_shape_of
+from ..diffusers_reference import check_pipeline_folder, latent_shape_of
 from ..folders import family_of
 from ..preflight import Parts, Preflight, counted, looking_only
 from .contestants import Contestant
-from .run import check_parts
+from .run import check_bench
 from .settings import METRICS, BenchSettings
 
 
@@ -31,7 +31,7 @@ def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
     Raises:
         RequestError: what the bench would be refused with.
     """
-    check_parts(settings)
+    check_bench(settings)
     parts.rewards((*settings.rewards, *settings.judges), settings.options)
     prompts = parts.prompts(settings.prompts)
     device = choose_device(settings.device)
@@ -60,14 +60,14 @@ def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
     if contestant.is_reference:
         found = parts.pipeline("reference", contestant.name)
         if found is not None:
-            check_pipeline(*found)
+            check_pipeline_folder(*found)
         return
     generator, reference = (
         parts.pipeline("generator", contestant.name),
         parts.pipeline("reference", contestant.decoder),
     )
     if reference is not None:
-        check_pipeline(*reference)
+        check_pipeline_folder(*reference)
     if generator is None or reference is None:
         return
     if generator[1]:

@@ -183,7 +183,7 @@ def _known_costs(path: Path) -> dict[str, Any]:
     return {name: one for name, one in found if isinstance(one, dict) and {"costs", "better"} <= one.keys()}
 
 
-def check_parts(settings: BenchSettings) -> None:
+def check_bench(settings: BenchSettings) -> None:
     """Refuse a bench of rewards or metrics that cannot be there, before hours go into images.
 
     Raises:
@@ -217,7 +217,7 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
         RequestError: something that was named cannot be used.
         RunError: a reward or metric failed, or a file cannot be written.
     """
-    check_parts(settings)
+    check_bench(settings)
     prompts = load_prompts(settings.prompts)
     names = dict.fromkeys([*METRICS, *settings.metrics])
     metrics = {name: load_metric(name, **settings.options.get(name, {})) for name in names}
