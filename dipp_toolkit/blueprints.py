@@ -29,7 +29,7 @@ class PipelineBlueprint:
 
     Attributes:
         folder: `model_index.json`, `<component>/config.json` and `scheduler/scheduler_config.json`, as published.
-        hub: where its weights are.
+        hub: where its weights are: a hub id, a folder or a registered name.
     """
 
     folder: Path

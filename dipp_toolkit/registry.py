@@ -209,6 +209,19 @@ class Registry:
         """
         known = [one for kind in kinds for one in self.entries[kind]]
         what = " or ".join("prompt set" if kind == "prompts" else kind for kind in kinds)
+        if kinds == ("generator",) and name in self.entries["reference"]:
+            students = [
+                entry.name for entry in self.entries["generator"].values() if entry.defaults.get("reference") == name
+            ]
+            named = f"Generators that are trained against it: {', '.join(sorted(students))}. " if students else ""
+            return RequestError(
+                f"'{name}' is a multi-step reference, not a one-step generator. {named}To distil it into one, "
+                f"name it with --reference {name} and no --generator."
+            )
+        if kinds == ("reference",) and name in self.entries["generator"]:
+            return RequestError(
+                f"'{name}' is a one-step generator, not a multi-step reference. Name it with --generator."
+            )
         return RequestError(" ".join([unknown_name(what, name, dict.fromkeys(known)), *map(str, self.broken)]))
 
     def __iter__(self) -> Iterator[Entry]:

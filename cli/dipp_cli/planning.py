@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from dipp_toolkit.errors import RequestError
@@ -32,6 +36,7 @@ def plan_run(
     processes: int | None = None,
     sharding: str | None = None,
     utilisation: float | None = None,
+    config_file: Path | None = None,
 ) -> dict[str, Any]:
     """Plan a run, and what fits where a memory is named.
 
@@ -42,6 +47,7 @@ def plan_run(
         processes: one a GPU; None for a plan without what joins them.
         sharding: `"none"` or `"fsdp"`.
         utilisation: share of a GPU's published peak that is assumed.
+        config_file: YAML file of settings, such as a run's `config.yaml`.
 
     Raises:
         RequestError: a name is unknown, has no blueprint, or a value is out of range.
@@ -71,6 +77,48 @@ def plan_run(
     return {**result, "memory": limit, "fits": fitting is not None, "changes": changes, "recommended": recommendation}
 
 
+PATIENCE = 2.0
+"""Seconds after which a plan says that it is at work."""
+
+
+@contextmanager
+def said_when_slow(seconds: float = PATIENCE) -> Iterator[None]:
+    """Print a line to stderr where what is inside takes longer than that."""
+
+    def say() -> None:
+        print(
+            "Building the networks without their weights, and running a step of them on tensors without memory ...",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    timer = Timer(seconds, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+MAIN = ("generator", "reference", "mode", "batch_size", "precision", "frozen_precision")
+"""Settings that stand above a plan's tables whatever they are; the others do where they are not the defaults."""
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """The settings that a plan's tables are about, as they would be typed after `--set`."""
+    from dipp_toolkit.config import TrainConfig
+
+    words = []
+    for name, value in settings.items():
+        if name in MAIN or value != TrainConfig.model_fields[name].get_default(call_default_factory=True):
+            if value is None:
+                continue
+            text = ",".join(f"{key}={share:g}" for key, share in value.items()) if isinstance(value, dict) else value
+            words.append(f"{name}={text}")
+    return " ".join(words)
+
+
 def _gib(count: float) -> str:
     return f"{count / 2**30:.2f}"
 
@@ -79,46 +127,63 @@ def describe(result: Mapping[str, Any]) -> None:
     """Print a plan as tables and sentences."""
     from rich.table import Table
 
+    from dipp_toolkit.planning.estimate import MARGIN
+
     from .tables import show
 
-    shown = result.get("recommended") or result
+    plan = result.get("recommended") or result
     if result.get("changes") and result["fits"]:
         words = " ".join(f"--set {name}={value}" for name, value in result["changes"].items())
-        print(f"As asked it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB add: {words}")
+        print(
+            f"As asked it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
+            f"with {MARGIN:.0%} to spare, add: {words}"
+        )
     elif result.get("fits") is False:
-        print(f"Nothing fits {_gib(result['memory'])} GiB; as asked it peaks at {_gib(result['peak'])} GiB.")
+        print(
+            f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as asked it peaks at "
+            f"{_gib(result['peak'])} GiB."
+        )
+    print(f"Planned: {settings_line(plan['settings'])}")
     table = Table(title="parameters", title_justify="left")
     table.add_column("network")
     table.add_column("millions", justify="right")
-    for name, count in shown["parameters"].items():
+    for name, count in plan["parameters"].items():
         table.add_row(name, f"{count / 1e6:,.1f}")
-    table.add_row("trained", f"{shown['trainable'] / 1e6:,.1f}")
+    table.add_row("trained", f"{plan['trainable'] / 1e6:,.1f}")
     show(table)
+    if plan["uncounted"]:
+        print(
+            f"Not counted: the networks of {', '.join(plan['uncounted'])}, which no blueprint describes; "
+            "of these rewards the decoding alone is."
+        )
     table = Table(title="memory of a step", title_justify="left")
     for column in ("part", "GiB", ""):
         table.add_column(column, justify="right" if column == "GiB" else "left")
-    for name, count in shown["resident"].items():
+    for name, count in plan["resident"].items():
         table.add_row(name, _gib(count), "stays")
-    worst = max(shown["transient"], key=shown["transient"].get)
-    for name, count in shown["transient"].items():
+    worst = max(plan["transient"], key=plan["transient"].get)
+    for name, count in plan["transient"].items():
         table.add_row(name, _gib(count), "the worst moment" if name == worst else "comes and goes")
-    table.add_row("peak", _gib(shown["peak"]), "everything that stays, and the worst moment")
+    table.add_row("peak", _gib(plan["peak"]), "everything that stays, and the worst moment")
     show(table)
     print(
         f"While prompts are encoded, once and before the first step, the text encoders take "
-        f"{_gib(shown['text_encoders'])} GiB beside the frozen networks."
+        f"{_gib(plan['text_encoders'])} GiB beside the frozen networks."
     )
-    if "scaling" in shown:
-        describe_scaling(shown["scaling"])
+    if "scaling" in plan:
+        describe_scaling(plan["scaling"])
+        gpu = plan["scaling"]["gpu"]
+        if plan["seconds"][gpu] is None:
+            print(f"One {gpu} does not hold what each process needs.")
     else:
-        table = Table(title=f"{shown['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
+        table = Table(title=f"{plan['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
         table.add_column("GPU")
         table.add_column("seconds a step, estimated", justify="right")
-        for name, seconds in shown["seconds"].items():
-            table.add_row(name, f"{seconds:.2f}")
+        for name, seconds in plan["seconds"].items():
+            table.add_row(name, "does not fit" if seconds is None else f"{seconds:.2f}")
         show(table)
     print(
-        f"Seconds assume {shown['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "
+        f"Seconds assume {plan['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "
         "where that is longer; memory and operations are those of the real networks."
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
@@ -12,19 +14,23 @@ from .. import adapters
 from ..adapters import AdapterSettings
 from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..condition import Condition
+from ..contained import user_path
 from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
 from ..diffusers_reference import latent_shape_of
 from ..errors import RequestError
-from ..folders import quiet_loading
+from ..folders import quiet_loading, resolve_folder
+from ..known_names import DIFFUSERS, looks_like_path
 from ..plain_json import read_json
 from ..precision import pass_autocast
 from ..predictions import prediction_from_config
 from ..python_files import is_python_name
 from ..registry import get_registry
+from ..rewards.names import is_isolated_name, is_remote_name
 from ..saved_generators import saved_generator, split_saved
 from ..schedules import schedule_from_config
 from .dry_run import Cost, Meter, cost_of, dry, faked
+from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 
 
 @dataclass(frozen=True)
@@ -82,18 +88,23 @@ class RewardCosts:
     """A reward's score and its gradient.
 
     Attributes:
-        parameters: of its network.
+        parameters: of its network; None where no blueprint says, and then decoding alone is counted.
         whole: decoding, scoring, and the way back to the latents.
         decode: operations and launches of decoding alone, which rewards of a step share.
     """
 
-    parameters: int
+    parameters: int | None
     whole: Cost
     decode: Cost
 
 
 def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
-    """The blueprint of a generator or reference.
+    """The blueprint of a generator or reference: a registered one, or the configurations of a folder on this machine.
+
+    Args:
+        name: a registered name, or a pipeline folder or run folder. Nothing is fetched: a hub id that is not registered
+            has no configurations here.
+        kind: `"generator"` or `"reference"`.
 
     Raises:
         RequestError: there is none, or it is a reward's.
@@ -102,19 +113,27 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
     if kind == "generator":
         saved = saved_generator(name)
         name = split_saved(name)[0] if saved is None else saved.name
-    if name not in registry.entries["blueprint"]:
-        if is_python_name(name):
-            raise RequestError(
-                f"The {kind} '{name}' has no blueprint to plan with: a plan is made of networks without weights. "
-                "Register both names in a plugin, with dipp_register_blueprints, or leave the generator out to plan "
-                "the step of its reference."
-            )
+    if name in registry.entries["blueprint"]:
+        return find_pipeline(name)
+    if is_python_name(name):
+        raise RequestError(
+            f"The {kind} '{name}' has no blueprint to plan with: a plan is made of networks without weights. "
+            "Register both names in a plugin, with dipp_register_blueprints, or leave the generator out to plan "
+            "the step of its reference."
+        )
+    if name in registry.entries[kind] or not (name.startswith(DIFFUSERS) or looks_like_path(name)):
         registry.find(kind, name)
         raise RequestError(
             f"The {kind} '{name}' has no blueprint to plan with; those that have: "
             f"{', '.join(sorted(registry.entries[kind].keys() & registry.entries['blueprint'].keys()))}."
         )
-    return find_pipeline(name)
+    path = name.removeprefix(DIFFUSERS)
+    if not user_path(path).exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
+        raise RequestError(
+            f"There is no folder {path} here, and a plan fetches nothing from the hub: run 'hf download {path} "
+            '--include "*.json"\', which brings the configurations without the weights, and name the folder it prints.'
+        )
+    return PipelineBlueprint(resolve_folder(path), path)
 
 
 @cache
@@ -124,7 +143,7 @@ def parameters_of(reference: str, component: str) -> int:
         return parameter_count(pipeline_blueprint(reference).build(component))
 
 
-_DIVERGENCES: dict[tuple[Shape, float], Cost] = {}
+_DIVERGENCES: dict[tuple[Shape, float, tuple[tuple[int, int], ...]], Cost] = {}
 
 
 @cache
@@ -136,16 +155,50 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along.
     """
     blueprint = pipeline_blueprint(shape.reference)
+    with quiet_loading(), torch.device("meta"):
+        counts = counts_of(blueprint.build(blueprint.family.network_name))
+    shortest, longer = depths_to_run(counts)
+    first = _short_network_costs(shape, conditions, shortest)
+    others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
+    return NetworkCosts(
+        extrapolated(first.base, {count: costs.base for count, costs in others.items()}),
+        extrapolated(first.trainable, {count: costs.trainable for count, costs in others.items()}),
+        *(
+            _extrapolated_cost(getattr(first, name), {count: getattr(costs, name) for count, costs in others.items()})
+            for name in ("divergence", "held", "backward")
+        ),
+    )
+
+
+def _extrapolated_cost(shortest: Cost, longer: Mapping[int, Cost]) -> Cost:
+    """A cost of the whole network from those of its short ones, number by number."""
+    return Cost(
+        *(
+            extrapolated(getattr(shortest, field.name), {n: getattr(cost, field.name) for n, cost in longer.items()})
+            for field in fields(Cost)
+        )
+    )
+
+
+def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, int]) -> NetworkCosts:
+    """Costs of the passes of a network of which so many equal blocks are left."""
+    blueprint = pipeline_blueprint(shape.reference)
     family, latent = blueprint.family, latent_shape_of(blueprint.folder, blueprint.family)
     config = read_json(blueprint.folder / family.network_name / "config.json")
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
+
+    def build() -> nn.Module:
+        network = blueprint.build(family.network_name)
+        shorten(network, depths)
+        return network
+
     with quiet_loading(), torch.device("meta"):
-        base = blueprint.build(family.network_name).to(shape.dtype).eval().requires_grad_(False)
+        base = build().to(shape.dtype).eval().requires_grad_(False)
         if shape.mode == "lora":
             trained = adapters.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
         else:
-            trained = blueprint.build(family.network_name).train().requires_grad_(True)
+            trained = build().train().requires_grad_(True)
     if shape.checkpointing:
         trained.enable_gradient_checkpointing()  # type: ignore[operator]
     with dry(shape.gpu):
@@ -166,7 +219,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
             del given
 
         # Nothing is recomputed without a graph, so this is the same with checkpointing and without.
-        key = (replace(shape, checkpointing=False), conditions)
+        key = (replace(shape, checkpointing=False), conditions, tuple(depths.items()))
         if key not in _DIVERGENCES:
             _DIVERGENCES[key], _ = cost_of(divergence)
         between = _DIVERGENCES[key]
@@ -189,10 +242,90 @@ def _forgotten(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
+@dataclass(frozen=True)
+class _Decoding:
+    """What the way from latents to images, and back, costs.
+
+    Attributes:
+        images: their shape.
+        forward: with its graph, which is kept.
+        backward: its operations and launches; its peak counts the graph, which is freed as it goes.
+    """
+
+    images: tuple[int, ...]
+    forward: Cost
+    backward: Cost
+
+
+@cache
+def _decode_costs(
+    reference: str, options: DecodeOptions, batch: int, dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
+) -> _Decoding:
+    blueprint = pipeline_blueprint(reference)
+    latent = latent_shape_of(blueprint.folder, blueprint.family)
+    with quiet_loading(), torch.device("meta"):
+        vae = blueprint.build("vae").to(dtype).eval().requires_grad_(False)
+    with dry(gpu):
+        faked(vae)
+        decode = reward_decoder(vae, options)
+        with Meter() as meter:
+            latents = torch.zeros(batch, *latent, requires_grad=True)
+            with _reward_autocast(dtype, autocast):
+                images = decode(latents)
+            forward = Cost(meter.peak, meter.now, meter.flops, meter.launches)
+            meter.peak = meter.now
+            torch.autograd.grad(images, latents, torch.zeros_like(images))
+            backward = Cost(meter.peak, 0, meter.flops - forward.flops, meter.launches - forward.launches)
+        return _Decoding(tuple(images.shape), forward, backward)
+
+
+def _reward_autocast(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.autocast:
+    half = autocast or dtype
+    return torch.autocast("cpu", half, enabled=half != torch.float32)
+
+
+@cache
+def _score_costs(
+    name: str, images: tuple[int, ...], dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
+) -> tuple[int, Cost]:
+    """Parameters of a reward's network, and the cost of scores of images and of their gradient."""
+    found = find_blueprint(name)
+    if not isinstance(found, RewardBlueprint):
+        raise RequestError(f"'{name}' is a pipeline; expected a reward.")
+
+    def score_cost(depths: Mapping[int, int]) -> tuple[Cost, set[int]]:
+        """The cost of a network of which so many equal blocks are left, and the lengths of the rows that were run."""
+        with quiet_loading(), torch.device("meta"):
+            network = found.build().to(dtype).eval().requires_grad_(False)
+        run: set[int] = set()
+        for row in rows_of(network):
+            row.blocks[row.start].register_forward_pre_hook(lambda *_, count=row.count: run.add(count))
+        shorten(network, depths)
+        with dry(gpu):
+            faked(network)
+
+            def score() -> None:
+                pixels = torch.zeros(images, requires_grad=True)
+                with _reward_autocast(dtype, autocast):
+                    scores = network(pixels)
+                torch.autograd.grad(scores.sum(), pixels)
+
+            return cost_of(score)[0], run
+
+    with quiet_loading(), torch.device("meta"):
+        network = found.build()
+    shortest, longer = depths_to_run(counts_of(network))
+    cost, run = score_cost(shortest)
+    others = {count: score_cost(depths)[0] for count, depths in longer.items() if count in run}
+    whole = _extrapolated_cost(cost, others)
+    pixels = 4 * math.prod(images)  # they are decoding's
+    return parameter_count(network), replace(whole, peak=whole.peak - pixels)
+
+
 @cache
 def reward_costs(
     name: str,
-    reference: PipelineBlueprint,
+    reference: str,
     options: DecodeOptions,
     batch: int,
     dtype: torch.dtype,
@@ -202,8 +335,8 @@ def reward_costs(
     """A reward's costs.
 
     Args:
-        name: of its blueprint.
-        reference: whose decoder makes the images.
+        name: of a reward; one without a blueprint, a user's own say, counts as decoding and its way back.
+        reference: name of the blueprint whose decoder makes the images.
         options: of decoding.
         batch: samples at a time.
         dtype: of frozen weights.
@@ -213,27 +346,15 @@ def reward_costs(
     Raises:
         RequestError: there is no such reward.
     """
-    found = find_blueprint(name)
-    if not isinstance(found, RewardBlueprint):
-        raise RequestError(f"'{name}' is a pipeline; expected a reward.")
-    latent = latent_shape_of(reference.folder, reference.family)
-    with quiet_loading(), torch.device("meta"):
-        vae = reference.build("vae").to(dtype).eval().requires_grad_(False)
-        network = found.build().to(dtype).eval().requires_grad_(False)
-    with dry(gpu):
-        faked(vae, network)
-        decode = reward_decoder(vae, options)
-
-        alone = Meter()
-
-        def score() -> None:
-            latents = torch.zeros(batch, *latent, requires_grad=True)
-            half = autocast or dtype
-            with torch.autocast("cpu", half, enabled=half != torch.float32):
-                with alone:
-                    images = decode(latents)
-                scores = network(images)
-            torch.autograd.grad(scores.sum(), latents)
-
-        cost, _ = cost_of(score)
-        return RewardCosts(parameter_count(network), cost, Cost(flops=alone.flops, launches=alone.launches))
+    decode = _decode_costs(reference, options, batch, dtype, autocast, gpu)
+    known = name in get_registry().entries["blueprint"]
+    if not known and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
+        get_registry().find("reward", name)
+    parameters, score = _score_costs(name, decode.images, dtype, autocast, gpu) if known else (None, Cost())
+    peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)
+    whole = Cost(
+        peak,
+        flops=decode.forward.flops + score.flops + decode.backward.flops,
+        launches=decode.forward.launches + score.launches + decode.backward.launches,
+    )
+    return RewardCosts(parameters, whole, replace(decode.forward, peak=0, kept=0))

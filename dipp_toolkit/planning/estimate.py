@@ -33,6 +33,12 @@ PROCESS = int(1.75 * 2**30)
 Calibrated, not derived: `benchmarks/full_size_step` measured 1.8 GiB of it for both of its pipelines on a CPU.
 """
 
+MARGIN = 0.05
+"""Share of the planned peak that a machine should have beside it.
+
+What `benchmarks/full_size_step` measured stands within 1 to 2 % of the plan on a CPU and 4 % of it on an H100.
+"""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,6 +58,7 @@ class Plan:
         backward: seconds of one backward pass of a trained network, by the GPU's name.
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
         utilisation: share of a GPU's published peak that was assumed for seconds.
+        uncounted: rewards without a blueprint: of them, decoding alone is counted.
     """
 
     settings: dict[str, Any]
@@ -67,15 +74,22 @@ class Plan:
     backward: dict[str, float] = field(default_factory=dict)
     passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     utilisation: float = UTILISATION
+    uncounted: tuple[str, ...] = ()
 
     @property
     def peak(self) -> int:
         """Peak bytes of a step, the process included."""
         return sum(self.resident.values()) + max(self.transient.values())
 
+    def holds(self, gpu: str) -> bool:
+        """Whether a GPU's memory holds the peak and `MARGIN` beside it."""
+        return self.peak * (1 + MARGIN) <= GPUS[gpu][2] * 1e9
+
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain numbers."""
-        return {**asdict(self), "peak": self.peak, "flops_per_step": sum(self.flops.values())}
+        """Everything, as plain numbers; a GPU that cannot hold the step has no seconds."""
+        seconds = {gpu: value if self.holds(gpu) else None for gpu, value in self.seconds.items()}
+        own = {"peak": self.peak, "flops_per_step": sum(self.flops.values()), "seconds": seconds}
+        return {**asdict(self), **own}
 
 
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
@@ -115,7 +129,8 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     graphs, looks, sampled = (1, steps, (steps + 1) / 2) if every else (steps, 1, steps)
     rewards = _rewards(config, shape)
     for name, one in rewards.items():
-        parameters[name], resident[name] = one.parameters, one.parameters * width
+        if one.parameters is not None:
+            parameters[name], resident[name] = one.parameters, one.parameters * width
     parameters["decoder"] = parameters_of(config.reference, "vae")
     resident["decoder"] = parameters["decoder"] * width
     held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
@@ -153,6 +168,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         _deciding(config), parameters, 2 * networks.trainable, resident, transient,
         {piece: one.flops for piece, one in work.items()}, {piece: one.launches for piece, one in work.items()}, text,
         {gpu: sum(pieces.values()) for gpu, pieces in seconds.items()}, seconds, last, passes, utilisation,
+        tuple(name for name, one in rewards.items() if one.parameters is None),
     )  # fmt: skip
 
 
@@ -172,10 +188,11 @@ def _seconds(piece: str, work: Cost, peak: float, utilisation: float) -> float:
 
 def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
-    reference, pieces = pipeline_blueprint(shape.reference), config.reward_batch or config.batch_size
+    pieces = config.reward_batch or config.batch_size
     names = dict.fromkeys([*config.rewards, *config.floors])
     return {
-        name: reward_costs(name, reference, options, pieces, shape.dtype, shape.autocast, shape.gpu) for name in names
+        name: reward_costs(name, shape.reference, options, pieces, shape.dtype, shape.autocast, shape.gpu)
+        for name in names
     }
 
 

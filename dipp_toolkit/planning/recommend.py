@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import TrainConfig
-from .estimate import Plan, make_plan
+from .estimate import MARGIN, Plan, make_plan
 
 STEPS: tuple[dict[str, Any], ...] = (
     {"decode_checkpointing": True},
@@ -22,7 +22,7 @@ STEPS: tuple[dict[str, Any], ...] = (
 def recommend(
     config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan
 ) -> tuple[Plan | None, dict[str, Any]]:
-    """The first settings along `STEPS`, then with ever smaller batches, whose plan fits.
+    """The first settings along `STEPS`, then with ever smaller batches, whose plan fits with `MARGIN` to spare.
 
     Args:
         config: resolved settings to begin with.
@@ -39,13 +39,13 @@ def recommend(
             continue
         changed |= new
         plan = plan_of(config.model_copy(update=changed))
-        if plan.peak <= memory:
+        if plan.peak * (1 + MARGIN) <= memory:
             return plan, changed
     batch = config.batch_size
     while batch > 1:
         batch //= 2
         changed["batch_size"] = batch
         plan = plan_of(config.model_copy(update=changed))
-        if plan.peak <= memory:
+        if plan.peak * (1 + MARGIN) <= memory:
             return plan, changed
     return None, changed

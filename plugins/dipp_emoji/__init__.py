@@ -102,6 +102,17 @@ def dipp_register_generators(register: Register) -> None:
 
 
 @hookimpl
+def dipp_register_blueprints(register: Register) -> None:
+    for name, factory in (
+        ("emoji-reference", "reference"),
+        ("emoji-onestep", "onestep"),
+        ("emoji-clip", "clip"),
+        ("emoji-preference", "preference"),
+    ):
+        register(name, f"dipp_emoji.blueprints:{factory}", summary=f"{name} without weights")
+
+
+@hookimpl
 def dipp_register_rewards(register: Register) -> None:
     needs = ("transformers",)
     register(

@@ -46,17 +46,19 @@ def plan(
         typer.Option(metavar="SHARE", help="Share of the published peak that is reached; 0.4 if not said."),
     ] = None,
     assignments: options.Assignments = None,
+    config: options.Config = None,
     as_json: options.Json = False,
 ) -> None:
     """Say what a run will need, before anything is downloaded: parameters, memory, operations, seconds a step.
 
-    The published architectures are built without weights and a step is run on tensors without memory. Without
-    arguments: PixArt-alpha with HPSv2 and ImageReward.
+    The architectures are built without weights and a step is run on tensors without memory. Registered names, pipeline
+    folders, run folders and a run's own --config are planned; nothing is fetched. Without arguments: PixArt-alpha with
+    HPSv2 and ImageReward.
     """
     from dipp_toolkit.errors import RequestError
 
     from ..output import print_json, quiet_stdout
-    from ..planning import describe, plan_run
+    from ..planning import describe, plan_run, said_when_slow
 
     flags: dict[str, Any] = {
         "generator": generator,
@@ -66,12 +68,12 @@ def plan(
         "mode": mode,
         "precision": precision,
     }
-    if not any((generator, reference, reward)):
+    if not any((generator, reference, reward, config)):
         flags |= {"generator": GENERATOR, "rewards": "hps,imagereward"}
-    elif generator is None and reference is None:
+    elif generator is None and reference is None and config is None:
         raise RequestError("Name what to plan with --generator, or with --reference for a distillation.")
-    with quiet_stdout():
-        result = plan_run(flags, assignments or [], memory, processes, sharding, utilisation)
+    with quiet_stdout(), said_when_slow():
+        result = plan_run(flags, assignments or [], memory, processes, sharding, utilisation, config)
     if as_json:
         print_json(result)
     else:
