@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .condition import Condition
+from .content_digests import file_digest
 from .errors import RequestError, first_line
 from .naming import shown
 from .plain_json import read_json
@@ -36,8 +37,8 @@ from .prompt_index import PromptIndex
 CHUNK = 256
 OPEN_CHUNKS = 128
 """Most chunks that are mapped at a time."""
-SAMPLED = 2**16
-"""Bytes at the beginning, the middle and the end of a weights file that go into its fingerprint."""
+WHOLE = 24
+"""Digits of a fingerprint of whole files. Older caches have 16, of parts of them, and serve where no weights are."""
 
 
 def default_cache() -> Path:
@@ -63,13 +64,11 @@ def _weights_key(encoder: PromptEncoder) -> str | None:
         if not files:
             return None
         for path in files:
-            size = path.stat().st_size
-            digest.update(f"{name} {size}".encode())
-            with path.open("rb") as file:
-                for start in (0, max(0, size // 2 - SAMPLED // 2), max(0, size - SAMPLED)):
-                    file.seek(start)
-                    digest.update(file.read(SAMPLED))
-    return digest.hexdigest()[:16]
+            digest.update(f"{name} {file_digest(path)}".encode())
+    for folder in sorted(encoder.folder.glob("tokenizer*")):
+        for path in sorted(one for one in folder.iterdir() if one.is_file() and one.suffix != ".json"):
+            digest.update(f"{folder.name} {path.name} {file_digest(path)}".encode())
+    return digest.hexdigest()[:WHOLE]
 
 
 def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
@@ -80,11 +79,15 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
             the cache or the encoder's configuration cannot be read.
     """
     base = cache / _configuration_key(encoder)
-    weights = _weights_key(encoder)
+    try:
+        weights = _weights_key(encoder)
+    except OSError as error:
+        raise RequestError(f"Cannot read the text encoders in {encoder.folder}: {error.strerror}.") from error
     if weights is not None:
         return base / weights
     try:
         known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
+        known = [one for one in known if len(one.name) == WHOLE] or known
     except OSError as error:
         raise RequestError(f"Cannot read the prompt cache {base}: {error.strerror}.") from error
     if len(known) > 1:

@@ -18,6 +18,7 @@ import torch
 from dipp_toolkit.bench.answers import Answers, version_of
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.bench.figures import mean_figure, metric_figures
+from dipp_toolkit.bench.fingerprint import circumstances, digest_of
 from dipp_toolkit.bench.noise import noise_of
 from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.bench.run import run_bench
@@ -105,10 +106,10 @@ def test_an_image_is_the_same_whatever_is_made_beside_it(bench: tuple[Path, list
     contestant = settings(out).contestants[0]
     source = contestant.source(torch.device("cpu"))
     store = ImageStore(out / "images")
-    fingerprint = source.fingerprint()
+    made_by = digest_of([source.fingerprint(), circumstances(torch.device("cpu"), settings(out).batch)])
     prompt = read_rows(out / "results.jsonl")[0].pictures[1].prompt
     alone = source.images([prompt], [2])
-    stored = store.read([image_key(fingerprint, prompt, 2)])
+    stored = store.read([image_key(made_by, prompt, 2)])
     assert (alone - stored).abs().max() <= 1 / 255
 
 

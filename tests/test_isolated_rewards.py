@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dipp_toolkit.code_digests import identity_of
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError
 from dipp_toolkit.loading import load_reward
@@ -90,6 +91,11 @@ def test_scores_and_gradients_are_those_of_the_same_reward_here(moody: Elsewhere
     assert cosine > 0.999999
     assert moody.differentiable is True
     assert torch.equal(moody(IMAGES, PROMPTS), results[0][0])
+
+
+def test_a_worker_says_what_its_reward_is(moody: ElsewhereReward) -> None:
+    assert moody.identity() == moody.identity() == identity_of(load_reward(f"{FILE}:Moody", factor=2.0))
+    assert moody.identity() != identity_of(load_reward(f"{FILE}:Moody", factor=3.0))
 
 
 def test_prints_do_not_come_between_messages(moody: ElsewhereReward) -> None:

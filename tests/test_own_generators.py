@@ -15,7 +15,7 @@ import torch
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
 from dipp_toolkit.bench.contestants import parse_contestants
-from dipp_toolkit.bench.fingerprint import code_digest
+from dipp_toolkit.code_digests import code_digest
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import PluginError, RequestError

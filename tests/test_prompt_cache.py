@@ -117,6 +117,33 @@ def test_another_encoder_has_another_folder(folder: Path, tmp_path: Path) -> Non
         encoder_folder(tmp_path / "cache", encoder_of(folder))
 
 
+@pytest.mark.parametrize("edited", ["text_encoder/model.safetensors", "tokenizer/merges.txt"])
+def test_any_byte_of_an_encoder_or_its_tokenizer_makes_another_folder(
+    folder: Path, tmp_path: Path, edited: str
+) -> None:
+    path = folder / edited
+    path.touch()
+    before = encoder_folder(tmp_path / "cache", encoder_of(folder))
+    content = bytearray(path.read_bytes() + b" ")
+    content[len(content) * 2 // 5] ^= 1
+    path.write_bytes(content)
+    after = encoder_folder(tmp_path / "cache", encoder_of(folder))
+    assert (before.parent == after.parent) and before != after
+
+
+def test_a_cache_of_an_older_version_serves_where_the_weights_are_missing(folder: Path, tmp_path: Path) -> None:
+    new = encoder_folder(tmp_path / "cache", encoder_of(folder))
+    old = new.with_name("0123456789abcdef")
+    old.mkdir(parents=True)
+    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new
+    for name in ("text_encoder", "text_encoder_2"):
+        for file in (folder / name).glob("*.safetensors"):
+            file.unlink()
+    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == old
+    new.mkdir()
+    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new
+
+
 def test_a_cache_is_enough_to_train_without_text_encoders(folder: Path, tmp_path: Path) -> None:
     cache, prompts = tmp_path / "cache", tmp_path / "prompts.txt"
     words = ["prompts", "encode", "--reference", str(folder), "--prompts", str(prompts), "--cache", str(cache)]

@@ -445,6 +445,7 @@ def test_what_a_server_refuses_for_good_is_not_asked_again() -> None:
 def test_replicas_are_asked_in_turn_and_a_dead_one_is_passed_over() -> None:
     with pretending(lambda _: GOOD) as first, pretending(lambda _: GOOD) as second:
         reward = load_reward(f"{first.address}+{dead()}+{second.address}")
+        first.asked = second.asked = 0
         for _ in range(9):
             assert torch.equal(reward(IMAGES, PROMPTS), torch.ones(2))
         assert first.asked + second.asked == 9 and abs(first.asked - second.asked) <= 4 and second.asked >= 3
@@ -484,6 +485,79 @@ def test_replicas_of_different_rewards_are_refused() -> None:
         load_reward(f"{first.address}+{second.address}")
 
 
+def describing(identity: str) -> Answer:
+    return (200, {}, json.dumps({"protocol": 1, "rewards": {"r": {"identity": identity}}}).encode())
+
+
+def scoring(*scores: float, identity: str = "") -> Callable[[int], Answer]:
+    return lambda _: (200, {}, protocol.encode_scores(torch.tensor(scores), None, identity))
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "answers", "sentence"),
+    [
+        (("a", "a"), ((0.5, 1.0), (0.5, 1.1)), "disagree: of the same two images one says 0.5, 1 and the other 0.5, 1"),
+        (("", ""), ((0.5, 1.0), (0.5, float("nan"))), "disagree: .*must serve the same reward"),
+        (("a", "b"), ((0.5, 1.0), (-0.5, -1.0)), "disagree: "),
+        (("a", "b"), ((1.0,), (1.0,)), "serve rewards of different code or weights; they must serve the same one"),
+    ],
+)
+def test_replicas_that_disagree_are_refused(
+    descriptions: tuple[str, str], answers: tuple[tuple[float, ...], tuple[float, ...]], sentence: str
+) -> None:
+    with (
+        pretending(scoring(*answers[0]), describing(descriptions[0])) as first,
+        pretending(scoring(*answers[1]), describing(descriptions[1])) as second,
+        pytest.raises(RequestError, match=sentence),
+    ):
+        load_reward(f"{first.address}+{second.address}")
+
+
+def test_replicas_of_other_code_with_like_scores_are_told() -> None:
+    with (
+        pretending(scoring(0.5, 1.0), describing("a")) as first,
+        pretending(scoring(0.5, 1.001), describing("b")) as second,
+        pytest.warns(RuntimeWarning, match="different code or weights, though their scores of two images agree to 2%"),
+    ):
+        load_reward(f"{first.address}+{second.address}")
+
+
+def test_a_replica_that_comes_late_with_another_reward_is_refused_then() -> None:
+    with pretending(scoring(0.5, 1.0), describing("a")) as first:
+        reward = load_reward(f"{first.address}+{dead()}", retries=1)
+        late = next(one for one in reward.scorer.replicas if not one.met)
+        with pretending(scoring(5.0, 1.0), describing("b")) as second:
+            late.address = parse_addresses(second.address)[0]
+            with pytest.raises(RequestError, match="disagree"):
+                for _ in range(9):
+                    reward(IMAGES, PROMPTS)
+                    time.sleep(0.01)
+
+
+def test_a_server_that_changes_its_reward_is_noticed() -> None:
+    with pretending(lambda count: scoring(0.5, 1.0, identity="ab"[min(count, 1)])(0), describing("a")) as server:
+        reward = load_reward(server.address)
+        assert torch.equal(reward(IMAGES, PROMPTS), torch.tensor([0.5, 1.0]))
+        assert reward.identity() == "a"
+        with pytest.raises(RunError, match="serves another reward 'r' now than at the start"):
+            reward(IMAGES, PROMPTS)
+
+
+def test_a_server_says_what_its_reward_is_and_one_that_does_not_is_told_by_its_scores(tmp_path: Path) -> None:
+    identities = []
+    for factor in ("2", "2", "3"):
+        path = tmp_path / f"mine{len(identities)}.py"
+        path.write_text(f"def f(images, prompts):\n    return images.mean((1, 2, 3)) * {factor}\n")
+        with serving({"mine": load_reward(f"{path}:f")}) as address:
+            reward = load_reward(f"{address}/mine")
+            identities.append(reward.identity())
+            assert reward(IMAGES, PROMPTS).shape == (2,)
+    assert identities[0] == identities[1] != identities[2]
+    with pretending(scoring(0.5, 1.0)) as first, pretending(scoring(0.5, 2.0)) as second:
+        assert load_reward(first.address).identity() == "probe:0.5:1"
+        assert load_reward(second.address).identity() == "probe:0.5:2"
+
+
 def test_a_server_that_hangs_is_passed_over_once() -> None:
     def hang(_: int) -> Answer:
         time.sleep(0.5)
@@ -492,4 +566,4 @@ def test_a_server_that_hangs_is_passed_over_once() -> None:
     with pretending(hang) as first, pretending(lambda _: GOOD) as second:
         reward = load_reward(f"{first.address}+{second.address}", timeout=0.15)
         assert torch.equal(reward(IMAGES, PROMPTS), torch.ones(2))
-        assert (first.asked, second.asked) == (1, 1)
+        assert (first.asked, second.asked) == (2, 2)  # once to see whether they agree

@@ -185,6 +185,9 @@ class Here:
             return scores.detach(), None
         return scores.detach(), torch.autograd.grad(scores.sum(), seen)[0]
 
+    def identity(self) -> str:
+        return "here"
+
     def close(self) -> None: ...
 
 

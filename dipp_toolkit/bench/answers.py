@@ -1,6 +1,7 @@
 """What rewards and metrics said of stored images, kept so that each image is looked at once.
 
-Below `answers/` every reward or metric has a folder named after a fingerprint of its name, options, file and weights.
+Below `answers/` every reward or metric has a folder named after a fingerprint of its name, options, code and weights,
+and of the circumstances: batch, device, versions.
 Inside are safetensors files, a batch each, rows of numbers with the images' keys in the header; each appears whole or
 not at all, so a bench that was killed goes on with the next batch.
 """
@@ -20,37 +21,44 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..atomic import write_tensors
+from ..code_digests import code_digest, identity_of
 from ..contained import below, is_there, user_path
+from ..content_digests import path_digest
 from ..errors import RunError, first_line
+from ..rewards.elsewhere import ElsewhereReward
 from .fingerprint import digest_of, networks_in, weights_digest
 
 ROWS = "rows"
 
 
 def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
-    """A fingerprint of a reward or metric, 16 digits: its name, options, Python file and weights."""
-    file = name.rpartition(":")[0]
-    path = user_path(file) if is_there(file) else None
-    code = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
+    """A fingerprint of a reward or metric, 16 digits: its name, options, weights and code, with all that this imports.
+
+    One that lives elsewhere is asked what it is, so that a server that serves something else now is noticed. Files and
+    folders among the options count by their bytes.
+    """
     options = {key: _content(value) for key, value in options.items()}
-    return digest_of([name, options, code, weights_digest(networks_in(thing))])[:16]
+    if isinstance(thing, ElsewhereReward):
+        return digest_of([name, options, thing.identity()])[:16]
+    code = identity_of(thing) if code_digest(thing) else ""
+    weights = "" if code else weights_digest(networks_in(thing))
+    return digest_of([name, options, code, weights])[:16]
 
 
 def _content(value: Any) -> Any:
-    """An option as it counts: a folder or file by what is in it, as names and sizes tell."""
+    """An option as it counts: a folder or file by the bytes of what is in it."""
     if not isinstance(value, (str, Path)) or not is_there(value):
         return value if not isinstance(value, Path) else str(value)
-    path = user_path(value)
-    try:
-        if path.is_dir():
-            return sorted((str(one.relative_to(path)), one.stat().st_size) for one in path.rglob("*") if one.is_file())
-        return [path.name, path.stat().st_size] if path.is_file() else str(value)
-    except OSError:
-        return str(value)
+    return path_digest(user_path(value)) or str(value)
 
 
 def folder_of(out: Path, name: str, version: str) -> Path:
     """The folder of a reward's or metric's answers in a bench's, whatever the name is.
+
+    Args:
+        out: the bench's folder.
+        name: the reward's or metric's.
+        version: of all that its answers depend on beside the images.
 
     Raises:
         RequestError: a link in the bench's folder leads out of it.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..code_digests import software
 
 
 def digest_of(value: Any) -> str:
@@ -31,15 +31,21 @@ def weights_digest(networks: Mapping[str, nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def code_digest(thing: Any) -> str:
-    """SHA-256 of the file that defines an object's class; empty for the toolkit's own, and where there is no file."""
-    if type(thing).__module__.partition(".")[0] == "dipp_toolkit":
-        return ""
-    try:
-        file = inspect.getsourcefile(type(thing))
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
-    except (TypeError, OSError):  # built in, or typed at a prompt
-        return ""
+def circumstances(device: torch.device, batch: int) -> dict[str, Any]:
+    """What the last bits of an image or a score depend on beside what made it: where, with what, and beside how many.
+
+    Args:
+        device: where networks run.
+        batch: images at a time.
+    """
+    return {
+        "batch": batch,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "kernels": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "",
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "matmul": torch.get_float32_matmul_precision(),
+        "software": dict(software()),
+    }
 
 
 def networks_in(thing: Any) -> dict[str, nn.Module]:

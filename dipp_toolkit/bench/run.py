@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from ..rewards.inputs import as_scores
 from ..roles import CostMetric, Images, Metric, PromptSet
 from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
+from .fingerprint import circumstances, digest_of
 from .rows import Row, write_rows
 from .settings import METRICS, BenchSettings
 from .sources import Source
@@ -64,7 +66,8 @@ class Bench:
         store: the images.
         listener: told how it goes on.
         measured: by label, what is known of each contestant.
-        versions: by figure or reward, what its numbers depend on beside the images.
+        versions: by figure or reward, what it is: what its numbers depend on beside the images and `circumstances`.
+        circumstances: what the last bits of images and numbers depend on.
     """
 
     settings: BenchSettings
@@ -76,6 +79,10 @@ class Bench:
     measured: dict[str, Measured] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def circumstances(self) -> dict[str, Any]:
+        return circumstances(self.device, self.settings.batch)
+
     @property
     def pairs(self) -> list[tuple[str, int]]:
         """Every prompt with every seed, prompt by prompt."""
@@ -86,7 +93,8 @@ class Bench:
         source = contestant.source(self.device)
         fingerprint = source.fingerprint()
         pairs = self.pairs
-        keys = [image_key(fingerprint, prompt, seed) for prompt, seed in pairs]
+        made_by = digest_of([fingerprint, self.circumstances])
+        keys = [image_key(made_by, prompt, seed) for prompt, seed in pairs]
         wanted = dict(zip(keys, pairs, strict=True))
         todo = self.processes.share(self.store.missing(keys))
         # Nobody may look at what is missing while others are at work already.
@@ -107,9 +115,11 @@ class Bench:
         self.processes.wait()
 
     def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
-        path = below(self.settings.out, "answers", "costs", f"{fingerprint[:24]}-{self.device.type}.json")
-        known = _known_costs(path)
         prompts = [one.text for one in self.prompts.prompts[:32]]
+        versions = {name: self.version(name, metric) for name, metric in metrics.items()}
+        depends = digest_of([fingerprint, self.circumstances, prompts, versions])
+        path = below(self.settings.out, "answers", "costs", f"{depends[:24]}-{self.device.type}.json")
+        known = _known_costs(path)
         for name, metric in metrics.items():
             if name not in known:
                 self.listener.begin(f"{name}", 0)
@@ -119,10 +129,15 @@ class Bench:
                 write_text(path, json.dumps(known))
         return {name: known[name] for name in metrics}
 
+    def version(self, name: str, thing: Any) -> str:
+        """What a reward or metric is, as a digest."""
+        return version_of(name, self.settings.options.get(name, {}), thing)
+
     def ask(self, name: str, thing: Any, rows_of: Callable[[Images, Sequence[str]], Tensor]) -> None:
         """Have a reward or metric look at every image it has not seen."""
-        version = version_of(name, self.settings.options.get(name, {}), thing)
-        answers = Answers(folder_of(self.settings.out, name, version), self.processes.rank)
+        version = self.version(name, thing)
+        depends = digest_of([version, self.circumstances])[:16]
+        answers = Answers(folder_of(self.settings.out, name, depends), self.processes.rank)
         answers.refresh()
         prompt_of = {
             key: prompt for one in self.measured.values() for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)

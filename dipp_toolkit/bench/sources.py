@@ -9,12 +9,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..code_digests import code_digest
 from ..condition import Condition
 from ..few_steps import step_count
 from ..prompt_cache import PromptCache, default_cache, encoder_folder
 from ..prompt_encoder import PromptEncoder
 from ..roles import Generator, Images, Reference
-from .fingerprint import code_digest, digest_of, weights_digest
+from .fingerprint import digest_of, weights_digest
 from .noise import noise_of
 
 
@@ -59,7 +60,7 @@ class Source:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders, and
-        the file of a class of somebody's own."""
+        the code of somebody's own."""
         encoder = getattr(self.reference, "encoder", None)
         text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
         scheduler = getattr(self.reference, "scheduler", None)

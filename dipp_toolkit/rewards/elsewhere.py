@@ -42,6 +42,13 @@ class Scorer(Protocol):
             RunError: no scores can be had, and why.
         """
 
+    def identity(self) -> str:
+        """What the far side says of the code and weights of its reward, as a digest.
+
+        Raises:
+            RunError: it does not answer.
+        """
+
     def close(self) -> None:
         """Let go of processes and connections."""
 
@@ -87,6 +94,14 @@ class ElsewhereReward:
         if move is not None:
             move(str(device))
         return self
+
+    def identity(self) -> str:
+        """What the reward is, as a digest: it changes when the code or the weights of the far side do.
+
+        Raises:
+            RunError: the far side does not say.
+        """
+        return self.scorer.identity()
 
     def close(self) -> None:
         """Let go of processes and connections; the reward is of no use afterwards."""

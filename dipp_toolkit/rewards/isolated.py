@@ -31,6 +31,7 @@ from .protocol import (
     encode_request,
     error_of,
     largest_reply,
+    said_identity,
 )
 
 MODULE = "dipp_toolkit.rewards.worker"
@@ -150,6 +151,15 @@ class IsolatedScorer:
         data = encode_request(images, prompts, gradients)
         limit = largest_reply(images.shape, gradients)
         return self._repeat_once(lambda: decode_scores(self._ask(data, limit, self.timeout), images.shape))
+
+    def identity(self) -> str:
+        """Ask the worker what its reward is; see `Scorer`."""
+        data = encode({"kind": "identity"})
+        answer = self._repeat_once(lambda: self._ask(data, ROOM, self.startup_timeout))
+        identity = said_identity(answer.content)
+        if not identity:
+            raise ProtocolError(f"The worker of the reward '{self.name}' does not say what its reward is.")
+        return identity
 
     def close(self) -> None:
         """End the worker."""

@@ -5,6 +5,7 @@ a tensor `message`, the UTF-8 bytes of a JSON object that says what it is, and t
 
     request   {"kind": "score", "prompts": [...], "gradients": true}   images (batch, 3, height, width) float32
     reply     {"kind": "scores"}      scores (batch,) float32, gradients like images where they were asked for
+              with "identity": "..."  a digest of the reward's code and weights, where the far side says one
     error     {"kind": "error", "error": "a sentence", "wrong_request": false}
 
 Whoever decodes trusts nothing: whatever the bytes are, the outcome is a checked message or a `ProtocolError`.
@@ -13,6 +14,7 @@ Whoever decodes trusts nothing: whatever the bytes are, the outcome is a checked
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +32,7 @@ MESSAGE = "message"
 ROOM = 2**20
 """Bytes that a message may be larger than its tensors: headers, an error sentence, a description."""
 MEGABYTE = 2**20
+IDENTITY = re.compile(r"[0-9A-Za-z+/=_.:-]{1,128}")
 MOST_HEADER, MOST_TEXT = 2**16, 2**24
 """Bytes of a message's safetensors header, which lists three tensors or so, and of its JSON."""
 
@@ -143,12 +146,12 @@ def decode_request(message: Message) -> Request:
     return Request(images, prompts, gradients)
 
 
-def encode_scores(scores: Float[Tensor, " batch"], gradients: Tensor | None) -> bytes:
+def encode_scores(scores: Float[Tensor, " batch"], gradients: Tensor | None, identity: str = "") -> bytes:
     """A reply with scores, and with the gradients of each score with respect to its image where there are any."""
     tensors = {"scores": scores.float()}
     if gradients is not None:
         tensors["gradients"] = gradients.float()
-    return encode({"kind": "scores", "protocol": VERSION}, tensors)
+    return encode({"kind": "scores", "protocol": VERSION} | ({"identity": identity} if identity else {}), tensors)
 
 
 def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -200,6 +203,12 @@ def differentiable_of(content: Any) -> bool | None:
             f"The far side describes its reward as differentiable: {_quoted(found)}; expected true or false."
         )
     return found
+
+
+def said_identity(content: Any) -> str:
+    """What a description or a reply says that its reward is, as a digest; empty where it says nothing usable."""
+    found = content.get("identity") if isinstance(content, Mapping) else None
+    return found if isinstance(found, str) and IDENTITY.fullmatch(found) else ""
 
 
 def largest_reply(shape: Sequence[int], gradients: bool) -> int:

@@ -8,9 +8,11 @@ and is no option itself, because options are written to a run's `config.yaml`.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from ..errors import PluginError, RequestError, RunError
@@ -28,6 +30,7 @@ from .protocol import (
     error_of,
     largest_reply,
     one_line,
+    said_identity,
 )
 from .remote_access import TOKEN_VARIABLE, read_token
 from .remote_address import Address, parse_addresses
@@ -40,6 +43,14 @@ except ImportError as missing:
     ) from missing
 
 Found = TypeVar("Found")
+AGREEMENT = 0.02
+"""How far apart scores of one image may be, as a share of them: devices and precisions differ."""
+_RAMP = torch.linspace(0, 1, 64).expand(3, 64, 64)
+PROBE = (
+    torch.stack([_RAMP, _RAMP.transpose(1, 2) * torch.tensor([1.0, 0.5, 0.25])[:, None, None]]),
+    ["a photograph"] * 2,
+)
+"""Images and prompts that every server of a reward is asked about where there are several."""
 
 
 def load_remote(
@@ -70,6 +81,74 @@ def load_remote(
     token = read_token(token_env, token_file)
     scorer = RemoteScorer(name, parse_addresses(name), token, timeout, retries, int(max_megabytes * MEGABYTE))
     return ElsewhereReward(name, scorer, batch)
+
+
+def _scores(replica: Replica, data: bytes, limit: int, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """A server's answer, checked.
+
+    Raises:
+        Passing: it does not answer.
+        RunError: it failed, answered nonsense, or serves another reward than when it was met.
+    """
+    answer = replica.fetch(data, limit)
+    try:
+        message = decode(answer)
+        sentence = error_of(message)
+        if sentence is not None:
+            raise RunError(f"The server {replica.address} says: {sentence}")
+        scores = decode_scores(message, shape)
+    except ProtocolError as error:
+        raise ProtocolError(f"The server {replica.address} answered nonsense: {error}") from error
+    identity = said_identity(message.content)
+    if identity and replica.identity and identity != replica.identity:
+        raise RunError(
+            f"The server {replica.address} serves another reward '{replica.address.reward}' now than at the start: its "
+            "code or weights have changed. Serve the one that was there, or begin anew."
+        )
+    return scores
+
+
+def _probe(replica: Replica, max_bytes: int) -> Tensor | None:
+    """A server's scores of two small images; None where its reward has none for them.
+
+    Raises:
+        Passing: it does not answer.
+    """
+    images, prompts = PROBE
+    limit = min(largest_reply(images.shape, False), max_bytes)
+    try:
+        return _scores(replica, encode_request(images, prompts, False), limit, images.shape)[0]
+    except RunError:  # the images may be too small for it, say; what it says of real ones is heard then
+        return None
+
+
+def _check_agreement(first: Replica, second: Replica) -> None:
+    """Refuse servers of different rewards; warn of those that only say that they are different.
+
+    Raises:
+        RequestError: their scores of the same images differ, or nobody knows them and they say different things.
+    """
+    who = f"The servers {first.address} and {second.address}"
+    differ = bool(first.identity and second.identity and first.identity != second.identity)
+    if first.probe is not None and second.probe is not None:
+        apart = (first.probe - second.probe).abs().max()
+        scale = torch.maximum(first.probe.abs().max(), second.probe.abs().max())
+        alike = torch.equal(first.probe.isnan(), second.probe.isnan()) and not bool(apart > AGREEMENT * scale)
+        if not alike:
+            scores = (", ".join(f"{float(one):.4g}" for one in replica.probe) for replica in (first, second))  # type: ignore[union-attr]
+            raise RequestError(
+                f"{who} disagree: of the same two images one says {' and the other '.join(scores)}. They must serve "
+                "the same reward, with the same options and weights, and it must not draw random numbers."
+            )
+        if differ:
+            warnings.warn(
+                f"{who} serve rewards of different code or weights, though their scores of two images agree to "
+                f"{AGREEMENT:.0%}.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    elif differ:
+        raise RequestError(f"{who} serve rewards of different code or weights; they must serve the same one.")
 
 
 class RemoteScorer:
@@ -113,18 +192,15 @@ class RemoteScorer:
                 f"allows. Send fewer images at a time: --set reward.{self.name}.batch=1"
             )
 
-        def ask(replica: Replica) -> tuple[Tensor, Tensor | None]:
-            answer = replica.fetch(data, limit)
-            try:
-                message = decode(answer)
-                sentence = error_of(message)
-                if sentence is not None:
-                    raise RunError(f"The server {replica.address} says: {sentence}")
-                return decode_scores(message, images.shape)
-            except ProtocolError as error:
-                raise ProtocolError(f"The server {replica.address} answered nonsense: {error}") from error
+        return self._in_turn(lambda replica: _scores(replica, data, limit, images.shape))
 
-        return self._in_turn(ask)
+    def identity(self) -> str:
+        """What the servers say that the reward is; where they do not say, what it says of two small images."""
+        said = next((one.identity for one in self.replicas if one.identity), "")
+        if said:
+            return said
+        scores, _ = self.score(*PROBE, False)
+        return "probe:" + ":".join(f"{float(one):.4g}" for one in scores)
 
     def close(self) -> None:
         """Close all connections."""
@@ -188,6 +264,11 @@ class RemoteScorer:
                 f"The servers {others[0].address} and {replica.address} disagree on whether the reward '{name}' is "
                 "differentiable; they must serve the same one."
             )
+        replica.identity = said_identity(rewards[name])
+        if len(self.replicas) > 1:
+            replica.probe = _probe(replica, self.max_bytes)
+        for other in others[:1]:
+            _check_agreement(other, replica)
         self.differentiable, replica.met = differentiable, True
 
     def _in_turn(self, ask: Callable[[Replica], Found]) -> Found:

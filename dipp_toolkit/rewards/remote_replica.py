@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from torch import Tensor
 
 from ..errors import RunError
 from .protocol import MEGABYTE, ROOM, ProtocolError, one_line
@@ -43,6 +44,11 @@ class Replica:
         address: where it is, and what it calls the reward.
         token: presented at every request; None for none.
         timeout: seconds an answer.
+
+    Attributes:
+        met: whether it has described its reward.
+        identity: what it says that its reward is, as a digest; empty where it does not say.
+        probe: its scores of the images that all servers of a reward are asked about; None where it has none.
     """
 
     def __init__(self, address: Address, token: str | None, timeout: float):
@@ -52,6 +58,8 @@ class Replica:
         self.resting_until = 0.0
         self.differentiable: bool | None = None
         self.met = False
+        self.identity = ""
+        self.probe: Tensor | None = None
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {token}"} if token else {})
         # A proxy of the environment is for reaching others; it cannot reach our loopback.
         self._client = httpx.Client(

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..code_digests import identity_of
 from ..errors import RequestError, RunError
 from ..naming import unknown_name
 from ..roles import Reward
@@ -37,10 +38,11 @@ UNREAD = (400, 401, 403, 404, 405, 408, 413, 503)
 
 @dataclass
 class ServedReward:
-    """A reward, where it computes, what it is asked at most, and the one thread that may call it."""
+    """A reward, what it is, where it computes, what it is asked at most, and the one thread that may call it."""
 
     name: str
     reward: Reward
+    identity: str = ""
     device: str = "cpu"
     limits: Limits = field(default_factory=Limits)
     queue: OneAtATime = field(default_factory=OneAtATime)
@@ -54,7 +56,7 @@ class ServedReward:
         try:
             request = decode_request(decode(data))
             self.limits.check(request)
-            return encode_scores(*score(self.name, self.reward, request, self.device))
+            return encode_scores(*score(self.name, self.reward, request, self.device), self.identity)
         except (ProtocolError, RequestError) as error:
             raise HTTPException(400, str(error)) from error
         except RunError as error:
@@ -83,7 +85,11 @@ class RewardService:
         """`GET /`: the protocol's version and the rewards."""
         self._check_caller(request)
         rewards = {
-            name: {"differentiable": getattr(one.reward, "differentiable", None), "device": one.device}
+            name: {
+                "differentiable": getattr(one.reward, "differentiable", None),
+                "device": one.device,
+                "identity": one.identity,
+            }
             for name, one in self.rewards.items()
         }
         return JSONResponse({"protocol": VERSION, "rewards": rewards})
@@ -178,7 +184,9 @@ def build_server(
         device: where the rewards compute.
     """
     limits = limits or Limits()
-    served = {name: ServedReward(name, reward, str(device), limits) for name, reward in rewards.items()}
+    served = {
+        name: ServedReward(name, reward, identity_of(reward), str(device), limits) for name, reward in rewards.items()
+    }
     crowd = Crowd(int(max(limits.crowd, limits.megabytes) * MEGABYTE))
     service = RewardService(served, token, limits, crowd)
     handlers: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -1,6 +1,6 @@
 """The far side of an isolated reward: `python -m dipp_toolkit.rewards.worker FD` in the reward's own environment.
 
-It answers messages on the socket that it was given until the socket is closed: `load` first, then `score` and `to`. It
+It answers messages on the socket that it was given until it is closed: `load` first, then `score`, `to`, `identity`. It
 imports of the toolkit what needs torch and nothing newer, since the environment's other packages may be years old.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ..code_digests import identity_of
 from ..errors import DippError, RequestError
 from ..loading import load_reward
 from ..raised import raised
@@ -45,6 +46,7 @@ class Worker:
                 "load": self._load,
                 "to": self._to,
                 "score": self._score,
+                "identity": self._identity,
             }
             return handlers[message.kind](message)
         except DippError as error:
@@ -77,6 +79,9 @@ class Worker:
         self.device = device
         differentiable = getattr(self.reward, "differentiable", None)
         return encode({"kind": "ready", "protocol": VERSION, "differentiable": differentiable})
+
+    def _identity(self, message: Message) -> bytes:
+        return encode({"kind": "identity", "protocol": VERSION, "identity": identity_of(self.reward)})
 
     def _score(self, message: Message) -> bytes:
         assert self.reward is not None
