@@ -24,9 +24,11 @@ from .few_steps import with_steps
 from .guard import Guard
 from .loading import load_generator, load_prompts, load_reference, load_reward
 from .loss_scale import LossScale
+from .native_precision import settle_precision
 from .network_options import apply_network_options, make_optimizer
 from .objective import build_mix, build_terms
 from .precision import DTYPES, PRECISIONS
+from .precision_choice import AUTO
 from .processes import Processes, launched_count
 from .processes.averaging import GradientAverage
 from .processes.sharding import Sharding
@@ -187,6 +189,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         RequestError: a part is unknown, unusable, or does not fit the others.
     """
     device, processes = choose_device(config.device), processes or Processes()
+    if config.precision == AUTO:
+        config, _ = settle_precision(config, device, processes)
     sharding = Sharding.launched(processes, device)
     rewards, judge = _load_rewards(config)
     watchers = _load_watchers(config)

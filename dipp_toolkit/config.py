@@ -147,7 +147,11 @@ class TrainConfig(BaseModel):
         description="steps in a row with a gradient that is not finite, or a spike, after which the run stops; until "
         "then they are skipped and counted",
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision of network passes")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="autocast precision of network passes; auto is bf16 where the machine computes it and fp32 where "
+        "it would emulate it, and config.yaml says which it was",
+    )
     frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32",
         description="precision the frozen weights are kept in: reference, decoder, text encoders, and in lora "

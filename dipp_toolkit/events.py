@@ -9,15 +9,21 @@ from typing import Any
 
 from .bench.rows import Warned
 from .config import TrainConfig
+from .precision_choice import PrecisionChoice
 
 
 @dataclass(frozen=True)
 class RunStartEvent:
-    """A run begins: its settings, its folder, and the step it starts from (not 0 when resumed)."""
+    """A run begins: its settings, its folder, and the step it starts from (not 0 when resumed).
+
+    Attributes:
+        precision: of its passes and why it is that one; None where nothing was chosen.
+    """
 
     config: TrainConfig
     folder: Path
     step: int
+    precision: PrecisionChoice | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .monitors.check import find_warnings
 from .monitors.snapshot import take_snapshot
 from .monitors.stopping import Stop
 from .monitors.trained import trained_on
+from .precision_choice import PrecisionChoice
 from .report.run_files import read_metrics as read_rows
 from .roles import Generator
 from .run_folder import RunFolder
@@ -118,6 +119,7 @@ def finish(
     seconds: float,
     problems: Sequence[str] = (),
     ended: Stop | None = None,
+    precision: PrecisionChoice | None = None,
 ) -> dict[str, Any]:
     """Export the averaged generator, measure before and after, and write summary and report.
 
@@ -128,6 +130,7 @@ def finish(
         seconds: what its steps took.
         problems: sentences that become warnings.
         ended: why it ended before its last step, where it did.
+        precision: of its passes, and why it is that one.
 
     Returns:
         What `summary.json` holds.
@@ -167,6 +170,8 @@ def finish(
     summary["warned"] = [one.name for one in found]
     summary["final"] = final.text
     summary["warnings"] += [final.problem] if final.problem else []
+    if precision is not None:
+        summary["environment"]["precision"] = f"{precision.name}: {precision.reason}"
     if ended is not None:
         summary["stopped_early"] = ended.as_dict()
     if (folder.final / "model_index.json").is_file():

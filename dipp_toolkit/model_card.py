@@ -14,7 +14,8 @@ from .folders import family_of, read_scheduler_config
 
 HEAD = "| reward | before (95 % interval) | after |"
 TOLD = (
-    "reference", "rewards", "reward_scale", "guidance", "term", "steps", "batch_size", "learning_rate", "mode", "seed",
+    "reference", "rewards", "reward_scale", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
+    "precision", "seed",
 )  # fmt: skip
 
 

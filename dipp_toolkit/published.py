@@ -8,7 +8,6 @@ SETTINGS: dict[str, Any] = {
     "guidance": 4.5,
     "reference_guidance": 4.5,
     "mode": "lora",
-    "precision": "bf16",
     "batch_size": 4,
     "eval_count": 16,
 }

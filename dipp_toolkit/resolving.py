@@ -24,10 +24,10 @@ from .terms.catalog import find_term
 from .terms.times import find_sampling, find_weighting
 
 FROM_RUN = (
-    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps", "precision",
+    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
     "generator_steps",
 )  # fmt: skip
-"""Settings that carry over where a run folder is named as the generator."""
+"""Settings that carry over where a run folder is named as the generator; the precision is the machine's."""
 
 
 LOOKS = {"monitor_every", "diagnose_every"}

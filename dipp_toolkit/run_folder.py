@@ -16,6 +16,7 @@ from .contained import check_all_below, remove_below
 from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
 from .json_lines import read_lines
+from .precision_choice import precision_as_begun
 from .setting_texts import read_yaml
 
 MAY_CHANGE = {
@@ -126,6 +127,10 @@ class RunFolder:
         except OSError as error:
             raise RequestError(f"Cannot write the run folder {self.path}: {error.strerror}.") from error
 
+    def saved_config(self) -> TrainConfig:
+        """The settings that the run was begun with."""
+        return make_config(read_yaml(self.config))
+
     def load_for_resume(self, config: TrainConfig) -> tuple[dict[str, Any] | None, list[str]]:
         """The state to go on from, and what was wrong with newer checkpoints.
 
@@ -176,7 +181,8 @@ class RunFolder:
         if not self.config.is_file():
             raise no_run(self.path)
         self._check_places()
-        saved = make_config(read_yaml(self.config))
+        saved = self.saved_config()
+        config = precision_as_begun(config, saved)
         different = [
             name
             for name in TrainConfig.model_fields

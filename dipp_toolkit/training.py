@@ -16,6 +16,8 @@ from .events import RunEndEvent, RunStartEvent
 from .finishing import finish, start_comparison
 from .hub import check_hub, push_to_hub
 from .monitors.watch import Watch
+from .native_precision import settle_precision
+from .precision_choice import precision_as_begun
 from .processes import Processes
 from .random_states import seed_everything
 from .resolving import resolve
@@ -65,6 +67,11 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
     folder = shared.own
     state, problems = shared.state_to_go_on_from(config) if config.resume else (None, [])
     problems = [*shared.warnings, *problems]
+    if config.resume:
+        config = precision_as_begun(config, folder.saved_config())
+    device = choose_device(config.device)
+    why = "as the run was begun" if config.resume else "as asked"
+    config, precision = settle_precision(config, device, processes, why)
     if config.push_to_hub is not None and processes.main:
         check_hub(config.push_to_hub)
     extra = [Trackers(config.trackers)] if config.trackers and processes.main else []
@@ -77,7 +84,7 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0))
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision))
             loop.save_samples()
             # Again, because libraries draw from them as they load.
             seed_everything(config.seed)
@@ -85,10 +92,10 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
         else:
             loop.load_state_dict(state)
             del state
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step))
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision))
         ended = run_steps(loop, stop, broadcast, watch, diagnoses)
         folder.check_in_place()
-        summary = finish(parts, config, folder, loop.seconds, problems, ended)
+        summary = finish(parts, config, folder, loop.seconds, problems, ended, precision)
     if config.push_to_hub is not None and processes.main:
         summary["hub"] = push_to_hub(folder.final, config.push_to_hub)
     broadcast("dipp_on_run_end", RunEndEvent(folder.path, summary))

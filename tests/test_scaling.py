@@ -38,7 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def config(**more: Any) -> TrainConfig:
-    return TrainConfig(**{"reference": NAME, "guidance": 2.0, "batch_size": 2, "lora_rank": 4, **more})
+    own = {"reference": NAME, "guidance": 2.0, "batch_size": 2, "lora_rank": 4, "precision": "fp32"}
+    return TrainConfig(**{**own, **more})
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     quick += [f"prompt_cache={folder / 'cache'}"]
     return [
         "train", "--generator", tiny, "--reference", tiny, "--prompts", str(folder / "prompts.txt"),
-        "--reward", "colourfulness", "--quiet", *[word for one in quick for word in ("--set", one)],
+        "--reward", "colourfulness", "--precision", "fp32", "--quiet",
+        *[word for one in quick for word in ("--set", one)],
     ]  # fmt: skip
 
 

@@ -72,7 +72,9 @@ Assignments = Annotated[
 ]
 Track = Annotated[str | None, typer.Option(metavar="NAME,...", help="Trackers to log to: tensorboard, wandb, trackio.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[str | None, typer.Option(metavar="NAME", help="fp32, bf16 or fp16.")]
+Precision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast.")
+]
 PushToHub = Annotated[
     str | None,
     typer.Option(metavar="OWNER/NAME", help="Upload the finished generator to this repository of the hub."),

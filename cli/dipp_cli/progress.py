@@ -21,6 +21,7 @@ from rich.text import Text
 
 from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
 
+from .long_run import LongRun
 from .output import is_first_process
 
 COMPARING = "comparing before and after, writing the report"
@@ -95,6 +96,7 @@ class Bar:
         ]
         self._progress = _TwoLineProgress(*columns, console=console)
         self._task: TaskID | None = None
+        self._long_run = LongRun()
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -109,7 +111,12 @@ class Bar:
         # A new task: its estimate of the time left must not know how long loading took.
         if self._task is not None:
             self._progress.remove_task(self._task)
+        if event.precision is not None:  # stays above the bar
+            self._progress.console.print(
+                Text(str(event.precision), style="yellow" if event.precision.slowdown > 1 else "")
+            )
         self._task = self._progress.add_task("training", total=event.config.steps, completed=event.step)
+        self._long_run.begins(event)
 
     def dipp_on_step(self, event: StepEvent) -> None:
         if self._task is None:
@@ -117,6 +124,9 @@ class Bar:
         self._progress.line = numbers(event.metrics)
         for reason in event.skipped:  # stays above the bar
             self._progress.console.print(Text(skipped_line(event.step, reason), style="yellow"))
+        notice = self._long_run.after(event)
+        if notice:
+            self._progress.console.print(Text(notice))
         self._progress.update(self._task, completed=event.step, total=event.steps)
         if event.step >= event.steps:
             self._progress.update(self._task, description=COMPARING)
@@ -135,6 +145,7 @@ class PlainLines:
     def __init__(self) -> None:
         self._begun = monotonic()
         self._first = 0
+        self._long_run = LongRun()
 
     def __enter__(self) -> PlainLines:
         return self
@@ -148,10 +159,16 @@ class PlainLines:
     def dipp_on_run_start(self, event: RunStartEvent) -> None:
         self._begun, self._first = monotonic(), event.step
         self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
+        if event.precision is not None:
+            self._say(str(event.precision))
+        self._long_run.begins(event)
 
     def dipp_on_step(self, event: StepEvent) -> None:
         for reason in event.skipped:
             self._say(skipped_line(event.step, reason))
+        notice = self._long_run.after(event)
+        if notice:
+            self._say(notice)
         tenth = max(event.steps // 10, 1)
         if event.step % tenth and event.step != event.steps:
             return

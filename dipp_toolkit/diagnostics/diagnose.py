@@ -14,7 +14,7 @@ from torch import Tensor
 from ..assembly import Assembled
 from ..config import TrainConfig
 from ..monitors.record import Record, read_rows
-from ..precision import PRECISIONS, pass_autocast
+from ..precision import pass_autocast
 from ..random_states import random_states_kept
 from ..run_folder import RunFolder
 from .check import find_warnings, is_diagnosed
@@ -91,7 +91,7 @@ class Diagnoses:
 
     @contextmanager
     def _unnoticed(self) -> Iterator[None]:
-        device, precision = self.parts.device, PRECISIONS[self.config.precision]
+        device, precision = self.parts.device, self.parts.engine.precision
         with random_states_kept(device), pass_autocast(device.type, precision):
             yield
 

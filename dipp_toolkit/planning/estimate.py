@@ -19,10 +19,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 from ..config import TrainConfig
 from ..decoding import DecodeOptions
 from ..errors import RequestError
+from ..native_precision import choose_precision
 from ..precision import DTYPES, PRECISIONS
+from ..precision_choice import AUTO
 from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
 from .dry_run import Cost
 from .machines import GPUS, LAUNCH, REWARD_UTILISATION, UTILISATION
@@ -92,6 +96,18 @@ class Plan:
         return {**asdict(self), **own}
 
 
+def with_precision(config: TrainConfig) -> TrainConfig:
+    """The settings with the precision that `auto` will be: all GPUs in the plan compute bfloat16; a CPU is this one.
+
+    Args:
+        config: resolved settings.
+    """
+    if config.precision != AUTO:
+        return config
+    chosen = choose_precision(AUTO, torch.device("cpu")).name if config.device == "cpu" else "bf16"
+    return config.model_copy(update={"precision": chosen})
+
+
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     """Plan a run.
 
@@ -102,6 +118,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     Raises:
         RequestError: a name has no blueprint, or is no pipeline's or no reward's.
     """
+    config = with_precision(config)
     generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
     if config.reference is None:
         raise RequestError(f"Name the reference of '{config.generator}' with --reference.")

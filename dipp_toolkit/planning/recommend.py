@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import TrainConfig
-from .estimate import MARGIN, Plan, make_plan
+from .estimate import MARGIN, Plan, make_plan, with_precision
 
 STEPS: tuple[dict[str, Any], ...] = (
     {"decode_checkpointing": True},
@@ -32,6 +32,7 @@ def recommend(
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`.
     """
+    config = with_precision(config)
     changed: dict[str, Any] = {}
     for step in ({}, *STEPS):
         new = {name: value for name, value in step.items() if getattr(config, name) != value}

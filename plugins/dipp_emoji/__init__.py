@@ -25,7 +25,6 @@ WORLD: dict[str, Any] = {
     "batch_size": 32,
     "assistant_rounds": 1,
     "warmup": 10,
-    "precision": "bf16",
 }
 ALIGN = WORLD | {
     "rewards": {"emoji-preference": 1.0, "emoji-clip": 0.02},

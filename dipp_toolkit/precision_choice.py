@@ -1,0 +1,38 @@
+"""A run's precision and why it is that one; what decides it, `native_precision`, needs PyTorch, and this does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import TrainConfig
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """The precision of a run's passes.
+
+    Attributes:
+        name: `fp32`, `bf16` or `fp16`.
+        reason: why it is this one.
+        slowdown: how many times as long a layer takes as in float32, where the precision was asked for and that is
+            long; 1 elsewhere.
+    """
+
+    name: str
+    reason: str
+    slowdown: float = 1.0
+
+    def __str__(self) -> str:
+        return f"precision {self.name}: {self.reason}"
+
+
+def precision_as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """The settings of a run that goes on: where no precision is named, the one it was begun with, on any machine.
+
+    Args:
+        config: the settings asked for now.
+        saved: those that the run was begun with.
+    """
+    return config.model_copy(update={"precision": saved.precision}) if config.precision == AUTO else config
