@@ -6,7 +6,6 @@ import colorsys
 import json
 import math
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -424,7 +423,7 @@ def test_a_users_features_are_checked(real: Path, extractor: str, tmp_path: Path
 
 
 class Source:
-    """Takes a known time an image and a known memory a call."""
+    """Takes a known time an image, on its own clock, and a known memory a call."""
 
     evaluations = 1
     device = torch.device("cpu")
@@ -433,21 +432,23 @@ class Source:
         shared = nn.Linear(100, 100, bias=False)
         self.networks = {"network": nn.Sequential(shared, nn.Linear(100, 50)), "vae": shared}
         self.calls: list[tuple[list[str], list[int]]] = []
+        self.seconds = 0.0
 
     def images(self, prompts: list[str], seeds: list[int]) -> Tensor:
         self.calls.append((list(prompts), list(seeds)))
         held = torch.ones(100 * 2**18)  # 100 MiB
-        time.sleep(0.02 + 0.001 * len(prompts))
+        self.seconds += 0.02 + 0.001 * len(prompts)
         return held[: 12 * len(prompts)].reshape(-1, 3, 2, 2)
 
 
-def test_latency_is_the_time_of_an_image() -> None:
+def test_latency_is_the_time_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     source, metric = Source(), load_metric("latency", repeats=4, warmup=1)
+    monkeypatch.setattr("dipp_metrics.latency.perf_counter", lambda: source.seconds)
     found = metric.costs(source, ["a", "b", "c"])
     assert isinstance(metric, CostMetric) and set(found) == set(metric.better)
     assert [len(source.calls), *map(len, found.values())] == [10, 4, 4]
-    assert 0.021 <= min(found["latency"]) < 0.2
-    assert (0.02 + 0.008) / 8 <= min(found["latency-batch-8"]) < 0.1
+    assert found["latency"] == pytest.approx([0.021] * 4)
+    assert found["latency-batch-8"] == pytest.approx([(0.02 + 0.008) / 8] * 4)
     assert source.calls[1] == (["a"], [0]) and source.calls[2] == (["b"], [1])
     assert len(source.calls[-1][0]) == 8 and len(set(source.calls[-1][1])) == 8
     hasty = load_metric("latency", repeats=50, warmup=0, seconds=0.0)
