@@ -57,7 +57,7 @@ def plan_run(
         raise RequestError(f"--sharding {sharding} is unknown; expected none or fsdp.")
     if sharding == "fsdp" and processes is None:
         raise RequestError("--sharding fsdp cuts networks into one part a process; say how many with --processes.")
-    asked = gather(flags, assignments)
+    asked = gather(flags, assignments, config_file)
     from dipp_toolkit.planning import Scale, recommend, scaled_plan
     from dipp_toolkit.resolving import with_recommended
 
