@@ -11,7 +11,7 @@ import re
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -196,7 +196,7 @@ class _Contents:
             return
         self.modules[function.__module__] = None
         self.say("function", function.__qualname__)
-        if _kind(function.__module__) not in ("own", "ours"):
+        if _kind(function.__module__, _source(function.__module__)) not in ("own", "ours"):
             return
         self.add([function.__defaults__, function.__kwdefaults__, vars(function)], depth)
         for cell in function.__closure__ or ():
@@ -225,7 +225,7 @@ class _Contents:
 
     def _is_followed(self, found: type) -> bool:
         """Whether what an object of this class holds is its own, and not the workings of a library known by version."""
-        return _kind(found.__module__) in ("own", "ours", "library") and (
+        return _kind(found.__module__, _source(found.__module__)) in ("own", "ours", "library") and (
             found.__module__.split(".")[0] not in NAMED_BY_VERSION
         )
 
@@ -236,9 +236,8 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _kind(module: str) -> str:
+def _kind(module: str, path: Path | None) -> str:
     """Whose code a module is: `own`, the toolkit's (`ours`), a `library`'s, Python's (`standard`), or `none` at all."""
-    path = _source(module)
     if path is None:
         return "none"
     if module.split(".", maxsplit=1)[0] in _shipped():
@@ -263,11 +262,26 @@ def _package_of(thing: Any) -> str:
 def _digests_of_code(modules: Mapping[str, None], thing: Any) -> dict[str, str]:
     """Digests by file of these modules and of all own code that they import; of a library, where the thing is of it."""
     library = {_package_of(thing)} - NAMED_BY_VERSION
+    return _digests_from(list(modules), library)
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of a Python file and of all own code that it imports, as far as that is found without running it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    others = _digests_from(list(_imports("", path)), frozenset(), path.resolve().parent)
+    return _sha([file_digest(path), *sorted(others.values())])
+
+
+def _digests_from(modules: list[str], library: Set[str], beside: Path | None = None) -> dict[str, str]:
     digests: dict[str, str] = {}
-    todo, seen = list(modules), set(modules)
+    todo, seen = modules, set(modules)
     while todo:
         name = todo.pop()
-        kind, path = _kind(name), _source(name)
+        path = _source(name, beside)
+        kind = _kind(name, path)
         if path is None or not (kind == "own" or (kind == "library" and name.split(".")[0] in library)):
             continue
         with suppress(OSError):
@@ -278,16 +292,19 @@ def _digests_of_code(modules: Mapping[str, None], thing: Any) -> dict[str, str]:
     return digests
 
 
-def _source(module: str) -> Path | None:
-    """The file of a module, loaded or not; None where it has none."""
+def _source(module: str, beside: Path | None = None) -> Path | None:
+    """The file of a module, loaded or not, also in a folder that is not on Python's path; None where it has none."""
     loaded = sys.modules.get(module)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
         return Path(file).resolve() if file else None
     parent, _, _ = module.rpartition(".")
-    places = getattr(sys.modules.get(parent), "__path__", None) if parent else None
-    if parent and places is None:
-        return None
+    places = [*sys.path, *([str(beside)] if beside is not None else [])]
+    if parent:
+        package = _source(parent, beside)
+        if package is None or package.name != "__init__.py":
+            return None
+        places = [str(package.parent)]
     with suppress(ImportError, ValueError, AttributeError):
         spec = importlib.machinery.PathFinder.find_spec(module, places)
         if spec is not None and spec.origin and spec.has_location:

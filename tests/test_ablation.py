@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dipp_toolkit.ablation.cells import CellFolder, train_cells
+from dipp_toolkit.ablation.cells import CellFolder, cell_config, check_trained_cells, folders_of, train_cells
 from dipp_toolkit.ablation.choose import choose, parse_constraint
 from dipp_toolkit.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
 from dipp_toolkit.ablation.page import heat_maps, render
-from dipp_toolkit.ablation.run import AblationSettings
+from dipp_toolkit.ablation.run import AblationSettings, check_ablation
 from dipp_toolkit.ablation.study import Study, make_study
+from dipp_toolkit.ablation.trained_with import note_contents
 from dipp_toolkit.ablation.trends import change, claims
 from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.processes import Processes
 from dipp_toolkit.report.scatter import Point, pareto_front
+from dipp_toolkit.resolving import resolve
+from dipp_toolkit.run_folder import RunFolder
 from launching import launch
 
 PIXEL = (
@@ -201,6 +205,70 @@ class Listener:
 
     def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
         self.states.append(state.partition(":")[0])
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[list[Cell], dict[str, Any], Path]:
+    """Two cells that count as trained, the settings they share, and the ablation's folder."""
+    (tmp_path / "helper_of_blue.py").write_text("SCALE = 1\n")
+    (tmp_path / "blue.py").write_text(
+        "import helper_of_blue\ndef f(images, prompts):\n    return images.mean((1, 2, 3))\n"
+    )
+    (tmp_path / "p.txt").write_text("a fox\n")
+    shared = {"generator": "emoji-onestep", "steps": 3, "judge": None, "prompts": str(tmp_path / "p.txt")}
+    shared |= {"rewards": {f"{tmp_path}/blue.py:f": 1.0}}
+    cells, out = grid(parse_vary(["reward_scale=0,1"])), tmp_path / "ab"
+    for folder in folders_of(cells, out):
+        config = resolve(cell_config(folder, make_config(shared)))
+        RunFolder(folder.path).create(config)
+        note_contents(folder.contents, config)
+        (folder.path / "summary.json").write_text("{}")
+    return cells, shared, out
+
+
+def check_again(finished: tuple[list[Cell], dict[str, Any], Path], **changes: Any) -> None:
+    cells, shared, out = finished
+    check_trained_cells(folders_of(cells, out), make_config(shared | changes))
+
+
+def test_finished_cells_are_of_the_same_settings(finished: tuple[list[Cell], dict[str, Any], Path]) -> None:
+    check_again(finished)
+    check_again(finished, device="cpu", keep_checkpoints=9, resume=True)
+    for changes, said in (
+        ({"steps": 4}, r"reward_scale=0 was trained with something else: steps was 3 and is 4\. Name .* --out, or rem"),
+        ({"learning_rate": 0.5}, "learning_rate was .* and is 0.5"),
+        ({"rewards": {"emoji-clip": 1.0}}, "rewards was .* and is {'emoji-clip': 1.0}"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            check_again(finished, **changes)
+    cells, shared, out = finished
+    listener = Listener()
+    other = make_config(shared | {"steps": 4})
+    with pytest.raises(RequestError, match="was trained with something else"):
+        check_ablation(AblationSettings(cells, other, out))
+    with pytest.raises(RequestError, match="was trained with something else"):
+        train_cells(cells, other, out, Processes(), listener)
+    assert listener.states == []
+
+
+@pytest.mark.parametrize("edited", ["p.txt", "blue.py", "helper_of_blue.py"])
+def test_finished_cells_are_of_the_same_files(
+    finished: tuple[list[Cell], dict[str, Any], Path], tmp_path: Path, edited: str
+) -> None:
+    (tmp_path / edited).write_text((tmp_path / edited).read_text() + "#x\n")
+    with pytest.raises(RequestError, match=r"the content of .*(p\.txt|blue\.py:f) has changed since"):
+        check_again(finished)
+
+
+def test_cells_of_an_older_version_are_known_by_their_settings(
+    finished: tuple[list[Cell], dict[str, Any], Path],
+) -> None:
+    cells, _, out = finished
+    for folder in folders_of(cells, out):
+        folder.contents.unlink()
+        path = folder.path / "config.yaml"
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("spike:")))
+    check_again(finished)
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ from typing import Protocol, runtime_checkable
 
 from ..atomic import write_text
 from ..config import TrainConfig
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RequestError, RunError
 from ..processes import Processes
 from ..resolving import resolve
 from ..training import train
 from .grid import Cell
+from .trained_with import differences, note_contents
 
-CELLS, FAILED = "cells", "failed.txt"
+CELLS, FAILED, CONTENTS = "cells", "failed.txt", "contents.json"
 
 
 @runtime_checkable
@@ -38,6 +39,11 @@ class CellFolder:
     def done(self) -> bool:
         """Whether the run is complete, its summary being written last but the report."""
         return (self.path / "summary.json").is_file()
+
+    @property
+    def contents(self) -> Path:
+        """A file of digests of what the cell was trained with."""
+        return self.path.with_name(f"{self.path.name}.{CONTENTS}")
 
     @property
     def failure(self) -> str:
@@ -67,6 +73,21 @@ def cell_config(folder: CellFolder, base: TrainConfig) -> TrainConfig:
     return folder.cell.config(base).model_copy(update={"out": folder.path, "resume": begun})
 
 
+def check_trained_cells(folders: Sequence[CellFolder], base: TrainConfig) -> None:
+    """Refuse finished cells that were trained with other settings or files than are asked for now.
+
+    Raises:
+        RequestError: naming the first such cell, what differs, and the two ways on.
+    """
+    for folder in folders:
+        different = differences(folder.path, folder.contents, resolve(cell_config(folder, base))) if folder.done else []
+        if different:
+            raise RequestError(
+                f"The cell {folder.path} was trained with something else: {'; '.join(different)}. Name another folder "
+                f"with --out, or remove {folder.path.parent} to train its cells anew."
+            )
+
+
 def train_cells(
     cells: Sequence[Cell], base: TrainConfig, out: Path, processes: Processes, listener: CellListener
 ) -> list[CellFolder]:
@@ -85,10 +106,11 @@ def train_cells(
         All cells with their folders.
 
     Raises:
-        RequestError: a setting cannot be used.
+        RequestError: a setting cannot be used, or a finished cell was trained with something else.
         Interrupted: a signal arrived; what was done is kept.
     """
     folders = folders_of(cells, out)
+    check_trained_cells(folders, base)
     for number, folder in processes.share(list(enumerate(folders, 1))):
         if folder.done:
             listener.cell(folder.cell, number, len(folders), "done already")
@@ -96,6 +118,8 @@ def train_cells(
         config = cell_config(folder, base)
         listener.cell(folder.cell, number, len(folders), "goes on" if config.resume else "begins")
         config = resolve(config)
+        if not config.resume:
+            note_contents(folder.contents, config)
         try:
             train(config, processes=Processes())
             folder.note_failure("")

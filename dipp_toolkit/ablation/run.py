@@ -15,7 +15,7 @@ from ..config import TrainConfig
 from ..errors import RunError
 from ..processes import Processes
 from ..resolving import resolve
-from .cells import CellFolder, CellListener, train_cells
+from .cells import CellFolder, CellListener, check_trained_cells, folders_of, train_cells
 from .choose import Choice, Constraint, choose
 from .grid import Cell, check_cells
 from .page import write_page
@@ -114,6 +114,7 @@ def check_ablation(settings: AblationSettings) -> None:
     check_cells(settings.cells, settings.base)
     for cell in settings.cells:
         resolve(cell.config(settings.base))
+    check_trained_cells(folders_of(settings.cells, settings.out), settings.base)
 
 
 def ablate(settings: AblationSettings, listener: AblationListener) -> AblationResult | None:
