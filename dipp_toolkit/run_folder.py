@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from .contained import check_all_below, remove_below
 from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
 from .json_lines import read_lines
+from .naming import shown
 from .precision_choice import precision_as_begun
 from .setting_texts import read_yaml
 
@@ -189,10 +190,7 @@ class RunFolder:
             if name not in MAY_CHANGE and getattr(saved, name) != getattr(config, name)
         ]
         if different:
-            changes = ", ".join(
-                f"{name} was {getattr(saved, name)} and is {getattr(config, name)}" for name in different
-            )
-            raise CheckpointError(f"Cannot resume {self.path} with other settings: {changes}.")
+            raise _other_settings(self.path, saved, config, different)
         from .checkpoint import checkpoint_step, checkpoints
 
         newest = checkpoints(self.checkpoints)[-1:]
@@ -313,6 +311,20 @@ def no_run(path: Path) -> CheckpointError:
             "command without --resume, or with --resume auto."
         )
     return CheckpointError(f"Cannot resume {path}: it is no run folder, it has no config.yaml.")
+
+
+def _other_settings(path: Path, saved: TrainConfig, asked: TrainConfig, names: Sequence[str]) -> CheckpointError:
+    """Which settings stand in the way of resuming, which may change, and how a run with the new ones begins."""
+    from .report.command import new_run_with, setting_text
+
+    changes = ", ".join(
+        f"{name} was {shown(setting_text(getattr(saved, name)))} and is {shown(setting_text(getattr(asked, name)))}"
+        for name in names
+    )
+    return CheckpointError(
+        f"Cannot resume {path} with other settings: {changes}. Those that may change are "
+        f"{', '.join(sorted(MAY_CHANGE))}. Begin a new run with: {new_run_with(path, saved, asked, names)}"
+    )
 
 
 def is_unbegun(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from dipp_toolkit import RequestError, TrainConfig, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, Interrupted, RunError
 from dipp_toolkit.events import StepEvent
-from dipp_toolkit.run_folder import RunFolder, is_unbegun
+from dipp_toolkit.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 from dipp_toolkit.setting_texts import read_yaml
 from dipp_toolkit.taken_folder import taken_folder
 from dipp_toolkit.training import RunResult
@@ -285,3 +286,33 @@ def test_a_reader_needs_no_lock(tmp_path: Path) -> None:
     with taken_folder(make_config({"out": tmp_path / "r"})) as (folder, _):
         folder.create(make_config({"steps": 5}))
         assert read_yaml(RunFolder(folder.path).config)["steps"] == 5
+
+
+# Resuming with other settings.
+
+
+def test_a_refused_resume_names_the_command_that_begins_a_new_run(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = TrainConfig(
+        generator="g", rewards={"a": 1.0}, reward_options={"a": {"size": 1}, "b": {"x": "y"}}, lora_alpha=2.0,
+        prompts="my prompts.txt",
+    )  # fmt: skip
+    folder = RunFolder(tmp_path / "my run")
+    folder.create(saved)
+    changes: dict[str, Any] = {
+        "rewards": {"a": 2.0, "b": 0.5}, "reward_options": {"a": {"size": 2}, "b": {"x": "y"}}, "lora_alpha": None,
+        "learning_rate": 2e-5, "time_range": (0.1, 0.5), "seed": 3, "floors": {"a": 0.5}, "compile": True,
+        "prompts": "other ones.txt",
+    }  # fmt: skip
+    asked = saved.model_copy(update=changes | {"steps": 9})
+    with pytest.raises(CheckpointError) as error:
+        folder.load_for_resume(asked)
+    sentence = str(error.value)
+    assert "learning_rate was 1e-05 and is 2e-05" in sentence and "lora_alpha was 2 and is null" in sentence
+    assert all(name in sentence.split(" may change are ")[1] for name in MAY_CHANGE)
+    words = shlex.split(sentence.split("Begin a new run with: ")[1])
+    given: list[TrainConfig] = []
+    monkeypatch.setattr("dipp_cli.settings.check_names", lambda config: None)
+    monkeypatch.setattr("dipp_cli.run.run", lambda config, *more: given.append(config))
+    assert main(words[1:]) == 0
+    assert given[0] == saved.model_copy(update=changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ FLAGS = {
     "seed": "--seed",
 }
 """Settings that have a flag of their own; the others go through `--set`."""
+OPTIONS = {"reward_options": "reward", "term_options": "term"}
+"""Settings that are given an option at a time, and what their names begin with then."""
 LEFT_OUT = {"out", "resume", "reward_options", "term_options", "trackers"}
 
 
@@ -39,12 +42,43 @@ def setting_text(value: Any) -> str:
     return str(value)
 
 
+def _from_here(folder: Path) -> Path:
+    """A folder as somebody in the working folder would name it."""
+    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
+        return folder.relative_to(Path.cwd())
+    return folder
+
+
 def again_from_config(folder: Path) -> str:
     """The short command, from the run's own settings file into a new folder beside it."""
-    shown = folder
-    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
-        shown = folder.relative_to(Path.cwd())
+    shown = _from_here(folder)
     return f"dipp train --config {shlex.quote(str(shown / 'config.yaml'))} --out {shlex.quote(f'{shown}-again')}"
+
+
+def new_run_with(folder: Path, saved: TrainConfig, asked: TrainConfig, names: Iterable[str]) -> str:
+    """The command that begins a new run with a run's settings but for some.
+
+    Args:
+        folder: the run's.
+        saved: its settings.
+        asked: those of the new run.
+        names: of the settings that differ.
+    """
+    parts = [f"dipp train --config {shlex.quote(str(_from_here(folder) / 'config.yaml'))}"]
+    for name in names:
+        before, value = getattr(saved, name), getattr(asked, name)
+        if name in OPTIONS:
+            parts += [
+                f"--set {shlex.quote(f'{OPTIONS[name]}.{owner}.{option}={setting_text(content)}')}"
+                for owner, options in value.items()
+                for option, content in options.items()
+                if before.get(owner, {}).get(option) != content
+            ]
+        elif name in FLAGS and value not in (None, {}):
+            parts.append(f"{FLAGS[name]} {shlex.quote(setting_text(value))}")
+        else:
+            parts.append(f"--set {shlex.quote(f'{name}={setting_text(value)}')}")
+    return " ".join(parts)
 
 
 def again_from_flags(config: TrainConfig) -> list[str]:
