@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +13,10 @@ import torch
 from .assembly import Assembled
 from .atomic import whole_folder, write_text
 from .bench.rows import Warned
+from .checkpoint_writer import nothing
 from .config import TrainConfig
 from .diagnostics.check import warnings_of
+from .errors import CheckpointError
 from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from .generation import generate_images, sample_reference
 from .model_card import write_model_card
@@ -61,6 +63,28 @@ def start_comparison(parts: Assembled, config: TrainConfig, folder: RunFolder) -
     before = one_step_images(parts, parts.generator, config)
     seeds = [config.seed + 1 + k for k in range(config.eval_seeds)]
     Comparison(list(parts.eval_conditions.prompts), seeds, {"before": before}).save(folder.comparison)
+
+
+def start_comparison_again(parts: Assembled, config: TrainConfig, folder: RunFolder) -> list[str]:
+    """Where a resumed run's images from before its first step were lost, make them again: its end needs them.
+
+    Called while the generator is still what the training began with, so that they are the same images.
+
+    Returns:
+        A sentence where they were made again.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        earlier = Comparison.load(folder.comparison)
+        if "before" in earlier.images and list(earlier.prompts) == list(parts.eval_conditions.prompts):
+            return []
+        reason = f"The comparison in {folder.comparison} is of other prompts, or has no images from before."
+    except CheckpointError as error:
+        reason = str(error)
+    start_comparison(parts, config, folder)
+    return [f"{reason} The images from before the first step were made again, by the generator the run began with."]
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -120,6 +144,7 @@ def finish(
     problems: Sequence[str] = (),
     ended: Stop | None = None,
     precision: PrecisionChoice | None = None,
+    check: Callable[[], None] = nothing,
 ) -> dict[str, Any]:
     """Export the averaged generator, measure before and after, and write summary and report.
 
@@ -131,6 +156,7 @@ def finish(
         problems: sentences that become warnings.
         ended: why it ended before its last step, where it did.
         precision: of its passes, and why it is that one.
+        check: called between the parts of the work; may raise what ends it.
 
     Returns:
         What `summary.json` holds.
@@ -141,11 +167,14 @@ def finish(
         save_generator(parts, folder.final)
         made_with = {} if config.readout is None else {"readout": config.readout}
         final = note_generator(folder.final, config.generator, config.reference, made_with)
+        check()
         after = one_step_images(parts, parts.generator, config)
+    check()
     earlier = Comparison.load(folder.comparison)
     images = {"reference": reference_images(parts, config), "before": earlier.images["before"], "after": after}
     comparison = Comparison(earlier.prompts, earlier.seeds, images)
     comparison.save(folder.comparison)
+    check()
     # Measured as saved, in 8 bits: anyone can measure the same pictures again.
     comparison = Comparison.load(folder.comparison)
     rows = read_metrics(folder.metrics)

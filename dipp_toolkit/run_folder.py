@@ -13,6 +13,7 @@ from typing import Any
 from .atomic import naming, write_text
 from .config import TrainConfig, make_config
 from .contained import check_all_below, remove_below
+from .disk_errors import reason_of, way_on
 from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
 from .json_lines import read_lines
@@ -126,7 +127,8 @@ class RunFolder:
             # A run's settings say nothing of its own folder: whoever begins anew with them gets a fresh one.
             write_text(self.config, config.model_copy(update={"resume": False, "out": None}).to_yaml())
         except OSError as error:
-            raise RequestError(f"Cannot write the run folder {self.path}: {error.strerror}.") from error
+            way = way_on(error, "Run the same command again.")
+            raise RequestError(f"Cannot write the run folder: {reason_of(error)}. {way}") from error
 
     def saved_config(self) -> TrainConfig:
         """The settings that the run was begun with."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .broadcast import Broadcast
+from .checkpoint import checkpoints
 from .checkpoint_writer import nothing
 from .diagnostics.diagnose import Diagnoses
+from .disk_errors import reason_of, way_on
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent
 from .monitors.stopping import Stop
@@ -18,6 +20,7 @@ from .run_folder import FolderGone, MetricsFile
 from .skips import FileOfSkips
 from .stop_request import StopRequest
 from .training_loop import TrainingLoop
+from .ways_on import resumed, way_back
 
 
 @dataclass
@@ -139,27 +142,26 @@ def run_steps(
             raise
         except DippError as error:
             stepping.save_last()
-            raise _with_way_back(error, loop) from error
+            raise with_way_back(error, loop) from error
         except OSError:
             raise
         except Exception as error:  # the code of a term, a generator or a plugin may raise anything
             stepping.save_last()
-            raise _with_way_back(RunError(f"The run failed with {raised(error)}."), loop) from error
+            raise with_way_back(RunError(f"The run failed with {raised(error)}."), loop) from error
         if ended is None and loop.step < loop.config.steps:
             name = stop.signal.name if stop.signal is not None else "a signal to another process"
             raise Interrupted(
                 f"Interrupted by {name} after step {loop.step} of {loop.config.steps}; everything is saved. "
-                f"{_way_back(loop)}"
+                f"{resumed(loop.checkpoints.parent)}"
             )
         return ended
     except FolderGone as error:
         raise _lost(error, loop) from error
     except OSError as error:
         _check_in_place(loop)
-        raise RunError(
-            f"The run stopped after step {loop.step}: {_said(error)}. The last checkpoint in {loop.checkpoints} is "
-            f"whole. {_way_back(loop)}"
-        ) from error
+        whole = f" The last checkpoint in {loop.checkpoints} is whole." if checkpoints(loop.checkpoints) else ""
+        way = way_on(error, way_back(loop.checkpoints.parent))
+        raise RunError(f"The run stopped after step {loop.step}: {reason_of(error)}.{whole} {way}") from error
     finally:
         if stepping is not None:
             stepping.close()
@@ -184,21 +186,9 @@ def _lost(error: FolderGone, loop: TrainingLoop) -> RunError:
     )
 
 
-def _said(error: OSError) -> str:
-    """What the system said, with the file it was about."""
-    if error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error).rstrip(".")
-
-
-def _way_back(loop: TrainingLoop) -> str:
-    return f"Go on with: dipp train --resume --out {loop.checkpoints.parent}"
-
-
-def _with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
+def with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
     """What stopped the run, and how to go on."""
     if not loop.step:
         return RunError(f"{error} The run stopped before its first step was done.")
-    return RunError(
-        f"{error} The run stopped after step {loop.step} of {loop.config.steps}; everything is saved. {_way_back(loop)}"
-    )
+    where = f"after step {loop.step} of {loop.config.steps}"
+    return RunError(f"{error} The run stopped {where}; everything is saved. {way_back(loop.checkpoints.parent)}")

@@ -12,8 +12,9 @@ from .broadcast import Broadcast
 from .config import TrainConfig
 from .determinism import deterministic_kernels
 from .diagnostics.diagnose import Diagnoses
+from .errors import CheckpointError, RunError
 from .events import RunEndEvent, RunStartEvent
-from .finishing import finish, start_comparison
+from .finishing import finish, start_comparison, start_comparison_again
 from .hub import check_hub, push_to_hub
 from .monitors.watch import Watch
 from .native_precision import settle_precision
@@ -22,10 +23,11 @@ from .processes import Processes
 from .random_states import seed_everything
 from .resolving import resolve
 from .shared_folder import SharedFolder
-from .stepping import run_steps
+from .stepping import run_steps, with_way_back
 from .stop_request import StopRequest
 from .trackers import Trackers
 from .training_loop import MEASURED, TrainingLoop, learning_rate
+from .ways_on import interrupted, told
 
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
 
@@ -53,34 +55,38 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
 
     Raises:
         RequestError: the settings cannot be used; nothing has been written then.
-        RunError: the run failed; its last checkpoint is whole.
-        Interrupted: SIGINT or SIGTERM arrived; the run is saved.
+        RunError: the run failed; its last checkpoint, where there is one, is whole.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the run is saved.
     """
     config = resolve(config)
     device = choose_device(config.device)
     processes = processes or Processes.launched(device)
     with SharedFolder.opened(config, processes) as shared, deterministic_kernels(device, config.deterministic):
-        return _train(config, listeners, processes, shared)
+        with StopRequest().noted() as stop, told(shared.run, stop):
+            summary, broadcast = _train(config, listeners, processes, shared, stop)
+        if config.push_to_hub is not None and processes.main:
+            summary["hub"] = push_to_hub(shared.own.final, config.push_to_hub)
+        broadcast("dipp_on_run_end", RunEndEvent(shared.own.path, summary))
+        processes.wait()
+        return RunResult(shared.run.path, summary)
 
 
-def _train(config: TrainConfig, listeners: Sequence[object], processes: Processes, shared: SharedFolder) -> RunResult:
-    folder = shared.own
-    state, problems = shared.state_to_go_on_from(config) if config.resume else (None, [])
-    problems = [*shared.warnings, *problems]
-    if config.resume:
-        config = precision_as_begun(config, folder.saved_config())
-    device = choose_device(config.device)
-    why = "as the run was begun" if config.resume else "as asked"
-    config, precision = settle_precision(config, device, processes, why)
-    if config.push_to_hub is not None and processes.main:
-        check_hub(config.push_to_hub)
-    extra = [Trackers(config.trackers)] if config.trackers and processes.main else []
-    seed_everything(config.seed)
-    parts = assemble(config, processes)
-    loop = TrainingLoop(config, parts, folder, shared.run.checkpoints)
-    broadcast = Broadcast([*listeners, *extra], processes.main)
+def _train(
+    config: TrainConfig, listeners: Sequence[object], processes: Processes, shared: SharedFolder, stop: StopRequest
+) -> tuple[dict[str, Any], Broadcast]:
+    with stop.at_once():
+        state, problems = shared.state_to_go_on_from(config) if config.resume else (None, [])
+        problems = [*shared.warnings, *problems]
+        if config.resume:
+            config = precision_as_begun(config, shared.own.saved_config())
+        device = choose_device(config.device)
+        why = "as the run was begun" if config.resume else "as asked"
+        config, precision = settle_precision(config, device, processes, why)
+        loop, broadcast = _loaded(config, listeners, processes, shared)
+    parts, folder = loop.parts, loop.folder
     folder.create(config)
-    with StopRequest().noted() as stop:
+    # What several processes share they leave together, between its parts.
+    with stop.at_once(processes.alone):
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
@@ -90,14 +96,31 @@ def _train(config: TrainConfig, listeners: Sequence[object], processes: Processe
             seed_everything(config.seed)
             loop.warm_assistant(stop)
         else:
+            problems += start_comparison_again(parts, config, folder)
             loop.load_state_dict(state)
             del state
             broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision))
-        ended = run_steps(loop, stop, broadcast, watch, diagnoses)
+    ended = run_steps(loop, stop, broadcast, watch, diagnoses)
+
+    def check() -> None:
+        if loop.asked_to_stop(stop):
+            raise interrupted(shared.run, stop)
+
+    with stop.at_once(processes.alone):
         folder.check_in_place()
-        summary = finish(parts, config, folder, loop.seconds, problems, ended, precision)
+        try:
+            return finish(parts, config, folder, loop.seconds, problems, ended, precision, check), broadcast
+        except (RunError, CheckpointError) as error:
+            raise with_way_back(error, loop) from error
+
+
+def _loaded(
+    config: TrainConfig, listeners: Sequence[object], processes: Processes, shared: SharedFolder
+) -> tuple[TrainingLoop, Broadcast]:
+    """All that a run needs, and those who hear of it."""
     if config.push_to_hub is not None and processes.main:
-        summary["hub"] = push_to_hub(folder.final, config.push_to_hub)
-    broadcast("dipp_on_run_end", RunEndEvent(folder.path, summary))
-    processes.wait()
-    return RunResult(shared.run.path, summary)
+        check_hub(config.push_to_hub)
+    extra = [Trackers(config.trackers)] if config.trackers and processes.main else []
+    seed_everything(config.seed)
+    loop = TrainingLoop(config, assemble(config, processes), shared.own, shared.run.checkpoints)
+    return loop, Broadcast([*listeners, *extra], processes.main)

@@ -99,7 +99,7 @@ class StopAt:
             os.kill(os.getpid(), self.number)
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands for a kill: nothing after it runs."""
 
 
@@ -134,13 +134,63 @@ def test_forty_steps_equal_twenty_killed_and_resumed(run: Run) -> None:
     assert parts.summary["rewards"] == whole.summary["rewards"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_resuming_gives_the_same_bits(run: Run, number: signal.Signals) -> None:
     whole, before = run("whole", steps=8), signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"after step 5 of 8.*--resume"):
         run("parts", steps=8, listeners=(StopAt(5, number),))
     assert signal.getsignal(number) is before, "our handler is taken away again"
     assert_same_bits(whole.folder, run("parts", steps=8, resume=True).folder, 8)
+
+
+def test_a_signal_in_the_last_step_or_after_it_is_honoured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted, match=r"by SIGTERM\. Step 4 is saved\. Go on with: dipp train --resume"):
+        run("parts", steps=4, listeners=(StopAt(4, signal.SIGTERM),))
+    for where in ("save_generator", "reference_images", "score_columns", "write_model_card"):
+
+        def ask(*given: Any, **named: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("it waits")
+
+        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=r"by SIGINT.+Step 4 is saved"):
+            patch.setattr(f"dipp_toolkit.finishing.{where}", ask)
+            run("parts", steps=4, resume=True)
+    assert_same_bits(run("whole", steps=4).folder, run("parts", steps=4, resume=True).folder, 4)
+
+
+def test_a_signal_before_the_first_step_is_honoured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*given: Any, **named: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it waits")
+
+    for where, said in (("assemble", "before anything was written"), ("start_comparison", "No step was saved yet")):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"by SIGTERM.*{said}"):
+            patch.setattr(f"dipp_toolkit.training.{where}", ask)
+            run(where, steps=2)
+
+
+@pytest.mark.parametrize("damage", ["sheet", "cut sheet", "index"])
+def test_pictures_from_before_that_were_lost_are_made_again(run: Run, damage: str) -> None:
+    folder = run("parts", steps=2).folder
+    pictures = folder / "samples" / "comparison"
+    sheet, index = pictures / "before-000.png", pictures / "comparison.json"
+    whole = sheet.read_bytes()
+    if damage == "index":
+        index.write_text(index.read_text()[:40])
+    elif damage == "sheet":
+        sheet.unlink()
+    else:
+        sheet.write_bytes(whole[: len(whole) // 2])
+    noticed: list[bool] = []
+
+    class Look:
+        def dipp_on_run_start(self, event: Any) -> None:
+            noticed.append(sheet.read_bytes() == whole)
+
+    summary = run("parts", steps=4, resume=True, listeners=(Look(),)).summary
+    assert noticed == [True], "before the first step, not at the end"
+    assert any("were made again, by the generator the run began with" in one for one in summary["warnings"])
+    assert_same_bits(run("whole", steps=4).folder, folder, 4)
 
 
 def test_resuming_before_the_first_checkpoint_starts_over(run: Run) -> None:

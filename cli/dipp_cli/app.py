@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 DEBUG = "--debug"
+LEAVE_FILES = ("ablate", "bench", "distill", "generate", "leaderboard", "prompts", "train")
+"""Commands whose result is in files; what they print says where."""
 FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
 
 
@@ -33,6 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:  # what libraries log about their own files says nothing about the request
         for library in ("DIFFUSERS", "TRANSFORMERS"):
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    from .streams import tolerant
+
+    with tolerant() as out:
+        code = _guarded(words, debug)
+        out.flush()
+        return code if out.lost is None else _say_what_is_lost(out.lost, words, code)
+
+
+def _guarded(words: list[str], debug: bool) -> int:
+    """Run a command; whatever goes wrong becomes a sentence and an exit code."""
     try:
         with warnings.catch_warnings():
             if not debug:
@@ -83,22 +95,39 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
         return WRONG_REQUEST, str(error)
     if isinstance(error, DippError):
         return FAILED, str(error)
+    if isinstance(error, OSError):
+        from dipp_toolkit.disk_errors import AGAIN, of_the_disk, reason_of, way_on
+
+        if of_the_disk(error):
+            return FAILED, f"{reason_of(error)}. {way_on(error, AGAIN)}"
     return FAILED, f"{raised(error)}."
 
 
 def _is_of_own_code(error: BaseException) -> bool:
     """Whether an error is no sentence of ours, or was caused by one of somebody's own code."""
+    from dipp_toolkit.disk_errors import of_the_disk
     from dipp_toolkit.errors import DippError
     from dipp_toolkit.raised import own_line
 
     from .usage import is_usage_error
 
-    if is_usage_error(error):
+    if is_usage_error(error) or (isinstance(error, OSError) and of_the_disk(error)):
         return False
     if not isinstance(error, DippError):
         return True
     cause = error.__cause__
     return cause is not None and (_is_of_own_code(cause) if isinstance(cause, DippError) else bool(own_line(cause)))
+
+
+def _say_what_is_lost(error: OSError, words: Sequence[str], code: int) -> int:
+    """Say that stdout, such as a file on a full disk, did not take what was printed; returns the exit code."""
+    if code != 0:
+        return code
+    reason = f"Standard output could not be written: {error.strerror or error}."
+    if next(iter(words), "") in LEAVE_FILES:
+        print(f"{reason} The work is done and its files are whole.", file=sys.stderr)
+        return 0
+    return _explain(f"{reason} What this command prints is its result; run it again where there is room.", FAILED)
 
 
 def _explain(sentence: str, code: int) -> int:

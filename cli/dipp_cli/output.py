@@ -28,7 +28,12 @@ def print_json(value: Any) -> None:
     """One JSON value on stdout; numbers that are not finite become null, as JSON has none."""
     text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
     # Half a character, which a file's name may hold, becomes its escape, as JSON has it.
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    text = text.encode("utf-8", "backslashreplace").decode()
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # where a console does not know a character, all are written as JSON's escapes
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=True)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

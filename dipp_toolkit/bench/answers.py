@@ -24,6 +24,7 @@ from ..atomic import write_tensors
 from ..code_digests import code_digest, identity_of
 from ..contained import below, is_there, user_path
 from ..content_digests import path_digest
+from ..disk_errors import AGAIN, reason_of, way_on
 from ..errors import RunError, first_line
 from ..rewards.elsewhere import ElsewhereReward
 from .fingerprint import digest_of, networks_in, weights_digest
@@ -113,7 +114,7 @@ class Answers:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_tensors(self.folder / name, {ROWS: rows}, {"keys": json.dumps(list(keys))}, shared=True)
         except OSError as error:
-            raise RunError(f"Cannot write {self.folder}: {error.strerror or error}.") from error
+            raise RunError(f"Cannot write the answers: {reason_of(error)}. {way_on(error, AGAIN)}") from error
         self.rows.update(zip(keys, rows.detach().cpu(), strict=True))
         self._read.add(name)
 

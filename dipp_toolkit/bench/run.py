@@ -17,6 +17,7 @@ from torch import Tensor
 from ..assembly import choose_device
 from ..atomic import write_text
 from ..contained import below
+from ..disk_errors import AGAIN, explained
 from ..errors import DippError, RequestError, RunError
 from ..loading import find_metric, find_reward, load_metric, load_prompts, load_reward
 from ..processes import Processes
@@ -232,6 +233,11 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
         RequestError: something that was named cannot be used.
         RunError: a reward or metric failed, or a file cannot be written.
     """
+    with explained(AGAIN):
+        return _run_bench(settings, listener or Silent())
+
+
+def _run_bench(settings: BenchSettings, listener: Listener) -> list[Row]:
     check_bench(settings)
     prompts = load_prompts(settings.prompts)
     names = dict.fromkeys([*METRICS, *settings.metrics])
@@ -239,7 +245,7 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
     device = choose_device(settings.device)
     processes = Processes.launched(device)
     store = ImageStore(settings.images or settings.out / "images", processes.rank)
-    bench = Bench(settings, prompts, device, processes, store, listener or Silent())
+    bench = Bench(settings, prompts, device, processes, store, listener)
     costs = {name: one for name, one in metrics.items() if isinstance(one, CostMetric)}
     for contestant in settings.contestants:
         bench.make_images(contestant, costs)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..disk_errors import AGAIN, reason_of, way_on
 from ..errors import RunError
 from ..json_lines import read_lines
 from ..roles import Images
@@ -63,7 +64,8 @@ class ImageStore:
                 path.parent.mkdir(exist_ok=True)
                 write_png(Image.fromarray(one), path, shared=True)
         except OSError as error:
-            raise RunError(f"Cannot write the images in {self.folder}: {error.strerror or error}.") from error
+            way = way_on(error, AGAIN)
+            raise RunError(f"Cannot write the images in {self.folder}: {reason_of(error)}. {way}") from error
 
     def read(self, keys: Sequence[str]) -> Float[Tensor, "batch 3 height width"]:
         """Images in [0, 1], float32.
