@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .contained import is_there, user_path
 from .errors import RequestError, first_line
-from .folders import quiet_loading
+from .folders import check_files, quiet_loading
 from .pipeline_index import only_pickled, pickles_are_refused
 from .precision import matching_autocast
 from .roles import Images
@@ -120,6 +120,8 @@ def load_tiny_decoder(name: str, vae: Any) -> nn.Module:
     from diffusers import AutoencoderTiny
 
     place = user_path(name) if is_there(name) else name
+    if isinstance(place, Path) and place.is_dir():
+        check_files(place, deep=False)
     pickled = only_pickled(place) if isinstance(place, Path) else None
     if pickled is not None:
         raise RequestError(pickles_are_refused("tiny decoder", pickled))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
 from .roles import Images
 from .schedules import dynamic_mu, schedule_from_config
+
+MOST_NUMBERS = 2**26
+"""In one latent; an image of 8192 pixels a side has 16 channels of 1024 by 1024, a quarter of it."""
 
 
 @dataclass
@@ -173,8 +177,10 @@ def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:
         shape = (int(vae.get("latent_channels", 4)), int(height), int(width))
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(f"The configurations in {folder} say no shape of a latent: {first_line(error)}.") from error
-    if min(shape) < 1:
+    if min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise RequestError(
-            f"The configurations in {folder} say latents of the shape {shape}; expected positive numbers."
+            f"The configurations in {folder} say latents of the shape {shape}; expected positive numbers, and "
+            f"{MOST_NUMBERS:,} in a latent at most: see sample_size in {family.network_name}/config.json and "
+            "latent_channels in vae/config.json."
         )
     return shape

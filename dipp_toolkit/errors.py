@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+from .naming import without_secrets
+
 
 class DippError(Exception):
-    """Base of every error whose message is meant for the person at the keyboard."""
+    """Base of every error whose message is meant for the person at the keyboard, and for logs and reports.
+
+    Secrets that an address holds, a password or `?token=...`, are left out of the message, whoever raises it.
+    """
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(without_secrets(one) if isinstance(one, str) else one for one in arguments))
 
 
 class RequestError(DippError):
@@ -31,7 +41,18 @@ class Interrupted(DippError):  # noqa: N818 -- it is no error
     """The run was interrupted and saved. Exit code 130."""
 
 
-def first_line(error: Exception) -> str:
-    """What a library's error says in its first line, or the error's name where it says nothing."""
+ALLOCATION = re.compile(r"tried to allocate (?P<torch>\d+) bytes|malloc of size (?P<arrow>\d+) failed")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line, or the error's name where it says nothing.
+
+    An allocator's error becomes what it means, secrets in addresses are left out, and so is a full stop at the end.
+    """
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    asked = ALLOCATION.search(text)
+    if asked is not None:
+        return f"it asks for {int(asked['torch'] or asked['arrow']) / 2**30:,.1f} GiB of memory, which are not there"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    return without_secrets(text.splitlines()[0]).rstrip(".") if text else type(error).__name__

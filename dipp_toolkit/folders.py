@@ -18,13 +18,16 @@ from .condition import Condition
 from .contained import user_path
 from .errors import RequestError, first_line
 from .fetching import NotHere, hub_pipeline
-from .naming import shown, unknown_name
+from .naming import quoted, shown, unknown_name
 from .pipeline_index import check_index
 from .plain_json import MOST_BYTES, check_regular, read_json
 from .registry import get_registry
 
 LOADABLE = ["*/*", "model_index.json"]
 """What is fetched of a hub repository: the components. Single-file checkpoints beside them are not."""
+
+MOST_TIMES = 100_000
+"""Training times of a schedule; published ones have 1000, and every one takes memory."""
 
 NOT_LOADED = ["*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.h5", "*.xml", "*.fp16.safetensors"]
 """Other formats of the same weights, and what must not be opened: only safetensors are loaded."""
@@ -82,13 +85,17 @@ def resolve_folder(name: str) -> Path:
     return fetched
 
 
-def check_files(folder: Path) -> None:
-    """Refuse a pipeline folder with something that the loading libraries would wait for, or read without end.
+def check_files(folder: Path, *, deep: bool = True) -> None:
+    """Refuse a folder with something that the loading libraries would wait for, or read without end.
+
+    Args:
+        folder: that is going to be loaded from.
+        deep: whether its own folders are looked into as well, as a pipeline's components are.
 
     Raises:
-        RequestError: a file of it or of a component is a pipe, a device, or JSON of more than 64 MB.
+        RequestError: a file is a pipe, a device, or JSON of more than 64 MB.
     """
-    for path in (*folder.iterdir(), *folder.glob("*/*")):
+    for path in (*folder.iterdir(), *(folder.glob("*/*") if deep else ())):
         try:
             status = path.stat()
         except OSError:  # a link to nothing; whoever needs the file says so
@@ -109,9 +116,17 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
     """The scheduler's configuration in a pipeline folder.
 
     Raises:
-        RequestError: it is missing or is no JSON.
+        RequestError: it is missing, is no JSON, or says more training times than any scheduler has.
     """
-    return read_json(folder / "scheduler" / "scheduler_config.json")
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    count = config.get("num_train_timesteps")
+    if isinstance(count, int | float) and not 1 <= count <= MOST_TIMES:
+        raise RequestError(
+            f"{path} says num_train_timesteps={quoted(count)}; expected a whole number from 1 to {MOST_TIMES:,}, such "
+            "as 1000."
+        )
+    return config
 
 
 def family_of(folder: Path) -> PipelineFamily:

@@ -18,6 +18,7 @@ from .naming import shown
 from .python_files import find_python_file, is_python_name
 from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
+from .rewards.remote_address import parse_addresses
 from .saved_generators import split_saved
 
 DIFFUSERS = "diffusers:"
@@ -105,6 +106,8 @@ def check_rewards(names: Iterable[str]) -> None:
     for name in names:
         plain = name.rpartition("@")[0] if is_isolated_name(name) else name
         registry = get_registry()
+        if is_remote_name(name):
+            parse_addresses(name)
         if is_remote_name(name) or (plain != name and not is_python_name(plain)):
             continue  # an environment may hold rewards that nobody has registered here
         if is_python_name(plain):

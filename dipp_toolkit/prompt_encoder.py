@@ -69,6 +69,8 @@ class PromptEncoder:
                     self._pipeline = pipeline_class.from_pretrained(self.folder, **parts)
             except Exception as error:  # tokenizers raise errors of several libraries
                 raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error
+            for name in self.names:
+                _limit_tokens(getattr(self._pipeline, name.replace("text_encoder", "tokenizer"), None), parts[name])
         return self._pipeline
 
     @torch.no_grad()
@@ -114,6 +116,15 @@ class PromptEncoder:
             for name in self.names:
                 getattr(self._pipeline, name).to(self.device)
         return self
+
+
+def _limit_tokens(tokenizer: Any, encoder: Any) -> None:
+    """A tokenizer that says no length, or more than its text encoder has positions for, is given the encoder's."""
+    if tokenizer is None:
+        return
+    positions, said = getattr(encoder.config, "max_position_embeddings", None), tokenizer.model_max_length
+    if isinstance(positions, int) and not (isinstance(said, int) and 0 < said <= positions):
+        tokenizer.model_max_length = positions
 
 
 def _pipeline_class(folder: Path) -> Any:

@@ -45,6 +45,10 @@ SHOWN = 8
 """Most column names that an error lists."""
 BATCH, BUFFER = 2**12, 2**16
 """Rows and bytes of a Parquet file that are in memory at a time."""
+DECODED = 64
+"""Of these rows, those whose texts are."""
+LARGE, MOST_RATIO = 2**28, 1000
+"""Bytes of a row group's column, and how many times its stored size, that a Parquet file may say it has."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,14 @@ def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
     ending = path.suffix.lower()
     try:
         if ending == ".json":
-            found = checked((((), one) for one in _read_json(path)), path)
-            prompts: Sequence[Prompt] = [one for _, one in found]
+            with _opened(path) as whole:
+                found = checked((((), one) for one in _read_json(whole, path)), path)
+                prompts: Sequence[Prompt] = [one for _, one in found]
         elif ending == ".parquet":
             file = scratch_file()
-            prompts = held_or_indexed(path, file, checked(_spilled(_read_parquet(path), file), path), _spilled_rows)
+            with _opened(path) as whole:
+                rows = _read_parquet(whole, path)
+                prompts = held_or_indexed(path, file, checked(_spilled(rows, file), path), _spilled_rows)
         else:
             prompts = _in_text(path, _FORMATS.get(ending, _plain))
     except OSError as error:
@@ -85,17 +92,29 @@ def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
     return PromptList(name or path.stem, prompts)
 
 
-def _in_text(path: Path, begin: Callable[[Lines, Path], Reader]) -> Sequence[Prompt]:
+def _opened(path: Path) -> IO[bytes]:
+    """The file, or a copy of what comes through a pipe, which can be read only once.
+
+    Raises:
+        RequestError: it is a device.
+        OSError: it is missing or cannot be read.
+    """
     file: IO[bytes] = path.open("rb")
     kind = os.fstat(file.fileno()).st_mode
     if stat.S_ISCHR(kind) and not file.isatty():
         raise RequestError(f"The prompt file {path} is a device; expected a file of prompts.")
-    if not stat.S_ISREG(kind):  # a pipe can be read only once
-        with file:
-            copy = scratch_file()
-            shutil.copyfileobj(file, copy)
-            copy.flush()
-            file = copy
+    if stat.S_ISREG(kind):
+        return file
+    with file:
+        copy = scratch_file()
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        copy.seek(0)
+        return copy
+
+
+def _in_text(path: Path, begin: Callable[[Lines, Path], Reader]) -> Sequence[Prompt]:
+    file = _opened(path)
     lines = Lines(file.fileno())
     reader = begin(lines, path)
     return held_or_indexed(path, file, checked(reader(lines, 1), path), reader)
@@ -200,8 +219,8 @@ def _json_lines(lines: Lines, path: Path) -> Reader:
     return rows
 
 
-def _read_json(path: Path) -> Iterator[Prompt]:
-    content = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
+def _read_json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
+    content = _parsed(file.read().decode("utf-8-sig"), str(path))
     if isinstance(content, list):
         for number, row in enumerate(content, 1):
             yield _prompt_of(_object(row), number, path)
@@ -236,7 +255,7 @@ def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
         yield Prompt(" ".join(first[image]["caption"].split()), str(image))
 
 
-def _read_parquet(path: Path) -> Iterator[Prompt]:
+def _read_parquet(opened: IO[bytes], path: Path) -> Iterator[Prompt]:
     if importlib.util.find_spec("pyarrow") is None:
         raise PluginError(
             f"Reading {path} needs pyarrow, which is not installed. Run: pip install 'dipp-toolkit[parquet]'"
@@ -245,17 +264,40 @@ def _read_parquet(path: Path) -> Iterator[Prompt]:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path, buffer_size=BUFFER)
+        file = parquet.ParquetFile(opened, buffer_size=BUFFER)
         names = file.schema_arrow.names
         text, key, kind = _columns(tuple(names))
-        wanted = [found for found in (text, key, kind) if found] if text is not None else names[:SHOWN]
+        wanted = [column for column in (text, key, kind) if column] if text is not None else names[:SHOWN]
+        _check_sizes(file.metadata, wanted, path)
         number = 0
+        # A text that stands in many rows is held once.
+        file = parquet.ParquetFile(opened, buffer_size=BUFFER, metadata=file.metadata, read_dictionary=wanted)
         for batch in file.iter_batches(BATCH, columns=wanted, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield _prompt_of(row, number, path)
-    except pyarrow.ArrowException as error:
-        raise RequestError(f"The prompt file {path} is no Parquet file: {first_line(error)}.") from error
+            for start in range(0, len(batch), DECODED):
+                for row in batch.slice(start, DECODED).to_pylist():
+                    number += 1
+                    yield _prompt_of(row, number, path)
+    except (pyarrow.ArrowException, MemoryError) as error:
+        raise RequestError(
+            f"The prompt file {path} is no Parquet file that can be read: {first_line(error)}."
+        ) from error
+
+
+def _check_sizes(metadata: Any, wanted: Sequence[str], path: Path) -> None:
+    """Refuse a file that says it is far larger than what is in it.
+
+    Raises:
+        RequestError: columns that are read say to become large, and far larger than they are.
+    """
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            said, stored = column.total_uncompressed_size, column.total_compressed_size
+            if column.path_in_schema.split(".")[0] in wanted and said > max(LARGE, MOST_RATIO * stored):
+                raise RequestError(
+                    f"The prompt file {path} says that {stored:,} bytes of it become {said:,}: that is no file of "
+                    "prompts. Expected texts."
+                )
 
 
 def _spilled(prompts: Iterable[Prompt], file: IO[bytes]) -> Iterator[tuple[Place, Prompt]]:

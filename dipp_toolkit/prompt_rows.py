@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import RequestError, RunError
+from .naming import shown
 from .roles import Prompt
 from .scratch import Rows
 from .sequences import LazySequence
@@ -19,6 +20,9 @@ from .text_lines import Lines
 HELD_PROMPTS = 2**14
 HELD_CHARACTERS = 2**22
 """A set of at most so many prompts with at most so many characters is held in memory as a list."""
+
+LONGEST = 2**20
+"""Characters of a prompt; text encoders read a few hundred tokens."""
 
 Place = tuple[int, int, int]
 """Where a prompt's record begins, the number it counts from there, and the CRC-32 of its bytes."""
@@ -122,6 +126,11 @@ def checked(found: Iterable[tuple[Any, Prompt]], path: Path) -> Iterator[tuple[A
     for place, prompt in found:
         if not prompt.text.strip():
             continue
+        if len(prompt.text) > LONGEST:
+            raise RequestError(
+                f"The prompt file {path}: the prompt with the id '{shown(prompt.id)}' has {len(prompt.text):,} "
+                f"characters; expected {LONGEST:,} at most."
+            )
         binary = binary or "\0" in prompt.text
         try:
             prompt.text.encode()

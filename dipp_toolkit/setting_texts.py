@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import RequestError
 from .naming import quoted, shown
+from .rewards.names import is_remote_name
 from .yaml_texts import YamlTextError, load_yaml, parse_yaml
 
 OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers")
@@ -38,6 +39,8 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
             weight = float(weight_text) if separator else 1.0
         except ValueError:
             weight = math.nan
+        if not math.isfinite(weight) and is_remote_name(part) and {*"?#"} & {*name}:
+            name, weight = part, 1.0  # the address has a query, which is refused elsewhere without being shown
         if not math.isfinite(weight):
             raise RequestError(
                 f"The {what} of the {kind} '{shown(name)}' is '{shown(weight_text.strip())}'; expected a number, as in "

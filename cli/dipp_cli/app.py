@@ -138,8 +138,10 @@ def _explain(sentence: str, code: int) -> int:
     """
     if code == INTERRUPTED and os.environ.get("RANK", "0") != "0":
         return code
+    from dipp_toolkit.naming import without_secrets
+
     stream: Any = sys.stderr
-    sentence = "".join(one if one.isprintable() else " " for one in sentence)
+    sentence = "".join(one if one.isprintable() else " " for one in without_secrets(sentence))
     label = "\033[31mError:\033[0m" if stream.isatty() and code != INTERRUPTED else "Error:"
     print(f"{'dipp:' if code == INTERRUPTED else label} {' '.join(sentence.split())}", file=stream)
     return code

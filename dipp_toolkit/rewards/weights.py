@@ -163,11 +163,13 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
     Raises:
         RequestError: it is not there, is none, or is a pickle.
     """
-    from ..folders import quiet_loading
+    from ..folders import check_files, quiet_loading
     from ..pipeline_index import check_config, only_pickled, pickles_are_refused
     from ..plain_json import read_json
 
     folder = user_path(place)
+    if folder.is_dir():
+        check_files(folder, deep=False)
     if what == "weights":
         options["use_safetensors"] = True
         pickled = only_pickled(folder)
