@@ -13,7 +13,7 @@ from .few_step_scheduler import saved_steps
 from .known_names import check_names, looks_like_path
 from .launcher import launcher_settings
 from .monitors.settings import check_monitors
-from .monitors.usual import usual_looks
+from .monitors.usual import LOOKS, usual_looks
 from .naming import shown
 from .python_files import is_python_name
 from .registry import get_registry
@@ -29,8 +29,6 @@ FROM_RUN = (
 )  # fmt: skip
 """Settings that carry over where a run folder is named as the generator; the precision is the machine's."""
 
-
-LOOKS = {"monitor_every", "diagnose_every"}
 
 NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
 

@@ -11,6 +11,8 @@ from ..saved_generators import place_of
 
 EVERY = 50
 """Generator updates between the monitors' looks, and between diagnoses."""
+LOOKS = {"monitor_every", "diagnose_every"}
+"""The settings that say it."""
 SMALL = 2**28
 """Bytes of a pipeline's networks, text encoders aside, up to which looking is taken to be cheap.
 
@@ -29,8 +31,9 @@ def usual_looks(generator: str | None, reference: str | None) -> dict[str, int]:
 
 def _is_cheap(name: str) -> bool:
     registry = get_registry()
-    if any(name in registry.entries[kind] for kind in ("generator", "reference")):
-        return name not in registry.entries["blueprint"]  # which published models of full size have
+    entries = [registry.entries[kind][name] for kind in ("generator", "reference") if name in registry.entries[kind]]
+    if entries:  # a plugin that recommends looking has had a mind to it; published models of full size have blueprints
+        return any(LOOKS & entry.defaults.keys() for entry in entries) or name not in registry.entries["blueprint"]
     if is_python_name(name):
         return True
     place = place_of(name).removeprefix("diffusers:")
