@@ -18,8 +18,9 @@ from .averaging import WeightAverage
 from .condition import Condition
 from .config import TrainConfig
 from .denoiser import Denoiser
+from .devices import no_device
 from .engine import Engine
-from .errors import RequestError, RunError
+from .errors import RequestError, RunError, first_line
 from .few_steps import with_steps
 from .guard import Guard
 from .loading import load_generator, load_prompts, load_reference, load_reward
@@ -83,8 +84,10 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"The device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise RequestError(no_device(name, first_line(error))) from error
+    if device.type == "meta":  # its tensors hold nothing
+        raise RequestError(no_device(name, ""))
     return device
 
 
