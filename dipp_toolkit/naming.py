@@ -49,11 +49,12 @@ def is_broken(text: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None where none is close."""
+    """The known name most like `name`, whatever their case, or None where none is close."""
     if len(name) > SHOWN:
         return None
-    close = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+    by_lower = {one.lower(): one for one in reversed(list(known))}
+    close = get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[close[0]] if close else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -145,10 +145,11 @@ def test_a_plugin_adds_a_command_and_a_broken_one_hurts_nobody(
     assert main(["greet", "you"]) == 0
     assert capsys.readouterr().out == "hello you\n"
     build_app()  # built again: nothing is reported twice
-    assert {one.name: one.reason for one in registry.broken} == {
-        "raising": "adding its commands failed with ValueError: no such thing",
-        "thief": "the command 'train' exists already",
-    }
+    reasons = {one.name: one.reason for one in registry.broken}
+    assert reasons.keys() == {"raising", "thief"}
+    assert reasons["raising"].startswith("adding its commands failed with ValueError: no such thing (")
+    assert reasons["raising"].endswith('raise ValueError("no such thing"))')
+    assert reasons["thief"] == "the command 'train' exists already"
     assert main(["plugins"]) == 0
     assert (
         "The plugin 'thief' is broken and was passed over: the command 'train' exists already"

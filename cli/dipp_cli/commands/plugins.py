@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import typer
 
@@ -14,33 +14,31 @@ def register(app: typer.Typer) -> None:
     app.command("plugins", rich_help_panel="Check")(plugins)
 
 
-def plugins(as_json: options.Json = False) -> None:
-    """List every generator, reference, reward, prompt set and term, and the plugins that are broken."""
-    from dipp_toolkit.registry import KINDS, get_registry
+def plugins(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KIND|WORD]...",
+            help="Only what is of this kind (rewards, say) or has this word in it; all of them.",
+        ),
+    ] = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """List every generator, reference, reward, prompt set and term, and the plugins that are broken.
+
+    For instance: dipp plugins rewards, or dipp plugins prompts emoji.
+    """
+    from dipp_toolkit.registry import get_registry
 
     from ..output import print_json
+    from ..plugin_listing import describe, listing
 
     registry = get_registry()
-    broken = [{"plugin": one.name, "reason": one.reason} for one in registry.broken]
-    kinds = {kind: [_row(entry) for entry in registry.entries[kind].values()] for kind in KINDS}
+    kinds = listing(registry, words or [])
     if as_json:
-        print_json({**kinds, "broken": broken})
+        print_json({**kinds, "broken": [{"plugin": one.name, "reason": one.reason} for one in registry.broken]})
         return
-    from rich.table import Table
-
-    from ..tables import show
-
-    for kind, rows in kinds.items():
-        if rows:
-            table = Table(title=kind, title_justify="left")
-            for column in ("name", "summary", "plugin", "missing packages"):
-                table.add_column(column)
-            for row in rows:
-                table.add_row(row["name"], row["summary"], row["plugin"], " ".join(row["missing"]))
-            show(table)
-    for one in broken:
-        print(f"The plugin '{one['plugin']}' is broken and was passed over: {one['reason']}")
-
-
-def _row(entry: Any) -> dict[str, Any]:
-    return {"name": entry.name, "summary": entry.summary, "plugin": entry.plugin, "missing": entry.missing}
+    describe(kinds)
+    for one in registry.broken:
+        print(one)
