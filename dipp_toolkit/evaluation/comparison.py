@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..errors import CheckpointError, RequestError, first_line
 from ..rewards.inputs import as_scores
 from ..roles import Images, Reward
 from .diversity import seed_diversity
+from .effects import effect_size
 from .intervals import mean_interval, paired_interval
 from .sheets import read_sheets, write_sheets
 
@@ -180,8 +182,9 @@ def numbers_of(comparison: Comparison, scores: ColumnScores, judge: str | None =
     Returns:
         `rewards`: `{name: {column: {"mean", "low", "high"}}}`, 95 % intervals over prompts;
         `judge`: `{"name": ..., column: {...}}`, or None;
-        `gain`: `{name: {"mean", "low", "high"}}`, the paired change from the column `before` to `after`, the judge's
-        included, empty where one of the two columns is missing;
+        `gain`: `{name: {"mean", "low", "high", "effect"}}`, the paired change from the column `before` to `after`, the
+        judge's included, and its size in standard deviations over prompts, None where neither column varies; empty
+        where one of the two columns is missing;
         `diversity`: `{column: float}`, empty with a single noise a prompt.
     """
     measured = {
@@ -189,7 +192,10 @@ def numbers_of(comparison: Comparison, scores: ColumnScores, judge: str | None =
         for name, columns in scores.items()
     }
     gain = {
-        name: paired_interval(columns["before"], columns["after"]).as_dict()
+        name: {
+            **paired_interval(columns["before"], columns["after"]).as_dict(),
+            "effect": effect if math.isfinite(effect := effect_size(columns["before"], columns["after"])) else None,
+        }
         for name, columns in scores.items()
         if "before" in columns and "after" in columns
     }

@@ -69,6 +69,24 @@ def scores_of(values: Mapping[str, Any]) -> dict[str, Interval]:
     return {name: one for name, one in found.items() if one is not None}
 
 
+def effect_of(run: RunFiles, name: str) -> float | None:
+    """A score's change in standard deviations over prompts; None where the run does not say it.
+
+    Runs of before it was measured have it from their intervals, whose half-width is about 1.96 standard errors.
+    """
+    gain = (run.summary.get("gain") or {}).get(name)
+    if isinstance(gain, Mapping) and "effect" in gain:
+        return finite(gain["effect"])
+    judge = run.summary.get("judge") or {}
+    scores = scores_of(judge if judge.get("name") == name else (run.summary.get("rewards") or {}).get(name) or {})
+    before, after, count = scores.get("before"), scores.get("after"), run.comparison and len(run.comparison.prompts)
+    if before is None or after is None or not count:
+        return None
+    widths = [(column.high - column.low) / 2 / 1.96 * math.sqrt(count) for column in (before, after)]
+    spread = math.sqrt(sum(width**2 for width in widths) / 2)
+    return (after.mean - before.mean) / spread if spread else None
+
+
 def finite(value: Any) -> float | None:
     """A finite number, or None."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
@@ -93,7 +111,9 @@ class Row:
     scores: Scores = field(default_factory=dict)
 
 
-def _score_row(name: str, role: str, scores: Scores, gain: Interval | None, columns: Sequence[str]) -> Row:
+def _score_row(
+    name: str, role: str, scores: Scores, gain: Interval | None, effect: float | None, columns: Sequence[str]
+) -> Row:
     decimals = decimals_for(scores.values())
     cells = {
         column: Cell(text_of(scores[column].mean, decimals), range_text(scores[column], decimals))
@@ -101,7 +121,9 @@ def _score_row(name: str, role: str, scores: Scores, gain: Interval | None, colu
         else Cell()
         for column in columns
     }
-    change = Cell(change_text(gain), range_text(gain, decimals_for([gain]), True)) if gain else Cell()
+    parts = [range_text(gain, decimals_for([gain]), True)] if gain else []
+    parts += [f"size {text_of(effect, 2, True)}"] if effect is not None else []
+    change = Cell(change_text(gain), ", ".join(filter(None, parts))) if gain else Cell()
     return Row(name, role, cells, change, scores)
 
 
@@ -131,12 +153,12 @@ def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     rewards = summary.get("rewards") or {}
     for name in sorted(rewards, key=lambda one: one not in weights):
         role = _role_of(name, run.config)
-        rows.append(_score_row(name, role, scores_of(rewards[name]), gains.get(name), columns))
+        rows.append(_score_row(name, role, scores_of(rewards[name]), gains.get(name), effect_of(run, name), columns))
     judge = summary.get("judge")
     if judge:
         name = judge["name"]
         role = "judge, never trained on" if name not in weights else "judge, also trained on"
-        rows.append(_score_row(name, role, scores_of(judge), gains.get(name), columns))
+        rows.append(_score_row(name, role, scores_of(judge), gains.get(name), effect_of(run, name), columns))
     rows.append(_plain_row("diversity", "between noises", summary.get("diversity") or {}, columns))
     rows.append(_plain_row("divergence", "to the reference", summary.get("divergence") or {}, columns))
     return [row for row in rows if row is not None]

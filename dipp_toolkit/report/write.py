@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..atomic import write_text
+from ..evaluation.effects import LEAST_EFFECT
 from ..pictures import write_png
 from .chart import interval_plot
 from .command import again_from_config, again_from_flags
@@ -40,6 +41,7 @@ def render(run: RunFiles) -> str:
         title=title_of(run.config),
         name=run.name,
         verdict=verdict(run),
+        least_effect=f"{LEAST_EFFECT:g}",
         facts=facts_of(run),
         warnings=warnings_of(run),
         notes=column_notes(run),
