@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dipp_toolkit.ablation.cells import CellFolder, cell_config, check_trained_cells, folders_of, train_cells
 from dipp_toolkit.ablation.choose import choose, parse_constraint
+from dipp_toolkit.ablation.differences import difference
 from dipp_toolkit.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
 from dipp_toolkit.ablation.page import heat_maps, render
 from dipp_toolkit.ablation.run import AblationSettings, check_ablation
 from dipp_toolkit.ablation.study import Study, make_study
 from dipp_toolkit.ablation.trained_with import note_contents
 from dipp_toolkit.ablation.trends import change, claims
+from dipp_toolkit.ablation.trends import changes as listed_changes
+from dipp_toolkit.bench.figures import mean_figure
 from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError
@@ -146,7 +150,7 @@ def test_the_papers_trends_are_seen_where_they_are_and_not_where_they_are_not() 
     against = claims(study_of(lambda scale, guidance: {"liked": -scale - guidance, "distance": -scale, "judged": 0.0}))
     assert [one.verdict for one in against] == ["not seen", "not seen", "not seen"]
     flat = claims(study_of(lambda scale, guidance: {"liked": 0.0, "judged": 0.0}, noise=0.0))
-    assert [one.verdict for one in flat] == ["cannot be said", "not seen", "cannot be said"]
+    assert [one.verdict for one in flat] == ["cannot be said"] * 3
     assert all(one.numbers for one in flat)
 
 
@@ -157,8 +161,13 @@ def test_the_best_keeps_to_the_constraints() -> None:
     bound = choose(study, "liked", [parse_constraint("distance<=4.5")])
     assert bound.best is not None and bound.best.values["reward_scale"] == "10"
     assert "distance at most 4.5" in bound.sentence()
-    nearest = choose(study, "distance").best
-    assert nearest is not None and nearest.values["reward_scale"] == "10"
+    nearest = choose(study, "distance")
+    assert nearest.leading is not None and nearest.leading.values["reward_scale"] == "10"
+    # Both values of guidance reach the same distance: neither is the best.
+    assert nearest.best is None and [one.values["reward_scale"] for one in nearest.level_with] == ["10"]
+    assert "No combination is measurably the best" in nearest.sentence()
+    assert "highest liked" in choose(study, "liked").sentence()
+    assert "with a warning of over-optimisation" in choose(study, "liked").sentence()
     nothing = choose(study, "liked", [parse_constraint("judged >= 99")])
     assert nothing.best is None and "No combination" in nothing.sentence()
     with pytest.raises(RequestError, match="Did you mean 'judged'"):
@@ -197,6 +206,90 @@ def test_a_study_of_one_setting_has_a_page(tmp_path: Path) -> None:
     settings = AblationSettings(cells, make_config({}), tmp_path)
     page = render(settings, study, choose(study, "liked"), {})
     assert "liked=2,other" in page and claims(study) == []
+
+
+def noisy_study(cells: int, effect: float = 0.0, seeds: int = 2) -> Study:
+    """Trainings that differ by their noise alone, but for an effect of the last value of the setting."""
+    random = torch.Generator().manual_seed(11)
+    values_of = {"guidance": range(1, cells + 1), "seed": range(seeds)}
+    grown = grid({name: [str(one) for one in values] for name, values in values_of.items()})
+    hard = torch.randn(40, generator=random, dtype=torch.float64)
+    rows = []
+    for cell in grown:
+        values = hard + 0.3 * torch.randn(40, generator=random, dtype=torch.float64)
+        values += 0.03 * torch.randn((), generator=random, dtype=torch.float64)
+        values += effect * (cell.values["guidance"] == str(cells))
+        figures = {
+            "liked": mean_figure(values, [""] * 40, "reward", "higher"),
+            "distance": Figure(mean=10 - float(values.mean()), low=9.0, high=11.0, role="metric", better="lower"),
+        }
+        rows.append(row(cell.label, {}).model_copy(update={"figures": figures}))
+    return make_study(grown, rows)
+
+
+def study_of_levels(levels: Callable[[dict[str, str]], float], cells: list[Cell]) -> Study:
+    """Every prompt has its own level, which the cell's settings move by the same."""
+    base = torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = []
+    for cell in cells:
+        figure = mean_figure(base + levels(dict(cell.values)), [""] * 60, "reward", "higher")
+        rows.append(row(cell.label, {}).model_copy(update={"figures": {"liked": figure}}))
+    return make_study(cells, rows)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_nothing_is_best_and_no_colour_differs_where_nothing_does(tmp_path: Path, seeds: int) -> None:
+    study = noisy_study(4, seeds=seeds)
+    choice = choose(study, "liked")
+    assert choice.best is None and choice.leading is not None and len(choice.level_with) >= 1
+    for one in heat_maps(study):
+        assert one.level and {cell.share for _, cells in one.rows for cell in cells if cell is not None} == {0.5}
+    assert {one.direction for known in listed_changes(study, "guidance").values() for one in known} == {""}
+    page = render(AblationSettings([], make_config({}), tmp_path), study, choice, {})
+    assert page.count("no measurable differences") == 2 and "The best liked" not in page
+    assert "No combination is measurably the best by liked" in page
+
+
+def test_what_is_better_is_best_and_says_what_it_covers() -> None:
+    study = noisy_study(4, effect=1.0)
+    choice = choose(study, "liked")
+    assert choice.best is not None and choice.best.values == {"guidance": "4"}
+    assert "over these prompts and 2 seeds of training" in choice.sentence()
+    liked = next(one for one in heat_maps(study) if one.figure == "liked")
+    assert not liked.level and liked.rows[0][1][3] is not None and liked.rows[0][1][3].share == 1
+    single = choose(noisy_study(4, effect=1.0, seeds=1), "liked")
+    assert single.best is not None and "says nothing of other seeds" in single.sentence()
+
+
+def test_seeds_that_disagree_leave_nothing_best() -> None:
+    """Certain over prompts, but two trainings of one setting differ as much as two settings."""
+    level = {("1", "0"): 0.0, ("1", "1"): 1.0, ("3", "0"): 0.5, ("3", "1"): 1.6}
+    study = study_of_levels(
+        lambda values: level[values["guidance"], values["seed"]], grid(parse_vary(["guidance=1,3", "seed=0,1"]))
+    )
+    one, two = study.combinations
+    found = difference(study, [one], [two], "liked")
+    assert (found.over_prompts, found.over_seeds, found.measurable) == (True, False, False)
+    assert choose(study, "liked").best is None
+
+
+def test_a_certain_change_that_is_tiny_is_no_trend() -> None:
+    cells = grid(parse_vary(["guidance=1,3", "seed=0,1,2"]))
+    study = study_of_levels(lambda values: 0.01 * float(values["guidance"]), cells)
+    found = change(study, "liked", "guidance", "1", "3")
+    assert found is not None and found.certain and found.direction == ""
+    assert found.verdict() == "less than 0.1 standard deviations over prompts"
+    assert choose(study, "liked").best is None
+
+
+def test_two_values_show_no_turn() -> None:
+    cells = grid(parse_vary(["reward_scale=0,10", "guidance=1,3"]))
+    rows = [
+        row(cell.label, {"liked": float(cell.values["reward_scale"]), "distance": 5.0 + number})
+        for number, cell in enumerate(cells)
+    ]
+    fidelity = next(one for one in claims(make_study(cells, rows)) if "fidelity" in one.expectation)
+    assert fidelity.verdict == "cannot be said" and "three or more" in fidelity.numbers
 
 
 class Listener:
@@ -300,7 +393,7 @@ def test_the_command_shares_cells_among_processes(tmp_path: Path) -> None:
     done = launch(2, words, "ddp.yaml")  # a cell each
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found["combinations"]) == 2 and found["best"]["settings"]["reward_scale"] in ("0", "20")
+    assert len(found["combinations"]) == 2 and found["leading"]["settings"]["reward_scale"] in ("0", "20")
     assert "[1/2] reward_scale=0 seed=0: begins" in done.stderr
     assert Path(found["page"]).is_file() and len(found["claims"]) == 2
     again = launch(1, words)

@@ -128,6 +128,40 @@ def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsy
     assert "4 of 4 images scored" in said.err
 
 
+def test_two_folders_of_the_same_prompts_have_a_paired_difference(
+    tmp_path: Path, mine: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts differ far more than the folders do: the two means overlap, the difference does not hold zero."""
+    reds = [20 * number for number in range(10)]
+    before = folder(tmp_path / "before", reds)
+    after = folder(tmp_path / "after", [red + 51 + number for number, red in enumerate(reds)])
+    prompts = prompt_file(tmp_path / "prompts.txt", [f"prompt {number}" for number in range(10)])
+    words = ["--reward", f"{mine}:red", before, after, "--prompts", prompts]
+    found = run(*words)
+    (pair,) = found["pairs"]
+    assert pair["difference"] == pytest.approx((51 + 4.5) / 255) and pair["low"] > 0.2 and pair["prompts"] == 10
+    assert pair["p_value"] == pytest.approx(2 / 2**10) and pair["win_rate"] == 1
+    assert pair["winner"] == str(after) and "is better" in pair["text"]
+    apart = [one["rewards"][f"{mine}:red"] for one in found["folders"]]
+    assert max(one["low"] for one in apart) < min(one["high"] for one in apart)
+    assert main(["score", *map(str, words), "--device", "cpu"]) == 0
+    assert "corrected p = 0.002" in capsys.readouterr().out
+
+
+def test_folders_are_paired_by_prompt_and_else_by_file_name(tmp_path: Path, mine: str, run: Run) -> None:
+    """Of one prompt the file names pair; of other prompts or names nothing does, and a notice says so."""
+    one, two = folder(tmp_path / "one", [0, 51, 102]), folder(tmp_path / "two", [51, 102, 153])
+    (pair,) = run("--reward", f"{mine}:red", one, two, "--prompt", "red")["pairs"]
+    assert pair["difference"] == pytest.approx(0.2) and pair["prompts"] == 3
+    assert pair["winner"] == "" and "no measurable difference" in pair["text"]  # three pairs cannot say more
+    more = folder(tmp_path / "more", [0, 0])
+    found = run("--reward", f"{mine}:red", one, more, "--prompt", "red")
+    assert found["pairs"] == [] and any("different file names" in notice for notice in found["notices"])
+    third = folder(tmp_path / "third", [0, 0, 0])
+    found = run("--reward", f"{mine}:red,{mine}:words", one, two, third, "--prompt", "red")
+    assert len(found["pairs"]) == 6 and all(pair["p_adjusted"] >= pair["p_value"] for pair in found["pairs"])
+
+
 def test_sizes_are_batched_apart_and_come_back_in_order(tmp_path: Path) -> None:
     sizes = [(8, 8), (16, 8), (8, 8), (9, 7), (10, 7), (11, 7), (12, 7), (13, 7), (14, 7), (8, 8), (16, 8)]
     files = []

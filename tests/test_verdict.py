@@ -119,9 +119,7 @@ def test_a_size_below_the_least_is_never_rounded_up_to_it() -> None:
     assert change_of(columns, Interval(0.05, 0.04, 0.06), effect=0.1).direction == "rose"
 
 
-@pytest.mark.parametrize(
-    "warning", ["over-optimisation", "diversity-collapse", "over-saturation", "far-from-reference"]
-)
+@pytest.mark.parametrize("warning", ["over-optimisation", "diversity-collapse", "over-saturation", FAR])
 def test_no_run_is_better_that_a_monitor_warns_of(tmp_path: Path, warning: str) -> None:
     found = verdict(read_run(write_run(tmp_path / "run", summary={"warned": [warning]})))
     assert found.tone == "mixed" and f"warned of: {warning}" in found.text

@@ -132,6 +132,8 @@ def describe(result: AblationResult, as_text: bool = True) -> dict[str, Any]:
         ],
         "claims": [asdict(one) for one in claims(study)],
         "best": {"settings": dict(result.choice.best.values)} if result.choice.best else None,
+        "leading": {"settings": dict(result.choice.leading.values)} if result.choice.leading else None,
+        "level_with": [{"settings": dict(one.values)} for one in result.choice.level_with],
         "failed": dict(result.failed),
     }
     if as_text:

@@ -79,7 +79,8 @@ def score_images(request: Request) -> dict[str, Any]:
 
     Returns:
         `rewards`, `{name: {"mean", "low", "high", "drawn", "lowest", "highest"}}` over all images; `folders`, for each
-        `{"folder", "images", "rewards"}`, the same over its images; `images`, for each
+        `{"folder", "images", "rewards"}`, the same over its images; `pairs`, two folders by a reward prompt by prompt,
+        as `dipp_toolkit.bench.pairs.Comparison`, with `text`, the sentence; `images`, for each
         `{"file", "folder", "prompt", "scores": {name: score}}`; `notices`, sentences.
 
     Raises:
@@ -89,6 +90,7 @@ def score_images(request: Request) -> dict[str, Any]:
     request.check()
     names = reward_names(request.reward)
     from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.rewards.paired_scores import compare_groups
     from dipp_toolkit.rewards.scoring import score_files
 
     files, notices = gather(request)
@@ -103,7 +105,16 @@ def score_images(request: Request) -> dict[str, Any]:
     notices += said
     for notice in notices:
         print(notice, file=sys.stderr)
-    result = {**summaries(scored, names, request.seed), "images": [one.as_dict() for one in scored], "notices": notices}
+    pairs, unpaired = compare_groups(scored, names)
+    for notice in unpaired:
+        print(notice, file=sys.stderr)
+    notices += unpaired
+    result = {
+        **summaries(scored, names),
+        "pairs": [pair.as_dict() | {"text": pair.sentence()} for pair in pairs],
+        "images": [one.as_dict() for one in scored],
+        "notices": notices,
+    }
     if request.out is not None:
         write_lines(user_path(request.out), result["images"])
     return result
@@ -213,7 +224,7 @@ def _look_up(prompts: Mapping[str, str], path: Path, source: str) -> str:
     raise RequestError(f"{source} has no prompt for {path.name}; its first name is '{next(iter(prompts))}'.")
 
 
-def summaries(scored: Sequence[ScoredFile], names: Sequence[str], seed: int) -> dict[str, Any]:
+def summaries(scored: Sequence[ScoredFile], names: Sequence[str]) -> dict[str, Any]:
     """The numbers of every folder, and of all images together."""
 
     def rewards(some: Sequence[ScoredFile]) -> dict[str, Any]:
@@ -299,5 +310,7 @@ def describe(result: Mapping[str, Any]) -> None:
             cells = [escape(name), str(folder["images"]), escape(interval(summary)), *map(escape, extremes)]
             table.add_row(*([escape(folder["folder"])] if several else []), *cells)
     show(table)
+    for pair in result["pairs"]:
+        print(pair["text"])
     if any(folder["images"] == 1 for folder in result["folders"]):
         print("The interval of a single image says nothing.")

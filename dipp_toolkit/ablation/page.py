@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from ..atomic import write_text
+from ..evaluation.effects import LEAST_EFFECT
 from ..report.scatter import Point, scatter
 from ..report.templates import template
 from .choose import Choice
+from .differences import difference
 from .study import Combination, Study
 from .trends import Change, changes, claims, ordered
 
@@ -28,7 +30,8 @@ FRONTS = 4
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One cell of a heat map: its text, and how good it is from 0 to 1 among the map's."""
+    """One cell of a heat map: its text, and how good it is from 0 to 1 among the map's; a half in all of a map without
+    measurable differences."""
 
     text: str
     spread: str
@@ -48,6 +51,8 @@ class HeatMap:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[HeatCell | None]]]
     averaged: str
+    level: bool = False
+    """Whether no two cells differ measurably, so that colours say nothing."""
 
 
 def number(value: float) -> str:
@@ -69,13 +74,32 @@ def heat_maps(study: Study) -> list[HeatMap]:
         means = {at: sum(one.figures[figure].mean for one in members) / len(members) for at, members in groups.items()}
         better = study.figure(figure).better
         columns = ordered(study.settings.get(across, ("",)))
+        level = not _differ(study, groups, means, figure)
         rows = []
         for value in ordered(study.settings.get(down, ("",))):
-            cells = [_heat_cell(groups.get((value, other)), figure, means, (value, other), better) for other in columns]
+            cells = [
+                _heat_cell(groups.get((value, other)), figure, means, (value, other), better, level)
+                for other in columns
+            ]
             rows.append((value, cells))
         note = f"averaged over {' and '.join(rest)}" if rest else ""
-        maps.append(HeatMap(figure, better, study.figure(figure).role, down, across, columns, rows, note))
+        maps.append(HeatMap(figure, better, study.figure(figure).role, down, across, columns, rows, note, level))
     return maps
+
+
+def _differ(
+    study: Study,
+    groups: Mapping[tuple[str, str], Sequence[Combination]],
+    means: Mapping[tuple[str, str], float],
+    figure: str,
+) -> bool:
+    """Whether the lowest and the highest cell differ measurably, at a level for all pairs of cells (Bonferroni): the
+    two were picked because they lie furthest apart."""
+    if len(groups) < 2:
+        return False
+    low, high = min(means, key=lambda at: means[at]), max(means, key=lambda at: means[at])
+    level = 1 - 0.05 / math.comb(len(groups), 2)
+    return low != high and difference(study, groups[low], groups[high], figure, level).measurable
 
 
 def _heat_cell(
@@ -84,11 +108,12 @@ def _heat_cell(
     means: Mapping[tuple[str, str], float],
     at: tuple[str, str],
     better: str,
+    level: bool,
 ) -> HeatCell | None:
     if not members:
         return None
     low, high = min(means.values()), max(means.values())
-    share = (means[at] - low) / (high - low) if high > low else 0.5
+    share = (means[at] - low) / (high - low) if high > low and not level else 0.5
     spread = ""
     if len(members) == 1:
         one = members[0].figures[figure]
@@ -141,9 +166,8 @@ def fronts(study: Study) -> list[Front]:
 def change_text(one: Change) -> str:
     """`0 to 20: +1.2 (0.8 to 1.6), rises`."""
     interval = f" ({number(one.low)} to {number(one.high)})" if math.isfinite(one.low) else ""
-    direction = one.direction or ("no measurable change" if math.isfinite(one.low) else "one pair, no interval")
     sign = "+" if one.mean >= 0 else ""
-    return f"{one.start} to {one.end}: {sign}{number(one.mean)}{interval}, {direction}"
+    return f"{one.start} to {one.end}: {sign}{number(one.mean)}{interval}, {one.verdict()}"
 
 
 def render(settings: AblationSettings, study: Study, choice: Choice, failed: Mapping[str, str]) -> str:
@@ -156,6 +180,7 @@ def render(settings: AblationSettings, study: Study, choice: Choice, failed: Map
         varied=" and ".join(study.settings) or "seed",
         claims=claims(study),
         choice=choice,
+        least_effect=f"{LEAST_EFFECT:g}",
         maps=heat_maps(study),
         fronts=fronts(study),
         trends={

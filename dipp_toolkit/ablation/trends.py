@@ -3,16 +3,23 @@ r"""How figures go with a setting, and whether they go as the papers say.
 Cells that differ in one setting alone, every other value and the seed being equal, are matched. The change between two
 values is the mean of the matched differences $d_1, \dots, d_n$ with the interval
 $\bar d \pm t_{n-1} s / \sqrt n$ (Student 1908), so it holds what differs from training to training and not only from
-prompt to prompt.
+prompt to prompt. A change is named where the interval leaves zero out and the change is large enough to matter
+beside the spread over prompts; in the list of all changes with a setting, where it is certain after Holm's correction
+for their number as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
+
+from ..bench.holm import LEVEL, holm
+from ..bench.rows import Row
+from ..evaluation.effects import LEAST_EFFECT, matters
 from .study import Study
 
 PAPER = "Diff-Instruct++, arXiv 2410.18881"
@@ -26,6 +33,8 @@ class Change:
         low: end of the 95 % interval; minus infinity with a single matched pair.
         high: its other end.
         pairs: how many cells were matched.
+        effect: the mean in standard deviations over prompts; None for a number of the whole set.
+        p_value: two-sided, of Student's t; corrected where it stands among others.
     """
 
     figure: str
@@ -36,11 +45,28 @@ class Change:
     low: float
     high: float
     pairs: int
+    effect: float | None = None
+    p_value: float = 0.0
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval and the p value both say that there is a change."""
+        return (self.low > 0 or self.high < 0) and self.p_value < LEVEL
 
     @property
     def direction(self) -> str:
-        """`rises`, `falls`, or empty where the interval holds zero."""
-        return "rises" if self.low > 0 else "falls" if self.high < 0 else ""
+        """`rises`, `falls`, or empty where that is not certain or too little to matter."""
+        if not self.certain or (self.effect is not None and not matters(self.effect)):
+            return ""
+        return "rises" if self.mean > 0 else "falls"
+
+    def verdict(self) -> str:
+        """The direction, or why there is none."""
+        if not math.isfinite(self.low):
+            return "one pair, no interval"
+        if self.certain and not self.direction:
+            return f"less than {LEAST_EFFECT:g} standard deviations over prompts"
+        return self.direction or "no measurable change"
 
     def text(self) -> str:
         """`emoji-clip +1.20 (0.80 to 1.60)`."""
@@ -95,24 +121,41 @@ def change(
     differences = [one[end] - one[start] for one in table.values() if start in one and end in one]
     if not differences:
         return None
-    mean, reach = sum(differences) / len(differences), math.inf
+    mean, reach, p_value = sum(differences) / len(differences), math.inf, 1.0
     if len(differences) > 1:
         from scipy.stats import t
 
         variance = sum((one - mean) ** 2 for one in differences) / (len(differences) - 1)
-        reach = float(t.ppf(0.975, len(differences) - 1)) * math.sqrt(variance / len(differences))
-    return Change(figure, setting, start, end, mean, mean - reach, mean + reach, len(differences))
+        error = math.sqrt(variance / len(differences))
+        reach = float(t.ppf(0.975, len(differences) - 1)) * error
+        if mean:
+            p_value = 2 * float(t.sf(abs(mean) / error, len(differences) - 1)) if error else 0.0
+    spread = _spread_over_prompts(study.rows, figure)
+    effect = None if spread is None else mean / spread if spread else math.copysign(math.inf, mean) if mean else 0.0
+    return Change(figure, setting, start, end, mean, mean - reach, mean + reach, len(differences), effect, p_value)
+
+
+def _spread_over_prompts(rows: Sequence[Row], figure: str) -> float | None:
+    """Root mean square over trainings of a figure's standard deviation over prompts; None where it has no value a
+    prompt."""
+    values = [row.figures[figure].per_prompt for row in rows if figure in row.figures]
+    variances = [
+        torch.tensor(one, dtype=torch.float64).var().item() for one in values if one is not None and len(one) > 1
+    ]
+    return math.sqrt(sum(variances) / len(variances)) if variances else None
 
 
 def changes(study: Study, setting: str) -> dict[str, list[Change]]:
-    """For each figure, the changes from each value of a setting to the next, and from the first to the last."""
+    """For each figure, the changes from each value of a setting to the next, and from the first to the last, with p
+    values corrected for all of them."""
     values = ordered(study.settings[setting])
     steps = list(pairwise(values)) + ([(values[0], values[-1])] if len(values) > 2 else [])
     found = {}
     for figure in study.figures("reward", "judge", "metric"):
         known = [change(study, figure, setting, start, end) for start, end in steps]
         found[figure] = [one for one in known if one is not None]
-    return found
+    adjusted = iter(holm([one.p_value for known in found.values() for one in known]))
+    return {figure: [replace(one, p_value=next(adjusted)) for one in known] for figure, known in found.items()}
 
 
 def claims(study: Study) -> list[Claim]:
@@ -131,12 +174,12 @@ def _trained(study: Study) -> list[str]:
     return [name for name in study.figures("reward") if name in names] or study.figures("reward")
 
 
-def _verdict(known: Sequence[Change]) -> str:
-    """Whether all figures rise; where only some do, which and what the others do."""
-    groups = {way: [one.figure for one in known if one.direction == way] for way in ("rises", "falls", "")}
+def _verdict(ways: Mapping[str, str]) -> str:
+    """Whether all figures go as expected (`rises`) or the other way; where only some do, which, and the others."""
+    groups = {way: [name for name, own in ways.items() if own == way] for way in ("rises", "falls", "")}
     if not groups["rises"]:
         return "not seen" if groups["falls"] else "cannot be said"
-    if len(groups["rises"]) == len(known):
+    if len(groups["rises"]) == len(ways):
         return "seen"
     parts = [f"seen for {' and '.join(groups['rises'])}"]
     parts += [f"not for {' and '.join(groups['falls'])}"] if groups["falls"] else []
@@ -149,19 +192,26 @@ def _reward_rises(study: Study, scales: Sequence[str]) -> Claim:
     known = [one for one in found if one is not None]
     return Claim(
         f"The trained rewards rise with reward_scale (here from {scales[0]} to {scales[-1]}).",
-        _verdict(known),
+        _verdict({one.figure: one.direction for one in known}),
         "; ".join(one.text() for one in known),
         f"{PAPER}, section 4",
     )
 
 
 def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
-    """The best value of a distance is reached before the largest reward scale, and left behind measurably."""
+    """The best mean of a distance is reached before the largest reward scale, and left behind measurably.
+
+    Two values cannot show a turn, and a difference that cannot be measured says neither that there is one nor that
+    there is none.
+    """
     expectation = "Image fidelity falls past a point as reward_scale grows."
     measured = study.fidelity() or study.figures("judge")
     if not measured:
         return Claim(expectation, "cannot be said", "no distance to real images and no judge was measured")
-    seen, texts = [], []
+    if len(scales) < 3:
+        said = f"{len(scales)} values of reward_scale show no turn; three or more would"
+        return Claim(expectation, "cannot be said", said)
+    ways, texts = {}, []
     for name in measured:
         sign = -1 if study.figure(name).better == "lower" else 1
         means = {}
@@ -172,11 +222,14 @@ def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
             means[value] = sum(rows) / len(rows)
         best = max(scales, key=lambda value: sign * means[value])
         series = ", ".join(f"{means[value]:.3g} at {value}" for value in scales)
-        last = change(study, name, "reward_scale", best, scales[-1]) if best != scales[-1] else None
-        worse = last is not None and last.direction == ("rises" if sign < 0 else "falls")
-        seen.append(worse)
-        texts.append(f"{name}: {series}; best at {best}" + (f", from there {last.text()}" if last else ""))
-    return Claim(expectation, "seen" if all(seen) else "not seen", "; ".join(texts), f"{PAPER}, section 4")
+        # Where the last value has the best mean, whether fidelity still rises there is what can be said.
+        start = best if best != scales[-1] else scales[-2]
+        last = change(study, name, "reward_scale", start, scales[-1])
+        worse, better = ("rises", "falls") if sign < 0 else ("falls", "rises")
+        ways[name] = "" if last is None else {worse: "rises", better: "falls"}.get(last.direction, "")
+        extreme = "lowest" if sign < 0 else "highest"
+        texts.append(f"{name}: {series}; {extreme} at {best}" + (f", from {start} on {last.text()}" if last else ""))
+    return Claim(expectation, _verdict(ways), "; ".join(texts), f"{PAPER}, section 4")
 
 
 def _guidance_rewards(study: Study, values: Sequence[str], scales: Sequence[str]) -> Claim:
@@ -188,7 +241,7 @@ def _guidance_rewards(study: Study, values: Sequence[str], scales: Sequence[str]
     found = [one for one in known if one is not None]
     return Claim(
         f"Guidance acts as an implicit reward: scores rise with it by itself{where}.",
-        _verdict(found),
+        _verdict({one.figure: one.direction for one in found}),
         "; ".join(f"{one.text()} from {one.start} to {one.end}" for one in found),
         f"{PAPER}, theorem 3.2",
     )

@@ -9,7 +9,7 @@ from . import diversity_collapse, over_optimisation, over_saturation
 from .snapshot import Snapshot
 
 LEAST_PROMPTS = 8
-"""With fewer, an interval over prompts is too narrow to hold what it promises, and nothing is said."""
+"""With fewer, an interval over prompts is so wide that only the crudest change could be said, and nothing is."""
 
 
 def find_warnings(

@@ -39,12 +39,16 @@ def score(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Options of rewards: reward.hps.version=v2.1. Repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the intervals.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", hidden=True, help="Of intervals that were drawn at random; none is.")
+    ] = 0,
     device: options.Device = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Score images with any rewards: mean, 95 % interval, lowest and highest, a row for each folder and reward.
+
+    Folders of pictures of the same prompts are compared prompt by prompt: the difference with its interval and test.
 
     Prompts come from --prompts or --prompt, or with the folder, as `dipp generate` leaves it.
     """
