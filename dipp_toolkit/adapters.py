@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import PluginError, RequestError, first_line
+from .errors import RequestError, first_line
 from .folders import quiet_loading
+from .packages import not_installed
 from .sharing import weight_sharing_copy
 
 NAME = "default"
@@ -72,7 +73,7 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
-        raise PluginError("LoRA mode needs peft, which is not installed. Run: pip install peft") from error
+        raise not_installed("LoRA mode needs", ["peft"]) from error
     network.requires_grad_(False)
     targets: Any = settings.targets or target_layers(network, settings.rank)
     targets = targets if isinstance(targets, str) else list(targets)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .config import TrainConfig
-from .errors import PluginError, RequestError
+from .errors import RequestError
+from .packages import not_installed
 
 
 def apply_network_options(network: nn.Module, config: TrainConfig, *, trained: bool) -> None:
@@ -46,9 +47,7 @@ def check_optimizer(kind: str) -> None:
         try:
             import bitsandbytes  # noqa: F401 -- whether it can be
         except ImportError as error:
-            raise PluginError(
-                "The optimizer '8bit' needs bitsandbytes, which is not installed. Run: pip install bitsandbytes"
-            ) from error
+            raise not_installed("The optimizer '8bit' needs", ["bitsandbytes"]) from error
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kind: str) -> torch.optim.Optimizer:

@@ -18,7 +18,6 @@ A file is read through once, and every row checked. Few prompts are then held in
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -31,8 +30,9 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import PluginError, RequestError, first_line
+from .errors import RequestError, first_line
 from .naming import quoted, shown
+from .packages import missing_of, not_installed
 from .prompt_rows import Place, Reader, checked, held_or_indexed
 from .roles import Prompt
 from .scratch import scratch_file
@@ -256,10 +256,8 @@ def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
 
 
 def _read_parquet(opened: IO[bytes], path: Path) -> Iterator[Prompt]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise PluginError(
-            f"Reading {path} needs pyarrow, which is not installed. Run: pip install 'dipp-toolkit[parquet]'"
-        )
+    if missing_of(["pyarrow"]):
+        raise not_installed(f"Reading {path} needs", ["pyarrow"])
     import pyarrow
     from pyarrow import parquet
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pluggy
 from . import hooks
 from .errors import DippError, PluginError, RequestError
 from .naming import shown, unknown_name
+from .packages import distribution_of, how_to_install, missing_of, not_installed
 from .raised import raised
 
 GROUP = "dipp"
@@ -48,7 +48,14 @@ class Entry:
     @property
     def missing(self) -> list[str]:
         """Needed packages that are not installed."""
-        return [package for package in self.needs if importlib.util.find_spec(package) is None]
+        return missing_of(self.needs)
+
+    @property
+    def how_to_install(self) -> str:
+        """What to type for the missing packages; empty where none is missing."""
+        if not self.missing:
+            return ""
+        return how_to_install(self.missing, distribution=distribution_of(self.plugin, GROUP), extra=f"{self.kind}s")
 
     @property
     def attribute(self) -> Any:
@@ -71,9 +78,9 @@ class Entry:
             PluginError: a needed package is missing, the factory cannot be imported, or it does not take these options.
         """
         if self.missing:
-            packages = " ".join(self.missing)
-            raise PluginError(
-                f"The {self.kind} '{self.name}' needs {packages}, which is not installed. Run: pip install {packages}"
+            needs = f"The {self.kind} '{self.name}' needs"
+            raise not_installed(
+                needs, self.missing, distribution=distribution_of(self.plugin, GROUP), extra=f"{self.kind}s"
             )
         factory = self.attribute
         if options:
@@ -116,7 +123,10 @@ def import_attribute(path: str, what: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script's sys.exit() as well
-        raise PluginError(f"Cannot load {what}: importing {shown(module_name)} failed with {raised(error)}.") from error
+        hint = f" Run: {how_to_install([error.name])}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+        raise PluginError(
+            f"Cannot load {what}: importing {shown(module_name)} failed with {raised(error)}.{hint}"
+        ) from error
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:

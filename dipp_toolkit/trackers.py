@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
-from .errors import PluginError
 from .events import RunEndEvent, RunStartEvent, StepEvent
+from .packages import missing_of, not_installed
 
 
 class Trackers:
@@ -21,10 +20,8 @@ class Trackers:
 
     def __init__(self, names: tuple[str, ...]):
         for name in names:
-            if importlib.util.find_spec(name) is None:
-                raise PluginError(
-                    f"The tracker '{name}' needs the package {name}. Run: pip install 'dipp-toolkit[{name}]'"
-                )
+            if missing_of([name]):
+                raise not_installed(f"The tracker '{name}' needs", [name], extra=name)
         self.names = names
 
     def dipp_on_run_start(self, event: RunStartEvent) -> None:

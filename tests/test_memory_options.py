@@ -148,7 +148,7 @@ def test_a_run_with_each_option_trains_and_exports_float32(
 
 def test_a_missing_optimizer_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(PluginError, match="pip install bitsandbytes"):
+    with pytest.raises(PluginError, match=r"pip install 'dipp-toolkit\[8bit\]'"):
         make_optimizer([torch.nn.Parameter(torch.zeros(1))], 1e-3, "8bit")
 
 

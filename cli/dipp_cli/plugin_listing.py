@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 
 def listing(registry: Registry, words: Sequence[str]) -> dict[str, list[Row]]:
-    """Rows by kind, `{"name", "summary", "plugin", "missing"}` each.
+    """Rows by kind, `{"name", "summary", "plugin", "missing", "install"}` each.
 
     Args:
         registry: the installed plugins.
@@ -63,7 +63,10 @@ def _has(entry: Entry, text: str) -> bool:
 
 
 def _row(entry: Entry) -> Row:
-    return {"name": entry.name, "summary": entry.summary, "plugin": entry.plugin, "missing": entry.missing}
+    return {
+        "name": entry.name, "summary": entry.summary, "plugin": entry.plugin, "missing": entry.missing,
+        "install": entry.how_to_install,
+    }  # fmt: skip
 
 
 def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
@@ -74,6 +77,11 @@ def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
     for kind in sorted(kinds, key=lambda one: SHOWN_FIRST.index(one) if one in SHOWN_FIRST else len(SHOWN_FIRST)):
         if kinds[kind]:
             show(_table(kind, kinds[kind], width))
+    lacking: dict[str, list[str]] = {}
+    for row in (row for rows in kinds.values() for row in rows if row["install"]):
+        lacking.setdefault(row["install"], []).append(row["name"])
+    for command, names in lacking.items():
+        print(f"For what is missing of {', '.join(names)}: {command}")
 
 
 def _table(kind: str, rows: Sequence[Row], width: int) -> Any:

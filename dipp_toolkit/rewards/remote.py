@@ -15,8 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import PluginError, RequestError, RunError
+from ..errors import RequestError, RunError
 from ..naming import unknown_name
+from ..packages import not_installed
 from .elsewhere import ElsewhereReward, check_numbers
 from .protocol import (
     MEGABYTE,
@@ -38,9 +39,7 @@ from .remote_address import Address, parse_addresses
 try:
     from .remote_replica import Passing, Replica
 except ImportError as missing:
-    raise PluginError(
-        f"A reward behind HTTP needs {missing.name}, which is not installed. Run: pip install 'dipp-toolkit[remote]'"
-    ) from missing
+    raise not_installed("A reward behind HTTP needs", [missing.name or "httpx"], extra="remote") from missing
 
 Found = TypeVar("Found")
 AGREEMENT = 0.02

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..errors import PluginError, RequestError, RunError
+from ..errors import RequestError, RunError
+from ..packages import not_installed
 from .remote_access import TOKEN_VARIABLE, is_loopback
 
 MOST_CALLERS = 64
@@ -100,9 +101,7 @@ def server_config(rewards: Mapping[str, Any], **options: Any) -> Any:
         from .server_limits import Limits
         from .server_protocol import MOST_HEAD, patient_protocol
     except ImportError as error:
-        raise PluginError(
-            f"Serving rewards needs {error.name}, which is not installed. Run: pip install 'dipp-toolkit[remote]'"
-        ) from error
+        raise not_installed("Serving rewards needs", [error.name or "uvicorn"], extra="remote") from error
     limits = options.get("limits") or Limits()
     return uvicorn.Config(
         build_server(rewards, **{**options, "limits": limits}),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.packages import how_to_install
 from dipp_toolkit.pictures import to_uint8
 from dipp_toolkit.rewards.environments import Environment
 from dipp_toolkit.rewards.weights import check_weights
@@ -56,7 +57,8 @@ def add_merges(packages: Path) -> None:
     source = Path(spec.origin).parent / MERGES if spec is not None and spec.origin is not None else None
     if source is None or not source.is_file():
         raise RunError(
-            f"The package hpsv2 lacks its file {MERGES}, which comes with open_clip. Run: pip install open_clip_torch"
+            f"The package hpsv2 lacks its file {MERGES}, which comes with open_clip. Run: "
+            + how_to_install(["open_clip"], extra="rewards")
         )
     shutil.copyfile(source, packages / "hpsv2" / "src" / "open_clip" / MERGES)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.naming import unknown_name
+from dipp_toolkit.packages import how_to_install, missing_of, not_installed
 from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
@@ -53,8 +54,18 @@ def load_clip_images(name: str) -> tuple[Function, nn.Module]:
             raise RequestError(unknown_name(f"set of weights of {model}", tag, tags))
         return _of_open_clip(name, model, tag)
     if name.count("/") != 1:
+        if missing_of(["open_clip"]):
+            raise not_installed(f"The CLIP '{name}' needs", ["open_clip"], extra="metrics")
         raise RequestError(unknown_name("open_clip model", model, models) + " Name its weights too: clip:MODEL/TAG.")
-    return _of_transformers(name)
+    try:
+        return _of_transformers(name)
+    except RequestError as error:
+        if not missing_of(["open_clip"]):
+            raise
+        install = how_to_install(["open_clip"], extra="metrics")
+        raise RequestError(
+            f"{error} Where it is a model of open_clip, which is not installed, run: {install}"
+        ) from error
 
 
 def _known_to_open_clip(model: str) -> tuple[list[str], list[str]]:
@@ -66,6 +77,8 @@ def _known_to_open_clip(model: str) -> tuple[list[str], list[str]]:
 
 
 def _of_open_clip(name: str, model: str, tag: str | None) -> tuple[Function, nn.Module]:
+    if missing_of(["open_clip"]):
+        raise not_installed(f"The CLIP '{name}' needs", ["open_clip"], extra="metrics")
     try:
         import open_clip
 

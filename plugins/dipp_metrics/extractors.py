@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.evaluation.pixel_features import pixel_features
 from dipp_toolkit.naming import unknown_name
+from dipp_toolkit.packages import missing_of, not_installed
 from dipp_toolkit.python_files import check_call, is_python_name, load_python_name
 from dipp_toolkit.raised import raised
 from dipp_toolkit.rewards.inputs import check_inputs
@@ -83,13 +83,13 @@ def load_extractor(features: str, weights: str = "") -> Extractor:
     if features == "pixels":
         return Extractor(features, pixel_features)
     if features == "inception":
-        require("torch_fidelity", "torch-fidelity", features)
+        require("torch_fidelity", features)
         from .inception import inception_features, load_inception
 
         network = load_inception(weights)
         return Extractor(features, lambda images: inception_features(network, images), network)
     if features.startswith(CLIP):
-        require("torchvision", "torchvision", features)
+        require("torchvision", features)
         from .clip_images import load_clip_images
 
         function, network = load_clip_images(features.removeprefix(CLIP))
@@ -107,13 +107,11 @@ def load_extractor(features: str, weights: str = "") -> Extractor:
     )
 
 
-def require(module: str, package: str, features: str) -> None:
+def require(module: str, features: str) -> None:
     """Refuse features whose package is not installed.
 
     Raises:
         RequestError: with what to type.
     """
-    if importlib.util.find_spec(module) is None:
-        raise RequestError(
-            f"The features '{features}' need {package}, which is not installed. Run: pip install {package}"
-        )
+    if missing_of([module]):
+        raise not_installed(f"The features '{features}' need", [module], extra="metrics")
