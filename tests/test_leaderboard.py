@@ -16,7 +16,7 @@ from dipp_cli.build import build_app
 from dipp_toolkit.bench.figures import mean_figure
 from dipp_toolkit.bench.holm import holm
 from dipp_toolkit.bench.pairs import compare_all, compare_rows, compare_section
-from dipp_toolkit.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, read_rows, write_rows
+from dipp_toolkit.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, Warned, read_rows, write_rows
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.intervals import bootstrap_interval
 from dipp_toolkit.leaderboard.agreement import agreements
@@ -378,5 +378,17 @@ def test_a_number_that_is_none_is_a_sentence(tmp_path: Path, value: str) -> None
 def test_markdown_takes_a_name_as_it_is() -> None:
     label = "[x](http://y) `c` *b* _u_ a|b <i> &amp; ![z]"
     text = to_markdown(make_board([changed(fake_row("a", 1.0), "subject.label", label)]))
-    escaped = r"\[x\](http://y) \`c\` \*b\* \_u\_ a\|b &lt;i&gt; &amp;amp; !\[z\]"
+    escaped = r"\[x\](http:&#47;&#47;y) \`c\` \*b\* \_u\_ a\|b &lt;i&gt; &amp;amp; !\[z\]"
     assert escaped in text
+    name = "x <img src=https://evil.example/t.png> [c](https://evil.example)\n\n# Official\n[^9]: www.evil.example @all"
+    row = fake_row("a", 1.0)
+    row = row.model_copy(
+        update={
+            "warnings": (Warned(name=name, text=name),),
+            "figures": {name: row.figures["liked"]},
+            "protocol": row.protocol.model_copy(update={"prompts": name}),
+        }
+    )
+    text = to_markdown(make_board([row]))
+    assert not re.search(r"^#|<img|(?<!\\)\]|://|www\.|@|^\[\^9", text.replace("[^1]", ""), re.MULTILINE)
+    assert text.count("evil.example") >= 4 * 3

@@ -21,6 +21,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.setting_texts import parse_names
 
 from .benching import watch
+from .output import print_line
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class _CellLines:
 
     def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
         if not self.quiet:
-            print(f"[{number}/{total}] {cell.label}: {state}", file=sys.stderr, flush=True)
+            print_line(f"[{number}/{total}] {cell.label}: {state}", file=sys.stderr)
 
     def begin(self, what: str, total: int) -> None:
         self.inner.begin(what, total)
@@ -156,8 +157,8 @@ def _print(result: AblationResult) -> None:
         table.add_row(*one.values.values(), *cells, ", ".join(one.warnings))
     show(table)
     for claim in claims(study):
-        print(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]")
+        print_line(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]")
     for label, reason in result.failed.items():
-        print(f"Failed: {label}: {reason}")
-    print(result.choice.sentence())
-    print(f"{result.page}  heat maps, Pareto fronts, pictures")
+        print_line(f"Failed: {label}: {reason}")
+    print_line(result.choice.sentence())
+    print_line(f"{result.page}  heat maps, Pareto fronts, pictures")

@@ -20,6 +20,8 @@ from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.setting_texts import parse_names, parse_options
 
+from .output import plain_line, print_line
+
 PAIRS = "pairs.json"
 
 
@@ -141,7 +143,7 @@ def watch(quiet: bool) -> Iterator[Listener]:
     if not console.is_terminal:
         yield Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         yield Bars(progress)
 
@@ -154,6 +156,7 @@ class Bars:
     task: Any = None
 
     def begin(self, what: str, total: int) -> None:
+        what = plain_line(what)
         self.task = self.progress.add_task(what if total else f"{what}: nothing to do", total=total or 1)
         if not total:
             self.progress.advance(self.task, 1)
@@ -166,7 +169,7 @@ class Lines:
     """A listener that writes a line for each piece of work."""
 
     def begin(self, what: str, total: int) -> None:
-        print(f"{what}: {total} to do" if total else f"{what}: nothing to do", file=sys.stderr, flush=True)
+        print_line(f"{what}: {total} to do" if total else f"{what}: nothing to do", file=sys.stderr)
 
     def advance(self, count: int) -> None: ...
 
@@ -181,7 +184,7 @@ def describe(result: Result) -> None:
     table = Table(title=f"{rows[0].protocol.count} prompts of {rows[0].protocol.prompts}, means with 95 % intervals")
     table.add_column("")
     for row in rows:
-        table.add_column(row.label)
+        table.add_column(plain_line(row.label))
     between = "\n" if console().width < 60 + 26 * len(rows) else " "
     for name in figure_names(rows):
         role = next(row.figures[name].role for row in rows if name in row.figures)
@@ -199,10 +202,10 @@ def describe(result: Result) -> None:
     show(table)
     for pair in result.pairs:
         if pair.figure in figure_names(rows, "reward") + figure_names(rows, "judge"):
-            print(pair.sentence())
+            print_line(pair.sentence())
     for row in rows:
         for warning in row.warnings:
-            print(f"Warning, {row.label}: {warning.text}")
+            print_line(f"Warning, {row.label}: {warning.text}")
     for note in dict.fromkeys(note for row in rows for note in row.notes):
-        print(f"Note: {note}")
-    print(f"{result.path}  rows, for: dipp leaderboard {result.path}")
+        print_line(f"Note: {note}")
+    print_line(f"{result.path}  rows, for: dipp leaderboard {result.path}")

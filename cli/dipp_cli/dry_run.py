@@ -15,13 +15,12 @@ def tell(found: Preflight, as_json: bool) -> None:
         print_json({**found.rows, "to fetch": list(found.fetched)})
         return
     from rich.table import Table
-    from rich.text import Text
 
     from .tables import show
 
     table = Table(title="Dry run: nothing was loaded, fetched or written", title_justify="left", show_header=False)
     for name, text in found.rows.items():
-        table.add_row(name, Text(text))
+        table.add_row(name, text)
     if found.fetched:
-        table.add_row("to fetch", Text("\n".join(found.fetched)))
+        table.add_row("to fetch", "\n".join(found.fetched))
     show(table)

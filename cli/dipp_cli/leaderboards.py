@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import write_page
 from dipp_toolkit.leaderboard.reported import fitting, reported_rows
 
-from .output import print_json
+from .output import print_json, print_line
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,26 @@ class Request:
     title: str
     reported: bool | None
 
-    def rows(self) -> list[Row]:
-        """All rows of all files, with those of papers that are wanted.
+    def rows(self) -> tuple[list[Row], list[str]]:
+        """All rows of all files, with those of papers that are wanted, and why files were left out.
 
         Raises:
-            RequestError: a file cannot be read.
+            RequestError: a file is missing, or none can be used.
         """
-        rows = [row for path in self.results for row in read_rows(results_file(path))]
+        rows: list[Row] = []
+        refused: list[str] = []
+        for path in map(results_file, self.results):
+            try:
+                rows += read_rows(path)
+            except RequestError as error:
+                refused.append(str(error))
+                if not path.exists() or len(refused) == len(self.results):
+                    raise
         if self.reported is False:
-            return [row for row in rows if row.kind == "measured"]
+            return [row for row in rows if row.kind == "measured"], refused
         known = {(row.label, row.source) for row in rows}
         papers = reported_rows() if self.reported else fitting(rows)
-        return rows + [row for row in papers if (row.label, row.source) not in known]
+        return rows + [row for row in papers if (row.label, row.source) not in known], refused
 
 
 def results_file(path: Path) -> Path:
@@ -50,13 +59,18 @@ def results_file(path: Path) -> Path:
     return path / "results.jsonl" if path.is_dir() else path
 
 
-def build(request: Request, as_json: bool) -> Board:
+def build(request: Request, as_json: bool) -> int:
     """Write the page and what else was asked for, and say where.
 
+    Returns:
+        The exit code: 1 where a file was left out, which is told; 0 otherwise.
+
     Raises:
-        RequestError: a file cannot be read or written.
+        RequestError: a file is missing or cannot be written, or none can be used.
     """
-    rows = request.rows()
+    rows, refused = request.rows()
+    for sentence in refused:
+        print_line(f"Left out: {sentence}", file=sys.stderr)
     board = make_board(rows, request.sort)
     written = {}
     try:
@@ -76,6 +90,7 @@ def build(request: Request, as_json: bool) -> Board:
         print_json(
             {
                 "files": list(written),
+                "left_out": refused,
                 "sections": [
                     {"sort": one.sort, "rows": [row.label for row in one.rows], "ranks": one.ranks}
                     for one in board.sections
@@ -84,19 +99,19 @@ def build(request: Request, as_json: bool) -> Board:
         )
     else:
         _describe(board, written)
-    return board
+    return 1 if refused else 0
 
 
 def _describe(board: Board, written: dict[str, str]) -> None:
     for section in board.sections:
         protocol = section.rows[0].protocol
-        print(f"{protocol.count} prompts of {protocol.prompts}, by {section.sort}:")
+        print_line(f"{protocol.count} prompts of {protocol.prompts}, by {section.sort}:")
         for row in section.rows:
             rank = section.ranks[section.sort].get(row.label, "-")
             warned = f"  ({', '.join(one.name for one in row.warnings)})" if row.warnings else ""
-            print(f"  {rank:>3}  {row.label}{warned}")
+            print_line(f"  {rank:>3}  {row.label}{warned}")
     for path, what in written.items():
-        print(f"{path}  {what}")
+        print_line(f"{path}  {what}")
 
 
 def say_check(request: Request, as_json: bool) -> int:
@@ -110,7 +125,8 @@ def say_check(request: Request, as_json: bool) -> int:
         print_json({"rows": count, "problems": problems})
     else:
         for one in problems:
-            print(one)
-        print(f"{count} row{'s' * (count != 1)}, {len(problems)} problem{'s' * (len(problems) != 1)}." if problems else
-              f"{count} row{'s are' if count != 1 else ' is'} sound.")  # fmt: skip
+            print_line(one)
+        rows = f"{count} row{'s' * (count != 1)}"
+        counted = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+        print_line(f"{rows}, {counted}." if problems else f"{rows} {'is' if count == 1 else 'are'} sound.")
     return 1 if problems else 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from dipp_toolkit.errors import RequestError
 
+from .output import print_line
 from .settings import gather
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30}
@@ -86,7 +87,7 @@ def said_when_slow(seconds: float = PATIENCE) -> Iterator[None]:
     """Print a line to stderr where what is inside takes longer than that."""
 
     def say() -> None:
-        print(
+        print_line(
             "Building the networks without their weights, and running a step of them on tensors without memory ...",
             file=sys.stderr,
             flush=True,
@@ -134,16 +135,16 @@ def describe(result: Mapping[str, Any]) -> None:
     plan = result.get("recommended") or result
     if result.get("changes") and result["fits"]:
         words = " ".join(f"--set {name}={value}" for name, value in result["changes"].items())
-        print(
+        print_line(
             f"As asked it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
             f"with {MARGIN:.0%} to spare, add: {words}"
         )
     elif result.get("fits") is False:
-        print(
+        print_line(
             f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as asked it peaks at "
             f"{_gib(result['peak'])} GiB."
         )
-    print(f"Planned: {settings_line(plan['settings'])}")
+    print_line(f"Planned: {settings_line(plan['settings'])}")
     table = Table(title="parameters", title_justify="left")
     table.add_column("network")
     table.add_column("millions", justify="right")
@@ -152,7 +153,7 @@ def describe(result: Mapping[str, Any]) -> None:
     table.add_row("trained", f"{plan['trainable'] / 1e6:,.1f}")
     show(table)
     if plan["uncounted"]:
-        print(
+        print_line(
             f"Not counted: the networks of {', '.join(plan['uncounted'])}, which no blueprint describes; "
             "of these rewards the decoding alone is."
         )
@@ -166,7 +167,7 @@ def describe(result: Mapping[str, Any]) -> None:
         table.add_row(name, _gib(count), "the worst moment" if name == worst else "comes and goes")
     table.add_row("peak", _gib(plan["peak"]), "everything that stays, and the worst moment")
     show(table)
-    print(
+    print_line(
         f"While prompts are encoded, once and before the first step, the text encoders take "
         f"{_gib(plan['text_encoders'])} GiB beside the frozen networks."
     )
@@ -174,7 +175,7 @@ def describe(result: Mapping[str, Any]) -> None:
         describe_scaling(plan["scaling"])
         gpu = plan["scaling"]["gpu"]
         if plan["seconds"][gpu] is None:
-            print(f"One {gpu} does not hold what each process needs.")
+            print_line(f"One {gpu} does not hold what each process needs.")
     else:
         table = Table(title=f"{plan['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
         table.add_column("GPU")
@@ -182,7 +183,7 @@ def describe(result: Mapping[str, Any]) -> None:
         for name, seconds in plan["seconds"].items():
             table.add_row(name, "does not fit" if seconds is None else f"{seconds:.2f}")
         show(table)
-    print(
+    print_line(
         f"Seconds assume {plan['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "
         "where that is longer; memory and operations are those of the real networks."
     )
@@ -203,9 +204,9 @@ def describe_scaling(scaling: Mapping[str, Any]) -> None:
         numbers = [f"{piece[one]:.3f}" for one in ("compute", "communication", "exposed")]
         table.add_row(name, *numbers, *(f"{kind.get(name, 0) / 1e9:.1f}" for kind in scaling["traffic"].values()))
     show(table)
-    print(
+    print_line(
         f"{scaling['batch']} samples a step, {scaling['seconds_per_step']:.2f} s a step, "
         f"{scaling['images_per_second']:.1f} images a second in all; memory is that of each process."
     )
     if scaling["traffic"]:
-        print("Collectives are assumed at the published rates of NVLink and InfiniBand, and hidden behind passes.")
+        print_line("Collectives are assumed at the published rates of NVLink and InfiniBand, and hidden behind passes.")

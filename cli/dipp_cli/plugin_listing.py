@@ -85,7 +85,6 @@ def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
 
 
 def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     columns = {"name": [row["name"] for row in rows], "plugin": [row["plugin"] for row in rows]}
@@ -100,7 +99,7 @@ def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
         for name in list(columns)[1:]:
             table.add_column(name, width=widths[name])
         for row, *cells in zip(rows, *columns.values(), strict=True):
-            table.add_row(escape(cells[0]), escape(row["summary"]), *map(escape, cells[1:]))
+            table.add_row(cells[0], row["summary"], *cells[1:])
         return table
     table.add_column(
         "name", width=min(widths["name"], max(width // 2, width - SUMMARY - 2 * BORDERS - 1)), overflow="fold"
@@ -109,5 +108,5 @@ def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
     for row in rows:
         under = [row["summary"], f"plugin: {row['plugin']}"]
         under += [f"missing: {' '.join(row['missing'])}"] if row["missing"] else []
-        table.add_row(escape(row["name"]), escape("\n".join(under)))
+        table.add_row(row["name"], "\n".join(under))
     return table

@@ -22,7 +22,7 @@ from rich.text import Text
 from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
 
 from .long_run import LongRun
-from .output import is_first_process
+from .output import is_first_process, plain_line, print_line
 
 COMPARING = "comparing before and after, writing the report"
 
@@ -76,7 +76,7 @@ class _TwoLineProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for line in filter(None, (self.line, self.monitored)):
-            yield Text(line, style="cyan", overflow="ellipsis", no_wrap=True)
+            yield Text(plain_line(line), style="cyan", overflow="ellipsis", no_wrap=True)
 
 
 class Bar:
@@ -123,7 +123,7 @@ class Bar:
             return
         self._progress.line = numbers(event.metrics)
         for reason in event.skipped:  # stays above the bar
-            self._progress.console.print(Text(skipped_line(event.step, reason), style="yellow"))
+            self._progress.console.print(Text(plain_line(skipped_line(event.step, reason)), style="yellow"))
         notice = self._long_run.after(event)
         if notice:
             self._progress.console.print(Text(notice))
@@ -134,7 +134,7 @@ class Bar:
     def dipp_on_monitor(self, event: MonitorEvent) -> None:
         self._progress.monitored = held_out(event)
         if event.warnings:  # stays above the bar, where the next look does not wipe it away
-            self._progress.console.print(Text(held_out(event), style="yellow"))
+            self._progress.console.print(Text(plain_line(held_out(event)), style="yellow"))
         if event.stop and self._task is not None:
             self._progress.update(self._task, description=f"stopped early, {COMPARING}")
 
@@ -154,7 +154,7 @@ class PlainLines:
         sys.stderr.flush()
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print_line(line, file=sys.stderr)
 
     def dipp_on_run_start(self, event: RunStartEvent) -> None:
         self._begun, self._first = monotonic(), event.step

@@ -9,6 +9,8 @@ from typing import Any
 
 from dipp_toolkit.errors import RequestError
 
+from .output import print_line
+
 
 def encode_to_cache(
     reference: str, prompts: str, cache: Path | None, precision: str, chunk: int, cut: bool, device: str
@@ -40,7 +42,7 @@ def encode_to_cache(
     store = PromptCache(encoder_folder(user_path(cache or default_cache()), encoder))
 
     def progress(seen: int, encoded: int) -> None:
-        print(f"{seen} of {len(wanted) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)
+        print_line(f"{seen} of {len(wanted) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)
 
     encoded = store.encode(encoder, chain(wanted, [""]), chunk, progress)
     different = count_distinct(chain(wanted, [""]))

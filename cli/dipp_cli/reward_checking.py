@@ -7,6 +7,8 @@ from typing import Any
 
 from dipp_toolkit.errors import DippError, RequestError
 
+from .output import plain_lines, print_line
+
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 
 
@@ -44,26 +46,27 @@ def check_by_name(name: str, assignments: list[str], device: str, size: int, see
 
 def describe(result: Mapping[str, Any]) -> None:
     """Print the checks as a table, and what they come to as a sentence."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from .tables import show
 
-    table = Table(title=escape(f"{result['reward']} on {result['device']}"))
+    table = Table(title=f"{result['reward']} on {result['device']}")
     for column in ("check", "", "found, and what to do"):
         table.add_column(column, no_wrap=column in ("check", ""))
     for row in result["checks"]:
         status = row["status"]
-        shown = f"[{COLOURS[status]}]{status}[/{COLOURS[status]}]"
-        advice = f"\n[bold]{escape(row['advice'])}[/bold]" if row["advice"] else ""
-        table.add_row(row["name"], shown, escape(row["found"]) + advice)
+        findings = Text(plain_lines(row["found"]))
+        if row["advice"]:
+            findings.append(f"\n{plain_lines(row['advice'])}", style="bold")
+        table.add_row(row["name"], Text(status, style=COLOURS[status]), findings)
     show(table)
     counts = {status: sum(row["status"] == status for row in result["checks"]) for status in COLOURS}
     warned = f", {counts['warning']} warning{'s' * (counts['warning'] != 1)}" if counts["warning"] else ""
     if result["passed"]:
-        print(f"Nothing failed: {counts['ok']} of {len(result['checks'])} checks are ok{warned}.")
+        print_line(f"Nothing failed: {counts['ok']} of {len(result['checks'])} checks are ok{warned}.")
     else:
-        print(f"{counts['failed']} of {len(result['checks'])} checks failed{warned}.")
+        print_line(f"{counts['failed']} of {len(result['checks'])} checks failed{warned}.")
 
 
 def reward_names(text: str) -> list[str]:

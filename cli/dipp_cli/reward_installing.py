@@ -7,6 +7,8 @@ import sys
 from dipp_toolkit.rewards.environment_install import install
 from dipp_toolkit.rewards.environments import ISOLATED, find_registered
 
+from .output import print_line
+
 
 def install_environment(name_or_file: str, force: bool, no_deps: bool) -> None:
     """Make an environment; progress goes to stderr, what to do with it to stdout.
@@ -14,7 +16,7 @@ def install_environment(name_or_file: str, force: bool, no_deps: bool) -> None:
     Raises:
         DippError: as `install` does.
     """
-    installed = install(name_or_file, force, no_deps, lambda line: print(line, file=sys.stderr, flush=True))
+    installed = install(name_or_file, force, no_deps, lambda line: print_line(line, file=sys.stderr))
     known = find_registered(installed.name)
     reward = f"{known.reward}@{ISOLATED}" if known is not None else f"FILE.py:NAME@{installed.name}"
-    print(f"Ready. Use it with: --reward {reward}")
+    print_line(f"Ready. Use it with: --reward {reward}")

@@ -13,7 +13,7 @@ from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.server_start import listen, public_names, run_server
 from dipp_toolkit.setting_texts import parse_assignments
 
-from .output import quiet_stdout
+from .output import print_line, quiet_stdout
 
 
 def serve_rewards(
@@ -53,7 +53,7 @@ def serve_rewards(
 
     def say(address: str) -> None:
         addresses = ",".join(f"{address}/{short}" for short in rewards)
-        print(f"Serving on {device}; use it with: --reward {addresses}", flush=True)
+        print_line(f"Serving on {device}; use it with: --reward {addresses}")
 
     from dipp_toolkit.rewards.server_limits import Limits
 

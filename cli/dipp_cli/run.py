@@ -10,7 +10,7 @@ from typing import Any
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.training import train
 
-from .output import is_first_process, print_json, quiet_stdout
+from .output import is_first_process, print_json, print_line, quiet_stdout
 from .progress import listener
 
 
@@ -42,9 +42,9 @@ def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> N
 
 def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
     if summary.get("stopped_early"):
-        print(summary["stopped_early"]["text"])
+        print_line(summary["stopped_early"]["text"])
     for warning in summary.get("warnings") or []:
-        print(f"Warning: {warning}")
+        print_line(f"Warning: {warning}")
     meaning = {
         "report.html": "pictures, curves, settings",
         "before_after.png": "the same prompts and noise, before and after",
@@ -53,5 +53,5 @@ def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
     width = max(len(str(folder / name)) for name in meaning)
     for name, what in meaning.items():
         if (folder / name).exists():
-            print(f"{folder / name!s:<{width}}  {what}")
+            print_line(f"{folder / name!s:<{width}}  {what}")
     sys.stdout.flush()

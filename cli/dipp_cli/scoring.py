@@ -15,6 +15,7 @@ from dipp_toolkit.atomic import write_text
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
 
+from .output import print_line
 from .reward_checking import close, load_rewards, reward_names
 
 if TYPE_CHECKING:
@@ -104,10 +105,10 @@ def score_images(request: Request) -> dict[str, Any]:
         close(rewards)
     notices += said
     for notice in notices:
-        print(notice, file=sys.stderr)
+        print_line(notice, file=sys.stderr)
     pairs, unpaired = compare_groups(scored, names)
     for notice in unpaired:
-        print(notice, file=sys.stderr)
+        print_line(notice, file=sys.stderr)
     notices += unpaired
     result = {
         **summaries(scored, names),
@@ -281,7 +282,7 @@ def watch(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
             nonlocal told
             if done == total or done * 10 // total > told:
                 told = done * 10 // total
-                print(f"{done} of {total} images scored", file=sys.stderr, flush=True)
+                print_line(f"{done} of {total} images scored", file=sys.stderr)
 
         yield say
         return
@@ -293,7 +294,6 @@ def watch(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
 
 def describe(result: Mapping[str, Any]) -> None:
     """Print a row for each folder and reward."""
-    from rich.markup import escape
     from rich.table import Table
 
     from .tables import interval, show
@@ -307,10 +307,10 @@ def describe(result: Mapping[str, Any]) -> None:
             extremes = (
                 f"{summary[key]['score']:.4g}  {Path(summary[key]['file']).name}" for key in ("lowest", "highest")
             )
-            cells = [escape(name), str(folder["images"]), escape(interval(summary)), *map(escape, extremes)]
-            table.add_row(*([escape(folder["folder"])] if several else []), *cells)
+            cells = [name, str(folder["images"]), interval(summary), *extremes]
+            table.add_row(*([folder["folder"]] if several else []), *cells)
     show(table)
     for pair in result["pairs"]:
-        print(pair["text"])
+        print_line(pair["text"])
     if any(folder["images"] == 1 for folder in result["folders"]):
-        print("The interval of a single image says nothing.")
+        print_line("The interval of a single image says nothing.")

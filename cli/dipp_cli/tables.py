@@ -8,6 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from .output import plain_lines
 
 NARROW = 110
 """Columns below which an interval goes under its mean instead of beside it."""
@@ -16,10 +19,17 @@ UNBOUNDED = 10_000
 """Columns of a file or a pipe: no cell is folded there, and a table takes only what its cells need."""
 
 
+class PlainConsole(Console):
+    """Shows texts as they are: brackets are no markup, and what is a command to a terminal stands as an escape."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        return super().render_str(plain_lines(text), **{**options, "markup": False, "emoji": False})
+
+
 def console() -> Console:
     """Stdout; a file or a pipe is as wide as any table."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=UNBOUNDED)
+    terminal = PlainConsole()
+    return terminal if terminal.is_terminal else PlainConsole(width=UNBOUNDED)
 
 
 def show(table: Table) -> None:
@@ -80,7 +90,7 @@ def verify_table(rows: Sequence[Any]) -> Table:
     for column in ("case", "assistant", "quantity", "expected", "reached", "error", "allowed", ""):
         table.add_column(column, no_wrap=column not in ("expected", "reached"))
     for row in rows:
-        verdict = "[green]holds[/green]" if row.passed else "[red]FAILS[/red]"
+        verdict = Text("holds", style="green") if row.passed else Text("FAILS", style="red")
         values = (_array(row.expected), _array(row.reached), f"{row.error:.3%}", f"{100 * row.tolerance:g}%")
         table.add_row(*([row.term] if several else []), row.case, row.assistant, row.quantity, *values, verdict)
     return table

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import RequestError, first_line
 from ..json_lines import numbered_lines
+from ..naming import shown
+from ..plain_json import read_bytes
 
 SCHEMA = 1
+LARGEST = 1e30
+"""Of a number in a row: far more than any figure has, and its square is a number still."""
+DIGITS = 19
+"""Most of a whole number: seeds and counts have 64 bits."""
+MOST_BYTES = 2**29
+"""Of a file of rows; a row with its pictures takes up to a few megabytes."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half of a character, or one of a pair that is one."""
 Intervals = Literal["percentile-bootstrap", "skew-corrected-t"]
 BOOTSTRAP: Intervals = "percentile-bootstrap"
 SKEW_CORRECTED: Intervals = "skew-corrected-t"
@@ -156,11 +167,29 @@ class Row(_Part):
         return self.subject.label
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"it holds {text}, which is no finite number")
+    if abs(value) > LARGEST:
+        raise ValueError(f"it holds {shown(text)}; expected numbers up to {LARGEST:g}")
     return value
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"it holds a whole number of {len(text)} digits; expected {DIGITS} at most")
+    return int(text)
+
+
+def _row(line: str) -> Row:
+    content = json.loads(line, parse_constant=_number, parse_float=_number, parse_int=_whole_number)
+    if HALF.search(line):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a character, which is no text") from None
+    return Row.model_validate(content)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -170,7 +199,7 @@ def read_rows(path: Path) -> list[Row]:
         RequestError: the file is missing, or a line is no row; the message names file, line and field.
     """
     try:
-        lines = list(numbered_lines(path.read_bytes().decode("utf-8-sig")))
+        lines = list(numbered_lines(read_bytes(path, MOST_BYTES).decode("utf-8-sig")))
     except OSError as error:
         raise RequestError(f"Cannot read the results {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
@@ -178,13 +207,15 @@ def read_rows(path: Path) -> list[Row]:
     rows = []
     for number, line in lines:
         try:
-            rows.append(Row.model_validate(json.loads(line, parse_constant=_finite, parse_float=_finite)))
+            rows.append(_row(line))
         except ValidationError as error:
             wrong = error.errors()[0]
             where = ".".join(str(part) for part in wrong["loc"])
             raise RequestError(
-                f"{path}, line {number}, is no row of a leaderboard: {where}: {wrong['msg'].lower()}."
+                f"{path}, line {number}, is no row of a leaderboard: {shown(where)}: {wrong['msg'].lower()}."
             ) from error
+        except RecursionError:
+            raise RequestError(f"{path}, line {number}, is no row of a leaderboard: it is nested too deeply.") from None
         except ValueError as error:
             raise RequestError(f"{path}, line {number}, is no JSON: {first_line(error)}.") from error
     return rows

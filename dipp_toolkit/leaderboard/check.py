@@ -10,13 +10,19 @@ from pathlib import Path
 import torch
 
 from ..bench.rows import BOOTSTRAP, SCHEMA, Figure, Row, read_rows
-from ..errors import RequestError
+from ..errors import RequestError, first_line
 from ..evaluation.intervals import bootstrap_interval, mean_interval
 
 MOST_BYTES = 200_000
 LONGEST_LABEL = 60
 PICTURE = re.compile(r"data:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 RELATIVE = 1e-4
+LARGEST = 1e12
+"""Of a figure, either way; beyond it the digits of a mean are no longer those of its values."""
+MOST_EVALUATIONS = 1_000_000
+LONGEST_TEXT = 4000
+JOINERS = "\u200c\u200d"
+"""Letters that are not printed and join those beside them."""
 
 
 def _near(a: float, b: float, scale: float) -> bool:
@@ -27,6 +33,9 @@ def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
     numbers = [one for one in (figure.mean, figure.low, figure.high) if one is not None]
     if not all(map(math.isfinite, numbers)):
         yield f"{name} holds a number that is not finite"
+        return
+    if max(map(abs, [*numbers, *(figure.per_prompt or ())])) > LARGEST:
+        yield f"{name} holds a number beyond {LARGEST:g}"
         return
     if (figure.low is None) != (figure.high is None):
         yield f"{name} has one end of an interval only"
@@ -71,7 +80,26 @@ def row_problems(row: Row) -> list[str]:
             found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
     for name, figure in row.figures.items():
         found += _figure_problems(name, figure, row)
+    for what, text in _texts(row):
+        if len(text) > LONGEST_TEXT or not all(one.isprintable() or one in JOINERS or one.isspace() for one in text):
+            found.append(f"its {what} is no plain text of up to {LONGEST_TEXT} characters")
+        elif any(one in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for one in text):
+            found.append(f"its {what} has more than one line")
     return found
+
+
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
+    """What a person is shown of a row, its prompts excepted: those are the prompt set's."""
+    yield from (("command", row.command), ("baseline", row.baseline), ("source", row.source))
+    yield from (("name", row.subject.name), ("start", row.subject.started_from), ("prompt set", row.protocol.prompts))
+    for warning in row.warnings:
+        yield from (("warning's name", warning.name), ("warning", warning.text))
+    yield from (("note", one) for one in row.notes)
+    yield from (("figure's name", name) for name in row.figures)
+    yield from (("trained reward", one) for one in row.subject.trained_on)
+    for what, table in (("setting", row.subject.settings), ("environment", row.environment)):
+        for key, value in table.items():
+            yield from ((what, key), (what, str(value)))
 
 
 def _identity_problems(row: Row) -> list[str]:
@@ -83,6 +111,9 @@ def _identity_problems(row: Row) -> list[str]:
         found.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or no plain text")
     if not row.figures:
         found.append("it has no figure")
+    evaluations = row.subject.evaluations
+    if evaluations is not None and not 1 <= evaluations <= MOST_EVALUATIONS:
+        found.append(f"it takes {evaluations} evaluations an image; expected 1 to {MOST_EVALUATIONS:,}")
     if row.kind == "reported":
         if not row.source.strip():
             found.append("it is reported and names no source")
@@ -117,7 +148,10 @@ def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
         for number, row in enumerate(rows, 1):
             count += 1
             where = f"{path}, row {number} ('{row.label[:LONGEST_LABEL]}')"
-            problems += [f"{where}: {one}." for one in row_problems(row)]
+            try:
+                problems += [f"{where}: {one}." for one in row_problems(row)]
+            except (ArithmeticError, ValueError, RuntimeError) as error:  # whatever is wrong with it, others go on
+                problems.append(f"{where}: it cannot be checked: {first_line(error)}.")
             key = (row.subject.fingerprint, row.protocol.digest, str(row.protocol.seeds), row.label, row.source)
             if key in seen:
                 problems.append(f"{where}: the same weights under the same protocol stand in {seen[key]} already.")

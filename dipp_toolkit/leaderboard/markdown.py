@@ -8,13 +8,16 @@ from ..evaluation.effects import LEAST_EFFECT
 from .board import Board, Section
 from .texts import arrow, interval_text, mean_text
 
-_MARKS = re.compile(r"([\\`*_\[\]|~])")
-"""What Markdown would read as something else than itself inside a cell."""
+_MARKS = re.compile(r"([\\`*_\[\]#|~$])")
+"""What Markdown would read as something else than itself inside a cell or a footnote."""
 
 
-def _cell(text: str) -> str:
-    escaped = _MARKS.sub(r"\\\1", " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def escaped(text: str) -> str:
+    """Anybody's text as Markdown shows it, on one line: no link, picture, heading, footnote or HTML of its own."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = _MARKS.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    # Addresses and names of people become links by themselves where Markdown is shown.
+    return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def _section(section: Section, notes: list[str]) -> list[str]:
@@ -24,15 +27,15 @@ def _section(section: Section, notes: list[str]) -> list[str]:
         "rank",
         "generator",
         "evaluations",
-        *(f"{_cell(name)} {arrow(section.figure(name).better)}".strip() for name in names),
+        *(f"{escaped(name)} {arrow(section.figure(name).better)}".strip() for name in names),
     ]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in section.rows:
         marks = []
         for warning in row.warnings:
-            notes.append(f"[^{len(notes) + 1}]: {_cell(row.label)}, {warning.name}: {_cell(warning.text)}")
+            notes.append(f"[^{len(notes) + 1}]: {escaped(row.label)}, {escaped(warning.name)}: {escaped(warning.text)}")
             marks.append(f"[^{len(notes)}]")
-        cells = [str(section.ranks[section.sort].get(row.label, "-")), _cell(row.label) + "".join(marks)]
+        cells = [str(section.ranks[section.sort].get(row.label, "-")), escaped(row.label) + "".join(marks)]
         cells.append("-" if row.subject.evaluations is None else str(row.subject.evaluations))
         for name in names:
             figure = row.figures.get(name)
@@ -40,10 +43,12 @@ def _section(section: Section, notes: list[str]) -> list[str]:
             cells.append("-" if figure is None else mean_text(figure) + (f" ({interval})" if interval else ""))
         lines.append(f"| {' | '.join(cells)} |")
     noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
-    said = f"{protocol.count} prompts of {_cell(protocol.prompts)}, {noises}; means with 95 % intervals over prompts. "
+    said = (
+        f"{protocol.count} prompts of {escaped(protocol.prompts)}, {noises}; means with 95 % intervals over prompts. "
+    )
     rank = (
-        f"The rank is by {section.sort}: 1 plus the number of rows that are measurably better, by a paired test "
-        f"corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard deviations over prompts."
+        f"The rank is by {escaped(section.sort)}: 1 plus the number of rows that are measurably better, by a paired "
+        f"test corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard deviations over prompts."
     )
     return [*lines, "", said + rank, ""]
 
@@ -57,12 +62,12 @@ def to_markdown(board: Board) -> str:
     if board.reported:
         names = list(dict.fromkeys(name for row in board.reported for name in row.figures))
         lines += [
-            f"| *reported*, not ranked | {' | '.join(map(_cell, names))} | source |",
+            f"| *reported*, not ranked | {' | '.join(map(escaped, names))} | source |",
             "|" + "---|" * (len(names) + 2),
         ]
         for row in board.reported:
             cells = [f"{row.figures[name].mean:g}" if name in row.figures else "-" for name in names]
-            lines.append(f"| *{_cell(row.label)}* | {' | '.join(cells)} | {_cell(row.source)} |")
+            lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} | {escaped(row.source)} |")
         lines += [
             "",
             "Reported by the papers on other prompts, seeds and images; no rank can be given against measured rows.",

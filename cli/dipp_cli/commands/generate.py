@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options
+from ..output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +68,7 @@ def generate(
         *files, grid = (str(path) for path in written)
         print_json({**settings, "prompts": texts, "images": files, "grid": grid})
         return
-    print(
+    print_line(
         f"{len(texts)} image{'s' * (len(texts) != 1)} in {out}"
         + (f", all of them in {written[-1]}" if len(written) > 1 else "")
     )

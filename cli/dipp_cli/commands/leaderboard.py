@@ -47,4 +47,4 @@ def leaderboard(
     request = Request(results, out, markdown, submission, sort, title, reported)
     if check:
         raise typer.Exit(say_check(request, as_json))
-    build(request, as_json)
+    raise typer.Exit(build(request, as_json))

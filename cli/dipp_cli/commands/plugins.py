@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
+from ..output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -41,4 +42,4 @@ def plugins(
         return
     describe(kinds)
     for one in registry.broken:
-        print(one)
+        print_line(one)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options
+from ..output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -49,4 +50,6 @@ def encode(
     if as_json:
         print_json(result)
         return
-    print(f"{result['encoded']} of {result['prompts']} prompts encoded now, the others before; in {result['folder']}")
+    print_line(
+        f"{result['encoded']} of {result['prompts']} prompts encoded now, the others before; in {result['folder']}"
+    )

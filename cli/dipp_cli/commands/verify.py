@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
+from ..output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +52,6 @@ def verify(
         from ..tables import show, verify_table
 
         show(verify_table(rows))
-        print(f"{failed} of {len(rows)} rows fail." if failed else f"All {len(rows)} rows hold.")
+        print_line(f"{failed} of {len(rows)} rows fail." if failed else f"All {len(rows)} rows hold.")
     if failed:
         raise typer.Exit(1)
