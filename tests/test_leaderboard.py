@@ -148,6 +148,12 @@ def test_a_certain_difference_that_is_tiny_has_no_winner() -> None:
     assert pair.winner == "" and "too small to matter" in pair.sentence()
 
 
+def test_a_difference_without_a_better_side_is_told_as_one() -> None:
+    rows = [changed(row, "figures.liked.better", "") for row in ROWS[:2]]
+    pair = next(one for one in compare_all(rows) if one.figure == "liked")
+    assert pair.winner == "" and "neither side is better" in pair.sentence()
+
+
 def test_better_is_not_said_of_a_row_that_a_monitor_warns_of() -> None:
     cheat = fake_row("cheat", 3.0, seed=4, warned=["over-optimisation"])
     pair = compare_rows(ROWS[0], cheat, "liked")

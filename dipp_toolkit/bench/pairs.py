@@ -83,6 +83,8 @@ class Comparison:
             return f"{self.winner} is better"
         if self.certain and not matters(self.effect):
             return f"a difference too small to matter (less than {LEAST_EFFECT:g} standard deviations over prompts)"
+        if self.certain and self.difference:
+            return "a measurable difference, of which neither side is better"
         return "no measurable difference"
 
     def sentence(self) -> str:
