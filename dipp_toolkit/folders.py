@@ -39,6 +39,10 @@ class PipelineFamily(Protocol):
 
     Attributes:
         network_name: the pipeline component that denoises, `"transformer"` or `"unet"`.
+
+    A family may also have `embedded_guidance`, the guidance that its network is told, `latent_side(network, vae)`, and
+    `call_arguments(network, vae)`: from the two configurations, arguments without which the stock pipeline makes other
+    images than a generator of its network.
     """
 
     @property

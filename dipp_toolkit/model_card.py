@@ -11,7 +11,9 @@ from .atomic import write_text
 from .config import TrainConfig
 from .few_step_scheduler import recorded_steps
 from .folders import family_of, read_scheduler_config
+from .plain_json import read_json
 
+LINE = 88
 HEAD = "| reward | before (95 % interval) | after |"
 TOLD = (
     "reference", "rewards", "reward_scale", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
@@ -39,7 +41,6 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         tags=["one-step" if steps == 1 else "few-step", "diff-instruct", "dipp-toolkit"],
         base_model=base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None,
     )
-    guidance = float(getattr(family_of(folder), "embedded_guidance", 1.0))
     rows = [
         f"| {name} | {one['before']['mean']:.4g} [{one['before']['low']:.4g}, {one['before']['high']:.4g}] | "
         f"{one['after']['mean']:.4g} [{one['after']['low']:.4g}, {one['after']['high']:.4g}] |"
@@ -54,13 +55,40 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
             f"diffusion. It takes {evaluations} an image and loads in plain diffusers:", "",
             "```python", "from diffusers import DiffusionPipeline", "",
             'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")',
-            f'image = pipeline("a prompt", num_inference_steps={steps}, guidance_scale={guidance}).images[0]',
+            f"image = pipeline({_call_text(call_arguments(folder, steps))}).images[0]",
             "```", "",
             "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
             *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
             "## Settings", "", "```json", json.dumps(told, indent=2), "```", "",
         ]
     )  # fmt: skip
+
+
+def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
+    """What the stock pipeline is called with besides a prompt, so that it makes the generator's own image.
+
+    Args:
+        folder: the exported pipeline.
+        steps: that the generator takes.
+
+    Raises:
+        RequestError: the folder's configurations cannot be read.
+    """
+    family = family_of(folder)
+    special = getattr(family, "call_arguments", None)
+    network, vae = (read_json(folder / name / "config.json") for name in (family.network_name, "vae"))
+    return {
+        "num_inference_steps": steps,
+        "guidance_scale": float(getattr(family, "embedded_guidance", 1.0)),
+        **(special(network, vae) if special is not None else {}),
+    }
+
+
+def _call_text(arguments: Mapping[str, Any]) -> str:
+    """The words of the call: on one line where it is short, and else one a line."""
+    words = ['"a prompt"', *(f"{name}={value!r}" for name, value in arguments.items())]
+    line = ", ".join(words)
+    return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
 
 
 def _judge(summary: Mapping[str, Any]) -> dict[str, Any]:

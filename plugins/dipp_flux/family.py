@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
 
+STOCK_SIDE = 128
+"""Side of a latent that the stock pipeline draws where no size is named."""
+
 
 class FluxFamily:
     """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
@@ -34,6 +37,12 @@ class FluxFamily:
     def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
         """Side of a latent: the transformer has no sample size of its own, the autoencoder's image size says it."""
         return int(vae["sample_size"]) // 2 ** (len(vae["block_out_channels"]) - 1)
+
+    def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
+        """The size, which the pipeline takes to be 128 latents a side unless it is told."""
+        side = self.latent_side(network, vae)
+        pixels = side * 2 ** (len(vae["block_out_channels"]) - 1)
+        return {} if side == STOCK_SIDE else {"height": pixels, "width": pixels}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""

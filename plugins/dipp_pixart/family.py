@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
 
+BINNED = {32: 256, 64: 512, 128: 1024}
+"""Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
+
 
 class PixArtFamily:
     """PixArt-alpha: a DiT with cross attention to T5 embeddings.
@@ -26,6 +29,13 @@ class PixArtFamily:
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer, min(self.max_tokens, pipeline.tokenizer.model_max_length)
+
+    def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
+        """The prompt is taken as it is, and the size too where it is none that the pipeline rounds to."""
+        channels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or ()
+        pixels = network["sample_size"] * 2 ** (len(channels) - 1)
+        binned = BINNED.get(network["sample_size"]) == pixels
+        return {"clean_caption": False} if binned else {"use_resolution_binning": False, "clean_caption": False}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""
