@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.run_folder import MAY_CHANGE
 
 TARGET = Path(__file__).parent / "settings.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -19,8 +20,11 @@ Every setting of a run, by the one name it has in YAML (`--config`), in `--set N
 generator or reference recommends values of its own for some of them; they are taken where you say nothing, and
 `config.yaml` in the run folder shows what was used.
 
-| setting | values | default | what it is |
-|---|---|---|---|
+A run that `--resume` goes on with keeps the settings it was begun with: another value of one is refused, with the
+command that begins a new run with it. The fourth column says which may have another.
+
+| setting | values | default | on resume | what it is |
+|---|---|---|---|---|
 """
 
 
@@ -66,7 +70,8 @@ def row(name: str, field: FieldInfo) -> str:
     values = " ".join([type_name(annotation), *filter(None, [" and ".join(nested_bounds(field))])])
     default = field.get_default(call_default_factory=True)
     shown = "" if default in (None, {}, ()) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-    return f"| `{name}` | {values} | {shown} | {field.description} |\n"
+    resumed = "may change" if name in MAY_CHANGE else ""
+    return f"| `{name}` | {values} | {shown} | {resumed} | {field.description} |\n"
 
 
 def render() -> str:

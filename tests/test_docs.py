@@ -14,6 +14,7 @@ from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.loading import load_reference, load_reward
 from dipp_toolkit.registry import Registry
+from dipp_toolkit.run_folder import MAY_CHANGE
 from dipp_toolkit.setting_texts import parse_assignments
 from dipp_toolkit.terms.base import Sample, TermContext
 from dipp_toolkit.terms.catalog import build_term
@@ -44,6 +45,8 @@ def test_the_settings_page_is_current() -> None:
     render = runpy.run_path(str(DOCS / "build_settings.py"))["render"]
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == render(), "run: python docs/build_settings.py"
     assert all(f"| `{name}` |" in render() for name in TrainConfig.model_fields)
+    rows = {line.split("`")[1]: line for line in render().splitlines() if line.startswith("| `")}
+    assert {name for name, row in rows.items() if "| may change |" in row} == MAY_CHANGE
 
 
 def test_the_measured_tables_are_what_the_benchmarks_wrote() -> None:
