@@ -3,13 +3,14 @@
 | ending | content |
 |---|---|
 | `.txt` and anything else | one prompt a line; blank lines and lines that start with `#` are passed over |
-| `.tsv`, `.csv` | a header and a row a prompt |
-| `.json` | a list of texts or of objects; an object of such lists, by category; or COCO's captions |
-| `.jsonl` | an object or a text a line |
+| `.tsv`, `.csv` | a header and a row a prompt; or rows of an image's name and its prompt |
+| `.json` | a list of texts or of objects; an object of such lists, by category, or of texts, by image |
+| | COCO's captions; what `dipp generate --json` and `dipp score --json` print |
+| `.jsonl` | an object or a text a line, which ends at a line feed alone |
 | `.parquet` | a column a field (needs pyarrow) |
 
 The columns or keys are found by name, whatever their case: the prompt by `PROMPTS`, an id by `IDS`, a category by
-`CATEGORIES`, each the first that is there.
+`CATEGORIES`, an image's file by `FILES`, each the first that is there.
 
 A file is read through once, and every row checked. Few prompts are then held in memory; of many, all but those of a
 `.json`, only an index is made (`prompt_rows`), and each is read from the file when it is asked for.
@@ -41,6 +42,9 @@ from .text_lines import Lines
 PROMPTS = ("prompt", "prompts", "caption", "text", "captions", "sentence")
 IDS = ("id", "prompt_id", "image_id", "uid", "index")
 CATEGORIES = ("category", "tag", "style", "class", "type")
+FILES = ("file_name", "file", "filename", "image", "path", "name")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+"""How the first cell of a table without a header ends."""
 SHOWN = 8
 """Most column names that an error lists."""
 BATCH, BUFFER = 2**12, 2**16
@@ -59,12 +63,13 @@ class PromptList:
     prompts: Sequence[Prompt]
 
 
-def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
+def read_prompt_file(path: Path, name: str | None = None, *, of_images: bool = False) -> PromptList:
     """Read prompts, in the file's order.
 
     Args:
         path: the file; its ending says the format.
         name: what the set is called; the file's stem where None.
+        of_images: keep empty prompts of named images, which rewards that read none can score.
 
     Raises:
         RequestError: the file is missing, is no text, is not of its ending's format, or holds no prompt.
@@ -74,15 +79,15 @@ def read_prompt_file(path: Path, name: str | None = None) -> PromptList:
     try:
         if ending == ".json":
             with _opened(path) as whole:
-                found = checked((((), one) for one in _read_json(whole, path)), path)
+                found = checked((((), one) for one in _read_json(whole, path)), path, of_images)
                 prompts: Sequence[Prompt] = [one for _, one in found]
         elif ending == ".parquet":
             file = scratch_file()
             with _opened(path) as whole:
                 rows = _read_parquet(whole, path)
-                prompts = held_or_indexed(path, file, checked(_spilled(rows, file), path), _spilled_rows)
+                prompts = held_or_indexed(path, file, checked(_spilled(rows, file), path, of_images), _spilled_rows)
         else:
-            prompts = _in_text(path, _FORMATS.get(ending, _plain))
+            prompts = _in_text(path, _FORMATS.get(ending, _plain), of_images)
     except OSError as error:
         raise RequestError(f"Cannot read the prompt file {path}: {error.strerror or first_line(error)}.") from error
     except UnicodeDecodeError:
@@ -113,11 +118,11 @@ def _opened(path: Path) -> IO[bytes]:
         return copy
 
 
-def _in_text(path: Path, begin: Callable[[Lines, Path], Reader]) -> Sequence[Prompt]:
+def _in_text(path: Path, begin: Callable[[Lines, Path], Reader], of_images: bool) -> Sequence[Prompt]:
     file = _opened(path)
     lines = Lines(file.fileno())
     reader = begin(lines, path)
-    return held_or_indexed(path, file, checked(reader(lines, 1), path), reader)
+    return held_or_indexed(path, file, checked(reader(lines, 1), path, of_images), reader)
 
 
 def _plain(lines: Lines, path: Path) -> Reader:
@@ -135,19 +140,19 @@ def _plain(lines: Lines, path: Path) -> Reader:
 
 
 @lru_cache
-def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
-    """Those of the prompt, the id and the category."""
+def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None, str | None]:
+    """Those of the prompt, the id, the category and the image's file."""
     by_name = {name.strip().lower(): name for name in names}
-    text, key, kind = (
-        next((by_name[one] for one in wanted if one in by_name), None) for wanted in (PROMPTS, IDS, CATEGORIES)
+    text, key, kind, file = (
+        next((by_name[one] for one in wanted if one in by_name), None) for wanted in (PROMPTS, IDS, CATEGORIES, FILES)
     )
-    return text, key, kind
+    return text, key, kind, file
 
 
 def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = "") -> Prompt:
     """A row with named fields as a prompt."""
     names = tuple(name for name in row if isinstance(name, str))
-    text, key, kind = _columns(names)
+    text, key, kind, file = _columns(names)
     if text is None:
         there = shown(", ".join(names[:SHOWN]) or "none")
         raise RequestError(
@@ -157,12 +162,12 @@ def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = 
     value = row[text]
     if not isinstance(value, str):
         raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {quoted(value)}; expected a text.")
-    identity = row[key] if key else None
-    group = row[kind] if kind else None
+    identity, group, image = (row[name] if name else None for name in (key, kind, file))
     return Prompt(
         value.strip(),
         str(number if identity is None else identity),
         category or (group.strip() if isinstance(group, str) else ""),
+        image.strip() if isinstance(image, str) else "",
     )
 
 
@@ -174,10 +179,18 @@ def _table(separator: str, quoting: Any) -> Callable[[Lines, Path], Reader]:
             except csv.Error as error:
                 raise RequestError(f"The prompt file {path} is no table: {error}.") from error
 
-        names = parsed(csv.reader(lines, delimiter=separator, quoting=quoting))
+        names, begin = None, lines.position
+        while names == [] or names is None:  # blank lines come before no header
+            begin = lines.position
+            names = parsed(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True))
+            if names is None:
+                break
+        if names and len(names) == 2 and names[0].strip().lower().endswith(PICTURES):
+            names = [FILES[0], PROMPTS[0]]
+            lines.go_to(begin)
 
         def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
-            table = csv.DictReader(lines, names, delimiter=separator, quoting=quoting)
+            table = csv.DictReader(lines, names, delimiter=separator, quoting=quoting, strict=True)
             for number in count(first):
                 lines.mark()
                 row = parsed(table)
@@ -205,6 +218,7 @@ def _parsed(text: str, where: str) -> Any:
 
 def _json_lines(lines: Lines, path: Path) -> Reader:
     def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
+        lines.feeds_alone = True
         number = first
         while True:
             lines.mark()
@@ -221,6 +235,11 @@ def _json_lines(lines: Lines, path: Path) -> Reader:
 
 def _read_json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
     content = _parsed(file.read().decode("utf-8-sig"), str(path))
+    if isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" not in content:
+        content = _made_images(content["images"], content.get("prompts"))
+    elif isinstance(content, dict) and content and all(isinstance(value, str) for value in content.values()):
+        alone = _columns(tuple(content))[0] is not None
+        content = [content] if alone else [{FILES[0]: name, PROMPTS[0]: text} for name, text in content.items()]
     if isinstance(content, list):
         for number, row in enumerate(content, 1):
             yield _prompt_of(_object(row), number, path)
@@ -234,8 +253,15 @@ def _read_json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
     else:
         raise RequestError(
             f"The prompt file {path} is no list of prompts; expected a JSON list of texts or of objects with one of "
-            f"{', '.join(PROMPTS)}, an object of such lists by category, or COCO's captions."
+            f"{', '.join(PROMPTS)}, an object of such lists by category or of texts by image, or COCO's captions."
         )
+
+
+def _made_images(images: list[Any], prompts: Any) -> list[Any]:
+    """What `dipp generate --json` prints, images beside their prompts, or `dipp score --json`, an object an image."""
+    if not isinstance(prompts, list) or len(prompts) != len(images):
+        return images
+    return [{FILES[0]: name, PROMPTS[0]: text} for name, text in zip(images, prompts, strict=True)]
 
 
 def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
@@ -264,8 +290,8 @@ def _read_parquet(opened: IO[bytes], path: Path) -> Iterator[Prompt]:
     try:
         file = parquet.ParquetFile(opened, buffer_size=BUFFER)
         names = file.schema_arrow.names
-        text, key, kind = _columns(tuple(names))
-        wanted = [column for column in (text, key, kind) if column] if text is not None else names[:SHOWN]
+        columns = _columns(tuple(names))
+        wanted = names[:SHOWN] if columns[0] is None else [column for column in columns if column]
         _check_sizes(file.metadata, wanted, path)
         number = 0
         # A text that stands in many rows is held once.
@@ -302,7 +328,7 @@ def _spilled(prompts: Iterable[Prompt], file: IO[bytes]) -> Iterator[tuple[Place
     """Prompts of a format that cannot be read from anywhere, written as lines that can."""
     position = 0
     for one in prompts:
-        line = json.dumps([one.text, one.id, one.category]).encode()
+        line = json.dumps([one.text, one.id, one.category, one.file]).encode()
         file.write(line + b"\n")
         yield (position, 0, zlib.crc32(line)), one
         position += len(line) + 1

@@ -116,15 +116,16 @@ class IndexedPrompts(LazySequence[Prompt]):
         return prompt
 
 
-def checked(found: Iterable[tuple[Any, Prompt]], path: Path) -> Iterator[tuple[Any, Prompt]]:
-    """Prompts without the empty ones; what no prompt can be is refused, with its row.
+def checked(found: Iterable[tuple[Any, Prompt]], path: Path, of_images: bool = False) -> Iterator[tuple[Any, Prompt]]:
+    """Prompts without the empty ones, unless they are of named images and those are asked for; what no prompt can be is
+    refused, with its row.
 
     Raises:
         RequestError: a prompt holds NUL, as binary files do, or half of a character.
     """
     binary = False
     for place, prompt in found:
-        if not prompt.text.strip():
+        if not prompt.text.strip() and not (of_images and prompt.file):
             continue
         if len(prompt.text) > LONGEST:
             raise RequestError(

@@ -96,11 +96,19 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt of a set."""
+    """One prompt of a set.
+
+    Attributes:
+        text: what the image is to show.
+        id: what the set calls it.
+        category: of those that the set has.
+        file: the image that was made for it, in files that say so.
+    """
 
     text: str
     id: str = ""
     category: str = ""
+    file: str = ""
 
 
 @runtime_checkable

@@ -22,11 +22,13 @@ class Lines:
         count: lines read so far.
         start: where the record that was marked begins.
         check: CRC-32 of what was read of that record, without the lines' ends.
+        feeds_alone: whether a carriage return ends no line, as in JSON lines, where it is a space.
     """
 
     def __init__(self, file: int):
         self.file = file
         self.count, self.start, self.check = 0, 0, 0
+        self.feeds_alone = False
         self._block, self._at, self._ahead, self._size, self._ended = b"", 0, 0, LEAST, False
         self.go_to(len(codecs.BOM_UTF8) if os.pread(file, 3, 0) == codecs.BOM_UTF8 else 0)
 
@@ -67,6 +69,8 @@ class Lines:
     def _end(self) -> int:
         """Where in the block the next line ends; 0 where that is not known yet."""
         feed = self._block.find(b"\n", self._at)
+        if self.feeds_alone:
+            return feed + 1
         carriage = self._block.find(b"\r", self._at, len(self._block) if feed < 0 else feed)
         if carriage < 0 or carriage + 1 == feed:
             return feed + 1

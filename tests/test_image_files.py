@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.image_files import (
     ANIMATED,
@@ -21,6 +22,7 @@ from dipp_toolkit.rewards.image_files import (
     read_prompts,
     say_notes,
 )
+from dipp_toolkit.roles import texts
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [51, 102, 204]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
 
@@ -224,30 +226,45 @@ def test_folders_without_images(tmp_path: Path) -> None:
         ("p.csv", 'File,Prompt\n1.png,"a cat, red"\n', {"1.png": "a cat, red"}),
         ("p.csv", "\ufeff1.png,a cat\n2.png,a dog\n", {"1.png": "a cat", "2.png": "a dog"}),
         ("p.tsv", "prompt\tseed\tfile_name\na cat, red\t3\t1.png\n", {"1.png": "a cat, red"}),
+        ("p.tsv", 'prompt\n"a cat" in quotes\nsix " wide\n', ['"a cat" in quotes', 'six " wide']),
+        ("p.csv", 'id,prompt\n7,"a ""red"" cat"\n9,"two\nlines"\n', ['a "red" cat', "two\nlines"]),
+        ("p.csv", "prompt,seed\r\na cat,3\r\n\r\na dog,4\r\n", ["a cat", "a dog"]),
+        ("p.csv", "\n\nprompt\ra cat\ra dog", ["a cat", "a dog"]),
+        ("p.json", '{"prompt": "a cat", "id": "3"}', ["a cat"]),
+        ("p.jsonl", '{"prompt":\r"a cat"}\n"a dog"', ["a cat", "a dog"]),
     ],
 )
 def test_prompts_are_read(tmp_path: Path, name: str, text: str, found: object) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_prompts(str(tmp_path / name)) == found
+    prompts = read_prompts(str(tmp_path / name))
+    by_name = any(prompt.file for prompt in prompts)
+    read = {prompt.file: prompt.text for prompt in prompts} if by_name else [prompt.text for prompt in prompts]
+    assert read == found
+    # What trains reads the same texts, without the empty ones, which say nothing to draw.
+    trained = list(texts(load_prompts(str(tmp_path / name))))
+    assert trained == [text for text in (read.values() if isinstance(read, dict) else read) if text]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("p.json", b"{", "cannot be read"),
-        ("p.json", b"3", "found int"),
-        ("p.json", b"{}", "holds no prompts"),
-        ("p.json", b'{"1.png": 3}', "expected text"),
-        ("p.json", b'["a", {}]', "entry 1 is a str"),
-        ("p.json", b'[{"file": "1.png"}]', "entry 1 lacks"),
+        ("p.json", b"{", "is no JSON that can be read"),
+        ("p.json", b"3", "is no list of prompts"),
+        ("p.json", b"{}", "is no list of prompts"),
+        ("p.json", b'{"1.png": 3}', "is no list of prompts"),
+        ("p.json", b'["a", {}]', "row 2 has the fields none"),
+        ("p.json", b'[{"file": "1.png"}]', "row 1 has the fields file; expected one of prompt"),
         ("p.json", b'[{"file": "1.png", "prompt": "a"}, {"file": "1.png", "prompt": "b"}]', "two prompts"),
         ("p.json", b"\xff\xfe\x00", "no UTF-8"),
-        ("p.json", b"[" * 100000, "cannot be read"),
-        ("p.jsonl", b"not json", "cannot be read"),
-        ("p.csv", b"a,b,c\n", "two columns"),
-        ("p.csv", b"prompt,seed\na cat,3\n", "entry 1 lacks"),
-        ("p.csv", b'"open', "cannot be read"),
-        ("p.csv", b"", "holds no prompts"),
+        ("p.json", b"[" * 100000, "is no JSON that can be read"),
+        ("p.jsonl", b"not json", "line 1, is no JSON"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt": 3}', "row 2: 'prompt' is 3; expected a text"),
+        ("p.csv", b"a,b,c\n", "holds no prompt"),
+        ("p.csv", b"a,b,c\n1,2,3\n", "row 1 has the fields a, b, c"),
+        ("p.csv", b"file,seed\na.png,3\n", "row 1 has the fields file, seed"),
+        ("p.csv", b'"open', "no table: unexpected end of data"),
+        ("p.csv", b'prompt\n"open\nnext\n', "no table: unexpected end of data"),
+        ("p.csv", b"", "holds no prompt"),
         ("p.txt", b"\n", "holds no prompt"),
     ],
 )

@@ -73,4 +73,4 @@ def test_rows_of_a_leaderboard(tmp_path: Path) -> None:
 def test_prompts_of_images(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"file_name": "1.png", "text": ODD}, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_prompts(str(path)) == {"1.png": ODD}
+    assert [(one.file, one.text) for one in read_prompts(str(path))] == [("1.png", ODD)]

@@ -17,6 +17,7 @@ from torch import Tensor
 from dipp_cli.app import main
 from dipp_cli.pictures_out import write_pictures
 from dipp_cli.scoring import without_grid
+from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile, score_files, summarise
@@ -235,6 +236,35 @@ def test_prompts_by_file_name_and_in_natural_order(tmp_path: Path, mine: str, ru
     ):
         found = run("--reward", f"{mine}:words", images, "--prompts", prompts)
         assert [one["scores"][f"{mine}:words"] for one in found["images"]] == list(range(1, 11))
+
+
+def test_one_table_with_ids_serves_all_commands(
+    tmp_path: Path, mine: str, run: Run, refused: Callable[..., str]
+) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text('id,prompt\nb7,"a red ""fox"""\na3,cake\nc1,two owls\n', encoding="utf-8")
+    texts_of_training = [one.text for one in load_prompts(str(table)).prompts]
+    assert texts_of_training == ['a red "fox"', "cake", "two owls"]
+    # In the table's order, as `dipp generate --prompts` numbers its pictures.
+    write_pictures(torch.rand(3, 3, 8, 8), texts_of_training, tmp_path / "made")
+    in_order = run("--reward", f"{mine}:words", tmp_path / "made", "--prompts", table)
+    assert [one["prompt"] for one in in_order["images"]] == texts_of_training
+    # By id, whatever the order, where pictures are called so.
+    images = folder(tmp_path / "named", [0, 1, 2])
+    for number, name in enumerate(("a3", "b7", "c1"), 1):
+        (images / f"{number}.png").rename(images / f"{name}.png")
+    (images / "c1.png").unlink()
+    by_id = run("--reward", f"{mine}:words", images, "--prompts", table)
+    assert [one["prompt"] for one in by_id["images"]] == ["cake", 'a red "fox"']
+    said = refused("--reward", f"{mine}:words", folder(tmp_path / "other", [0, 1]), "--prompts", table)
+    assert "3 prompts" in said
+    assert "or images called by the prompts' ids" in said
+
+
+def test_prompts_of_which_some_name_an_image(tmp_path: Path, mine: str, refused: Callable[..., str]) -> None:
+    (tmp_path / "p.jsonl").write_text('{"file": "1.png", "prompt": "a"}\n{"prompt": "b", "id": "x"}\n')
+    said = refused("--reward", f"{mine}:words", folder(tmp_path / "a", [0, 1]), "--prompts", tmp_path / "p.jsonl")
+    assert "names an image for some prompts and none for 'x'" in said
 
 
 def test_a_file_of_scores_is_a_file_of_prompts(tmp_path: Path, mine: str, run: Run) -> None:

@@ -35,6 +35,9 @@ BESIDE = (
 )
 """Files of prompts that may lie among the images themselves; `metadata` is how Hugging Face's image folders have it."""
 
+WITH_IDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+"""Endings of files whose prompts have ids; in others an id is only a line's number."""
+
 NUMBERED = re.compile(r"\d{3,}-([a-z0-9-]+)\.png")
 CUT = 39
 """Characters from which a file's name may hold only the beginning of its prompt."""
@@ -200,22 +203,31 @@ def _from_names(images: Sequence[Path], group: str) -> tuple[list[str], str]:
 
 
 def _in_order_or_by_name(images: Sequence[Path], group: str, source: str) -> list[str]:
+    """By the images' names, where prompts name them; by the prompts' ids, where all images are called so; in order."""
     from dipp_toolkit.rewards.image_files import read_prompts
 
-    found = read_prompts(source)
-    if isinstance(found, Mapping):
+    prompts = read_prompts(source)
+    if all(prompt.file for prompt in prompts):
         by_name: dict[str, set[str]] = {}
-        for key, prompt in found.items():
-            by_name.setdefault(Path(key).name, set()).add(prompt)
+        for prompt in prompts:
+            by_name.setdefault(Path(prompt.file).name, set()).add(prompt.text)
         # A file may be listed with a folder that is another today; its name is enough where it says one prompt.
-        plain = {name: next(iter(prompts)) for name, prompts in by_name.items() if len(prompts) == 1} | found
-        return [_look_up(plain, path, source) for path in images]
-    if len(found) != len(images):
+        plain = {name: next(iter(texts)) for name, texts in by_name.items() if len(texts) == 1}
+        known = plain | {prompt.file: prompt.text for prompt in prompts}
+        return [_look_up(known, path, source) for path in images]
+    if any(prompt.file for prompt in prompts):
+        bare = next(prompt for prompt in prompts if not prompt.file)
+        raise RequestError(f"{source} names an image for some prompts and none for '{bare.id}'; expected one for each.")
+    ids = {prompt.id: prompt.text for prompt in prompts} if Path(source).suffix.lower() in WITH_IDS else {}
+    if len(ids) == len(prompts) and all(path.name in ids or path.stem in ids for path in images):
+        return [ids.get(path.name, ids.get(path.stem, "")) for path in images]
+    if len(prompts) != len(images):
         raise RequestError(
-            f"{source} has {len(found)} prompt{'s' * (len(found) != 1)} and {group} has {len(images)} "
-            f"image{'s' * (len(images) != 1)}; expected one prompt for each image, in the natural order of their names."
+            f"{source} has {len(prompts)} prompt{'s' * (len(prompts) != 1)} and {group} has {len(images)} "
+            f"image{'s' * (len(images) != 1)}; expected one prompt for each image, in the natural order of their "
+            "names, or images called by the prompts' ids."
         )
-    return list(found)
+    return [prompt.text for prompt in prompts]
 
 
 def _look_up(prompts: Mapping[str, str], path: Path, source: str) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +17,8 @@ from torch import Tensor
 
 from ..contained import user_path
 from ..errors import RequestError, first_line
-from ..json_lines import numbered_lines
+from ..naming import shown
+from ..roles import Prompt
 
 PROGRAMS_AND_STUBS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 """Formats that Pillow hands to another program, or only knows the beginning of."""
@@ -31,11 +28,6 @@ NOTES = {
     TRANSPARENT: "{count} transparent, shown on white",
     ANIMATED: "{count} with several frames, of which the first counts",
 }
-
-FILE_KEYS = ("file_name", "file", "filename", "image", "path", "name", "id")
-PROMPT_KEYS = ("prompt", "caption", "text")
-TABLES = (".json", ".jsonl", ".csv", ".tsv")
-"""Endings of files that say prompts by file name; in any other, and in a list of texts, they are in order."""
 
 
 @dataclass(frozen=True)
@@ -164,92 +156,24 @@ def extensions() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
-def read_prompts(source: str) -> list[str] | dict[str, str]:
-    """Prompts in order, or by file name, as the source has them.
+def read_prompts(source: str) -> Sequence[Prompt]:
+    """Prompts of images, in order; those of a file that names images have them in `file`.
 
     Args:
-        source: a text file or a registered set, in order; JSON, JSONL, CSV or TSV.
+        source: a file, as `dipp_toolkit.prompt_files` reads it, or the name of a prompt set.
 
     Raises:
-        RequestError: it cannot be read, or holds no prompts.
+        RequestError: it cannot be read, holds no prompts, or has two for one image.
     """
+    from ..loading import load_prompts
+    from ..prompt_files import read_prompt_file
+    from ..python_files import is_python_name
+
     path = user_path(source)
-    if path.suffix.lower() not in TABLES:
-        from ..known_names import looks_like_path
-        from ..loading import load_prompts
-        from ..prompt_files import read_prompt_file
-        from ..roles import texts
-
-        return list(texts(read_prompt_file(path) if looks_like_path(source) else load_prompts(source)))
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise RequestError(f"Cannot read the prompts in {path}: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise RequestError(f"The prompts in {path} are no UTF-8 text.") from None
-    try:
-        found = _parse(text, path.suffix.lower())
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise RequestError(f"The prompts in {path} cannot be read: {str(error).rstrip('.')}.") from error
-    if not found:
-        raise RequestError(f"{path} holds no prompts.")
-    return found
-
-
-def _parse(text: str, kind: str) -> list[str] | dict[str, str]:
-    """Raises ValueError with what was expected."""
-    if kind == ".json":
-        return _from_json(json.loads(text))
-    if kind == ".jsonl":
-        return _from_rows([json.loads(line) for _, line in numbered_lines(text)])
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",", strict=True) if row]
-    if not rows:
-        return []
-    header = [cell.strip().lower() for cell in rows[0]]
-    if any(key in header for key in PROMPT_KEYS):
-        return _from_rows([dict(zip(header, row, strict=False)) for row in rows[1:]])
-    if any(len(row) != 2 for row in rows):
-        raise ValueError("expected a header with the columns file and prompt, or two columns")
-    return _unique((row[0], row[1]) for row in rows)
-
-
-def _from_json(content: Any) -> list[str] | dict[str, str]:
-    if isinstance(content, list):
-        return _from_rows(content)
-    if not isinstance(content, dict):
-        raise ValueError(f"expected file names with prompts, found {type(content).__name__}")
-    images, prompts = content.get("images"), content.get("prompts")
-    if isinstance(images, list) and isinstance(prompts, list) and len(images) == len(prompts):  # dipp generate --json
-        return _unique((str(image), _text(one)) for image, one in zip(images, prompts, strict=True))
-    if isinstance(images, list):  # dipp score --json
-        return _from_rows(images)
-    return {str(name): _text(one) for name, one in content.items()}
-
-
-def _from_rows(rows: Sequence[Any]) -> list[str] | dict[str, str]:
-    if all(isinstance(row, str) for row in rows):
-        return list(rows)
-    pairs = []
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"entry {number} is a {type(row).__name__}; expected an object with a file and a prompt")
-        file = next((row[key] for key in FILE_KEYS if row.get(key) is not None), None)
-        prompt = next((row[key] for key in PROMPT_KEYS if row.get(key) is not None), None)
-        if file is None or prompt is None:
-            raise ValueError(f"entry {number} lacks a file or a prompt; expected keys such as file_name and prompt")
-        pairs.append((str(file), _text(prompt)))
-    return _unique(pairs)
-
-
-def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, prompt in pairs:
-        if found.setdefault(name.strip(), prompt) != prompt:
-            raise ValueError(f"{name} has two prompts")
-    return found
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"a prompt is a {type(value).__name__}; expected text")
-    return value
+    is_file = path.is_file() and not is_python_name(source)
+    prompts = read_prompt_file(path, of_images=True).prompts if is_file else load_prompts(source).prompts
+    first: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.file and first.setdefault(prompt.file, prompt.text) != prompt.text:
+            raise RequestError(f"The prompts in {source} cannot be used: {shown(prompt.file)} has two prompts.")
+    return prompts
