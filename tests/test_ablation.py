@@ -312,7 +312,7 @@ def finished(tmp_path: Path) -> tuple[list[Cell], dict[str, Any], Path]:
     shared |= {"rewards": {f"{tmp_path}/blue.py:f": 1.0}}
     cells, out = grid(parse_vary(["reward_scale=0,1"])), tmp_path / "ab"
     for folder in folders_of(cells, out):
-        config = resolve(cell_config(folder, make_config(shared)))
+        config = resolve(cell_config(folder, make_config(shared))).model_copy(update={"precision": "bf16"})
         RunFolder(folder.path).create(config)
         note_contents(folder.contents, config)
         (folder.path / "summary.json").write_text("{}")
@@ -330,6 +330,7 @@ def test_finished_cells_are_of_the_same_settings(finished: tuple[list[Cell], dic
     for changes, said in (
         ({"steps": 4}, r"reward_scale=0 was trained with something else: steps was 3 and is 4\. Name .* --out, or rem"),
         ({"learning_rate": 0.5}, "learning_rate was .* and is 0.5"),
+        ({"precision": "fp32"}, "precision was 'bf16' and is 'fp32'"),
         ({"rewards": {"emoji-clip": 1.0}}, "rewards was .* and is {'emoji-clip': 1.0}"),
     ):
         with pytest.raises(RequestError, match=said):

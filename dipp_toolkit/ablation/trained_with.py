@@ -13,6 +13,7 @@ from ..contained import is_there, user_path
 from ..content_digests import path_digest
 from ..naming import quoted, shown
 from ..plain_json import read_json
+from ..precision_choice import precision_as_begun
 from ..setting_texts import read_yaml
 
 WITHOUT_EFFECT = frozenset(
@@ -76,8 +77,9 @@ def differences(folder: Path, contents: Path, config: TrainConfig) -> list[str]:
 def _other_settings(folder: Path, config: TrainConfig) -> Iterator[str]:
     saved = {name: one for name, one in read_yaml(folder / "config.yaml").items() if name in TrainConfig.model_fields}
     before = make_config(saved)
+    now = precision_as_begun(config, before)
     for name in saved:
-        old, new = getattr(before, name), getattr(config, name)
+        old, new = getattr(before, name), getattr(now, name)
         if name not in WITHOUT_EFFECT and old != new:
             yield f"{name} was {quoted(old)} and is {quoted(new)}"
 
