@@ -18,12 +18,14 @@ class RunStartEvent:
 
     Attributes:
         precision: of its passes and why it is that one; None where nothing was chosen.
+        warnings: sentences about what it begins with, or goes on from.
     """
 
     config: TrainConfig
     folder: Path
     step: int
     precision: PrecisionChoice | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

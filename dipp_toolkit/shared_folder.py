@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .assembly import Assembled
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .errors import CheckpointError, DippError, RequestError, RunError
@@ -90,6 +91,39 @@ class SharedFolder:
         if not self.processes.main and found["step"] is not None:
             state = load_checkpoint(self.run.checkpoints / f"step-{found['step']:08d}", verify=False)
         return state, found["problems"]
+
+    def check_begun(self, config: TrainConfig, parts: Assembled, step: int | None) -> list[str]:
+        """Hold what is about to be trained with against what the run was begun with, and write it down.
+
+        Args:
+            config: the resolved settings.
+            parts: assembled from them, nothing restored yet.
+            step: the checkpoint's that the run goes on from; None where it begins.
+
+        Returns:
+            Sentences about what is another than at the beginning, and is no reason to refuse.
+
+        Raises:
+            CheckpointError: prompts, rewards or weights are other ones.
+            RequestError: the folder cannot be written.
+        """
+        from .begun import Begun
+
+        answer: dict[str, Any] = {}
+        if self.processes.main:
+            try:
+                now = Begun.of(config, parts)
+                known = Begun.read(self.run) if step is not None else None
+                begun = known.resumed(now, config, self.run, step or 0) if known is not None else now
+                begun.write(self.run)
+                answer = {"warnings": begun.warnings(now, config)}
+            except DippError as error:
+                answer = _failure(error)
+            except OSError as error:
+                text = f"Cannot write the run folder {self.run.path}: {error.strerror or error}."
+                answer = _failure(RequestError(text))
+        warnings: list[str] = _success(self.processes.first_says(answer))["warnings"]
+        return warnings
 
 
 def _failure(error: DippError) -> dict[str, Any]:

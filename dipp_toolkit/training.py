@@ -83,6 +83,7 @@ def _train(
         why = "as the run was begun" if config.resume else "as asked"
         config, precision = settle_precision(config, device, processes, why)
         loop, broadcast = _loaded(config, listeners, processes, shared)
+        problems += shared.check_begun(config, loop.parts, None if state is None else state["step"])
     parts, folder = loop.parts, loop.folder
     folder.create(config)
     # What several processes share they leave together, between its parts.
@@ -90,7 +91,7 @@ def _train(
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision))
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision, tuple(problems)))
             loop.save_samples()
             # Again, because libraries draw from them as they load.
             seed_everything(config.seed)
@@ -99,7 +100,7 @@ def _train(
             problems += start_comparison_again(parts, config, folder)
             loop.load_state_dict(state)
             del state
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision))
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision, tuple(problems)))
     ended = run_steps(loop, stop, broadcast, watch, diagnoses)
 
     def check() -> None:

@@ -115,6 +115,8 @@ class Bar:
             self._progress.console.print(
                 Text(str(event.precision), style="yellow" if event.precision.slowdown > 1 else "")
             )
+        for warning in event.warnings:
+            self._progress.console.print(Text(f"Warning: {warning}", style="yellow"))
         self._task = self._progress.add_task("training", total=event.config.steps, completed=event.step)
         self._long_run.begins(event)
 
@@ -161,6 +163,8 @@ class PlainLines:
         self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
         if event.precision is not None:
             self._say(str(event.precision))
+        for warning in event.warnings:
+            self._say(f"Warning: {warning}")
         self._long_run.begins(event)
 
     def dipp_on_step(self, event: StepEvent) -> None:
