@@ -240,7 +240,7 @@ def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run,
     result = run("run", steps=4, checkpoint_every=1, keep_checkpoints=2, sample_every=2)
     names = {one.name for one in result.folder.iterdir()}
     assert names == {
-        "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html",
+        "begun.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html",
         "before_after.png",
     }  # fmt: skip
     assert sorted(one.name for one in (result.folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
