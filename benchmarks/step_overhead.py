@@ -95,7 +95,7 @@ def config_of(case: str, work: Path, device: torch.device, checkpoint_every: int
     """The settings of a case."""
     shared = PLAIN | {"device": str(device), "checkpoint_every": checkpoint_every, "out": work / f"run-{case}"}
     if case.startswith("emoji"):
-        return TrainConfig(generator="emoji-onestep", **shared | ({"guidance": 1.0} if case == "emoji-1" else {}))
+        return TrainConfig(generator="emoji-onestep", **shared | {"guidance": 1.0 if case == "emoji-1" else 1.5})
     folder = str(hundred_million.write_pipeline(work / "pipeline"))
     prompts = hundred_million.write_prompts(work / "prompts.txt")
     settings = (

@@ -24,7 +24,7 @@ from dipp_toolkit.stop_request import StopRequest
 from dipp_toolkit.training_loop import TrainingLoop
 from tiny import PROMPTS, tiny_pipeline
 
-BATCH, CASES = 2, 200
+BATCH = 2
 
 
 class Fuzzed:
@@ -119,10 +119,11 @@ def go_on(loop: TrainingLoop) -> DippError:
     return caught.value
 
 
-def test_whatever_a_reward_answers_nothing_is_lost(loop: tuple[TrainingLoop, Fuzzed]) -> None:
+@pytest.mark.parametrize(("seed", "cases"), [(1, 60), pytest.param(2, 1000, marks=pytest.mark.exhaustive)])
+def test_whatever_a_reward_answers_nothing_is_lost(loop: tuple[TrainingLoop, Fuzzed], seed: int, cases: int) -> None:
     run, reward = loop
-    wrong = answers(seed=1)
-    for _ in range(CASES):
+    wrong = answers(seed)
+    for _ in range(cases):
         reward.answer = reward.good
         assert "Interrupted" in str(go_on(run))
         expected, weights = run.step, [one.clone() for one in run.parts.generator.network.parameters()]

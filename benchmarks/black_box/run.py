@@ -36,7 +36,7 @@ def settings(method: str, seed: int, steps: int, scale: float, out: Path) -> Tra
     """One run's settings."""
     common = {
         "generator": "emoji-onestep", "steps": steps, "seed": seed, "out": out, "reward_scale": scale, "cooldown": 0,
-        "balance": "normalised", "eval_count": 64, "reference_steps": 1, "sample_every": steps,
+        "guidance": 1.5, "balance": "normalised", "eval_count": 64, "reference_steps": 1, "sample_every": steps,
         "resume": (out / "config.yaml").is_file(),
     }  # fmt: skip
     return make_config(common | METHODS[method])

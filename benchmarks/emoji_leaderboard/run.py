@@ -24,10 +24,12 @@ from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import write_page
 
 HERE = Path(__file__).parent
+EARLIER = {"generator": "emoji-onestep", "guidance": 1.5, "cooldown": 75, "diagnose_every": 25, "monitor_every": 50}
+"""What was recommended when the results were recorded."""
 RUNS = {
-    "aligned": {"generator": "emoji-onestep"},
+    "aligned": {**EARLIER, "reward_scale": 20.0, "steps": 250},
     "cheat": {
-        "generator": "emoji-onestep",
+        **EARLIER,
         "rewards": {"emoji-preference": 1.0},
         "reward_scale": 1e5,
         "steps": 500,

@@ -30,6 +30,7 @@ def settings(floor: float | None, seed: int, steps: int, scale: float, out: Path
     return make_config(
         {
             "generator": "emoji-onestep", "steps": steps, "seed": seed, "out": out, "reward_scale": scale,
+            "guidance": 1.5, "cooldown": 75,
             "rewards": {TRAINED: 1.0} | ({HELD: 0.0} if floor is None else {}),
             "floors": {} if floor is None else {HELD: floor}, "eval_count": 64, "reference_steps": 1,
             "sample_every": steps, "resume": (out / "config.yaml").is_file(),
