@@ -42,7 +42,7 @@ ALIGN = WORLD | {
     "monitor_every": 20,
     "diagnose_every": 20,
 }
-"""DI++ at the scale and in the updates at which `benchmarks/family_study` saw it best; the reference at its best guidance."""
+"""DI++ at the scale and updates at which `benchmarks/family_study` saw it best; the reference at its best guidance."""
 DISTIL = WORLD | {
     "guidance": 2.0,
     "reference_guidance": 2.0,
