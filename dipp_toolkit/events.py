@@ -9,6 +9,7 @@ from typing import Any
 
 from .bench.rows import Warned
 from .config import TrainConfig
+from .diagnostics.first_pull import FirstPull
 from .precision_choice import PrecisionChoice
 
 
@@ -34,12 +35,15 @@ class StepEvent:
 
     Attributes:
         skipped: why updates of this step were not made, none where all were.
+        pull: of the run's first update, how hard the rewards pull beside the divergence; None of every other one, and
+            where only one of the two has a gradient.
     """
 
     step: int
     steps: int
     metrics: Mapping[str, float]
     skipped: tuple[str, ...] = ()
+    pull: FirstPull | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .broadcast import Broadcast
 from .checkpoint import checkpoints
 from .checkpoint_writer import nothing
 from .diagnostics.diagnose import Diagnoses
+from .diagnostics.pull import first_pull, sides_of
 from .disk_errors import reason_of, way_on
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent
@@ -107,7 +108,9 @@ class Stepping:
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
             self.diagnoses.after(row, earlier)
-        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped)))
+        sides = sides_of(loop.parts.engine.terms)
+        pull = first_pull(row, sides, config.reward_scale) if loop.step == 1 and config.rewards else None
+        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
         if loop.step % config.sample_every == 0:
             loop.save_samples()
 

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from dipp_cli.app import main
 from dipp_cli.build import build_app
-from dipp_cli.progress import Bar, PlainLines
+from dipp_cli.progress import Bar, PlainLines, numbers
 from dipp_cli.tables import interval, summary_table
 from dipp_toolkit import TrainConfig, hookimpl
+from dipp_toolkit.diagnostics.first_pull import FirstPull
 from dipp_toolkit.events import RunStartEvent, StepEvent
 from dipp_toolkit.registry import Registry
 from dipp_toolkit.verify import VerifyRow
@@ -283,6 +284,24 @@ def test_plain_lines_come_every_tenth(capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.out == ""
     assert len(lines) == 10
     assert lines[0].startswith("step 20/200  blue 0.100  divergence 0.25  100 images/s")
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_pull_stands_above_everything_from_the_first_step_on(
+    quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = io.StringIO()
+    listener: Any = PlainLines() if quiet else Bar(Console(file=screen, force_terminal=True, width=200))
+    with listener:
+        listener.dipp_on_run_start(RunStartEvent(TrainConfig(steps=300), Path("runs/x"), 0))
+        listener.dipp_on_step(StepEvent(1, 300, {}, pull=FirstPull(1e-5, 2.0)))
+    shown = capsys.readouterr().err if quiet else screen.getvalue()
+    assert "--reward-scale 140000 would make it 0.7" in shown
+
+
+def test_speed_is_shown_with_a_digit_that_means_something() -> None:
+    assert numbers({"images_per_second": 0.42}) == "0.4 images/s"
+    assert numbers({"images_per_second": 123.4}) == "123 images/s"
 
 
 def test_the_bar_shows_the_numbers_and_where_a_resumed_run_stands() -> None:

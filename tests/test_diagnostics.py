@@ -24,7 +24,7 @@ from dipp_toolkit.diagnostics.denoised import look_at, numbers_of
 from dipp_toolkit.diagnostics.kl_by_time import bin_middles, kl_by_time
 from dipp_toolkit.diagnostics.names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
 from dipp_toolkit.diagnostics.probe import BINS, Probe
-from dipp_toolkit.diagnostics.pull import Sides, mean_pull, pull_of
+from dipp_toolkit.diagnostics.pull import Sides, first_pull, mean_pull, pull_of
 from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.monitors.record import read_rows
 from dipp_toolkit.report import write_report
@@ -163,6 +163,25 @@ def test_no_pull_is_said_of_one_side_alone() -> None:
     assert pull_of(metrics_of(sample), Sides(["reward/a"], ["integral_kl"])) is None
     assert pull_of(metrics_of(sample), Sides([], ["integral_kl"])) is None
     assert mean_pull([metrics_of(sample)], Sides(["reward/a"], ["integral_kl"])) is None
+
+
+def test_the_first_update_says_how_hard_the_rewards_pull_and_which_scale_would_be_usual() -> None:
+    rows = {"grad_norm/integral_kl": 1.0, "grad_norm/reward/a": 4.5e-5, "cosine/integral_kl/reward/a": 0.1}
+    sides = Sides(["reward/a"], ["integral_kl"])
+    weak = first_pull(rows, sides, 0.3)
+    assert weak is not None
+    assert not weak.healthy
+    assert str(weak).endswith("they will change next to nothing. --reward-scale 4700 would make it 0.7.")
+    better = first_pull(rows | {"grad_norm/reward/a": 4.5e-5 * weak.usual_scale / 0.3}, sides, weak.usual_scale)
+    assert better is not None
+    assert better.ratio == pytest.approx(0.7, rel=0.02), "the advice must work when it is followed"
+    assert better.healthy
+    assert str(better) == "The rewards pull 0.71 times as hard as the divergence (reward_scale 4700)."
+    strong = first_pull(rows | {"grad_norm/reward/a": 300.0}, sides, 1.0)
+    assert strong is not None
+    assert "the divergence holds nothing" in str(strong)
+    assert first_pull(rows, Sides([], ["integral_kl"]), 1.0) is None
+    assert first_pull(rows, sides, 0.0) is None
 
 
 def row(step: int, **parts: Any) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def numbers(metrics: Mapping[str, float]) -> str:
     if "divergence" in metrics:
         parts.append(f"divergence {metrics['divergence']:.4g}")
     if "images_per_second" in metrics:
-        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+        speed = metrics["images_per_second"]
+        parts.append(f"{speed:.1f} images/s" if speed < 10 else f"{speed:.0f} images/s")
     return "  ".join(parts)
 
 
@@ -91,8 +92,10 @@ class Bar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("steps"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("left"),
         ]
         self._progress = _TwoLineProgress(*columns, console=console)
         self._task: TaskID | None = None
@@ -126,6 +129,8 @@ class Bar:
         self._progress.line = numbers(event.metrics)
         for reason in event.skipped:  # stays above the bar
             self._progress.console.print(Text(plain_line(skipped_line(event.step, reason)), style="yellow"))
+        if event.pull is not None:
+            self._progress.console.print(Text(str(event.pull), style="" if event.pull.healthy else "yellow"))
         notice = self._long_run.after(event)
         if notice:
             self._progress.console.print(Text(notice))
@@ -170,6 +175,8 @@ class PlainLines:
     def dipp_on_step(self, event: StepEvent) -> None:
         for reason in event.skipped:
             self._say(skipped_line(event.step, reason))
+        if event.pull is not None:
+            self._say(str(event.pull))
         notice = self._long_run.after(event)
         if notice:
             self._say(notice)

@@ -19,13 +19,9 @@ from dataclasses import dataclass
 from ..bench.rows import Warned
 from ..engine import WeightedTerm
 from ..terms.base import takes_rewards, uses_assistant
+from .first_pull import MOST, FirstPull, healthy
 from .names import PULL
 from .reading import Row, how_often, left, numbers
-
-MOST = 100.0
-"""Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
-
-The emoji world's recommended run has 0.7, with `reward_scale=1e5` 2500."""
 
 READING = (
     "Size of the rewards' joint gradient on the samples over the divergence's: above 1 the rewards pull harder, below "
@@ -100,9 +96,16 @@ def mean_pull(rows: Sequence[Mapping[str, float]], sides: Sides) -> dict[str, fl
     return means | {"cosine": sum(one["cosine"] for one in found) / len(found)}
 
 
-def healthy(value: float) -> bool:
-    """Whether a ratio is in its range."""
-    return 1 / MOST <= value <= MOST
+def first_pull(row: Mapping[str, float], sides: Sides, scale: float) -> FirstPull | None:
+    """What the first update's metrics say of the pull; None where rewards or divergence have no gradient of their own.
+
+    Args:
+        row: the first line of `metrics.jsonl`.
+        sides: the objective's terms.
+        scale: `reward_scale`.
+    """
+    pull = pull_of(row, sides)
+    return FirstPull(pull["ratio"], scale) if pull is not None and scale > 0 else None
 
 
 def warning(rows: Sequence[Row]) -> Warned | None:
