@@ -1,127 +1,152 @@
-"""Kill a training at random moments, go on each time, and compare with a run that nobody killed: bit for bit.
+"""Kill a training in every phase, go on each time, and compare with a run that nobody killed: bit for bit.
 
-    python benchmarks/kill_resume.py [--kills 30] [--steps 200] [--seed 0]
+    python benchmarks/kill_resume.py [--kills 60] [--steps 160] [--seed 0]
 
-`dipp train` runs on the emoji world with its recommended settings but for a smaller batch, a checkpoint every other
-step, and looks and diagnoses every ten. A process of its own starts it with `--resume auto`, and SIGKILL ends that
-process at a moment drawn at random: while it loads, in a step, and, for every other kill, while a checkpoint is being
-written. After the last kill it runs to its end. Compared are the exported weights, every tensor of the last checkpoint
+A training of a tiny pipeline, with a reward and a judge of a file, looks, diagnoses and samples every few steps and a
+checkpoint every other one, is started with `--resume auto` and ended by SIGKILL, again and again: while it loads, makes
+its first pictures, steps, looks, diagnoses, draws samples, writes checkpoints, exports, compares, and writes summary
+and report. killed_in_phase.py, which is what is started, chooses the moments by count, so that every file that is
+opened, renamed or removed and every line that is appended may have its turn; which of a phase's moments do, is drawn.
+After the last kill the training runs to its end. Compared are the exported weights, every tensor of the last checkpoint
 (weights, optimisers, averages, random states, statistics), `metrics.jsonl` but for what the machine measures,
-`monitors.jsonl`, `diagnostics.jsonl`, and the pictures. Exits with 1 where anything differs. Writes
-results/kill_resume.json and .md.
+`monitors.jsonl`, `diagnostics.jsonl`, the summary but for its time, the pictures, and that the report has as many of
+them. Exits with 1 where anything differs. Writes results/kill_resume.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
 
 import torch
+from killed_in_phase import PHASES
 from measuring import ran_on, write_results
 from safetensors.torch import load_file
 
-from dipp_toolkit.json_lines import whole_rows
 from dipp_toolkit.training_loop import MEASURED
+from dipp_toolkit.twins import write_twin
 
-EMOJI = (
-    "--batch-size", "8", "--set", "checkpoint_every=2", "--set", "sample_every=20", "--set", "monitor_every=10",
-    "--set", "diagnose_every=10", "--set", "monitor_count=8", "--set", "eval_count=8", "--set", "reference_steps=4",
-    "--set", "assistant_warmup=2",
+PROMPTS = ("a fox on blue", "a red cat", "an owl on pink", "a cake on white", "a dog by the sea", "a green tree")
+REWARDS = """
+def blue(images, prompts):
+    return images[:, 2].mean((1, 2))
+
+def red(images, prompts):
+    return images[:, 0].mean((1, 2))
+"""
+SETTINGS = (
+    "--batch-size", "2", "--set", "checkpoint_every=2", "--set", "sample_every=4", "--set", "monitor_every=3",
+    "--set", "diagnose_every=3", "--set", "monitor_count=4", "--set", "eval_count=4", "--set", "reference_steps=2",
+    "--set", "assistant_warmup=2", "--set", "seed=3", "--device", "cpu",
 )  # fmt: skip
+STARTING = ("load", "monitors' bases", "start comparison")
+ENDING = ("export", "comparison", "summary", "report")
 LONGEST = 600.0
-POLL = 0.002
 
 
-@dataclass
-class Kills:
-    """What was under way when the process was killed.
+@dataclass(frozen=True)
+class Kill:
+    """A kill that took place.
 
     Attributes:
-        loading: before the first step of the process.
-        stepping: after it.
-        saving: while a checkpoint was being written.
-        damaged: times that a resumed run said a checkpoint was damaged.
+        phase: what was killed.
+        moment: what it was about to do or had just done.
+        rows: rows of metrics there were.
     """
 
-    loading: int = 0
-    stepping: int = 0
-    saving: int = 0
-    steps: list[int] = field(default_factory=list)
+    phase: str
+    moment: str
+    rows: int
 
 
-def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The training, as somebody would start it again and again."""
-    command = [sys.executable, "-m", "dipp_cli", "train", "--quiet", "--out", str(folder), "--resume", "auto", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+@dataclass(frozen=True)
+class Training:
+    """A training that can be started again and again.
 
-
-def finish(folder: Path, words: Sequence[str]) -> None:
-    """Run to the end.
-
-    Raises:
-        SystemExit: it failed.
+    Attributes:
+        work: folder of what it needs.
+        words: of its command line, but for the folder.
     """
-    training = start(folder, words)
-    _, said = training.communicate(timeout=LONGEST)
-    if training.returncode != 0:
-        raise SystemExit(f"The training failed:\n{said.decode()[-2000:]}")
+
+    work: Path
+    words: Sequence[str]
+
+    def run(self, folder: Path, phase: str = "none", moment: int = 0) -> tuple[bool, dict[str, Any]]:
+        """Start it or go on; it ends by itself at a moment, or at its end.
+
+        Returns:
+            Whether it was killed, and its notes.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        notes = self.work / "notes.json"
+        script = Path(__file__).with_name("killed_in_phase.py")
+        command = [sys.executable, str(script), phase, str(moment), str(notes), str(folder), "train", "--quiet"]
+        command += ["--out", str(folder), "--resume", "auto", *self.words]
+        done = subprocess.run(command, capture_output=True, timeout=LONGEST, cwd=self.work, check=False)
+        if done.returncode not in (0, -signal.SIGKILL):
+            raise SystemExit(f"The training failed:\n{done.stderr.decode()[-2000:]}")
+        return done.returncode != 0, json.loads(notes.read_text(encoding="utf-8"))
+
+
+def training(work: Path, steps: int) -> Training:
+    """A training of a tiny pipeline, with everything that it needs written to a folder."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "twin").is_dir():
+        write_twin("StableDiffusionPipeline", work / "twin")
+    (work / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    (work / "rewards.py").write_text(REWARDS, encoding="utf-8")
+    named = ("--generator", "./twin", "--reference", "./twin", "--prompts", "prompts.txt")
+    rewards = ("--reward", "./rewards.py:blue", "--judge", "./rewards.py:red")
+    return Training(work, (*named, *rewards, *SETTINGS, "--steps", str(steps)))
+
+
+def in_turn(kills: int) -> Iterator[str]:
+    """The phases to kill in, in the order in which a run comes to them: each in turn as often as any other."""
+    each = list(islice(cycle(PHASES), kills))
+    middle = [name for name in PHASES if name not in (*STARTING[1:], *ENDING)]
+    counts = Counter(each)
+    # Loading is killed at the beginning, on the way and at the end.
+    early = [name for name in STARTING for _ in range(counts[name] if name != "load" else -(-counts[name] // 3))]
+    counts["load"] -= early.count("load")
+    yield from early
+    late = ["load"] * (counts["load"] // 2)
+    counts["load"] -= len(late)
+    for number in range(max(counts.values(), default=0)):
+        yield from (name for name in middle if counts[name] > number)
+    for name in ENDING:
+        yield from [name] * counts[name]
+    yield from late
+
+
+def moments_of(phase: str, counts: Mapping[str, int], kills: int, dice: random.Random) -> list[int]:
+    """Moments of a phase to kill at, spread over all of them; of what comes again and again, over the first two times.
+
+    What comes before the first step is killed there, and not when it comes again.
+    """
+    most = counts["first"] if phase in STARTING else min(counts["all"], counts["first"] * 2)
+    parts = [(most * k // kills, max(most * (k + 1) // kills, most * k // kills + 1)) for k in range(kills)]
+    return [1 + min(dice.randrange(low, high), most - 1) for low, high in parts]
 
 
 def lines_of(folder: Path) -> int:
     """Rows of metrics up to now."""
     path = folder / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def being_saved(folder: Path, since: float) -> bool:
-    """Whether a checkpoint is being written at this moment; what an earlier kill left half-written does not count."""
-    for one in (folder / "checkpoints").glob(".step-*.partial"):
-        with suppress(FileNotFoundError):  # renamed in between
-            if one.stat().st_mtime > since:
-                return True
-    return False
-
-
-def kill_once(folder: Path, words: Sequence[str], dice: random.Random, while_saving: bool, kills: Kills) -> bool:
-    """Start, wait for a moment, kill; False where the run was over before."""
-    since = time.time()
-    training, begun = start(folder, words), time.monotonic()
-    loading = not while_saving and dice.random() < 0.3
-    patience, steps, after = dice.uniform(0.5, 6.0), dice.randrange(1, 8), dice.uniform(0.0, 0.4)
-    known, done, last = lines_of(folder), 0, begun
-    while training.poll() is None:
-        now, rows = time.monotonic(), lines_of(folder)
-        if rows > known:
-            done, last = done + rows - known, now
-        known = rows  # it falls where a resumed run drops rows of steps that are to be done again
-        enough = done >= steps and now > last + after
-        if now > begun + LONGEST or (loading and now > begun + patience):
-            break
-        if enough and not loading and (being_saved(folder, since) or not while_saving):
-            break
-        time.sleep(POLL)
-    saving = being_saved(folder, since)
-    training.send_signal(signal.SIGKILL)
-    _, said = training.communicate()
-    if training.returncode != -signal.SIGKILL:
-        if training.returncode != 0:
-            raise SystemExit(f"The training failed:\n{said.decode()[-2000:]}")
-        return False
-    name = "saving" if saving else "stepping" if done else "loading"
-    setattr(kills, name, getattr(kills, name) + 1)
-    kills.steps.append(lines_of(folder))
-    return True
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -144,11 +169,28 @@ def differences(a: Path, b: Path) -> list[str]:
             found.append(f"names in {one.relative_to(a)}")
             continue
         found += [f"{one.name}: {key}" for key in first if not same(first[key], second[key])]
-    for path in sorted((a / "samples").rglob("*.png")):
+    for path in sorted([*(a / "samples").rglob("*.png"), a / "before_after.png", a / "final" / "README.md"]):
         other = b / path.relative_to(a)
         if not other.is_file() or other.read_bytes() != path.read_bytes():
             found.append(str(path.relative_to(a)))
-    return found
+    if summary_of(a) != summary_of(b):
+        found.append("summary.json")
+    if pictures_in_report(a) != pictures_in_report(b):
+        found.append("report.html")
+    return found + [f"left over: {path}" for path in b.rglob(".*") if path.suffix in (".partial", ".older")]
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The numbers at the end, without the time they took."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in summary.items() if name != "seconds"}
+
+
+def pictures_in_report(folder: Path) -> tuple[int, int]:
+    """How many pictures and plots a whole report has; of none or of half a one, none."""
+    page = folder / "report.html"
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    return (text.count("<img"), text.count("<svg")) if text.rstrip().endswith("</html>") else (0, 0)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -161,49 +203,67 @@ def newest(folder: Path) -> Path:
     return max((folder / "checkpoints").glob("step-*"))
 
 
-def experiment(work: Path, kills: int, words: Sequence[str], seed: int) -> tuple[Kills, list[str]]:
+def experiment(work: Path, kills: int, steps: int, seed: int) -> tuple[list[Kill], dict[str, Any], list[str]]:
     """A run in one piece, a run in many, and in what they differ."""
-    dice, done = random.Random(seed), Kills()
-    finish(work / "whole", words)
-    for number in range(kills):
-        if not kill_once(work / "parts", words, dice, number % 2 == 1, done):
-            raise SystemExit(f"The run was over after {number} kills; give it more --steps.")
-        print(f"kill {number + 1} of {kills}: after step {done.steps[-1]}", file=sys.stderr, flush=True)
-    finish(work / "parts", words)
-    return done, differences(work / "whole", work / "parts")
+    dice, whole, parts = random.Random(seed), work / "whole", work / "parts"
+    task = training(work, steps)
+    _, counts = task.run(whole)
+    order = list(in_turn(kills))
+    moments = {name: moments_of(name, counts[name], number, dice) for name, number in Counter(order).items()}
+    done: list[Kill] = []
+    for phase in order:
+        killed, notes = task.run(parts, phase, moments[phase].pop(0))
+        if not killed:
+            raise SystemExit(f"The run was over after {len(done)} kills, before one in {phase}; give it more --steps.")
+        done.append(Kill(phase, notes["moment"].replace(f"{parts}/", ""), lines_of(parts)))
+        print(f"kill {len(done)} of {kills}: {phase}: {done[-1].moment}", file=sys.stderr, flush=True)
+    task.run(parts)
+    return done, counts, differences(whole, parts)
 
 
-def page(done: Kills, found: list[str], steps: int, about: str) -> str:
+def page(done: Sequence[Kill], counts: Mapping[str, Any], found: Sequence[str], steps: int, about: str) -> str:
     """The result as Markdown."""
-    count = done.loading + done.stepping + done.saving
-    compared = "exported weights, last checkpoint, metrics, monitors, diagnoses and pictures"
+    compared = (
+        "exported weights, last checkpoint, metrics, monitors, diagnoses, summary and pictures, and a whole report"
+    )
     verdict = f"**The same bits**: {compared}." if not found else f"**Different**: {', '.join(found[:8])}."
+    rows = []
+    for phase in PHASES:
+        moments = Counter(one.moment for one in done if one.phase == phase)
+        named = "; ".join(f"{name} ({count} times)" if count > 1 else name for name, count in moments.items())
+        rows.append(f"| {phase} | {counts[phase]['all']} | {moments.total()} | {named} |")
     return "\n".join(
         [
             "# Killed and resumed", "", f"Measured on {about}", "",
-            f"A training of {steps} steps was killed {count} times with SIGKILL: {done.loading} times while it loaded, "
-            f"{done.stepping} in its steps, {done.saving} while a checkpoint was being written; each time "
-            f"`--resume auto` went on. Rows of metrics there were at each kill: "
-            f"{', '.join(map(str, done.steps))}.",
-            "", f"Against the same training in one piece: {verdict}", "",
+            f"A training of {steps} steps was killed {len(done)} times with SIGKILL, in every phase; each time "
+            "`--resume auto` went on. Moments are those at which a phase touches the file system, appends a line, "
+            "begins or ends.",
+            "", "| phase | moments in the whole run | kills | before or at |", "|---|---|---|---|", *rows, "",
+            f"Against the same training in one piece: {verdict}", "",
         ]
     )  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for both runs; one that is removed again where not named")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    words = [*EMOJI, "--steps", str(given.steps), "--set", "seed=3"]
     with tempfile.TemporaryDirectory() as scratch:
-        done, found = experiment(given.work or Path(scratch), given.kills, words, given.seed)
+        work = (given.work or Path(scratch)).resolve()
+        done, counts, found = experiment(work, given.kills, given.steps, given.seed)
     about = ran_on(torch.device("cpu"))
-    results = {"steps": given.steps, **vars(done), "different": found, "ran on": about}
-    write_results("kill_resume", results, page(done, found, given.steps, about))
+    used = getrusage(RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime
+    print(f"{seconds:.0f} s of processor time", file=sys.stderr)
+    results = {
+        "steps": given.steps, "kills": [vars(one) for one in done], "moments": counts, "different": found,
+        "processor seconds": round(seconds), "ran on": about,
+    }  # fmt: skip
+    write_results("kill_resume", results, page(done, counts, found, given.steps, about))
     return 1 if found else 0
 
 

@@ -316,7 +316,15 @@ def finished(tmp_path: Path) -> tuple[list[Cell], dict[str, Any], Path]:
         RunFolder(folder.path).create(config)
         note_contents(folder.contents, config)
         (folder.path / "summary.json").write_text("{}")
+        (folder.path / "report.html").write_text("")
     return cells, shared, out
+
+
+def test_a_cell_that_was_killed_before_its_report_goes_on(finished: tuple[list[Cell], dict[str, Any], Path]) -> None:
+    cells, _, out = finished
+    whole, cut = folders_of(cells, out)
+    (cut.path / "report.html").unlink()
+    assert (whole.done, cut.done) == (True, False)
 
 
 def check_again(finished: tuple[list[Cell], dict[str, Any], Path], **changes: Any) -> None:

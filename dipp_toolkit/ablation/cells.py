@@ -37,8 +37,8 @@ class CellFolder:
 
     @property
     def done(self) -> bool:
-        """Whether the run is complete, its summary being written last but the report."""
-        return (self.path / "summary.json").is_file()
+        """Whether the run is complete, its summary and its report being written last."""
+        return all((self.path / name).is_file() for name in ("summary.json", "report.html"))
 
     @property
     def contents(self) -> Path:
