@@ -139,6 +139,8 @@ class Parts:
             if not isinstance(published, PipelineBlueprint):
                 return None
             hub = published.hub
+            if "/" not in hub:  # no repository's: it comes with its plugin, weights and all
+                return published.folder, True
         elif kind == "generator" and saved_generator(name) is not None:
             return None
         elif is_python_name(name):
