@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,108 @@ def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
         path = saved(Image.fromarray(array), tmp_path / "a.tiff")
         with pytest.raises(RequestError, match=r"a\.tiff holds .* range is unknown"):
             read_image(path)
+
+
+def png(path: Path, depth: int, colour: int, numbers: bytes, width: int, **chunks: bytes) -> Path:
+    """A PNG of one row, as the format has it: Pillow writes none of 16 bits with transparency."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0))]
+    parts += [(name.encode(), data) for name, data in chunks.items()]
+    parts += [(b"IDAT", zlib.compress(b"\0" + numbers)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts))
+    return path
+
+
+def test_sixteen_bits_with_transparency(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    keyed = png(path, 16, 0, struct.pack(">4H", 0, 255, 0x8000, 65535), 4, tRNS=struct.pack(">H", 0x8000))
+    found = read_image(keyed)
+    assert found.notes == (TRANSPARENT,)
+    assert found.pixels[0, 0].tolist() == pytest.approx([0, 255 / 65535, 1, 1])
+    found = read_image(png(path, 16, 4, struct.pack(">4H", 0, 0x8000, 0x8000, 0xFFFF), 2))  # grey with alpha
+    assert found.notes == (TRANSPARENT,)
+    assert found.pixels[0, 0].tolist() == pytest.approx([0.5, 0.5], abs=0.005)
+    found = read_image(png(path, 16, 6, struct.pack(">4H", 0xFFFF, 0, 0, 0x8000), 1))
+    assert found.pixels[:, 0, 0].tolist() == pytest.approx([1, 0.5, 0.5], abs=0.005)
+    assert read_image(png(path, 16, 2, struct.pack(">3H", 0xFFFF, 0x8000, 0), 1)).pixels[:, 0, 0].tolist() == (
+        pytest.approx([1, 0.5, 0], abs=0.005)
+    )
+    colour = struct.pack(">3H", 1, 2, 3)
+    with pytest.raises(RequestError, match="has 16 bits and one transparent colour; save it with an alpha channel"):
+        read_image(png(path, 16, 2, colour, 1, tRNS=colour))
+
+
+@pytest.mark.parametrize(("depth", "numbers"), [(1, b"\x40"), (2, b"\x1b"), (4, b"\x01\x23")])
+def test_grey_of_few_bits_with_a_transparent_level(tmp_path: Path, depth: int, numbers: bytes) -> None:
+    width = 2 if depth == 1 else 4
+    path = png(tmp_path / "a.png", depth, 0, numbers, width, tRNS=struct.pack(">H", 0))
+    levels = [1, 1] if depth == 1 else [1] + [level / (2**depth - 1) for level in (1, 2, 3)]
+    found = read_image(path)
+    assert found.notes == (TRANSPARENT,)
+    assert found.pixels[0, 0].tolist() == pytest.approx(levels)
+    path = png(tmp_path / "b.png", depth, 0, numbers, width, tRNS=struct.pack(">H", 1))
+    expected_levels = [0, 1] if depth == 1 else [0, 1] + [level / (2**depth - 1) for level in (2, 3)]
+    assert read_image(path).pixels[0, 0].tolist() == pytest.approx(expected_levels)
+
+
+def tiff(path: Path, bits: int, sample_format: int, numbers: bytes, photometric: int = 1) -> Path:
+    """A grey TIFF of one row and two numbers."""
+    entries = {256: 2, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 134, 277: 1, 278: 1, 279: len(numbers)}
+    entries |= {339: sample_format}
+    table = b"".join(struct.pack("<HHIHxx", tag, 3, 1, value) for tag, value in sorted(entries.items()))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0)
+    assert len(head) == 134
+    path.write_bytes(head + numbers)
+    return path
+
+
+def test_grey_tiffs(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    for photometric, levels in ((1, [0.2, 1]), (0, [0.8, 0])):  # black is zero, and white is
+        found = read_image(tiff(path, 16, 1, struct.pack("<2H", 13107, 65535), photometric)).pixels
+        assert found[0, 0].tolist() == pytest.approx(levels)
+    found = read_image(tiff(path, 12, 1, bytes([0x33, 0x3F, 0xFF]))).pixels  # 819 and 4095 of 4095
+    assert found[0, 0].tolist() == pytest.approx([0.2, 1])
+    for bits, sample_format, numbers in (
+        (32, 1, struct.pack("<2I", 0, 255)),
+        (32, 2, struct.pack("<2i", 0, 255)),
+        (16, 2, struct.pack("<2h", -5, 255)),
+        (8, 2, struct.pack("<2b", -128, 127)),
+        (32, 3, struct.pack("<2f", 0, 1)),
+    ):
+        with pytest.raises(RequestError, match=r"a\.tiff holds .* range is unknown; save it with 8 or 16 bits"):
+            read_image(tiff(path, bits, sample_format, numbers))
+
+
+def test_sixteen_bits_of_a_portable_map(tmp_path: Path) -> None:
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">2H", 13107, 65535))
+    assert read_image(path).pixels[0, 0].tolist() == pytest.approx([0.2, 1])
+
+
+def test_sixteen_bits_held_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.array([[0, 13107], [26214, 65535]], np.uint16)
+    found = read_image(saved(Image.fromarray(grey), tmp_path / "a.png", exif=exif)).pixels
+    torch.testing.assert_close(found[0], torch.from_numpy(np.rot90(grey, -1).astype(np.float32).copy() / 65535))
+
+
+def test_cmyk_of_a_jpeg(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    found = read_image(saved(image, tmp_path / "a.jpg", quality=95)).pixels
+    assert found[:, 4, 4].tolist() == pytest.approx([1, 0, 0], abs=0.03)
+
+
+def test_a_palette_with_several_transparencies(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    found = read_image(saved(image, tmp_path / "a.png", transparency=bytes([255, 51])))
+    assert found.pixels[:, 0].T.flatten().tolist() == pytest.approx([1, 0, 0, 0.8, 0.8, 1])
 
 
 def test_palettes_are_looked_up(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import typer
 
 Generator = Annotated[
     str | None,
-    typer.Option(metavar="NAME|FOLDER", help="Generator: a registered name, a pipeline or run folder, or a hub id."),
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="Generator: a registered name, a pipeline or run folder, a hub id, file.py:Name or NAME@folder.",
+    ),
 ]
 Reference = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|FOLDER", help="Frozen multi-step diffusion: a registered name, a pipeline folder or a hub id."
+        metavar="NAME|FOLDER", help="Frozen multi-step diffusion: a name, a pipeline folder, a hub id or file.py:Name."
     ),
 ]
 Rewards = Annotated[
@@ -46,7 +49,7 @@ Term = Annotated[
 ]
 Judge = Annotated[str | None, typer.Option(metavar="NAME", help="Reward that only judges and is never trained on.")]
 Prompts = Annotated[
-    str | None, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one prompt a line.")
+    str | None, typer.Option(metavar="SET|FILE", help="Prompt set, a file of prompts, or file.py:NAME.")
 ]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Generator updates.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Samples a generator update.")]

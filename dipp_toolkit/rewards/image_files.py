@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,13 @@ from ..roles import Prompt
 
 PROGRAMS_AND_STUBS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 """Formats that Pillow hands to another program, or only knows the beginning of."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF."""
+SIXTEEN_BITS_IN_I = ("PNG", "PPM")
+"""Formats whose grey of 16 bits some versions of Pillow hand out as whole numbers of 32."""
+LEVELS = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey of few bits by."""
 
 TRANSPARENT, ANIMATED = "transparent", "animated"
 NOTES = {
@@ -48,8 +56,9 @@ class ImageFile:
 def read_image(path: Path) -> ImageFile:
     r"""Read one image of any format that Pillow reads by itself.
 
-    Grey becomes RGB by repetition, a palette is looked up, CMYK and others are converted as Pillow does. Sixteen-bit
-    grey is divided by 65535. Transparency is composited over white, $a \cdot rgb + (1 - a)$. The EXIF orientation is
+    Grey becomes RGB by repetition, a palette is looked up, CMYK and others are converted as Pillow does. Grey of more
+    than 8 bits is divided by the largest number of its bits, 65535 of 16; of colours with 16 bits Pillow keeps the
+    upper 8. Transparency is composited over white, $a \cdot rgb + (1 - a)$. The EXIF orientation is
     applied, so that the image stands as every viewer shows it. Of an animation the first frame is read. Colour profiles
     are not applied.
 
@@ -66,9 +75,10 @@ def read_image(path: Path) -> ImageFile:
             with Image.open(path, formats=formats()) as image:
                 animated = bool(getattr(image, "is_animated", False))
                 image.seek(0)
+                stored = _Stored.of(image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-                pixels, transparent = _pixels(upright, path)
+                pixels, transparent = _pixels(upright, stored, path)
     except RequestError:
         raise
     except FileNotFoundError:
@@ -86,25 +96,75 @@ def read_image(path: Path) -> ImageFile:
     return ImageFile(path, torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), notes)
 
 
-def _pixels(image: Image.Image, path: Path) -> tuple[np.ndarray, bool]:
+@dataclass(frozen=True)
+class _Stored:
+    """How a file holds its numbers, as far as Pillow does not see to it.
+
+    Attributes:
+        kind: Pillow's name of the format.
+        bits: of a number; 0 where nothing says it.
+        signed: whether numbers may be negative.
+        white_is_zero: whether grey is stored upside down.
+        raw: Pillow's name of the layout.
+    """
+
+    kind: str
+    bits: int = 0
+    signed: bool = False
+    white_is_zero: bool = False
+    raw: str = ""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> _Stored:
+        """What an image says that is open and not loaded."""
+        tags: Any = getattr(image, "tag_v2", {})
+        layout = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
+        raw = layout if isinstance(layout, str) else layout[0] if layout else ""
+        bits, formats = (tags.get(number) for number in (BITS_PER_SAMPLE, SAMPLE_FORMAT))
+        return cls(
+            str(image.format),
+            int(bits[0]) if bits else 0,
+            bool(formats) and 2 in formats,
+            tags.get(PHOTOMETRIC) == 0,
+            str(raw),
+        )
+
+
+def _pixels(image: Image.Image, stored: _Stored, path: Path) -> tuple[np.ndarray, bool]:
     """`(height, width, 3)` in [0, 1], float32, and whether some of it was transparent."""
     if image.mode == "F":
         raise RequestError(
             f"The image {path} holds floating-point values, whose range is unknown; save it with 8 or 16 bits."
         )
+    if stored.signed or (image.mode == "I" and stored.kind not in SIXTEEN_BITS_IN_I):
+        what = "signed values" if stored.signed else "32-bit values"
+        raise RequestError(f"The image {path} holds {what}, whose range is unknown; save it with 8 or 16 bits.")
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
-        grey = np.asarray(image).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise RequestError(
-                f"The image {path} holds 32-bit values, whose range is unknown; save it with 8 or 16 bits."
-            )
-        return np.repeat((grey / 65535).astype(np.float32)[..., None], 3, axis=2), False
+        return _deep_grey(image, stored)
+    transparent = image.info.get("transparency")
+    if transparent is not None and stored.raw == "RGB;16B":  # Pillow compares its 16 bits with the upper 8 of the image
+        raise RequestError(
+            f"The image {path} has 16 bits and one transparent colour; save it with an alpha channel, or with 8 bits."
+        )
+    if isinstance(transparent, int) and stored.raw in LEVELS:  # of 2 or 4 bits, while the image was spread to 8
+        image.info["transparency"] = transparent * LEVELS[stored.raw]
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB")).astype(np.float32) / 255, False
     straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGBA")).convert("RGBA")
     rgba = np.asarray(straight).astype(np.float32) / 255
     alpha = rgba[..., 3:]
     return alpha * rgba[..., :3] + (1 - alpha), bool((alpha < 1).any())
+
+
+def _deep_grey(image: Image.Image, stored: _Stored) -> tuple[np.ndarray, bool]:
+    numbers = np.asarray(image).astype(np.float64)
+    grey = numbers / (2 ** (stored.bits if 8 < stored.bits < 16 else 16) - 1)
+    if stored.white_is_zero:
+        grey = 1 - grey
+    transparent = image.info.get("transparency")
+    hidden = numbers == transparent if isinstance(transparent, int) else np.zeros(numbers.shape, bool)
+    grey[hidden] = 1
+    return np.repeat(grey.astype(np.float32)[..., None], 3, axis=2), bool(hidden.any())
 
 
 def say_notes(files: Sequence[tuple[str, ...]]) -> list[str]:
