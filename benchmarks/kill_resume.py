@@ -36,6 +36,7 @@ from killed_in_phase import PHASES
 from measuring import ran_on, write_results
 from safetensors.torch import load_file
 
+from dipp_toolkit.json_lines import whole_rows
 from dipp_toolkit.training_loop import MEASURED
 from dipp_toolkit.twins import write_twin
 
@@ -181,9 +182,9 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """The numbers at the end, without the time they took."""
+    """The numbers at the end, without the time they took and how a precision came to be chosen."""
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return {name: value for name, value in summary.items() if name != "seconds"}
+    return {name: value for name, value in summary.items() if name not in ("seconds", "environment")}
 
 
 def pictures_in_report(folder: Path) -> tuple[int, int]:
