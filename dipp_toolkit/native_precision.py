@@ -146,3 +146,12 @@ def settle_precision(
     if not processes.alone:
         choice = PrecisionChoice(**processes.first_says(asdict(choice)))
     return config.model_copy(update={"precision": choice.name}), choice
+
+
+def native_autocast(device_type: str = "cpu") -> torch.autocast:
+    """Autocast to the precision that `auto` is on a device, for passes that are no run's.
+
+    Args:
+        device_type: `"cuda"`, `"cpu"`, ...
+    """
+    return pass_autocast(device_type, PRECISIONS[choose_precision(AUTO, torch.device(device_type)).name])

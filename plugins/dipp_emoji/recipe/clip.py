@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+from dipp_toolkit.native_precision import native_autocast
+
 from ..captions import BACKGROUNDS, TEMPLATES, caption, emoji, pairs
 from ..compose import SIZE
 from ..degrade import gaussian_blur
@@ -118,7 +120,7 @@ def train_clip(target: Path, steps: int = 450, batch: int = 128, seed: int = 0) 
         rows = distinct_rows(len(table), batch, generator)
         jitter = torch.randint(JITTERS, (batch,), generator=generator)
         pixels = augment(bank[rows, jitter].float() / 255, generator) * 2 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_autocast():
             image, text = embed_pixels(model, pixels), embed_captions(model, captions.draw(table[rows], generator))
         logits = model.logit_scale.exp().clamp(max=60) * image @ text.T
         labels = torch.arange(batch)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dipp_toolkit.native_precision import native_autocast
+
 from ..captions import BACKGROUNDS, emoji
 from ..degrade_judge import DEGRADATIONS
 from ..judge import JudgeConfig, JudgeModel
@@ -84,7 +86,7 @@ def train_judge(
         images = images + NOISE_FLOOR * torch.randn(images.shape, generator=generator)
         named = torch.cat([shown[None], wrong_pairs(shown, generator)])
         texts = captions.draw(named, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_autocast():
             seen = model.image_features(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
             read = model.text_features(texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
             # A sample may show something else than it should, so names are learnt from compositions alone.

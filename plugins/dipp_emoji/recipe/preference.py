@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from dipp_toolkit.native_precision import native_autocast
+
 from ..captions import pairs
 from ..degrade import DEGRADATIONS
 from ..rewards import PreferenceConfig, PreferenceModel
@@ -54,7 +56,7 @@ def train_preference(
         images = images + level * torch.randn(images.shape, generator=generator)
         named = torch.cat([shown[None], wrong_pairs(shown, generator)])
         texts = captions.draw(named, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_autocast():
             seen = model.image_features(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
             read = model.text_features(texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
             loss = group_loss(seen, read, model.parts, named, trusted)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dipp_toolkit.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
+from dipp_toolkit.native_precision import native_autocast
 
 from ..captions import TEMPLATES, caption, vocabulary
 
@@ -153,7 +154,7 @@ class ReferenceTraining:
         alpha = self.alphas_cumprod[t].sqrt()[:, None, None, None]
         sigma = (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
         x_t = alpha * x0 + sigma * torch.randn(x0.shape, generator=self.generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_autocast():
             text = self.model["text_encoder"](input_ids=ids, attention_mask=mask).last_hidden_state
             predicted = self.model["transformer"](
                 x_t, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=t,
