@@ -48,21 +48,36 @@ def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
         beside: where it is put together; names below it are told as names below its place.
 
     Raises:
-        OSError: as for any file; also where a library written in Rust has an error of its own for that.
+        OSError: as for any file; also where a library has an error of its own for that.
     """
     try:
         yield
+    except shutil.Error as error:  # of a folder that is copied: all that went wrong, as names and texts
+        name, reason = error.args[0][-1][1:] if isinstance(error.args[0], list) else (path, str(error))
+        number = re.search(r"\[Errno (\d+)\]", reason)
+        if number is None:
+            raise
+        raise _about(int(number[1]), _place(name, path, beside)) from error
     except OSError as error:
-        name = os.fspath(path) if error.filename is None else os.fsdecode(error.filename)
-        if beside is not None and (name == str(beside) or name.startswith(f"{beside}{os.sep}")):
-            name = f"{path}{name[len(str(beside)) :]}"
-        error.filename, error.filename2 = name, None
+        error.filename, error.filename2 = _place(error.filename2 or error.filename or path, path, beside), None
         raise
-    except Exception as error:  # safetensors and tokenizers, which say it in words
+    except Exception as error:  # safetensors and tokenizers, which are written in Rust, say it in words
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise _about(int(number[1]), str(path)) from error
+
+
+def _about(number: int, name: str) -> OSError:
+    return OSError(number, os.strerror(number), name)
+
+
+def _place(name: str | bytes | os.PathLike[str], path: Path, beside: Path | None) -> str:
+    """A name as it will be once what is beside its place has been renamed."""
+    name = os.fsdecode(name)
+    if beside is not None and (name == str(beside) or name.startswith(f"{beside}{os.sep}")):
+        return f"{path}{name[len(str(beside)) :]}"
+    return name
 
 
 def _is_device(path: Path) -> bool:

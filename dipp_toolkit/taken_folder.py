@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .config import TrainConfig
+from .disk_errors import FULL, way_on
 from .errors import Interrupted, RequestError
 from .folder_lock import FolderLock, locked
 from .run_folder import RunFolder, choose_folder, remove_start
@@ -103,7 +104,8 @@ def _take(config: TrainConfig, stack: ExitStack) -> tuple[_Folder, FolderLock]:
             continue
         except OSError as error:
             folder.remove()
-            raise RequestError(f"Cannot write the run folder {folder.path}: {error.strerror or error}.") from error
+            way = f" {way_on(error, 'Run the same command again.')}" if error.errno in FULL else ""
+            raise RequestError(f"Cannot write the run folder {folder.path}: {error.strerror or error}.{way}") from error
         with ExitStack() as kept:
             kept.callback(folder.remove)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,23 @@ def test_a_file_in_a_folder_is_named_by_its_place(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", beside / "unet" / "weights")
     assert caught.value.filename == str(tmp_path / "final" / "unet" / "weights")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_that_the_disk_refuses_is_named_by_its_place(tmp_path: Path) -> None:
+    """`shutil.copytree` gathers what went wrong into one error without a number."""
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+
+    def refuse(source: Any, target: Any, *given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    with pytest.raises(OSError) as caught, whole_folder(tmp_path / "final") as beside:
+        shutil.copytree(tmp_path / "vae", beside / "vae", copy_function=refuse)
+    assert (caught.value.errno, caught.value.strerror) == (errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "final" / "vae" / "config.json")
+    with pytest.raises(OSError) as caught, whole_folder(tmp_path / "final") as beside:
+        refuse(tmp_path / "vae", beside / "vae")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "final" / "vae"), None)
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
