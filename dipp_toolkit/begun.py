@@ -141,6 +141,7 @@ class Begun:
         """Sentences about what is another than at the beginning, and was not refused."""
         found = [
             f"Changed since the run began: {_change(what, self.contents[what], now.contents[what])}."
+            f"{' Its weights come from the checkpoint.' if what.startswith(GENERATOR) else NOT_ALIKE}"
             for what in sorted(self.contents.keys() & now.contents.keys())
             if self.contents[what].get("sha256") != now.contents[what]["sha256"] and not _decides(what, config)
         ]
@@ -165,38 +166,46 @@ def _change(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
         counts = (before.get("count"), now["count"])
         how = "other ones or another order" if counts[0] == counts[1] else f"{shown(counts[0])} then, {counts[1]} now"
         return f"{what} differ ({how})"
-    return f"{what} changed (sha256 {shown(before.get('sha256'))[:8]} then, {now['sha256'][:8]} now)"
+    return f"{what} (sha256 {shown(before.get('sha256'))[:8]} then, {now['sha256'][:8]} now)"
 
 
 def _decides(what: str, config: TrainConfig) -> bool:
-    """Whether another content would make one run of two: not where it only watches, or checkpoints have all of it."""
-    return not what.startswith((WATCHER, SERVED)) and not (what.startswith(GENERATOR) and config.mode == "full")
+    """Whether another content is refused.
+
+    Not where checkpoints have all of it, where it only watches, nor where it is somebody's own code: a run that its
+    reward's mistake has stopped goes on once that is mended.
+    """
+    return not what.startswith((CODE, WATCHER, SERVED)) and not (what.startswith(GENERATOR) and config.mode == "full")
 
 
-GENERATOR, WATCHER, SERVED = "the generator", "the watching reward", "what answers as the reward"
+NOT_ALIKE = " Steps before and after that may not have been made alike."
+CODE, GENERATOR, WATCHER, SERVED = (
+    "the code of ", "the generator", "the watching reward", "what answers as the reward",
+)  # fmt: skip
 
 
 def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {f"the prompts of {config.prompts}": _texts(parts.conditions.prompts)}
     if config.eval_prompts is not None:
         found[f"the comparison's prompts of {config.eval_prompts}"] = _texts(parts.eval_conditions.prompts)
-    for what, rewards in (
+    for kind, rewards in (
         ("the reward", parts.rewards),
         ("the judge", dict([parts.judge] if parts.judge else [])),
         (WATCHER, parts.watchers),
     ):
         for name, reward in rewards.items():
-            code = {f"{what} '{name}'": _own_part(name, reward, config.reward_options.get(name, {}))}
-            found |= {key: value for key, value in code.items() if value is not None}
+            what = f"{kind} '{name}'"
+            found |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
+            found |= _weights(what, reward, config.reward_options.get(name, {}))
             served = _said_by_servers(reward)
             if served:
                 found[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}
     terms = {one.name: one.term for one in parts.engine.terms}
-    for name in filter(is_python_name, config.terms):
-        found[f"the term '{name}'"] = {"sha256": _code_of(name, terms.get(name))}
-    found[f"the reference '{config.reference}'"] = _role(config.reference or "", parts.reference)
+    for name in config.terms:
+        found |= _code(f"the term '{name}'", name, terms.get(name))
+    found |= _role("the reference", config.reference or "", parts.reference)
     if config.generator is not None:
-        found[f"{GENERATOR} '{config.generator}'"] = _role(config.generator, parts.generator)
+        found |= _role(GENERATOR, config.generator, parts.generator)
     decoder = config.decoder
     if decoder is not None and is_there(decoder):
         found[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
@@ -210,23 +219,23 @@ def _texts(prompts: Sequence[str]) -> dict[str, Any]:
     return {"count": len(prompts), "sha256": digest.hexdigest()}
 
 
-def _code_of(name: str, thing: Any) -> str:
-    """The digest of somebody's own code by its name, of a module's by what was made of it."""
-    found = find_python_file(name, "part")
-    return source_digest(found[0]) if found is not None else code_digest(thing)
+def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
+    """Somebody's own code: a file's by its name, a module's by what was made of it."""
+    if is_remote_name(name) or not is_python_name(name):
+        return {}
+    file = find_python_file(name, "part")
+    return {f"{CODE}{what}": {"sha256": source_digest(file[0]) if file is not None else code_digest(thing)}}
 
 
-def _own_part(name: str, reward: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Code, weights and files that a reward is made of, as far as they are here; None where there are none."""
-    file = name.rpartition("@")[0] if is_isolated_name(name) else name
-    code = _code_of(file, reward) if not is_remote_name(name) and is_python_name(file) else ""
+def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The weights in a reward's networks, and files and folders among its options."""
     sketches = {key: _sketch(network.state_dict()) for key, network in networks_in(reward).items()}
     files = {
         key: path_digest(user_path(value))
         for key, value in options.items()
         if isinstance(value, str) and is_there(value)
     }
-    return {"sha256": digest_of([code, sketches, files])} if code or sketches or files else None
+    return {what: {"sha256": digest_of([sketches, files])}} if sketches or files else {}
 
 
 def _said_by_servers(reward: Any) -> str:
@@ -235,13 +244,14 @@ def _said_by_servers(reward: Any) -> str:
     return next((one.identity for one in replicas if one.identity), "")
 
 
-def _role(name: str, role: Any) -> dict[str, Any]:
-    """A pipeline by its folder; anything else by its code and its networks' weights as they were loaded."""
-    own, folder = split_saved(name)[0], getattr(role, "folder", None)
-    code = _code_of(own, role) if is_python_name(own) else ""
+def _role(kind: str, name: str, role: Any) -> dict[str, dict[str, Any]]:
+    """A pipeline by its folder; anything else by its networks' weights as they were loaded; and code of its own."""
+    what, folder = f"{kind} '{name}'", getattr(role, "folder", None)
     if isinstance(folder, Path) and folder.is_dir():
-        return {"sha256": digest_of([code, _pipeline(folder)])}
-    return {"sha256": digest_of([code, {key: _sketch(one.state_dict()) for key, one in networks_in(role).items()}])}
+        digest = _pipeline(folder)
+    else:
+        digest = digest_of({key: _sketch(network.state_dict()) for key, network in networks_in(role).items()})
+    return {what: {"sha256": digest}} | _code(what, split_saved(name)[0], role)
 
 
 def _pipeline(folder: Path) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from .config import TrainConfig
 from .disk_errors import FULL, way_on
-from .errors import Interrupted, RequestError
+from .errors import DippError, Interrupted, RequestError
 from .folder_lock import FolderLock, locked
+from .processes import Processes
 from .run_folder import RunFolder, choose_folder, remove_start
 
 MOST_TRIES = 1000
@@ -64,6 +65,33 @@ class _Folder:
             if self.is_made(one):
                 with suppress(OSError):  # somebody put something in it
                     one.rmdir()
+
+
+@contextmanager
+def own_folder(path: Path, processes: Processes) -> Iterator[None]:
+    """Be the one launch at work in a folder. It is made where it is missing, and goes again where it stays empty.
+
+    Args:
+        path: the folder.
+        processes: of the launch; the first one holds the lock for all.
+
+    Raises:
+        RequestError: another process is at work there, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        failure: DippError | None = None
+        if processes.main:
+            folder = _Folder(path)
+            stack.callback(folder.remove)
+            try:
+                folder.make(fresh=False)
+                stack.enter_context(locked(path))
+            except OSError as error:
+                failure = RequestError(f"Cannot write the folder {path}: {error.strerror or error}.")
+            except DippError as error:
+                failure = error
+        processes.agree(failure)
+        yield
 
 
 @contextmanager

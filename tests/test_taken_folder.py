@@ -13,12 +13,15 @@ import pytest
 from dipp_cli.app import main
 from dipp_cli.settings import gather
 from dipp_toolkit import RequestError, TrainConfig, train
+from dipp_toolkit.ablation.cells import folders_of, train_cells
+from dipp_toolkit.ablation.grid import make_cell
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, Interrupted, RunError
 from dipp_toolkit.events import StepEvent
+from dipp_toolkit.processes import Processes
 from dipp_toolkit.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 from dipp_toolkit.setting_texts import read_yaml
-from dipp_toolkit.taken_folder import taken_folder
+from dipp_toolkit.taken_folder import own_folder, taken_folder
 from dipp_toolkit.training import RunResult
 from tiny import PROMPTS, tiny_pipeline
 
@@ -120,6 +123,26 @@ def test_a_second_start_is_refused_while_the_first_one_loads(
             assert main(["train", *words, "--out", "r", *resume]) == 2
             assert "Another process is at work in the folder r" in capsys.readouterr().err
     assert below(tmp_path) == []
+
+
+def test_a_second_bench_in_the_same_folder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", "--generators", world["generator"], "--prompts", world["prompts"], "--rewards", "colourfulness"]
+    with own_folder(Path("b"), Processes()):
+        assert main([*words, "--out", "b"]) == 2
+        assert "Another process is at work in the folder b" in capsys.readouterr().err
+    assert below(tmp_path) == []
+
+
+def test_a_second_ablation_of_the_same_cells_is_refused(tmp_path: Path, world: dict[str, Any]) -> None:
+    (cell,) = folders_of([make_cell({"seed": "3"})], tmp_path)
+    base = TrainConfig(**world)
+    listener = type("L", (), {"cell": lambda *given: None})()
+    with taken_folder(make_config({"out": cell.path})), pytest.raises(RequestError, match="is at work in the folder"):
+        train_cells([cell.cell], base, tmp_path, Processes(), listener)
+    assert not cell.path.exists()
 
 
 # Starts that come to nothing.

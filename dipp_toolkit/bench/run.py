@@ -24,6 +24,7 @@ from ..processes import Processes
 from ..raised import raised
 from ..rewards.inputs import as_scores
 from ..roles import CostMetric, Images, Metric, PromptSet
+from ..taken_folder import own_folder
 from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
 from .fingerprint import circumstances, digest_of
@@ -244,6 +245,18 @@ def _run_bench(settings: BenchSettings, listener: Listener) -> list[Row]:
     metrics = {name: load_metric(name, **settings.options.get(name, {})) for name in names}
     device = choose_device(settings.device)
     processes = Processes.launched(device)
+    with own_folder(settings.out, processes):
+        return _measure(settings, prompts, metrics, device, processes, listener)
+
+
+def _measure(
+    settings: BenchSettings,
+    prompts: PromptSet,
+    metrics: Mapping[str, Metric | CostMetric],
+    device: torch.device,
+    processes: Processes,
+    listener: Listener,
+) -> list[Row]:
     store = ImageStore(settings.images or settings.out / "images", processes.rank)
     bench = Bench(settings, prompts, device, processes, store, listener)
     costs = {name: one for name, one in metrics.items() if isinstance(one, CostMetric)}
