@@ -377,7 +377,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(
     run: Run, world: dict[str, Any], tmp_path: Path
 ) -> None:
     for settings, said in (
-        ({"stop_on": "all"}, "monitor_every=50"),
+        ({"stop_on": "all", "monitor_every": 0}, "monitor_every=50"),
         ({"monitor_every": 2, "monitor_rewards": tuple(world["rewards"])}, "trained on and watched anyway"),
         ({"monitor_every": 2, "monitor_rewards": ("emoji-judg",)}, "emoji-judge"),
     ):
