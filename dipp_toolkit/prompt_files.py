@@ -68,7 +68,7 @@ def read_prompt_file(path: Path, name: str | None = None, *, of_images: bool = F
 
     Args:
         path: the file; its ending says the format.
-        name: what the set is called; the file's stem where None.
+        name: what the set is called; the file's name where None.
         of_images: keep empty prompts of named images, which rewards that read none can score.
 
     Raises:
@@ -94,7 +94,7 @@ def read_prompt_file(path: Path, name: str | None = None, *, of_images: bool = F
         raise RequestError(f"The prompt file {path} is no UTF-8 text; expected one prompt a line.") from None
     if not prompts:
         raise RequestError(f"The prompt file {path} holds no prompt; expected one prompt a line.")
-    return PromptList(name or path.stem, prompts)
+    return PromptList(name or path.name, prompts)
 
 
 def _opened(path: Path) -> IO[bytes]:

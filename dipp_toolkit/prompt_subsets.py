@@ -16,6 +16,7 @@ from .prompt_rows import held_if_few
 from .roles import Prompt, PromptSet
 from .scratch import Rows
 from .sequences import Chosen, through
+from .spelling import short_name
 
 PARTS = ("category", "count", "seed")
 MOST_CATEGORIES = 2**12
@@ -42,6 +43,28 @@ def split_name(name: str) -> tuple[str, dict[str, str]]:
     if not pairs or len(dict(pairs)) != len(pairs):
         raise RequestError(f"'{name}' cannot be read; expected NAME?KEY=VALUE&KEY=VALUE, as in parti?count=100.")
     return plain, dict(pairs)
+
+
+def counted_prompts(count: int, name: str) -> str:
+    """`"24 prompts of emoji-heldout"`, `"1 prompt of prompts.csv, category Animals"`.
+
+    Args:
+        count: how many there are.
+        name: of the set or file, with what was asked of it; empty where it has none.
+    """
+    counted = f"{count:,} prompt{'s' * (count != 1)}"
+    try:
+        plain, asked = split_name(name)
+    except RequestError:  # a file whose name holds a question mark
+        plain, asked = name, {}
+    category, seed = asked.get("category", ""), asked.get("seed", "0")
+    parts = [f"{counted} of {short_name(plain)}" if plain else counted]
+    if category:
+        categories = category.split(",")
+        parts.append(f"{'category' if len(categories) == 1 else 'categories'} {' and '.join(categories)}")
+    if seed != "0":
+        parts.append(f"sample {seed}")
+    return ", ".join(parts)
 
 
 def whole_number(what: str, value: str | int, least: int) -> int:

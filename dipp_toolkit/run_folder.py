@@ -20,6 +20,7 @@ from .json_lines import read_lines
 from .naming import shown
 from .precision_choice import precision_as_begun
 from .setting_texts import read_yaml
+from .trackers import FOLDERS as TRACKER_FOLDERS
 
 MAY_CHANGE = {
     "steps",
@@ -46,9 +47,9 @@ MAY_CHANGE = {
 
 LEFT_BY_A_START = (
     LOCK, "begun.json", "config.yaml", "samples", "metrics.jsonl", "skipped.jsonl", "monitors.jsonl",
-    "monitors.safetensors", "diagnostics.jsonl", "checkpoints", "dipp",
+    "monitors.safetensors", "diagnostics.jsonl", "checkpoints", *TRACKER_FOLDERS,
 )  # fmt: skip
-"""What may be in a run folder before the first step is done; `dipp` is where trackers write."""
+"""What may be in a run folder before the first step is done."""
 
 
 class FolderGone(RunError):  # noqa: N818

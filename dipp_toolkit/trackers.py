@@ -1,11 +1,16 @@
-"""Experiment trackers through accelerate: tensorboard, wandb, trackio."""
+"""Experiment trackers through accelerate: tensorboard, wandb, trackio; `docs/trackers.md`."""
 
 from __future__ import annotations
 
 import json
 
+from .errors import RunError, first_line
 from .events import RunEndEvent, RunStartEvent, StepEvent
 from .packages import missing_of, not_installed
+
+PROJECT = "dipp"
+FOLDERS = (PROJECT, "wandb")
+"""What trackers leave in a run folder: `dipp/` is tensorboard's, which calls it by the project."""
 
 
 class Trackers:
@@ -34,7 +39,16 @@ class Trackers:
             name: value if isinstance(value, (int, float, str, bool)) else json.dumps(value)
             for name, value in event.config.model_dump(mode="json").items()
         }
-        self.accelerator.init_trackers("dipp", config=settings)
+        # A run is called as its folder, and wandb's files go there and not where the command was typed.
+        named = {"name": event.folder.resolve().name}
+        words = {"wandb": {**named, "dir": str(event.folder)}, "trackio": named}
+        try:
+            self.accelerator.init_trackers(PROJECT, config=settings, init_kwargs=words)
+        except Exception as error:
+            raise RunError(
+                f"A tracker ({', '.join(self.names)}) could not begin: {first_line(error).rstrip('.')}. Log in to it, "
+                "have it work without a network (for wandb: WANDB_MODE=offline), or leave --track out."
+            ) from error
 
     def dipp_on_step(self, event: StepEvent) -> None:
         self.accelerator.log({name: value for name, value in event.metrics.items() if name != "step"}, step=event.step)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dipp_cli.app import main
 from dipp_toolkit.bench.answers import Answers, version_of
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.bench.figures import mean_figure, metric_figures
@@ -79,6 +80,24 @@ def test_rows_hold_figures_with_intervals(bench: tuple[Path, list[Row], Counting
         assert len(row.pictures) == 2 and row.pictures[0].data.startswith("data:image/png;base64,")
     assert one_step.subject.fingerprint != few.subject.fingerprint
     assert [one.prompt for one in one_step.pictures] == [one.prompt for one in few.pictures]
+
+
+def test_metrics_alone_make_a_bench(
+    bench: tuple[Path, list[Row], Counting], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _, _ = bench
+    words = ["bench", "--generators", "emoji-onestep,few=emoji-reference", "--prompts", PROMPTS, "-q"]
+    words += ["--set", "generator.few.steps=2", "--set", "generator.few.guidance=1", "--metrics", "vendi"]
+    assert main([*words, "--images", str(out / "images"), "--out", str(tmp_path / "alone")]) == 0
+    said = capsys.readouterr().out
+    assert "6 prompts of emoji-heldout, means with 95 % intervals" in said and "vendi" in said
+    assert "diversity: few against emoji-onestep" in said
+    rows = read_rows(tmp_path / "alone" / "results.jsonl")
+    assert [row.label for row in rows] == ["emoji-onestep", "few"]
+    assert {figure.role for row in rows for figure in row.figures.values()} == {"metric", "cost"}
+    board = tmp_path / "board.html"
+    assert main(["leaderboard", str(tmp_path / "alone"), "--out", str(board)]) == 0
+    assert "by diversity:" in capsys.readouterr().out and "Pair by pair" in board.read_text()
 
 
 def test_a_second_time_nothing_is_made(bench: tuple[Path, list[Row], Counting]) -> None:
@@ -149,7 +168,7 @@ def test_bad_requests_are_refused_before_images_are_made(tmp_path: Path) -> None
     for changes, said in (
         ({"rewards": ("emoji-klip",)}, "Did you mean 'emoji-clip'"),
         ({"rewards": ("emoji-judge",)}, "as a reward and as a judge"),
-        ({"rewards": (), "judges": ()}, "Nothing scores the images"),
+        ({"rewards": (), "judges": (), "metrics": ()}, "Nothing is measured"),
         ({"metrics": ("fidd",)}, "fid"),
         ({"seeds": (1, 1)}, "different numbers"),
         ({"options": {"hps": {"version": "v2"}}}, "does not use"),

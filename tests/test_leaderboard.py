@@ -23,7 +23,7 @@ from dipp_toolkit.leaderboard.agreement import agreements
 from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.check import check_files, row_problems
 from dipp_toolkit.leaderboard.markdown import to_markdown
-from dipp_toolkit.leaderboard.page import clear_best, plots, render
+from dipp_toolkit.leaderboard.page import clear_best, letter, plots, render
 from dipp_toolkit.leaderboard.reported import fitting, reported_rows
 from fake_rows import COUNT, PIXEL, fake_row, scores
 
@@ -357,13 +357,67 @@ def test_set_numbers_of_other_versions_are_not_ranked_against_each_other() -> No
     assert make_board([far, other], "liked").sections[0].ranks["distance"] == {"far": 1, "near": 1}
 
 
-def test_numbers_in_the_front_are_those_of_the_list_where_a_figure_is_missing() -> None:
+def test_letters_in_the_front_are_those_of_the_list_where_a_figure_is_missing() -> None:
     rows = [fake_row("a", 3.0), fake_row("b", 2.0, seed=1), fake_row("c", 1.0, seed=2)]
     rows[0] = rows[0].model_copy(update={"figures": {k: v for k, v in rows[0].figures.items() if k != "distance"}})
     (section,) = make_board(rows, "liked").sections
     (plot,) = [one for one in plots(section) if (one.x, one.y) == ("distance", "liked")]
-    found = re.findall(r"<text class=\"number[^>]*>(\d)</text>", str(plot.chart))
-    assert found == ["2", "3"]
+    found = re.findall(r"<text class=\"letter[^>]*>(\w+)</text>", str(plot.chart))
+    assert found == ["B", "C"]
+    page = render(make_board(rows, "liked"), "t")
+    keys = re.findall(r"<li class=\"s\d\"><b>(\w+)</b> <span>(\w+)</span>", page)
+    assert keys == [("A", "a"), ("B", "b"), ("C", "c")]
+
+
+def test_points_have_letters_however_many() -> None:
+    assert [letter(index) for index in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
+
+
+def test_a_board_of_metrics_alone_is_whole() -> None:
+    rows = [
+        row.model_copy(update={"figures": {"distance": row.figures["distance"], "range": ROWS[0].figures["judged"]}})
+        for row in ROWS
+    ]
+    rows = [changed(row, "figures.range.role", "metric") for row in rows]
+    board = make_board(rows)
+    (section,) = board.sections
+    assert section.sort == "distance" and set(section.ranks) == {"distance", "range"}
+    page = render(board, "Metrics")
+    assert "distance ↓" in page and "Pair by pair" in page and "Each row again" in page
+    assert "Reward against fidelity" not in page and "Do rewards prefer" not in page
+    assert "The rank is by distance" in to_markdown(board)
+
+
+def test_a_board_has_one_spelling_of_a_name_and_one_minus_sign() -> None:
+    def of_a_file(row: Row) -> Row:
+        figures = {"./mine/blue.py:f": row.figures["liked"], **row.figures}
+        warned = (Warned(name="over-optimisation", text="./mine/blue.py:f rose (cosine -0.60)."),)
+        subject = row.subject.model_copy(update={"trained_on": ("./mine/blue.py:f",)})
+        protocol = row.protocol.model_copy(
+            update={"prompts": "data/prompts.csv", "versions": {"./mine/blue.py:f": "v1"}}
+        )
+        return row.model_copy(
+            update={"figures": figures, "warnings": warned, "subject": subject, "protocol": protocol, "command": ""}
+        )
+
+    board = make_board([of_a_file(row) for row in ROWS])
+    page = render(board, "t")
+    # Values of the choices are what the script compares; people read what is around and between them.
+    read = re.sub(r'value="[^"]*"|data-(?:choice|figure|ranks)="[^"]*"|<style>.*?</style>', "", page, flags=re.DOTALL)
+    read = read.partition("<script>")[0]
+    assert "mine/" not in read and read.count("blue.py:f</option>") >= 3 and "blue.py:f rose (cosine −0.60)." in read
+    assert "40 prompts of prompts.csv, 2 noises each" in read
+    words = re.sub(r"<[^>]*>", " ", read)
+    assert "−" in words and not re.search(r"(?<![\w.])-\.?\d", words)
+    markdown = to_markdown(board)
+    assert "mine/" not in markdown and "40 prompts of prompts.csv" in markdown
+
+
+def test_more_generators_than_a_phone_shows_are_announced() -> None:
+    three = [fake_row(name, float(seed), seed=seed) for seed, name in enumerate("abc")]
+    assert "Swipe sideways" not in render(make_board(three), "t")
+    page = render(make_board([*three, fake_row("d", 4.0, seed=4)]), "t")
+    assert "Swipe sideways for all 4 generators." in page and 'class="scroll strip"' in page
 
 
 def test_without_scripts_every_table_is_there() -> None:

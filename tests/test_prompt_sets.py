@@ -139,7 +139,7 @@ def test_categories_and_parts_in_the_name(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({"prompt": one.text, "category": one.category}) for one in LIST.prompts))
     found = load_prompts(f"{path}?category=B&count=10&seed=3")
     assert {one.category for one in found.prompts} == {"b"} and len(found.prompts) == 10
-    assert found.name == "p?category=B&count=10&seed=3"
+    assert found.name == "p.jsonl?category=B&count=10&seed=3"
     assert texts(found) == texts(load_prompts(str(path), category="b", count=10, seed=3))
     assert len(load_prompts("emoji-heldout?category=red,blue").prompts) == 88
     for name, said in (

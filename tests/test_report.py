@@ -151,6 +151,32 @@ def test_tiles_scale_by_whole_factors_or_shrink() -> None:
     assert tile_size(64, 64) == (192, 192) and tile_size(1024, 512) == (192, 96) and tile_size(150, 150) == (150, 150)
 
 
+def test_a_page_has_one_spelling_of_a_name_and_one_minus_sign(tmp_path: Path) -> None:
+    rewards = {"./mine/blue.py:blueness": 1.0, "a/other.py:f": -0.5, "b/other.py:f": 1.0}
+    warned = "./mine/blue.py:blueness rose by 0.09 (cosine -0.60 at least): the reward is being exploited."
+    folder = write_run(tmp_path / "run", rewards=rewards, summary={"warnings": [warned]})
+    moved = {name: {"deviations": 0.1} for name in ("./mine/blue.py:blueness", "emoji-judge")}
+    looks = [{"step": step, "rewards": moved, "warnings": [{"name": "w", "text": warned}]} for step in (0, 40)]
+    (folder / "monitors.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    text = page_of(folder).text
+    said, _, typed = text.partition(" Settings All ")
+    assert "mine/" not in said and said.count("blue.py:blueness") >= 8
+    assert "./mine/blue.py:blueness=1,a/other.py:f=-0.5" in typed  # settings and commands are as they were typed
+    assert "a/other.py:f" in said and "b/other.py:f" in said  # two of one last part stay apart
+    assert "cosine −0.60" in said and not re.search(r"(?<![\w.])-\.?\d", said)
+    assert "emoji-judge (judge)" in said
+
+
+def test_prompts_are_named_where_numbers_are_of_them(tmp_path: Path) -> None:
+    settings = {"eval_prompts": "data/prompts.csv"}
+    text = page_of(write_run(tmp_path / "run", settings=settings)).text
+    assert "measured on 14 prompts of prompts.csv" in text
+    assert "Means over 14 prompts of prompts.csv with 2 noises each" in text
+    assert "on 14 prompts of prompts.csv, 2 noises each" in text
+    # The verdict's scope stands under the verdict alone.
+    assert text.count("Said of this training alone") == 1
+
+
 def test_a_single_prompt_has_no_interval(tmp_path: Path) -> None:
     summary = {
         "rewards": {"r": {"before": interval(0.0, 0.0), "after": interval(1.0, 0.0)}},
@@ -162,7 +188,7 @@ def test_a_single_prompt_has_no_interval(tmp_path: Path) -> None:
     text = verdict(read_run(folder)).text
     assert "no interval" in text and "rose" not in text
     page = page_of(folder)
-    assert "1 prompt only" in page.text and "with 1 noise each" in page.text
+    assert "1 prompt of emoji-heldout only" in page.text and "with 1 noise each" in page.text
 
 
 def test_distillation_without_rewards_or_judge(tmp_path: Path) -> None:
@@ -249,6 +275,8 @@ def test_chosen_prompts_are_spread_and_not_in_step() -> None:
 
 def test_ticks_are_round_and_inside() -> None:
     assert nice_ticks(0.0, 300.0) == [0, 100, 200, 300]
+    assert tick_texts(nice_ticks(0.08, 0.92, 4)) == ["0.2", "0.4", "0.6", "0.8"]
+    assert all(2 <= len(nice_ticks(0, high / 10, 4)) <= 5 for high in range(1, 2000))
     assert tick_texts(nice_ticks(-0.31, 0.12)) == ["−0.3", "−0.2", "−0.1", "0.0", "0.1"]
     axis = Axis(0.001, 10.0, 0.0, 100.0, log=True)
     assert [text for _, text in axis.ticks()] == ["0.001", "0.01", "0.1", "1", "10"]

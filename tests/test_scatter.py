@@ -37,7 +37,7 @@ def test_points_at_one_spot_and_names_that_are_markup() -> None:
     chart = str(scatter(points, "x<y", "y", 1, 1))
     assert "<b>one" not in chart and "&lt;b&gt;one" in chart and "x&lt;y" in chart and "a&lt;b" in chart
     places = re.findall(
-        r'<text(?: class="number [^"]*")? x="([\d.]+)" y="([\d.]+)" text-anchor="middle">(?:1|2|a&lt;b)<', chart
+        r'<text(?: class="letter [^"]*")? x="([\d.]+)" y="([\d.]+)" text-anchor="middle">(?:1|2|a&lt;b)<', chart
     )
     assert len(set(places)) == 3
     assert "nan" not in chart

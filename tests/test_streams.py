@@ -66,6 +66,16 @@ def test_characters_that_a_console_does_not_know_are_replaced(encoding: str, exp
     assert raw.getvalue().decode(encoding) == expected
 
 
+@pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", "-0.5 x"), ("latin-1", "-0.5 ×"), ("utf-8", "−0.5 ×")])
+def test_a_minus_sign_is_one_on_every_console(encoding: str, expected: str, errors: str) -> None:
+    raw = io.BytesIO()
+    stream = Tolerant(io.TextIOWrapper(raw, encoding=encoding, errors=errors))
+    stream.write("−0.5\N{NO-BREAK SPACE}×")
+    stream.flush()
+    assert raw.getvalue().decode(encoding).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_holds_every_character_on_every_console(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     raw = io.BytesIO()

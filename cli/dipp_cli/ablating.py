@@ -19,6 +19,7 @@ from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.setting_texts import parse_names
+from dipp_toolkit.spelling import Spelling, number_text
 
 from .benching import watch
 from .output import print_line
@@ -149,16 +150,17 @@ def _print(result: AblationResult) -> None:
 
     study = result.study
     figures = study.figures("reward", "judge", "metric")
+    spelling = Spelling(figures)
     table = Table(title="Means over seeds")
-    for name in (*study.settings, *figures, "warnings"):
+    for name in (*study.settings, *map(spelling.name, figures), "warnings"):
         table.add_column(name)
     for one in study.combinations:
-        cells = [f"{one.figures[name].mean:.4g}" if name in one.figures else "-" for name in figures]
-        table.add_row(*one.values.values(), *cells, ", ".join(one.warnings))
+        cells = [number_text(one.figures[name].mean, ".4g") if name in one.figures else "-" for name in figures]
+        table.add_row(*map(spelling.text, one.values.values()), *cells, ", ".join(one.warnings))
     show(table)
     for claim in claims(study):
-        print_line(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]")
+        print_line(spelling.text(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]"))
     for label, reason in result.failed.items():
         print_line(f"Failed: {label}: {reason}")
-    print_line(result.choice.sentence())
+    print_line(spelling.text(result.choice.sentence()))
     print_line(f"{result.page}  heat maps, Pareto fronts, pictures")

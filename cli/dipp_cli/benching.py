@@ -18,7 +18,9 @@ from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
 from dipp_toolkit.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.prompt_subsets import counted_prompts
 from dipp_toolkit.setting_texts import parse_names, parse_options
+from dipp_toolkit.spelling import Spelling, number_text
 
 from .output import plain_line, print_line
 
@@ -180,8 +182,9 @@ def describe(result: Result) -> None:
 
     from .tables import console, interval, show
 
-    rows = result.rows
-    table = Table(title=f"{rows[0].protocol.count} prompts of {rows[0].protocol.prompts}, means with 95 % intervals")
+    rows, protocol = result.rows, result.rows[0].protocol
+    spelling = Spelling(figure_names(rows))
+    table = Table(title=f"{counted_prompts(protocol.count, protocol.prompts)}, means with 95 % intervals")
     table.add_column("")
     for row in rows:
         table.add_column(plain_line(row.label))
@@ -194,18 +197,21 @@ def describe(result: Result) -> None:
             cells.append(
                 "-"
                 if one is None
-                else f"{one.mean:.4g}"
+                else number_text(one.mean, ".4g")
                 if one.low is None
                 else interval({"mean": one.mean, "low": one.low, "high": one.high or 0.0}, between)
             )
-        table.add_row(f"{name} ({role})" if role == "judge" else name, *cells)
+        table.add_row(spelling.name(name) + (" (judge)" if role == "judge" else ""), *cells)
     show(table)
+    # Without anything that scores, what tells rows apart are the metrics that have a better side.
+    scored = figure_names(rows, "reward") + figure_names(rows, "judge")
+    tested = scored or [name for name in figure_names(rows, "metric") if rows[0].figures[name].better]
     for pair in result.pairs:
-        if pair.figure in figure_names(rows, "reward") + figure_names(rows, "judge"):
-            print_line(pair.sentence())
+        if pair.figure in tested:
+            print_line(spelling.text(pair.sentence()))
     for row in rows:
         for warning in row.warnings:
-            print_line(f"Warning, {row.label}: {warning.text}")
+            print_line(f"Warning, {row.label}: {spelling.text(warning.text)}")
     for note in dict.fromkeys(note for row in rows for note in row.notes):
         print_line(f"Note: {note}")
     print_line(f"{result.path}  rows, for: dipp leaderboard {result.path}")

@@ -15,6 +15,8 @@ from dipp_toolkit.leaderboard.check import check_files
 from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import write_page
 from dipp_toolkit.leaderboard.reported import fitting, reported_rows
+from dipp_toolkit.prompt_subsets import counted_prompts
+from dipp_toolkit.spelling import short_name
 
 from .output import print_json, print_line
 
@@ -105,7 +107,7 @@ def build(request: Request, as_json: bool) -> int:
 def _describe(board: Board, written: dict[str, str]) -> None:
     for section in board.sections:
         protocol = section.rows[0].protocol
-        print_line(f"{protocol.count} prompts of {protocol.prompts}, by {section.sort}:")
+        print_line(f"{counted_prompts(protocol.count, protocol.prompts)}, by {short_name(section.sort)}:")
         for row in section.rows:
             rank = section.ranks[section.sort].get(row.label, "-")
             warned = f"  ({', '.join(one.name for one in row.warnings)})" if row.warnings else ""

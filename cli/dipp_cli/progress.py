@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
+from dipp_toolkit.spelling import number_text, short_name
 
 from .long_run import LongRun
 from .output import is_first_process, plain_line, print_line
@@ -40,10 +41,12 @@ class ProgressListener(Protocol):
 def numbers(metrics: Mapping[str, float]) -> str:
     """The numbers of one step that matter while one watches: rewards, divergence, speed."""
     parts = [
-        f"{name.removeprefix('reward/')} {value:.3f}" for name, value in metrics.items() if name.startswith("reward/")
+        f"{short_name(name.removeprefix('reward/'))} {number_text(value, '.3f')}"
+        for name, value in metrics.items()
+        if name.startswith("reward/")
     ]
     if "divergence" in metrics:
-        parts.append(f"divergence {metrics['divergence']:.4g}")
+        parts.append(f"divergence {number_text(metrics['divergence'], '.4g')}")
     if "images_per_second" in metrics:
         speed = metrics["images_per_second"]
         parts.append(f"{speed:.1f} images/s" if speed < 10 else f"{speed:.0f} images/s")
@@ -58,7 +61,8 @@ def skipped_line(step: int, reason: str) -> str:
 def held_out(event: MonitorEvent) -> str:
     """One look of the monitors in a line: how far every reward has moved from the start, diversity, warnings."""
     parts = [
-        f"{name} {one['mean']:.3f}" + (f" ({one['change']['mean']:+.3f})" if event.step else "")
+        f"{short_name(name)} {number_text(one['mean'], '.3f')}"
+        + (f" ({number_text(one['change']['mean'], '+.3f')})" if event.step else "")
         for name, one in event.numbers["rewards"].items()
     ]
     if event.step and "diversity" in event.numbers:

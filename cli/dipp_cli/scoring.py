@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dipp_toolkit.atomic import write_text
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.spelling import number_text
 
 from .output import print_line
 from .reward_checking import close, load_rewards, reward_names
@@ -317,7 +318,8 @@ def describe(result: Mapping[str, Any]) -> None:
     for folder in result["folders"]:
         for name, summary in folder["rewards"].items():
             extremes = (
-                f"{summary[key]['score']:.4g}  {Path(summary[key]['file']).name}" for key in ("lowest", "highest")
+                f"{number_text(summary[key]['score'], '.4g')}  {Path(summary[key]['file']).name}"
+                for key in ("lowest", "highest")
             )
             cells = [name, str(folder["images"]), interval(summary), *extremes]
             table.add_row(*([folder["folder"]] if several else []), *cells)

@@ -6,6 +6,7 @@ fewer characters. What is done goes on and what can be shown is shown; character
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -16,6 +17,19 @@ from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
 """What a stream says once nobody reads it any more."""
+REPLACE = "dipp-replace"
+"""The name of `_replaced` among Python's ways with characters that an encoding lacks."""
+NEAREST = {"\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", "\N{NO-BREAK SPACE}": " "}
+"""What stands for a character of ours that a console lacks: without its sign a number would be another."""
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(NEAREST.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(REPLACE, _replaced)
 
 
 class Tolerant:
@@ -30,9 +44,9 @@ class Tolerant:
         self._lost: OSError | None = None
         inner = getattr(stream, "buffer", None)
         self.buffer = None if inner is None else Tolerant(inner)
-        # An encoding error after the work is done would be as bad; stderr and the C locale have other ways already.
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+        # An encoding error after the work is done would be as bad; the C locale has another way already.
+        if getattr(stream, "errors", None) in ("strict", "backslashreplace") and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=REPLACE)
 
     @property
     def lost(self) -> OSError | None:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dipp_toolkit.spelling import Spelling, number_text
+
 from .output import plain_lines
 
 NARROW = 110
@@ -43,12 +45,12 @@ def interval(value: Mapping[str, float] | None, between: str = " ") -> str:
         return "-"
     width = value["high"] - value["low"]
     decimals = min(max(1 - math.floor(math.log10(width)), 3), 7) if 0 < width < math.inf else 3
-    mean, low, high = (f"{value[key]:.{decimals}f}" for key in ("mean", "low", "high"))
+    mean, low, high = (number_text(value[key], f".{decimals}f") for key in ("mean", "low", "high"))
     return f"{mean}{between}[{low}, {high}]"
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else number_text(value, ".4g")
 
 
 def summary_table(summary: Mapping[str, Any], width: int) -> Table:
@@ -62,9 +64,10 @@ def summary_table(summary: Mapping[str, Any], width: int) -> Table:
     for column in ("", "before", "after", "gain"):
         table.add_column(column, no_wrap=column != "")
     gains = summary.get("gain") or {}
-    judge = summary.get("judge")
-    measured = [(name, name, columns) for name, columns in (summary.get("rewards") or {}).items()]
-    measured += [(f"{judge['name']} (judge)", judge["name"], judge)] if judge else []
+    judge, rewards = summary.get("judge"), summary.get("rewards") or {}
+    spelling = Spelling([*rewards, *([judge["name"]] if judge else [])])
+    measured = [(spelling.name(name), name, columns) for name, columns in rewards.items()]
+    measured += [(f"{spelling.name(judge['name'])} (judge)", judge["name"], judge)] if judge else []
     for label, name, columns in measured:
         three = (columns.get("before"), columns.get("after"), gains.get(name))
         table.add_row(label, *(interval(value, "\n" if width < NARROW else " ") for value in three))
@@ -100,4 +103,4 @@ def _array(value: Any) -> str:
     """A number, a vector on one line, or a matrix with a line for each row."""
     if isinstance(value, (list, tuple)):
         return ("\n" if value and isinstance(value[0], (list, tuple)) else " ").join(_array(one) for one in value)
-    return f"{value:7.3f}"
+    return number_text(value, "7.3f")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from ..naming import unknown_name
+from ..spelling import number_text
 from .differences import difference
 from .study import Combination, Study
 
@@ -27,7 +28,7 @@ class Constraint:
         return value <= self.bound if self.at_most else value >= self.bound
 
     def __str__(self) -> str:
-        return f"{self.figure} {'at most' if self.at_most else 'at least'} {self.bound:g}"
+        return f"{self.figure} {'at most' if self.at_most else 'at least'} {number_text(self.bound, 'g')}"
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -79,8 +80,10 @@ class Choice:
         if self.leading is None:
             return f"No combination of settings was found{under}."
         value = self.leading.figures[self.figure]
-        others = "".join(f", {one.figure} {self.leading.figures[one.figure].mean:.4g}" for one in self.constraints)
-        numbers = f"{self.leading.label} ({value.mean:.4g}{others})"
+        others = "".join(
+            f", {one.figure} {number_text(self.leading.figures[one.figure].mean, '.4g')}" for one in self.constraints
+        )
+        numbers = f"{self.leading.label} ({number_text(value.mean, '.4g')}{others})"
         if self.candidates == 1:
             return f"The only combination{under}: {numbers}."
         if self.best is not None and self.best.warnings:

@@ -12,8 +12,10 @@ from markupsafe import Markup
 
 from ..atomic import write_text
 from ..evaluation.effects import LEAST_EFFECT
+from ..prompt_subsets import counted_prompts
 from ..report.scatter import Point, scatter
 from ..report.templates import template
+from ..spelling import Spelling, number_text
 from .choose import Choice
 from .differences import difference
 from .study import Combination, Study
@@ -53,11 +55,6 @@ class HeatMap:
     averaged: str
     level: bool = False
     """Whether no two cells differ measurably, so that colours say nothing."""
-
-
-def number(value: float) -> str:
-    """Three significant digits with a true minus."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def heat_maps(study: Study) -> list[HeatMap]:
@@ -117,9 +114,9 @@ def _heat_cell(
     spread = ""
     if len(members) == 1:
         one = members[0].figures[figure]
-        spread = f"{number(one.low)} to {number(one.high)}"
+        spread = f"{number_text(one.low)} to {number_text(one.high)}"
     warned = ", ".join(dict.fromkeys(name for one in members for name in one.warnings))
-    return HeatCell(number(means[at]), spread, 1 - share if better == "lower" else share, warned)
+    return HeatCell(number_text(means[at]), spread, 1 - share if better == "lower" else share, warned)
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def fronts(study: Study) -> list[Front]:
     against = study.fidelity()[:1] or study.figures("judge")[:1]
     if not against:
         return []
-    x_name = against[0]
+    x_name, spelling = against[0], spelling_of(study)
     x_sign = -1 if study.figure(x_name).better == "lower" else 1
     setting = next(iter(study.settings), "")
     values = ordered(study.settings.get(setting, ()))
@@ -145,7 +142,7 @@ def fronts(study: Study) -> list[Front]:
     for y_name in [one for one in rewards if one != x_name][:FRONTS]:
         points = [
             Point(
-                one.label,
+                spelling.text(one.label),
                 one.figures[x_name].mean,
                 one.figures[y_name].mean,
                 values.index(one.values[setting]) if setting else 0,
@@ -158,16 +155,27 @@ def fronts(study: Study) -> list[Front]:
             for row in study.others
             if x_name in row.figures and y_name in row.figures
         ]
-        legend = [(f"s{index % 6}", f"{setting} {value}") for index, value in enumerate(values)] if setting else []
-        found.append(Front(f"{y_name} against {x_name}", scatter(points, x_name, y_name, x_sign, 1), legend))
+        legend = (
+            [(f"s{index % 6}", spelling.text(f"{setting} {value}")) for index, value in enumerate(values)]
+            if setting
+            else []
+        )
+        x_shown, y_shown = spelling.name(x_name), spelling.name(y_name)
+        found.append(Front(f"{y_shown} against {x_shown}", scatter(points, x_shown, y_shown, x_sign, 1), legend))
     return found
+
+
+def spelling_of(study: Study) -> Spelling:
+    """How the page spells names: those of figures, and of rewards where these are what varies."""
+    rewards = [part.partition("=")[0] for value in study.settings.get("rewards", ()) for part in value.split(",")]
+    return Spelling([*study.figures(), *rewards])
 
 
 def change_text(one: Change) -> str:
     """`0 to 20: +1.2 (0.8 to 1.6), rises`."""
-    interval = f" ({number(one.low)} to {number(one.high)})" if math.isfinite(one.low) else ""
+    interval = f" ({number_text(one.low)} to {number_text(one.high)})" if math.isfinite(one.low) else ""
     sign = "+" if one.mean >= 0 else ""
-    return f"{one.start} to {one.end}: {sign}{number(one.mean)}{interval}, {one.verdict()}"
+    return f"{one.start} to {one.end}: {sign}{number_text(one.mean)}{interval}, {one.verdict()}"
 
 
 def render(settings: AblationSettings, study: Study, choice: Choice, failed: Mapping[str, str]) -> str:
@@ -177,6 +185,8 @@ def render(settings: AblationSettings, study: Study, choice: Choice, failed: Map
     seeds = sorted({cell.values["seed"] for cell, _ in study.cells.values() if "seed" in cell.values})
     return template(__package__, "ablation.html.jinja").render(
         study=study,
+        spelling=spelling_of(study),
+        counted_prompts=counted_prompts,
         varied=" and ".join(study.settings) or "seed",
         claims=claims(study),
         choice=choice,

@@ -20,6 +20,7 @@ import torch
 from ..bench.holm import LEVEL, holm
 from ..bench.rows import Row
 from ..evaluation.effects import LEAST_EFFECT, matters
+from ..spelling import number_text
 from .study import Study
 
 PAPER = "Diff-Instruct++, arXiv 2410.18881"
@@ -71,8 +72,8 @@ class Change:
     def text(self) -> str:
         """`emoji-clip +1.20 (0.80 to 1.60)`."""
         if not math.isfinite(self.low):
-            return f"{self.figure} {self.mean:+.3g} (one pair of cells, no interval)"
-        return f"{self.figure} {self.mean:+.3g} ({self.low:.3g} to {self.high:.3g})"
+            return f"{self.figure} {number_text(self.mean, '+.3g')} (one pair of cells, no interval)"
+        return f"{self.figure} {number_text(self.mean, '+.3g')} ({number_text(self.low)} to {number_text(self.high)})"
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
             ]
             means[value] = sum(rows) / len(rows)
         best = max(scales, key=lambda value: sign * means[value])
-        series = ", ".join(f"{means[value]:.3g} at {value}" for value in scales)
+        series = ", ".join(f"{number_text(means[value])} at {value}" for value in scales)
         # Where the last value has the best mean, whether fidelity still rises there is what can be said.
         start = best if best != scales[-1] else scales[-2]
         last = change(study, name, "reward_scale", start, scales[-1])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..evaluation.effects import LEAST_EFFECT, effect_size, matters
 from ..evaluation.intervals import paired_interval, share_interval
+from ..spelling import number_text
 from .holm import LEVEL, holm
 from .rows import Row, figure_names
 from .set_pairs import SetComparison, compare_sets
@@ -90,8 +91,9 @@ class Comparison:
     def sentence(self) -> str:
         """What was found, in words."""
         numbers = (
-            f"{self.difference:+.3g} [{self.low:.3g}, {self.high:.3g}], {self.effect:+.2f} standard deviations over "
-            f"prompts, wins {100 * self.win_rate:.0f} % of {self.prompts} prompts, corrected p = {self.p_adjusted:.2g}"
+            f"{number_text(self.difference, '+.3g')} [{number_text(self.low)}, {number_text(self.high)}], "
+            f"{number_text(self.effect, '+.2f')} standard deviations over prompts, "
+            f"wins {100 * self.win_rate:.0f} % of {self.prompts} prompts, corrected p = {self.p_adjusted:.2g}"
         )
         return f"{self.figure}: {self.b} against {self.a}: {self.verdict()} ({numbers})"
 

@@ -57,8 +57,8 @@ class BenchSettings:
         both = sorted(set(self.rewards) & set(self.judges))
         if both:
             raise RequestError(f"'{both[0]}' is named as a reward and as a judge; name it once.")
-        if not self.rewards and not self.judges:
-            raise RequestError("Nothing scores the images; name rewards with --rewards or a judge with --judge.")
+        if not self.rewards and not self.judges and not self.metrics:
+            raise RequestError("Nothing is measured; name rewards, a judge or metrics.")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise RequestError("The seeds of a bench are different numbers, at least one.")
         if self.batch < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..bench.rows import Warned
+from ..spelling import number_text
 from .names import OPPOSED
 from .reading import Row, how_often, left, numbers
 
@@ -36,6 +37,6 @@ def warning(rows: Sequence[Row]) -> Warned | None:
     return Warned(
         name=OPPOSED,
         text=f"The rewards' gradient pointed against the divergence's {how_often(values, healthy)} (cosine "
-        f"{min(values):.2f} at least, where {LEAST:g} is the limit): each undoes the other's work. Lower reward_scale, "
-        "or check that the reward's sign is the one you mean.",
+        f"{number_text(min(values), '.2f')} at least, where {number_text(LEAST, 'g')} is the limit): each undoes the "
+        "other's work. Lower reward_scale, or check that the reward's sign is the one you mean.",
     )

@@ -41,7 +41,8 @@ class FirstPull:
         return float(f"{self.scale * USUAL / self.ratio:.1e}")
 
     def __str__(self) -> str:
-        begin = f"The rewards pull {self.ratio:.2g} times as hard as the divergence (reward_scale {self.scale:g})"
+        times = f"{self.ratio:.2g}" if self.ratio < 100 else f"{float(f'{self.ratio:.1e}'):,.0f}"
+        begin = f"The rewards pull {times} times as hard as the divergence (reward_scale {self.scale:g})"
         if self.healthy:
             return f"{begin}."
         outcome = "will change next to nothing" if self.ratio < 1 else "decide alone, and the divergence holds nothing"

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..bench.rows import Warned
+from ..spelling import number_text
 from .names import LAG
 from .reading import Row, how_often, left, numbers
 
@@ -53,6 +54,6 @@ def warning(rows: Sequence[Row]) -> Warned | None:
     return Warned(
         name=LAG,
         text=f"One generator update changed the assistant's loss by more than {100 * MOST:g} % "
-        f"{how_often(values, healthy)} (by {100 * worst:+.0f} % at most): the generator moves faster than "
-        "the assistant can follow. Lower learning_rate, or raise assistant_rounds.",
+        f"{how_often(values, healthy)} (by {number_text(100 * worst, '+.0f')} % at most): the generator moves faster "
+        "than the assistant can follow. Lower learning_rate, or raise assistant_rounds.",
     )

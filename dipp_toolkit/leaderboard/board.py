@@ -66,7 +66,8 @@ def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
 
     Args:
         rows: of any files; a row that stands twice (same label, weights and protocol) is taken once, the later one.
-        sort: figure that decides the order; the first judge, or else the first reward, where None.
+        sort: figure that decides the order; the first judge, or else the first reward, or else the first
+            figure with a better side, where None.
 
     Raises:
         RequestError: no row is measured, or none has the figure to sort by.
@@ -114,7 +115,8 @@ def _section(rows: Sequence[Row], sort: str | None) -> Section:
     names = [name for role in ROLES for name in figure_names(rows, role)]
     names = list(dict.fromkeys(names))
     by_role = {role: figure_names(rows, role) for role in ROLES}
-    chosen = sort if sort in names else next(iter([*by_role["judge"], *by_role["reward"], *names]))
+    directed = [name for name in names if any(row.figures[name].better for row in rows if name in row.figures)]
+    chosen = sort if sort in names else next(iter([*by_role["judge"], *by_role["reward"], *directed, *names]))
     compared = compare_section(rows, names)
     ranks: dict[str, dict[str, int]] = {name: {row.label: 1 for row in rows if name in row.figures} for name in names}
     for name, label in compared.beaten:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from ..evaluation.effects import LEAST_EFFECT
+from ..prompt_subsets import counted_prompts
+from ..spelling import Spelling, number_text
 from .board import Board, Section
 from .texts import arrow, interval_text, mean_text
 
@@ -23,17 +25,21 @@ def escaped(text: str) -> str:
 def _section(section: Section, notes: list[str]) -> list[str]:
     names = section.columns
     protocol = section.rows[0].protocol
+    spelling = Spelling(section.figures)
     head = [
         "rank",
         "generator",
         "evaluations",
-        *(f"{escaped(name)} {arrow(section.figure(name).better)}".strip() for name in names),
+        *(f"{escaped(spelling.name(name))} {arrow(section.figure(name).better)}".strip() for name in names),
     ]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in section.rows:
         marks = []
         for warning in row.warnings:
-            notes.append(f"[^{len(notes) + 1}]: {escaped(row.label)}, {escaped(warning.name)}: {escaped(warning.text)}")
+            notes.append(
+                f"[^{len(notes) + 1}]: {escaped(row.label)}, {escaped(warning.name)}: "
+                + escaped(spelling.text(warning.text))
+            )
             marks.append(f"[^{len(notes)}]")
         cells = [str(section.ranks[section.sort].get(row.label, "-")), escaped(row.label) + "".join(marks)]
         cells.append("-" if row.subject.evaluations is None else str(row.subject.evaluations))
@@ -44,11 +50,13 @@ def _section(section: Section, notes: list[str]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
     said = (
-        f"{protocol.count} prompts of {escaped(protocol.prompts)}, {noises}; means with 95 % intervals over prompts. "
+        f"{escaped(counted_prompts(protocol.count, protocol.prompts))}, {noises}; means with 95 % intervals over "
+        "prompts. "
     )
     rank = (
-        f"The rank is by {escaped(section.sort)}: 1 plus the number of rows that are measurably better, by a paired "
-        f"test corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard deviations over prompts."
+        f"The rank is by {escaped(spelling.name(section.sort))}: 1 plus the number of rows that are measurably "
+        f"better, by a paired test corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard "
+        "deviations over prompts."
     )
     return [*lines, "", said + rank, ""]
 
@@ -66,7 +74,7 @@ def to_markdown(board: Board) -> str:
             "|" + "---|" * (len(names) + 2),
         ]
         for row in board.reported:
-            cells = [f"{row.figures[name].mean:g}" if name in row.figures else "-" for name in names]
+            cells = [number_text(row.figures[name].mean, "g") if name in row.figures else "-" for name in names]
             lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} | {escaped(row.source)} |")
         lines += [
             "",

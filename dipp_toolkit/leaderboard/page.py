@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 
 from markupsafe import Markup
 
@@ -12,8 +13,10 @@ from ..bench.holm import LEVEL
 from ..bench.pairs import Comparison
 from ..bench.rows import Picture, Row
 from ..evaluation.effects import LEAST_EFFECT
+from ..prompt_subsets import counted_prompts
 from ..report.scatter import Point, scatter
 from ..report.templates import template
+from ..spelling import Spelling, number_text
 from .agreement import agreements
 from .board import Board, Section
 from .check import PICTURE
@@ -42,13 +45,20 @@ def axes(section: Section) -> tuple[list[str], list[str]]:
     return x[:MOST_AXES], [*section.named("reward"), *section.named("judge")][:MOST_AXES]
 
 
+def letter(index: int) -> str:
+    """`A` to `Z`, then `AA`: what points are called, as numbers would be read as ranks."""
+    before, last = divmod(index, len(ascii_uppercase))
+    return (letter(before - 1) if before else "") + ascii_uppercase[last]
+
+
 def plots(section: Section) -> list[Plot]:
     """The Pareto plot for every choice of axes."""
     across, up = axes(section)
+    spelling = Spelling(section.figures)
     found = []
     for y_name in up:
         for x_name in across:
-            # Numbers and colours are those of the list beside the plot, also where a row lacks a figure.
+            # Letters and colours are those of the list beside the plot, also where a row lacks a figure.
             rows = [
                 (index, row)
                 for index, row in enumerate(section.rows)
@@ -57,12 +67,13 @@ def plots(section: Section) -> list[Plot]:
             if x_name == y_name or not rows:
                 continue
             points = [
-                Point(row.label, row.figures[x_name].mean, row.figures[y_name].mean, index, label=str(index + 1))
+                Point(row.label, row.figures[x_name].mean, row.figures[y_name].mean, index, label=letter(index))
                 for index, row in rows
             ]
+            names = spelling.name(x_name), spelling.name(y_name)
             x_sign = -1 if section.figure(x_name).better == "lower" else 1
             y_sign = -1 if section.figure(y_name).better == "lower" else 1
-            found.append(Plot(x_name, y_name, scatter(points, x_name, y_name, x_sign, y_sign)))
+            found.append(Plot(x_name, y_name, scatter(points, *names, x_sign, y_sign)))
     return found
 
 
@@ -107,20 +118,22 @@ def pair_text(pair: Comparison) -> str:
     return pair.verdict()
 
 
-def reproduce(row: Row) -> list[tuple[str, str]]:
-    """Everything that is needed to make a row again, as names and texts."""
+def reproduce(row: Row, spelling: Spelling) -> list[tuple[str, str]]:
+    """Everything that is needed to make a row again, as names and texts; figures have the page's names, and the
+    command beside them those that were typed."""
     subject, protocol = row.subject, row.protocol
+    versions = ", ".join(f"{spelling.name(key)} {value}" for key, value in protocol.versions.items())
     found = [
         ("made by", subject.name),
         ("settings", ", ".join(f"{name} {value}" for name, value in subject.settings.items())),
-        ("trained on", ", ".join(subject.trained_on)),
+        ("trained on", ", ".join(map(spelling.name, subject.trained_on))),
         ("started from", subject.started_from),
         ("compared with", row.baseline),
         ("fingerprint of weights and sampler", subject.fingerprint),
         ("prompts", f"{protocol.prompts}, {protocol.count}, SHA-256 {protocol.digest}"),
         ("seeds", ", ".join(map(str, protocol.seeds))),
         ("image size", f"{protocol.size[0]} x {protocol.size[1]}"),
-        ("versions of rewards and metrics", ", ".join(f"{key} {value}" for key, value in protocol.versions.items())),
+        ("versions of rewards and metrics", versions),
         *((name, value) for name, value in row.environment.items()),
     ]
     return [(name, value) for name, value in found if value]
@@ -131,6 +144,12 @@ def render(board: Board, title: str) -> str:
     return template(__package__, "leaderboard.html.jinja").render(
         title=title,
         board=board,
+        spelling_of=lambda section: Spelling(
+            [*section.figures, *(name for row in section.rows for name in row.subject.trained_on)]
+        ),
+        counted_prompts=counted_prompts,
+        number_text=number_text,
+        letter=letter,
         mean_text=mean_text,
         interval_text=interval_text,
         arrow=arrow,

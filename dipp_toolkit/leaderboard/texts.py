@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from ..bench.rows import Figure
-
-MINUS = "\N{MINUS SIGN}"
+from ..spelling import number_text
 
 
 def decimals(figure: Figure) -> int:
@@ -20,7 +19,7 @@ def decimals(figure: Figure) -> int:
 
 def mean_text(figure: Figure) -> str:
     """The number."""
-    return f"{figure.mean:.{decimals(figure)}f}".replace("-", MINUS)
+    return number_text(figure.mean, f".{decimals(figure)}f")
 
 
 def interval_text(figure: Figure) -> str:
@@ -28,7 +27,7 @@ def interval_text(figure: Figure) -> str:
     if figure.low is None or figure.high is None:
         return ""
     places = decimals(figure)
-    return f"{figure.low:.{places}f} to {figure.high:.{places}f}".replace("-", MINUS)
+    return f"{number_text(figure.low, f'.{places}f')} to {number_text(figure.high, f'.{places}f')}"
 
 
 def arrow(better: str) -> str:

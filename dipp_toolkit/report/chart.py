@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ..evaluation.intervals import Interval
+from ..spelling import MINUS, number_text
 from .numbers import text_of
 
 WIDTH, HEIGHT = 380.0, 216.0
@@ -62,11 +63,12 @@ def colour_class(index: int) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, at most `most` + 1."""
-    raw = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    """Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, as many as there can be up to `most` + 1."""
+    power = 10.0 ** math.floor(math.log10((high - low) / (most + 1)))
+    for step in (factor * power for factor in (1, 2, 5, 10, 20)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first <= most:
+            break
     return [index * step for index in range(first, last + 1)]
 
 
@@ -92,9 +94,9 @@ def tick_texts(values: Sequence[float], log: bool = False) -> list[str]:
 
 def _short(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+        return number_text(value, "g")
     mantissa, _, exponent = f"{value:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
 
 
 def smooth(values: Sequence[float], share: float = 0.06) -> np.ndarray:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import TrainConfig
+from ..prompt_subsets import counted_prompts
 from .command import setting_text
-from .numbers import finite, short_name, weight_text
+from .numbers import finite, weight_text
 from .run_files import RunFiles
 from .thumbnails import PIXEL_ART, Thumbnail, evenly, thumbnail
 
@@ -66,6 +67,12 @@ def spread_out(rows: list[int]) -> list[int]:
     return first + [row for row in rows if row not in set(first)]
 
 
+def prompts_of(run: RunFiles) -> str:
+    """What the comparison shows and the numbers are of: `"8 prompts of prompts.csv"`."""
+    count = len(run.comparison.prompts) if run.comparison else 0
+    return counted_prompts(count, run.config.eval_prompts or run.config.prompts or "")
+
+
 def settings_of(config: TrainConfig) -> list[Setting]:
     """Every setting with its meaning; those that differ from the toolkit's own default are marked."""
     return [
@@ -80,12 +87,13 @@ def settings_of(config: TrainConfig) -> list[Setting]:
     ]
 
 
-def title_of(config: TrainConfig) -> str:
+def title_of(run: RunFiles) -> str:
     """What the run did, as a title."""
-    generator, reference = short_name(config.generator or ""), short_name(config.reference or "")
+    config, name_of = run.config, run.spelling.name
+    generator, reference = name_of(config.generator or ""), name_of(config.reference or "")
     if not config.rewards:
         return f"Distilling {reference} into {generator or steps_text(config)}"
-    *first, last = (short_name(name) for name in config.rewards)
+    *first, last = map(name_of, config.rewards)
     return f"Aligning {generator or reference} to {', '.join(first) + ' and ' if first else ''}{last}"
 
 
@@ -104,21 +112,22 @@ def duration(seconds: float) -> str:
 
 def facts_of(run: RunFiles) -> list[tuple[str, str]]:
     """The run in a few words: names and numbers."""
-    config, summary = run.config, run.summary
+    config, summary, name_of = run.config, run.summary, run.spelling.name
     steps = int(finite(summary.get("steps")) or config.steps)
     seconds = finite(summary.get("seconds"))
     rates = sorted(row["images_per_second"] for row in run.metrics if "images_per_second" in row)
     memory = max((row["memory_mb"] for row in run.metrics if "memory_mb" in row), default=None)
     times = "\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
     facts = [
-        ("generator", short_name(config.generator or "") or f"the reference's own network, in {steps_text(config)}"),
-        ("reference", short_name(config.reference or "")),
+        ("generator", name_of(config.generator or "") or f"the reference's own network, in {steps_text(config)}"),
+        ("reference", name_of(config.reference or "")),
         (
             "rewards",
-            ", ".join(f"{short_name(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
+            ", ".join(f"{name_of(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
         ),
-        ("floors", ", ".join(f"{short_name(name)} {weight_text(level)}" for name, level in config.floors.items())),
+        ("floors", ", ".join(f"{name_of(name)} {weight_text(level)}" for name, level in config.floors.items())),
         ("training", f"{steps:,} steps of {config.batch_size} images"),
+        ("measured on", prompts_of(run) if run.comparison else ""),
         ("time", duration(seconds) if seconds is not None else ""),
         ("speed", f"{rates[len(rates) // 2]:.3g} images a second" if rates else ""),
         ("peak memory", f"{memory / 1024:.1f} GiB" if memory else ""),
@@ -132,14 +141,11 @@ def warnings_of(run: RunFiles) -> list[str]:
     stopped = run.summary.get("stopped_early")
     found = [str(stopped["text"])] if isinstance(stopped, dict) and "text" in stopped else []
     found += [str(one) for one in run.summary.get("warnings") or []]
+    found = [run.spelling.text(one) for one in found]
     if run.comparison is None:
         found.append("There are no pictures: the run left no samples/comparison.")
     elif len(run.comparison.prompts) < FEW_PROMPTS:
-        count = len(run.comparison.prompts)
-        found.append(
-            f"The numbers come from {count} prompt{'s' * (count != 1)} only, so their intervals are rough; "
-            "raise eval_count."
-        )
+        found.append(f"The numbers come from {prompts_of(run)} only, so their intervals are rough; raise eval_count.")
     return found
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ..spelling import number_text
 from .chart import Series, colour_class, line_chart
-from .numbers import short_name
 from .run_files import RunFiles
 
 LOG_RATIO = 20
@@ -36,16 +36,16 @@ def _keys(run: RunFiles, prefix: str) -> list[str]:
     return list(dict.fromkeys(key for row in run.metrics for key in row if key.startswith(prefix)))
 
 
-def _short_term(name: str) -> str:
-    return short_name(name.removeprefix("reward/")) if name.startswith("reward/") else name
+def _term_name(run: RunFiles, name: str) -> str:
+    return run.spelling.name(name.removeprefix("reward/"))
 
 
-def _pair_name(key: str, terms: Sequence[str]) -> str:
+def _pair_name(run: RunFiles, key: str, terms: Sequence[str]) -> str:
     """`cosine/integral_kl/reward/emoji-clip` as "integral_kl and emoji-clip", by the known terms' names."""
     pair = key.removeprefix("cosine/")
     for term in terms:
         if pair.startswith(f"{term}/") and pair.removeprefix(f"{term}/") in terms:
-            return f"{_short_term(term)} and {_short_term(pair.removeprefix(f'{term}/'))}"
+            return f"{_term_name(run, term)} and {_term_name(run, pair.removeprefix(f'{term}/'))}"
     return pair
 
 
@@ -67,7 +67,9 @@ def curve(
         values = [value for one in found for value in one.values]
         log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
         reading += " The axis is logarithmic." if log else ""
-    ends = "; ".join(f"{one.name} from {one.values[0]:.4g} to {one.values[-1]:.4g}" for one in found)
+    ends = "; ".join(
+        f"{one.name} from {number_text(one.values[0], '.4g')} to {number_text(one.values[-1], '.4g')}" for one in found
+    )
     chart = line_chart(found, f"{title} over {len(found[0].steps)} {axis}s: {ends}", include, log, axis)
     legend = [(one.name, colour_class(index)) for index, one in enumerate(found)] if len(found) > 1 else []
     return Curve(title, chart, legend, reading, healthy)
@@ -87,8 +89,8 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
         )
         curves.append(
             curve(
-                f"Reward: {short_name(name)}",
-                [series_of(run, f"reward/{name}", name)],
+                f"Reward: {run.spelling.name(name)}",
+                [series_of(run, f"reward/{name}", run.spelling.name(name))],
                 "Mean score of each training batch, before its weight.",
                 healthy,
                 include=(floors[name],) if name in floors else (),
@@ -120,7 +122,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Gradient size of each term",
-            [series_of(run, key, _short_term(term)) for key, term in zip(norms, terms, strict=True)],
+            [series_of(run, key, _term_name(run, term)) for key, term in zip(norms, terms, strict=True)],
             "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",
             "All within a factor of ten or so. A term a hundred times above the others decides alone.",
             include=(0.0,) if len(norms) == 1 else (),
@@ -128,7 +130,10 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Multipliers of the floors",
-            [series_of(run, key, _short_term(key.removeprefix("multiplier/"))) for key in _keys(run, "multiplier/")],
+            [
+                series_of(run, key, _term_name(run, key.removeprefix("multiplier/")))
+                for key in _keys(run, "multiplier/")
+            ],
             "How hard each floor pushes its reward up, over and above its weight.",
             "0 while the reward is above its floor. One that grows without end means that the floor cannot be held "
             "against the other terms: lower it, or lower reward_scale.",
@@ -137,7 +142,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         curve(
             "Surrogates of the black boxes",
             [
-                series_of(run, key, _short_term(key.removeprefix("rank_correlation/")))
+                series_of(run, key, _term_name(run, key.removeprefix("rank_correlation/")))
                 for key in _keys(run, "rank_correlation/")
             ],
             "Rank correlation between a surrogate's predictions and the black box's scores of samples it has not seen.",
@@ -146,7 +151,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Agreement between terms",
-            [series_of(run, key, _pair_name(key, terms)) for key in _keys(run, "cosine/")],
+            [series_of(run, key, _pair_name(run, key, terms)) for key in _keys(run, "cosine/")],
             "Cosine between two terms' gradients: 1 pull the same way, 0 have nothing to do with each other, "
             "\N{MINUS SIGN}1 pull against each other.",
             "Near 0, drifting below it where a reward and the divergence come to a balance. Two rewards far below 0 "

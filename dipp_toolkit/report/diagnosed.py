@@ -10,6 +10,7 @@ from ..diagnostics import agreement, divergence, lag, pull, saturation
 from ..diagnostics.names import COLOUR, FAR, LAG, OPPOSED, PULL
 from ..diagnostics.reading import numbers
 from ..monitors.over_saturation import WORDS
+from ..spelling import number_text
 from .chart import Series
 from .curves import Curve, curve
 from .numbers import finite, text_of
@@ -48,7 +49,7 @@ def _short(value: float) -> str:
     """Three digits, as people write them."""
     if abs(value) >= 1000:
         return text_of(value, 0)
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return number_text(value)
 
 
 def _by_time(rows: Sequence[Row]) -> Diagnosed | None:
@@ -81,7 +82,7 @@ def diagnosed_of(run: RunFiles) -> list[Diagnosed]:
     """Every diagnostic that the run has numbers of."""
     rows = run.diagnostics
     warnings = (rows[-1].get("warnings") or []) if rows else []
-    warned = {one.get("name"): str(one.get("text", "")) for one in warnings}
+    warned = {one.get("name"): run.spelling.text(str(one.get("text", ""))) for one in warnings}
     far = _series(rows, "distance", "divergence", "per_dimension")
     lagging = _series(rows, "lag", "lag")
     ratio, cosine = _series(rows, "ratio", "pull", "ratio"), _series(rows, "cosine", "pull", "cosine")

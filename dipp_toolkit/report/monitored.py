@@ -9,7 +9,7 @@ from ..monitors.diversity_collapse import KEPT
 from ..monitors.record import COLOURS
 from .chart import Series
 from .curves import Curve, curve
-from .numbers import finite, short_name
+from .numbers import finite
 from .run_files import RunFiles
 
 Look = Mapping[str, Any]
@@ -39,7 +39,7 @@ def monitor_curves(run: RunFiles) -> list[Curve]:
     rewards = [
         _series(
             looks,
-            f"{short_name(name)}{'' if name in trained else ', judges'}",
+            f"{run.spelling.name(name)}{'' if name in trained else ' (judge)'}",
             lambda look, name=name: look["rewards"][name]["deviations"],  # type: ignore[misc]
         )
         for name in names
@@ -74,5 +74,7 @@ def monitor_curves(run: RunFiles) -> list[Curve]:
 def monitor_warnings(run: RunFiles) -> list[tuple[int, str]]:
     """Step and sentence of every warning, in order."""
     return [
-        (int(look["step"]), str(one.get("text", ""))) for look in run.monitors for one in look.get("warnings") or []
+        (int(look["step"]), run.spelling.text(str(one.get("text", ""))))
+        for look in run.monitors
+        for one in look.get("warnings") or []
     ]

@@ -9,14 +9,10 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..evaluation.intervals import Interval
+from ..spelling import number_text
 from .run_files import RunFiles
 
 Scores = Mapping[str, Interval]
-
-
-def short_name(name: str) -> str:
-    """A registered name as it is; of a file, a folder or a hub id the last part."""
-    return name.removeprefix("diffusers:").rstrip("/").split("/")[-1] or name
 
 
 def decimals_for(intervals: Iterable[Interval]) -> int:
@@ -31,15 +27,12 @@ def decimals_for(intervals: Iterable[Interval]) -> int:
 
 def text_of(value: float, decimals: int, sign: bool = False) -> str:
     """A number with a true minus sign; 0 is never negative."""
-    text = f"{value:+,.{decimals}f}" if sign else f"{value:,.{decimals}f}"
-    if not text.strip("+-0.,"):
-        text = text.lstrip("+-")
-    return text.replace("-", "\N{MINUS SIGN}")
+    return number_text(value, f"{'+' if sign else ''},.{decimals}f")
 
 
 def weight_text(weight: float) -> str:
     """A reward's weight, as short as it is exact to six digits."""
-    return f"{weight:g}".replace("-", "\N{MINUS SIGN}")
+    return number_text(weight, "g")
 
 
 def range_text(interval: Interval, decimals: int, sign: bool = False) -> str:
@@ -153,12 +146,14 @@ def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     rewards = summary.get("rewards") or {}
     for name in sorted(rewards, key=lambda one: one not in weights):
         role = _role_of(name, run.config)
-        rows.append(_score_row(name, role, scores_of(rewards[name]), gains.get(name), effect_of(run, name), columns))
+        scores, effect = scores_of(rewards[name]), effect_of(run, name)
+        rows.append(_score_row(run.spelling.name(name), role, scores, gains.get(name), effect, columns))
     judge = summary.get("judge")
     if judge:
         name = judge["name"]
         role = "judge, never trained on" if name not in weights else "judge, also trained on"
-        rows.append(_score_row(name, role, scores_of(judge), gains.get(name), effect_of(run, name), columns))
+        shown, effect = run.spelling.name(name), effect_of(run, name)
+        rows.append(_score_row(shown, role, scores_of(judge), gains.get(name), effect, columns))
     rows.append(_plain_row("diversity", "between noises", summary.get("diversity") or {}, columns))
     rows.append(_plain_row("divergence", "to the reference", summary.get("divergence") or {}, columns))
     return [row for row in rows if row is not None]

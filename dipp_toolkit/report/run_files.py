@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..config import TrainConfig, make_config
 from ..errors import CheckpointError, first_line
 from ..json_lines import read_lines
 from ..setting_texts import read_yaml
+from ..spelling import Spelling
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
@@ -55,6 +57,15 @@ class RunFiles:
             found += scores
         names = list(dict.fromkeys(found))
         return [name for name in COLUMN_ORDER if name in names] + [name for name in names if name not in COLUMN_ORDER]
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """How the report spells the names of generator, reference, rewards, judge and terms."""
+        config, judge = self.config, self.summary.get("judge")
+        said = [*config.rewards, *config.floors, *(self.summary.get("rewards") or {}), *config.monitor_rewards]
+        said += [str(judge["name"])] if isinstance(judge, Mapping) and "name" in judge else []
+        said += [name for look in self.monitors for name in look.get("rewards") or {}]
+        return Spelling([config.generator or "", config.reference or "", *said, *config.terms])
 
     @property
     def reference_steps(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from ..spelling import number_text
 from .chart import Axis, colour_class
 from .placement import Box, place
 
@@ -91,7 +92,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
     spots = [Box(x(one.x), y(one.y), 2 * RADIUS + 3, 2 * RADIUS + 3) for one in points]
     labels: list[Box] = []
     for one, spot in zip(points, spots, strict=True):
-        title = f"<title>{escape(one.name)}: {escape(x_name)} {one.x:.4g}, {escape(y_name)} {one.y:.4g}</title>"
+        place_words = f"{escape(x_name)} {number_text(one.x, '.4g')}, {escape(y_name)} {number_text(one.y, '.4g')}"
+        title = f"<title>{escape(one.name)}: {place_words}</title>"
         parts.append(f"<g>{_shape(one, spot, one in front)}{title}</g>")
     for one, spot in zip(points, spots, strict=True):
         text = one.mark or one.label
@@ -119,5 +121,5 @@ def _label(text: str, spot: Box, label: Box, one: Point) -> str:
         share = 1 - min(label.width / 2 / max(abs(across), 1e-9), label.height / 2 / max(abs(down), 1e-9), 1.0)
         end_x, end_y = spot.x + share * across, spot.y + share * down
         leader = f'<line class="leader" x1="{spot.x:.1f}" y1="{spot.y:.1f}" x2="{end_x:.1f}" y2="{end_y:.1f}"/>'
-    kind = "" if one.mark else f' class="number {colour_class(one.colour)}"'
+    kind = "" if one.mark else f' class="letter {colour_class(one.colour)}"'
     return f'{leader}<text{kind} x="{label.x:.1f}" y="{label.y + 4:.1f}" text-anchor="middle">{escape(text)}</text>'

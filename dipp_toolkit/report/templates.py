@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import jinja2
+from markupsafe import Markup, escape
+
+JOINT = re.compile(r"(?<=\w)([/_=:,.@?&]+)(?=\w)")
+"""Where a long name may be broken, as a browser does not know by itself."""
+
+
+def breakable(text: str) -> Markup:
+    """A name for a narrow column: where it has to be broken, it is at its joints and not inside a word."""
+    return Markup("<wbr>").join(escape(part) for part in JOINT.sub("\\1\0", text).split("\0"))
 
 
 def template(package: str, name: str) -> jinja2.Template:
@@ -20,4 +31,5 @@ def template(package: str, name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["breakable"] = breakable
     return environment.get_template(name)

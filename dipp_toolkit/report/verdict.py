@@ -20,7 +20,8 @@ from ..evaluation.intervals import Interval
 from ..monitors.diversity_collapse import KEPT
 from ..monitors.names import NAMES as MONITORS
 from ..monitors.names import OVER_OPTIMISATION
-from .numbers import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, short_name, text_of
+from .contents import prompts_of
+from .numbers import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, text_of
 from .run_files import RunFiles
 
 Direction = Literal["rose", "fell", "same", "unknown"]
@@ -95,7 +96,6 @@ def _certain(before: Interval, after: Interval, gain: Interval | None) -> tuple[
 
 
 def _reward_clause(name: str, change: Change, weight: float) -> str:
-    name = short_name(name)
     aim = "; its weight is negative, so falling is the aim" if weight < 0 else ""
     if not change.numbers:
         return f"{name} was not compared with the start"
@@ -107,7 +107,7 @@ def _reward_clause(name: str, change: Change, weight: float) -> str:
 
 
 def _judge_clause(name: str, change: Change, trained_on: bool, hacked: bool, reward_rose: bool) -> str:
-    who = f"the judge {short_name(name)}, " + ("which was also trained on," if trained_on else "never trained on,")
+    who = f"the judge {name}, " + ("which was also trained on," if trained_on else "never trained on,")
     if not change.numbers:
         return f"{who} was not compared with the start"
     if change.direction == "unknown":
@@ -177,10 +177,8 @@ def _scope(run: RunFiles) -> str:
     seed = run.summary.get("seed", run.config.seed)
     where = f"Said of this training alone (seed {seed})"
     if run.comparison is not None:
-        prompts, noises = len(run.comparison.prompts), len(run.comparison.seeds)
-        source = run.config.eval_prompts or run.config.prompts
-        of = f" of {short_name(source)}" if source else ""
-        where += f", on {prompts} prompt{'s' * (prompts != 1)}{of}, {noises} noise{'s' * (noises != 1)} each"
+        noises = len(run.comparison.seeds)
+        where += f", on {prompts_of(run)}, {noises} noise{'s' * (noises != 1)} each"
     return (
         f"{where}. A change is named where its 95 % interval leaves zero out and it is at least {LEAST_EFFECT:g} "
         "standard deviations over prompts."
@@ -202,7 +200,9 @@ def verdict(run: RunFiles) -> Verdict:
         else None
         for name, change in changes.items()
     ]
-    clauses: list[str | None] = [_reward_clause(name, change, weights[name]) for name, change in changes.items()]
+    clauses: list[str | None] = [
+        _reward_clause(run.spelling.name(name), change, weights[name]) for name, change in changes.items()
+    ]
     divergence, divergence_clause = _divergence_of(run)
     if not weights:
         clauses = [f"distilled without rewards in {run.config.steps:,} steps", divergence_clause]
@@ -215,7 +215,7 @@ def verdict(run: RunFiles) -> Verdict:
         judged = change_of(scores_of(judge), gains.get(name), effect_of(run, name))
         rose = any(change.direction == "rose" for change in changes.values())
         hacked = OVER_OPTIMISATION in warned if warned is not None else True in aimed and name not in weights
-        clauses.append(_judge_clause(name, judged, name in weights, hacked, rose))
+        clauses.append(_judge_clause(run.spelling.name(name), judged, name in weights, hacked, rose))
     diversity, kept = _diversity_clause(summary.get("diversity") or {})
     clauses.append(diversity)
     opposed = [name for name in OPPOSED if name in (warned or ())]

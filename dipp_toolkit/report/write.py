@@ -15,6 +15,7 @@ from .contents import (
     environment_of,
     facts_of,
     prompt_cards,
+    prompts_of,
     settings_of,
     title_of,
     warnings_of,
@@ -38,7 +39,7 @@ def render(run: RunFiles) -> str:
     columns = run.columns
     rows = table_rows(run, columns)
     return template(__package__, "report.html.jinja").render(
-        title=title_of(run.config),
+        title=title_of(run),
         name=run.name,
         verdict=verdict(run),
         least_effect=f"{LEAST_EFFECT:g}",
@@ -48,6 +49,7 @@ def render(run: RunFiles) -> str:
         cards=cards[:SHOWN],
         more_cards=cards[SHOWN:],
         pixelated=bool(cards) and max(cards[0].images[0][1].width, cards[0].images[0][1].height) <= PIXEL_ART,
+        prompts=prompts_of(run),
         prompt_count=len(run.comparison.prompts) if run.comparison else 0,
         seed_count=len(run.comparison.seeds) if run.comparison else 0,
         columns=columns,
