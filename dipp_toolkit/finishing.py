@@ -109,8 +109,9 @@ def environment(device: torch.device) -> dict[str, str]:
         if device.type == "cuda"
         else f"{platform.processor() or platform.machine()} CPU"
     )
+    threads = torch.get_num_threads()
     return {
-        "device": f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name,
+        "device": f"{name}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else name,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

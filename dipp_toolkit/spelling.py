@@ -12,8 +12,9 @@ NEGATIVE = re.compile(r"(?:^|(?<=[\s(\[]))-(?=\.?\d)")
 
 
 def number_text(value: float, form: str = ".3g") -> str:
-    """A number by a format of Python's, with a true minus sign; what rounds to 0 has no sign."""
-    text = format(value, form)
+    """A number by a format of Python's, with a true minus sign; what rounds to 0 has no sign, and with `#`, which keeps
+    zeros at the end, no number ends in a point."""
+    text = format(value, form).removesuffix(".")
     if not text.strip("+-0., "):
         text = text.replace("-", "").replace("+", "")
     return text.replace("-", MINUS)

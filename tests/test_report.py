@@ -276,6 +276,7 @@ def test_chosen_prompts_are_spread_and_not_in_step() -> None:
 def test_ticks_are_round_and_inside() -> None:
     assert nice_ticks(0.0, 300.0) == [0, 100, 200, 300]
     assert tick_texts(nice_ticks(0.08, 0.92, 4)) == ["0.2", "0.4", "0.6", "0.8"]
+    assert nice_ticks(1, 2, 4, least=1.0) == [1, 2]  # there is no step 1.5
     assert all(2 <= len(nice_ticks(0, high / 10, 4)) <= 5 for high in range(1, 2000))
     assert tick_texts(nice_ticks(-0.31, 0.12)) == ["−0.3", "−0.2", "−0.1", "0.0", "0.1"]
     axis = Axis(0.001, 10.0, 0.0, 100.0, log=True)

@@ -124,7 +124,7 @@ def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsy
     assert {one["folder"] for one in found["images"]} == {str(before), str(after)}
     assert main(["score", *words]) == 0
     said = capsys.readouterr()
-    for part in (str(before), str(after), "0.100 [-1.171, 1.371]", "0.900 [-0.371, 2.171]", "2.png"):
+    for part in (str(before), str(after), "0.100 [−1.171, 1.371]", "0.900 [−0.371, 2.171]", "2.png"):
         assert part in said.out
     assert "4 of 4 images scored" in said.err
 

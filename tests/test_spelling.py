@@ -16,6 +16,7 @@ from dipp_toolkit.spelling import Spelling, number_text
     [
         (-0.5, ".2f", "−0.50"), (0.5, "+.1f", "+0.5"), (-0.04, ".1f", "0.0"), (-0.0, "+.2f", "0.00"),
         (-1e-9, ".3g", "−1e−09"), (-12345.6, "+,.1f", "−12,345.6"), (-math.inf, ".3g", "−inf"),
+        (2.7, "#.3g", "2.70"), (585.0, "#.3g", "585"),
     ],
 )  # fmt: skip
 def test_numbers_have_a_true_minus_and_zero_has_no_sign(value: float, form: str, text: str) -> None:

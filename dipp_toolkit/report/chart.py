@@ -51,9 +51,9 @@ class Axis:
             value, low, high = math.log(value), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
-    def ticks(self, most: int = 5) -> list[tuple[float, str]]:
-        """Positions and texts of round values inside the axis."""
-        values = log_ticks(self.low, self.high) if self.log else nice_ticks(self.low, self.high, most)
+    def ticks(self, most: int = 5, least: float = 0.0) -> list[tuple[float, str]]:
+        """Positions and texts of round values inside the axis, at least `least` apart."""
+        values = log_ticks(self.low, self.high) if self.log else nice_ticks(self.low, self.high, most, least)
         return [(self(value), text) for value, text in zip(values, tick_texts(values, self.log), strict=True)]
 
 
@@ -62,12 +62,14 @@ def colour_class(index: int) -> str:
     return f"s{index % SERIES_COLOURS}" + (" dashed" if index >= SERIES_COLOURS else "")
 
 
-def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, as many as there can be up to `most` + 1."""
+def nice_ticks(low: float, high: float, most: int = 5, least: float = 0.0) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, at least `least` apart.
+
+    There are as many as can be, up to `most` + 1."""
     power = 10.0 ** math.floor(math.log10((high - low) / (most + 1)))
     for step in (factor * power for factor in (1, 2, 5, 10, 20)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first <= most:
+        if last - first <= most and step >= least:
             break
     return [index * step for index in range(first, last + 1)]
 
@@ -158,7 +160,8 @@ def line_chart(
         parts.append(f'<text x="{LEFT - 7:g}" y="{position + 4:.1f}" text-anchor="end">{text}</text>')
     if not log and y.low < 0 < y.high:
         parts.append(f'<line class="zero" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y(0.0):.1f}" y2="{y(0.0):.1f}"/>')
-    for position, text in x.ticks(4):
+    whole = all(float(step).is_integer() for one in series for step in one.steps)
+    for position, text in x.ticks(4, least=1.0 if whole else 0.0):
         anchor = "end" if position > WIDTH - RIGHT - 12 else "middle"
         parts.append(f'<text x="{position:.1f}" y="{HEIGHT - BOTTOM + 17:g}" text-anchor="{anchor}">{text}</text>')
     parts.append(
