@@ -224,7 +224,7 @@ def test_the_page_escapes_and_loads_nothing() -> None:
     assert not re.search(r"(src|href)=\"(?!data:image)", page) and "https://" not in page
     assert "over-optimisation" in page and "It is over-optimisation." in page
     assert page.count(">reported<") == 2
-    assert "dipp bench --generators good" in page
+    assert 'dipp bench <span class="whole">--generators</span> good' in page
 
 
 def test_a_picture_that_is_none_is_not_shown() -> None:

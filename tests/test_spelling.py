@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dipp_toolkit.prompt_subsets import counted_prompts
-from dipp_toolkit.report.templates import breakable
+from dipp_toolkit.report.templates import breakable, command_line
 from dipp_toolkit.spelling import Spelling, number_text
 
 
@@ -60,4 +60,10 @@ def test_prompts_are_named_with_their_count(count: int, name: str, text: str) ->
 
 
 def test_long_names_break_at_their_joints() -> None:
-    assert breakable("reward_scale=0.5 a<b/c") == "reward_<wbr>scale=<wbr>0.<wbr>5 a&lt;b/<wbr>c"
+    assert breakable("reward_scale=0.5 a<b/c") == "reward_<wbr>scale=0.<wbr>5 a&lt;b/<wbr>c"
+
+
+def test_flags_of_a_command_are_whole() -> None:
+    said = command_line("dipp train --batch-size 4 --set a-b=<c>")
+    flags = [f'<span class="whole">--{name}</span>' for name in ("batch-size", "set")]
+    assert said == f"dipp train {flags[0]} 4 {flags[1]} a-b=&lt;c&gt;"

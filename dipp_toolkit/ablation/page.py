@@ -28,6 +28,8 @@ PAGE = "ablation.html"
 PIXEL_ART = 128
 FRONTS = 4
 """Most Pareto plots shown."""
+DIGITS = "#.3g"
+"""Three significant digits, zeros at the end too: numbers of one map are as long as each other."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def _heat_cell(
     spread = ""
     if len(members) == 1:
         one = members[0].figures[figure]
-        spread = f"{number_text(one.low)} to {number_text(one.high)}"
+        spread = f"{number_text(one.low, DIGITS)} to {number_text(one.high, DIGITS)}"
     warned = ", ".join(dict.fromkeys(name for one in members for name in one.warnings))
-    return HeatCell(number_text(means[at]), spread, 1 - share if better == "lower" else share, warned)
+    return HeatCell(number_text(means[at], DIGITS), spread, 1 - share if better == "lower" else share, warned)
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,9 @@ def spelling_of(study: Study) -> Spelling:
 
 def change_text(one: Change) -> str:
     """`0 to 20: +1.2 (0.8 to 1.6), rises`."""
-    interval = f" ({number_text(one.low)} to {number_text(one.high)})" if math.isfinite(one.low) else ""
+    interval = f" ({number_text(one.low, DIGITS)} to {number_text(one.high, DIGITS)})" if math.isfinite(one.low) else ""
     sign = "+" if one.mean >= 0 else ""
-    return f"{one.start} to {one.end}: {sign}{number_text(one.mean)}{interval}, {one.verdict()}"
+    return f"{one.start} to {one.end}: {sign}{number_text(one.mean, DIGITS)}{interval}, {one.verdict()}"
 
 
 def render(settings: AblationSettings, study: Study, choice: Choice, failed: Mapping[str, str]) -> str:
