@@ -117,7 +117,7 @@ def _load_reference(config: TrainConfig) -> Reference:
     reference = load_reference(config.reference or "", **reference_options(config))
     encoder = getattr(reference, "encoder", None)
     if encoder is not None:
-        encoder.long_prompts = config.long_prompts
+        encoder.long_prompts, encoder.how_to_cut = config.long_prompts, "--set long_prompts=cut"
     return reference
 
 

@@ -138,6 +138,8 @@ class Parts:
             published = blueprint.build() if blueprint is not None else None
             if not isinstance(published, PipelineBlueprint):
                 return None
+            if published.hub in registry.entries[kind]:  # it comes with its plugin, weights and all
+                return published.folder, True
             hub = published.hub
             if "/" not in hub:  # no repository's: it comes with its plugin, weights and all
                 return published.folder, True

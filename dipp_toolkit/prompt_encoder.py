@@ -31,6 +31,7 @@ class PromptEncoder:
         dtype: of the text encoders' weights; embeddings are float32 always.
         device: where the encoders run.
         long_prompts: what becomes of a prompt with more tokens than are read: `"refuse"` or `"cut"`.
+        how_to_cut: what to type to have them cut, where the command that encodes has something.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class PromptEncoder:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     long_prompts: LongPrompts = "refuse"
+    how_to_cut: str = ""
     _pipeline: Any = None
 
     @property
@@ -97,9 +99,10 @@ class PromptEncoder:
         for prompt, tokens in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
             if len(tokens) > limit:
                 shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                way = f", or have such prompts cut with {self.how_to_cut}" if self.how_to_cut else ""
                 raise RequestError(
-                    f"The prompt '{shown}' has {len(tokens)} tokens, and the text encoder reads {limit}. Shorten it, "
-                    "or have such prompts cut with --set long_prompts=cut."
+                    f"The prompt '{shown}' has {len(tokens)} tokens, and the text encoder reads {limit}. "
+                    f"Shorten it{way}."
                 )
 
     def release(self) -> None:

@@ -110,7 +110,8 @@ def check_options(factory: Callable[..., Any], options: Iterable[str], what: str
     known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
     for option in options:
         if option not in known:
-            raise RequestError(f"The {what} takes no such option. " + unknown_name("option", option, known))
+            names = unknown_name("option", option, known) if known else f"It takes none, and got '{shown(option)}'."
+            raise RequestError(f"The {what} takes no such option. {names}")
 
 
 def import_attribute(path: str, what: str) -> Any:

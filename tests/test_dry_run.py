@@ -79,7 +79,10 @@ ABLATE = f"ablate --generator ./pipelines/pixart {TINY} --reward ./blue.py:bluen
             {"rewards": "none: distillation alone", "steps": "7 of 6 samples"},
         ),
         (f"{BENCH} --seeds 3", {"generators": "best", "images": "3 for each prompt, 6"}),
-        (f"{ABLATE} --seeds 2", {"cells": "4, 0 done already", "varied": "reward_scale: 0, 1; seed: 0, 1"}),
+        (
+            f"{ABLATE} --metrics fid --set metric.fid.images=pipelines --seeds 2",
+            {"cells": "4, 0 done already", "varied": "reward_scale: 0, 1; seed: 0, 1"},
+        ),
     ],
     ids=["train", "train of one's own", "distill", "bench", "ablate"],
 )
@@ -127,6 +130,7 @@ WRONG = [
     BENCH.replace("./pipelines/pixart", "./pipelines/nowhere"),
     f"{ABLATE} --vary guidance=1,-1",
     ABLATE.replace("blue.py:blueness", "blue.py:blue"),
+    f"{ABLATE} --metrics fid --set metric.fid.version=2 --steps 1 --set eval_count=2 --batch-size 1",
     f"{ABLATE} --metrics fidd --steps 1 --set eval_count=2 --batch-size 1",
 ]
 

@@ -174,6 +174,9 @@ def test_a_long_prompt_is_refused_or_cut(tmp_path: Path) -> None:
     folder = write_twin("StableDiffusionPipeline", tmp_path / "short", max_tokens=8)
     encoder = encoder_of(folder)
     long = "a very long prompt about a cat and a dog and the sea"
+    with pytest.raises(RequestError, match=r"has \d+ tokens, and the text encoder reads 8\. Shorten it\.$"):
+        encoder.encode([long])  # by a command that cuts none
+    encoder.how_to_cut = "--set long_prompts=cut"
     with pytest.raises(RequestError, match=r"has \d+ tokens, and the text encoder reads 8.*long_prompts=cut"):
         encoder.encode([long])
     encoder.long_prompts = "cut"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from dipp_toolkit.bench.run import RESULTS
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.setting_texts import parse_names
+from dipp_toolkit.setting_texts import parse_names, parse_options
 from dipp_toolkit.spelling import Spelling, number_text
 
 from .benching import watch
@@ -41,6 +41,7 @@ class Request:
     subject_to: list[str]
     out: Path
     quiet: bool
+    metric_options: Sequence[str] = ()
 
     def all_cells(self) -> list[Cell]:
         """The grid, or the list, with every seed.
@@ -75,6 +76,7 @@ class Request:
             out=user_path(self.out),
             rewards=parse_names(self.rewards),
             metrics=parse_names(self.metrics),
+            options=parse_options(list(self.metric_options), ("metric",))["metric"],
             count=self.count,
             seeds=tuple(range(1, self.noises + 1)),
             best=self.best,

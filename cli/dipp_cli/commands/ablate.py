@@ -83,14 +83,16 @@ def ablate(
         "batch_size": batch_size,
         "device": device,
     }
-    base = gather(flags, assignments or [], config, None, {"generator": GENERATOR})
+    measured = [one for one in assignments or [] if one.startswith("metric.")]
+    settings = [one for one in assignments or [] if one not in measured]
+    base = gather(flags, settings, config, None, {"generator": GENERATOR})
     check_rewards(parse_names(rewards))
     check_parts("metric", parse_names(metrics))
     from ..ablating import Request, describe, measure  # imports torch, which a misspelt name does not wait for
     from ..output import print_json, quiet_stdout
 
     request = Request(
-        vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet
+        vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet, measured
     )
     if dry_run:
         from dipp_toolkit.ablation.preflight import preflight_ablation
