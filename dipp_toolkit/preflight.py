@@ -130,31 +130,31 @@ class Parts:
     def _pipeline(self, kind: str, name: str, options: Mapping[str, Any]) -> tuple[Path, bool] | None:
         registry = get_registry()
         entry = registry.entries[kind].get(name)
-        hub = name.removeprefix(DIFFUSERS)
-        published = None
         if entry is not None:
             entry.find_factory(options)
             blueprint = registry.entries["blueprint"].get(name)
             published = blueprint.build() if blueprint is not None else None
-            if not isinstance(published, PipelineBlueprint):
-                return None
-            if published.hub in registry.entries[kind]:  # it comes with its plugin, weights and all
-                return published.folder, True
-            hub = published.hub
-            if "/" not in hub:  # no repository's: it comes with its plugin, weights and all
-                return published.folder, True
-        elif kind == "generator" and saved_generator(name) is not None:
+            return self._published(published) if isinstance(published, PipelineBlueprint) else None
+        if kind == "generator" and saved_generator(name) is not None:
             return None
-        elif is_python_name(name):
+        if is_python_name(name):
             find_in_python(name, kind, options)
             return None
+        return self._folder(name.removeprefix(DIFFUSERS))
+
+    def _published(self, blueprint: PipelineBlueprint) -> tuple[Path, bool]:
+        if "/" not in blueprint.hub:  # no repository's: it comes with its plugin, weights and all
+            return blueprint.folder, True
+        return self._folder(blueprint.hub) or (blueprint.folder, False)
+
+    def _folder(self, place: str) -> tuple[Path, bool] | None:
         try:
-            folder = resolve_folder(hub)
-            if not is_there(hub):
-                self._check_whole(folder, hub)
+            folder = resolve_folder(place)
+            if not is_there(place):
+                self._check_whole(folder, place)
             return folder, True
         except NotHere:
-            return (published.folder, False) if published is not None else None
+            return None
 
     def _check_whole(self, folder: Path, hub: str) -> None:
         """Of a folder in the hub's cache, the run would fetch what is missing.
