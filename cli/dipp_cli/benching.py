@@ -185,7 +185,7 @@ def describe(result: Result) -> None:
     rows, protocol = result.rows, result.rows[0].protocol
     spelling = Spelling(figure_names(rows))
     table = Table(title=f"{counted_prompts(protocol.count, protocol.prompts)}, means with 95 % intervals")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for row in rows:
         table.add_column(plain_line(row.label))
     between = "\n" if console().width < 60 + 26 * len(rows) else " "

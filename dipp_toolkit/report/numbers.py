@@ -116,7 +116,7 @@ def _score_row(
     }
     # Where there is little room, the line ends before the size and not inside the interval.
     parts = [range_text(gain, decimals_for([gain]), True).replace(", ", ",\N{NO-BREAK SPACE}")] if gain else []
-    parts += [f"size {text_of(effect, 2, True)}"] if effect is not None else []
+    parts += [f"size\N{NO-BREAK SPACE}{text_of(effect, 2, True)}"] if effect is not None else []
     change = Cell(change_text(gain), ", ".join(filter(None, parts))) if gain else Cell()
     return Row(name, role, cells, change, scores)
 
