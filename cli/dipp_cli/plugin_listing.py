@@ -71,6 +71,7 @@ def _row(entry: Entry) -> Row:
 
 def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
     """Print a table for each kind that has a row. No word is broken while there is room, and nothing is cut off."""
+    from .output import print_line
     from .tables import console, show
 
     width = console().width
@@ -81,7 +82,7 @@ def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
     for row in (row for rows in kinds.values() for row in rows if row["install"]):
         lacking.setdefault(row["install"], []).append(row["name"])
     for command, names in lacking.items():
-        print(f"For what is missing of {', '.join(names)}: {command}")
+        print_line(f"For what is missing of {', '.join(names)}: {command}")
 
 
 def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
