@@ -19,6 +19,13 @@ from .yaml_texts import LARGEST, plain_value
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "expected a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    **dict.fromkeys(("path_type", "string_type"), "expected a text"),
+}
+"""What was expected, by pydantic's name of the mistake, where its own words are not plain."""
 MOST_SENTENCES = 20
 """Mistakes that a message names."""
 
@@ -341,12 +348,12 @@ class TrainConfig(BaseModel):
 def _sentence(error: ValidationError) -> str:
     parts = []
     for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"])
+        name = ".".join(str(part) for part in one["loc"] if isinstance(part, str))
         if one["type"] == "extra_forbidden":
             guess = nearest(name, TrainConfig.model_fields)
             parts.append(f"There is no setting '{shown(name)}'." + (f" Did you mean '{guess}'?" if guess else ""))
         else:
-            message = one["msg"].removeprefix("Value error, ")
+            message = EXPECTED.get(one["type"], one["msg"].removeprefix("Value error, "))
             parts.append(
                 f"The setting {shown(name)} cannot be {quoted(one['input'])}: {message[0].lower()}{message[1:]}."
             )

@@ -19,7 +19,7 @@ from .python_files import find_python_file, is_python_name
 from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
 from .rewards.remote_address import parse_addresses
-from .saved_generators import split_saved
+from .saved_generators import FILE, INDEX, split_saved
 
 DIFFUSERS = "diffusers:"
 PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
@@ -29,7 +29,7 @@ MOST_NAMES = 8
 
 def looks_like_path(name: str) -> bool:
     """Whether a name means a folder or file: it exists as one, or is written like one."""
-    return name.startswith((".", "/", "~")) or "/" in name or is_there(name)
+    return name.startswith((".", "/", "~")) or "/" in name or (bool(name) and is_there(name))
 
 
 def check_pipeline(name: str, *kinds: str) -> None:
@@ -54,8 +54,24 @@ def check_pipeline(name: str, *kinds: str) -> None:
         find_python_file(name, " or ".join(kinds))
     elif name.startswith(DIFFUSERS) or looks_like_path(name):
         check_folder(name.removeprefix(DIFFUSERS))
+        _check_content(user_path(name.removeprefix(DIFFUSERS)))
     else:
         raise registry.unknown(name, *kinds)
+
+
+def _check_content(folder: Path) -> None:
+    """Refuse a folder of this machine in which nobody saved a pipeline or a generator.
+
+    Raises:
+        RequestError: as a sentence.
+    """
+    if not folder.is_dir() or any((folder / part / file).is_file() for part in ("", "final") for file in (INDEX, FILE)):
+        return
+    if (folder / "config.yaml").is_file():
+        raise RequestError(
+            f"The run in {shown(folder)} has no final/ yet. Finish it with: dipp train --resume --out {shown(folder)}"
+        )
+    raise RequestError(f"{shown(folder)} is no diffusers pipeline: it has neither {INDEX} nor final/{INDEX}.")
 
 
 def may_be_hub_id(name: str) -> bool:
@@ -142,7 +158,7 @@ def check_prompts(name: str) -> None:
     Raises:
         RequestError: the name is unknown, or there is no file that can be read.
     """
-    plain = name if is_there(name) else name.partition("?")[0]
+    plain = name if name and is_there(name) else name.partition("?")[0]
     registry = get_registry()
     if plain in registry.entries["prompts"]:
         return
@@ -178,8 +194,9 @@ def check_names(config: TrainConfig) -> None:
         if name is not None:
             check_pipeline(name, kind)
     check_rewards((*config.rewards, *config.floors, *filter(None, [config.judge]), *config.monitor_rewards))
-    for prompts in filter(None, (config.prompts, config.eval_prompts)):
-        check_prompts(prompts)
+    for prompts in (config.prompts, config.eval_prompts):
+        if prompts is not None:
+            check_prompts(prompts)
     check_parts("term", config.terms)
     if config.decoder is not None:
         check_folder(config.decoder, "decoder")

@@ -73,6 +73,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RequestError: the file is missing, no YAML of plain values, or no mapping.
     """
     content = load_yaml(path, "settings file")
+    if content is None:
+        raise RequestError(f"The settings file {path} is empty; expected names with values, as in 'steps: 300'.")
     if not isinstance(content, dict):
         raise RequestError(
             f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."

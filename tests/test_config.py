@@ -120,7 +120,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         (b"steps: [1", "is no valid YAML"),
         (b"\xff\xfe\x00bad", "is no valid YAML"),
         (b"- 1\n- 2\n", "holds list; expected names with values"),
-        (b"", "holds NoneType; expected"),
+        (b"", "is empty; expected"),
     ],
 )
 def test_bad_yaml_gets_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:

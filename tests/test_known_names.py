@@ -57,6 +57,13 @@ MISSING = {
     "train --generator nowhere/": "There is no pipeline folder nowhere (looked in {here}).",
     "train --generator diffusers:./nowhere": "There is no pipeline folder nowhere",
     "train --generator runs/second": "folder runs/second (looked in {here}/runs). The runs there: first.",
+    "train --generator empty": "Error: empty is no diffusers pipeline: it has neither model_index.json nor final/model_",
+    "distill --reference ./empty": "empty is no diffusers pipeline",
+    "train --generator unfinished":
+        "The run in unfinished has no final/ yet. Finish it with: dipp train --resume --out unfinished",
+    "train --generator=": "There is no generator named ''.",
+    "train --prompts=": "There is no prompt set named ''.",
+    "generate --prompts=": "There is no prompt set named ''.",
     "train --generator file.txt": "There is no pipeline folder file.txt: it is a file.",
     "train --generator emoji-onestep --reference ./nowhere": "There is no pipeline folder nowhere",
     "train --reward ./nowhere.py:blue": "no file nowhere.py for the reward './nowhere.py:blue' (looked in {here}).",
@@ -82,13 +89,17 @@ MISSING = {
     "reward serve ./nowhere.py:blue": "There is no file nowhere.py for the reward",
     "prompts encode --reference ./nowhere --prompts emoji-train": "There is no pipeline folder nowhere",
     "verify --term ./nowhere.py:Term": "There is no file nowhere.py for the term",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "final").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "final" / "model_index.json").write_text("{}")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").write_text("steps: 3\n")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "runs" / "first" / "config.yaml").write_text("steps: 3\n")
     (tmp_path / "file.txt").write_text("a cat\n")
 

@@ -128,7 +128,7 @@ def check_cells(cells: Sequence[Cell], base: TrainConfig) -> None:
         if cell.slug in seen:
             raise RequestError(f"The cell '{cell.label}' stands twice.")
         seen.add(cell.slug)
-        check_names(cell.config(base))
         for name in ("out", "resume"):
             if name in cell.settings:
                 raise RequestError(f"The setting {name} cannot vary: every cell has a folder of its own.")
+        check_names(cell.config(base))
