@@ -45,6 +45,21 @@ def is_there(name: str | Path) -> bool:
         return False
 
 
+def check_folder_place(path: Path, what: str) -> None:
+    """Refuse a folder that cannot be made or used because a file stands in its way.
+
+    Args:
+        path: of the folder, which need not exist.
+        what: it is, for the message: `"bench's folder"`.
+
+    Raises:
+        RequestError: with the file.
+    """
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise RequestError(f"The {what} {shown(path)} cannot be made: {shown(part)} is a file.")
+
+
 def below(folder: Path, *names: str | Path) -> Path:
     """The path of names below a folder.
 

@@ -88,7 +88,7 @@ def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -
     if name_or_path in registry.entries["reference"]:
         blueprint = registry.entries["blueprint"].get(name_or_path)
         found = blueprint.build() if blueprint is not None else None
-        if isinstance(found, PipelineBlueprint):
+        if isinstance(found, PipelineBlueprint) and found.hub not in registry.entries["reference"]:
             folder = resolve_folder(found.hub)
             return PromptEncoder(folder, family_of(folder), dtype)
         encoder = getattr(load_reference(name_or_path), "encoder", None)

@@ -79,11 +79,10 @@ def load_python_name(name: str, what: str) -> Any:
     ]
     if not attribute and len(functions) == 1:
         attribute = functions[0]
+    if not attribute and not functions:
+        raise PluginError(f"The {what} file {path} defines no function and no class; expected the {what} in it.")
     if not attribute:
-        raise PluginError(
-            f"Say which {what} of {path} to use: {path}:NAME, with NAME one of "
-            f"{', '.join(functions) or '(it defines none)'}."
-        )
+        raise PluginError(f"Say which {what} of {path} to use: {path}:NAME, with NAME one of {', '.join(functions)}.")
     if not hasattr(module, attribute):
         guess = nearest(attribute, functions)
         hint = f" Did you mean '{guess}'?" if guess else f" It defines {', '.join(functions) or 'no function'}."

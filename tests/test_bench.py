@@ -294,6 +294,7 @@ def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> Non
 def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("generator_steps: 4\n")
     (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "model_index.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "final"):
         (plain,) = parse_contestants(f"few={folder}", {})
         (said,) = parse_contestants(f"few={folder}", {"few": {"steps": 4}})

@@ -94,7 +94,7 @@ SENTENCES = {
         "",
         r"Say which reward of .*mine\.py:NAME, .* one of f, g",
     ),
-    "no name, no function": ("x = 1", "", r"\(it defines none\)"),
+    "no name, no function": ("x = 1", "", "defines no function and no class"),
     "misspelt": ("def blueness(images, prompts): ...", ":bluenes", r"defines no 'bluenes'\. Did you mean 'blueness'\?"),
     "missing": ("def blueness(images, prompts): ...", ":qqq", r"defines no 'qqq'\. It defines blueness\."),
     "no callable": ("blueness = 3", ":blueness", r"is a int; expected a function of \(images, prompts\)"),

@@ -43,7 +43,7 @@ def test_it_serves_until_ctrl_c() -> None:
         ("colourfulness --host 0.0.0.0", "Others can reach 0.0.0.0, so a token is needed"),
         ("colourfulnes", "Did you mean 'colourfulness'?"),
         (",", "Name the rewards to serve"),
-        ("colourfulness --timeout 0", "option timeout of the reward 'colourfulness' is 0.0; expected a positive"),
+        ("colourfulness --timeout 0", "--timeout is 0; expected a number above 0"),
         ("colourfulness --set reward.sharpness.x=1", "'sharpness' is set, which no served reward has"),
         ("colourfulness --set steps=1", "'steps' is set, which no served reward has"),
         ("colourfulness --token-file /nowhere", "Cannot read the token file /nowhere: No such file or directory."),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from dipp_toolkit.assembly import choose_device
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.loading import load_reward
-from dipp_toolkit.rewards.elsewhere import check_numbers
 from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.server_start import listen, public_names, run_server
 from dipp_toolkit.setting_texts import parse_assignments
@@ -35,7 +35,9 @@ def serve_rewards(
     names = public_names([one.strip() for one in text.split(",") if one.strip()])
     if not names:
         raise RequestError("Name the rewards to serve: dipp reward serve hps,imagereward")
-    check_numbers(text, limits)
+    for name, value in limits.items():
+        if not 0 < value < math.inf:
+            raise RequestError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0.")
     settings = parse_assignments(assignments)
     given = settings.pop("reward_options", {})
     for name in [*settings, *(one for one in given if one not in names.values())]:

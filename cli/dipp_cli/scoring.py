@@ -188,8 +188,9 @@ def _from_names(images: Sequence[Path], group: str) -> tuple[list[str], str]:
     names = [NUMBERED.fullmatch(path.name) for path in images]
     slugs = [name[1] for name in names if name]
     if len(slugs) < len(images):
+        which = "the images" if group == FILES else f"the images of {group}"
         raise RequestError(
-            f"There are no prompts for the images of {group}: give them with --prompts FILE, one a line, or one for "
+            f"There are no prompts for {which}: give them with --prompts FILE, one a line, or one for "
             "all with --prompt TEXT, which may be empty ('') for rewards that read none."
         )
     for path, slug in zip(images, slugs, strict=True):

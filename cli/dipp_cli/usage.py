@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from dipp_toolkit.naming import shown
+
 # Typer 0.2x brings its own copy of click; either way this is the base of every error that means "used wrongly".
 _UsageBase = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 
@@ -22,6 +24,13 @@ OF_REWARDS = ("reward", "rewards", "reward-scale", "floor", "floors", "balance")
 
 SURE, LIKELY = 0.8, 0.65
 """Likeness, as difflib has it, of two names: one of them is misspelt, or may be."""
+
+
+PLAIN = {
+    "Input should be a valid integer, unable to parse string as an integer": "is no integer",
+    "Input should be a valid number, unable to parse string as a number": "is no number",
+}
+"""What the library says of a value that cannot be read, and what is said here after the value."""
 
 
 def is_usage_error(error: BaseException) -> bool:
@@ -42,12 +51,17 @@ def usage_sentence(error: Any, words: Sequence[str] = ()) -> str:
         words: of the command line; the value of an unknown option is read from them.
     """
     context = getattr(error, "ctx", None)
-    program = context.command_path if context is not None else "dipp"
+    program = context.command_path if context is not None else " ".join(("dipp", *_command(words)))
     option = getattr(error, "option_name", None)
     if type(error).__name__ == "NoSuchOption" and option and context is not None:
         way_on = _way_on(context, option, _value(option, words))
         return f"'{program}' has no option '{option}'. {way_on or f'Run {program} --help for those there are.'}"
     message = error.format_message().rstrip(".")
+    for unplain, plain in PLAIN.items():
+        if unplain in message:
+            flag = next((one for one in getattr(error.param, "opts", ()) if one in words or one.startswith("--")), "")
+            value = _value(flag, words)
+            message = message.replace(unplain, plain if value is None else f"'{shown(value)}' {plain}")
     return message if message.endswith("?") else f"{message}. Run {program} --help for what is expected."
 
 
@@ -87,6 +101,19 @@ def _elsewhere(context: Any, name: str, value: str | None) -> str:
     return f"It is a setting of {', '.join(f'{root} {one}' for one in TAKE_SETTINGS)}: " + _assignment(
         _settings()[name], value
     )
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    """The words of a line that call a command."""
+    from .build import build_command
+
+    command, found = build_command(), []
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        found.append(word)
+    return found
 
 
 def _flags(command: Any, context: Any) -> Iterator[str]:

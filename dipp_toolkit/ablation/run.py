@@ -12,7 +12,10 @@ from ..bench.contestants import Contestant
 from ..bench.run import Listener, run_bench
 from ..bench.settings import METRICS, BenchSettings
 from ..config import TrainConfig
-from ..errors import RunError
+from ..contained import check_folder_place
+from ..errors import RequestError, RunError
+from ..loading import load_metric
+from ..naming import unknown_name
 from ..processes import Processes
 from ..resolving import resolve
 from .cells import CellFolder, CellListener, check_trained_cells, folders_of, train_cells
@@ -111,10 +114,29 @@ def check_ablation(settings: AblationSettings) -> None:
     Raises:
         RequestError: as a sentence.
     """
+    check_folder_place(settings.out, "ablation's folder")
     check_cells(settings.cells, settings.base)
     for cell in settings.cells:
         resolve(cell.config(settings.base))
-    check_trained_cells(folders_of(settings.cells, settings.out), settings.base)
+    folders = folders_of(settings.cells, settings.out)
+    check_trained_cells(folders, settings.base)
+    check_figures(settings, bench_settings(settings, folders))
+
+
+def check_figures(settings: AblationSettings, bench: BenchSettings) -> None:
+    """Refuse a figure to choose by that will not be measured; it would be missed after all cells were trained.
+
+    Raises:
+        RequestError: with those there will be.
+    """
+    wanted = [*filter(None, [settings.best]), *(one.figure for one in settings.constraints)]
+    known = [*bench.rewards, *bench.judges]
+    if all(name in known for name in wanted):
+        return
+    known += [figure for name in bench.metrics for figure in load_metric(name, **bench.options.get(name, {})).better]
+    for name in wanted:
+        if not any(name == one or name.startswith(f"{one}-") for one in known):
+            raise RequestError(unknown_name("figure", name, known))
 
 
 def ablate(settings: AblationSettings, listener: AblationListener) -> AblationResult | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..contained import check_folder_place
 from ..errors import RequestError
 from .contestants import Contestant
 
@@ -63,5 +64,6 @@ class BenchSettings:
             raise RequestError("The seeds of a bench are different numbers, at least one.")
         if self.batch < 1:
             raise RequestError(f"The batch size is {self.batch}; expected at least 1.")
-        if self.out.exists() and not self.out.is_dir():
-            raise RequestError(f"The bench's folder {self.out} cannot be made: it is a file.")
+        check_folder_place(self.out, "bench's folder")
+        if self.images is not None:
+            check_folder_place(self.images, "image store")
