@@ -409,7 +409,7 @@ def test_a_report_with_looks_and_one_without(tmp_path: Path) -> None:
     (folder / "monitors.jsonl").write_text(text + '{"step": 60, "rew')
     page = write_report(folder).read_text()
     assert "looked at 3 times" in page and "<b>Step 20.</b> Too &lt;loud&gt;." in page
-    assert "Rewards and judges" in page and "emoji-judge, judges" in page and "Diversity" in page
+    assert "Rewards and judges" in page and "emoji-judge (judge)" in page and "Diversity" in page
     console = Console(file=StringIO(), force_terminal=True, width=300)
     with Bar(console) as bar:
         bar.dipp_on_monitor(MonitorEvent(20, 40, rows[1], (Warned(name="over-saturation", text="Loud."),), "Stopped."))
