@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,10 +82,10 @@ class Meter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now, self.peak, self.flops, self.launches = 0, 0, 0, 0
-        self._seen: set[int] = set()
+        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {one.untyped_storage()._cdata for one in tree_iter((args, kwargs)) if isinstance(one, torch.Tensor)}
+        given = _storages((args, kwargs)) if _may_return_arguments(func) else ()
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in CONVOLUTIONS:
             touched = [*tree_iter(args), *tree_iter(result)]
@@ -97,18 +98,29 @@ class Meter(TorchDispatchMode):
                 self._count(one.untyped_storage(), given)
         return result
 
-    def _count(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _count(self, storage: torch.UntypedStorage, given: Collection[int]) -> None:
+        key = storage._cdata
         if key in self._seen or key in given:
             return
-        self._seen.add(key)
+        size = storage.nbytes()
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._freed, key, size)
 
-    def _freed(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
+        def freed(_: object) -> None:
+            del self._seen[key]
+            self.now -= size
+
+        self._seen[key] = weakref.ref(storage, freed)
+
+
+def _storages(values: Any) -> set[int]:
+    return {one.untyped_storage()._cdata for one in tree_iter(values) if isinstance(one, torch.Tensor)}
+
+
+@cache
+def _may_return_arguments(func: Any) -> bool:
+    """Whether an aten call may give back a tensor it was given, or a view of one, as its schema says."""
+    return any(value.alias_info is not None for value in func._schema.returns)
 
 
 def faked(*networks: nn.Module) -> None:
