@@ -107,7 +107,9 @@ def main() -> None:
         print(page(held))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        measure_all(words, words.work or Path(scratch))
+        work = words.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        measure_all(words, work)
 
 
 if __name__ == "__main__":
