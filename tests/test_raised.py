@@ -155,7 +155,8 @@ def test_a_plugins_factory_that_raises_is_named_by_its_line(
     registry.add_plugin("mine", EntryPoint("mine", "my_plugin", "dipp").load)
     for module in ("dipp_toolkit.loading", "dipp_toolkit.known_names"):
         monkeypatch.setattr(f"{module}.get_registry", lambda: registry)
-    said = refused(["generate", "--generator", "mine", "--reference", "./", "--prompt", "x"], 2, capsys)
+    (tmp_path / "model_index.json").write_text("{}")
+    said = refused(["generate", "--generator", "mine", "--reference", str(tmp_path), "--prompt", "x"], 2, capsys)
     assert (
         "The generator 'mine' cannot be loaded: KeyError: 'weights' (my_plugin.py, line 10: return {}['weights'])."
         in said
