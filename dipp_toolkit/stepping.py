@@ -108,8 +108,9 @@ class Stepping:
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
             self.diagnoses.after(row, earlier)
-        sides = sides_of(loop.parts.engine.terms)
-        pull = first_pull(row, sides, config.reward_scale) if loop.step == 1 and config.rewards else None
+        pull = None
+        if loop.step == 1 and config.rewards:
+            pull = first_pull(row, sides_of(loop.parts.engine.terms), config.reward_scale)
         self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
         if loop.step % config.sample_every == 0:
             loop.save_samples()
