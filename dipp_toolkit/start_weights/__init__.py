@@ -1,0 +1,1 @@
+"""Start weights from elsewhere than a pipeline's own folder: where they lie, and what they are converted into once."""
