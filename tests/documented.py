@@ -210,7 +210,7 @@ class Runner:
             for extra in re.findall(r"dipp-toolkit\[([\w,]+)\]", command):
                 assert set(extra.split(",")) <= extras_of("dipp-toolkit").keys(), command
         elif mode.name == "plain":
-            subprocess.run(["bash", "-ec", command], check=True, cwd=self.folder, timeout=60)
+            subprocess.run(["bash", "-ec", command], check=True, cwd=self.folder, timeout=300)
 
 
 def program_words(words: list[str]) -> list[str] | None:

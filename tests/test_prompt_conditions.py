@@ -90,7 +90,7 @@ class Meeting:
     said: dict[int, DippError | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.count, timeout=60)
+        self.barrier = threading.Barrier(self.count, timeout=300)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def test_it_serves_until_ctrl_c() -> None:
                 assert address.endswith(f"/{name}")
                 torch.testing.assert_close(load_reward(address)(images, [""]), load_reward(name)(images, [""]))
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(120) == 130
             assert process.stderr.read() == "dipp: Interrupted.\n"
             assert process.stdout.read() == ""
         finally:
