@@ -128,7 +128,8 @@ def reference_options(config: TrainConfig) -> dict[str, Any]:
 
 def generator_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings ask of the generator as it is loaded."""
-    return {} if config.readout is None else {"readout": config.readout}
+    asked = {"readout": config.readout, "input_scale": config.input_scale}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
@@ -144,7 +145,8 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
     if config.generator is not None:
         generator = load_generator(config.generator, **generator_options(config))
     elif pipeline is not None:
-        generator = DiffusersGenerator.from_reference(pipeline, 1.0 if config.readout is None else config.readout)
+        readout = 1.0 if config.readout is None else config.readout
+        generator = DiffusersGenerator.from_reference(pipeline, readout, config.input_scale or "unit")
     else:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."

@@ -14,7 +14,7 @@ from .contained import user_path
 from .errors import RequestError
 from .monitors.names import ALL, NAMES
 from .naming import is_broken, nearest, quoted, shown, unknown_name
-from .setting_texts import parse_floors, parse_rewards
+from .setting_texts import parse_floors, parse_fraction, parse_rewards
 from .yaml_texts import LARGEST, plain_value
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -132,7 +132,12 @@ class TrainConfig(BaseModel):
     readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="time at which the generator's network is read; where none is named, what its own scheduler "
-        "says, or the last training time",
+        "says, or the last training time; 399/999 is timestep 399 of 0 to 999",
+    )
+    input_scale: Literal["unit", "sigma"] | None = Field(
+        None,
+        description="what the generator's network is given: noise z, or sigma(readout) z; where neither is named, what "
+        "the generator's name or its own scheduler says",
     )
     generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="network passes of the generator, re-noised in between"
@@ -266,6 +271,11 @@ class TrainConfig(BaseModel):
     @classmethod
     def _floors_from_text(cls, value: Any) -> Any:
         return parse_floors(value) if isinstance(value, str) else value
+
+    @field_validator("readout", mode="before")
+    @classmethod
+    def _readout_from_text(cls, value: Any) -> Any:
+        return parse_fraction(value) if isinstance(value, str) else value
 
     @field_validator("trackers", "monitor_rewards", "stop_on", mode="before")
     @classmethod

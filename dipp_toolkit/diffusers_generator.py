@@ -22,13 +22,17 @@ from .export import ASSISTANT, export_pipeline
 from .few_step_scheduler import MOST_STEPS, recorded_steps, step_times, stock_scheduler
 from .few_steps import noises_of, run_steps
 from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_folder
+from .input_scale import InputScale, recorded_input_scale
 from .predictions import prediction_from_config
-from .schedules import VariancePreserving, add_noise, schedule_from_config
+from .schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
 
 
 @dataclass
 class DiffusersGenerator:
-    r"""A diffusers network read out once from pure noise: $g_\theta(z, c) = \hat x_0(z, t_{readout}, c)$.
+    r"""A diffusers network read out once from pure noise: $g_\theta(z, c) = \hat x_0(s z, t_{readout}, c)$.
+
+    Its input's scale $s$ is 1 or $\sigma(t_{readout})$, as `input_scale` says; of $x_{t} = s z$ the denoised sample is
+    read as of any $x_t$, $(x_t - \sigma \epsilon_\theta) / \alpha$ where noise is predicted.
 
     With `steps` above 1 its sample is noised and read out again, at the times of the stock scheduler that it is
     exported with; see `few_steps`.
@@ -44,6 +48,7 @@ class DiffusersGenerator:
         scheduler_config: says the schedule and what the network predicts.
         assistant_folder: folder holding the assistant this generator was trained with, where there is one.
         steps: passes of the network that make a sample.
+        input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `input_scale.py`.
     """
 
     folder: Path
@@ -53,6 +58,7 @@ class DiffusersGenerator:
     scheduler_config: dict[str, Any]
     assistant_folder: Path | None = None
     steps: int = 1
+    input_scale: InputScale = "unit"
     _denoiser: Denoiser | None = field(default=None, repr=False)
 
     @property
@@ -88,15 +94,18 @@ class DiffusersGenerator:
         Raises:
             RequestError: no stock scheduler has so many steps from this read-out.
         """
-        return step_times(self.scheduler_config, self.readout, self.steps, self.latent_shape)
+        return step_times(self.scheduler_config, self.readout, self.steps, self.latent_shape, self.input_scale)
 
     @classmethod
-    def load(cls, name: str, readout: float | None = None) -> DiffusersGenerator:
+    def load(
+        cls, name: str, readout: float | None = None, *, input_scale: InputScale | None = None
+    ) -> DiffusersGenerator:
         """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
 
         Args:
             name: the folder or hub id.
             readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
+            input_scale: `"unit"` or `"sigma"`; where None, the folder's scheduler says it, see `recorded_input_scale`.
 
         Raises:
             RequestError: it is missing, or no plugin knows its class.
@@ -107,14 +116,20 @@ class DiffusersGenerator:
         latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
-        return cls(folder, family, when, folder / family.network_name, config, assistant, recorded_steps(config))
+        scale = recorded_input_scale(config) if input_scale is None else input_scale
+        return cls(folder, family, when, folder / family.network_name, config, assistant, recorded_steps(config), scale)
 
     @classmethod
-    def from_reference(cls, reference: DiffusersReference, readout: float = 1.0) -> DiffusersGenerator:
-        """A generator that starts as the reference's own network, read out once at `readout`."""
+    def from_reference(
+        cls, reference: DiffusersReference, readout: float = 1.0, input_scale: InputScale = "unit"
+    ) -> DiffusersGenerator:
+        """A generator that starts as the reference's own network, read out once at `readout`.
+
+        The reference's scheduler says how it is sampled in many steps, which decides nothing here.
+        """
         made = cls(
             reference.folder, reference.family, readout, reference.network_folder,
-            read_scheduler_config(reference.folder),
+            read_scheduler_config(reference.folder), input_scale=input_scale,
         )  # fmt: skip
         made._denoiser = made._around(reference.network).trainable_copy()
         return made
@@ -133,7 +148,7 @@ class DiffusersGenerator:
         self, noise: Float[Tensor, "batch channels height width"], condition: Condition
     ) -> Float[Tensor, "batch channels height width"]:
         if self.steps == 1:
-            return self.read_out(noise, 0, condition)
+            return self.read_out(self._network_input(noise), 0, condition)
         return run_steps(self, noise, noises_of(noise, self.steps - 1), condition)
 
     def read_out(
@@ -150,6 +165,12 @@ class DiffusersGenerator:
     ) -> Float[Tensor, "batch channels height width"]:
         """The sample of the step before this one, noised to this step's time."""
         return add_noise(self.denoiser.schedule, x0, noise, self._time(step, x0))
+
+    def _network_input(self, noise: Tensor) -> Tensor:
+        """What the only step reads. Of several steps the first one reads z: `few_step_scheduler` says why."""
+        if self.input_scale == "unit":
+            return noise
+        return expand_like(self.denoiser.schedule.sigma(self._time(0, noise)), noise) * noise
 
     def _time(self, step: int, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.times[step], device=x.device, dtype=x.dtype)
@@ -176,7 +197,7 @@ class DiffusersGenerator:
         Raises:
             RequestError: no stock scheduler can express this generator; see `stock_scheduler`.
         """
-        stock_scheduler(self.scheduler_config, self.readout, self.steps)
+        stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.
@@ -188,7 +209,7 @@ class DiffusersGenerator:
             folder: where to; it appears whole or not at all, an existing one is replaced.
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
-        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps)
+        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
         export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant)
 
     def at(self, readout: float) -> DiffusersGenerator:

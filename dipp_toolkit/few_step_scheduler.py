@@ -17,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from .contained import is_there, user_path
 from .errors import RequestError
 from .folders import read_scheduler_config
+from .input_scale import InputScale
 from .one_step_scheduler import check_flow, cut_schedule, one_step_scheduler
 from .schedules import FlowMatching, VariancePreserving, schedule_from_config
 
@@ -33,13 +36,14 @@ DDPM_DEFAULTS = {"beta_start": 1e-4, "beta_end": 0.02}
 """What a configuration means that does not say it; `LCMScheduler` would take other numbers."""
 
 
-def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int) -> Any:
+def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int, input_scale: InputScale = "unit") -> Any:
     """A stock scheduler that takes `steps` steps, from pure noise at the time `readout`.
 
     Args:
         config: the reference's scheduler configuration.
         readout: time in [0, 1], rounded to the schedule's grid, at which pure noise is read.
         steps: from 2 to 8.
+        input_scale: what the first step's network is given; `LCMScheduler` gives it z.
 
     Raises:
         RequestError: no stock scheduler can express it, or the schedule has too few times below the read-out.
@@ -48,11 +52,18 @@ def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int) ->
     if isinstance(schedule, FlowMatching):
         return _flow_scheduler(config, readout, steps)
     assert isinstance(schedule, VariancePreserving)
+    if input_scale == "sigma" and schedule.sigma(torch.tensor([readout])).item() != 1:
+        raise RequestError(
+            f"A generator of {steps} steps starts from z itself, which is what the stock LCMScheduler gives its "
+            "network, and this one is given sigma z (input_scale=sigma). Set input_scale=unit, or generator_steps=1."
+        )
     from diffusers import LCMScheduler
 
     settings = DDPM_DEFAULTS | cut_schedule(config, schedule, readout)
     scheduler = LCMScheduler(
         **settings,
+        clip_sample=False,
+        set_alpha_to_one=True,
         original_inference_steps=steps,
         timestep_scaling=BOUNDARY_SCALING,
         steps_offset=config.get(
@@ -83,17 +94,23 @@ def _flow_scheduler(config: Mapping[str, Any], readout: float, steps: int) -> An
     )
 
 
-def stock_scheduler(config: Mapping[str, Any], readout: float, steps: int) -> Any:
+def stock_scheduler(config: Mapping[str, Any], readout: float, steps: int, input_scale: InputScale = "unit") -> Any:
     """The stock scheduler of a generator of one step or several.
 
     Raises:
         RequestError: there is none; see `one_step_scheduler` and `few_step_scheduler`.
     """
-    return one_step_scheduler(config, readout) if steps == 1 else few_step_scheduler(config, readout, steps)
+    if steps == 1:
+        return one_step_scheduler(config, readout, input_scale)
+    return few_step_scheduler(config, readout, steps, input_scale)
 
 
 def step_times(
-    config: Mapping[str, Any], readout: float, steps: int, latent_shape: tuple[int, ...]
+    config: Mapping[str, Any],
+    readout: float,
+    steps: int,
+    latent_shape: tuple[int, ...],
+    input_scale: InputScale = "unit",
 ) -> tuple[float, ...]:
     """The times in [0, 1] at which the network is read, the first one first, as the stock scheduler has them.
 
@@ -102,13 +119,14 @@ def step_times(
         readout: the only time, where there is one step.
         steps: from 1 to 8.
         latent_shape: of one latent; flow models' schedules may depend on it.
+        input_scale: what the first step's network is given.
 
     Raises:
         RequestError: no stock scheduler can express it.
     """
     if steps == 1:
         return (readout,)
-    scheduler = few_step_scheduler(config, readout, steps)
+    scheduler = few_step_scheduler(config, readout, steps, input_scale)
     scheduler.set_timesteps(steps)
     schedule = schedule_from_config(config, latent_shape)
     if isinstance(schedule, FlowMatching):

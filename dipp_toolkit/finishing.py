@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .assembly import Assembled
+from .assembly import Assembled, generator_options
 from .atomic import whole_folder, write_text
 from .bench.rows import Warned
 from .checkpoint_writer import nothing
@@ -166,8 +166,7 @@ def finish(
 
     with parts.average.applied():
         save_generator(parts, folder.final)
-        made_with = {} if config.readout is None else {"readout": config.readout}
-        final = note_generator(folder.final, config.generator, config.reference, made_with)
+        final = note_generator(folder.final, config.generator, config.reference, generator_options(config))
         check()
         after = one_step_images(parts, parts.generator, config)
     check()

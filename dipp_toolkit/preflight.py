@@ -247,9 +247,10 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
     """
     reference = parts.pipeline("reference", config.reference or "", reference_options(config))
     options = generator_options(config)
-    generator = reference
     if config.generator is not None:
         generator = parts.pipeline("generator", config.generator, options)
+    else:  # it starts from the reference's network, whose scheduler says nothing of a generator
+        generator, options = reference, {"input_scale": "unit"} | options
     if reference is not None:
         check_pipeline_folder(*reference)
     if generator is None:

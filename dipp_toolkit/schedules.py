@@ -58,21 +58,7 @@ class VariancePreserving:
         Raises:
             RequestError: the configuration describes no beta schedule.
         """
-        from diffusers import DDPMScheduler
-
-        if "beta_schedule" not in config and config.get("trained_betas") is None:
-            raise RequestError(
-                "The scheduler's configuration has no beta_schedule, so it is no variance preserving schedule."
-            )
-        names = (
-            "num_train_timesteps",
-            "beta_start",
-            "beta_end",
-            "beta_schedule",
-            "trained_betas",
-            "rescale_betas_zero_snr",
-        )
-        return cls(DDPMScheduler(**{name: config[name] for name in names if name in config}).alphas_cumprod)
+        return cls(_ddpm_scheduler(config).alphas_cumprod)
 
     def grid_index(self, t: Float[Tensor, " batch"]) -> Tensor:
         """Index of the training time nearest to each `t`, int64."""
@@ -150,6 +136,34 @@ def schedule_from_config(config: Mapping[str, Any], latent_shape: tuple[int, ...
             return FlowMatching(shift=mu if linear else math.exp(mu), network_scale=scale)
         return FlowMatching(shift=float(config.get("shift", config.get("flow_shift", 1.0))), network_scale=scale)
     return VariancePreserving.from_scheduler_config(config)
+
+
+def betas_from_config(config: Mapping[str, Any]) -> Float[Tensor, " times"]:
+    r"""The betas of a variance preserving configuration, float32, whose running product of $1 - \beta$ is $\alpha^2$.
+
+    Raises:
+        RequestError: the configuration describes no beta schedule.
+    """
+    betas: Tensor = _ddpm_scheduler(config).betas
+    return betas
+
+
+def _ddpm_scheduler(config: Mapping[str, Any]) -> Any:
+    from diffusers import DDPMScheduler
+
+    if "beta_schedule" not in config and config.get("trained_betas") is None:
+        raise RequestError(
+            "The scheduler's configuration has no beta_schedule, so it is no variance preserving schedule."
+        )
+    names = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+    )
+    return DDPMScheduler(**{name: config[name] for name in names if name in config})
 
 
 def expand_like(values: Float[Tensor, " batch"], x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def parse_floors(text: str) -> dict[str, float]:
                 f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
             )
     return parse_rewards(text, "floor")
+
+
+def parse_fraction(text: str) -> float | str:
+    """`"399/999"` as a number; any other text, or a fraction of zero, as it is."""
+    above, line, below = text.partition("/")
+    try:
+        return float(Fraction(int(above), int(below))) if line else text
+    except (ValueError, ArithmeticError):
+        return text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
@@ -57,6 +58,10 @@ def test_bad_reward_weights_get_a_sentence(text: str, sentence: str) -> None:
         ({"reward_scale": float("inf")}, "reward_scale cannot be inf"),
         ({"ema": 1.0}, r"ema cannot be 1\.0"),
         ({"readout": 0}, "readout cannot be 0"),
+        ({"readout": "1000/999"}, "readout cannot be 1.001001001001001: input should be less than or equal to 1"),
+        ({"readout": "1/0"}, "readout cannot be '1/0': expected a number"),
+        ({"readout": "a/b"}, "readout cannot be 'a/b': expected a number"),
+        ({"input_scale": "alpha"}, "input_scale cannot be 'alpha': input should be 'unit' or 'sigma'"),
         ({"eval_seeds": 1}, "eval_seeds cannot be 1"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'"),
         ({"time_range": (0.9, 0.1)}, "expected two times with 0 <= low < high <= 1"),
@@ -95,6 +100,13 @@ def test_text_forms_of_lists_are_understood() -> None:
     config = make_config({"time_range": "0.1,0.9", "trackers": "tensorboard,wandb"})
     assert config.time_range == (0.1, 0.9)
     assert config.trackers == ("tensorboard", "wandb")
+
+
+def test_a_read_out_can_be_said_as_a_timestep_of_the_grid() -> None:
+    config = make_config(parse_assignments(["readout=399/999"]))
+    assert config.readout == 399 / 999
+    assert make_config(yaml.safe_load(config.to_yaml())) == config
+    assert make_config({"readout": "0.4"}).readout == make_config({"readout": 0.4}).readout == 0.4
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ class Source:
                 "guidance": self.guidance if self.generator is None else 1.0,
             }
             | ({"code": code} if code else {})
+            | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
         )
 

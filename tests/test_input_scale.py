@@ -1,0 +1,118 @@
+"""What a one-step generator's network is given, z or sigma z: read from folders, exported, and equal to stock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
+from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.input_scale import recorded_input_scale
+from dipp_toolkit.one_step_scheduler import one_step_scheduler
+from dipp_toolkit.predictions import Prediction
+from dipp_toolkit.schedules import expand_like
+from dipp_toolkit.twins import write_twin
+from tiny import PROMPTS, plain_diffusers
+
+PIXART, STABLE, XL = "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"
+EULER = {"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        (EULER, "sigma"),  # SD-Turbo, and what is exported
+        (EULER | {"_class_name": "EulerAncestralDiscreteScheduler"}, "sigma"),  # SDXL-Turbo
+        (EULER | {"timestep_spacing": "leading"}, "unit"),  # Stable Diffusion XL, sampled in many steps
+        ({"_class_name": "EulerDiscreteScheduler"}, "unit"),  # linspace is what it means where it says nothing
+        ({"_class_name": "LCMScheduler"}, "unit"),
+        ({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, "unit"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing"}, "unit"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "unit"),
+        ({}, "unit"),
+    ],
+)
+def test_a_folders_scheduler_says_what_the_network_is_given(config: dict[str, Any], scale: str) -> None:
+    assert recorded_input_scale(config) == scale
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "readout"),
+    [
+        (PIXART, "epsilon", 440 / 999),
+        (PIXART, "v_prediction", 0.4),
+        (PIXART, "sample", 1.0),
+        (STABLE, "epsilon", 625 / 999),
+        (STABLE, "v_prediction", 1.0),
+        (XL, "epsilon", 1.0),
+        (XL, "v_prediction", 399 / 999),
+        (XL, "sample", 399 / 999),
+    ],
+)
+@pytest.mark.parametrize("scale", ["unit", "sigma"])
+def test_an_export_is_a_stock_pipeline_and_loads_as_it_was(
+    name: str, prediction: Prediction, readout: float, scale: Any, tmp_path: Path
+) -> None:
+    folder = write_twin(name, tmp_path / "twin", prediction_type=prediction)
+    condition = DiffusersReference.load(str(folder)).encode(PROMPTS)
+    generator = DiffusersGenerator.load(str(folder), readout, input_scale=scale)
+    generator.check_exportable()
+    generator.save_pretrained(tmp_path / "final")
+    again = DiffusersGenerator.load(str(tmp_path / "final"))
+    noise = fixed_noise(len(PROMPTS), generator.latent_shape, 5)
+    with torch.no_grad():
+        ours, reloaded = generator.generate(noise, condition), again.generate(noise, condition)
+    assert torch.equal(ours, reloaded) and again.input_scale == scale
+    timesteps = [one.denoiser.schedule.network_time(torch.tensor([one.readout])) for one in (generator, again)]
+    assert timesteps[0] == timesteps[1] == round(readout * 999)
+    # Noise that is predicted is divided by alpha, so the latents of a random network are as large as 800.
+    theirs = plain_diffusers(tmp_path / "final", noise, 1, 1.0)
+    assert (theirs - ours).abs().max() < 1e-5 * ours.abs().max()
+
+
+def test_the_two_scales_make_images_that_differ_by_what_is_said(tmp_path: Path) -> None:
+    folder = write_twin(STABLE, tmp_path / "twin")
+    generator = DiffusersGenerator.load(str(folder), 625 / 999, input_scale="sigma")
+    assert DiffusersGenerator.load(str(folder), 625 / 999).input_scale == "unit"
+    with torch.no_grad():
+        for parameter in generator.network.parameters():
+            parameter.zero_()  # it predicts no noise, so that x_0 is what it is given, divided by alpha
+    noise, schedule = fixed_noise(2, generator.latent_shape, 5), generator.denoiser.schedule
+    alpha, sigma = (expand_like(one(torch.full((2,), 625 / 999)), noise) for one in (schedule.alpha, schedule.sigma))
+    condition = DiffusersReference.load(str(folder)).encode(PROMPTS[:2])
+    torch.testing.assert_close(generator.generate(noise, condition), sigma / alpha * noise)
+
+
+def test_a_reference_sampled_by_euler_starts_a_generator_of_z(tmp_path: Path) -> None:
+    reference = DiffusersReference.load(str(write_twin(XL, tmp_path / "twin")))
+    assert reference.scheduler.config._class_name == "EulerDiscreteScheduler"
+    assert DiffusersGenerator.from_reference(reference).input_scale == "unit"
+    assert DiffusersGenerator.load(str(tmp_path / "twin")).input_scale == "unit"
+    assert DiffusersGenerator.from_reference(reference, 0.4, "sigma").input_scale == "sigma"
+
+
+def test_several_steps_start_from_z_as_lcm_does(tmp_path: Path) -> None:
+    generator = DiffusersGenerator.load(str(write_twin(STABLE, tmp_path / "twin")), 0.625, input_scale="sigma")
+    few = generator.in_steps(4)
+    with pytest.raises(RequestError, match=r"LCMScheduler.* Set input_scale=unit, or generator_steps=1"):
+        few.check_exportable()
+    with pytest.raises(RequestError, match="input_scale=unit"):
+        assert few.times
+    DiffusersGenerator.load(str(tmp_path / "twin"), 0.625, input_scale="unit").in_steps(4).check_exportable()
+    flow = DiffusersGenerator.load(str(write_twin("StableDiffusion3Pipeline", tmp_path / "3")), input_scale="sigma")
+    flow.in_steps(4).check_exportable()  # at time 1 there is no signal, and sigma is 1
+
+
+def test_without_signal_both_are_the_same_and_exported_so() -> None:
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
+    zero = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    for config in (cosine, zero):
+        assert type(one_step_scheduler(config, 1.0, "sigma")).__name__ == "DDIMScheduler"
+    with pytest.raises(RequestError, match=r"EulerDiscreteScheduler.* would lose more\. Set input_scale=unit"):
+        one_step_scheduler(cosine, 998 / 999, "sigma")
+    one_step_scheduler(cosine, 0.99, "sigma")
