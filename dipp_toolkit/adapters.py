@@ -8,6 +8,7 @@ architecture, so DiTs and UNets are adapted alike.
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from .sharing import weight_sharing_copy
 
 NAME = "default"
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+PEFT_PREFIX = "base_model.model."
+"""What every key of a peft file begins with: `PeftModel` wraps the network in a tuner, which wraps it once more."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ def target_layers(network: nn.Module, rank: int) -> list[str]:
     return found
 
 
-def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.Module:
+def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: str | None = None) -> nn.Module:
     """A network over the same frozen weights as `network`, with an adapter of its own, in float32, as all that trains.
 
     Args:
         network: is not changed, but frozen: its weights are shared from now on.
         settings: of the adapter.
         seed: of the adapter's first weights.
+        base: hub id of the pipeline that `network` is the published network of, for whoever loads the adapter alone.
 
     Raises:
         RequestError: no layer fits.
@@ -83,7 +87,8 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0) -> nn.
             "nothing. Set a smaller lora_rank, or mode=full."
         )
     twin = weight_sharing_copy(network)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)  # type: ignore[arg-type]
+    alpha: Any = settings.alpha  # peft's signature says int, and its arithmetic takes a float
+    config = LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets, base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -107,12 +112,19 @@ def is_adapted(network: nn.Module) -> bool:
     return hasattr(network, "peft_config")
 
 
-def merged(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A plain network, of the architecture's own modules alone, with the adapter added into a copy of the weights."""
+def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A plain network, of the architecture's own modules alone, with the adapter added into a copy of the weights.
+
+    Args:
+        network: carries an adapter; is not changed.
+        dtype: of the result. Where None, every weight keeps the one it is frozen in: the sum is taken in float32 and
+            rounded once, so a base that is published and trained on in bfloat16 is not written twice as large.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     with quiet_loading():  # diffusers warns of casts that are meant here
-        plain = copy.deepcopy(network).to(dtype)
+        plain = copy.deepcopy(network)
+        plain = plain if dtype is None else plain.to(dtype)
     for name, layer in list(plain.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge(safe_merge=False)
@@ -122,8 +134,21 @@ def merged(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     return plain.requires_grad_(False)
 
 
-def save_adapter(network: nn.Module, folder: Path) -> None:
-    """Write the adapter in peft's own layout, `adapter_config.json` and `adapter_model.safetensors`."""
+def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, component: str = "") -> None:
+    r"""Write the adapter as peft's `PeftModel.from_pretrained` and diffusers' `load_lora_weights` expect it.
+
+    `adapter_config.json` and `adapter_model.safetensors` are peft's, with $a$ and $r$ in the former.
+    `pytorch_lora_weights.safetensors` is diffusers'. It holds $\frac{a}{r} B$ for $B$ and says $a = r$, so that its
+    strength is right for loaders that read no metadata as well.
+
+    Args:
+        network: carries an adapter.
+        folder: where to; replaced.
+        pipeline: the diffusers class that loads LoRA files for such networks; diffusers' file is left out where it has
+            no loader for them (PixArt's has none), or None is given.
+        component: that the network is of this pipeline, `"unet"` or `"transformer"`.
+    """
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -131,8 +156,28 @@ def save_adapter(network: nn.Module, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config.save_pretrained(str(folder))
-    tensors: dict[str, Tensor] = get_peft_model_state_dict(network, adapter_name=NAME)
-    save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, folder / FILES[1])
+    described = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+    layers = sorted(described["target_modules"]) if isinstance(described["target_modules"], list) else None
+    described |= {"target_modules": layers or described["target_modules"]}  # a set's order is another in every process
+    (folder / FILES[0]).write_text(json.dumps(described, indent=2, sort_keys=True), encoding="utf-8")
+    state: dict[str, Tensor] = get_peft_model_state_dict(network, adapter_name=NAME)
+    tensors = {name: one.detach().cpu().contiguous() for name, one in state.items()}
+    # diffusers' `load_lora_adapter(folder, weight_name="adapter_model.safetensors", prefix=None)` leaves peft's prefix
+    # on, and looks for the layers by the names of the keys: an empty tensor of its own name says where each one is.
+    index = {name.rpartition(".lora_")[0]: torch.empty(0) for name in tensors}
+    strength = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(index)}
+    save_file(
+        {**{PEFT_PREFIX + name: one for name, one in tensors.items()}, **index},
+        folder / FILES[1],
+        metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(strength)},
+    )
+    if hasattr(pipeline, "save_lora_weights"):
+        scaled = {
+            name: one * (config.lora_alpha / config.r) if ".lora_B." in name else one for name, one in tensors.items()
+        }
+        unscaled = {"r": config.r, "lora_alpha": config.r, "target_modules": sorted(index)}
+        files = {f"{component}_lora_layers": scaled, f"{component}_lora_adapter_metadata": unscaled}
+        pipeline.save_lora_weights(folder, **files)
 
 
 def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
@@ -141,7 +186,7 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
     Raises:
         RequestError: the files are missing or do not fit.
     """
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     for name in FILES:
@@ -156,7 +201,19 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
     targets = config.target_modules
     chosen = targets if isinstance(targets, str) else tuple(sorted(targets or ()))
     twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, chosen))
-    outcome: Any = set_peft_model_state_dict(twin, tensors, adapter_name=NAME)
-    if outcome.unexpected_keys:
-        raise RequestError(f"The adapter in {folder} does not fit {type(network).__name__}.")
+    # Folders of before peft's prefix was written have the bare names.
+    tensors = {name.removeprefix(PEFT_PREFIX): one for name, one in tensors.items() if one.numel()}
+    expected: dict[str, Tensor] = get_peft_model_state_dict(twin, adapter_name=NAME)
+    misfits = [name for name in sorted({*expected, *tensors}) if _shape(expected, name) != _shape(tensors, name)]
+    if misfits:
+        raise RequestError(
+            f"The adapter in {folder} does not fit {type(network).__name__}: {misfits[0]} is "
+            f"{_shape(tensors, misfits[0])} there, and the network's is {_shape(expected, misfits[0])} (one of "
+            f"{len(misfits)} that differ)."
+        )
+    set_peft_model_state_dict(twin, tensors, adapter_name=NAME)
     return twin
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "missing"

@@ -296,7 +296,7 @@ def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Mod
     if config.mode == "full":
         denoiser = reference.denoiser.trainable_copy()
         if saved is not None:
-            plain = adapters.merged(saved) if adapters.is_adapted(saved) else saved
+            plain = adapters.merged(saved, torch.float32) if adapters.is_adapted(saved) else saved
             denoiser.network.load_state_dict(plain.state_dict())
         return denoiser
     if saved is None or not adapters.is_adapted(saved):

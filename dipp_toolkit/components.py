@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .errors import RequestError, first_line
+from .fetching import hub_id_of
 from .folders import quiet_loading, read_scheduler_config
 from .naming import shown
 from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
@@ -102,7 +103,7 @@ def check_component(folder: Path, name: str, place: Path | None = None) -> type:
 
 
 def _fetch_again(folder: Path) -> str:
-    name = next((part[8:].replace("--", "/") for part in folder.parts if part.startswith("models--")), None)
+    name = hub_id_of(folder)
     return f"Fetch it again with: hf download {name}" if name else "Copy the whole pipeline folder, weights included."
 
 

@@ -19,6 +19,7 @@ from .denoiser import Denoiser
 from .diffusers_reference import DiffusersReference, latent_shape_of
 from .errors import DippError, RequestError, first_line
 from .export import ASSISTANT, export_pipeline
+from .fetching import hub_id_of
 from .few_step_scheduler import MOST_STEPS, recorded_steps, step_times, stock_scheduler
 from .few_steps import noises_of, run_steps
 from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_folder
@@ -142,7 +143,7 @@ class DiffusersGenerator:
             base = load_component(
                 self.folder, self.family.network_name, self.weights, next(reference.network.parameters()).dtype
             ).to(next(reference.network.parameters()).device)
-        self._denoiser = self._around(adapters.adapted(base, settings, seed))
+        self._denoiser = self._around(adapters.adapted(base, settings, seed, hub_id_of(self.weights)))
 
     def generate(
         self, noise: Float[Tensor, "batch channels height width"], condition: Condition

@@ -19,7 +19,7 @@ ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""
 
 ADAPTER = "adapter"
-"""Subfolder that holds a generator's adapter in peft's layout, beside the weights it is merged into."""
+"""Subfolder that holds a generator's adapter in peft's and diffusers' layouts, beside the weights it is merged into."""
 
 
 def export_pipeline(
@@ -61,7 +61,10 @@ def _fill(
         if present and name not in (network_name, "scheduler"):
             shutil.copytree(source / name, below(beside, name))
     if adapters.is_adapted(network):
-        adapters.save_adapter(network, beside / ADAPTER)
+        import diffusers
+
+        pipeline = getattr(diffusers, str(index["_class_name"]), None)
+        adapters.save_adapter(network, beside / ADAPTER, pipeline, network_name)
         network = adapters.merged(network)
     cast(Any, network).save_pretrained(beside / network_name)
     if assistant is not None and adapters.is_adapted(assistant):

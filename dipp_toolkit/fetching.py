@@ -85,3 +85,8 @@ def hub_pipeline(hub: str, wanted: list[str], unwanted: list[str]) -> Path:
             return Path(cached).parent
         check_fetching(f"the pipeline huggingface.co/{hub}")
     return Path(snapshot_download(hub, allow_patterns=wanted, ignore_patterns=unwanted))
+
+
+def hub_id_of(path: Path) -> str | None:
+    """The `owner/name` of the repository that a path of the hub's cache belongs to; None for another path."""
+    return next((part[8:].replace("--", "/") for part in path.parts if part.startswith("models--")), None)

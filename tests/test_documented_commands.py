@@ -55,6 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[Pa
 
     makers: dict[str, Callable[[Path], object]] = {
         "run": run, "bench": bench, "pictures": pictures, "twin": partial(write_twin, "PixArtAlphaPipeline"),
+        "sd-twin": partial(write_twin, "StableDiffusionPipeline"),
     }  # fmt: skip
 
     def made(name: str) -> Path:

@@ -1,0 +1,190 @@
+"""What a LoRA run leaves in `final/adapter` is what peft and diffusers expect, as strong in either as when merged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dipp_toolkit import adapters
+from dipp_toolkit.adapters import AdapterSettings
+from dipp_toolkit.components import load_component
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
+from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.sharing import trainable_parameters
+from dipp_toolkit.twins import write_twin
+
+CLASSES = (
+    "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
+    "FluxPipeline",
+)  # fmt: skip
+RANK, ALPHA = 4, 10.0
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A twin's folder, what a generator with an adapter on it is exported as, and the adapted component's name."""
+    root = tmp_path_factory.mktemp("exported")
+    base = write_twin(request.param, root / "base")
+    generator = DiffusersGenerator.load(str(base), 1.0)
+    generator.adapt(AdapterSettings(RANK, ALPHA), DiffusersReference.load(str(base)))
+    with torch.no_grad():
+        for parameter in trainable_parameters(generator.network):
+            parameter.add_(
+                0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
+    generator.save_pretrained(root / "final")
+    return base, root / "final", generator.family.network_name
+
+
+def weights_of(folder: Path, component: str) -> dict[str, Tensor]:
+    network: Any = getattr(DiffusionPipeline.from_pretrained(folder), component)
+    return dict(network.state_dict())
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], limit: float) -> None:
+    assert ours.keys() == theirs.keys()
+    assert max(float((one - theirs[name]).abs().max()) for name, one in ours.items()) <= limit
+
+
+def test_the_adapter_loads_by_peft_as_strong_as_merged(exported: tuple[Path, Path, str]) -> None:
+    base, final, component = exported
+    merged = weights_of(final, component)
+    network = getattr(DiffusionPipeline.from_pretrained(base), component)
+    plain = {name: one.clone() for name, one in network.state_dict().items()}
+    adapted = PeftModel.from_pretrained(network, str(final / "adapter"))
+    assert adapted.peft_config["default"].lora_alpha == ALPHA
+    assert {type(one.get_base_layer()) for one in adapted.modules() if hasattr(one, "get_base_layer")} >= {nn.Linear}
+    assert_same(merged, dict(adapted.merge_and_unload().state_dict()), 1e-5)
+    changed = [name for name, one in merged.items() if (one - plain[name]).abs().max() > 1e-3]
+    assert len(changed) == sum(
+        ".lora_A." in name for name in load_file(final / "adapter" / "adapter_model.safetensors")
+    )
+
+
+def test_the_adapter_loads_in_the_stock_pipeline_as_strong_as_merged(exported: tuple[Path, Path, str]) -> None:
+    base, final, component = exported
+    pipeline = DiffusionPipeline.from_pretrained(base)
+    if not hasattr(pipeline, "load_lora_weights"):
+        assert type(pipeline).__name__ == "PixArtAlphaPipeline"
+        assert not (final / "adapter" / "pytorch_lora_weights.safetensors").exists()
+        return
+    pipeline.load_lora_weights(str(final / "adapter"))
+    pipeline.fuse_lora(components=[component])
+    pipeline.unload_lora_weights()
+    assert_same(weights_of(final, component), dict(getattr(pipeline, component).state_dict()), 1e-5)
+
+
+def test_the_network_itself_loads_either_file(exported: tuple[Path, Path, str]) -> None:
+    base, final, component = exported
+    merged = weights_of(final, component)
+    for file, prefix in (("adapter_model.safetensors", None), ("pytorch_lora_weights.safetensors", component)):
+        network = getattr(DiffusionPipeline.from_pretrained(base), component)
+        if not hasattr(network, "load_lora_adapter"):
+            assert type(network).__name__ == "PixArtTransformer2DModel"
+            return
+        network.load_lora_adapter(str(final / "adapter"), weight_name=file, prefix=prefix)
+        network.fuse_lora()
+        network.unload_lora()
+        assert_same(merged, dict(network.state_dict()), 1e-5)
+
+
+def test_convolutions_are_adapted(exported: tuple[Path, Path, str]) -> None:
+    _, final, component = exported
+    shapes = [
+        one.shape
+        for name, one in load_file(final / "adapter" / "adapter_model.safetensors").items()
+        if "lora_A" in name
+    ]
+    assert any(len(shape) == 4 and shape[-1] == 3 for shape in shapes) == (component == "unet")
+
+
+def test_other_loaders_without_metadata_meet_the_right_strength(
+    exported: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    base, final, component = exported
+    pipeline = DiffusionPipeline.from_pretrained(base)
+    if not hasattr(pipeline, "load_lora_weights"):
+        return
+    save_file(load_file(final / "adapter" / "pytorch_lora_weights.safetensors"), tmp_path / "bare.safetensors")
+    pipeline.load_lora_weights(str(tmp_path), weight_name="bare.safetensors")
+    pipeline.fuse_lora(components=[component])
+    pipeline.unload_lora_weights()
+    assert_same(weights_of(final, component), dict(getattr(pipeline, component).state_dict()), 1e-5)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[DiffusersReference, Path]:
+    """A reference, and the folder of an adapter on its network."""
+    reference = DiffusersReference.load(str(write_twin("StableDiffusionPipeline", tmp_path / "base")))
+    network = adapters.adapted(reference.network, AdapterSettings(RANK, ALPHA))
+    adapters.save_adapter(network, tmp_path / "adapter")
+    return reference, tmp_path / "adapter"
+
+
+def test_an_adapter_of_an_older_run_comes_back(saved: tuple[DiffusersReference, Path]) -> None:
+    reference, folder = saved
+    ours = adapters.load_adapter(reference.network, folder)
+    file = folder / "adapter_model.safetensors"
+    bare = {name.removeprefix(adapters.PEFT_PREFIX): one for name, one in load_file(file).items() if one.numel()}
+    save_file(bare, file)
+    older = adapters.load_adapter(reference.network, folder)
+    states = [{name: one for name, one in each.state_dict().items() if "lora_" in name} for each in (ours, older)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
+
+
+@pytest.mark.parametrize("harm", ["half", "shape", "other"])
+def test_an_adapter_that_does_not_fit_is_refused(saved: tuple[DiffusersReference, Path], harm: str) -> None:
+    reference, folder = saved
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in sorted(tensors) if ".lora_B." in name)
+    if harm == "half":
+        del tensors[name]
+    elif harm == "shape":
+        tensors[name] = torch.zeros(3, RANK)
+    else:
+        tensors["base_model.model.nowhere.lora_A.weight"] = torch.zeros(RANK, 3)
+    save_file(tensors, file)
+    bare = "nowhere.lora_A.weight" if harm == "other" else name.removeprefix(adapters.PEFT_PREFIX)
+    with pytest.raises(
+        RequestError, match=rf"does not fit UNet2DConditionModel: {bare} is .* \(one of 1 that differ\)"
+    ):
+        adapters.load_adapter(reference.network, folder)
+
+
+def test_the_base_is_named_by_its_hub_id_alone(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "1"
+    twin = write_twin("StableDiffusionPipeline", snapshot)
+    reference = DiffusersReference.load(str(twin))
+    for weights, named in ((twin / "unet", "owner/name"), (tmp_path / "unet", None)):
+        if not weights.exists():
+            weights.symlink_to(twin / "unet")
+        generator = replace(DiffusersGenerator.load(str(twin)), weights=weights)
+        generator.adapt(AdapterSettings(RANK, ALPHA), reference)
+        adapters.save_adapter(generator.network, tmp_path / "adapter")
+        config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == named
+        PeftModel.from_pretrained(load_component(twin, "unet"), str(tmp_path / "adapter"))
+
+
+def test_a_half_precision_base_is_merged_in_its_own_precision(tmp_path: Path) -> None:
+    reference = DiffusersReference.load(str(write_twin("FluxPipeline", tmp_path / "base")), dtype=torch.bfloat16)
+    network = adapters.adapted(reference.network, AdapterSettings(RANK, ALPHA))
+    with torch.no_grad():
+        for parameter in trainable_parameters(network):
+            parameter.add_(0.1)
+    plain, exact = adapters.merged(network), adapters.merged(network, torch.float32)
+    assert {one.dtype for one in plain.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(one, exact.get_parameter(name).bfloat16()) for name, one in plain.named_parameters())
+    assert {one.dtype for one in exact.parameters()} == {torch.float32}
