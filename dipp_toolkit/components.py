@@ -15,6 +15,7 @@ from .folders import quiet_loading, read_scheduler_config
 from .naming import shown
 from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
 from .plain_json import read_json
+from .weight_files import check_shards, weights_in, what_is_there
 
 
 def component_class(folder: Path, name: str) -> type:
@@ -66,9 +67,12 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
     loader: Any = check_component(folder, name, place)
     # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
     never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
+    weights = weights_in(place)
+    variant = None if weights is None else weights.variant
     try:
         with quiet_loading():
-            return loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **never).to(dtype)
+            network = loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, variant=variant, **never)
+            return network.to(dtype)
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own
         raise RequestError(f"The weights of '{name}' in {place} cannot be loaded: {first_line(error)}") from error
 
@@ -94,10 +98,15 @@ def check_component(folder: Path, name: str, place: Path | None = None) -> type:
     pickled = only_pickled(place)
     if pickled is not None:
         raise RequestError(pickles_are_refused(name, pickled))
-    if not any(place.glob("*.safetensors")):
-        raise RequestError(
-            f"The weights of '{name}' are missing: {place} has no .safetensors file. {_fetch_again(folder)}"
+    weights = weights_in(place)
+    if weights is None:
+        problem = (
+            f"The weights of '{name}' in {place} cannot be loaded: no set of .safetensors files is whole"
+            if any(place.glob("*.safetensors"))
+            else f"The weights of '{name}' are missing: {place} has no .safetensors file"
         )
+        raise RequestError(f"{problem}; {what_is_there(place)}. {_fetch_again(folder)}")
+    check_shards(place, weights)
     check_config(read_json(place / "config.json"), place / "config.json")
     return loader
 

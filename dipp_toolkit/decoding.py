@@ -20,6 +20,7 @@ from .pipeline_index import only_pickled, pickles_are_refused
 from .precision import matching_autocast
 from .roles import Images
 from .sharing import weight_sharing_copy
+from .weight_files import weights_in
 
 Latents = Float[Tensor, "batch channels latent_height latent_width"]
 
@@ -125,9 +126,11 @@ def load_tiny_decoder(name: str, vae: Any) -> nn.Module:
     pickled = only_pickled(place) if isinstance(place, Path) else None
     if pickled is not None:
         raise RequestError(pickles_are_refused("tiny decoder", pickled))
+    weights = weights_in(place) if isinstance(place, Path) else None
+    variant = None if weights is None else weights.variant
     try:
         with quiet_loading():
-            tiny = AutoencoderTiny.from_pretrained(place, use_safetensors=True)
+            tiny = AutoencoderTiny.from_pretrained(place, use_safetensors=True, variant=variant)
     except Exception as error:  # the hub's client and diffusers raise their own
         raise RequestError(f"The tiny decoder '{name}' cannot be loaded: {first_line(error)}") from error
     if tiny.config.latent_channels != vae.config.latent_channels:

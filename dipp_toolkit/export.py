@@ -14,12 +14,16 @@ from .atomic import whole_folder
 from .contained import below
 from .pipeline_index import check_index
 from .plain_json import read_json
+from .weight_files import is_weights, plain_name, shard_map, weights_in
 
 ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""
 
 ADAPTER = "adapter"
 """Subfolder that holds a generator's adapter in peft's and diffusers' layouts, beside the weights it is merged into."""
+
+NOT_NETWORKS = ("scheduler", "feature_extractor")
+"""Components without weights, beside tokenizers."""
 
 
 def export_pipeline(
@@ -47,6 +51,36 @@ def export_pipeline(
         _fill(beside, index, source, network_name, network, scheduler, assistant)
 
 
+def copy_component(source: Path, folder: Path) -> None:
+    """Copy a component as plain diffusers loads it: of its weights those that are read, under their plain names.
+
+    Args:
+        source: the component's folder.
+        folder: where to; it does not exist yet.
+
+    Raises:
+        RequestError: an index of weights is damaged.
+    """
+    folder.mkdir()
+    weights = weights_in(source)
+    chosen = () if weights is None else weights.names
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        elif weights is not None and path.name == weights.index:
+            index = read_json(path)
+            index["weight_map"] = {key: plain_name(name) for key, name in shard_map(path).items()}
+            (folder / plain_name(path.name)).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        elif path.name in chosen or not is_weights(path.name):
+            shutil.copyfile(path, folder / plain_name(path.name))
+
+
+def _is_whole(name: str, place: Path) -> bool:
+    """Whether a component is there, and of a network more than its configuration."""
+    needs_weights = name not in NOT_NETWORKS and not name.startswith("tokenizer") and (place / "config.json").is_file()
+    return place.is_dir() and (not needs_weights or weights_in(place) is not None)
+
+
 def _fill(
     beside: Path,
     index: dict[str, Any],
@@ -56,10 +90,15 @@ def _fill(
     scheduler: Any,
     assistant: nn.Module | None,
 ) -> None:
-    for name, value in index.items():
-        present = isinstance(value, list) and any(value) and (source / name).is_dir()
-        if present and name not in (network_name, "scheduler"):
-            shutil.copytree(source / name, below(beside, name))
+    for name, value in list(index.items()):
+        if not (isinstance(value, list) and any(value)) or name in (network_name, "scheduler"):
+            continue
+        if _is_whole(name, source / name):
+            copy_component(source / name, below(beside, name))
+        else:  # such as a safety checker that was not fetched; stock pipelines do without
+            index[name] = [None, None]
+    if index.get("safety_checker") == [None, None]:
+        index["requires_safety_checker"] = False
     if adapters.is_adapted(network):
         import diffusers
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from .errors import RequestError
 from .naming import shown
+from .weight_files import weights_in
 
 LIBRARIES = ("diffusers", "transformers")
 
-WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-"""Files of weights as the libraries look for them; with `.index.json` where there are several."""
 ADAPTER = "adapter_config.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
@@ -95,7 +94,7 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
 
 def only_pickled(place: Path) -> Path | None:
     """A file of pickled weights in a component's folder, where there are no safetensors that would be read instead."""
-    if any((place / f"{name}{ending}").exists() for name in WEIGHTS for ending in ("", ".index.json")):
+    if weights_in(place) is not None or any(place.glob("*.safetensors.index*.json")):
         return None
     files = sorted(place.iterdir()) if place.is_dir() else []
     return next((path for path in files if path.suffix.lower() in PICKLED), None)

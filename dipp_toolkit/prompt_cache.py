@@ -33,6 +33,7 @@ from .plain_json import read_json
 from .prompt_chunks import ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of
 from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex
+from .weight_files import weights_in
 
 CHUNK = 256
 OPEN_CHUNKS = 128
@@ -60,11 +61,11 @@ def _configuration_key(encoder: PromptEncoder) -> str:
 def _weights_key(encoder: PromptEncoder) -> str | None:
     digest = hashlib.sha256()
     for name in encoder.names:
-        files = sorted((encoder.folder / name).glob("*.safetensors"))
-        if not files:
+        weights = weights_in(encoder.folder / name)
+        if weights is None:
             return None
-        for path in files:
-            digest.update(f"{name} {file_digest(path)}".encode())
+        for file in weights.files:
+            digest.update(f"{name} {file_digest(encoder.folder / name / file)}".encode())
     for folder in sorted(encoder.folder.glob("tokenizer*")):
         for path in sorted(one for one in folder.iterdir() if one.is_file() and one.suffix != ".json"):
             digest.update(f"{folder.name} {path.name} {file_digest(path)}".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,12 @@ class PromptEncoder:
         index = read_json(self.folder / "model_index.json")
         return tuple(name for name, entry in index.items() if name.startswith("text_encoder") and entry[0])
 
+    def _unused(self, parts: Collection[str]) -> list[str]:
+        """Networks of the pipeline that no prompt goes through, such as a safety checker."""
+        index = read_json(self.folder / "model_index.json")
+        named = [name for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")]
+        return [name for name in named if name not in parts and not name.startswith(("tokenizer", "scheduler"))]
+
     @property
     def loaded(self) -> bool:
         """Whether the text encoders are in memory."""
@@ -66,6 +72,7 @@ class PromptEncoder:
                 for name in self.names
             }
             parts |= {name: empty_component(self.folder, name) for name in (self.family.network_name, "vae")}
+            parts |= dict.fromkeys(self._unused(parts))
             try:
                 with quiet_loading():
                     self._pipeline = pipeline_class.from_pretrained(self.folder, **parts)

@@ -166,6 +166,7 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
     from ..folders import check_files, quiet_loading
     from ..pipeline_index import check_config, only_pickled, pickles_are_refused
     from ..plain_json import read_json
+    from ..weight_files import weights_in
 
     folder = user_path(place)
     if folder.is_dir():
@@ -175,6 +176,8 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
         pickled = only_pickled(folder)
         if pickled is not None:
             raise RequestError(pickles_are_refused(name, pickled))
+        found = weights_in(folder)
+        options["variant"] = None if found is None else found.variant
         if (folder / "config.json").is_file():
             check_config(read_json(folder / "config.json"), folder / "config.json")
     try:
