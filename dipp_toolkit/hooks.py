@@ -14,6 +14,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .events import CheckpointEvent, MonitorEvent, RunEndEvent, RunStartEvent, StepEvent
+    from .licences import Origin
 
 PROJECT = "dipp"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -32,6 +33,7 @@ class Register(Protocol):
         summary: str = "",
         needs: tuple[str, ...] = (),
         defaults: Mapping[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         """Register a factory.
 
@@ -41,6 +43,7 @@ class Register(Protocol):
             summary: one line for `dipp plugins`.
             needs: importable packages without which the factory cannot work.
             defaults: settings (names of `TrainConfig` fields) recommended with it, used where the user says nothing.
+            origin: the repository its weights are published in, and their licence.
         """
 
 

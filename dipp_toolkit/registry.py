@@ -14,6 +14,7 @@ import pluggy
 
 from . import hooks
 from .errors import DippError, PluginError, RequestError
+from .licences import Origin
 from .naming import shown, unknown_name
 from .packages import distribution_of, how_to_install, missing_of, not_installed
 from .raised import raised
@@ -35,6 +36,7 @@ class Entry:
         needs: packages the factory imports.
         plugin: the plugin that registered it.
         defaults: settings recommended with it.
+        origin: the repository its weights are published in, and their licence; None where nobody said.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Entry:
     needs: tuple[str, ...]
     plugin: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -188,6 +191,7 @@ class Registry:
                 summary: str = "",
                 needs: tuple[str, ...] = (),
                 defaults: Mapping[str, Any] | None = None,
+                origin: Origin | None = None,
                 kind: str = kind,
             ) -> None:
                 if name in self.entries[kind]:
@@ -195,7 +199,7 @@ class Registry:
                         f"the {kind} '{name}' is already registered by the plugin '{self.entries[kind][name].plugin}'"
                     )
                 self.entries[kind][name] = Entry(
-                    kind, name, factory, summary, tuple(needs), plugin, dict(defaults or {})
+                    kind, name, factory, summary, tuple(needs), plugin, dict(defaults or {}), origin
                 )
 
             others = [one for one in self.manager.get_plugins() if one is not module]

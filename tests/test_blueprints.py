@@ -28,6 +28,11 @@ PUBLISHED = {
     "sd15": {"unet": 859.5, "vae": 83.65, "text_encoder": 123.1},
     "sdxl": {"unet": 2567.5, "vae": 83.65, "text_encoder": 123.1, "text_encoder_2": 694.7},
     "sd-turbo": {"unet": 865.9, "vae": 83.65, "text_encoder": 340.4},
+    "sd21": {"unet": 865.9},
+    "sdxl-turbo": {"unet": 2567.5},
+    "sd35-medium": {"transformer": 2243.2},  # 2.47 B numbers in its file, with 384 * 384 * 1536 of the position table
+    "sd35-large-turbo": {"transformer": 8056.6},  # 8.15 B in its file, with 192 * 192 * 2432
+    "flux-schnell": {"transformer": 11891.2},
     "sd3": {"transformer": 2028.3, "vae": 83.8, "text_encoder": 123.7, "text_encoder_2": 694.7},
     "flux": {"transformer": 11901.4, "vae": 83.8, "text_encoder": 123.1, "text_encoder_2": 4762.3},
 }
@@ -52,14 +57,21 @@ def test_the_rewards_have_the_published_sizes(name: str) -> None:
         assert parameter_count(blueprint.build()) / 1e6 == pytest.approx(REWARDS[name], rel=1e-3)
 
 
-def test_every_published_name_has_a_blueprint() -> None:
+def test_every_published_name_has_a_blueprint_and_says_where_it_comes_from() -> None:
     registry = get_registry()
-    for name in ("pixart-alpha", "sd15", "sdxl", "sd3", "flux"):
-        assert name in registry.entries["reference"]
-        assert name in registry.entries["blueprint"]
-    for name in ("pixart-onestep", "sd15-onestep", "sdxl-dmd2", "sd-turbo", "flux-onestep"):
-        assert name in registry.entries["generator"]
-        assert name in registry.entries["blueprint"]
+    names = {kind: {entry.name for entry in registry.entries[kind].values()} for kind in ("reference", "generator")}
+    assert {"pixart-alpha", "sd15", "sd21", "sdxl", "sd3", "sd35-medium", "flux"} <= names["reference"]
+    assert {
+        "pixart-onestep", "sd15-onestep", "sdxl-dmd2", "sd-turbo", "flux-onestep", "diff-instruct-sdxl", "sim-sdxl",
+        "dipp-sdxl", "distar-sdxl", "distar-sdxl-short", "sdxl-turbo", "flux-schnell", "sd35-medium",
+        "sd35-large-turbo",
+    } <= names["generator"]  # fmt: skip
+    for kind in names:
+        for entry in registry.entries[kind].values():
+            assert entry.name in registry.entries["blueprint"]
+            if not entry.name.startswith("emoji-"):
+                assert entry.origin is not None and entry.origin.hub.count("/") == 1
+                assert entry.defaults["reference"] in names["reference"]
 
 
 def test_random_weights_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -246,7 +258,7 @@ def test_a_plan_of_the_embedded_world_of_a_folder_and_of_a_run_s_settings(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--generator", "sdxl"], "Generators that are trained against it: sdxl-dmd2."),
+        (["--generator", "sdxl"], "Generators that are trained against it: diff-instruct-sdxl, dipp-sdxl,"),
         (["--reference", "sdxl-dmd2"], "is a one-step generator"),
         (["--generator", "somebody/something"], "hf download somebody/something"),
     ],

@@ -10,7 +10,7 @@ from dipp_toolkit.blueprints import PipelineBlueprint, find_blueprint
 from dipp_toolkit.predictions import from_x0, prediction_from_config, to_x0
 from dipp_toolkit.schedules import add_noise, expand_like, schedule_from_config
 
-VARIANCE_PRESERVING = ("pixart-alpha", "sd15", "sdxl", "sd-turbo")
+VARIANCE_PRESERVING = ("pixart-alpha", "sd15", "sd21", "sdxl", "sd-turbo", "sdxl-turbo")
 KEPT = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 EVERY = torch.arange(1000)
 SHAPE = (1000, 2, 3, 3)

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.published import SETTINGS, published_generator, published_reference
+from dipp_toolkit.published import register_blueprints, register_models
 
-DISTIL: dict[str, Any] = {
-    **SETTINGS,
-    "reference": "flux",
-    "guidance": 1.0,  # FLUX.1-dev has its guidance inside
-    "reference_guidance": 1.0,
-    "reference_steps": 28,
-    "frozen_precision": "bf16",
-    "batch_size": 1,
-    "recompute_generator": True,
-    "gradient_checkpointing": True,
-    "decode_checkpointing": True,
-}
+from .models import GENERATORS, MODELS, REFERENCES
 
 
 @hookimpl
@@ -34,25 +20,14 @@ def dipp_register_pipelines(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    for name in ("flux", "flux-onestep"):
-        register(name, "dipp_flux.blueprints:flux", summary="FLUX.1-dev without weights")
+    register_blueprints(register, MODELS)
 
 
 @hookimpl
 def dipp_register_references(register: Register) -> None:
-    register(
-        "flux",
-        partial(published_reference, "flux"),
-        summary="FLUX.1-dev at 1024x1024, flow matching, multi-step, 12 B parameters",
-        defaults=DISTIL,
-    )
+    register_models(register, REFERENCES)
 
 
 @hookimpl
 def dipp_register_generators(register: Register) -> None:
-    register(
-        "flux-onestep",
-        partial(published_generator, "flux"),
-        summary="FLUX.1-dev's network read out once, to be trained",
-        defaults=DISTIL,
-    )
+    register_models(register, GENERATORS)

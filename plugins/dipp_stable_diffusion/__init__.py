@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.published import SETTINGS, published_generator, published_reference
+from dipp_toolkit.licences import Origin
+from dipp_toolkit.published import register_blueprints, register_models
 
-READOUT = 0.625
-"""Timestep 624 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion."""
-
-DMD2_READOUT = 399 / 999
-"""Timestep 399 of 999, where DMD2's one-step Stable Diffusion XL is read out (Yin et al. 2024)."""
-
-BASES = {
-    "sd15": "sd15",
-    "sd15-onestep": "sd15",
-    "sdxl": "sdxl",
-    "sdxl-dmd2": "sdxl",
-    "sd-turbo": "sd-turbo",
-}
-COMMON: dict[str, Any] = {
-    **SETTINGS,
-    "reference_guidance": 7.5,
-    "reference_steps": 30,
-    "learning_rate": 1e-5,
-    "assistant_learning_rate": 2e-5,
-    "long_prompts": "cut",
-}
+from .models import ALIGNED, DMD2, DMD2_READOUT, GENERATORS, MODELS, REFERENCES
 
 
 @hookimpl
@@ -48,50 +26,23 @@ def dipp_register_pipelines(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    for name, base in BASES.items():
-        register(name, partial(load_blueprint, base), summary=f"the published {base} without weights")
+    register_blueprints(register, MODELS)
+    sdxl = next(model for model in REFERENCES if model.name == "sdxl")
+    register("sdxl-dmd2", sdxl.blueprint, summary="sdxl-dmd2 without weights")
 
 
 @hookimpl
 def dipp_register_references(register: Register) -> None:
-    register(
-        "sd15",
-        partial(published_reference, "sd15"),
-        summary="Stable Diffusion 1.5 at 512x512, multi-step",
-        defaults={**COMMON, "reference": "sd15", "readout": READOUT},
-    )
-    register(
-        "sdxl",
-        partial(published_reference, "sdxl"),
-        summary="Stable Diffusion XL at 1024x1024, multi-step",
-        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_READOUT},
-    )
+    register_models(register, REFERENCES)
 
 
 @hookimpl
 def dipp_register_generators(register: Register) -> None:
-    register(
-        "sd15-onestep",
-        partial(published_generator, "sd15", readout=READOUT),
-        summary="Stable Diffusion 1.5's network read out once, to be trained",
-        defaults={**COMMON, "reference": "sd15", "readout": READOUT},
-    )
-    register(
-        "sd-turbo",
-        partial(published_generator, "sd-turbo"),
-        summary="SD-Turbo, one step at 512x512; name a reference of its latent space to align it",
-        defaults=COMMON,
-    )
+    register_models(register, GENERATORS)
     register(
         "sdxl-dmd2",
         "dipp_stable_diffusion.dmd2:load_sdxl_dmd2",
-        summary="DMD2's one-step Stable Diffusion XL",
-        defaults={**COMMON, "reference": "sdxl", "readout": DMD2_READOUT},
+        summary="DMD2's one-step Stable Diffusion XL at 1024x1024",
+        defaults={**ALIGNED, "reference": "sdxl", "readout": DMD2_READOUT},
+        origin=Origin(DMD2, licences.DMD2),
     )
-
-
-def load_blueprint(name: str) -> Any:
-    """The blueprint of a published pipeline."""
-    from .blueprints import blueprint
-
-    return blueprint(name)

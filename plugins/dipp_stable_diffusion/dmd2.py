@@ -13,8 +13,7 @@ from dipp_toolkit.folders import how_to_fetch, resolve_folder
 from dipp_toolkit.prompt_cache import default_cache
 from dipp_toolkit.rewards.weights import read_state, tensors_of
 
-from . import DMD2_READOUT
-from .blueprints import HUBS
+from .models import DMD2_READOUT, SDXL
 
 HUB, FILE = "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin"
 
@@ -28,8 +27,8 @@ def load_sdxl_dmd2(readout: float = DMD2_READOUT) -> Any:
     """
     from dipp_toolkit.diffusers_generator import DiffusersGenerator
 
-    generator = DiffusersGenerator.load(HUBS["sdxl"], readout=readout)
-    generator.weights = _converted(resolve_folder(HUBS["sdxl"]) / "unet" / "config.json")
+    generator = DiffusersGenerator.load(SDXL, readout=readout)
+    generator.weights = _converted(resolve_folder(SDXL) / "unet" / "config.json")
     return generator
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.published import SETTINGS, published_reference
+from dipp_toolkit.published import register_blueprints, register_models
+
+from .models import GENERATORS, MODELS, REFERENCES
 
 
 @hookimpl
@@ -20,14 +20,14 @@ def dipp_register_pipelines(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    register("sd3", "dipp_stable_diffusion_3.blueprints:sd3", summary="Stable Diffusion 3 medium without weights")
+    register_blueprints(register, MODELS)
 
 
 @hookimpl
 def dipp_register_references(register: Register) -> None:
-    register(
-        "sd3",
-        partial(published_reference, "sd3"),
-        summary="Stable Diffusion 3 medium at 1024x1024, flow matching, multi-step",
-        defaults={**SETTINGS, "reference": "sd3", "reference_steps": 28},
-    )
+    register_models(register, REFERENCES)
+
+
+@hookimpl
+def dipp_register_generators(register: Register) -> None:
+    register_models(register, GENERATORS)

