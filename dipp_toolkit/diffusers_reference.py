@@ -91,7 +91,22 @@ class DiffusersReference:
         return self.folder / self.family.network_name
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        return self.encoder.encode(prompts)
+        return self.at_size(self.encoder.encode(prompts))
+
+    def at_size(self, condition: Condition) -> Condition:
+        """Encoded prompts with what the network is told of an image's size: that of this pipeline's images.
+
+        The prompt cache does not hold it.
+        """
+        add = getattr(self.family, "at_size", None)
+        return condition if add is None else add(condition, self.image_size)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels, by the pipelines' own rule that every level but the last one halves them."""
+        channels = self.vae.config.get("block_out_channels") or self.vae.config.get("decoder_block_out_channels")
+        height, width = (side * 2 ** (len(channels) - 1) for side in self.latent_shape[1:])
+        return height, width
 
     def null(self, batch: int) -> Condition:
         if self.null_condition is None:

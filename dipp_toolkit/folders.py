@@ -42,7 +42,9 @@ class PipelineFamily(Protocol):
 
     A family may also have `embedded_guidance`, the guidance that its network is told, `latent_side(network, vae)`, and
     `call_arguments(network, vae)`: from the two configurations, arguments without which the stock pipeline makes other
-    images than a generator of its network.
+    images than a generator of its network. `at_size(condition, (height, width))` adds what the network is told of an
+    image's size to encoded prompts, and `encoding_settings(folder)` says what `encode` depends on beside encoders,
+    tokenizers and the pipeline's index; without it that is `max_tokens`.
     """
 
     @property
@@ -50,7 +52,10 @@ class PipelineFamily(Protocol):
         """The component's name in `model_index.json`."""
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length."""
+        """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length.
+
+        What is masked is best zero: the prompt cache does not keep the zeros in which a row ends.
+        """
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         """The tokenizer that reads furthest into a prompt, and how many tokens it reads."""

@@ -5,6 +5,9 @@ and a fingerprint of its weights (which tells a fine-tuned one from the original
 prompts, safetensors files that each appear whole or not at all; encoding that was cut off goes on where it stopped.
 Rows are read from the mapped files when a batch needs them, found by an index on disk. With a cache that holds every
 prompt, no text encoder is loaded, and none needs to be there.
+
+Embeddings are kept in the text encoder's precision and without what is masked, and come back in float32, padded: the
+bits that encoding gives. What says an image's size is no part of them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,14 +26,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from .condition import Condition
 from .content_digests import file_digest
 from .errors import RequestError, first_line
 from .naming import shown
 from .plain_json import read_json
-from .prompt_chunks import ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of
+from .prompt_chunks import CUT, ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of, write_chunk
 from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex
 from .weight_files import weights_in
@@ -38,8 +40,8 @@ from .weight_files import weights_in
 CHUNK = 256
 OPEN_CHUNKS = 128
 """Most chunks that are mapped at a time."""
-WHOLE = 24
-"""Digits of a fingerprint of whole files. Older caches have 16, of parts of them, and serve where no weights are."""
+FORMAT = 2
+"""Counted up when files or embeddings change, so that caches of older versions are not found and never mistaken."""
 
 
 def default_cache() -> Path:
@@ -48,7 +50,7 @@ def default_cache() -> Path:
 
 
 def _configuration_key(encoder: PromptEncoder) -> str:
-    parts: list[Any] = [type(encoder.family).__name__, str(encoder.dtype)]
+    parts: list[Any] = [FORMAT, type(encoder.family).__name__, str(encoder.dtype), encoder.settings]
     for name in encoder.names:
         config = read_json(encoder.folder / name / "config.json")
         parts.append({key: value for key, value in config.items() if not key.startswith(("_", "transformers_version"))})
@@ -69,7 +71,7 @@ def _weights_key(encoder: PromptEncoder) -> str | None:
     for folder in sorted(encoder.folder.glob("tokenizer*")):
         for path in sorted(one for one in folder.iterdir() if one.is_file() and one.suffix != ".json"):
             digest.update(f"{folder.name} {path.name} {file_digest(path)}".encode())
-    return digest.hexdigest()[:WHOLE]
+    return digest.hexdigest()[:24]
 
 
 def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
@@ -88,7 +90,6 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
         return base / weights
     try:
         known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
-        known = [one for one in known if len(one.name) == WHOLE] or known
     except OSError as error:
         raise RequestError(f"Cannot read the prompt cache {base}: {error.strerror}.") from error
     if len(known) > 1:
@@ -129,8 +130,13 @@ class PromptCache:
         wanted = list(dict.fromkeys(prompts))
         return [prompt for prompt, place in zip(wanted, self._index.find(wanted), strict=True) if place is None]
 
-    def add(self, condition: Condition) -> None:
+    def add(self, condition: Condition, dtype: torch.dtype = torch.float32, cut: bool = False) -> None:
         """Write a chunk.
+
+        Args:
+            condition: its rows.
+            dtype: that floats are kept in where it loses nothing.
+            cut: whether the prompts were longer than what was read of them.
 
         Raises:
             RequestError: the folder cannot be written.
@@ -138,7 +144,7 @@ class PromptCache:
         prompts = list(condition.prompts)
         name = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
         beside = self.folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
-        path = self.folder / f"{name}{ENDING}"
+        path = self.folder / f"{name}{CUT if cut else ENDING}"
 
         def publish() -> None:
             if beside.exists():
@@ -146,9 +152,8 @@ class PromptCache:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            tensors = {key: one.detach().cpu().contiguous() for key, one in condition.tensors.items()}
             try:
-                save_file(tensors, beside, metadata={"prompts": json.dumps(prompts)})
+                write_chunk(beside, condition, dtype)
                 self._index.add(path.name, prompts, publish)
             finally:
                 beside.unlink(missing_ok=True)
@@ -175,7 +180,9 @@ class PromptCache:
         seen, encoded = 0, 0
         while batch := list(islice(rest, chunk)):
             seen += len(batch)
-            waiting |= dict.fromkeys(self.missing(batch))
+            places = dict(zip(batch, self._index.find(batch), strict=True))
+            waiting |= dict.fromkeys(prompt for prompt, place in places.items() if place is None)
+            encoder.check_cut([prompt for prompt, place in places.items() if place and place[0].endswith(CUT)])
             if len(waiting) >= chunk:
                 encoded += self._write(encoder, waiting, chunk)
                 if progress is not None:
@@ -189,7 +196,12 @@ class PromptCache:
     def _write(self, encoder: PromptEncoder, waiting: dict[str, None], chunk: int) -> int:
         """Encode and write the first of those that wait; returns how many."""
         part = list(islice(waiting, chunk))
-        self.add(encoder.encode(part))
+        condition = encoder.encode(part)
+        long = set(encoder.too_long(part)) if encoder.long_prompts == "cut" else set()
+        for cut in (False, True):
+            rows = [row for row, prompt in enumerate(part) if (prompt in long) == cut]
+            if rows:
+                self.add(condition[rows], encoder.dtype, cut)
         for one in part:
             del waiting[one]
         return len(part)
@@ -271,14 +283,17 @@ class CachedConditions:
         prompts: the texts, one a row; they may be read from their file themselves.
         cache: holds each of them.
         device: batches are moved there.
+        complete: adds what is no part of the cache, such as an image's size.
     """
 
     prompts: Sequence[str]
     cache: PromptCache
     device: torch.device
+    complete: Callable[[Condition], Condition] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, rows: Sequence[int] | slice) -> Condition:
-        return self.cache.read(chosen_texts(self.prompts, rows)).to(self.device)
+        condition = self.cache.read(chosen_texts(self.prompts, rows)).to(self.device)
+        return condition if self.complete is None else self.complete(condition)

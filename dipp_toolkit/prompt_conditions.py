@@ -84,11 +84,16 @@ def encode_prompts(
     cache = PromptCache(encoder_folder(config.prompt_cache or default_cache(), encoder))
     _encode(cache, encoder, prompts, eval_prompts, processes or Processes())
     encoder.release()
-    cast(Any, reference).null_condition = cache.read([""]).to(device)
-    eval_conditions = cache.read(eval_prompts).to(device)
+    complete = getattr(reference, "at_size", _as_it_is)
+    cast(Any, reference).null_condition = complete(cache.read([""]).to(device))
+    eval_conditions = complete(cache.read(eval_prompts).to(device))
     if _few(cache.read(prompts[:1]), len(prompts)):
-        return cache.read(prompts).to(device), eval_conditions
-    return CachedConditions(prompts, cache, device), eval_conditions
+        return complete(cache.read(prompts).to(device)), eval_conditions
+    return CachedConditions(prompts, cache, device, complete), eval_conditions
+
+
+def _as_it_is(condition: Condition) -> Condition:
+    return condition
 
 
 def _few(one: Condition, count: int) -> bool:

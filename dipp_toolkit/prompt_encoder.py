@@ -28,7 +28,7 @@ class PromptEncoder:
     Attributes:
         folder: the pipeline's folder.
         family: what is particular to its class.
-        dtype: of the text encoders' weights; embeddings are float32 always.
+        dtype: of the text encoders' weights. Embeddings are rounded to it, and float32 always.
         device: where the encoders run.
         long_prompts: what becomes of a prompt with more tokens than are read: `"refuse"` or `"cut"`.
         how_to_cut: what to type to have them cut, where the command that encodes has something.
@@ -53,6 +53,20 @@ class PromptEncoder:
         index = read_json(self.folder / "model_index.json")
         named = [name for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")]
         return [name for name in named if name not in parts and not name.startswith(("tokenizer", "scheduler"))]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What embeddings depend on beside encoders and tokenizers.
+
+        It is what the pipeline's index says of itself (SDXL's `force_zeros_for_empty_prompt`), and what the family's
+        `encoding_settings` adds, or its `max_tokens`.
+        """
+        index = read_json(self.folder / "model_index.json")
+        said = {name: one for name, one in index.items() if not name.startswith("_") and not isinstance(one, list)}
+        own = getattr(self.family, "encoding_settings", None)
+        return said | (
+            own(self.folder) if own is not None else {"max_tokens": getattr(self.family, "max_tokens", None)}
+        )
 
     @property
     def loaded(self) -> bool:
@@ -92,25 +106,45 @@ class PromptEncoder:
         pipeline = self.load()
         self._check_lengths(pipeline, prompts)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return Condition.cat(
+            condition = Condition.cat(
                 [
                     self.family.encode(pipeline, list(prompts[start : start + BATCH]))
                     for start in range(0, len(prompts), BATCH)
                 ]
             )
+        # Under autocast a GPU computes norms in float32; a stock pipeline of this precision has them in its own.
+        return condition.to(self.dtype).to(torch.float32)
+
+    def too_long(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Those with more tokens than are read, with how many they have."""
+        tokenizer, limit = self.family.token_limit(self.load())
+        counts = map(len, tokenizer(list(prompts)).input_ids)
+        return {prompt: count for prompt, count in zip(prompts, counts, strict=True) if count > limit}
+
+    def check_cut(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts of which a cache holds the beginning alone, unless such are to be cut.
+
+        Raises:
+            RequestError: there is one.
+        """
+        for prompt in () if self.long_prompts == "cut" else prompts[:1]:
+            raise RequestError(
+                f"The prompt '{_beginning(prompt)}' has more tokens than the text encoder reads, and the prompt cache "
+                f"holds its beginning alone. Shorten it{self._or_cut}."
+            )
 
     def _check_lengths(self, pipeline: Any, prompts: Sequence[str]) -> None:
         if self.long_prompts == "cut":
             return
-        tokenizer, limit = self.family.token_limit(pipeline)
-        for prompt, tokens in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
-            if len(tokens) > limit:
-                shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-                way = f", or have such prompts cut with {self.how_to_cut}" if self.how_to_cut else ""
-                raise RequestError(
-                    f"The prompt '{shown}' has {len(tokens)} tokens, and the text encoder reads {limit}. "
-                    f"Shorten it{way}."
-                )
+        for prompt, count in self.too_long(prompts).items():
+            raise RequestError(
+                f"The prompt '{_beginning(prompt)}' has {count} tokens, and the text encoder reads "
+                f"{self.family.token_limit(pipeline)[1]}. Shorten it{self._or_cut}."
+            )
+
+    @property
+    def _or_cut(self) -> str:
+        return f", or have such prompts cut with {self.how_to_cut}" if self.how_to_cut else ""
 
     def release(self) -> None:
         """Free the text encoders; they are loaded again if a prompt must be encoded."""
@@ -126,6 +160,10 @@ class PromptEncoder:
             for name in self.names:
                 getattr(self._pipeline, name).to(self.device)
         return self
+
+
+def _beginning(prompt: str) -> str:
+    return prompt if len(prompt) <= 60 else prompt[:57] + "..."
 
 
 def _limit_tokens(tokenizer: Any, encoder: Any) -> None:

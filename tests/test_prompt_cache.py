@@ -6,20 +6,25 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, prompt_rows, train
+from dipp_toolkit import TrainConfig, load_reference, prompt_cache, prompt_rows, train
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.folders import family_of
 from dipp_toolkit.prompt_cache import CachedConditions, PromptCache, encoder_folder
-from dipp_toolkit.prompt_chunks import open_chunk
+from dipp_toolkit.prompt_chunks import open_chunk, write_chunk
+from dipp_toolkit.prompt_conditions import encode_prompts
 from dipp_toolkit.prompt_encoder import PromptEncoder
 from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS
+
+CLASSES = ("PixArtAlpha", "StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux")
 
 
 @pytest.fixture
@@ -30,6 +35,10 @@ def folder(tmp_path: Path) -> Path:
 
 def encoder_of(folder: Path) -> PromptEncoder:
     return PromptEncoder(folder, family_of(folder))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_what_comes_back_is_what_was_encoded(folder: Path, tmp_path: Path) -> None:
@@ -131,17 +140,124 @@ def test_any_byte_of_an_encoder_or_its_tokenizer_makes_another_folder(
     assert (before.parent == after.parent) and before != after
 
 
-def test_a_cache_of_an_older_version_serves_where_the_weights_are_missing(folder: Path, tmp_path: Path) -> None:
+def test_a_cache_of_an_older_version_is_not_found(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its embeddings may be of another encoder or of other settings; nobody is given them, with or without weights."""
     new = encoder_folder(tmp_path / "cache", encoder_of(folder))
-    old = new.with_name("0123456789abcdef")
+    monkeypatch.setattr(prompt_cache, "FORMAT", 1)
+    old = encoder_folder(tmp_path / "cache", encoder_of(folder))
     old.mkdir(parents=True)
-    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new
+    monkeypatch.undo()
+    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new != old
     for name in ("text_encoder", "text_encoder_2"):
         for file in (folder / name).glob("*.safetensors"):
             file.unlink()
-    assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == old
-    new.mkdir()
+    assert not encoder_folder(tmp_path / "cache", encoder_of(folder)).exists()
+    new.mkdir(parents=True)
     assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new
+
+
+def test_two_sizes_share_a_cache_and_each_is_told_its_own(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    edit(other / "unet/config.json", sample_size=[8, 16])
+    places = [encoder_folder(tmp_path / "cache", encoder_of(one)) for one in (folder, other)]
+    assert places[0] == places[1]
+    for place, sizes in ((folder, [16, 16, 0, 0, 16, 16]), (other, [16, 32, 0, 0, 16, 32])):
+        reference, config = load_reference(str(place)), TrainConfig(prompt_cache=tmp_path / "cache")
+        conditions, held_out = encode_prompts(reference, config, PROMPTS, PROMPTS[:1], torch.device("cpu"))
+        for condition in (conditions[:1], held_out, reference.null(1), reference.encode(["a cat"])):
+            assert condition.tensors["time_ids"].tolist() == [sizes]
+    (chunk,) = places[0].glob("*.safetensors")
+    assert open_chunk(chunk).tensors.keys() == {"encoder_hidden_states", "text_embeds"}
+
+
+def test_another_empty_prompt_is_another_cache(folder: Path, tmp_path: Path) -> None:
+    """SDXL's null condition is zeros or an encoded empty text, as the pipeline's index says."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    edit(other / "model_index.json", force_zeros_for_empty_prompt=False)
+    norms = []
+    for place in (folder, other):
+        cache = PromptCache(encoder_folder(tmp_path / "cache", encoder_of(place)))
+        assert cache.encode(encoder_of(place), [*PROMPTS, ""]) == len(PROMPTS) + 1
+        norms.append(cache.read([""]).tensors["encoder_hidden_states"].norm().item())
+    assert norms[0] == 0 and norms[1] > 1
+
+
+def test_another_number_of_tokens_is_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = encoder_of(write_twin("FluxPipeline", tmp_path / "flux"))
+    whole = encoder_folder(tmp_path / "cache", encoder)
+    monkeypatch.setattr(type(encoder.family), "max_tokens", 16)
+    assert encoder_folder(tmp_path / "cache", encoder).parent != whole.parent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [f"{one}Pipeline" for one in CLASSES])
+def test_every_precision_comes_back_to_the_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    folder = write_twin(name, tmp_path / "twin")
+    encoder = PromptEncoder(folder, family_of(folder), dtype)
+    prompts = [*PROMPTS, ""]
+    cache = PromptCache(tmp_path / "cache")
+    cache.encode(encoder, prompts)
+    read, direct = cache.read(prompts), encoder.encode(prompts)
+    assert read.tensors.keys() == direct.tensors.keys()
+    for key, tensor in direct.tensors.items():
+        assert read.tensors[key].dtype == tensor.dtype != dtype or dtype == torch.float32
+        assert torch.equal(read.tensors[key], tensor)
+    (chunk,) = (tmp_path / "cache").glob("*.safetensors")
+    kept = load_file(chunk)
+    assert {one.dtype for one in kept.values() if one.is_floating_point()} == {dtype}
+    if name == "PixArtAlphaPipeline":
+        tokens = int(direct.tensors["encoder_attention_mask"].sum())
+        assert kept["encoder_hidden_states"].shape[0] == tokens < direct.tensors["encoder_attention_mask"].numel()
+
+
+def test_a_masked_token_changes_nothing_so_that_zeros_stand_for_it(tmp_path: Path) -> None:
+    reference = load_reference(str(write_twin("PixArtAlphaPipeline", tmp_path / "twin")))
+    zeros = reference.encode(PROMPTS)
+    mask = zeros.tensors["encoder_attention_mask"][..., None] == 0
+    hidden = zeros.tensors["encoder_hidden_states"]
+    assert mask.any() and hidden.masked_select(mask).eq(0).all()
+    noisy = Condition(PROMPTS, {**zeros.tensors, "encoder_hidden_states": hidden + mask * torch.randn_like(hidden)})
+    x, t = torch.randn(len(PROMPTS), *reference.latent_shape), torch.full((len(PROMPTS),), 0.5)
+    one, two = (reference.denoiser.predict_x0(x, t, condition) for condition in (zeros, noisy))
+    assert torch.equal(one, two)
+
+
+def test_rows_are_kept_without_the_zeros_they_end_in(tmp_path: Path) -> None:
+    tokens = torch.tensor([[1.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [3.0, -0.0, 0.0, 0.0]])
+    tensors = {
+        "tokens": tokens, "channels": torch.stack([tokens, -tokens], 2), "numbers": torch.tensor([0, 7, 0]),
+        "mask": (tokens != 0).long(), "exact": tokens / 3,
+    }  # fmt: skip
+    write_chunk(tmp_path / "chunk.safetensors", Condition(("a", "b", "c"), tensors), torch.bfloat16)
+    chunk, kept = open_chunk(tmp_path / "chunk.safetensors"), load_file(tmp_path / "chunk.safetensors")
+    for row in range(3):
+        for name, value in chunk.row(row).items():
+            assert value.dtype == tensors[name].dtype and torch.equal(value, tensors[name][row])
+            assert torch.equal(value.signbit(), tensors[name][row].signbit())
+    assert {name: len(one) for name, one in kept.items()} == {
+        "tokens": 6, "channels": 12, "numbers": 3, "mask": 5, "exact": 6,
+    }  # fmt: skip
+    assert kept["tokens"].dtype == torch.bfloat16 and kept["exact"].dtype == torch.float32  # thirds would be rounded
+
+
+def test_a_prompt_that_was_cut_is_known_for_it(tmp_path: Path) -> None:
+    """Whoever refuses long prompts is not given the beginning of one that another run had cut."""
+    folder = write_twin("StableDiffusionPipeline", tmp_path / "short", max_tokens=8)
+    long, cutting, refusing = "a very long prompt about a cat and a dog", encoder_of(folder), encoder_of(folder)
+    cutting.long_prompts = "cut"
+    cache = PromptCache(tmp_path / "cache")
+    assert cache.encode(cutting, ["a cat", long, "a dog"]) == 3
+    assert cache.encode(cutting, [long, "a dog"]) == cache.encode(refusing, ["a dog", "a cat"]) == 0
+    read, direct = cache.read([long, "a dog"]), cutting.encode([long, "a dog"])
+    assert torch.equal(read.tensors["encoder_hidden_states"], direct.tensors["encoder_hidden_states"])
+    refusing.how_to_cut = "--set long_prompts=cut"
+    with pytest.raises(RequestError, match=r"'a very long .*holds its beginning alone\. Shorten it, or .*prompts=cut"):
+        PromptCache(tmp_path / "cache").encode(refusing, ["a cat", long])
+    assert not refusing.loaded
 
 
 def test_a_cache_is_enough_to_train_without_text_encoders(folder: Path, tmp_path: Path) -> None:

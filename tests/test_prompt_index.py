@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -24,6 +25,7 @@ from dipp_toolkit import prompt_cache, prompt_chunks, prompt_index
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.prompt_cache import PromptCache
+from dipp_toolkit.prompt_chunks import write_chunk
 from dipp_toolkit.prompt_index import NAME
 
 ROOT = Path(__file__).parent.parent
@@ -184,14 +186,12 @@ def test_chunks_that_come_go_and_change_are_noticed(tmp_path: Path) -> None:
         held = database.execute(query, (prompt_index.digest_of(TEXTS[0]),)).fetchone()[0]
     gone = tmp_path / held
     # The same prompts elsewhere as well: they are found there once the first chunk is gone.
-    save_file({"embedding": condition_of(TEXTS[:2]).tensors["embedding"]}, tmp_path / "zz.safetensors",
-              metadata={"prompts": '["prompt 0", "prompt 1"]'})  # fmt: skip
+    write_chunk(tmp_path / "zz.safetensors", condition_of(TEXTS[:2]))
     gone.unlink()
     cache = PromptCache(tmp_path)
     assert cache.missing(TEXTS) == TEXTS[2:8] and len(chunks) == 5
     check(cache, [*TEXTS[:2], *TEXTS[8:]])
-    save_file({"embedding": condition_of(TEXTS[2:4]).tensors["embedding"]}, tmp_path / "zz.safetensors",
-              metadata={"prompts": '["prompt 2", "prompt 3"]'})  # fmt: skip
+    write_chunk(tmp_path / "zz.safetensors", condition_of(TEXTS[2:4]))
     with pytest.raises(RequestError, match=r"The prompt 'prompt 0' is not in the prompt cache .*dipp prompts encode"):
         cache.read(TEXTS[:1])
     check(cache, TEXTS[2:4])
@@ -237,6 +237,12 @@ def chunk_of(metadata: dict[str, str] | None, rows: int = 2) -> Callable[[Path],
     return lambda path: save_file({"embedding": torch.zeros(rows, 3)}, path, metadata=metadata)
 
 
+def rows_of(rows: object, count: int = 4) -> Callable[[Path], object]:
+    """A chunk of two prompts with three numbers each, of which four are kept, that says something else of its rows."""
+    about = {"prompts": '["a", "b"]', "rows": json.dumps(rows)}
+    return lambda path: save_file({"embedding": torch.zeros(count)}, path, metadata=about)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -256,6 +262,16 @@ def chunk_of(metadata: dict[str, str] | None, rows: int = 2) -> Callable[[Path],
         chunk_of({"prompts": '["a", 3]'}),
         chunk_of({"prompts": '["a", "b"]'}, 3),
         chunk_of({"other": '["a", "b"]'}),
+        chunk_of({"prompts": '["a", "b"]'}),
+        rows_of({}),
+        rows_of({"other": {"length": 3, "ends": [2, 4]}}),
+        rows_of({"embedding": {"length": 3, "ends": [2, 4]}}, 5),
+        rows_of({"embedding": {"length": 3, "ends": [4]}}),
+        rows_of({"embedding": {"length": 3, "ends": [0, 4]}}),
+        rows_of({"embedding": {"length": 1, "ends": [2, 4]}}),
+        rows_of({"embedding": {"length": 3, "ends": [5, 4]}}),
+        rows_of({"embedding": {"length": "3", "ends": [2, 4]}}),
+        rows_of({"embedding": [2, 4]}),
     ],
 )
 def test_a_file_that_is_no_chunk_is_named(

@@ -14,8 +14,10 @@ from ..errors import RequestError
 from ..known_names import DIFFUSERS, check_pipeline
 from ..loading import load_generator, load_reference
 from ..naming import quoted, shown, unknown_name
+from ..prompt_encoder import PromptEncoder
 from ..python_files import is_python_name
 from ..registry import get_registry
+from ..roles import Reference
 from ..saved_generators import place_of, reference_beside
 from ..setting_texts import read_yaml
 from .sources import Source
@@ -108,12 +110,23 @@ class Contestant:
             steps = self.asked_steps(int(recommended.get("reference_steps", STEPS)))
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
             guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
-            return Source(load_reference(self.name).to(device), None, steps, guidance)
+            return Source(self._reads_prompts(load_reference(self.name)).to(device), None, steps, guidance)
         generator = load_generator(self.name)
         generator.network.to(device)
-        reference = load_reference(self.decoder).to(device)
+        reference = self._reads_prompts(load_reference(self.decoder)).to(device)
         self.check_shapes(generator.latent_shape, reference.latent_shape)
         return Source(reference, generator)
+
+    def _reads_prompts(self, reference: Reference) -> Reference:
+        """The reference, which cuts long prompts where its run did, or where its plugin recommends it."""
+        encoder, registry = getattr(reference, "encoder", None), get_registry()
+        entries = [registry.entries[kind].get(self.name) for kind in ("generator", "reference")]
+        recommended = [
+            entry.defaults["long_prompts"] for entry in entries if entry and "long_prompts" in entry.defaults
+        ]
+        if isinstance(encoder, PromptEncoder) and "cut" in (self.run_settings.get("long_prompts"), *recommended[:1]):
+            encoder.long_prompts = "cut"
+        return reference
 
     def check_shapes(self, made: Sequence[int], decoded: Sequence[int]) -> None:
         """Refuse a decoder of other latents than the generator's.

@@ -69,6 +69,7 @@ class Source:
             {
                 "weights": weights_digest(self.networks_without_text()),
                 "text": text,
+                "latents": list(self.latent_shape),
                 "scheduler": dict(scheduler.config) if scheduler is not None and self.generator is None else "",
                 "readout": getattr(self.generator, "readout", "") if self.generator is not None else "",
                 "steps": self.steps if self.generator is None else self.evaluations,
@@ -94,11 +95,11 @@ class Source:
             self._cache = PromptCache(encoder_folder(default_cache(), encoder))
             self._cache.encode(encoder, [*prompts, ""])
             encoder.release()
-            cast(Any, self.reference).null_condition = self._cache.read([""]).to(self.device)
+            cast(Any, self.reference).null_condition = self._condition([""]).to(self.device)
 
     def _condition(self, prompts: Sequence[str]) -> Condition:
         if self._cache is not None and not self._cache.missing(prompts):
-            return self._cache.read(prompts)
+            return cast(Condition, cast(Any, self.reference).at_size(self._cache.read(prompts)))
         return self.reference.encode(prompts)
 
     @torch.no_grad()

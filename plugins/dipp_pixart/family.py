@@ -38,7 +38,10 @@ class PixArtFamily:
         return {"clean_caption": False} if binned else {"use_resolution_binning": False, "clean_caption": False}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""
+        """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition.
+
+        The transformer gives masked tokens an attention of exactly 0, whatever stands there; here it is zeros.
+        """
         _, length = self.token_limit(pipeline)
         device = pipeline.text_encoder.device
         inputs = pipeline.tokenizer(
@@ -46,6 +49,7 @@ class PixArtFamily:
             padding="max_length", max_length=length, truncation=True, return_tensors="pt",
         ).to(device)  # fmt: skip
         hidden = pipeline.text_encoder(inputs.input_ids, attention_mask=inputs.attention_mask)[0]
+        hidden = hidden.masked_fill(inputs.attention_mask[..., None] == 0, 0)
         return Condition(
             tuple(prompts), {"encoder_hidden_states": hidden.float(), "encoder_attention_mask": inputs.attention_mask}
         )

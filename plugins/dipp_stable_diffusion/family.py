@@ -68,7 +68,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     added = ("text_embeds", "time_ids")
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Embeddings `(batch, tokens, channels)`, pooled ones `(batch, pooled)` and `time_ids` `(batch, 6)`.
+        """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`.
 
         Where the pipeline says `force_zeros_for_empty_prompt`, as the published SDXL does, the empty prompt is encoded
         as zeros: that is the null condition its guidance uses.
@@ -78,18 +78,15 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
             list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         if pipeline.config.force_zeros_for_empty_prompt:
-            given = torch.tensor([bool(prompt) for prompt in prompts], device=device)
-            hidden, pooled = hidden * given[:, None, None], pooled * given[:, None]
-        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        sizes = torch.tensor([side, side, 0, 0, side, side], device=device, dtype=torch.float32)
-        return Condition(
-            tuple(prompts),
-            {
-                "encoder_hidden_states": hidden.float(),
-                "text_embeds": pooled.float(),
-                "time_ids": sizes.expand(len(hidden), -1),
-            },
-        )
+            empty = torch.tensor([not prompt for prompt in prompts], device=device)
+            hidden, pooled = hidden.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
+        return Condition(tuple(prompts), {"encoder_hidden_states": hidden.float(), "text_embeds": pooled.float()})
+
+    def at_size(self, condition: Condition, size: tuple[int, int]) -> Condition:
+        """With `time_ids` `(batch, 6)`: the original height and width, the crop's corner, the height and width."""
+        hidden = condition.tensors["encoder_hidden_states"]
+        sizes = torch.tensor([*size, 0, 0, *size], device=hidden.device, dtype=torch.float32)
+        return Condition(condition.prompts, {**condition.tensors, "time_ids": sizes.expand(len(hidden), -1)})
 
     def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
         sizes = 6 * network_config["addition_time_embed_dim"]
