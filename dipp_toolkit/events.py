@@ -20,6 +20,7 @@ class RunStartEvent:
     Attributes:
         precision: of its passes and why it is that one; None where nothing was chosen.
         warnings: sentences about what it begins with, or goes on from.
+        licences: sentences about weights that are not for commercial use.
     """
 
     config: TrainConfig
@@ -27,6 +28,7 @@ class RunStartEvent:
     step: int
     precision: PrecisionChoice | None = None
     warnings: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

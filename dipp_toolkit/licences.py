@@ -41,7 +41,8 @@ class Licence:
     @property
     def text(self) -> str:
         """Its label with what follows from it and its link, on one line."""
-        terms = "; ".join([*(["not for commercial use"] if self.non_commercial else []), *filter(None, [self.note])])
+        forbidden = "not for commercial use" if self.non_commercial and self.id else ""
+        terms = "; ".join(filter(None, [forbidden, self.note]))
         return self.label + (f" ({terms})" if terms else "") + (f", {self.link}" if self.link else "")
 
     @property
@@ -112,11 +113,13 @@ DMD2 = Licence(
     note="its code's repository says CC BY-NC-SA 4.0",
 )
 FROM_DMD2 = Licence(
-    note="its repository names none; trained from DMD2's weights, which are cc-by-nc-4.0", non_commercial=True
+    non_commercial=True,
+    note="none was found; trained from DMD2's weights, which are cc-by-nc-4.0, so not for commercial use",
 )
 SIM = Licence(
-    note="its repository names none; trained from DMD2's weights, which are cc-by-nc-4.0, and SIM's code is agpl-3.0",
     non_commercial=True,
+    note="none was found; trained from DMD2's weights, which are cc-by-nc-4.0, so not for commercial use; the code of "
+    "SIM is agpl-3.0",
 )
 SDXL_TURBO = _stability("sai-nc-community", "sdxl-turbo", non_commercial=True, note="as its card says")
 SD_TURBO = _stability("stabilityai-ai-community", "sd-turbo", note=COMMUNITY_NOTE)

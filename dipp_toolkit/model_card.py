@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from .atomic import write_text
 from .config import TrainConfig
 from .few_step_scheduler import recorded_steps
 from .folders import family_of, read_scheduler_config
+from .licences import Origin
+from .origins import origins_of, start_origins
 from .plain_json import read_json
 
 LINE = 88
@@ -34,12 +36,15 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
     steps = recorded_steps(read_scheduler_config(folder))
     kind = "one-step" if steps == 1 else f"{steps}-step"
     evaluations = "one network evaluation" if steps == 1 else f"{steps} network evaluations"
-    base = str(config.reference or "")
+    made_from, trained_against = start_origins(config), origins_of("reference", config.reference or "")
+    hubs = list(dict.fromkeys(origin.hub for origin in (*made_from, *trained_against) if origin.hub))
+    licence: dict[str, Any] = made_from[0].licence.card_fields if made_from else {}
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["one-step" if steps == 1 else "few-step", "diff-instruct", "dipp-toolkit"],
-        base_model=base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None,
+        base_model=hubs or None,
+        **licence,
     )
     rows = [
         f"| {name} | {one['before']['mean']:.4g} [{one['before']['low']:.4g}, {one['before']['high']:.4g}] | "
@@ -59,6 +64,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
             "```", "",
             "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
             *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
+            *_licences(made_from, trained_against),
             "## Settings", "", "```json", json.dumps(told, indent=2), "```", "",
         ]
     )  # fmt: skip
@@ -89,6 +95,21 @@ def _call_text(arguments: Mapping[str, Any]) -> str:
     words = ['"a prompt"', *(f"{name}={value!r}" for name, value in arguments.items())]
     line = ", ".join(words)
     return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
+
+
+def _licences(made_from: Sequence[Origin], trained_against: Sequence[Origin]) -> list[str]:
+    """The lines that say whose weights these come from, and on which terms."""
+    lines = [
+        f"- {what} {_linked(origin)}: {origin.licence.text}."
+        for what, origins in (("started from", made_from), ("trained against", trained_against))
+        for origin in origins
+    ]
+    heading = "The licences of the weights that these were made from apply to them."
+    return ["## Licence", "", heading, "", *dict.fromkeys(lines), ""] if lines else []
+
+
+def _linked(origin: Origin) -> str:
+    return f"[{origin.hub}]({origin.page})" if origin.hub else "weights without a repository"
 
 
 def _judge(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .hub import check_repository
 from .known_names import DIFFUSERS
 from .loading import find_metric, find_reward, load_prompts
 from .network_options import check_optimizer
+from .origins import licence_notices
 from .processes import launched_count
 from .python_files import find_in_python, is_python_name
 from .registry import get_registry
@@ -231,6 +232,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         "steps": f"{config.steps} of {batch} samples" + ("" if config.mode == "full" else f", {config.mode}"),
         "device": f"{device}, {config.precision}" + _processes_text(),
         "folder": f"{folder.path}{begun}",
+        "licence": " ".join(licence_notices(config)),
     }
     return {name: text for name, text in rows.items() if text}
 

@@ -18,6 +18,7 @@ from .finishing import finish, start_comparison, start_comparison_again
 from .hub import check_hub, push_to_hub
 from .monitors.watch import Watch
 from .native_precision import settle_precision
+from .origins import licence_notices
 from .precision_choice import precision_as_begun
 from .processes import Processes
 from .random_states import seed_everything
@@ -86,12 +87,13 @@ def _train(
         problems += shared.check_begun(config, loop.parts, None if state is None else state["step"])
     parts, folder = loop.parts, loop.folder
     folder.create(config)
+    licences = tuple(licence_notices(config))
     # What several processes share they leave together, between its parts.
     with stop.at_once(processes.alone):
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision, tuple(problems)))
+            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision, tuple(problems), licences))
             loop.save_samples()
             # Again, because libraries draw from them as they load.
             seed_everything(config.seed)
@@ -100,7 +102,9 @@ def _train(
             problems += start_comparison_again(parts, config, folder)
             loop.load_state_dict(state)
             del state
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision, tuple(problems)))
+            broadcast(
+                "dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision, tuple(problems), licences)
+            )
     ended = run_steps(loop, stop, broadcast, watch, diagnoses)
 
     def check() -> None:

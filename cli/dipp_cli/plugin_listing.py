@@ -24,6 +24,9 @@ Row = Mapping[str, Any]
 def listing(registry: Registry, words: Sequence[str]) -> dict[str, list[Row]]:
     """Rows by kind, `{"name", "summary", "plugin", "missing", "install"}` each.
 
+    What has published weights also has `{"weights", "licence", "terms"}`: their page, the licence's name, and all that
+    is known of it.
+
     Args:
         registry: the installed plugins.
         words: a kind each, in the singular or the plural, or what has to be in a row, whatever its case.
@@ -59,18 +62,32 @@ KINDS_BY_WORD = {word: kind for kind in KINDS for word in _words_of(kind)}
 
 
 def _has(entry: Entry, text: str) -> bool:
-    return any(text in field.lower() for field in (entry.name, entry.summary, entry.plugin))
+    origin = () if entry.origin is None else (entry.origin.hub, entry.origin.licence.label)
+    return any(text in field.lower() for field in (entry.name, entry.summary, entry.plugin, *origin))
 
 
 def _row(entry: Entry) -> Row:
     return {
         "name": entry.name, "summary": entry.summary, "plugin": entry.plugin, "missing": entry.missing,
-        "install": entry.how_to_install,
+        "install": entry.how_to_install, **_terms(entry),
     }  # fmt: skip
 
 
-def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
-    """Print a table for each kind that has a row. No word is broken while there is room, and nothing is cut off."""
+def _terms(entry: Entry) -> dict[str, str]:
+    """Where weights come from and on which terms; nothing of what has none."""
+    if entry.origin is None:
+        return {}
+    licence = entry.origin.licence
+    return {"weights": entry.origin.page, "licence": licence.label, "terms": licence.text}
+
+
+def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None:
+    """Print a table for each kind that has a row. No word is broken while there is room, and nothing is cut off.
+
+    Args:
+        kinds: rows by kind.
+        detailed: whether the pages and terms of published weights are told as well.
+    """
     from .output import print_line
     from .tables import console, show
 
@@ -78,6 +95,10 @@ def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
     for kind in sorted(kinds, key=lambda one: SHOWN_FIRST.index(one) if one in SHOWN_FIRST else len(SHOWN_FIRST)):
         if kinds[kind]:
             show(_table(kind, kinds[kind], width))
+    if detailed:
+        published = [row for rows in kinds.values() for row in rows if "terms" in row]
+        for line in dict.fromkeys(f"{row['name']}: {_place_and_terms(row)}" for row in published):
+            print_line(line)
     lacking: dict[str, list[str]] = {}
     for row in (row for rows in kinds.values() for row in rows if row["install"]):
         lacking.setdefault(row["install"], []).append(row["name"])
@@ -85,10 +106,17 @@ def describe(kinds: Mapping[str, Sequence[Row]]) -> None:
         print_line(f"For what is missing of {', '.join(names)}: {command}")
 
 
+def _place_and_terms(row: Row) -> str:
+    page = f"{row['weights']}, " if row["weights"] else ""
+    return f"{page}licence {row['terms']}"
+
+
 def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
     from rich.table import Table
 
     columns = {"name": [row["name"] for row in rows], "plugin": [row["plugin"] for row in rows]}
+    if any("licence" in row for row in rows):
+        columns["licence"] = [row.get("licence", "") for row in rows]
     if any(row["missing"] for row in rows):
         columns["missing packages"] = [" ".join(row["missing"]) for row in rows]
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
@@ -108,6 +136,7 @@ def _table(kind: str, rows: Sequence[Row], width: int) -> Any:
     table.add_column("summary", overflow="fold")
     for row in rows:
         under = [row["summary"], f"plugin: {row['plugin']}"]
+        under += [f"licence: {row['licence']}"] if "licence" in row else []
         under += [f"missing: {' '.join(row['missing'])}"] if row["missing"] else []
         table.add_row(row["name"], "\n".join(under))
     return table

@@ -122,6 +122,8 @@ class Bar:
             self._progress.console.print(
                 Text(str(event.precision), style="yellow" if event.precision.slowdown > 1 else "")
             )
+        for licence in event.licences:
+            self._progress.console.print(Text(plain_line(licence)))
         for warning in event.warnings:
             self._progress.console.print(Text(f"Warning: {warning}", style="yellow"))
         self._task = self._progress.add_task("training", total=event.config.steps, completed=event.step)
@@ -172,6 +174,8 @@ class PlainLines:
         self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
         if event.precision is not None:
             self._say(str(event.precision))
+        for licence in event.licences:
+            self._say(licence)
         for warning in event.warnings:
             self._say(f"Warning: {warning}")
         self._long_run.begins(event)

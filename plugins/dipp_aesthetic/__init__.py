@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 
 @hookimpl
@@ -13,4 +14,5 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_aesthetic.reward:Aesthetic",
         summary="LAION's aesthetic predictor v2, 1 to 10; prompts do not matter",
         needs=("open_clip", "torchvision"),
+        origin=Origin("trl-lib/ddpo-aesthetic-predictor", licences.APACHE),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Licence, Origin
 
 
 @hookimpl
@@ -13,4 +14,5 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_clip.reward:Clip",
         summary="agreement of image and prompt, by any open_clip model",
         needs=("open_clip", "torchvision"),
+        origin=Origin("", Licence("mit", note="of OpenAI's and LAION's weights; others have their own")),
     )

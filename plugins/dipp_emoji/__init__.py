@@ -6,14 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 if TYPE_CHECKING:
     from dipp_toolkit import Generator, PromptSet, Reference
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The world's trained weights, each in the Hugging Face layout."""
+
+OURS = Origin("", licences.APACHE)
+"""The weights come with this package; see NOTICE for the artwork that they were trained on."""
 
 WORLD: dict[str, Any] = {
     "reference": "emoji-reference",
@@ -89,6 +93,7 @@ def dipp_register_references(register: Register) -> None:
         summary="4 M parameter PixArt-alpha pipeline for 64x64 emoji, multi-step",
         needs=("diffusers", "transformers"),
         defaults=DISTIL,
+        origin=OURS,
     )
 
 
@@ -100,6 +105,7 @@ def dipp_register_generators(register: Register) -> None:
         summary="one-step generator distilled from emoji-reference by Diff-Instruct",
         needs=("diffusers", "transformers"),
         defaults=ALIGN,
+        origin=OURS,
     )
 
 
@@ -118,19 +124,25 @@ def dipp_register_blueprints(register: Register) -> None:
 def dipp_register_rewards(register: Register) -> None:
     needs = ("transformers",)
     register(
-        "emoji-clip", "dipp_emoji.rewards:EmojiClip", summary="small CLIP: does the image show the caption", needs=needs
+        "emoji-clip",
+        "dipp_emoji.rewards:EmojiClip",
+        summary="small CLIP: does the image show the caption",
+        needs=needs,
+        origin=OURS,
     )
     register(
         "emoji-preference",
         "dipp_emoji.rewards:EmojiPreference",
         summary="Bradley-Terry preference over image and caption, the stand-in for HPS and ImageReward",
         needs=needs,
+        origin=OURS,
     )
     register(
         "emoji-judge",
         "dipp_emoji.judge:EmojiJudge",
         summary="independent preference that only ever judges",
         needs=needs,
+        origin=OURS,
     )
 
 
@@ -150,10 +162,12 @@ def dipp_register_metrics(register: Register) -> None:
         "dipp_emoji.metrics:EmojiFrechet",
         summary="Frechet distance of the judge's features to real compositions of the held-out pairs",
         needs=needs,
+        origin=OURS,
     )
     register(
         "emoji-naming",
         "dipp_emoji.metrics:EmojiNaming",
         summary="share of images whose emoji and background the judge names as the prompt does",
         needs=needs,
+        origin=OURS,
     )

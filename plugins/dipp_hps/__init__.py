@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 
 @hookimpl
@@ -13,6 +14,7 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_hps.reward:HPS",
         summary="HPSv2.1, or v2.0 by version=v2.0: what people prefer, 986 M parameters",
         needs=("open_clip", "torchvision"),
+        origin=Origin("xswu/HPSv2", licences.APACHE),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 
 @hookimpl
@@ -12,4 +13,5 @@ def dipp_register_environments(register: Register) -> None:
         "hpsv3",
         "dipp_hpsv3.original:environment",
         summary="the original package hpsv3, for --reward hpsv3@isolated; scores alone",
+        origin=Origin("MizzenAI/HPSv3", licences.MIT),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 
 @hookimpl
@@ -13,6 +14,7 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_imagereward.reward:ImageReward",
         summary="ImageReward v1.0: what people prefer, 446 M parameters",
         needs=("torchvision",),
+        origin=Origin("THUDM/ImageReward", licences.APACHE),
     )
 
 

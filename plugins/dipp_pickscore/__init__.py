@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl
+from dipp_toolkit import hookimpl, licences
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.licences import Origin
 
 
 @hookimpl
@@ -13,4 +14,5 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_pickscore.reward:PickScore",
         summary="PickScore v1: what users of Pick-a-Pic picked, 986 M parameters",
         needs=("torchvision",),
+        origin=Origin("yuvalkirstain/PickScore_v1", licences.MIT),
     )

@@ -40,6 +40,6 @@ def plugins(
     if as_json:
         print_json({**kinds, "broken": [{"plugin": one.name, "reason": one.reason} for one in registry.broken]})
         return
-    describe(kinds)
+    describe(kinds, detailed=bool(words))
     for one in registry.broken:
         print_line(one)

@@ -1,0 +1,107 @@
+"""Where the weights that a run starts from and is trained against come from, and on which terms.
+
+What nobody can look up without a network is not stated here: a registered name says it, and so does the model card in a
+folder, the one that an export of this toolkit carries among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig
+from .contained import is_there, user_path
+from .known_names import DIFFUSERS, may_be_hub_id
+from .licences import Licence, Origin
+from .published import PublishedPipeline
+from .registry import get_registry
+from .saved_generators import place_of
+
+CARD = "README.md"
+MOST_BYTES = 1_000_000
+"""Of a model card that is read."""
+
+
+def start_origins(config: TrainConfig) -> list[Origin]:
+    """The weights that a run's generator starts from, those of its network first."""
+    if config.generator is None:
+        return origins_of("reference", config.reference or "")
+    return origins_of("generator", config.generator)
+
+
+def origins_of(kind: str, name: str) -> list[Origin]:
+    """Where the weights of a generator or a reference come from.
+
+    Args:
+        kind: `"generator"` or `"reference"`.
+        name: a registered name, a folder of this machine, `NAME@folder` or a hub id.
+
+    Returns:
+        Its network's first, and where that is put into a pipeline of another repository, that one's; empty where nobody
+        says anything.
+    """
+    entry = get_registry().entries[kind].get(name)
+    if entry is not None:
+        origins = [] if entry.origin is None else [entry.origin]
+        model = entry.factory
+        if isinstance(model, PublishedPipeline) and model.base_licence is not None:
+            origins.append(Origin(model.pipeline, model.base_licence))
+        return origins
+    place = place_of(name).removeprefix(DIFFUSERS)
+    if is_there(place):
+        return _of_folder(user_path(place))
+    return [of_repository(place)] if may_be_hub_id(place) else []
+
+
+def of_repository(hub: str) -> Origin:
+    """A repository, with its licence where a registered name says it."""
+    return Origin(hub, _published_licences().get(hub, Licence()))
+
+
+def licence_notices(config: TrainConfig) -> list[str]:
+    """A sentence for each repository of a run whose weights are not for commercial use."""
+    start = start_origins(config)
+    against = [one for one in origins_of("reference", config.reference or "") if one not in start]
+    return [
+        f"Weights of {origin.hub or 'the generator'}: {origin.licence.text}.{follows}"
+        for origins, follows in ((start, " It applies to what is trained from them."), (against, ""))
+        for origin in origins
+        if origin.licence.non_commercial
+    ]
+
+
+def _published_licences() -> dict[str, Licence]:
+    registry = get_registry()
+    return {
+        origin.hub: origin.licence
+        for kind in ("reference", "generator")
+        for entry in registry.entries[kind].values()
+        if (origin := entry.origin) is not None and origin.hub
+    }
+
+
+def _of_folder(folder: Path) -> list[Origin]:
+    """What the model card of a pipeline or run folder says: its licence, and the repositories it was made from."""
+    card = next((card for place in (folder, folder / "final") if (card := _header(place / CARD))), {})
+    bases = card.get("base_model") or []
+    hubs = [base for base in ([bases] if isinstance(bases, str) else bases) if isinstance(base, str)]
+    first, *others = [hub for hub in hubs if may_be_hub_id(hub)] or [""]
+    stated, published = Licence.from_card(card, first), of_repository(first).licence
+    same = not stated.id or stated.card_fields == published.card_fields
+    own = published if same else stated
+    return [Origin(first, own), *map(of_repository, others)] if first or own.id else []
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    """The YAML header of a model card; empty where there is none that can be read."""
+    from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
+
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return {}
+        header = metadata_load(path)
+    except (OSError, ValueError, YAMLError):
+        return {}
+    return header if isinstance(header, dict) else {}

@@ -1,0 +1,145 @@
+"""Licences of published weights: told by `dipp plugins` and at a run's start, and kept in every export's model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub.repocard import metadata_load
+
+from dipp_cli.app import main
+from dipp_cli.progress import listener
+from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
+from dipp_toolkit.events import RunStartEvent
+from dipp_toolkit.licences import Licence
+from dipp_toolkit.model_card import write_model_card
+from dipp_toolkit.origins import licence_notices, origins_of
+from dipp_toolkit.registry import get_registry
+from dipp_toolkit.twins import write_twin
+
+OWN = Licence("other", "https://a.b", "own-nc", non_commercial=True)
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-step pipeline as a run leaves it, without a card."""
+    folder = tmp_path_factory.mktemp("licences")
+    twin = write_twin("StableDiffusionXLPipeline", folder / "twin")
+    DiffusersGenerator.load(str(twin), readout=0.4).save_pretrained(folder / "run" / "final")
+    return folder / "run"
+
+
+def header(folder: Path) -> dict:
+    found = metadata_load(folder / "final" / "README.md")
+    assert found is not None
+    return found
+
+
+def test_every_published_weight_says_its_licence() -> None:
+    registry = get_registry()
+    for kind in ("generator", "reference"):
+        for entry in registry.entries[kind].values():
+            assert entry.origin is not None, entry.name
+            assert entry.origin.licence.id or entry.origin.licence.note, entry.name
+    for name in ("hps", "imagereward", "pickscore", "aesthetic", "clip", "emoji-clip"):
+        origin = registry.entries["reward"][name].origin
+        assert origin is not None
+        reward = registry.entries["reward"][name].attribute
+        assert origin.licence.id in reward.licence.lower().replace("; openai's and laion's are", "")
+
+
+@pytest.mark.parametrize(
+    ("generator", "fields", "bases"),
+    [
+        ("sdxl-dmd2", {"license": "cc-by-nc-4.0"}, ["tianweiy/DMD2", SDXL]),
+        (
+            "sdxl-turbo",
+            {
+                "license": "other",
+                "license_name": "sai-nc-community",
+                "license_link": "https://huggingface.co/stabilityai/sdxl-turbo/blob/main/LICENSE.md",
+            },
+            ["stabilityai/sdxl-turbo", SDXL],
+        ),
+        ("dipp-sdxl", {}, ["XDG-XHS/dipp_1step", SDXL]),
+        (None, {"license": "openrail++"}, [SDXL]),
+    ],
+)
+def test_a_card_keeps_the_licence_and_the_next_run_does_too(
+    generator: str | None, fields: dict, bases: list[str], exported: Path
+) -> None:
+    write_model_card(exported / "final", make_config({"generator": generator, "reference": "sdxl"}), {})
+    first = header(exported)
+    assert {key: value for key, value in first.items() if key.startswith("license")} == fields
+    assert first["base_model"] == bases
+    origins = origins_of("generator", str(exported))
+    assert [origin.hub for origin in origins] == bases
+    if generator is not None:
+        assert origins[0] == get_registry().entries["generator"][generator].origin
+
+    config = make_config({"generator": str(exported), "reference": "sdxl"})
+    write_model_card(exported / "final", config, {})
+    assert {key: header(exported).get(key) for key in first} == first
+    text = (exported / "final" / "README.md").read_text(encoding="utf-8")
+    assert f"started from [{bases[0]}](https://huggingface.co/{bases[0]}): {origins[0].licence.text}." in text
+    assert bool(licence_notices(config)) == origins[0].licence.non_commercial
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("license: mit\n", Licence("mit")),
+        ("license: other\nlicense_name: own-nc\nlicense_link: https://a.b\n", OWN),
+        ("license: cc-by-nc-sa-4.0\n", Licence("cc-by-nc-sa-4.0", non_commercial=True)),
+        (f"license: mit\nbase_model: {SDXL}\n", Licence("mit", f"https://huggingface.co/{SDXL}")),
+    ],
+)  # fmt: skip
+def test_a_folder_of_somebody_else_says_its_licence_in_its_card(card: str, licence: Licence, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{card}---\n# Mine\n", encoding="utf-8")
+    assert origins_of("generator", str(tmp_path))[0].licence == licence
+
+
+@pytest.mark.parametrize("card", ["", "# no header\n", "---\n[\n---\n", "---\n- a list\n---\n", "---\nlicense:\n---\n"])
+def test_a_card_that_states_nothing_is_not_read_into(card: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert origins_of("generator", str(tmp_path)) == []
+    assert licence_notices(TrainConfig(generator=str(tmp_path), reference="sd15")) == []
+
+
+def test_a_hub_id_has_the_licence_of_the_name_that_is_published_there() -> None:
+    (origin,) = origins_of("generator", "stabilityai/sdxl-turbo")
+    assert origin.licence.label == "sai-nc-community"
+    (unknown,) = origins_of("generator", "somebody/something")
+    assert unknown.licence.label == "not stated"
+
+
+def test_a_run_begins_with_what_is_not_for_commercial_use(capsys: pytest.CaptureFixture[str]) -> None:
+    config = TrainConfig(generator="flux-schnell", reference="flux")
+    (notice,) = licence_notices(config)
+    assert notice.startswith("Weights of black-forest-labs/FLUX.1-dev: flux-1-dev-non-commercial-license")
+    assert licence_notices(TrainConfig(generator="sd15-onestep", reference="sd15")) == []
+    with listener(False) as lines:
+        lines.dipp_on_run_start(RunStartEvent(config, Path("runs/x"), 0, licences=(notice,)))  # type: ignore[attr-defined]
+    assert notice in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_dry_run_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\n", encoding="utf-8")
+    words = ["train", "--generator", "sdxl-dmd2", "--reward", "jpeg", "--prompts", str(tmp_path / "prompts.txt")]
+    assert main([*words, "--out", str(tmp_path / "run"), "--dry-run", "--set", "device=cpu"]) == 0
+    assert "Weights of tianweiy/DMD2: cc-by-nc-4.0" in " ".join(capsys.readouterr().out.split())
+
+
+def test_plugins_show_licences_and_the_filter_their_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["generator"]}
+    assert rows["sdxl-dmd2"]["licence"] == "cc-by-nc-4.0"
+    assert main(["plugins", "generators"]) == 0
+    assert "cc-by-nc-4.0" in capsys.readouterr().out
+    assert main(["plugins", "cc-by-nc"]) == 0
+    told = capsys.readouterr().out
+    assert "sdxl-dmd2: https://huggingface.co/tianweiy/DMD2, licence cc-by-nc-4.0 (not for commercial use" in told
+    assert "sd15-onestep" not in told
