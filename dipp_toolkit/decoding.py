@@ -5,24 +5,25 @@ What each costs in accuracy is measured by `benchmarks/decode_options/run.py`; s
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .contained import is_there, user_path
 from .errors import RequestError, first_line
 from .folders import check_files, quiet_loading
+from .latent_space import DECODES_WITH, Latents, LatentSpace
 from .pipeline_index import only_pickled, pickles_are_refused
-from .precision import matching_autocast
+from .precision import matching_autocast, narrowed_to
 from .roles import Images
 from .sharing import weight_sharing_copy
 from .weight_files import weights_in
-
-Latents = Float[Tensor, "batch channels latent_height latent_width"]
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,43 @@ class DecodeOptions:
 class LatentDecoder:
     r"""A VAE's decoder as a function to pixels in [0, 1], differentiable with respect to the latents.
 
-    $x = \mathrm{clamp}(D(z / s + b) / 2 + 1/2)$ with the VAE's scaling factor $s$ and shift $b$; the clamp is
-    straight-through, so that a saturated pixel still hears that it should come back.
+    $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. The
+    clamp is straight-through, so that a saturated pixel still hears that it should come back.
 
     Attributes:
         vae: any diffusers autoencoder with `decode`.
         resolution: latents are shrunk first, so that images have about this many pixels a side; None for their own.
+        decodes_with: the autoencoder's settings that its pipeline looks at.
     """
 
     vae: Any
     resolution: int | None = None
+    decodes_with: Collection[str] = DECODES_WITH
     pixels_per_latent: int = field(init=False)
+    space: LatentSpace = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.vae.config
         channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
         self.pixels_per_latent = 2 ** (len(channels) - 1)
+        self.space = LatentSpace.from_config(config, self.decodes_with)
 
     def __call__(self, latents: Latents) -> Images:
-        config = self.vae.config
-        latents = self._shrunk(latents.float())
-        shift = getattr(config, "shift_factor", None) or 0.0
-        latents = (latents / config.scaling_factor + shift).to(next(self.vae.parameters()).dtype)
-        with matching_autocast(self.vae, latents.device):
+        latents = self.space.decodable(self._shrunk(latents.float())).to(next(self.vae.parameters()).dtype)
+        with self._arithmetic(latents.device):
             pixels = self.vae.decode(latents, return_dict=False)[0]
         images = pixels.float() * 0.5 + 0.5
         return images.clamp(0, 1).detach() + (images - images.detach())
+
+    @contextmanager
+    def _arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Autocast for the decoder's pass: none of float16 where its numbers grow out of float16's range."""
+        if self.space.upcast and narrowed_to(device) is torch.float16:
+            with torch.autocast(device.type, enabled=False):
+                yield
+            return
+        with matching_autocast(self.vae, device):
+            yield
 
     def _shrunk(self, latents: Tensor) -> Tensor:
         if self.resolution is None:
@@ -85,17 +97,25 @@ class LatentDecoder:
         return F.interpolate(latents, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
-def reward_decoder(vae: nn.Module, options: DecodeOptions) -> LatentDecoder:
+def reward_decoder(
+    vae: nn.Module, options: DecodeOptions, decodes_with: Collection[str] = DECODES_WITH
+) -> LatentDecoder:
     """The decoder that rewards see through.
 
     Args:
         vae: the reference's autoencoder; it is not changed, its weights are shared.
         options: what to trade.
+        decodes_with: the autoencoder's settings that its pipeline looks at.
 
     Raises:
         RequestError: the tiny decoder cannot be loaded or has other latents, or the autoencoder cannot do what is
             asked.
     """
+    if options.decoder and LatentSpace.from_config(vae.config, decodes_with).normalised:  # type: ignore[arg-type]
+        raise RequestError(
+            f"The tiny decoder '{options.decoder}' cannot stand in for this reference's autoencoder, whose latents are "
+            "normalised by latents_mean and latents_std: tiny decoders know a scaling_factor alone. Leave decoder out."
+        )
     chosen: Any = load_tiny_decoder(options.decoder, vae) if options.decoder else weight_sharing_copy(vae)
     for wanted, method in ((options.tiling, "enable_tiling"), (options.checkpointing, "enable_gradient_checkpointing")):
         if not wanted:
@@ -109,7 +129,7 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions) -> LatentDecoder:
     if options.tiling:  # tiles of half the side the autoencoder was made for, or nothing would be cut at that side
         chosen.tile_latent_min_size = max(1, chosen.tile_latent_min_size // 2)
         chosen.tile_sample_min_size = max(1, chosen.tile_sample_min_size // 2)
-    return LatentDecoder(chosen, options.resolution)
+    return LatentDecoder(chosen, options.resolution, decodes_with)
 
 
 def load_tiny_decoder(name: str, vae: Any) -> nn.Module:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .components import check_component, load_component, load_scheduler
+from .components import check_component, component_class, load_component, load_scheduler
 from .condition import Condition
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .denoiser import Denoiser
 from .errors import RequestError, first_line
-from .folders import PipelineFamily, family_of, resolve_folder
+from .folders import PipelineFamily, component_config, family_of, resolve_folder
+from .latent_space import DECODES_WITH, SHIFT, LatentSpace
 from .plain_json import read_json
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
@@ -26,6 +27,8 @@ from .schedules import dynamic_mu, schedule_from_config
 
 MOST_NUMBERS = 2**26
 """In one latent; an image of 8192 pixels a side has 16 channels of 1024 by 1024, a quarter of it."""
+
+RANDOM_DECODER = "ConsistencyDecoderVAE"
 
 
 @dataclass
@@ -80,7 +83,7 @@ class DiffusersReference:
             folder,
             family,
             load_component(folder, family.network_name, dtype=dtype),
-            load_component(folder, "vae", dtype=dtype),
+            load_component(folder, "vae", dtype=decoder_dtype(folder, family, dtype)),
             load_scheduler(folder),
             PromptEncoder(folder, family, dtype),
         )
@@ -114,11 +117,11 @@ class DiffusersReference:
         return self.null_condition[[0] * batch]
 
     def decode(self, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> Images:
-        return LatentDecoder(self.vae)(latents)
+        return LatentDecoder(self.vae, decodes_with=decodes_with(self.family))(latents)
 
     def reward_decoder(self, options: DecodeOptions) -> LatentDecoder:
         """The decoder that rewards see through; see `dipp_toolkit.decoding`."""
-        return reward_decoder(self.vae, options)
+        return reward_decoder(self.vae, options, decodes_with(self.family))
 
     @torch.no_grad()
     def sample(
@@ -127,10 +130,14 @@ class DiffusersReference:
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         self._set_timesteps(scheduler, steps, noise.device)
         latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-        both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
+        two_passes = self.takes_two_passes(guidance)
+        if two_passes:
+            both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
+        elif self.guidance_is_input:
+            condition = cast(Any, self.family).guided(self.network, condition, guidance)
         for timestep in scheduler.timesteps:
             x_t = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
-            if guidance == 1:
+            if not two_passes:
                 output = self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
             else:
                 doubled = torch.cat([x_t, x_t])
@@ -138,6 +145,16 @@ class DiffusersReference:
                 output = empty + guidance * (given - empty)
             latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
         return latents
+
+    @property
+    def guidance_is_input(self) -> bool:
+        """Whether the network takes the sampler's guidance as an input, as a latent consistency model's does."""
+        takes = getattr(self.family, "takes_guidance", None)
+        return takes is not None and bool(takes(cast(Any, self.network).config))
+
+    def takes_two_passes(self, guidance: float) -> bool:
+        """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
+        return guidance > 1 and not self.guidance_is_input
 
     def _set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
         # Flow-matching schedulers that shift by resolution are told the shift; the schedule has worked it out.
@@ -157,6 +174,17 @@ class DiffusersReference:
         return self
 
 
+def decodes_with(family: PipelineFamily) -> Collection[str]:
+    """The autoencoder's settings that a family's stock pipeline decodes with."""
+    return getattr(family, "decodes_with", DECODES_WITH)
+
+
+def decoder_dtype(folder: Path, family: PipelineFamily, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that the autoencoder's weights are kept in: float32 in float16's place where it decodes in float32."""
+    space = LatentSpace.from_config(component_config(folder, "vae"), decodes_with(family))
+    return torch.float32 if space.upcast and dtype is torch.float16 else dtype
+
+
 def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
     """Refuse a pipeline folder that cannot be a reference, without reading its weights.
 
@@ -171,10 +199,48 @@ def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
     if weights:
         for name in (family.network_name, "vae"):
             check_component(folder, name)
+    check_decoder(folder, family)
     config = load_scheduler(folder).config
     schedule_from_config(config, latent_shape_of(folder, family))
     prediction_from_config(config)
     return family
+
+
+def check_decoder(folder: Path, family: PipelineFamily) -> None:
+    """Refuse an autoencoder that cannot decode a pipeline's latents, or whose images are no function of them.
+
+    Raises:
+        RequestError: it is one.
+    """
+    kind = component_class(folder, "vae").__name__
+    if kind == RANDOM_DECODER:
+        raise RequestError(
+            f"The autoencoder of {folder} is a {RANDOM_DECODER}, which draws noise of its own for every image, so that "
+            "a seed does not say what is decoded. Put the AutoencoderKL that the network was trained with into "
+            f"{folder / 'vae'}."
+        )
+    config = component_config(folder, "vae")
+    LatentSpace.from_config(config, decodes_with(family))
+    if SHIFT in getattr(family, "decodes_with", ()) and config.get(SHIFT) is None and kind == "AutoencoderKL":
+        raise RequestError(
+            f"{folder / 'vae' / 'config.json'} says no {SHIFT}, without which the stock pipeline cannot decode; "
+            "expected a number, 0 for no shift."
+        )
+
+
+def check_score(folder: Path, family: PipelineFamily) -> None:
+    """Refuse a reference whose network predicts no score that a training could follow.
+
+    Raises:
+        RequestError: it is a latent consistency model's.
+    """
+    takes_guidance = getattr(family, "takes_guidance", None)
+    if takes_guidance is not None and takes_guidance(component_config(folder, family.network_name)):
+        raise RequestError(
+            f"{folder} cannot be the reference of a training: its network is a latent consistency model's, which "
+            f"predicts the end of a path and no score (time_cond_proj_dim in {family.network_name}/config.json). Name "
+            "the model it was distilled from as the reference; this one can be the generator."
+        )
 
 
 def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:

@@ -40,11 +40,21 @@ class PipelineFamily(Protocol):
     Attributes:
         network_name: the pipeline component that denoises, `"transformer"` or `"unet"`.
 
-    A family may also have `embedded_guidance`, the guidance that its network is told, `latent_side(network, vae)`, and
-    `call_arguments(network, vae)`: from the two configurations, arguments without which the stock pipeline makes other
-    images than a generator of its network. `at_size(condition, (height, width))` adds what the network is told of an
-    image's size to encoded prompts, and `encoding_settings(folder)` says what `encode` depends on beside encoders,
-    tokenizers and the pipeline's index; without it that is `max_tokens`.
+    A family may also have
+
+    - `configured(folder)`: the family as the configurations in a pipeline folder make it, or a `RequestError` where the
+      stock pipeline cannot draw with them;
+    - `decodes_with`: which of the autoencoder's settings its stock pipeline decodes with, besides `scaling_factor`; see
+      `dipp_toolkit.latent_space`;
+    - `embedded_guidance`, the guidance that its network is always told;
+    - `takes_guidance(network_config)`, whether a network takes the sampler's guidance as an input, and then
+      `guided(network, condition, guidance)`, the condition with it;
+    - `optional_encoders`, the text encoders without which its stock pipeline draws too;
+    - `latent_side(network, vae)`, and `call_arguments(network, vae)`: from the two configurations, arguments without
+      which the stock pipeline makes other images than a generator of its network;
+    - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
+    - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index; without
+      it that is `max_tokens`.
     """
 
     @property
@@ -152,7 +162,19 @@ def family_of(folder: Path) -> PipelineFamily:
             f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, known)}"
         )
     check_index(index, folder)
-    return cast(PipelineFamily, known[name].build())
+    family = known[name].build()
+    configured = getattr(family, "configured", None)
+    return cast(PipelineFamily, family if configured is None else configured(folder))
+
+
+def component_config(folder: Path, name: str) -> dict[str, Any]:
+    """The configuration of a pipeline's network; empty where it is missing, which whoever loads the network says.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
+    path = folder / name / "config.json"
+    return read_json(path) if path.is_file() else {}
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         f"{one['after']['mean']:.4g} [{one['after']['low']:.4g}, {one['after']['high']:.4g}] |"
         for name, one in {**summary.get("rewards", {}), **_judge(summary)}.items()
     ]
+    loading = _call_text("path/to/this/folder", load_arguments(folder))
     told = {name: getattr(config, name) for name in TOLD}
     return "\n".join(
         [
@@ -59,8 +60,8 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
             "Trained by [dipp-toolkit](https://arxiv.org/abs/2410.18881) (Diff-Instruct++) against a frozen reference "
             f"diffusion. It takes {evaluations} an image and loads in plain diffusers:", "",
             "```python", "from diffusers import DiffusionPipeline", "",
-            'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")',
-            f"image = pipeline({_call_text(call_arguments(folder, steps))}).images[0]",
+            f"pipeline = DiffusionPipeline.from_pretrained({loading})",
+            f"image = pipeline({_call_text('a prompt', call_arguments(folder, steps))}).images[0]",
             "```", "",
             "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
             *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
@@ -90,9 +91,23 @@ def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def _call_text(arguments: Mapping[str, Any]) -> str:
-    """The words of the call: on one line where it is short, and else one a line."""
-    words = ['"a prompt"', *(f"{name}={value!r}" for name, value in arguments.items())]
+def load_arguments(folder: Path) -> dict[str, None]:
+    """What the stock class is told as it loads the folder: the components that it has not, where it would miss them.
+
+    Args:
+        folder: the exported pipeline.
+    """
+    import diffusers
+
+    index = read_json(folder / "model_index.json")
+    optional = getattr(getattr(diffusers, str(index.get("_class_name")), None), "_optional_components", ())
+    lacking = (name for name, entry in index.items() if isinstance(entry, list) and entry and not entry[0])
+    return {name: None for name in lacking if name not in optional}
+
+
+def _call_text(first: str, arguments: Mapping[str, Any]) -> str:
+    """The words of a call: on one line where it is short, and else one a line."""
+    words = [f'"{first}"', *(f"{name}={value!r}" for name, value in arguments.items())]
     line = ", ".join(words)
     return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
 

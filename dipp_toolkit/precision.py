@@ -28,6 +28,11 @@ def pass_autocast(device_type: str, precision: torch.dtype | None) -> torch.auto
     return torch.autocast(device_type, precision or torch.bfloat16, enabled=precision is not None, cache_enabled=False)
 
 
+def narrowed_to(device: torch.device) -> torch.dtype | None:
+    """The dtype that autocast narrows passes on this device to at the moment; None where it is off."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+
+
 @contextmanager
 def matching_autocast(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Autocast to the dtype of the network's weights where that is half precision and no autocast is on already.

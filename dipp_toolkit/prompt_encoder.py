@@ -17,6 +17,9 @@ from .folders import PipelineFamily, quiet_loading
 from .plain_json import read_json
 
 LongPrompts = Literal["refuse", "cut"]
+ENCODER, TOKENIZER = "text_encoder", "tokenizer"
+"""How the names of these components begin; a second and third one have a number behind it."""
+
 BATCH = 32
 """Prompts that go through the text encoders at once."""
 
@@ -45,14 +48,19 @@ class PromptEncoder:
     @property
     def names(self) -> tuple[str, ...]:
         """The text encoders' names in `model_index.json`."""
+        return tuple(name for name, present in self._components.items() if present and name.startswith(ENCODER))
+
+    @property
+    def _components(self) -> dict[str, bool]:
+        """The components that `model_index.json` names, and whether the pipeline has them: others are null there."""
         index = read_json(self.folder / "model_index.json")
-        return tuple(name for name, entry in index.items() if name.startswith("text_encoder") and entry[0])
+        named = {name: entry for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")}
+        return {name: bool(entry and entry[0]) for name, entry in named.items()}
 
     def _unused(self, parts: Collection[str]) -> list[str]:
-        """Networks of the pipeline that no prompt goes through, such as a safety checker."""
-        index = read_json(self.folder / "model_index.json")
-        named = [name for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")]
-        return [name for name in named if name not in parts and not name.startswith(("tokenizer", "scheduler"))]
+        """Components that the pipeline lacks, or that no prompt goes through, such as a safety checker."""
+        named = {name: present for name, present in self._components.items() if name not in parts}
+        return [name for name, present in named.items() if not (present and name.startswith((TOKENIZER, "scheduler")))]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,6 +89,7 @@ class PromptEncoder:
         """
         if self._pipeline is None:
             pipeline_class: Any = _pipeline_class(self.folder)
+            self._check_encoders()
             parts: dict[str, Any] = {
                 name: load_component(self.folder, name, dtype=self.dtype).eval().requires_grad_(False).to(self.device)
                 for name in self.names
@@ -93,8 +102,22 @@ class PromptEncoder:
             except Exception as error:  # tokenizers raise errors of several libraries
                 raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error
             for name in self.names:
-                _limit_tokens(getattr(self._pipeline, name.replace("text_encoder", "tokenizer"), None), parts[name])
+                _limit_tokens(getattr(self._pipeline, name.replace(ENCODER, TOKENIZER), None), parts[name])
+            if hasattr(self._pipeline, "tokenizer_max_length"):  # read off the first tokenizer as it was
+                self._pipeline.tokenizer_max_length = self._pipeline.tokenizer.model_max_length
         return self._pipeline
+
+    def _check_encoders(self) -> None:
+        """Refuse a pipeline that lacks a text encoder which its stock class cannot do without."""
+        optional = getattr(self.family, "optional_encoders", None)
+        lacking = [name for name, present in self._components.items() if not present and name.startswith(ENCODER)]
+        needed = [] if optional is None else [name for name in lacking if name not in optional]
+        if needed:
+            raise RequestError(
+                f"The pipeline {self.folder} has no {needed[0]}: model_index.json says null, and without it no prompt "
+                "can be encoded. Name the pipeline it was taken from as the reference, or copy the encoder and its "
+                "tokenizer beside it and name their classes in model_index.json."
+            )
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:

@@ -50,9 +50,10 @@ class Source:
 
     @property
     def evaluations(self) -> int:
-        return (
-            step_count(self.generator) if self.generator is not None else self.steps * (1 if self.guidance == 1 else 2)
-        )
+        if self.generator is not None:
+            return step_count(self.generator)
+        two_passes = getattr(self.reference, "takes_two_passes", lambda guidance: guidance != 1)
+        return self.steps * (2 if two_passes(self.guidance) else 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from ..condition import Condition
 from ..contained import user_path
 from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
-from ..diffusers_reference import latent_shape_of
+from ..diffusers_reference import decoder_dtype, decodes_with, latent_shape_of
 from ..errors import RequestError
 from ..folders import quiet_loading, resolve_folder
 from ..known_names import DIFFUSERS, looks_like_path
@@ -262,12 +262,13 @@ def _decode_costs(
     reference: str, options: DecodeOptions, batch: int, dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
 ) -> _Decoding:
     blueprint = pipeline_blueprint(reference)
-    latent = latent_shape_of(blueprint.folder, blueprint.family)
+    family = blueprint.family
+    latent = latent_shape_of(blueprint.folder, family)
     with quiet_loading(), torch.device("meta"):
-        vae = blueprint.build("vae").to(dtype).eval().requires_grad_(False)
+        vae = blueprint.build("vae").to(decoder_dtype(blueprint.folder, family, dtype)).eval().requires_grad_(False)
     with dry(gpu):
         faked(vae)
-        decode = reward_decoder(vae, options)
+        decode = reward_decoder(vae, options, decodes_with(family))
         with Meter() as meter:
             latents = torch.zeros(batch, *latent, requires_grad=True)
             with _reward_autocast(dtype, autocast):

@@ -25,24 +25,34 @@ class FluxFamily:
         network_name: the denoising component.
         max_tokens: T5 reads this many tokens.
         embedded_guidance: the network's guidance input, where it has one.
+        decodes_with: the autoencoder's shift.
+        optional_encoders: none.
     """
 
     network_name = "transformer"
     max_tokens = 512
     embedded_guidance = 3.5
+    decodes_with = ("shift_factor",)
+    optional_encoders: tuple[str, ...] = ()
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer_2, min(self.max_tokens, pipeline.tokenizer_2.model_max_length)
 
-    def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-        """Side of a latent: the transformer has no sample size of its own, the autoencoder's image size says it."""
-        return int(vae["sample_size"]) // 2 ** (len(vae["block_out_channels"]) - 1)
+    def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int]:
+        """Height and width of a latent, even numbers: the transformer has no sample size of its own, the autoencoder's
+        image size says it. Where it says none, as a tiny autoencoder, it is what the stock pipeline draws."""
+        if vae.get("sample_size") is None:
+            return STOCK_SIDE, STOCK_SIDE
+        size = vae["sample_size"]
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        return _even(int(height) // _pixels(vae)), _even(int(width) // _pixels(vae))
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
         """The size, which the pipeline takes to be 128 latents a side unless it is told."""
-        side = self.latent_side(network, vae)
-        pixels = side * 2 ** (len(vae["block_out_channels"]) - 1)
-        return {} if side == STOCK_SIDE else {"height": pixels, "width": pixels}
+        height, width = self.latent_side(network, vae)
+        if (height, width) == (STOCK_SIDE, STOCK_SIDE):
+            return {}
+        return {"height": height * _pixels(vae), "width": width * _pixels(vae)}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""
@@ -85,6 +95,15 @@ class FluxFamily:
         from .twin import write_flux_twin
 
         write_with(write_flux_twin, folder, "FluxPipeline", options)
+
+
+def _pixels(vae: Mapping[str, Any]) -> int:
+    """Pixels a side of a latent's element."""
+    return 2 ** (len(vae.get("block_out_channels") or vae["decoder_block_out_channels"]) - 1)
+
+
+def _even(side: int) -> int:
+    return side // 2 * 2
 
 
 def _places(rows: int, columns: int, device: torch.device) -> Tensor:

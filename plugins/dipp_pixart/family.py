@@ -22,10 +22,14 @@ class PixArtFamily:
         network_name: the denoising component.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
             tokenizer's limit where that is lower.
+        decodes_with: nothing but the autoencoder's scaling factor.
+        optional_encoders: none.
     """
 
     network_name = "transformer"
     max_tokens = 120
+    decodes_with: tuple[str, ...] = ()
+    optional_encoders: tuple[str, ...] = ()
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer, min(self.max_tokens, pipeline.tokenizer.model_max_length)

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.folders import component_config
 
 CLIP_TOKENS = 77
+GUIDANCE = "timestep_cond"
+"""The condition's tensor, and the UNet's argument, that holds the embedding of a guidance scale."""
 
 
 class StableDiffusionFamily:
     """Stable Diffusion 1 and 2: a UNet with cross attention to CLIP's token embeddings.
 
+    A latent consistency model's UNet (`time_cond_proj_dim`) takes the guidance as an input and is called once a step.
+    As a generator it is told a guidance of 1, as the stock pipeline tells it with `guidance_scale=1.0`.
+
     Attributes:
         network_name: the denoising component.
         added: tensors of the condition that the UNet takes besides the token embeddings.
+        decodes_with: nothing but the autoencoder's scaling factor.
+        optional_encoders: text encoders that a pipeline may lack.
     """
 
     network_name = "unet"
     added: tuple[str, ...] = ()
+    decodes_with: tuple[str, ...] = ()
+    optional_encoders: tuple[str, ...] = ()
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer, pipeline.tokenizer.model_max_length
@@ -40,11 +52,25 @@ class StableDiffusionFamily:
         tokens = torch.zeros(batch, CLIP_TOKENS, network_config["cross_attention_dim"])
         return Condition(("",) * batch, {"encoder_hidden_states": tokens})
 
+    def takes_guidance(self, network_config: Mapping[str, Any]) -> bool:
+        """Whether the UNet takes a guidance scale as an input."""
+        return network_config.get("time_cond_proj_dim") is not None
+
+    def guided(self, network: nn.Module, condition: Condition, guidance: float) -> Condition:
+        """The condition with the guidance's embedding, `(batch, width)`, for a UNet that takes one."""
+        device = next(iter(condition.tensors.values())).device
+        embedding = guidance_embedding(guidance, cast(Any, network).config.time_cond_proj_dim, device)
+        return Condition(condition.prompts, {**condition.tensors, GUIDANCE: embedding.expand(len(condition), -1)})
+
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        if GUIDANCE not in condition.tensors and self.takes_guidance(cast(Any, network).config):
+            condition = self.guided(network, condition, 1.0)
+        told = condition.tensors.get(GUIDANCE)
         output: Tensor = network(
             x_t,
             network_time.expand(len(x_t)),
             encoder_hidden_states=condition.tensors["encoder_hidden_states"],
+            timestep_cond=None if told is None else told.to(x_t.dtype),
             added_cond_kwargs={name: condition.tensors[name] for name in self.added},
             return_dict=False,
         )[0]
@@ -62,10 +88,45 @@ class StableDiffusionFamily:
 class StableDiffusionXLFamily(StableDiffusionFamily):
     """Stable Diffusion XL: two text encoders side by side, the second one's pooled embedding, and the image's sizes.
 
-    The sizes given are those of the resolution the network was trained at, with no crop.
+    The sizes given are those of the resolution the network was trained at, with no crop. Its first text encoder may be
+    missing, as in the stock pipeline: the second one's tokens are all there is then.
+
+    Attributes:
+        decodes_with: mean and deviation of every channel where the autoencoder says them, in float32 where it asks.
     """
 
     added = ("text_embeds", "time_ids")
+    decodes_with = ("latents_mean", "force_upcast")
+    optional_encoders = ("text_encoder",)
+
+    def configured(self, folder: Path) -> StableDiffusionXLFamily:
+        """This family.
+
+        Raises:
+            RequestError: the UNet takes other numbers about an image than its six sizes, as the refiner's does.
+        """
+        unet, encoder = component_config(folder, "unet"), component_config(folder, "text_encoder_2")
+        total = unet.get("projection_class_embeddings_input_dim")
+        width, pooled = int(unet.get("addition_time_embed_dim") or 0), int(encoder.get("projection_dim") or 0)
+        if total and width and pooled and total != 6 * width + pooled:
+            raise RequestError(
+                f"The UNet in {folder} takes {total} numbers about an image, and Stable Diffusion XL gives {pooled} of "
+                f"the prompt and {width} for each of six sizes, {6 * width + pooled} together. A refiner's takes an "
+                "aesthetic score in place of sizes; it starts from an image and cannot be used here. Name the base."
+            )
+        return self
+
+    def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
+        """The size where it is no square: the stock pipeline takes `sample_size` for one number."""
+        if not isinstance(network["sample_size"], Sequence):
+            return {}
+        pixels = 2 ** (len(vae["block_out_channels"]) - 1)
+        height, width = (side * pixels for side in both_sides(network["sample_size"]))
+        return {"height": height, "width": width}
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        tokenizer = pipeline.tokenizer if pipeline.tokenizer is not None else pipeline.tokenizer_2
+        return tokenizer, tokenizer.model_max_length
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`.
@@ -100,3 +161,18 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         from .twin import write_stable_diffusion_xl_twin
 
         write_with(write_stable_diffusion_xl_twin, folder, "StableDiffusionXLPipeline", options)
+
+
+def both_sides(size: Any) -> tuple[int, int]:
+    """Height and width of a latent, of which a configuration says one number or two."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return int(height), int(width)
+
+
+def guidance_embedding(guidance: float, width: int, device: torch.device) -> Float[Tensor, "1 width"]:
+    """What a latent consistency model's UNet is told of a guidance scale: diffusers' own embedding of one less."""
+    from diffusers import StableDiffusionPipeline
+
+    embed = cast(Any, StableDiffusionPipeline).get_guidance_scale_embedding  # a method that looks at no pipeline
+    with torch.device(device):
+        return cast(Tensor, embed(None, torch.tensor([guidance - 1.0]), embedding_dim=width))

@@ -43,7 +43,12 @@ def _unet(**special: Any) -> Any:
 
 
 def write_stable_diffusion_twin(
-    folder: Path, *, seed: int = 0, prediction_type: str | None = None, max_tokens: int = CLIP_TOKENS
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    max_tokens: int = CLIP_TOKENS,
+    time_cond_proj_dim: int | None = None,
 ) -> Path:
     """Save a random `StableDiffusionPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
 
@@ -52,6 +57,7 @@ def write_stable_diffusion_twin(
         seed: of the weights.
         prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
         max_tokens: the tokenizer's `model_max_length`.
+        time_cond_proj_dim: width of a guidance embedding that the UNet takes, as a latent consistency model's does.
 
     Returns:
         `folder`.
@@ -70,6 +76,7 @@ def write_stable_diffusion_twin(
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             attention_head_dim=2,
             cross_attention_dim=WIDTH,
+            time_cond_proj_dim=time_cond_proj_dim,
         )
         vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.18215)
     scheduler = PNDMScheduler(
@@ -82,7 +89,12 @@ def write_stable_diffusion_twin(
 
 
 def write_stable_diffusion_xl_twin(
-    folder: Path, *, seed: int = 0, prediction_type: str | None = None, max_tokens: int = CLIP_TOKENS
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    max_tokens: int = CLIP_TOKENS,
+    time_cond_proj_dim: int | None = None,
 ) -> Path:
     """Save a random `StableDiffusionXLPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
 
@@ -93,6 +105,7 @@ def write_stable_diffusion_xl_twin(
         seed: of the weights.
         prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
         max_tokens: the tokenizers' `model_max_length`.
+        time_cond_proj_dim: width of a guidance embedding that the UNet takes, as a latent consistency model's does.
 
     Returns:
         `folder`.
@@ -117,6 +130,7 @@ def write_stable_diffusion_xl_twin(
             addition_embed_type="text_time",
             addition_time_embed_dim=SIZE_WIDTH,
             projection_class_embeddings_input_dim=SECOND_WIDTH + 6 * SIZE_WIDTH,
+            time_cond_proj_dim=time_cond_proj_dim,
         )
         vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.13025)
     scheduler = EulerDiscreteScheduler(

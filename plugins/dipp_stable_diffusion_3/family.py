@@ -20,10 +20,14 @@ class StableDiffusion3Family:
     Attributes:
         network_name: the denoising component.
         max_tokens: T5 reads this many tokens; CLIP reads its own number of the same prompt.
+        decodes_with: the autoencoder's shift.
+        optional_encoders: T5, in whose place the network is given zeros.
     """
 
     network_name = "transformer"
     max_tokens = 256
+    decodes_with = ("shift_factor",)
+    optional_encoders = ("text_encoder_3",)
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         if pipeline.tokenizer_3 is None or pipeline.text_encoder_3 is None:

@@ -33,6 +33,7 @@ def write_stable_diffusion_3_twin(
     dual_attention_layers: tuple[int, ...] = (),
     max_tokens: int = CLIP_TOKENS,
     t5_tokens: int = PUBLISHED_T5_TOKENS,
+    t5: bool = True,
 ) -> Path:
     """Save a random `StableDiffusion3Pipeline` with latents `(16, 8, 8)` and images `(3, 16, 16)`.
 
@@ -45,6 +46,7 @@ def write_stable_diffusion_3_twin(
         dual_attention_layers: which of its two blocks attend twice, as the first 13 of 24 do in 3.5 medium.
         max_tokens: the CLIP tokenizers' `model_max_length`.
         t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 256 of them unless told otherwise.
+        t5: whether it has its third text encoder, which people leave out for its size.
 
     Returns:
         `folder`.
@@ -93,7 +95,7 @@ def write_stable_diffusion_3_twin(
         tokenizer=tokenizers[0],
         text_encoder_2=second_encoder,
         tokenizer_2=tokenizers[1],
-        text_encoder_3=third_encoder,
-        tokenizer_3=tokenizers[2],
+        text_encoder_3=third_encoder if t5 else None,
+        tokenizer_3=tokenizers[2] if t5 else None,
     )
     return save_quietly(pipeline, folder)
