@@ -53,8 +53,8 @@ class PipelineFamily(Protocol):
     - `latent_side(network, vae)`, and `call_arguments(network, vae)`: from the two configurations, arguments without
       which the stock pipeline makes other images than a generator of its network;
     - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
-    - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index; without
-      it that is `max_tokens`.
+    - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
+      without it that is `max_tokens`.
     """
 
     @property

@@ -121,8 +121,8 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         if not isinstance(network["sample_size"], Sequence):
             return {}
         pixels = 2 ** (len(vae["block_out_channels"]) - 1)
-        height, width = (side * pixels for side in both_sides(network["sample_size"]))
-        return {"height": height, "width": width}
+        height, width = network["sample_size"]
+        return {"height": height * pixels, "width": width * pixels}
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         tokenizer = pipeline.tokenizer if pipeline.tokenizer is not None else pipeline.tokenizer_2
@@ -161,12 +161,6 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         from .twin import write_stable_diffusion_xl_twin
 
         write_with(write_stable_diffusion_xl_twin, folder, "StableDiffusionXLPipeline", options)
-
-
-def both_sides(size: Any) -> tuple[int, int]:
-    """Height and width of a latent, of which a configuration says one number or two."""
-    height, width = size if isinstance(size, Sequence) else (size, size)
-    return int(height), int(width)
 
 
 def guidance_embedding(guidance: float, width: int, device: torch.device) -> Float[Tensor, "1 width"]:
