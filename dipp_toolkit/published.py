@@ -149,6 +149,6 @@ def _defaults(model: PublishedPipeline) -> dict[str, Any]:
     """Recommended settings: those that the record implies, and its own."""
     if not isinstance(model, PublishedGenerator):
         return {"reference": model.name, **model.defaults}
-    readout = {} if model.readout is None else {"readout": model.readout}
+    read = {"readout": model.readout, "input_scale": model.input_scale}
     reference = {"reference": model.reference} if model.reference else {}
-    return {**readout, **reference, **model.defaults}
+    return {name: value for name, value in read.items() if value is not None} | reference | dict(model.defaults)

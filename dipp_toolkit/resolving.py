@@ -85,7 +85,10 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
     if not recommended.keys() & LOOKS:
         named = {name: recommended.get(name) for name in ("generator", "reference")} | said
         recommended |= usual_looks(named["generator"], named["reference"])
-    return make_config(recommended | launcher_settings() | said)
+    wanted = recommended | launcher_settings() | said
+    if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in said:
+        wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
+    return make_config(wanted)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import naming, write_text
+from .begun_settings import as_begun, read_begun_settings
 from .config import TrainConfig, make_config
 from .contained import check_all_below, remove_below
 from .disk_errors import reason_of, way_on
@@ -18,7 +19,6 @@ from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
 from .json_lines import read_lines
 from .naming import shown
-from .precision_choice import precision_as_begun
 from .setting_texts import read_yaml
 from .trackers import FOLDERS as TRACKER_FOLDERS
 
@@ -133,7 +133,7 @@ class RunFolder:
 
     def saved_config(self) -> TrainConfig:
         """The settings that the run was begun with."""
-        return make_config(read_yaml(self.config))
+        return make_config(read_begun_settings(self.config))
 
     def load_for_resume(self, config: TrainConfig) -> tuple[dict[str, Any] | None, list[str]]:
         """The state to go on from, and what was wrong with newer checkpoints.
@@ -186,7 +186,7 @@ class RunFolder:
             raise no_run(self.path)
         self._check_places()
         saved = self.saved_config()
-        config = precision_as_begun(config, saved)
+        config = as_begun(config, saved)
         different = [
             name
             for name in TrainConfig.model_fields
@@ -380,9 +380,10 @@ def settings_for_a_new_run(file: Path) -> dict[str, Any]:
     Raises:
         RequestError: the file is missing or holds no settings.
     """
-    values = read_yaml(file)
+    of_run = run_of_settings(file) is not None
+    values = read_begun_settings(file) if of_run else read_yaml(file)
     values.pop("resume", None)
-    if run_of_settings(file) is not None:
+    if of_run:
         values.pop("out", None)
     return values
 

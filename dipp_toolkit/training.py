@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import assemble, choose_device
+from .begun_settings import as_begun
 from .broadcast import Broadcast
 from .config import TrainConfig
 from .determinism import deterministic_kernels
@@ -19,7 +20,6 @@ from .hub import check_hub, push_to_hub
 from .monitors.watch import Watch
 from .native_precision import settle_precision
 from .origins import licence_notices
-from .precision_choice import precision_as_begun
 from .processes import Processes
 from .random_states import seed_everything
 from .resolving import resolve
@@ -79,7 +79,7 @@ def _train(
         state, problems = shared.state_to_go_on_from(config) if config.resume else (None, [])
         problems = [*shared.warnings, *problems]
         if config.resume:
-            config = precision_as_begun(config, shared.own.saved_config())
+            config = as_begun(config, shared.own.saved_config())
         device = choose_device(config.device)
         why = "as the run was begun" if config.resume else "as asked"
         config, precision = settle_precision(config, device, processes, why)

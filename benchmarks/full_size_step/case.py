@@ -149,6 +149,7 @@ def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
             generator=str(blueprint.folder), reference=str(blueprint.folder), rewards={REWARD: 1.0},
             reward_options={REWARD: {"device": str(device)}}, prompts=str(work / "prompts.txt"),
             prompt_cache=work / "cache", readout=recommended(case.pipeline).get("readout"), steps=10**6,
+            input_scale=recommended(case.pipeline).get("input_scale"),
             device=str(device), **case.settings,
         )
     )  # fmt: skip

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dipp_toolkit.begun_settings import read_begun_settings
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.known_names import check_names
 from dipp_toolkit.run_folder import choose_folder, no_run, run_of_settings, settings_for_a_new_run
-from dipp_toolkit.setting_texts import parse_assignments, read_yaml
+from dipp_toolkit.setting_texts import parse_assignments
 
 AUTO, ALWAYS = "auto", "always"
 
@@ -87,7 +88,7 @@ def gather(
         if resume == AUTO:
             return _checked({**(fallback or {}), **values})
         raise no_run(saved.parent)
-    return _checked(merge(read_yaml(saved), {**values, "resume": True}))
+    return _checked(merge(read_begun_settings(saved), {**values, "resume": True}))
 
 
 def _checked(values: Mapping[str, Any]) -> TrainConfig:

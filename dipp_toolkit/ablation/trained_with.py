@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..atomic import write_text
+from ..begun_settings import as_begun, read_begun_settings
 from ..code_digests import source_digest
 from ..config import TrainConfig, make_config
 from ..contained import is_there, user_path
 from ..content_digests import path_digest
 from ..naming import quoted, shown
 from ..plain_json import read_json
-from ..precision_choice import precision_as_begun
-from ..setting_texts import read_yaml
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -75,9 +74,10 @@ def differences(folder: Path, contents: Path, config: TrainConfig) -> list[str]:
 
 
 def _other_settings(folder: Path, config: TrainConfig) -> Iterator[str]:
-    saved = {name: one for name, one in read_yaml(folder / "config.yaml").items() if name in TrainConfig.model_fields}
+    values = read_begun_settings(folder / "config.yaml")
+    saved = {name: one for name, one in values.items() if name in TrainConfig.model_fields}
     before = make_config(saved)
-    now = precision_as_begun(config, before)
+    now = as_begun(config, before)
     for name in saved:
         old, new = getattr(before, name), getattr(now, name)
         if name not in WITHOUT_EFFECT and old != new:

@@ -11,8 +11,9 @@ from dipp_toolkit.published import SETTINGS, PublishedGenerator, PublishedPipeli
 CONFIGS = Path(__file__).parent / "published" / "pixart-alpha"
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
 
-READOUT = 0.4
-"""Where the schedule has about as much signal as noise (alpha = 0.44), so the sample is read off without blowing up."""
+READOUT = 440 / 999
+"""Timestep 440 of 999, where sigma is 2.5 alpha (0.929 and 0.371). SIM (Luo et al. 2024), which DI++ goes back to,
+reads out its one-step PixArt-alpha there and gives its network sigma z."""
 
 DISTIL: dict[str, Any] = {
     **SETTINGS,
@@ -27,7 +28,7 @@ REFERENCES: tuple[PublishedReference, ...] = (
         "pixart-alpha",
         "PixArt-alpha at 512x512 (PixArt-XL-2-512x512), multi-step",
         PIXART, CONFIGS, licences.PIXART_OPENRAIL,
-        {**DISTIL, "readout": READOUT},
+        {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
     ),
 )  # fmt: skip
 
@@ -36,7 +37,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "pixart-onestep",
         "PixArt-alpha's network read out once, to be trained",
         PIXART, CONFIGS, licences.PIXART_OPENRAIL, DISTIL,
-        reference="pixart-alpha", readout=READOUT,
+        reference="pixart-alpha", readout=READOUT, input_scale="sigma",
     ),
 )  # fmt: skip
 

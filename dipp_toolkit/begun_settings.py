@@ -1,0 +1,55 @@
+"""The settings that a run was begun with, as its `config.yaml` holds them, whichever version wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig
+from .errors import DippError
+from .precision_choice import precision_as_begun
+from .python_files import is_python_name
+from .registry import get_registry
+from .saved_generators import saved_generator, split_saved
+from .setting_texts import read_yaml
+
+
+def read_begun_settings(path: Path) -> dict[str, Any]:
+    """The settings in a run's own `config.yaml`, so that whoever goes on with them does the same.
+
+    A version without `input_scale` gave every network z itself, where a name or a folder may mean sigma z now.
+
+    Raises:
+        RequestError: the file cannot be read as settings.
+    """
+    values = read_yaml(path)
+    if "input_scale" not in values and _takes_input_scale(values.get("generator")):
+        values["input_scale"] = "unit"
+    return values
+
+
+def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """The settings of a run that goes on: what is not named now and was settled then is as it was.
+
+    Args:
+        config: the settings asked for now.
+        saved: those that the run was begun with.
+    """
+    config = precision_as_begun(config, saved)
+    return config if config.input_scale else config.model_copy(update={"input_scale": saved.input_scale})
+
+
+def _takes_input_scale(generator: Any) -> bool:
+    """Whether a generator can be told it: one of the reference's network, of a folder, or of a plugin that says so."""
+    if generator is None:
+        return True
+    if not isinstance(generator, str):
+        return False
+    entry = get_registry().entries["generator"].get(generator)
+    try:
+        if entry is not None:
+            return bool(entry.find_factory(("input_scale",)))
+        own = is_python_name(generator) or split_saved(generator)[1] is not None
+        return not own and saved_generator(generator) is None
+    except DippError:  # it cannot be loaded at all, which is said where it is
+        return False

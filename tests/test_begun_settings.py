@@ -1,0 +1,80 @@
+"""Runs that an earlier version began go on as they were begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dipp_cli.settings import gather
+from dipp_toolkit.assembly import assemble
+from dipp_toolkit.begun_settings import as_begun, read_begun_settings
+from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.errors import CheckpointError
+from dipp_toolkit.resolving import resolve
+from dipp_toolkit.run_folder import RunFolder
+from dipp_toolkit.twins import write_twin
+
+
+def begun(folder: Path, **settings: Any) -> Path:
+    """A run folder as it was before there was the setting `input_scale`."""
+    (folder / "samples").mkdir(parents=True)
+    values = TrainConfig(reference="sd15", prompts="emoji-train", **settings).model_dump(mode="json")
+    del values["input_scale"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("generator", "scale"),
+    [
+        ("pixart-onestep", "unit"),  # its name means sigma z now
+        ("sd-turbo", "unit"),  # and so does this one's folder
+        (None, "unit"),
+        ("some/folder", "unit"),
+        ("emoji-onestep", None),  # it cannot be told
+        ("./mine.py:Generator", None),
+    ],
+)
+def test_an_earlier_run_goes_on_with_z(generator: str | None, scale: str | None, tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", generator=generator, readout=0.4)
+    assert read_begun_settings(folder / "config.yaml").get("input_scale") == scale
+    saved = RunFolder(folder).saved_config()
+    assert (saved.readout, saved.input_scale) == (0.4, scale)
+
+
+def test_it_can_be_resumed_and_repeated_and_a_new_run_has_what_its_name_means(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", generator="pixart-onestep", readout=0.4)
+    resumed = gather({"out": str(folder)}, [], resume="always")
+    assert (resumed.readout, resumed.input_scale) == (0.4, "unit")
+    unsaid = resumed.model_copy(update={"input_scale": None})  # as from Python, of a folder that says nothing itself
+    for config in (resumed, unsaid):
+        assert RunFolder(folder).check_resumable(config) == 0
+        assert as_begun(config, RunFolder(folder).saved_config()).input_scale == "unit"
+    with pytest.raises(CheckpointError, match="input_scale was unit and is sigma"):
+        RunFolder(folder).check_resumable(resumed.model_copy(update={"input_scale": "sigma"}))
+    again = gather({}, [], file=folder / "config.yaml")
+    assert (resolve(again).readout, resolve(again).input_scale) == (0.4, "unit")
+    fresh = resolve(TrainConfig(generator="pixart-onestep", prompts="emoji-train"))
+    assert (fresh.readout, fresh.input_scale) == (440 / 999, "sigma")
+
+
+def test_several_steps_of_a_name_that_means_sigma_start_from_z() -> None:
+    for generator, steps, scale in (("sd15-onestep", 4, "unit"), ("sd15-onestep", 1, "sigma"), ("sdxl-dmd2", 1, None)):
+        config = resolve(TrainConfig(generator=generator, prompts="emoji-train", generator_steps=steps))
+        assert config.input_scale == scale
+    asked = TrainConfig(generator="sd15-onestep", prompts="emoji-train", generator_steps=4, input_scale="sigma")
+    assert resolve(asked).input_scale == "sigma", "what is said is taken, and refused where it cannot be"
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(None, "unit"), ("sigma", "sigma")])
+def test_a_distillation_starts_from_its_references_network(scale: Any, expected: str, tmp_path: Path) -> None:
+    folder = str(write_twin("StableDiffusionXLPipeline", tmp_path / "twin"))
+    (tmp_path / "prompts.txt").write_text("a red cat\n")
+    config = TrainConfig(
+        reference=folder, prompts=str(tmp_path / "prompts.txt"), prompt_cache=tmp_path / "cache", device="cpu",
+        readout=0.4, input_scale=scale, batch_size=1, eval_count=1,
+    )  # fmt: skip
+    assert assemble(resolve(config)).generator.input_scale == expected  # type: ignore[attr-defined]
