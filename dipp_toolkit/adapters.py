@@ -120,18 +120,23 @@ def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         dtype: of the result. Where None, every weight keeps the one it is frozen in: the sum is taken in float32 and
             rounded once, so a base that is published and trained on in bfloat16 is not written twice as large.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     with quiet_loading():  # diffusers warns of casts that are meant here
         plain = copy.deepcopy(network)
         plain = plain if dtype is None else plain.to(dtype)
-    for name, layer in list(plain.named_modules()):
+    merge_in_place(plain)
+    return plain.requires_grad_(False)
+
+
+def merge_in_place(network: nn.Module) -> None:
+    """Add a network's adapter into its weights, and leave the architecture's own modules alone."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(network.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge(safe_merge=False)
             parent, _, own = name.rpartition(".")
-            setattr(plain.get_submodule(parent), own, layer.get_base_layer())
-    del plain.peft_config  # type: ignore[union-attr]
-    return plain.requires_grad_(False)
+            setattr(network.get_submodule(parent), own, layer.get_base_layer())
+    del network.peft_config  # type: ignore[union-attr]
 
 
 def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, component: str = "") -> None:

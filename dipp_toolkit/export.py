@@ -12,7 +12,7 @@ from torch import nn
 from . import adapters
 from .atomic import whole_folder
 from .contained import below
-from .pipeline_index import check_index
+from .pipeline_index import check_index, stock_pipeline
 from .plain_json import read_json
 from .weight_files import is_weights, plain_name, shard_map, weights_in
 
@@ -100,10 +100,7 @@ def _fill(
     if index.get("safety_checker") == [None, None]:
         index["requires_safety_checker"] = False
     if adapters.is_adapted(network):
-        import diffusers
-
-        pipeline = getattr(diffusers, str(index["_class_name"]), None)
-        adapters.save_adapter(network, beside / ADAPTER, pipeline, network_name)
+        adapters.save_adapter(network, beside / ADAPTER, stock_pipeline(index), network_name)
         network = adapters.merged(network)
     cast(Any, network).save_pretrained(beside / network_name)
     if assistant is not None and adapters.is_adapted(assistant):

@@ -44,6 +44,17 @@ def check_index(index: Mapping[str, Any], folder: Path) -> None:
             _check_files(name, folder / name, str(entry[0]))
 
 
+def stock_pipeline(index: Mapping[str, Any]) -> Any:
+    """The diffusers class that an index names; None where diffusers has none of this name.
+
+    Args:
+        index: from `model_index.json`, checked.
+    """
+    import diffusers
+
+    return getattr(diffusers, str(index.get("_class_name")), None)
+
+
 def _check_class(name: str, entry: list[Any], folder: Path) -> None:
     library, kind = entry
     if not (isinstance(library, str) and isinstance(kind, str) and kind.isidentifier() and library.isidentifier()):
