@@ -22,6 +22,7 @@ from .devices import no_device
 from .engine import Engine
 from .errors import RequestError, RunError, first_line
 from .few_steps import with_steps
+from .generator_options import generator_options
 from .guard import Guard
 from .loading import load_generator, load_prompts, load_reference, load_reward
 from .loss_scale import LossScale
@@ -130,12 +131,6 @@ def reference_options(config: TrainConfig) -> dict[str, Any]:
     return {} if config.frozen_precision == "fp32" else {"dtype": DTYPES[config.frozen_precision]}
 
 
-def generator_options(config: TrainConfig) -> dict[str, Any]:
-    """What the settings ask of the generator as it is loaded."""
-    asked = {"readout": config.readout, "input_scale": config.input_scale}
-    return {name: value for name, value in asked.items() if value is not None}
-
-
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
     """The adapters that the settings ask for."""
     return AdapterSettings(config.lora_rank, config.lora_alpha or float(config.lora_rank), config.lora_targets)
@@ -149,8 +144,7 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
     if config.generator is not None:
         generator = load_generator(config.generator, **generator_options(config))
     elif pipeline is not None:
-        readout = 1.0 if config.readout is None else config.readout
-        generator = DiffusersGenerator.from_reference(pipeline, readout, config.input_scale or "unit")
+        generator = DiffusersGenerator.from_reference(pipeline, **generator_options(config))
     else:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."

@@ -116,20 +116,24 @@ def _fetch_again(folder: Path) -> str:
     return f"Fetch it again with: hf download {name}" if name else "Copy the whole pipeline folder, weights included."
 
 
-def empty_component(folder: Path, name: str) -> nn.Module:
+def empty_component(folder: Path, name: str, place: Path | None = None) -> nn.Module:
     """A network without weights, on the meta device: it knows its configuration and shapes, and costs no memory.
+
+    Args:
+        folder: the pipeline's folder.
+        name: the component's name in `model_index.json`.
+        place: folder of its configuration, the one named after it unless said.
 
     Raises:
         RequestError: its configuration is missing, or none of its class.
     """
+    place = place or folder / name
     loader: Any = component_class(folder, name)
     try:
         with torch.device("meta"):
-            shell: nn.Module = loader.from_config(loader.load_config(folder / name))
+            shell: nn.Module = loader.from_config(loader.load_config(place))
     except Exception as error:  # whatever a class makes of a configuration that is not its own
-        raise RequestError(
-            f"The configuration of '{name}' in {folder / name} cannot be used: {first_line(error)}."
-        ) from error
+        raise RequestError(f"The configuration of '{name}' in {place} cannot be used: {first_line(error)}.") from error
     return shell
 
 

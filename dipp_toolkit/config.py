@@ -134,6 +134,11 @@ class TrainConfig(BaseModel):
         description="time at which the generator's network is read; where none is named, what its own scheduler "
         "says, or the last training time; 399/999 is timestep 399 of 0 to 999",
     )
+    weights: str | None = Field(
+        None,
+        description="where the generator's network starts, instead of its pipeline's own weights: a file or folder, or "
+        "OWNER/REPO:path/in/repo.safetensors",
+    )
     input_scale: Literal["unit", "sigma"] | None = Field(
         None,
         description="what the generator's network is given: noise z, or sigma(readout) z; where neither is named, what "

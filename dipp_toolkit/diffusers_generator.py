@@ -26,6 +26,7 @@ from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_f
 from .input_scale import InputScale, recorded_input_scale
 from .predictions import prediction_from_config
 from .schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
+from .start_weights.network_folder import network_folder
 
 
 @dataclass
@@ -99,17 +100,24 @@ class DiffusersGenerator:
 
     @classmethod
     def load(
-        cls, name: str, readout: float | None = None, *, input_scale: InputScale | None = None
+        cls,
+        name: str,
+        readout: float | None = None,
+        *,
+        weights: str | None = None,
+        input_scale: InputScale | None = None,
     ) -> DiffusersGenerator:
         """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
 
         Args:
             name: the folder or hub id.
             readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
+            weights: a file or folder of the network's weights that are used instead of the folder's own, such as
+                `OWNER/REPO:path/in/repo.safetensors`; see `start_weights.network_folder`.
             input_scale: `"unit"` or `"sigma"`; where None, the folder's scheduler says it, see `recorded_input_scale`.
 
         Raises:
-            RequestError: it is missing, or no plugin knows its class.
+            RequestError: it is missing, no plugin knows its class, or the weights do not fit it.
         """
         folder = resolve_folder(name)
         family = family_of(folder)
@@ -118,16 +126,27 @@ class DiffusersGenerator:
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
         scale = recorded_input_scale(config) if input_scale is None else input_scale
-        return cls(folder, family, when, folder / family.network_name, config, assistant, recorded_steps(config), scale)
+        place = folder / family.network_name
+        if weights is not None:
+            place = network_folder(weights, folder, family.network_name)
+        return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale)
 
     @classmethod
     def from_reference(
-        cls, reference: DiffusersReference, readout: float = 1.0, input_scale: InputScale = "unit"
+        cls, reference: DiffusersReference, readout: float = 1.0, input_scale: InputScale = "unit", **start: Any
     ) -> DiffusersGenerator:
         """A generator that starts as the reference's own network, read out once at `readout`.
 
         The reference's scheduler says how it is sampled in many steps, which decides nothing here.
+
+        Args:
+            reference: whose pipeline it is.
+            readout: time in [0, 1] at which the network is read.
+            input_scale: `"unit"` or `"sigma"`.
+            start: the options of `load` that bring other weights.
         """
+        if start:
+            return cls.load(str(reference.folder), readout, input_scale=input_scale, **start)
         made = cls(
             reference.folder, reference.family, readout, reference.network_folder,
             read_scheduler_config(reference.folder), input_scale=input_scale,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from glob import escape
 from pathlib import Path
 
 from .errors import RequestError
@@ -25,6 +26,11 @@ def without_fetching() -> Iterator[dict[str, None]]:
         yield noted
     finally:
         _missing.reset(token)
+
+
+def only_looking() -> bool:
+    """Whether this is a dry run, in which nothing is fetched and nothing written."""
+    return _missing.get() is not None
 
 
 def check_fetching(what: str) -> None:
@@ -65,26 +71,36 @@ def hub_file(hub: str, filename: str, *, kind: str | None = None, revision: str 
     return Path(hf_hub_download(hub, filename, repo_type=kind, revision=revision))
 
 
-def hub_pipeline(hub: str, wanted: list[str], unwanted: list[str]) -> Path:
-    """The folder of a pipeline's repository, from the hub's cache or the hub.
+def hub_files(hub: str, anchors: Sequence[str], choose: Callable[[Sequence[str]], Sequence[str]]) -> Path:
+    """The folder of a repository with files that are chosen from its listing, from the hub's cache or the hub.
+
+    Where the hub cannot be reached, it is the folder in the cache as it is.
 
     Args:
         hub: owner/name.
-        wanted: patterns of its files.
-        unwanted: patterns of those that are left there.
+        anchors: files of which the cache has one where it has anything.
+        choose: which files of those that are listed are needed.
 
     Raises:
-        NotHere: this is a dry run and the cache holds no such pipeline.
+        NotHere: this is a dry run and the cache has none of the anchors.
+        RequestError: as `choose` raises.
         Exception: as `hub_file`.
     """
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     if _missing.get() is not None:
-        cached = try_to_load_from_cache(hub, "model_index.json")
-        if isinstance(cached, str):
-            return Path(cached).parent
-        check_fetching(f"the pipeline huggingface.co/{hub}")
-    return Path(snapshot_download(hub, allow_patterns=wanted, ignore_patterns=unwanted))
+        for anchor in anchors:
+            cached = try_to_load_from_cache(hub, anchor)
+            if isinstance(cached, str):
+                return Path(cached.removesuffix(anchor))
+        check_fetching(f"the weights and configurations of huggingface.co/{hub}")
+    try:
+        listing = HfApi().list_repo_files(hub)
+    except Exception:
+        with suppress(Exception):  # what is wrong with the hub counts where the cache does not have it either
+            return Path(snapshot_download(hub, allow_patterns=[*anchors], local_files_only=True))
+        raise
+    return Path(snapshot_download(hub, allow_patterns=[escape(name) for name in choose(listing)]))
 
 
 def hub_id_of(path: Path) -> str | None:

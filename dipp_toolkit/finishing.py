@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .assembly import Assembled, generator_options
+from .assembly import Assembled
 from .atomic import whole_folder, write_text
 from .bench.rows import Warned
 from .checkpoint_writer import nothing
@@ -19,6 +19,7 @@ from .diagnostics.check import warnings_of
 from .errors import CheckpointError
 from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from .generation import generate_images, sample_reference
+from .generator_options import generator_options
 from .model_card import write_model_card
 from .monitors.check import find_warnings
 from .monitors.snapshot import take_snapshot

@@ -7,7 +7,7 @@ called) is a `PipelineFamily`, registered by a plugin under the class's name. Ev
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -16,21 +16,19 @@ from torch import Tensor, nn
 
 from .condition import Condition
 from .contained import user_path
-from .errors import RequestError, first_line
-from .fetching import NotHere, hub_pipeline
+from .download_lists import INDEX, pipeline_files
+from .errors import DippError, RequestError
+from .fetching import hub_file, hub_files
+from .hub_problems import hub_problem
 from .naming import quoted, shown, unknown_name
 from .pipeline_index import check_index
 from .plain_json import MOST_BYTES, check_regular, read_json
 from .registry import get_registry
 
-LOADABLE = ["*/*", "model_index.json"]
-"""What is fetched of a hub repository: the components. Single-file checkpoints beside them are not."""
-
+MOST_NAMES = 8
+"""Files that are looked at for a message."""
 MOST_TIMES = 100_000
 """Training times of a schedule; published ones have 1000, and every one takes memory."""
-
-NOT_LOADED = ["*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.h5", "*.xml", "*.fp16.safetensors"]
-"""Other formats of the same weights, and what must not be opened: only safetensors are loaded."""
 
 
 @runtime_checkable
@@ -91,17 +89,41 @@ def resolve_folder(name: str) -> Path:
         )
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
-    try:
-        fetched = hub_pipeline(name, LOADABLE, NOT_LOADED)
-    except NotHere:
-        raise
-    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
-        raise RequestError(
-            f"Cannot fetch the pipeline '{name}' from the hub ({first_line(error)}), and there is no such folder here. "
-            f"{how_to_fetch(name)}"
-        ) from error
+    fetched = fetched_files(name, [INDEX], lambda listing: _needed_of(name, listing))
     check_files(fetched)
     return fetched
+
+
+def fetched_files(hub: str, anchors: Sequence[str], choose: Callable[[Sequence[str]], Sequence[str]]) -> Path:
+    """`fetching.hub_files`, whose errors are sentences.
+
+    Raises:
+        RequestError: it cannot be fetched; the message says the way out.
+        NotHere: it would have to be fetched, and this is a dry run.
+    """
+    try:
+        return hub_files(hub, anchors, choose)
+    except DippError:
+        raise
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(f"There is no folder {shown(hub)} here. {hub_problem(error, hub)}") from error
+
+
+def _needed_of(hub: str, listing: Sequence[str]) -> list[str]:
+    """What is fetched of a pipeline's repository.
+
+    Raises:
+        RequestError: it holds no pipeline.
+    """
+    from .export import ASSISTANT
+
+    if INDEX not in listing:
+        weights = [name for name in listing if name.endswith(".safetensors")][:MOST_NAMES]
+        way = f" To start from a file of it, name it: --set weights={hub}:{weights[0]}" if weights else ""
+        raise RequestError(
+            f"{hub} is not a diffusers pipeline: it has no {INDEX}. Name the pipeline that it belongs to.{way}"
+        )
+    return pipeline_files(listing, read_json(hub_file(hub, INDEX)), (ASSISTANT,))
 
 
 def check_files(folder: Path, *, deep: bool = True) -> None:
@@ -121,14 +143,6 @@ def check_files(folder: Path, *, deep: bool = True) -> None:
             continue
         if not stat.S_ISDIR(status.st_mode):
             check_regular(path, status, MOST_BYTES if path.suffix in (".json", ".txt", ".md") else None)
-
-
-def how_to_fetch(hub: str) -> str:
-    """What somebody types to have the files of a hub id, a licence or a missing network notwithstanding."""
-    return (
-        f"Where a licence asks for it, accept it at https://huggingface.co/{hub} and run 'hf auth login'; then run "
-        f"'hf download {hub}' on a machine with a network, and name the folder it prints."
-    )
 
 
 def read_scheduler_config(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from .config import TrainConfig
 from .contained import is_there, user_path
 from .errors import RequestError
+from .generator_options import generator_options, pipeline_of_reference
 from .naming import shown
 from .python_files import find_python_file, is_python_name
 from .registry import get_registry
@@ -190,8 +191,9 @@ def check_names(config: TrainConfig) -> None:
     Raises:
         RequestError: as a sentence about the first of them.
     """
+    options = generator_options(config)
     for kind, name in (("generator", config.generator), ("reference", config.reference)):
-        if name is not None:
+        if name is not None and (kind == "reference" or pipeline_of_reference(name, options) is None):
             check_pipeline(name, kind)
     check_rewards((*config.rewards, *config.floors, *filter(None, [config.judge]), *config.monitor_rewards))
     for prompts in (config.prompts, config.eval_prompts):

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from .contained import is_there, user_path
 from .errors import DippError, PluginError, RequestError
+from .generator_options import pipeline_of_reference
 from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
 from .prompt_subsets import PARTS, part_of, split_name, whole_number
+from .published import PublishedReference
 from .python_files import check_call, check_parts, find_in_python, is_python_name, load_python_name, make_from_python
 from .raised import raised
 from .registry import check_options, get_registry
@@ -104,12 +106,18 @@ def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -
 def load_generator(name_or_path: str, **options: Any) -> Generator:
     """A generator by registered name, `file.py:Name`, `diffusers:<folder or hub id>`, pipeline or run folder, hub id.
 
-    `NAME@folder` is one of somebody's own as a training saved it; see `saved_generators`.
+    `NAME@folder` is one of somebody's own as a training saved it; see `saved_generators`. A published reference's name
+    is its pipeline, where the options bring the generator's weights; see `generator_options`.
 
     Raises:
         RequestError: the name is unknown, the folder cannot be used, or what was made is no generator.
     """
     with _loading("generator", name_or_path):
+        pipeline = pipeline_of_reference(name_or_path, options)
+        if pipeline is not None:
+            from .diffusers_generator import DiffusersGenerator
+
+            return DiffusersGenerator.load(cast(PublishedReference, pipeline.factory).pipeline, **options)
         if name_or_path in get_registry().entries["generator"]:
             return _generator(get_registry().find("generator", name_or_path).build(**options), name_or_path)
         saved = saved_generator(name_or_path)

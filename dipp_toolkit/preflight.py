@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .assembly import check_generator, choose_device, generator_options, reference_options
+from .assembly import check_generator, choose_device, reference_options
 from .blueprints import PipelineBlueprint
 from .components import check_component, empty_component
 from .config import TrainConfig
@@ -23,12 +23,14 @@ from .diffusers_reference import check_pipeline_folder, check_score, latent_shap
 from .errors import RequestError
 from .fetching import NotHere, check_fetching, without_fetching
 from .folders import family_of, resolve_folder
+from .generator_options import generator_options, pipeline_of_reference
 from .hub import check_repository
 from .known_names import DIFFUSERS
 from .loading import find_metric, find_reward, load_prompts
 from .network_options import check_optimizer
 from .origins import licence_notices
 from .processes import launched_count
+from .published import PublishedGenerator
 from .python_files import find_in_python, is_python_name
 from .registry import get_registry
 from .resolving import resolve
@@ -131,8 +133,11 @@ class Parts:
     def _pipeline(self, kind: str, name: str, options: Mapping[str, Any]) -> tuple[Path, bool] | None:
         registry = get_registry()
         entry = registry.entries[kind].get(name)
-        if entry is not None:
+        if entry is None and kind == "generator":
+            entry = pipeline_of_reference(name, options)
+        elif entry is not None:
             entry.find_factory(options)
+        if entry is not None:
             blueprint = registry.entries["blueprint"].get(name)
             published = blueprint.build() if blueprint is not None else None
             return self._published(published) if isinstance(published, PipelineBlueprint) else None
@@ -251,6 +256,9 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
     options = generator_options(config)
     if config.generator is not None:
         generator = parts.pipeline("generator", config.generator, options)
+        entry = get_registry().entries["generator"].get(config.generator)
+        if entry is not None and isinstance(entry.factory, PublishedGenerator):
+            options = entry.factory.options(options)
     else:  # it starts from the reference's network, whose scheduler says nothing of a generator
         generator, options = reference, {"input_scale": "unit"} | options
     if reference is not None:

@@ -10,6 +10,7 @@ from .config import TrainConfig, make_config
 from .contained import user_path
 from .errors import RequestError
 from .few_step_scheduler import saved_steps
+from .generator_options import generator_options, pipeline_of_reference
 from .known_names import check_names, looks_like_path
 from .launcher import launcher_settings
 from .monitors.settings import check_monitors
@@ -44,6 +45,8 @@ def _recommended(config: TrainConfig) -> Mapping[str, Any]:
         raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
     own, place = split_saved(name) if kind == "generator" else (name, None)
     entry = get_registry().entries[kind].get(own)
+    if entry is None and kind == "generator":
+        entry = pipeline_of_reference(name, generator_options(config))
     recommended = dict(entry.defaults) if entry is not None else {}
     if place is None and (entry is not None or is_python_name(name)):
         return recommended

@@ -1,7 +1,7 @@
 """Which files of a folder a network's weights are read from: plain ones before variants, whole or sharded.
 
 The libraries look for one name, `diffusion_pytorch_model.safetensors` or `model.safetensors`; a variant stands before
-the ending, shards have an index beside them. Only safetensors count here.
+the ending, shards have an index beside them. Where there are no safetensors, `.bin` files have the same order of names.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from .errors import RequestError
 from .naming import shown
 from .plain_json import read_json
 
+BASE = r"(?P<base>(?:pytorch_|diffusion_pytorch_)?model)"
 NAME = re.compile(
-    r"(?P<base>model|diffusion_pytorch_model)(?:\.(?P<variant>\w+))?(?:-(?P<shard>\d+)-of-(?P<count>\d+))?"
-    r"(?:\.(?P<late>\w+))?\.safetensors"
+    rf"{BASE}(?:\.(?P<variant>\w+))?(?:-(?P<shard>\d+)-of-(?P<count>\d+))?(?:\.(?P<late>\w+))?"
+    r"\.(?P<format>safetensors|bin)"
 )
 """Early versions of diffusers wrote a shard's variant behind its number."""
-INDEX = re.compile(r"(?P<base>model|diffusion_pytorch_model)\.safetensors\.index(?:\.(?P<variant>\w+))?\.json")
+INDEX = re.compile(rf"{BASE}\.(?P<format>safetensors|bin)\.index(?:\.(?P<variant>\w+))?\.json")
+SAFETENSORS, PICKLE = "safetensors", "bin"
+BASES = {SAFETENSORS: ("diffusion_pytorch_model", "model"), PICKLE: ("diffusion_pytorch_model", "pytorch_model")}
+"""Names that diffusers and transformers look for."""
 DIFFUSERS_BASE = "diffusion_pytorch_model"
 PREFERRED = ("", "fp16", "bf16")
 """Variants, the plain one first; any other one comes after them, `non_ema` last."""
@@ -52,19 +56,22 @@ class WeightFiles:
         return self.files if self.index is None else (*self.files, self.index)
 
 
-def choose_weights(names: Iterable[str]) -> WeightFiles | None:
+def choose_weights(names: Iterable[str], kind: str = SAFETENSORS) -> WeightFiles | None:
     """The files that weights are read from, of those in one folder; None where no variant of them is whole.
 
     Args:
         names: of the folder's files.
+        kind: their format, `"safetensors"` or `"bin"`.
     """
     whole: dict[tuple[str, str], str] = {}
     shards: dict[tuple[str, str, int], dict[int, str]] = {}
     indexes: dict[tuple[str, str], str] = {}
     for name in sorted(names):
-        if (index := INDEX.fullmatch(name)) is not None:
+        if (index := INDEX.fullmatch(name)) is not None and index["format"] == kind:
             indexes[index["base"], index["variant"] or ""] = name
-        elif (file := NAME.fullmatch(name)) is not None and not (file["variant"] and file["late"]):
+        elif (file := NAME.fullmatch(name)) is not None and file["format"] == kind:
+            if file["base"] not in BASES[kind] or (file["variant"] and file["late"]):
+                continue
             key = (file["base"], file["variant"] or file["late"] or "")
             if file["shard"] is None:
                 whole[key] = name
@@ -85,9 +92,9 @@ def _rank(key: tuple[str, str]) -> tuple[Any, ...]:
     return (place, variant, base != DIFFUSERS_BASE)
 
 
-def weights_in(place: Path) -> WeightFiles | None:
+def weights_in(place: Path, kind: str = SAFETENSORS) -> WeightFiles | None:
     """`choose_weights` of a folder; None as well where there is no such folder."""
-    return choose_weights(path.name for path in place.iterdir() if path.is_file()) if place.is_dir() else None
+    return choose_weights((path.name for path in place.iterdir() if path.is_file()), kind) if place.is_dir() else None
 
 
 def check_shards(place: Path, weights: WeightFiles) -> None:
@@ -130,12 +137,12 @@ def plain_name(name: str) -> str:
     'model-00001-of-00002.safetensors'
     """
     if (index := INDEX.fullmatch(name)) is not None:
-        return f"{index['base']}.safetensors.index.json"
+        return f"{index['base']}.{index['format']}.index.json"
     file = NAME.fullmatch(name)
     if file is None:
         return name
     shard = f"-{file['shard']}-of-{file['count']}" if file["shard"] else ""
-    return f"{file['base']}{shard}.safetensors"
+    return f"{file['base']}{shard}.{file['format']}"
 
 
 def is_weights(name: str) -> bool:

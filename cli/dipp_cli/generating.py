@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -18,7 +18,7 @@ REFERENCE_STEPS, REFERENCE_GUIDANCE = 50, 1.0
 
 @dataclass(frozen=True)
 class Request:
-    """The words of the command line; None where nothing was said."""
+    """The words of the command line; None where nothing was said. `options` are how the generator is loaded."""
 
     generator: str | None
     reference: str | None
@@ -29,6 +29,7 @@ class Request:
     steps: int | None
     guidance: float | None
     device: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def one_step(self) -> bool:
@@ -53,6 +54,8 @@ class Request:
             raise RequestError(f"--steps is {self.steps}; expected at least 1.")
         if self.one_step:
             self.check_steps(known_steps(self.generator or GENERATOR))
+        if self.options and not self.one_step:
+            raise RequestError("What --set gives is a generator's; name one with --generator.")
         if self.one_step and self.guidance is not None:
             raise RequestError(
                 "A one-step generator has its guidance built in. For a guided multi-step sample name --reference alone."
@@ -123,7 +126,7 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     device = choose_device(request.device)
     if request.one_step:
         name = request.generator or GENERATOR
-        generator = load_generator(name)
+        generator = load_generator(name, **request.options)
         generator.network.to(device)
         reference_name = request.reference or reference_of(name)
         reference = load_reference(reference_name).to(device)
@@ -134,7 +137,13 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
             )
         request.check_steps(steps := step_count(generator))
         images = generate_images(generator, reference, reference.encode(chosen).to(device), request.seed)
-        settings = {"generator": name, "reference": reference_name, "seed": request.seed, "steps": steps}
+        settings = {
+            "generator": name,
+            **request.options,
+            "reference": reference_name,
+            "seed": request.seed,
+            "steps": steps,
+        }
         return chosen, images, settings
     name = request.reference or ""
     entry = get_registry().entries["reference"].get(name)

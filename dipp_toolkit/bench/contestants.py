@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .. import generator_options
 from ..contained import is_there, user_path
 from ..errors import RequestError
 from ..known_names import DIFFUSERS, check_pipeline
@@ -22,7 +23,8 @@ from ..saved_generators import place_of, reference_beside
 from ..setting_texts import read_yaml
 from .sources import Source
 
-OPTIONS = ("steps", "guidance", "reference")
+SAMPLING = ("steps", "guidance", "reference")
+OPTIONS = (*SAMPLING, *generator_options.OPTIONS)
 STEPS, GUIDANCE = 50, 1.0
 """A reference's sampling where neither the command line nor its plugin says otherwise."""
 
@@ -34,8 +36,8 @@ class Contestant:
     Attributes:
         label: what its row is called.
         name: a registered name, `file.py:Name`, a pipeline folder, a run folder, `NAME@folder` or a hub id.
-        options: any of `steps` and `guidance`, which sample it as a reference, and `reference`, whose decoder and text
-            encoders a generator without its own uses.
+        options: any of `steps` and `guidance`, which sample it as a reference; `reference`, whose decoder and text
+            encoders a generator without its own uses; and those of a generator as it is loaded, `weights` say.
         about: settings that its row shows beside the options.
     """
 
@@ -67,9 +69,21 @@ class Contestant:
     def is_reference(self) -> bool:
         """Whether it is sampled in many steps: a registered reference, or anything whose steps say so."""
         registry = get_registry()
+        if self.generator_options:
+            return False
         if self.asked_steps(1) > 1:
             return self.trained_steps == 1
         return self.name in registry.entries["reference"] and self.name not in registry.entries["generator"]
+
+    @property
+    def generator_options(self) -> dict[str, Any]:
+        """What its options ask of a generator as it is loaded; with any of them it is one.
+
+        Raises:
+            RequestError: a value is out of range.
+        """
+        given = {name: value for name, value in self.options.items() if name not in SAMPLING}
+        return generator_options.parsed_options(given, f"'{shown(self.label)}'")
 
     def asked_steps(self, usual: int) -> int:
         """The steps that its options ask for; `usual` where they say none.
@@ -111,7 +125,7 @@ class Contestant:
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
             guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
             return Source(self._reads_prompts(load_reference(self.name)).to(device), None, steps, guidance)
-        generator = load_generator(self.name)
+        generator = load_generator(self.name, **self.generator_options)
         generator.network.to(device)
         reference = self._reads_prompts(load_reference(self.decoder)).to(device)
         self.check_shapes(generator.latent_shape, reference.latent_shape)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl, licences
+from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.licences import Origin
 from dipp_toolkit.published import register_blueprints, register_models
 
-from .models import ALIGNED, DMD2, DMD2_READOUT, GENERATORS, MODELS, REFERENCES
+from .models import GENERATORS, MODELS, REFERENCES
 
 
 @hookimpl
@@ -27,8 +26,6 @@ def dipp_register_pipelines(register: Register) -> None:
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
     register_blueprints(register, MODELS)
-    sdxl = next(model for model in REFERENCES if model.name == "sdxl")
-    register("sdxl-dmd2", sdxl.blueprint, summary="sdxl-dmd2 without weights")
 
 
 @hookimpl
@@ -39,10 +36,3 @@ def dipp_register_references(register: Register) -> None:
 @hookimpl
 def dipp_register_generators(register: Register) -> None:
     register_models(register, GENERATORS)
-    register(
-        "sdxl-dmd2",
-        "dipp_stable_diffusion.dmd2:load_sdxl_dmd2",
-        summary="DMD2's one-step Stable Diffusion XL at 1024x1024",
-        defaults={**ALIGNED, "reference": "sdxl", "readout": DMD2_READOUT},
-        origin=Origin(DMD2, licences.DMD2),
-    )

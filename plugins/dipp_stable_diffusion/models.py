@@ -84,6 +84,12 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "stabilityai/sd-turbo", CONFIGS / "sd-turbo", licences.SD_TURBO, COMMON,
         reference="sd21",
     ),
+    PublishedGenerator(
+        "sdxl-dmd2",
+        "DMD2's one-step Stable Diffusion XL at 1024x1024",
+        SDXL, CONFIGS / "sdxl", licences.DMD2, ALIGNED, licences.SDXL_OPENRAIL,
+        reference="sdxl", readout=DMD2_READOUT, weights=f"{DMD2}:dmd2_sdxl_1step_unet_fp16.bin",
+    ),
     _family("diff-instruct-sdxl", "diff_instruct_1step", "Diff-Instruct", licences.FROM_DMD2),
     _family("sim-sdxl", "sim_1step", "Score implicit matching", licences.SIM),
     _family("dipp-sdxl", "dipp_1step", "Diff-Instruct++", licences.FROM_DMD2),

@@ -37,6 +37,14 @@ def generate(
             metavar="FOLDER|PNG", help="A folder for numbered pictures and a grid, or one .png for the grid alone."
         ),
     ] = Path("images"),
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="How the generator is loaded: weights=OWNER/REPO:FILE, readout=399/999. Repeatable.",
+        ),
+    ] = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -46,10 +54,13 @@ def generate(
     the latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
     """
     from dipp_toolkit.contained import user_path
+    from dipp_toolkit.generator_options import parsed_options, pipeline_of_reference
     from dipp_toolkit.known_names import check_pipeline, check_prompts
+    from dipp_toolkit.setting_texts import parse_assignments
 
+    load_options = parsed_options(parse_assignments(assignments or []), "A generator")
     for kind, name in (("generator", generator), ("reference", reference)):
-        if name is not None:
+        if name is not None and (kind == "reference" or pipeline_of_reference(name, load_options) is None):
             check_pipeline(name, kind)
     if prompts is not None:
         check_prompts(prompts)
@@ -58,7 +69,9 @@ def generate(
     from ..pictures_out import check_out, write_pictures
 
     out = user_path(out)
-    request = Request(generator, reference, prompt or [], prompts, count, seed, steps, guidance, device or "auto")
+    request = Request(
+        generator, reference, prompt or [], prompts, count, seed, steps, guidance, device or "auto", load_options
+    )
     request.check()
     check_out(out)
     with quiet_stdout():
