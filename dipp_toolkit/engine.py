@@ -144,7 +144,9 @@ class Engine:
         for one in self._passes(condition):
             losses.append(assistant.accumulate(self._samples(one), one.condition, one.random, one.share, one.last))
         told = read({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
-        if self._refused("assistant", told["norm"], assistant.scale, lambda: self._assistant_cause(told["loss"])):
+        sound = math.isfinite(told["norm"]) or self._on_all(math.isfinite(told["loss"]))
+        cause = partial(self._assistant_cause, told["loss"])
+        if self._refused("assistant", told["norm"], assistant.scale, cause, sound=sound):
             assistant.optimizer.zero_grad(set_to_none=True)
             return math.nan
         assistant.optimizer.step()
@@ -155,14 +157,29 @@ class Engine:
     def _assistant_cause(loss: float) -> str:
         return f"the assistant's {'gradient' if math.isfinite(loss) else 'loss'} is not finite"
 
-    def _refused(self, network: str, norm: float, scale: LossScale, cause: Callable[[], str], when: str = "") -> str:
+    def _on_all(self, holds: bool) -> bool:
+        """Whether something holds in every process; all of them ask."""
+        return holds if self.processes.alone else not any(self.processes.tell("" if holds else "no"))
+
+    def _refused(
+        self, network: str, norm: float, scale: LossScale, cause: Callable[[], str], when: str = "", sound: bool = True
+    ) -> str:
         """Why an update is not to be made; empty where it is.
+
+        Args:
+            network: whose update it is.
+            norm: of its gradient.
+            scale: what the gradient was multiplied by on its way.
+            cause: finds out why it is not finite.
+            when: the step, for a message.
+            sound: whether all was finite where the gradient set out. Where it was not, the scale is not to blame:
+                halving it would hide a broken reward, or a decoder whose numbers do not fit, for many updates.
 
         Raises:
             BadNumbers: it is not, and nothing guards the run.
         """
-        finite = math.isfinite(norm)
-        if scale.overflowed(finite):
+        finite = math.isfinite(norm) and sound
+        if sound and scale.overflowed(finite):
             return f"the {network}'s gradient overflowed; its scale is now {scale.scale:g}"
         reason = "" if finite else cause()
         if not self.processes.alone and not finite:
@@ -209,9 +226,7 @@ class Engine:
             found = [find_cause(self.terms, sample, one.results) for sample, one in zip(samples, results, strict=True)]
             return next(filter(None, found), "the generator's gradient is not finite")
 
-        reason = self._refused(
-            "generator", told["norm"] if told["sound"] == 1 else math.nan, self.scale, cause, f" at step {step}"
-        )
+        reason = self._refused("generator", told["norm"], self.scale, cause, f" at step {step}", told["sound"] == 1)
         if reason:
             self.optimizer.zero_grad(set_to_none=True)
             return replace(result, skipped=reason)

@@ -20,6 +20,7 @@ from dipp_toolkit.broadcast import Broadcast
 from dipp_toolkit.checkpoint import checkpoints, load_checkpoint
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.loss_scale import LossScale
 from dipp_toolkit.resolving import resolve
 from dipp_toolkit.run_folder import RunFolder
 from dipp_toolkit.stepping import run_steps
@@ -132,6 +133,30 @@ def test_too_many_bad_steps_stop_the_run_with_a_diagnosis_and_a_good_checkpoint(
     assert f"Go on with: dipp train --resume --out {loop.folder.path}" in sentence
     state = load_checkpoint(checkpoints(loop.folder.checkpoints)[-1])
     assert all(torch.isfinite(one).all() for one in state["generator"].values())
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_bad_numbers_under_float16_are_told_and_not_taken_for_an_overflow(loop: TrainingLoop, where: str) -> None:
+    """What was not finite before the backward pass began cannot be mended by a smaller loss scale."""
+    engine, assistant = loop.parts.engine, loop.parts.assistant
+    engine.scale, assistant.scale = LossScale(True), LossScale(True)
+    said = inject(loop, where, range(4, 100))
+    with pytest.raises(RunError) as caught:
+        go(loop)
+    assert "Bad numbers in 5 steps in a row, 4 to 8" in str(caught.value) and said in str(caught.value)
+    assert engine.scale.factor == assistant.scale.factor == LossScale(True).factor
+
+
+def test_a_gradient_that_overflows_under_float16_halves_the_scale(loop: TrainingLoop) -> None:
+    engine = loop.parts.engine
+    engine.scale = LossScale(True)
+    parameter = next(one for one in loop.parts.generator.network.parameters() if one.requires_grad)
+    handle = parameter.register_hook(lambda gradient: gradient / 0)
+    loop.one_step()
+    handle.remove()
+    loop.one_step()
+    assert engine.scale.factor == LossScale(True).factor / 2
+    assert engine.guard is not None and engine.guard.skipped == 0
 
 
 def test_an_exploding_gradient_is_not_followed(settings: dict[str, Any], tmp_path: Path) -> None:
