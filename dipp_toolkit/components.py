@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from torch import nn
 
 from .errors import RequestError, first_line
 from .fetching import hub_id_of
-from .folders import quiet_loading, read_scheduler_config
+from .folders import PipelineFamily, quiet_loading, read_scheduler_config
 from .naming import shown
 from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
 from .plain_json import read_json
+from .scheduler_classes import check_prediction_fits, check_schedule_readable
+from .stock_call import stock_call_of
 from .weight_files import check_shards, weights_in, what_is_there
 
 
@@ -138,14 +142,45 @@ def empty_component(folder: Path, name: str, place: Path | None = None) -> nn.Mo
 
 
 def load_scheduler(folder: Path) -> Any:
-    """The pipeline's own scheduler.
+    """The pipeline's own scheduler, with what the pipeline's class corrects in its configuration.
+
+    `StableDiffusionPipeline` sets `clip_sample` to false and `steps_offset` to 1 when it is built.
 
     Raises:
         RequestError: its configuration is missing, or none of its class.
     """
     loader: Any = component_class(folder, "scheduler")
-    read_scheduler_config(folder)
+    config = {**read_scheduler_config(folder), "_class_name": loader.__name__}
+    check_schedule_readable(config)
+    check_prediction_fits(config)
     try:
-        return loader.from_pretrained(folder / "scheduler")
+        with quiet_loading():
+            return _as_corrected(folder, loader.from_pretrained(folder / "scheduler"))
     except Exception as error:  # as above
-        raise RequestError(f"The scheduler of {folder} cannot be used: {first_line(error)}.") from error
+        raise RequestError(
+            f"The scheduler {loader.__name__} of {folder} cannot be used: {first_line(error)}."
+        ) from error
+
+
+def _as_corrected(folder: Path, scheduler: Any) -> Any:
+    """What the stock pipeline's constructor, given no other component, makes of its scheduler."""
+    import diffusers
+
+    pipeline: Any = getattr(diffusers, str(read_json(folder / "model_index.json").get("_class_name")), None)
+    if pipeline is None:
+        return scheduler
+    parameters = inspect.signature(pipeline).parameters.values()
+    missing = {one.name: None for one in parameters if one.default is one.empty}
+    plain = {one.name: False for one in parameters if one.name == "requires_safety_checker"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the folder's configuration is outdated
+        return pipeline(**{**missing, **plain, "scheduler": scheduler}).scheduler
+
+
+def heeded_scheduler_config(folder: Path, family: PipelineFamily) -> dict[str, Any]:
+    """The configuration of a pipeline's scheduler, as far as the scheduler's and the pipeline's class heed it.
+
+    Raises:
+        RequestError: as `load_scheduler`.
+    """
+    return stock_call_of(family).understood(load_scheduler(folder))

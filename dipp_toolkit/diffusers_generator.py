@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import adapters
 from .adapters import AdapterSettings
-from .components import load_component
+from .components import heeded_scheduler_config, load_component
 from .condition import Condition
 from .denoiser import Denoiser
 from .diffusers_reference import DiffusersReference, latent_shape_of
@@ -22,7 +22,7 @@ from .export import ASSISTANT, export_pipeline
 from .fetching import hub_id_of
 from .few_step_scheduler import MOST_STEPS, recorded_steps, step_times, stock_scheduler
 from .few_steps import noises_of, run_steps
-from .folders import PipelineFamily, family_of, read_scheduler_config, resolve_folder
+from .folders import PipelineFamily, family_of, resolve_folder
 from .input_scale import InputScale, recorded_input_scale
 from .predictions import prediction_from_config
 from .schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
@@ -121,7 +121,7 @@ class DiffusersGenerator:
         """
         folder = resolve_folder(name)
         family = family_of(folder)
-        config = read_scheduler_config(folder)
+        config = heeded_scheduler_config(folder, family)
         latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
         when = stock_readout(config) if readout is None else readout
@@ -149,7 +149,7 @@ class DiffusersGenerator:
             return cls.load(str(reference.folder), readout, input_scale=input_scale, **start)
         made = cls(
             reference.folder, reference.family, readout, reference.network_folder,
-            read_scheduler_config(reference.folder), input_scale=input_scale,
+            heeded_scheduler_config(reference.folder, reference.family), input_scale=input_scale,
         )  # fmt: skip
         made._denoiser = made._around(reference.network).trainable_copy()
         return made

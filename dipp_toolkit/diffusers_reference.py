@@ -23,7 +23,8 @@ from .plain_json import read_json
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
 from .roles import Images
-from .schedules import dynamic_mu, schedule_from_config
+from .schedules import schedule_from_config
+from .stock_call import stock_call_of
 
 MOST_NUMBERS = 2**26
 """In one latent; an image of 8192 pixels a side has 16 channels of 1024 by 1024, a quarter of it."""
@@ -58,7 +59,7 @@ class DiffusersReference:
         for component in (self.network, self.vae):
             component.eval().requires_grad_(False)
         self.latent_shape = latent_shape_of(self.folder, self.family)
-        config = self.scheduler.config
+        config = stock_call_of(self.family).understood(self.scheduler)
         self.denoiser = Denoiser(
             self.network,
             schedule_from_config(config, self.latent_shape),
@@ -127,24 +128,25 @@ class DiffusersReference:
     def sample(
         self, condition: Condition, noise: Float[Tensor, "batch channels height width"], steps: int, guidance: float
     ) -> Float[Tensor, "batch channels height width"]:
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        self._set_timesteps(scheduler, steps, noise.device)
-        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+        """Latents by the stock pipeline's own steps; see `StockCall.sample`.
+
+        An image's noise is its own: schedulers that draw noise in their steps are given a random generator for each
+        image, seeded with its row of `noise`. So an image depends neither on those beside it nor on the device.
+        """
         two_passes = self.takes_two_passes(guidance)
         if two_passes:
             both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
         elif self.guidance_is_input:
             condition = cast(Any, self.family).guided(self.network, condition, guidance)
-        for timestep in scheduler.timesteps:
-            x_t = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
+
+        def output_of(x_t: Tensor, timestep: Tensor) -> Tensor:
             if not two_passes:
-                output = self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
-            else:
-                doubled = torch.cat([x_t, x_t])
-                given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
-                output = empty + guidance * (given - empty)
-            latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
-        return latents
+                return self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
+            doubled = torch.cat([x_t, x_t])
+            given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
+            return empty + guidance * (given - empty)
+
+        return stock_call_of(self.family).sample(self.scheduler, noise, steps, output_of, self.latent_shape)
 
     @property
     def guidance_is_input(self) -> bool:
@@ -155,14 +157,6 @@ class DiffusersReference:
     def takes_two_passes(self, guidance: float) -> bool:
         """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
         return guidance > 1 and not self.guidance_is_input
-
-    def _set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        # Flow-matching schedulers that shift by resolution are told the shift; the schedule has worked it out.
-        if scheduler.config.get("use_dynamic_shifting"):
-            sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
-            scheduler.set_timesteps(sigmas=sigmas, device=device, mu=dynamic_mu(scheduler.config, self.latent_shape))
-            return
-        scheduler.set_timesteps(steps, device=device)
 
     def to(self, device: torch.device | str) -> DiffusersReference:
         self.network.to(device)
@@ -200,9 +194,11 @@ def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
         for name in (family.network_name, "vae"):
             check_component(folder, name)
     check_decoder(folder, family)
-    config = load_scheduler(folder).config
-    schedule_from_config(config, latent_shape_of(folder, family))
+    scheduler, call, latent_shape = load_scheduler(folder), stock_call_of(family), latent_shape_of(folder, family)
+    config = call.understood(scheduler)
+    schedule_from_config(config, latent_shape)
     prediction_from_config(config)
+    call.check(scheduler, latent_shape)
     return family
 
 

@@ -11,7 +11,6 @@ and the sample is $x_0^K$ (multistep consistency sampling; DMD2, Yin et al. 2024
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from .condition import Condition
 from .errors import RequestError
+from .own_noise import own_generators
 from .roles import Generator, Latents
 
 
@@ -98,10 +98,7 @@ def run_steps(
 
 
 def noises_of(noise: Float[Tensor, "batch ..."], count: int) -> list[Float[Tensor, "batch ..."]]:
-    """`count` further noises for each sample, a function of its own first noise alone.
-
-    A sample is then the same whatever is generated beside it and wherever: the random generator is seeded with a digest
-    of the noise's bytes, as float32.
+    """`count` further noises for each sample, a function of its own first noise alone; see `own_noise`.
 
     Args:
         noise: pure noises z.
@@ -110,9 +107,6 @@ def noises_of(noise: Float[Tensor, "batch ..."], count: int) -> list[Float[Tenso
     Returns:
         Standard normal noises like `noise`, each independent of the others.
     """
-    rows = []
-    for one in noise.detach().to("cpu", torch.float32).contiguous():
-        digest = hashlib.sha256(one.numpy().tobytes()).digest()
-        random = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        rows.append(torch.randn((count, *one.shape), generator=random))
+    shape = (count, *noise.shape[1:])
+    rows = [torch.randn(shape, generator=generator) for generator in own_generators(noise)]
     return list(torch.stack(rows).to(noise).unbind(1))

@@ -44,6 +44,7 @@ class PipelineFamily(Protocol):
       stock pipeline cannot draw with them;
     - `decodes_with`: which of the autoencoder's settings its stock pipeline decodes with, besides `scaling_factor`; see
       `dipp_toolkit.latent_space`;
+    - `stock_call`, how its stock pipeline drives the scheduler; see `dipp_toolkit.stock_call`;
     - `embedded_guidance`, the guidance that its network is always told;
     - `takes_guidance(network_config)`, whether a network takes the sampler's guidance as an input, and then
       `guided(network, condition, guidance)`, the condition with it;

@@ -10,6 +10,7 @@ matching's Euler step from time 1 to 0 is $x_1 - u = \hat x_0$ already. No code 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,10 +74,12 @@ def _flow_scheduler(config: Mapping[str, Any], readout: float) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     check_flow(config, readout)
-    kept = {key: value for key, value in config.items() if not key.startswith("_")}
     if STOCK_FLOW[1] in str(config.get("_class_name")):  # of a generator of several steps, whose times it holds
-        kept = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
-    return FlowMatchEulerDiscreteScheduler(**kept)
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.get("num_train_timesteps", 1000))
+    known = inspect.signature(FlowMatchEulerDiscreteScheduler).parameters
+    kept = {key: value for key, value in config.items() if key in known}
+    # The noise levels of one step are 1 and 0; stretching them to another last level would divide by zero.
+    return FlowMatchEulerDiscreteScheduler(**{**kept, "shift_terminal": None})
 
 
 def _ddim(config: Mapping[str, Any], schedule: VariancePreserving, readout: float) -> Any:

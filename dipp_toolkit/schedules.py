@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import RequestError
+from .scheduler_classes import check_schedule_readable, class_config
 
 
 @runtime_checkable
@@ -125,8 +126,11 @@ def schedule_from_config(config: Mapping[str, Any], latent_shape: tuple[int, ...
         latent_shape: of one latent, for flow models whose shift depends on the resolution.
 
     Raises:
-        RequestError: neither a beta schedule nor a flow matching scheduler.
+        RequestError: neither a beta schedule nor a flow matching scheduler, or one that cannot be read; see
+            `scheduler_classes`.
     """
+    config = class_config(config)
+    check_schedule_readable(config)
     name = str(config.get("_class_name", ""))
     if "FlowMatch" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         scale = float(config.get("num_train_timesteps", 1000))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.stock_call import StockCall
 
 STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
@@ -23,6 +24,7 @@ class FluxFamily:
 
     Attributes:
         network_name: the denoising component.
+        stock_call: how the pipeline drives its scheduler.
         max_tokens: T5 reads this many tokens.
         embedded_guidance: the network's guidance input, where it has one.
         decodes_with: the autoencoder's shift.
@@ -30,6 +32,7 @@ class FluxFamily:
     """
 
     network_name = "transformer"
+    stock_call = StockCall(scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, packed=True)
     max_tokens = 512
     embedded_guidance = 3.5
     decodes_with = ("shift_factor",)

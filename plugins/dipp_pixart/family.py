@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.stock_call import StockCall
 
 BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
@@ -20,6 +21,7 @@ class PixArtFamily:
 
     Attributes:
         network_name: the denoising component.
+        stock_call: how the pipeline drives its scheduler.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
             tokenizer's limit where that is lower.
         decodes_with: nothing but the autoencoder's scaling factor.
@@ -27,6 +29,7 @@ class PixArtFamily:
     """
 
     network_name = "transformer"
+    stock_call = StockCall(begins_at_zero=True, single_step_output=1)
     max_tokens = 120
     decodes_with: tuple[str, ...] = ()
     optional_encoders: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.folders import component_config
+from dipp_toolkit.stock_call import StockCall
 
 CLIP_TOKENS = 77
 GUIDANCE = "timestep_cond"
@@ -27,12 +28,14 @@ class StableDiffusionFamily:
 
     Attributes:
         network_name: the denoising component.
+        stock_call: how the pipeline drives its scheduler.
         added: tensors of the condition that the UNet takes besides the token embeddings.
         decodes_with: nothing but the autoencoder's scaling factor.
         optional_encoders: text encoders that a pipeline may lack.
     """
 
     network_name = "unet"
+    stock_call = StockCall()
     added: tuple[str, ...] = ()
     decodes_with: tuple[str, ...] = ()
     optional_encoders: tuple[str, ...] = ()
@@ -96,6 +99,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     """
 
     added = ("text_embeds", "time_ids")
+    stock_call = StockCall(begins_at_zero=True)
     decodes_with = ("latents_mean", "force_upcast")
     optional_encoders = ("text_encoder",)
 

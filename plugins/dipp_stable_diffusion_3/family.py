@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.stock_call import StockCall
 
 CLIP_TOKENS = 77
 
@@ -19,12 +20,14 @@ class StableDiffusion3Family:
 
     Attributes:
         network_name: the denoising component.
+        stock_call: how the pipeline drives its scheduler.
         max_tokens: T5 reads this many tokens; CLIP reads its own number of the same prompt.
         decodes_with: the autoencoder's shift.
         optional_encoders: T5, in whose place the network is given zeros.
     """
 
     network_name = "transformer"
+    stock_call = StockCall(scales=False, shift="dynamic", most_shift=1.16, eta=None)
     max_tokens = 256
     decodes_with = ("shift_factor",)
     optional_encoders = ("text_encoder_3",)
