@@ -70,6 +70,7 @@ class StockCall:
         steps: int,
         output_of: Callable[[Tensor, Tensor], Tensor],
         latent_shape: tuple[int, ...],
+        generators: list[torch.Generator] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """The denoising loop of the stock pipeline.
 
@@ -84,6 +85,7 @@ class StockCall:
             steps: how many.
             output_of: the network's output, guidance included, for `x_t` like `noise` and a timestep.
             latent_shape: of one latent, which decides a shift by resolution.
+            generators: an image's each, `own_generators(noise)` unless said.
 
         Returns:
             Latents like `noise`.
@@ -93,7 +95,7 @@ class StockCall:
         """
         scheduler = copy.deepcopy(scheduler)
         self._set_timesteps(scheduler, steps, latent_shape, noise.device)
-        options = _options(scheduler.step, generator=own_generators(noise))
+        options = _options(scheduler.step, generator=generators or own_generators(noise))
         if self.eta is not None:
             options |= _options(scheduler.step, eta=self.eta)
         scales = self.scales if self.scales is not None else hasattr(scheduler, "init_noise_sigma")
@@ -128,6 +130,19 @@ class StockCall:
         latents = self.sample(scheduler, noise, steps, lambda x_t, _: x_t / 2, latent_shape)
         if not torch.isfinite(latents).all():
             raise self._refused(scheduler, "its samples are no numbers (NaN or infinite)")
+
+    def draws_noise(self, scheduler: Any, latent_shape: tuple[int, ...]) -> bool:
+        """Whether a scheduler draws noise in its steps, as ancestral ones and those of stochastic equations do.
+
+        Args:
+            scheduler: the pipeline's.
+            latent_shape: of one latent.
+        """
+        noise = torch.zeros((1, latent_shape[0], 4, 4))
+        generators = own_generators(noise)
+        before = generators[0].get_state()
+        self.sample(scheduler, noise, PROBED_STEPS, lambda x_t, _: x_t / 2, latent_shape, generators)
+        return not torch.equal(before, generators[0].get_state())
 
     def _set_timesteps(self, scheduler: Any, steps: int, latent_shape: tuple[int, ...], device: torch.device) -> None:
         config, settings = scheduler.config, dict[str, Any]()

@@ -11,10 +11,13 @@ from torch import nn
 
 from ..code_digests import code_digest
 from ..condition import Condition
+from ..diffusers_reference import DiffusersReference
 from ..few_steps import step_count
 from ..prompt_cache import PromptCache, default_cache, encoder_folder
 from ..prompt_encoder import PromptEncoder
 from ..roles import Generator, Images, Reference
+from ..schedules import FlowMatching
+from ..stock_call import stock_call_of
 from .fingerprint import digest_of, weights_digest
 from .noise import noise_of
 
@@ -79,6 +82,7 @@ class Source:
             | ({"code": code} if code else {})
             | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
+            | ({"sampled": "as stock"} if self.generator is None and _was_sampled_otherwise(self.reference) else {})
         )
 
     def networks_without_text(self) -> dict[str, nn.Module]:
@@ -112,3 +116,16 @@ class Source:
         else:
             latents = self.reference.sample(condition, noise, self.steps, self.guidance)
         return self.reference.decode(latents).float().cpu()
+
+
+def _was_sampled_otherwise(reference: Reference) -> bool:
+    """Whether images of this reference may be there that an earlier version drew otherwise than the stock pipeline.
+
+    Those of schedulers that draw noise depended on the images beside them, and those of flow matching were shifted by
+    resolution otherwise.
+    """
+    if not isinstance(reference, DiffusersReference):
+        return False
+    if isinstance(reference.denoiser.schedule, FlowMatching):
+        return True
+    return stock_call_of(reference.family).draws_noise(reference.scheduler, reference.latent_shape)
