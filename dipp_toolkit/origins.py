@@ -17,6 +17,7 @@ from .licences import Licence, Origin
 from .published import PublishedPipeline
 from .registry import get_registry
 from .saved_generators import place_of
+from .start_weights.source import parse_source
 
 CARD = "README.md"
 MOST_BYTES = 1_000_000
@@ -25,9 +26,11 @@ MOST_BYTES = 1_000_000
 
 def start_origins(config: TrainConfig) -> list[Origin]:
     """The weights that a run's generator starts from, those of its network first."""
+    given = [address for address in (config.weights,) if address]
+    own = [of_repository(source.hub) for address in given if (source := parse_source(address, scaled=True)).hub]
     if config.generator is None:
-        return origins_of("reference", config.reference or "")
-    return origins_of("generator", config.generator)
+        return own + origins_of("reference", config.reference or "")
+    return own + (origins_of("generator", config.generator) or origins_of("reference", config.generator))
 
 
 def origins_of(kind: str, name: str) -> list[Origin]:

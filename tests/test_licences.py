@@ -15,7 +15,7 @@ from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.licences import Licence
 from dipp_toolkit.model_card import write_model_card
-from dipp_toolkit.origins import licence_notices, origins_of
+from dipp_toolkit.origins import licence_notices, origins_of, start_origins
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.twins import write_twin
 
@@ -65,6 +65,7 @@ def test_every_published_weight_says_its_licence() -> None:
             ["stabilityai/sdxl-turbo", SDXL],
         ),
         ("dipp-sdxl", {}, ["XDG-XHS/dipp_1step", SDXL]),
+        ("hyper-sdxl", {"license": "openrail++"}, ["ByteDance/Hyper-SD", SDXL]),
         (None, {"license": "openrail++"}, [SDXL]),
     ],
 )
@@ -107,6 +108,14 @@ def test_a_card_that_states_nothing_is_not_read_into(card: str, tmp_path: Path) 
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     assert origins_of("generator", str(tmp_path)) == []
     assert licence_notices(TrainConfig(generator=str(tmp_path), reference="sd15")) == []
+
+
+def test_weights_from_elsewhere_come_before_those_they_take_the_place_of() -> None:
+    weights = "somebody/something:unet.safetensors"
+    for generator in ("sdxl", "sdxl-lightning"):
+        origins = start_origins(TrainConfig(generator=generator, reference="sdxl", weights=weights))
+        assert (origins[0].hub, origins[-1].hub) == ("somebody/something", SDXL)
+        assert origins[0].licence.label == "not stated"
 
 
 def test_a_hub_id_has_the_licence_of_the_name_that_is_published_there() -> None:

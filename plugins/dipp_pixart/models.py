@@ -15,6 +15,10 @@ READOUT = 440 / 999
 """Timestep 440 of 999, where sigma is 2.5 alpha (0.929 and 0.371). SIM (Luo et al. 2024), which DI++ goes back to,
 reads out its one-step PixArt-alpha there and gives its network sigma z."""
 
+DMD_READOUT = 400 / 999
+"""Timestep 400 of 999, where PixArt-alpha's DMD is read out: app/app_pixart_dmd.py of
+github.com/PixArt-alpha/PixArt-sigma."""
+
 DISTIL: dict[str, Any] = {
     **SETTINGS,
     "reference_steps": 20,
@@ -38,6 +42,13 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "PixArt-alpha's network read out once, to be trained",
         PIXART, CONFIGS, licences.PIXART_OPENRAIL, DISTIL,
         reference="pixart-alpha", readout=READOUT, input_scale="sigma",
+    ),
+    PublishedGenerator(
+        "pixart-dmd",
+        "PixArt-alpha distilled by DMD, one step at 512x512",
+        PIXART, CONFIGS, licences.PIXART_DMD_OPENRAIL, DISTIL, licences.PIXART_OPENRAIL,
+        reference="pixart-alpha", readout=DMD_READOUT, input_scale="unit",
+        weights="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512:transformer/diffusion_pytorch_model.bin",
     ),
 )  # fmt: skip
 

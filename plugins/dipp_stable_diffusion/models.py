@@ -88,7 +88,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "sdxl-dmd2",
         "DMD2's one-step Stable Diffusion XL at 1024x1024",
         SDXL, CONFIGS / "sdxl", licences.DMD2, ALIGNED, licences.SDXL_OPENRAIL,
-        reference="sdxl", readout=DMD2_READOUT, weights=f"{DMD2}:dmd2_sdxl_1step_unet_fp16.bin",
+        reference="sdxl", readout=DMD2_READOUT, input_scale="unit", weights=f"{DMD2}:dmd2_sdxl_1step_unet_fp16.bin",
     ),
     _family("diff-instruct-sdxl", "diff_instruct_1step", "Diff-Instruct", licences.FROM_DMD2),
     _family("sim-sdxl", "sim_1step", "Score implicit matching", licences.SIM),
@@ -100,6 +100,20 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "SDXL-Turbo, one step at 512x512",
         "stabilityai/sdxl-turbo", CONFIGS / "sdxl-turbo", licences.SDXL_TURBO, COMMON,
         reference="sdxl",
+    ),
+    PublishedGenerator(
+        "hyper-sdxl",
+        "Hyper-SD's one-step Stable Diffusion XL at 1024x1024",
+        SDXL, CONFIGS / "sdxl", licences.HYPER_SD, COMMON, licences.SDXL_OPENRAIL,
+        reference="sdxl", readout=HYPER_READOUT, input_scale="unit",
+        weights=f"{HYPER}:Hyper-SDXL-1step-Unet.safetensors",
+    ),
+    PublishedGenerator(
+        "sdxl-lightning",
+        "SDXL-Lightning's one step at 1024x1024, whose network predicts the sample itself",
+        SDXL, CONFIGS / "sdxl", licences.SDXL_LIGHTNING, COMMON, licences.SDXL_OPENRAIL,
+        reference="sdxl", readout=1.0, input_scale="sigma", prediction="sample",
+        weights=f"{LIGHTNING}:sdxl_lightning_1step_unet_x0.safetensors",
     ),
 )  # fmt: skip
 

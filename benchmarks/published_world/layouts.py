@@ -1,0 +1,188 @@
+"""Twins of the published generators: each repository written as its authors laid it out, with tiny random networks.
+
+File names, key names, scheduler classes and configurations are the published ones, from the repositories' listings and
+model cards and from public copies of their configurations; the weights are random, and a thousand times smaller.
+Weights are rounded to half precision first, so that a repository's fp16 files are the same model as its plain ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stock_calls as stock
+from hub_cache import HubCache
+from safetensors.torch import load_file
+from torch import Tensor
+from weight_layouts import add_half, round_to_half, shard, state_of, write_pickle, write_single
+
+from dipp_toolkit.published import PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.registry import get_registry
+from dipp_toolkit.twins import write_twin
+
+TWINS: dict[str, dict[str, Any]] = {
+    "flux-schnell": {"guidance_embeds": False, "dynamic_shifting": False},
+    "sd35-medium": {"qk_norm": "rms_norm", "dual_attention_layers": (0,)},
+    "sd35-large-turbo": {"qk_norm": "rms_norm"},
+}
+"""What the networks of these configurations have that others of their class do not."""
+
+Call = Callable[[Any, Tensor], Tensor]
+"""The published call of a stock pipeline, from noise to an image."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published generator in one of the formats that it is, or could be, published in.
+
+    Attributes:
+        name: what people type.
+        format: of its files, in a few words.
+        write: writes its repositories into a hub cache, and returns what makes the stock pipeline of them.
+        call: what is then done with it, as its authors' page shows.
+        differs: what the published call does besides, which is taken out of the comparison.
+    """
+
+    name: str
+    format: str
+    write: Callable[[HubCache, PublishedGenerator], stock.Load]
+    call: Call
+    differs: str = ""
+
+
+def model_of(kind: str, name: str) -> Any:
+    """The record of a published name."""
+    model = get_registry().find(kind, name).factory
+    assert isinstance(model, PublishedPipeline), name
+    return model
+
+
+def write_reference(cache: HubCache, name: str) -> Path:
+    """The repository of a published reference: plain files, and their fp16 variants beside them."""
+    model: PublishedReference = model_of("reference", name)
+    folder = cache.snapshot(model.pipeline)
+    if not (folder / "model_index.json").is_file():
+        _write_pipeline(folder, model, seed=0)
+        add_half(folder, alone=False)
+    return folder
+
+
+def _write_pipeline(folder: Path, model: PublishedPipeline, seed: int) -> None:
+    """A twin with the published scheduler, whose weights half precision holds."""
+    index = json.loads((model.configs / "model_index.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as scratch:
+        twin = write_twin(index["_class_name"], Path(scratch) / "twin", seed=seed, **TWINS.get(model.configs.name, {}))
+        own = json.loads((twin / "model_index.json").read_text(encoding="utf-8"))
+        own["scheduler"] = index["scheduler"]
+        (twin / "model_index.json").write_text(json.dumps(own, indent=2), encoding="utf-8")
+        shutil.copytree(model.configs / "scheduler", twin / "scheduler", dirs_exist_ok=True)
+        round_to_half(twin)
+        shutil.copytree(twin, folder, dirs_exist_ok=True)
+
+
+def _network_folder(folder: Path) -> Path:
+    return next(folder / name for name in ("unet", "transformer") if (folder / name).is_dir())
+
+
+def write_whole_pipeline(cache: HubCache, model: PublishedGenerator) -> Path:
+    """A generator's own pipeline: another network and scheduler, and its reference's text encoders and autoencoder."""
+    base = write_reference(cache, model.reference)
+    folder = cache.snapshot(model.pipeline)
+    if folder == base:
+        return folder
+    _write_pipeline(folder, model, seed=1)
+    parts = [path for path in base.iterdir() if path.is_dir() and path.name != "scheduler"]
+    for path in parts:
+        if path != _network_folder(base):
+            shutil.rmtree(folder / path.name)
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("*fp16*"))
+    return folder
+
+
+def plain_and_half(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+    """Plain files and fp16 variants side by side."""
+    folder = write_whole_pipeline(cache, model)
+    if not list(folder.glob("*/*.fp16.*")):
+        add_half(folder, alone=False)
+    return lambda: stock.pipeline_at(folder)
+
+
+def half_alone(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+    """fp16 variants and nothing else, as the Diff-Instruct family is published."""
+    folder = write_whole_pipeline(cache, model)
+    add_half(folder, alone=True)
+    return lambda: stock.pipeline_at(folder, variant="fp16")
+
+
+def half_shards(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+    """fp16 variants in shards and nothing else."""
+    folder = write_whole_pipeline(cache, model)
+    add_half(folder, alone=True, shards=2)
+    return lambda: stock.pipeline_at(folder, variant="fp16")
+
+
+def shards(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+    """Plain files, the network and T5 in shards, T5's fp16 shards beside them."""
+    folder = write_whole_pipeline(cache, model)
+    big = next(folder / name for name in ("text_encoder_3", "text_encoder_2") if (folder / name).is_dir())
+    if not list(big.glob("*fp16*")):
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(big, Path(scratch) / big.name)
+            add_half(Path(scratch), alone=True, shards=2)
+            shutil.copytree(Path(scratch) / big.name, big, dirs_exist_ok=True)
+    for component in (big, _network_folder(folder)):
+        if not list(component.glob("*.index.json")):
+            shard(component, 2)
+    return lambda: stock.pipeline_at(folder)
+
+
+def single_file(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+    """The network's file alone, over the pipeline it is made for: `.safetensors`, or a `.bin` of half precision."""
+    assert model.weights is not None
+    base = write_reference(cache, model.reference)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_pipeline(Path(scratch) / "twin", model, seed=1)
+        state = state_of(_network_folder(Path(scratch) / "twin"))
+    repository, _, inside = model.weights.partition(":")
+    path = cache.snapshot(repository) / inside
+    (write_pickle if path.suffix == ".bin" else write_single)(state, path)
+    config = path.with_name("config.json")
+    if "/" in inside:  # a component's folder has its configuration
+        shutil.copy(_network_folder(base) / "config.json", config)
+
+    def load() -> Any:
+        pipeline = stock.pipeline_at(base)
+        network = getattr(pipeline, _network_folder(base).name)
+        if path.suffix == ".bin":
+            import torch
+
+            loaded = {name: tensor.float() for name, tensor in torch.load(path, weights_only=True).items()}
+        else:
+            loaded = load_file(path)
+        network.load_state_dict(loaded)
+        return pipeline
+
+    return load
+
+
+LCM_399: Call = lambda pipeline, noise: stock.lcm(pipeline, noise, 399)  # noqa: E731
+LCM_800: Call = lambda pipeline, noise: stock.lcm(pipeline, noise, 800)  # noqa: E731
+FAMILY = ("diff-instruct-sdxl", "sim-sdxl", "dipp-sdxl", "distar-sdxl", "distar-sdxl-short")
+LAYOUTS: tuple[Layout, ...] = (
+    *(Layout(name, "folder, fp16 alone", half_alone, LCM_399) for name in FAMILY),
+    Layout("dipp-sdxl", "folder, fp16 shards alone", half_shards, LCM_399),
+    Layout("sdxl-dmd2", "fp16 .bin over the base", single_file, LCM_399),
+    Layout("hyper-sdxl", "UNet .safetensors over the base", single_file, LCM_800),
+    Layout("sdxl-lightning", "UNet .safetensors over the base", single_file, stock.lightning),
+    Layout("pixart-dmd", "transformer .bin over the base", single_file, stock.pixart_dmd),
+    Layout("sdxl-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
+    Layout("sd-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
+    Layout("flux-schnell", "folder, shards", shards, stock.schnell),
+    Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
+    Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
+)

@@ -1,0 +1,126 @@
+"""One row of the table: a published name in one format loads, draws, trains and is exported, or says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import stock_calls as stock
+import torch
+from hub_cache import HubCache
+from layouts import Layout, model_of
+from torch import Tensor
+
+from dipp_cli.generating import Request, make_images
+from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.folders import family_of, quiet_loading
+from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.loading import load_generator
+from dipp_toolkit.model_card import call_arguments
+from dipp_toolkit.published import PublishedGenerator
+
+TOLERANCE = 1e-4
+"""Of pixels in [0, 1], in float32."""
+SEED = 11
+STEPS = 5
+PROMPTS = (stock.PROMPT, "a yellow flower on a black car", "the face of a cat", "blue sky in the picture")
+
+
+@dataclass
+class Row:
+    """What was seen of a layout; `nan` where it did not get so far.
+
+    Attributes:
+        stock: largest difference of a pixel between the name's image and the stock pipeline's own call.
+        exported: the same between a trained export in plain diffusers and `dipp generate`, by mode.
+        trained: by mode, whether five steps of training went through and changed the image.
+        problem: why it fails; empty where it does not.
+    """
+
+    layout: Layout
+    licence: str
+    loads: bool = False
+    stock: float = float("nan")
+    trained: dict[str, bool] = field(default_factory=dict)
+    exported: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that was looked at is as it should be."""
+        numbers = [self.stock, *self.exported.values()]
+        agree = all(number <= TOLERANCE for number in numbers)  # which `nan` never is
+        return not self.problem and self.loads and agree and all(self.trained.values())
+
+
+def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lora")) -> Row:
+    """Write the layout's repositories, and do with the name what people do.
+
+    Args:
+        layout: which.
+        folder: for everything that is written.
+        modes: in which it is trained.
+    """
+    model: PublishedGenerator = model_of("generator", layout.name)
+    row = Row(layout, model.licence.label)
+    cache = HubCache(folder / "home")
+    try:
+        with cache.used(), quiet_loading(), contextlib.redirect_stderr(io.StringIO()):
+            load = layout.write(cache, model)
+            generator = load_generator(layout.name)
+            row.loads = True
+            noise = fixed_noise(1, generator.latent_shape, SEED)
+            with torch.no_grad():
+                expected = layout.call(load(), noise)
+            start = drawn(layout.name)
+            row.stock = largest_difference(start, expected)
+            for mode in modes:
+                final = trained(layout.name, folder / mode, mode)
+                ours = drawn(str(final.parent))
+                row.trained[mode] = largest_difference(ours, start) > TOLERANCE
+                row.exported[mode] = largest_difference(ours, plainly_drawn(final, noise))
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the row says it
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        row.problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    return row
+
+
+def drawn(generator: str) -> Tensor:
+    """What `dipp generate` draws."""
+    _, images, _ = make_images(Request(generator, None, [stock.PROMPT], None, None, SEED, None, None, "cpu"))
+    return images
+
+
+def trained(name: str, folder: Path, mode: str) -> Path:
+    """The export of a short training; its `final/`."""
+    folder.mkdir(parents=True)
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    config = TrainConfig(
+        generator=name, mode=mode, steps=STEPS, prompts=str(prompts), rewards={"colourfulness": 1.0}, reward_scale=10.0,
+        batch_size=2, eval_count=2, eval_seeds=2, reference_steps=2, lora_rank=2, device="cpu", precision="fp32",
+        frozen_precision="fp32", learning_rate=1e-3, out=str(folder / "run"), monitor_every=0, diagnose_every=0,
+    )  # fmt: skip
+    return train(config).folder / "final"
+
+
+def plainly_drawn(final: Path, noise: Tensor) -> Tensor:
+    """What stock diffusers draws from an exported folder, called as its model card says."""
+    pipeline = stock.pipeline_at(final)
+    arguments: dict[str, Any] = call_arguments(final, 1)
+    if family_of(final).network_name == "transformer" and hasattr(pipeline, "_pack_latents"):
+        noise = pipeline._pack_latents(noise, *noise.shape)
+    with torch.no_grad():
+        images: Tensor = pipeline(stock.PROMPT, latents=noise, output_type="pt", **arguments).images
+    return images
+
+
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Of pixels in [0, 1]; infinity where the sizes differ."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float((ours - theirs).abs().max())

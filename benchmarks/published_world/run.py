@@ -1,0 +1,77 @@
+"""Every published one-step generator in every format: does it load, draw as stock diffusers does, train and export?
+
+    python benchmarks/published_world/run.py [--only WORD] [--record]
+
+For each row a hub cache is written with the repositories in their published layout (file names, key names, scheduler
+class and configuration) and tiny random networks of the published classes. The name is then loaded by its normal path,
+offline. Its one-step image is compared with the call of stock diffusers that its authors publish, it is trained for
+five steps, whole and by adapters, and each export is drawn from in plain diffusers and by `dipp generate`. Differences
+are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the exit code is
+1. `--record` writes results.md, which `python docs/build_tables.py` puts into docs/real-models.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from layouts import LAYOUTS
+from row import TOLERANCE, Row, look_at
+
+HEAD = (
+    "| name | format | loads | one step, from stock | full | LoRA | exports, from `dipp generate` | licence |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look at every layout; 1 where one fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="WORD", help="rows with this word in their name or format")
+    parser.add_argument("--record", action="store_true", help="write results.md")
+    asked = parser.parse_args(arguments)
+    print("\n".join(HEAD), flush=True)
+    rows = []
+    for layout in LAYOUTS:
+        if asked.only in f"{layout.name} {layout.format}":
+            with tempfile.TemporaryDirectory(prefix="published-world-") as folder:
+                rows.append(look_at(layout, Path(folder)))
+            print(line_of(rows[-1]), flush=True)
+    failing = [row for row in rows if not row.holds]
+    print(f"\n{len(rows)} rows, {len(failing)} failing.")
+    if asked.record:
+        Path(__file__).with_name("results.md").write_text(table(rows), encoding="utf-8")
+    return 1 if failing or not rows else 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The recorded table and what has to be known to read it."""
+    notes = dict.fromkeys(f"`{row.layout.name}`: {row.layout.differs}" for row in rows if row.layout.differs)
+    lines = [*HEAD, *map(line_of, rows), "", *notes, *([""] if notes else [])]
+    failing = sum(not row.holds for row in rows)
+    lines.append(
+        f"{len(rows)} rows, {failing} failing. Differences are the largest of a pixel in [0, 1], in float32; a row "
+        f"holds up to {TOLERANCE:g}. torch {torch.__version__}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def line_of(row: Row) -> str:
+    """A line of the table; one that fails says so behind its name."""
+    modes = ["yes" if row.trained.get(mode) else "**no**" for mode in ("full", "lora")]
+    exported = max(row.exported.values()) if row.exported else float("nan")
+    name = f"`{row.layout.name}`" + ("" if row.holds else f" **fails** {_cell(row.problem)}".rstrip())
+    cells = [name, row.layout.format, "yes" if row.loads else "**no**", f"{row.stock:.1g}", *modes, f"{exported:.1g}"]
+    return f"| {' | '.join([*cells, row.licence])} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

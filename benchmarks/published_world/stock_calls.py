@@ -1,0 +1,106 @@
+"""The calls of stock diffusers that the authors of one-step generators publish, in float32, without code of ours.
+
+Each takes the folder of a pipeline in the published layout and the noise, and gives an image in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PROMPT = "a small red fox on a blue sea"
+
+Load = Callable[[], Any]
+"""Makes the stock pipeline, its weights loaded as its authors' page shows."""
+
+
+def quiet(pipeline: Any) -> Any:
+    """The pipeline without progress bars."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def lcm(pipeline: Any, noise: Tensor, timestep: int, **arguments: Any) -> Tensor:
+    """`LCMScheduler` at one timestep: DMD2, the Diff-Instruct family, Hyper-SD's UNet and PixArt's DMD."""
+    from diffusers import LCMScheduler
+
+    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+    return images(pipeline, noise, guidance_scale=0.0, timesteps=[timestep], **arguments)
+
+
+def pixart_dmd(pipeline: Any, noise: Tensor) -> Tensor:
+    """PixArt's DMD: `DDPMScheduler` at 400, guidance 1, without the clipping that its class has as default."""
+    from diffusers import DDPMScheduler
+
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    exact = {"clean_caption": False, "use_resolution_binning": False}
+    return images(pipeline, noise, guidance_scale=1.0, timesteps=[400], **exact)
+
+
+def own_scheduler(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
+    """The scheduler that is published with the pipeline: SD-Turbo, SDXL-Turbo, FLUX.1-schnell, SD 3.5."""
+    return images(pipeline, noise, guidance_scale=0.0, **arguments)
+
+
+def schnell(pipeline: Any, noise: Tensor) -> Tensor:
+    """FLUX.1-schnell: its own scheduler, and 256 tokens for T5 at most."""
+    batch, channels, height, width = noise.shape
+    packed = pipeline._pack_latents(noise, batch, channels, height, width)
+    pixels = {"height": height * pipeline.vae_scale_factor, "width": width * pipeline.vae_scale_factor}
+    return own_scheduler(pipeline, packed, max_sequence_length=256, **pixels)
+
+
+def lightning(pipeline: Any, noise: Tensor) -> Tensor:
+    """SDXL-Lightning's one step: Euler with trailing spacing, whose network predicts the sample."""
+    from diffusers import EulerDiscreteScheduler
+
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="trailing", prediction_type="sample"
+    )
+    return images(pipeline, noise, guidance_scale=0.0)
+
+
+def tcd(pipeline: Any, noise: Tensor) -> Tensor:
+    r"""Hyper-SD's unified LoRA: `TCDScheduler` with eta 1, without the noise that its one step leaves in the sample.
+
+    It ends at the first training time and not at 0: $x = \sqrt{\bar\alpha_0} \hat x_0 + \sqrt{1 - \bar\alpha_0}
+    \hat\epsilon$, 3 % of noise. What the network says is read off $\hat\epsilon$ and $\hat x_0$ both, so the same
+    output gives $\hat x_0$.
+    """
+    from diffusers import TCDScheduler
+
+    pipeline.scheduler = TCDScheduler.from_config(pipeline.scheduler.config)
+    latents = pipeline(
+        PROMPT, latents=noise, num_inference_steps=1, guidance_scale=0, eta=1.0, output_type="latent"
+    ).images
+    signal = pipeline.scheduler.alphas_cumprod
+    first, last = signal[0], signal[int(pipeline.scheduler.timesteps[0])]
+    # Of z = a x + s e and latents = a0 x + s0 e, the sample x.
+    a, s, a0, s0 = last.sqrt(), (1 - last).sqrt(), first.sqrt(), (1 - first).sqrt()
+    sample = (s * latents - s0 * noise) / (a0 * s - a * s0)
+    return decoded(pipeline, sample)
+
+
+def decoded(pipeline: Any, latents: Tensor) -> Tensor:
+    """The autoencoder's image of latents, as the pipeline decodes them."""
+    with torch.no_grad():
+        image = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    return (image / 2 + 0.5).clamp(0, 1)
+
+
+def images(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
+    """The pipeline's own call in one step."""
+    call = {"num_inference_steps": 1, "latents": noise, "output_type": "pt", **arguments}
+    result: Tensor = quiet(pipeline)(PROMPT, **call).images
+    return result
+
+
+def pipeline_at(folder: Path, **options: Any) -> Any:
+    """A stock pipeline of a folder."""
+    from diffusers import DiffusionPipeline
+
+    return quiet(DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, **options))
