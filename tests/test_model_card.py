@@ -24,6 +24,11 @@ CLASSES = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
     "FluxPipeline",
 )  # fmt: skip
+SIGMA = [
+    ("PixArtAlphaPipeline", 440 / 999, "sigma"),
+    ("StableDiffusionPipeline", 625 / 999, "sigma"),
+    ("StableDiffusionXLPipeline", 1.0, "sigma"),
+]
 SEED = 5
 
 
@@ -33,9 +38,14 @@ def snippet_of(folder: Path) -> str:
     return str(block)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_the_snippet_draws_what_dipp_generate_draws(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = DiffusersGenerator.load(str(write_twin(name, tmp_path / "twin")), readout=1.0)
+@pytest.mark.parametrize(
+    ("name", "readout", "input_scale"), [*((name, 1.0, None) for name in CLASSES), *SIGMA], ids=str
+)
+def test_the_snippet_draws_what_dipp_generate_draws(
+    name: str, readout: float, input_scale: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_twin(name, tmp_path / "twin")
+    generator = DiffusersGenerator.load(str(folder), readout, input_scale=input_scale)
     final = tmp_path / "final"
     generator.save_pretrained(final)
     write_model_card(final, make_config({"generator": "twin", "reference": "twin"}), {})
