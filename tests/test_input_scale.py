@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dipp_toolkit.bench.contestants import Contestant
+from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.input_scale import recorded_input_scale
+from dipp_toolkit.loading import load_generator
 from dipp_toolkit.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.schedules import expand_like
+from dipp_toolkit.training import train
 from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS, plain_diffusers
 
@@ -116,3 +122,39 @@ def test_without_signal_both_are_the_same_and_exported_so() -> None:
     with pytest.raises(RequestError, match=r"EulerDiscreteScheduler.* would lose more\. Set input_scale=unit"):
         one_step_scheduler(cosine, 998 / 999, "sigma")
     one_step_scheduler(cosine, 0.99, "sigma")
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: Path) -> None:
+    folder = str(write_twin(STABLE, tmp_path / "twin"))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    (tmp_path / "blue.py").write_text("def blue(images, prompts):\n    return images[:, 2].mean((1, 2))\n")
+    config: dict[str, Any] = {
+        "reference": folder, "rewards": {f"{tmp_path / 'blue.py'}:blue": 1.0}, "prompts": str(tmp_path / "prompts.txt"),
+        "prompt_cache": tmp_path / "cache", "device": "cpu", "precision": "fp32", "mode": mode, "lora_rank": 2,
+        "learning_rate": 1e-3, "steps": 2, "batch_size": 2, "eval_count": 2, "reference_steps": 2,
+    }  # fmt: skip
+    first = train(
+        TrainConfig(generator=folder, readout=625 / 999, input_scale="sigma", out=tmp_path / "first", **config)
+    )
+    assert "input_scale: sigma" in (first.folder / "config.yaml").read_text()
+    noise = fixed_noise(len(PROMPTS), (4, 8, 8), 5)
+    saved = load_generator(str(first.folder))
+    assert isinstance(saved, DiffusersGenerator) and saved.input_scale == "sigma"
+    with torch.no_grad():
+        ours = saved.generate(noise, DiffusersReference.load(folder).encode(PROMPTS))
+    assert (plain_diffusers(first.folder / "final", noise, 1, 1.0) - ours).abs().max() < 1e-4
+
+    # Its own folder says how it is fed, so that a second alignment needs no setting.
+    second = train(TrainConfig(generator=str(first.folder), out=tmp_path / "second", **config))
+    again = load_generator(str(second.folder))
+    assert isinstance(again, DiffusersGenerator) and again.input_scale == "sigma"
+    assert again.denoiser.schedule.network_time(torch.tensor([again.readout])) == 625
+    before = Comparison.load(second.folder / "samples" / "comparison").images["before"]
+    after = Comparison.load(first.folder / "samples" / "comparison").images["after"]
+    assert torch.equal(before, after), "the second run begins with what the first one ended with"
+
+    source = Contestant("first", str(first.folder)).source(torch.device("cpu"))
+    fingerprint = source.fingerprint()
+    source.generator = replace(saved, input_scale="unit")
+    assert source.fingerprint() != fingerprint
