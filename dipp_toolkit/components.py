@@ -15,11 +15,12 @@ from .errors import RequestError, first_line
 from .fetching import hub_id_of
 from .folders import PipelineFamily, quiet_loading, read_scheduler_config
 from .naming import shown
-from .pipeline_index import LIBRARIES, check_config, only_pickled, pickles_are_refused
+from .pipeline_index import LIBRARIES, check_config, check_pickled
 from .plain_json import read_json
 from .scheduler_classes import check_prediction_fits, check_schedule_readable
+from .start_weights.pickled import safetensors_place
 from .stock_call import stock_call_of
-from .weight_files import check_shards, weights_in, what_is_there
+from .weight_files import PICKLE, check_shards, weights_in, what_is_there
 
 
 def component_class(folder: Path, name: str) -> type:
@@ -71,6 +72,7 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
     loader: Any = check_component(folder, name, place)
     # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
     never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
+    place = safetensors_place(place)
     weights = weights_in(place)
     variant = None if weights is None else weights.variant
     try:
@@ -99,10 +101,8 @@ def check_component(folder: Path, name: str, place: Path | None = None) -> type:
     loader = component_class(folder, name)
     if not (place / "config.json").is_file():
         raise RequestError(f"The component '{name}' is missing: {place} has no config.json. {_fetch_again(folder)}")
-    pickled = only_pickled(place)
-    if pickled is not None:
-        raise RequestError(pickles_are_refused(name, pickled))
-    weights = weights_in(place)
+    check_pickled(name, place)
+    weights = weights_in(place) or weights_in(place, PICKLE)
     if weights is None:
         problem = (
             f"The weights of '{name}' in {place} cannot be loaded: no set of .safetensors files is whole"

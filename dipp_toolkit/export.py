@@ -14,7 +14,8 @@ from .atomic import whole_folder
 from .contained import below
 from .pipeline_index import check_index, stock_pipeline
 from .plain_json import read_json
-from .weight_files import is_weights, plain_name, shard_map, weights_in
+from .start_weights.pickled import safetensors_place
+from .weight_files import PICKLE, is_weights, plain_name, shard_map, weights_in
 
 ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""
@@ -62,6 +63,7 @@ def copy_component(source: Path, folder: Path) -> None:
         RequestError: an index of weights is damaged.
     """
     folder.mkdir()
+    source = safetensors_place(source)
     weights = weights_in(source)
     chosen = () if weights is None else weights.names
     for path in sorted(source.iterdir()):
@@ -78,7 +80,7 @@ def copy_component(source: Path, folder: Path) -> None:
 def _is_whole(name: str, place: Path) -> bool:
     """Whether a component is there, and of a network more than its configuration."""
     needs_weights = name not in NOT_NETWORKS and not name.startswith("tokenizer") and (place / "config.json").is_file()
-    return place.is_dir() and (not needs_weights or weights_in(place) is not None)
+    return place.is_dir() and (not needs_weights or bool(weights_in(place) or weights_in(place, PICKLE)))
 
 
 def _fill(

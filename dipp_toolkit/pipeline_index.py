@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import RequestError
 from .naming import shown
-from .weight_files import weights_in
+from .weight_files import PICKLE, weights_in
 
 LIBRARIES = ("diffusers", "transformers")
 
@@ -81,9 +81,32 @@ def _check_files(name: str, place: Path, library: str) -> None:
             f"The component '{name}' has an adapter, {place / ADAPTER}, which loads other weights than these. "
             "Merge it into the weights and remove the file."
         )
+    check_pickled(name, place)
+
+
+def check_pickled(name: str, place: Path) -> None:
+    """Refuse a network that has its weights in pickles alone, where those hold more than tensors.
+
+    Args:
+        name: of the component, for the message.
+        place: its folder.
+
+    Raises:
+        RequestError: one would run code when it is read, is damaged, or has a name that no library looks for.
+    """
     pickled = only_pickled(place)
-    if pickled is not None:
+    if pickled is None:
+        return
+    weights = weights_in(place, PICKLE)
+    if weights is None:
         raise RequestError(pickles_are_refused(name, pickled))
+    from .rewards.weights import check_weights
+
+    for file in weights.files:
+        try:
+            check_weights(place / file)
+        except RequestError as error:
+            raise RequestError(pickles_are_refused(name, place / file)) from error
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:

@@ -35,7 +35,7 @@ from .plain_json import read_json
 from .prompt_chunks import CUT, ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of, write_chunk
 from .prompt_encoder import PromptEncoder
 from .prompt_index import PromptIndex
-from .weight_files import weights_in
+from .weight_files import PICKLE, weights_in
 
 CHUNK = 256
 OPEN_CHUNKS = 128
@@ -63,7 +63,7 @@ def _configuration_key(encoder: PromptEncoder) -> str:
 def _weights_key(encoder: PromptEncoder) -> str | None:
     digest = hashlib.sha256()
     for name in encoder.names:
-        weights = weights_in(encoder.folder / name)
+        weights = weights_in(encoder.folder / name) or weights_in(encoder.folder / name, PICKLE)
         if weights is None:
             return None
         for file in weights.files:

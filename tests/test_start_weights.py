@@ -80,6 +80,13 @@ def test_a_local_file_that_is_not_there_names_its_neighbour(tmp_path: Path) -> N
         parse_source(f"{tmp_path}/weight.safetensors").file()
 
 
+def hub_error(kind: type[Exception]) -> Exception:
+    """An error of the hub's client, with the answer that it holds on to."""
+    if not issubclass(kind, HfHubHTTPError):
+        return kind("oh")
+    return kind("oh", response=httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co")))
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -94,8 +101,7 @@ def test_what_the_hub_says_is_one_sentence_with_the_way_out(
     error: type[Exception], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> Path:
-        answer = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
-        raise error("oh", response=answer) if issubclass(error, HfHubHTTPError) else error("oh")
+        raise hub_error(error)
 
     monkeypatch.setattr(sources, "hub_file", refuse)
     with pytest.raises(RequestError) as raised:

@@ -27,6 +27,7 @@ from ..pipeline_index import check_config
 from ..plain_json import read_json
 from ..weight_files import DIFFUSERS_BASE, PICKLE, WeightFiles, check_shards, weights_in, what_is_there
 from .checkpoint import Checkpoint, misfit, read_checkpoint, shapes_of_files
+from .pickled import write_network
 from .source import WeightSource, parse_source
 from .store import converted_folder
 
@@ -231,14 +232,5 @@ def _does_not_fit(path: Path, folder: Path, name: str, problem: str) -> RequestE
 
 
 def _write(beside: Path, tensors: dict[str, Tensor], config: Path) -> None:
-    from safetensors.torch import save_file
-
-    content: dict[str, Tensor] = {}
-    places: set[int] = set()
-    for key, one in tensors.items():
-        tensor = one.detach().contiguous()
-        shared = tensor.data_ptr() in places or tensor.untyped_storage().nbytes() != tensor.nbytes
-        content[key] = tensor.clone() if shared else tensor
-        places.add(tensor.data_ptr())
-    save_file(content, beside / f"{DIFFUSERS_BASE}.safetensors", metadata={"format": "pt"})
+    write_network(beside / f"{DIFFUSERS_BASE}.safetensors", tensors)
     shutil.copyfile(config / CONFIG, beside / CONFIG)
