@@ -20,6 +20,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.generation import fixed_noise, sample_reference
 from dipp_toolkit.model_card import call_arguments, load_arguments
 from dipp_toolkit.preflight import Parts, look_at_networks
+from dipp_toolkit.prompt_cache import encoder_folder
 from dipp_toolkit.twins import write_twin
 
 PIXART, SD, SDXL, SD3, FLUX = (
@@ -265,3 +266,30 @@ def test_a_text_encoder_that_stock_needs_is_named_where_it_is_missing(name: str,
     edit(folder / "model_index.json", **{lacking: [None, None]})
     with pytest.raises(RequestError, match=f"has no {lacking}: model_index.json says null"):
         load_reference(str(folder)).encode(PROMPTS)
+
+
+LONG = " ".join(["a cat on a tree"] * 60)
+"""More tokens than either Flux reads."""
+
+
+def test_flux_without_guidance_reads_256_tokens(tmp_path: Path) -> None:
+    dev, schnell = (write_twin(FLUX, tmp_path / name, guidance_embeds=name == "dev") for name in ("dev", "schnell"))
+    shapes = {}
+    for folder, tokens in ((dev, 512), (schnell, 256)):
+        reference = reference_of(folder)
+        reference.encoder.long_prompts = "cut"
+        condition = reference.encode([LONG, "a cat"])
+        shapes[tokens] = condition.tensors["encoder_hidden_states"].shape
+        assert shapes[tokens][1] == tokens
+        ours = reference.decode(reference.sample(condition, fixed_noise(2, reference.latent_shape, SEED), 2, 1.0))
+        pipeline = DiffusionPipeline.from_pretrained(folder)
+        noise = pipeline._pack_latents(fixed_noise(2, reference.latent_shape, SEED), 2, *reference.latent_shape)
+        theirs = pipeline(
+            [LONG, "a cat"], latents=noise, num_inference_steps=2, guidance_scale=3.5, height=16, width=16,
+            max_sequence_length=tokens, output_type="pt",
+        ).images  # fmt: skip
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    assert_export_draws_like_it(schnell, tmp_path)
+    assert call_arguments(tmp_path / "final", 1)["max_sequence_length"] == 256
+    keys = {encoder_folder(tmp_path, reference_of(folder).encoder) for folder in (dev, schnell)}
+    assert len(keys) == 2

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.folders import component_config
 from dipp_toolkit.stock_call import StockCall
 
 STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
 
+STOCK_TOKENS = 512
+"""That T5 reads in the stock pipeline where `max_sequence_length` is not said."""
 
+TOKENS_WITHOUT_GUIDANCE = 256
+"""FLUX.1-schnell's own number: it was distilled with no more, and its card and diffusers' pages call it a limit. No
+file of a pipeline says it. What tells schnell from dev is that its transformer takes no guidance."""
+
+
+@dataclass(frozen=True)
 class FluxFamily:
     """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
 
@@ -25,18 +35,29 @@ class FluxFamily:
     Attributes:
         network_name: the denoising component.
         stock_call: how the pipeline drives its scheduler.
-        max_tokens: T5 reads this many tokens.
+        max_tokens: T5 reads this many tokens: 512, or 256 where the transformer takes no guidance, as schnell's.
         embedded_guidance: the network's guidance input, where it has one.
         decodes_with: the autoencoder's shift.
         optional_encoders: none.
     """
 
-    network_name = "transformer"
-    stock_call = StockCall(scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, packed=True)
-    max_tokens = 512
-    embedded_guidance = 3.5
-    decodes_with = ("shift_factor",)
-    optional_encoders: tuple[str, ...] = ()
+    max_tokens: int = STOCK_TOKENS
+    network_name: ClassVar[str] = "transformer"
+    embedded_guidance: ClassVar[float] = 3.5
+    stock_call: ClassVar[StockCall] = StockCall(
+        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, packed=True
+    )
+    decodes_with: ClassVar[tuple[str, ...]] = ("shift_factor",)
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
+
+    def configured(self, folder: Path) -> FluxFamily:
+        """With as many tokens as the folder's transformer was made for."""
+        network = component_config(folder, self.network_name)
+        return replace(self, max_tokens=_tokens(network)) if network else self
+
+    def encoding_for(self, other: FluxFamily) -> FluxFamily:
+        """This family with as many tokens as the networks of both were made for."""
+        return replace(self, max_tokens=min(self.max_tokens, other.max_tokens))
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer_2, min(self.max_tokens, pipeline.tokenizer_2.model_max_length)
@@ -51,11 +72,12 @@ class FluxFamily:
         return _even(int(height) // _pixels(vae)), _even(int(width) // _pixels(vae))
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
-        """The size, which the pipeline takes to be 128 latents a side unless it is told."""
+        """The size, which the pipeline takes to be 128 latents a side unless it is told, and T5's number of tokens."""
+        tokens = {} if _tokens(network) == STOCK_TOKENS else {"max_sequence_length": _tokens(network)}
         height, width = self.latent_side(network, vae)
         if (height, width) == (STOCK_SIDE, STOCK_SIDE):
-            return {}
-        return {"height": height * _pixels(vae), "width": width * _pixels(vae)}
+            return tokens
+        return {"height": height * _pixels(vae), "width": width * _pixels(vae), **tokens}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""
@@ -68,7 +90,7 @@ class FluxFamily:
 
     def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
         """A condition of the right shapes, for planning without a text encoder."""
-        tokens = torch.zeros(batch, self.max_tokens, network_config["joint_attention_dim"])
+        tokens = torch.zeros(batch, _tokens(network_config), network_config["joint_attention_dim"])
         pooled = torch.zeros(batch, network_config["pooled_projection_dim"])
         return Condition(("",) * batch, {"encoder_hidden_states": tokens, "pooled_projections": pooled})
 
@@ -98,6 +120,10 @@ class FluxFamily:
         from .twin import write_flux_twin
 
         write_with(write_flux_twin, folder, "FluxPipeline", options)
+
+
+def _tokens(network: Mapping[str, Any]) -> int:
+    return STOCK_TOKENS if network.get("guidance_embeds") else TOKENS_WITHOUT_GUIDANCE
 
 
 def _pixels(vae: Mapping[str, Any]) -> int:
