@@ -13,6 +13,8 @@ from .registry import Entry, get_registry
 
 OPTIONS = ("readout", "input_scale", "weights")
 """Settings that `load_generator` is given."""
+READ_OUT = ("readout", "input_scale")
+"""Those that say where the network is read and of what: with a published reference's name, as its plugin recommends."""
 FROM_ELSEWHERE = ("weights",)
 """Those that bring weights, so that a published reference is a generator's pipeline with them."""
 

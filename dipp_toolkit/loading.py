@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .contained import is_there, user_path
 from .errors import DippError, PluginError, RequestError
-from .generator_options import pipeline_of_reference
+from .generator_options import READ_OUT, pipeline_of_reference
 from .known_names import DIFFUSERS, PROMPT_FILES, looks_like_path
 from .naming import shown, unknown_name
 from .prompt_files import PromptList, read_prompt_file
@@ -117,7 +117,8 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
         if pipeline is not None:
             from .diffusers_generator import DiffusersGenerator
 
-            return DiffusersGenerator.load(cast(PublishedReference, pipeline.factory).pipeline, **options)
+            read = {name: pipeline.defaults[name] for name in READ_OUT if name in pipeline.defaults}  # as a run does
+            return DiffusersGenerator.load(cast(PublishedReference, pipeline.factory).pipeline, **(read | options))
         if name_or_path in get_registry().entries["generator"]:
             return _generator(get_registry().find("generator", name_or_path).build(**options), name_or_path)
         saved = saved_generator(name_or_path)

@@ -19,10 +19,14 @@ from bombs import write_bomb
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_reference
 from dipp_toolkit.bench.contestants import parse_contestants
+from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.fetching import without_fetching
 from dipp_toolkit.folders import quiet_loading
 from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.generator_options import generator_options
+from dipp_toolkit.resolving import resolve
 from dipp_toolkit.start_weights import source as sources
 from dipp_toolkit.twins import write_twin
 
@@ -317,6 +321,18 @@ def test_a_published_references_name_is_the_pipeline_of_a_file(world: Path, caps
     printed = capsys.readouterr().out
     assert f"{FILE} of huggingface.co/ByteDance/Hyper-SD" in printed
     assert "stabilityai/stable-diffusion-xl-base-1.0" in printed
+
+
+def test_a_run_and_everybody_else_read_such_weights_alike(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[dict[str, Any]] = []
+    base = DiffusersGenerator.load("./base")
+    monkeypatch.setattr(DiffusersGenerator, "load", lambda _, **options: loaded.append(options) or base)
+    for given in ({}, {"readout": 0.8, "input_scale": "unit"}):
+        settings = {"weights": f"./{FILE}"} | given
+        load_generator("sd15", **settings)
+        config = resolve(TrainConfig(generator="sd15", prompts="prompts.txt", **settings))
+        assert loaded.pop() == generator_options(config)
+        assert (config.readout, config.input_scale) == (tuple(given.values()) or (625 / 999, "sigma"))
 
 
 def test_the_other_names_are_those_of_the_published_code() -> None:
