@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .components import component_class
+from .diffusers_reference import latent_shape_of
 from .errors import RequestError
 from .folders import PipelineFamily, family_of, quiet_loading, read_scheduler_config
 from .plain_json import read_json
@@ -30,15 +31,26 @@ class PipelineBlueprint:
     Attributes:
         folder: `model_index.json`, `<component>/config.json` and `scheduler/scheduler_config.json`, as published.
         hub: where its weights are: a hub id, a folder or a registered name.
+        shrink: by what the sides of its images are divided.
     """
 
     folder: Path
     hub: str
+    shrink: int = 1
 
     @property
     def family(self) -> PipelineFamily:
         """What is particular to the pipeline's class."""
         return family_of(self.folder)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one latent.
+
+        Raises:
+            RequestError: the configurations do not say it.
+        """
+        return latent_shape_of(self.folder, self.family, self.shrink)
 
     @property
     def text_encoders(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class DiffusersReference:
         vae: the autoencoder, frozen.
         scheduler: the pipeline's own.
         encoder: its text encoders, loaded when the first prompt is encoded.
+        shrink: by what the sides of its images are divided, for a generator of smaller ones; see `latent_shape_of`.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class DiffusersReference:
     vae: Any
     scheduler: Any
     encoder: PromptEncoder
+    shrink: int = 1
     denoiser: Denoiser = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
     null_condition: Condition | None = field(default=None, init=False)
@@ -58,7 +60,7 @@ class DiffusersReference:
     def __post_init__(self) -> None:
         for component in (self.network, self.vae):
             component.eval().requires_grad_(False)
-        self.latent_shape = latent_shape_of(self.folder, self.family)
+        self.latent_shape = latent_shape_of(self.folder, self.family, self.shrink)
         config = stock_call_of(self.family).understood(self.scheduler)
         self.denoiser = Denoiser(
             self.network,
@@ -68,12 +70,13 @@ class DiffusersReference:
         )
 
     @classmethod
-    def load(cls, name: str, dtype: torch.dtype = torch.float32) -> DiffusersReference:
+    def load(cls, name: str, dtype: torch.dtype = torch.float32, *, shrink: int = 1) -> DiffusersReference:
         """Load a local folder or hub id.
 
         Args:
             name: the folder or hub id.
             dtype: of the weights, the text encoders' included.
+            shrink: by what the sides of its images are divided.
 
         Raises:
             RequestError: it is missing, or no plugin knows its class.
@@ -87,6 +90,7 @@ class DiffusersReference:
             load_component(folder, "vae", dtype=decoder_dtype(folder, family, dtype)),
             load_scheduler(folder),
             PromptEncoder(folder, family, dtype),
+            shrink,
         )
 
     @property
@@ -239,8 +243,13 @@ def check_score(folder: Path, family: PipelineFamily) -> None:
         )
 
 
-def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:
+def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tuple[int, ...]:
     """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read.
+
+    Args:
+        folder: the pipeline's.
+        family: what is particular to its class.
+        shrink: by what its sides are divided; a UNet takes any size, and Stable Diffusion XL is told which.
 
     Raises:
         RequestError: they do not say it.
@@ -251,7 +260,7 @@ def latent_shape_of(folder: Path, family: PipelineFamily) -> tuple[int, ...]:
     try:
         size = side(network, vae) if side is not None else network["sample_size"]
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        shape = (int(vae.get("latent_channels", 4)), int(height), int(width))
+        shape = (int(vae.get("latent_channels", 4)), int(height) // shrink, int(width) // shrink)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(f"The configurations in {folder} say no shape of a latent: {first_line(error)}.") from error
     if min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:

@@ -118,6 +118,19 @@ class Parts:
         )
         return known
 
+    def latent_shape(self, name: str, folder: Path) -> tuple[int, ...]:
+        """The shape of one latent of a generator or a reference.
+
+        Args:
+            name: as somebody typed it.
+            folder: its pipeline's.
+
+        Raises:
+            RequestError: the folder's configurations do not say it.
+        """
+        entry = get_registry().entries["reference"].get(name)
+        return latent_shape_of(folder, family_of(folder), getattr(entry and entry.factory, "shrink", 1))
+
     def _once(self, key: Any, look: Any) -> Any:
         text = repr(key)
         if text not in self._known:
@@ -271,7 +284,7 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
         check_component(folder, name)
     loaded = DiffusersGenerator.load(str(folder), **options)
     shell = loaded.with_network(empty_component(folder, name))
-    shape = latent_shape_of(reference[0], family_of(reference[0])) if reference is not None else loaded.latent_shape
+    shape = loaded.latent_shape if reference is None else parts.latent_shape(config.reference or "", reference[0])
     check_generator(shell, config, shape)
 
 

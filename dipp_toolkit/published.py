@@ -68,7 +68,13 @@ class PublishedPipeline:
 
 @dataclass(frozen=True)
 class PublishedReference(PublishedPipeline):
-    """A published multi-step pipeline. Called, it loads from the hub's cache or the hub."""
+    """A published multi-step pipeline. Called, it loads from the hub's cache or the hub.
+
+    Attributes:
+        shrink: by what the sides of its images are divided, for generators of smaller ones than it was made for.
+    """
+
+    shrink: int = 1
 
     def __call__(self, **options: Any) -> Any:
         """The reference.
@@ -78,7 +84,12 @@ class PublishedReference(PublishedPipeline):
         """
         from .diffusers_reference import DiffusersReference
 
-        return DiffusersReference.load(self.pipeline, **options)
+        return DiffusersReference.load(self.pipeline, shrink=self.shrink, **options)
+
+    def blueprint(self) -> PipelineBlueprint:
+        from .blueprints import PipelineBlueprint
+
+        return PipelineBlueprint(self.configs, self.pipeline, self.shrink)
 
 
 @dataclass(frozen=True)

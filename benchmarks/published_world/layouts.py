@@ -32,6 +32,9 @@ TWINS: dict[str, dict[str, Any]] = {
 }
 """What the networks of these configurations have that others of their class do not."""
 
+HALF_SIZE = ("sdxl-turbo",)
+"""Generators of images half as wide as their reference's pipeline draws by itself."""
+
 Call = Callable[[Any, Tensor], Tensor]
 """The published call of a stock pipeline, from noise to an image."""
 
@@ -81,8 +84,15 @@ def _write_pipeline(folder: Path, model: PublishedPipeline, seed: int) -> None:
         own["scheduler"] = index["scheduler"]
         (twin / "model_index.json").write_text(json.dumps(own, indent=2), encoding="utf-8")
         shutil.copytree(model.configs / "scheduler", twin / "scheduler", dirs_exist_ok=True)
+        if model.name in HALF_SIZE:
+            _halve(next(twin.glob("unet/config.json")))
         round_to_half(twin)
         shutil.copytree(twin, folder, dirs_exist_ok=True)
+
+
+def _halve(path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "sample_size": config["sample_size"] // 2}, indent=2), encoding="utf-8")
 
 
 def _network_folder(folder: Path) -> Path:

@@ -72,4 +72,6 @@ def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
         return
     if generator[1]:
         check_component(generator[0], family_of(generator[0]).network_name)
-    contestant.check_shapes(*(latent_shape_of(folder, family_of(folder)) for folder, _ in (generator, reference)))
+    contestant.check_shapes(
+        latent_shape_of(generator[0], family_of(generator[0])), parts.latent_shape(contestant.decoder, reference[0])
+    )

@@ -17,7 +17,7 @@ from ..condition import Condition
 from ..contained import user_path
 from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
-from ..diffusers_reference import decoder_dtype, decodes_with, latent_shape_of
+from ..diffusers_reference import decoder_dtype, decodes_with
 from ..errors import RequestError
 from ..folders import quiet_loading, resolve_folder
 from ..known_names import DIFFUSERS, looks_like_path
@@ -183,7 +183,7 @@ def _extrapolated_cost(shortest: Cost, longer: Mapping[int, Cost]) -> Cost:
 def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, int]) -> NetworkCosts:
     """Costs of the passes of a network of which so many equal blocks are left."""
     blueprint = pipeline_blueprint(shape.reference)
-    family, latent = blueprint.family, latent_shape_of(blueprint.folder, blueprint.family)
+    family, latent = blueprint.family, blueprint.latent_shape
     config = read_json(blueprint.folder / family.network_name / "config.json")
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
@@ -263,7 +263,7 @@ def _decode_costs(
 ) -> _Decoding:
     blueprint = pipeline_blueprint(reference)
     family = blueprint.family
-    latent = latent_shape_of(blueprint.folder, family)
+    latent = blueprint.latent_shape
     with quiet_loading(), torch.device("meta"):
         vae = blueprint.build("vae").to(decoder_dtype(blueprint.folder, family, dtype)).eval().requires_grad_(False)
     with dry(gpu):

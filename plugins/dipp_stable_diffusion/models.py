@@ -60,6 +60,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         SDXL, CONFIGS / "sdxl", licences.SDXL_OPENRAIL,
         {**COMMON, "readout": DMD2_READOUT},
     ),
+    PublishedReference(
+        "sdxl-512",
+        "Stable Diffusion XL asked for half its size, 512x512, for SDXL-Turbo; multi-step",
+        SDXL, CONFIGS / "sdxl", licences.SDXL_OPENRAIL,
+        {**COMMON, "readout": DMD2_READOUT},
+        shrink=2,
+    ),
 )  # fmt: skip
 
 
@@ -99,7 +106,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "sdxl-turbo",
         "SDXL-Turbo, one step at 512x512",
         "stabilityai/sdxl-turbo", CONFIGS / "sdxl-turbo", licences.SDXL_TURBO, COMMON,
-        reference="sdxl",
+        reference="sdxl-512",
     ),
     PublishedGenerator(
         "hyper-sdxl",

@@ -1,0 +1,96 @@
+"""Published generators in their published layouts, by their names: see `benchmarks/published_world`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.loading import load_generator
+from dipp_toolkit.registry import get_registry
+from dipp_toolkit.twins import write_twin
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "published_world"
+QUICK = ("distar-sdxl", "sdxl-dmd2", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "sd35-large-turbo")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark's modules."""
+    monkeypatch.syspath_prepend(BENCHMARK)
+    import layouts
+    import row
+    import run
+
+    yield type("World", (), {"layouts": layouts, "row": row, "run": run})
+    for name in ("layouts", "row", "run", "hub_cache", "stock_calls", "weight_layouts"):
+        sys.modules.pop(name, None)
+
+
+def test_every_published_generator_is_in_the_table(world: Any) -> None:
+    entries = get_registry().entries["generator"].values()
+    published = {entry.name for entry in entries if entry.origin is not None and entry.origin.hub}
+    trainable = {name for name in published if name.endswith("-onestep")}  # multi-step networks, read out once
+    assert {layout.name for layout in world.layouts.LAYOUTS} == published - trainable
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_name_draws_what_the_published_call_of_stock_diffusers_draws(name: str, world: Any, tmp_path: Path) -> None:
+    layout = next(one for one in world.layouts.LAYOUTS if one.name == name)
+    row = world.row.look_at(layout, tmp_path, modes=())
+    assert row.holds, row.problem or row.stock
+
+
+def test_a_row_is_trained_and_its_export_is_drawn_from(world: Any, tmp_path: Path) -> None:
+    layout = next(one for one in world.layouts.LAYOUTS if one.name == "sdxl-turbo")
+    row = world.row.look_at(layout, tmp_path, modes=("lora",))
+    assert row.holds, row.problem or row.exported
+    assert row.trained == {"lora": True}
+
+
+def test_a_row_fails_where_the_name_is_read_out_elsewhere(
+    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = next(one for one in world.layouts.LAYOUTS if one.name == "pixart-dmd")
+    wrong = replace(
+        layout, call=lambda pipeline, noise: world.layouts.stock.lcm(pipeline, noise, 440, clean_caption=False)
+    )
+    monkeypatch.setattr(world.run, "LAYOUTS", (wrong,))
+    monkeypatch.setattr(world.run, "look_at", lambda one, folder: world.row.look_at(one, folder, modes=()))
+    assert world.run.main([]) == 1
+    assert "`pixart-dmd` **fails**" in capsys.readouterr().out
+
+
+def test_a_reference_is_asked_for_half_its_size_and_told_so(tmp_path: Path) -> None:
+    twin = str(write_twin("StableDiffusionXLPipeline", tmp_path / "twin"))
+    whole, half = DiffusersReference.load(twin), DiffusersReference.load(twin, shrink=2)
+    assert half.latent_shape == (4, *(side // 2 for side in whole.latent_shape[1:]))
+    sizes = [reference.encode(["a cat"]).tensors["time_ids"][0].tolist() for reference in (whole, half)]
+    assert sizes == [[16, 16, 0, 0, 16, 16], [8, 8, 0, 0, 8, 8]]
+
+
+def test_a_name_is_loaded_with_what_its_record_says(world: Any, tmp_path: Path) -> None:
+    layout = next(one for one in world.layouts.LAYOUTS if one.name == "sdxl-lightning")
+    cache = world.layouts.HubCache(tmp_path)
+    with cache.used():
+        layout.write(cache, world.layouts.model_of("generator", layout.name))
+        generator: Any = load_generator(layout.name)
+        asked: Any = load_generator(layout.name, readout=0.5, input_scale="unit")
+    assert (generator.readout, generator.input_scale, generator.denoiser.prediction) == (1.0, "sigma", "sample")
+    assert (asked.readout, asked.input_scale) == (0.5, "unit")
+    with cache.used():
+        base: Any = DiffusersReference.load(world.layouts.model_of("reference", "sdxl").pipeline)
+    assert not torch.equal(next(generator.network.parameters()), next(base.network.parameters()))
+
+
+@pytest.mark.exhaustive
+def test_the_whole_table(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code = world.run.main([])
+    with capsys.disabled():
+        print(capsys.readouterr().out)
+    assert code == 0
