@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def fused_weights(folder: Path, component: str, weights: Path, addresses: Sequen
     base = {name: file_digest(weights / name) for name in ("config.json", *(own.names if own is not None else ()))}
     pipeline = stock_pipeline(read_json(folder / "model_index.json"))
     made_of = {
+        "by": f"diffusers {version('diffusers')}",  # whose converters learn new keys
         "network": base,
         "class": getattr(pipeline, "__name__", ""),
         "lora": [[*file.digests, file.source.scale] for file in files],
@@ -124,7 +126,8 @@ def layers_of(file: LoraFile, network: Any, pipeline: Any, component: str) -> La
     for key, tensor in tensors.items():
         match = HALF.fullmatch(key.removeprefix(f"{component}."))
         if match is None:
-            strangers.append(key)
+            down = DOWN.fullmatch(key)
+            strangers += [] if down is None else [down["layer"]]
         else:
             halves.setdefault(match["layer"], {})[match["half"]] = tensor
     _check_fit(halves, strangers, len(names), network, file)
@@ -179,8 +182,8 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
                 result = pipeline.lora_state_dict(dict(tensors), **sgm)
         except Exception as error:  # KeyError, ValueError, NotImplementedError, AssertionError: names it does not know
             raise RequestError(
-                f"diffusers cannot convert the LoRA {file.name} for a {pipeline.__name__}: {first_line(error)}. It is "
-                "perhaps of another architecture."
+                f"diffusers cannot convert the keys of the LoRA {file.name}, such as {shown(next(iter(tensors)))}, for "
+                f"a {pipeline.__name__} ({first_line(error).strip(': ')}). Expected one made for this architecture."
             ) from error
         tensors = result[0] if isinstance(result, tuple) else result
     with quiet_loading():
@@ -199,7 +202,7 @@ def _check_fit(
 
     Args:
         halves: A and B by layer.
-        strangers: keys that mean no half of a layer's pair.
+        strangers: layers of keys that diffusers has left as they were.
         expected: layers that the file had before its keys were converted.
         network: that it is fused into.
         file: the LoRA.
@@ -217,7 +220,7 @@ def _check_fit(
             parts.append(f"{len(misfits)} have other shapes, such as {shown(layer)}: {misfits[layer]}")
         raise RequestError(
             f"The LoRA {file.name} does not fit {kind}: of the {len(halves) + len(strangers)} layers that it changes, "
-            f"{' and '.join(parts)}. Expected one made for this architecture, in diffusers', kohya's or peft's layout."
+            f"{' and '.join(parts)}. Expected one made for this architecture{_layouts(strangers)}."
         )
     if len(halves) < expected:
         raise RequestError(
@@ -241,6 +244,11 @@ def _misfit(layer: nn.Module, both: Mapping[str, Tensor]) -> str:
         f"{tuple(down.shape)} and {tuple(up.shape)} in the file, where its weight {tuple(layer.weight.shape)} asks for "
         f"{fits[0]} and {fits[1]}"
     )
+
+
+def _layouts(strangers: Sequence[str]) -> str:
+    kohya = any(name.startswith("lora_") for name in strangers)
+    return " in diffusers' or peft's layout; kohya's keys are not converted by diffusers for it" if kohya else ""
 
 
 def _shown_layer(name: str, halves: Mapping[str, Mapping[str, Tensor]]) -> str:
