@@ -206,6 +206,7 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
     found |= _role("the reference", config.reference or "", parts.reference)
     if config.generator is not None:
         found |= _role(GENERATOR, config.generator, parts.generator)
+    found |= _start_weights(parts.generator)
     decoder = config.decoder
     if decoder is not None and is_there(decoder):
         found[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
@@ -252,6 +253,14 @@ def _role(kind: str, name: str, role: Any) -> dict[str, dict[str, Any]]:
     else:
         digest = digest_of({key: _sketch(network.state_dict()) for key, network in networks_in(role).items()})
     return {what: {"sha256": digest}} | _code(what, split_saved(name)[0], role)
+
+
+def _start_weights(generator: Any) -> dict[str, dict[str, Any]]:
+    """The generator's weights where they are not its pipeline's own: of a file, or with a LoRA fused into them."""
+    folder, weights = getattr(generator, "folder", None), getattr(generator, "weights", None)
+    if not (isinstance(folder, Path) and isinstance(weights, Path)) or weights.is_relative_to(folder):
+        return {}
+    return {f"{GENERATOR}'s start weights": {"sha256": _pipeline(weights)}}
 
 
 def _pipeline(folder: Path) -> str:

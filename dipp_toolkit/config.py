@@ -139,6 +139,11 @@ class TrainConfig(BaseModel):
         description="where the generator's network starts, instead of its pipeline's own weights: a file or folder, or "
         "OWNER/REPO:path/in/repo.safetensors",
     )
+    lora: tuple[str, ...] = Field(
+        (),
+        description="LoRA files that are added to the weights where the generator's network starts, in their order, "
+        "each with a scale where it is not 1: OWNER/REPO:path/in/repo.safetensors=0.125",
+    )
     input_scale: Literal["unit", "sigma"] | None = Field(
         None,
         description="what the generator's network is given: noise z, or sigma(readout) z; where neither is named, what "
@@ -282,7 +287,7 @@ class TrainConfig(BaseModel):
     def _readout_from_text(cls, value: Any) -> Any:
         return parse_fraction(value) if isinstance(value, str) else value
 
-    @field_validator("trackers", "monitor_rewards", "stop_on", mode="before")
+    @field_validator("trackers", "monitor_rewards", "stop_on", "lora", mode="before")
     @classmethod
     def _names_from_text(cls, value: Any) -> Any:
         if value is None:  # what YAML makes of an empty text

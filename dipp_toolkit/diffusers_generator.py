@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from .folders import PipelineFamily, family_of, resolve_folder
 from .input_scale import InputScale, recorded_input_scale
 from .predictions import prediction_from_config
 from .schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
+from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
 
 
@@ -105,6 +107,7 @@ class DiffusersGenerator:
         readout: float | None = None,
         *,
         weights: str | None = None,
+        lora: str | Sequence[str] = (),
         input_scale: InputScale | None = None,
     ) -> DiffusersGenerator:
         """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
@@ -114,10 +117,12 @@ class DiffusersGenerator:
             readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
             weights: a file or folder of the network's weights that are used instead of the folder's own, such as
                 `OWNER/REPO:path/in/repo.safetensors`; see `start_weights.network_folder`.
+            lora: addresses of LoRA files that are added to the weights in their order, each with a scale where it is
+                not 1, such as `OWNER/REPO:path/in/repo.safetensors=0.125`; see `start_weights.lora`.
             input_scale: `"unit"` or `"sigma"`; where None, the folder's scheduler says it, see `recorded_input_scale`.
 
         Raises:
-            RequestError: it is missing, no plugin knows its class, or the weights do not fit it.
+            RequestError: it is missing, no plugin knows its class, or the weights or a LoRA do not fit it.
         """
         folder = resolve_folder(name)
         family = family_of(folder)
@@ -129,6 +134,8 @@ class DiffusersGenerator:
         place = folder / family.network_name
         if weights is not None:
             place = network_folder(weights, folder, family.network_name)
+        if lora:
+            place = fused_weights(folder, family.network_name, place, [lora] if isinstance(lora, str) else lora)
         return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale)
 
     @classmethod

@@ -11,11 +11,11 @@ from .naming import unknown_name
 from .published import PublishedReference
 from .registry import Entry, get_registry
 
-OPTIONS = ("readout", "input_scale", "weights")
+OPTIONS = ("readout", "input_scale", "weights", "lora")
 """Settings that `load_generator` is given."""
 READ_OUT = ("readout", "input_scale")
 """Those that say where the network is read and of what: with a published reference's name, as its plugin recommends."""
-FROM_ELSEWHERE = ("weights",)
+FROM_ELSEWHERE = ("weights", "lora")
 """Those that bring weights, so that a published reference is a generator's pipeline with them."""
 
 

@@ -21,6 +21,7 @@ from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
 from .rewards.remote_address import parse_addresses
 from .saved_generators import FILE, INDEX, split_saved
+from .start_weights.source import check_source
 
 DIFFUSERS = "diffusers:"
 PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
@@ -195,6 +196,10 @@ def check_names(config: TrainConfig) -> None:
     for kind, name in (("generator", config.generator), ("reference", config.reference)):
         if name is not None and (kind == "reference" or pipeline_of_reference(name, options) is None):
             check_pipeline(name, kind)
+    if config.weights is not None:
+        check_source(config.weights)
+    for address in config.lora:
+        check_source(address, scaled=True)
     check_rewards((*config.rewards, *config.floors, *filter(None, [config.judge]), *config.monitor_rewards))
     for prompts in (config.prompts, config.eval_prompts):
         if prompts is not None:

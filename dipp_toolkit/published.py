@@ -125,7 +125,8 @@ class PublishedGenerator(PublishedPipeline):
         """
         own: dict[str, Any] = {"readout": self.readout, "input_scale": self.input_scale, "weights": self.weights}
         merged = {name: value for name, value in own.items() if value is not None} | dict(given)
-        lora = (*self.lora, *given.get("lora", ()))
+        given_lora = given.get("lora", ())
+        lora = (*self.lora, *([given_lora] if isinstance(given_lora, str) else given_lora))
         return merged | ({"lora": lora} if lora else {})
 
     def __call__(self, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import lora_files
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.start_weights.lora import check_addresses, fused_weights
+from dipp_toolkit.start_weights.lora import fused_weights
 from dipp_toolkit.twins import write_twin
 from lora_files import peft_folder, random_pairs, write
 
@@ -224,9 +224,9 @@ class Runs:
 
 
 @pytest.mark.parametrize("scale", ["", "strong", "nan", "inf"])
-def test_a_scale_that_is_not_a_number_is_refused(scale: str) -> None:
+def test_a_scale_that_is_not_a_number_is_refused(twins: Callable[[str], Path], scale: str) -> None:
     with pytest.raises(RequestError, match=r"has the scale '.*'; expected a number, such as lora\.safetensors=0\.125"):
-        check_addresses([f"lora.safetensors={scale}"])
+        fused(twins(SD), f"lora.safetensors={scale}")
 
 
 def test_a_text_encoders_lora_alone_is_refused(twins: Callable[[str], Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import NAME, PEFT_PREFIX, merge_in_place
-from ..components import load_component
+from ..components import empty_component, load_component
 from ..content_digests import file_digest
 from ..errors import RequestError, first_line
+from ..fetching import NotHere, only_looking
 from ..folders import quiet_loading
 from ..naming import shown
 from ..packages import not_installed
@@ -27,7 +29,7 @@ from ..pipeline_index import stock_pipeline
 from ..plain_json import read_json
 from ..weight_files import weights_in
 from .lora_file import DOWN, LoraFile
-from .source import parse_source
+from .source import WeightSource, parse_source
 from .store import converted_folder
 
 Layers = Mapping[str, tuple[Tensor, Tensor]]
@@ -36,20 +38,6 @@ Layers = Mapping[str, tuple[Tensor, Tensor]]
 HALF = re.compile(r"(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
 TEXT = re.compile(r"(text_encoders?(_\d)?|lora_te\d?)[._](?P<rest>.*)")
 """What a text encoder's keys begin with, in all layouts."""
-
-
-def check_addresses(addresses: Sequence[str]) -> list[LoraFile]:
-    """The files behind addresses, without reading them.
-
-    Args:
-        addresses: `./file.safetensors`, `OWNER/REPO:path/in/repo.safetensors`, a folder or a repository; each may have
-            a scale, as in `...=0.125`.
-
-    Raises:
-        RequestError: one is not there, or its scale is not a number.
-        NotHere: one would have to be fetched, and this is a dry run.
-    """
-    return [LoraFile.find(parse_source(address, scaled=True)) for address in addresses]
 
 
 def fused_weights(folder: Path, component: str, weights: Path, addresses: Sequence[str]) -> Path:
@@ -61,15 +49,22 @@ def fused_weights(folder: Path, component: str, weights: Path, addresses: Sequen
         folder: the pipeline's.
         component: the network's name in it.
         weights: folder of the weights that are added to.
-        addresses: of the files, as for `check_addresses`.
+        addresses: `./file.safetensors`, `OWNER/REPO:path/in/repo.safetensors`, a folder or a repository; each may have
+            a scale, as in `...=0.125`.
+
+    Returns:
+        The folder. In a dry run `weights`, after those files that are here have been looked at.
 
     Raises:
         RequestError: a file is not there, is not a LoRA, or does not fit the network; nothing is kept then.
     """
-    files = check_addresses(addresses)
+    if only_looking():
+        _look_at(folder, component, addresses)
+        return weights
+    files = [LoraFile.find(source) for source in _sources(addresses)]
     own = weights_in(weights)
     base = {name: file_digest(weights / name) for name in ("config.json", *(own.names if own is not None else ()))}
-    pipeline = stock_pipeline(read_json(folder / "model_index.json"))
+    pipeline = _pipeline_of(folder)
     made_of = {
         "by": f"diffusers {version('diffusers')}",  # whose converters learn new keys
         "network": base,
@@ -85,6 +80,22 @@ def fused_weights(folder: Path, component: str, weights: Path, addresses: Sequen
             network.save_pretrained(place)
 
     return converted_folder(made_of, make)
+
+
+def _sources(addresses: Sequence[str]) -> list[WeightSource]:
+    return [parse_source(address, scaled=True) for address in addresses]
+
+
+def _pipeline_of(folder: Path) -> Any:
+    return stock_pipeline(read_json(folder / "model_index.json"))
+
+
+def _look_at(folder: Path, component: str, addresses: Sequence[str]) -> None:
+    """Refuse what would be refused, as far as it is here; what would be fetched is noted."""
+    shell = empty_component(folder, component)
+    for source in _sources(addresses):
+        with suppress(NotHere):
+            layers_of(LoraFile.find(source), shell, _pipeline_of(folder), component)
 
 
 def layers_of(file: LoraFile, network: Any, pipeline: Any, component: str) -> Layers:

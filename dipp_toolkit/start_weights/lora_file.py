@@ -22,6 +22,7 @@ from torch import Tensor
 from ..adapters import FILES, PEFT_PREFIX
 from ..content_digests import file_digest
 from ..errors import RequestError
+from ..fetching import NotHere
 from ..naming import quoted, shown
 from ..plain_json import read_json
 from ..rewards.weights import read_state, tensors_of
@@ -203,6 +204,8 @@ def _usual_file(source: WeightSource) -> WeightSource:
         candidate = _inner(source, name)
         try:
             candidate.file()
+        except NotHere:
+            raise
         except RequestError as error:
             problem = problem or error
         else:

@@ -95,6 +95,21 @@ def parse_source(text: str, *, scaled: bool = False) -> WeightSource:
     return WeightSource(text, found["hub"], inside.strip("/"), scale)
 
 
+def check_source(text: str, *, scaled: bool = False) -> None:
+    """Refuse, before anything is loaded, what cannot be an address, or names a file of this machine that is not there.
+
+    Args:
+        text: as for `parse_source`.
+        scaled: as for `parse_source`.
+
+    Raises:
+        RequestError: as `parse_source` and `WeightSource.file`.
+    """
+    source = parse_source(text, scaled=scaled)
+    if source.hub is None and not is_there(source.text):
+        source.file()
+
+
 def _split_scale(text: str) -> tuple[str, float]:
     name, sign, number = text.rpartition("=")
     if not sign:

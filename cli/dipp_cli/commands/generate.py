@@ -42,7 +42,8 @@ def generate(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="How the generator is loaded: weights=OWNER/REPO:FILE, readout=399/999. Repeatable.",
+            help="How the generator is loaded: weights=OWNER/REPO:FILE, lora=OWNER/REPO:FILE=0.125, readout=399/999. "
+            "Repeatable.",
         ),
     ] = None,
     device: options.Device = None,
