@@ -14,7 +14,9 @@ from .atomic import whole_folder
 from .contained import below
 from .pipeline_index import check_index, stock_pipeline
 from .plain_json import read_json
+from .prompt_encoder import ENCODER, TOKENIZER
 from .start_weights.pickled import safetensors_place
+from .token_lengths import write_limit
 from .weight_files import PICKLE, is_weights, plain_name, shard_map, weights_in
 
 ASSISTANT = "assistant"
@@ -99,6 +101,10 @@ def _fill(
             copy_component(source / name, below(beside, name))
         else:  # such as a safety checker that was not fetched; stock pipelines do without
             index[name] = [None, None]
+    for name in (name for name in index if name.startswith(TOKENIZER)):
+        encoder = name.replace(TOKENIZER, ENCODER)
+        if (beside / name).is_dir() and (beside / encoder / "config.json").is_file():
+            write_limit(beside, name, encoder)
     if index.get("safety_checker") == [None, None]:
         index["requires_safety_checker"] = False
     if adapters.is_adapted(network):

@@ -15,6 +15,7 @@ from .condition import Condition
 from .errors import RequestError, first_line
 from .folders import PipelineFamily, quiet_loading
 from .plain_json import read_json
+from .token_lengths import limit_tokens
 
 LongPrompts = Literal["refuse", "cut"]
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
@@ -102,7 +103,7 @@ class PromptEncoder:
             except Exception as error:  # tokenizers raise errors of several libraries
                 raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error
             for name in self.names:
-                _limit_tokens(getattr(self._pipeline, name.replace(ENCODER, TOKENIZER), None), parts[name])
+                limit_tokens(getattr(self._pipeline, name.replace(ENCODER, TOKENIZER), None), parts[name])
             if hasattr(self._pipeline, "tokenizer_max_length"):  # read off the first tokenizer as it was
                 self._pipeline.tokenizer_max_length = self._pipeline.tokenizer.model_max_length
         return self._pipeline
@@ -187,15 +188,6 @@ class PromptEncoder:
 
 def _beginning(prompt: str) -> str:
     return prompt if len(prompt) <= 60 else prompt[:57] + "..."
-
-
-def _limit_tokens(tokenizer: Any, encoder: Any) -> None:
-    """A tokenizer that says no length, or more than its text encoder has positions for, is given the encoder's."""
-    if tokenizer is None:
-        return
-    positions, said = getattr(encoder.config, "max_position_embeddings", None), tokenizer.model_max_length
-    if isinstance(positions, int) and not (isinstance(said, int) and 0 < said <= positions):
-        tokenizer.model_max_length = positions
 
 
 def _pipeline_class(folder: Path) -> Any:

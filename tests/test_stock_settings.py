@@ -293,3 +293,25 @@ def test_flux_without_guidance_reads_256_tokens(tmp_path: Path) -> None:
     assert call_arguments(tmp_path / "final", 1)["max_sequence_length"] == 256
     keys = {encoder_folder(tmp_path, reference_of(folder).encoder) for folder in (dev, schnell)}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("said", [..., 10**30, 200])
+@pytest.mark.parametrize("name", [SD, SDXL, SD3, FLUX])
+def test_a_tokenizer_without_a_length_reads_what_its_encoder_can(name: str, said: Any, tmp_path: Path) -> None:
+    folder = write_twin(name, tmp_path / "twin")
+    for path in folder.glob("tokenizer*/tokenizer_config.json"):
+        if json.loads(path.read_text())["tokenizer_class"] == "CLIPTokenizer":
+            edit(path, model_max_length=said)
+    reference = reference_of(folder)
+    ours = sample_reference(reference, reference.encode(PROMPTS), SEED, 2, 1.0)
+    whole = write_twin(name, tmp_path / "whole")
+    torch.testing.assert_close(ours, stock(whole, reference.latent_shape, 2, 1.0), **TOLERANCE)
+    assert_export_draws_like_it(folder, tmp_path)
+
+
+@pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])
+def test_stable_diffusion_2_pads_with_an_exclamation_mark(pad: str, tmp_path: Path) -> None:
+    folder = write_twin(SD, tmp_path / "twin")
+    edit(folder / "tokenizer" / "tokenizer_config.json", pad_token=pad)
+    assert DiffusionPipeline.from_pretrained(folder).tokenizer.pad_token == pad
+    assert_draws_like_stock(folder)
