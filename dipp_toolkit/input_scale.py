@@ -19,18 +19,25 @@ from typing import Any, Literal
 
 InputScale = Literal["unit", "sigma"]
 
-SIGMA_STARTS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
-"""Stock schedulers of one-step pipelines whose network is given sigma z."""
+SIGMA_STARTS = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+)
+"""Stock schedulers that start from (sigma / alpha) z, and give the network alpha times that."""
 
 
 def recorded_input_scale(config: Mapping[str, Any]) -> InputScale:
     """The input's scale of a generator in a folder with this scheduler configuration.
 
-    An Euler scheduler with trailing spacing means `"sigma"`: its single step starts at the last training time, so it is
+    Euler and its kin with trailing spacing mean `"sigma"`: their single step starts at the last training time, so it is
     how the pipeline makes its image in one step (SD-Turbo, SDXL-Turbo, exports of such generators). With any other
     spacing a single step would start elsewhere (at timestep 1 with leading spacing), so the scheduler is there for many
-    steps, as Stable Diffusion XL's is, and says nothing of a generator that starts from that network: `"unit"`. So do
-    all other schedulers, which start from z.
+    steps, as Stable Diffusion XL's is, and says nothing of a generator that starts from that network: `"unit"`. All
+    other schedulers start from z.
     """
     stock = config.get("_class_name") in SIGMA_STARTS
     return "sigma" if stock and config.get("timestep_spacing") == "trailing" else "unit"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
+from dipp_cli.app import main
 from dipp_toolkit.bench.contestants import Contestant
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
@@ -16,7 +19,7 @@ from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.input_scale import recorded_input_scale
+from dipp_toolkit.input_scale import SIGMA_STARTS, recorded_input_scale
 from dipp_toolkit.loading import load_generator
 from dipp_toolkit.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.predictions import Prediction
@@ -45,6 +48,22 @@ EULER = {"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linea
 )
 def test_a_folders_scheduler_says_what_the_network_is_given(config: dict[str, Any], scale: str) -> None:
     assert recorded_input_scale(config) == scale
+
+
+def test_every_stock_scheduler_with_trailing_spacing_is_known_for_what_it_gives() -> None:
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scales = []
+    for scheduler in (getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")):
+        if "timestep_spacing" in (known := signature(scheduler.__init__).parameters) and "beta_schedule" in known:
+            if scheduler in (diffusers.CogVideoXDPMScheduler, diffusers.PNDMScheduler):
+                continue  # the one has no images' pipeline, the other no single step
+            pipeline = scheduler(**betas, timestep_spacing="trailing")
+            pipeline.set_timesteps(1)
+            one, first = torch.ones(1), pipeline.timesteps[0]
+            given = pipeline.scale_model_input(one * pipeline.init_noise_sigma, first).item()
+            scales.append(recorded_input_scale({"_class_name": scheduler.__name__, "timestep_spacing": "trailing"}))
+            assert given == pytest.approx({"unit": 1.0, "sigma": 0.997667}[scales[-1]], abs=1e-5), scheduler
+    assert {"unit", "sigma"} == set(scales) and scales.count("sigma") == len(SIGMA_STARTS)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +177,12 @@ def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: 
     fingerprint = source.fingerprint()
     source.generator = replace(saved, input_scale="unit")
     assert source.fingerprint() != fingerprint
+
+
+def test_a_dry_run_says_that_a_turbo_takes_one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    words = ["train", "--prompts", str(tmp_path / "prompts.txt"), "--dry-run", "--set", "generator_steps=4"]
+    assert main([*words, "--generator", "sd-turbo"]) == 2
+    assert "Set input_scale=unit, or generator_steps=1." in capsys.readouterr().err
+    assert main([*words, "--generator", "sd-turbo", "--set", "input_scale=unit"]) == 0
+    assert main([*words, "--generator", "sd15-onestep"]) == 0, "it is yet to be trained, and starts from z"
