@@ -286,7 +286,10 @@ def test_a_dry_run_notes_the_file_and_writes_nothing(world: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("command", "mode", "how"), [(["train", "--generator", "./base"], "full", "words"), (["distill"], "lora", "yaml")]
 )
-def test_a_run_starts_from_the_file(world: Path, command: list[str], mode: str, how: str) -> None:
+def test_a_run_starts_from_the_file(
+    world: Path, command: list[str], mode: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In lora mode the file is what the adapter sits on: with another content the run is not resumed."""
     Path("settings.yaml").write_text(f"weights: ./{FILE}\nreadout: 0.6\n")
     said = ["--config", "settings.yaml"] if how == "yaml" else ["--set", f"weights=./{FILE}", "--set", "readout=0.6"]
     words = [*command, "--reference", "./base", "--prompts", "prompts.txt", "--quiet", "--steps", "1", "--out", "run"]
@@ -295,6 +298,11 @@ def test_a_run_starts_from_the_file(world: Path, command: list[str], mode: str, 
     trained = load_file(next(Path("run/final/unet").glob("*.safetensors")))
     for name, one in tuned_state().items():
         assert torch.allclose(trained[name].float(), one, atol=1e-3), name
+    save_file({name: one + 1 for name, one in tuned_state().items()}, FILE)
+    resumed = main(["train", "--resume", "--out", "run", "--steps", "2", "--quiet"])
+    said = capsys.readouterr()
+    assert resumed == (2 if mode == "lora" else 0)
+    assert "the generator's start weights (sha256" in said.err + said.out
 
 
 def test_generate_and_bench_take_the_file_as_well(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
