@@ -184,6 +184,64 @@ def test_the_base_with_the_file_is_the_pipeline_of_the_file(world: Path) -> None
     assert torch.allclose(images, expected, atol=1e-4)
 
 
+SD3_NAMES = {
+    "pos_embed.pos_embed": "pos_embed", "pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0", "proj_out": "final_layer.linear",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+}  # fmt: skip
+SD3_BLOCK = {
+    "norm1.linear": "x_block.adaLN_modulation.1", "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "attn.to_out.0": "x_block.attn.proj", "attn.to_add_out": "context_block.attn.proj",
+    "attn.norm_q": "x_block.attn.ln_q", "attn.norm_k": "x_block.attn.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k", "ff.net.0.proj": "x_block.mlp.fc1", "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1", "ff_context.net.2": "context_block.mlp.fc2",
+}  # fmt: skip
+SD3_JOINED = {
+    ("to_q", "to_k", "to_v"): "x_block.attn.qkv",
+    ("add_q_proj", "add_k_proj", "add_v_proj"): "context_block.attn.qkv",
+}
+
+
+def sd3_names(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """A transformer of Stable Diffusion 3 under the names of the code that it was published with."""
+    renamed, rest = {}, dict(state)
+    names = dict(SD3_NAMES)
+    for block in range(layers):
+        ours, theirs = f"transformer_blocks.{block}", f"joint_blocks.{block}"
+        names |= {f"{ours}.{one}": f"{theirs}.{other}" for one, other in SD3_BLOCK.items()}
+        for parts, joined in SD3_JOINED.items():
+            for end in ("weight", "bias"):
+                of_parts = [rest.pop(f"{ours}.attn.{part}.{end}") for part in parts]
+                renamed[f"{theirs}.{joined}.{end}"] = torch.cat(of_parts)
+    for name, one in rest.items():
+        start = max((part for part in names if name == part or name.startswith(f"{part}.")), key=len)
+        # Of what scales and shifts at the end, the published code says the shift first.
+        last = start in ("norm_out.linear", f"transformer_blocks.{layers - 1}.norm1_context.linear")
+        renamed[names[start] + name[len(start) :]] = torch.cat(one.chunk(2)[::-1]) if last else one
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_transformer_under_its_published_names_is_converted_by_diffusers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "cache"))
+    base, tuned = (write_twin("StableDiffusion3Pipeline", tmp_path / str(seed), seed=seed) for seed in (0, 7))
+    expected = load_file(tuned / "transformer" / WEIGHTS)
+    layers = json.loads((tuned / "transformer" / "config.json").read_text())["num_layers"]
+    content = {f"{prefix}{name}": one.clone() for name, one in sd3_names(expected, layers).items()}
+    save_file(content | {"first_stage_model.x": torch.ones(1)}, tmp_path / "sd3_medium.safetensors")
+    generator = load_generator(str(base), weights=str(tmp_path / "sd3_medium.safetensors"))
+    state = generator.network.state_dict()
+    assert state.keys() == expected.keys()
+    for name, one in expected.items():
+        assert torch.equal(state[name], one), name
+
+
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(list(state.items())[: len(state) // 2])
 
