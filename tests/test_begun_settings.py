@@ -62,7 +62,8 @@ def test_it_can_be_resumed_and_repeated_and_a_new_run_has_what_its_name_means(tm
 
 
 def test_several_steps_of_a_name_that_means_sigma_start_from_z() -> None:
-    for generator, steps, scale in (("sd15-onestep", 4, "unit"), ("sd15-onestep", 1, "sigma"), ("sdxl-dmd2", 1, None)):
+    cases = [("sd15-onestep", 4, "unit"), ("sd15-onestep", 1, "sigma"), ("sdxl-dmd2", 1, "unit"), ("sd-turbo", 1, None)]
+    for generator, steps, scale in cases:
         config = resolve(TrainConfig(generator=generator, prompts="emoji-train", generator_steps=steps))
         assert config.input_scale == scale
     asked = TrainConfig(generator="sd15-onestep", prompts="emoji-train", generator_steps=4, input_scale="sigma")
