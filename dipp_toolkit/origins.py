@@ -26,7 +26,7 @@ MOST_BYTES = 1_000_000
 
 def start_origins(config: TrainConfig) -> list[Origin]:
     """The weights that a run's generator starts from, those of its network first."""
-    given = [address for address in (config.weights,) if address]
+    given = [address for address in (*config.lora, config.weights) if address]
     own = [of_repository(source.hub) for address in given if (source := parse_source(address, scaled=True)).hub]
     if config.generator is None:
         return own + origins_of("reference", config.reference or "")

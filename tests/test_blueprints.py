@@ -64,7 +64,7 @@ def test_every_published_name_has_a_blueprint_and_says_where_it_comes_from() -> 
     assert {
         "pixart-onestep", "sd15-onestep", "sdxl-dmd2", "sd-turbo", "flux-onestep", "diff-instruct-sdxl", "sim-sdxl",
         "dipp-sdxl", "distar-sdxl", "distar-sdxl-short", "sdxl-turbo", "flux-schnell", "sd35-medium",
-        "sd35-large-turbo", "hyper-sdxl", "sdxl-lightning", "pixart-dmd",
+        "sd35-large-turbo", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "hyper-sd15",
     } <= names["generator"]  # fmt: skip
     for kind in names:
         for entry in registry.entries[kind].values():

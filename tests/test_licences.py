@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub.repocard import metadata_load
@@ -20,6 +21,7 @@ from dipp_toolkit.registry import get_registry
 from dipp_toolkit.twins import write_twin
 
 OWN = Licence("other", "https://a.b", "own-nc", non_commercial=True)
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
@@ -66,6 +68,7 @@ def test_every_published_weight_says_its_licence() -> None:
         ),
         ("dipp-sdxl", {}, ["XDG-XHS/dipp_1step", SDXL]),
         ("hyper-sdxl", {"license": "openrail++"}, ["ByteDance/Hyper-SD", SDXL]),
+        ("hyper-sd15", {"license": "openrail++"}, ["ByteDance/Hyper-SD", SD15, SDXL]),
         (None, {"license": "openrail++"}, [SDXL]),
     ],
 )
@@ -111,9 +114,12 @@ def test_a_card_that_states_nothing_is_not_read_into(card: str, tmp_path: Path) 
 
 
 def test_weights_from_elsewhere_come_before_those_they_take_the_place_of() -> None:
-    weights = "somebody/something:unet.safetensors"
-    for generator in ("sdxl", "sdxl-lightning"):
-        origins = start_origins(TrainConfig(generator=generator, reference="sdxl", weights=weights))
+    given: list[dict[str, Any]] = [
+        {"generator": "sdxl", "weights": "somebody/something:unet.safetensors"},
+        {"generator": "sdxl-lightning", "lora": ("somebody/something:lora.safetensors=0.5", "./mine.safetensors")},
+    ]
+    for settings in given:
+        origins = start_origins(make_config({**settings, "reference": "sdxl"}))
         assert (origins[0].hub, origins[-1].hub) == ("somebody/something", SDXL)
         assert origins[0].licence.label == "not stated"
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import stock_calls as stock
 from hub_cache import HubCache
+from lora_layouts import random_lora, write_diffusers, write_kohya, write_peft
 from safetensors.torch import load_file
 from torch import Tensor
 from weight_layouts import add_half, round_to_half, shard, state_of, write_pickle, write_single
@@ -48,6 +49,7 @@ class Layout:
         format: of its files, in a few words.
         write: writes its repositories into a hub cache, and returns what makes the stock pipeline of them.
         call: what is then done with it, as its authors' page shows.
+        options: settings that bring further weights, as somebody would give them with the name.
         differs: what the published call does besides, which is taken out of the comparison.
     """
 
@@ -55,6 +57,7 @@ class Layout:
     format: str
     write: Callable[[HubCache, PublishedGenerator], stock.Load]
     call: Call
+    options: Mapping[str, Any] = field(default_factory=dict)
     differs: str = ""
 
 
@@ -180,6 +183,44 @@ def single_file(cache: HubCache, model: PublishedGenerator) -> stock.Load:
     return load
 
 
+def lora_file(write: Callable[..., None]) -> Callable[[HubCache, PublishedGenerator], stock.Load]:
+    """A LoRA file over the pipeline that it is made for.
+
+    Args:
+        write: the file, in one program's keys.
+    """
+
+    def layout(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+        (address,) = model.lora
+        base = write_reference(cache, model.reference)
+        path = _lora_at(cache, address, base, write)
+        return lambda: stock.with_lora(stock.pipeline_at(base), path)
+
+    return layout
+
+
+def lora_over(write: Callable[..., None], scale: float) -> Callable[[HubCache, PublishedGenerator], stock.Load]:
+    """A LoRA that somebody gives with the name of a generator that is a whole pipeline, with a scale."""
+
+    def layout(cache: HubCache, model: PublishedGenerator) -> stock.Load:
+        load = plain_and_half(cache, model)
+        path = _lora_at(cache, EXTRA, cache.snapshot(model.pipeline), write)
+        return lambda: stock.with_lora(load(), path, scale)
+
+    return layout
+
+
+def _lora_at(cache: HubCache, address: str, pipeline: Path, write: Callable[..., None]) -> Path:
+    repository, _, inside = address.partition(":")
+    path = cache.snapshot(repository) / inside
+    component = _network_folder(pipeline)
+    write(random_lora(state_of(component), RANK), path, component.name)
+    return path
+
+
+EXTRA = "somebody/a-style:style.safetensors"
+"""A LoRA of no published name."""
+RANK = 4
 LCM_399: Call = lambda pipeline, noise: stock.lcm(pipeline, noise, 399)  # noqa: E731
 LCM_800: Call = lambda pipeline, noise: stock.lcm(pipeline, noise, 800)  # noqa: E731
 FAMILY = ("diff-instruct-sdxl", "sim-sdxl", "dipp-sdxl", "distar-sdxl", "distar-sdxl-short")
@@ -190,6 +231,16 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("hyper-sdxl", "UNet .safetensors over the base", single_file, LCM_800),
     Layout("sdxl-lightning", "UNet .safetensors over the base", single_file, stock.lightning),
     Layout("pixart-dmd", "transformer .bin over the base", single_file, stock.pixart_dmd),
+    Layout("hyper-sd15", "LoRA, kohya's keys", lora_file(write_kohya), stock.tcd, differs=stock.TCD_DIFFERS),
+    Layout("hyper-sd15", "LoRA, diffusers' keys", lora_file(write_diffusers), stock.tcd, differs=stock.TCD_DIFFERS),
+    Layout("hyper-sd15", "LoRA, peft's keys", lora_file(write_peft), stock.tcd, differs=stock.TCD_DIFFERS),
+    Layout(
+        "sd-turbo",
+        "with a LoRA of diffusers' keys at 0.125",
+        lora_over(write_diffusers, 0.125),
+        stock.own_scheduler,
+        {"lora": f"{EXTRA}=0.125"},
+    ),
     Layout("sdxl-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("sd-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("flux-schnell", "folder, shards", shards, stock.schnell),

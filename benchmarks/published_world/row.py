@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from layouts import Layout, model_of
 from torch import Tensor
 
 from dipp_cli.generating import Request, make_images
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import train
+from dipp_toolkit.config import make_config
 from dipp_toolkit.folders import family_of, quiet_loading
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.loading import load_generator
@@ -71,15 +73,15 @@ def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lor
     try:
         with cache.used(), quiet_loading(), contextlib.redirect_stderr(io.StringIO()):
             load = layout.write(cache, model)
-            generator = load_generator(layout.name)
+            generator = load_generator(layout.name, **layout.options)
             row.loads = True
             noise = fixed_noise(1, generator.latent_shape, SEED)
             with torch.no_grad():
                 expected = layout.call(load(), noise)
-            start = drawn(layout.name)
+            start = drawn(layout.name, layout.options)
             row.stock = largest_difference(start, expected)
             for mode in modes:
-                final = trained(layout.name, folder / mode, mode)
+                final = trained(layout, folder / mode, mode)
                 ours = drawn(str(final.parent))
                 row.trained[mode] = largest_difference(ours, start) > TOLERANCE
                 row.exported[mode] = largest_difference(ours, plainly_drawn(final, noise))
@@ -89,22 +91,26 @@ def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lor
     return row
 
 
-def drawn(generator: str) -> Tensor:
+def drawn(generator: str, options: Mapping[str, Any] | None = None) -> Tensor:
     """What `dipp generate` draws."""
-    _, images, _ = make_images(Request(generator, None, [stock.PROMPT], None, None, SEED, None, None, "cpu"))
+    _, images, _ = make_images(
+        Request(generator, None, [stock.PROMPT], None, None, SEED, None, None, "cpu", options or {})
+    )
     return images
 
 
-def trained(name: str, folder: Path, mode: str) -> Path:
+def trained(layout: Layout, folder: Path, mode: str) -> Path:
     """The export of a short training; its `final/`."""
     folder.mkdir(parents=True)
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
-    config = TrainConfig(
-        generator=name, mode=mode, steps=STEPS, prompts=str(prompts), rewards={"colourfulness": 1.0}, reward_scale=10.0,
-        batch_size=2, eval_count=2, eval_seeds=2, reference_steps=2, lora_rank=2, device="cpu", precision="fp32",
-        frozen_precision="fp32", learning_rate=1e-3, out=str(folder / "run"), monitor_every=0, diagnose_every=0,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "generator": layout.name, "mode": mode, "steps": STEPS, "prompts": str(prompts), "out": str(folder / "run"),
+        "rewards": {"colourfulness": 1.0}, "reward_scale": 10.0, "learning_rate": 1e-3, "lora_rank": 2, "batch_size": 2,
+        "eval_count": 2, "eval_seeds": 2, "reference_steps": 2, "monitor_every": 0, "diagnose_every": 0,
+        "device": "cpu", "precision": "fp32", "frozen_precision": "fp32",
+    }  # fmt: skip
+    config = make_config({**settings, **layout.options})
     return train(config).folder / "final"
 
 

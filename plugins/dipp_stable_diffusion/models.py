@@ -86,6 +86,12 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         reference="sd15", readout=READOUT, input_scale="sigma",
     ),
     PublishedGenerator(
+        "hyper-sd15",
+        "Hyper-SD's one-step LoRA over Stable Diffusion 1.5, at 512x512",
+        SD15, CONFIGS / "sd15", licences.HYPER_SD, COMMON, licences.OPENRAIL_M,
+        reference="sd15", readout=1.0, input_scale="unit", lora=(f"{HYPER}:Hyper-SD15-1step-lora.safetensors",),
+    ),
+    PublishedGenerator(
         "sd-turbo",
         "SD-Turbo, one step at 512x512",
         "stabilityai/sd-turbo", CONFIGS / "sd-turbo", licences.SD_TURBO, COMMON,
