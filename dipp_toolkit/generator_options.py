@@ -8,7 +8,7 @@ from typing import Any
 from .config import TrainConfig, make_config
 from .errors import RequestError
 from .naming import unknown_name
-from .published import PublishedReference
+from .published import PublishedGenerator, PublishedReference
 from .registry import Entry, get_registry
 
 OPTIONS = ("readout", "input_scale", "weights", "lora")
@@ -22,6 +22,15 @@ FROM_ELSEWHERE = ("weights", "lora")
 def generator_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings ask of the generator as it is loaded."""
     return {name: value for name in OPTIONS if (value := getattr(config, name)) not in (None, ())}
+
+
+def starts_elsewhere(config: TrainConfig) -> bool:
+    """Whether the generator's network starts from other weights than its pipeline's, by a setting or its name."""
+    entry = get_registry().entries["generator"].get(config.generator or "")
+    options = generator_options(config)
+    if entry is not None and isinstance(entry.factory, PublishedGenerator):
+        options = entry.factory.options(options)
+    return any(options.get(name) for name in FROM_ELSEWHERE)
 
 
 def parsed_options(values: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -23,6 +23,10 @@ from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.generator_options import parsed_options
+from dipp_toolkit.origins import start_origins
+from dipp_toolkit.planning import make_plan
+from dipp_toolkit.planning.costs import pipeline_blueprint
+from dipp_toolkit.planning.estimate import shares_weights
 from dipp_toolkit.start_weights import source as sources
 from dipp_toolkit.twins import write_twin
 from lora_files import added, peft_folder, random_pairs, write
@@ -30,6 +34,7 @@ from tiny import PROMPTS
 
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
 UNET = "diffusion_pytorch_model.safetensors"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 KOHYA = r"^(?!add_embedding)"
 
 
@@ -247,3 +252,28 @@ def test_another_file_behind_the_same_name_is_noticed_on_resume(world: Path, mod
 def test_a_lora_is_no_option_of_a_generator_without_files(world: Path) -> None:
     with pytest.raises(RequestError, match="lora"):
         load_generator("emoji-onestep", lora="./lora.safetensors")
+
+
+def test_a_plan_counts_the_sum_beside_the_reference(world: Path) -> None:
+    config = TrainConfig(generator="./base", reference="./base", mode="lora", lora_rank=2)
+    assert "generator" not in make_plan(config).resident
+    fused = make_plan(config.model_copy(update={"lora": ("./lora.safetensors",)}))
+    assert fused.resident["generator"] == fused.resident["reference"]
+
+
+@pytest.mark.parametrize(
+    ("generator", "reference", "own"),
+    [("sd15-onestep", "sd15", False), ("hyper-sdxl", "sdxl", True), ("dipp-sdxl", "sdxl", True)],
+)
+def test_a_plan_knows_which_published_generators_share_their_references_weights(
+    generator: str, reference: str, own: bool
+) -> None:
+    blueprints = pipeline_blueprint(generator, "generator"), pipeline_blueprint(reference)
+    config = TrainConfig(generator=generator, reference=reference)
+    assert shares_weights(config, *blueprints) != own
+    assert not shares_weights(config.model_copy(update={"lora": ("a/b:c.safetensors",)}), *blueprints)
+
+
+def test_a_loras_repository_stands_first_in_the_model_card(world: Path) -> None:
+    config = TrainConfig(generator="sdxl", reference="sdxl", lora=("ByteDance/Hyper-SD:one.safetensors=0.5",))
+    assert [origin.hub for origin in start_origins(config)] == ["ByteDance/Hyper-SD", SDXL]

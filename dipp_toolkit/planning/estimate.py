@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 
+from ..blueprints import PipelineBlueprint
 from ..config import TrainConfig
 from ..decoding import DecodeOptions
 from ..errors import RequestError
+from ..generator_options import starts_elsewhere
 from ..native_precision import choose_precision
 from ..precision import DTYPES, PRECISIONS
 from ..precision_choice import AUTO
@@ -108,6 +110,12 @@ def with_precision(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"precision": chosen})
 
 
+def shares_weights(config: TrainConfig, generator: PipelineBlueprint, reference: PipelineBlueprint) -> bool:
+    """Whether a generator's adapter sits on the reference's own weights, so that there is one set of them."""
+    same = (generator.folder, generator.hub) == (reference.folder, reference.hub)
+    return same and not starts_elsewhere(config)
+
+
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     """Plan a run.
 
@@ -129,7 +137,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",
     )  # fmt: skip
     networks = network_costs(shape, 1.0 if config.guidance == 1 else 2.0)
-    shares = generator.folder == reference.folder and config.generator != "sdxl-dmd2"
+    shares = shares_weights(config, generator, reference)
     width, gradients = shape.dtype.itemsize, networks.trainable * 4
     parameters = {"reference": networks.base} | ({} if shares else {"generator": networks.base})
     resident = {"process": PROCESS, "reference": networks.base * width}
