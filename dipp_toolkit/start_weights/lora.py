@@ -27,7 +27,7 @@ from ..naming import shown
 from ..packages import not_installed
 from ..pipeline_index import stock_pipeline
 from ..plain_json import read_json
-from ..weight_files import weights_in
+from ..weight_files import PICKLE, weights_in
 from .lora_file import DOWN, LoraFile
 from .source import WeightSource, parse_source
 from .store import converted_folder
@@ -62,7 +62,7 @@ def fused_weights(folder: Path, component: str, weights: Path, addresses: Sequen
         _look_at(folder, component, addresses)
         return weights
     files = [LoraFile.find(source) for source in _sources(addresses)]
-    own = weights_in(weights)
+    own = weights_in(weights) or weights_in(weights, PICKLE)
     base = {name: file_digest(weights / name) for name in ("config.json", *(own.names if own is not None else ()))}
     pipeline = _pipeline_of(folder)
     made_of = {
