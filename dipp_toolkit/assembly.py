@@ -29,6 +29,8 @@ from .loss_scale import LossScale
 from .native_precision import settle_precision
 from .network_options import apply_network_options, make_optimizer
 from .objective import build_mix, build_terms
+from .pipeline_parts.choosing import check_latents
+from .pipeline_parts.joining import compare_named, join
 from .precision import DTYPES, PRECISIONS
 from .precision_choice import AUTO
 from .processes import Processes, launched_count
@@ -136,7 +138,7 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
     return AdapterSettings(config.lora_rank, config.lora_alpha or float(config.lora_rank), config.lora_targets)
 
 
-def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
+def _named_generator(config: TrainConfig, reference: Reference) -> Generator:
     from .diffusers_generator import DiffusersGenerator
     from .diffusers_reference import DiffusersReference
 
@@ -149,6 +151,14 @@ def _initial_generator(config: TrainConfig, reference: Reference) -> Generator:
         raise RequestError(
             "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
         )
+    return generator
+
+
+def _initial_generator(generator: Generator, config: TrainConfig, reference: Reference) -> Generator:
+    from .diffusers_generator import DiffusersGenerator
+    from .diffusers_reference import DiffusersReference
+
+    pipeline = reference if isinstance(reference, DiffusersReference) else None
     generator = check_generator(generator, config, reference.latent_shape)
     if config.mode == "lora":
         if pipeline is None or not isinstance(generator, DiffusersGenerator):
@@ -170,11 +180,7 @@ def check_generator(generator: Generator, config: TrainConfig, latent_shape: Seq
     """
     asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
     generator = with_steps(generator, asked, config.generator or "")
-    if tuple(generator.latent_shape) != tuple(latent_shape):
-        raise RequestError(
-            f"The generator makes latents of shape {tuple(generator.latent_shape)} and the reference of shape "
-            f"{tuple(latent_shape)}; they must share a latent space."
-        )
+    check_latents(generator.latent_shape, latent_shape)
     check = getattr(generator, "check_exportable", None)
     if check is not None:
         check()
@@ -195,13 +201,16 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     if config.precision == AUTO:
         config, _ = settle_precision(config, device, processes)
     sharding = Sharding.launched(processes, device)
+    compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
     watchers = _load_watchers(config)
     prompts = texts(load_prompts(config.prompts or ""))
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
     reference = _load_reference(config)
+    generator = _named_generator(config, reference)
+    join(generator, reference, config.parts, compared)
     place = _placing(reference, device, sharding)
-    generator = _initial_generator(config, reference)
+    generator = _initial_generator(generator, config, reference)
     conditions, eval_conditions = encode_prompts(
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )

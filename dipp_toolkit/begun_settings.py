@@ -17,7 +17,8 @@ from .setting_texts import read_yaml
 def read_begun_settings(path: Path) -> dict[str, Any]:
     """The settings in a run's own `config.yaml`, so that whoever goes on with them does the same.
 
-    A version without `input_scale` gave every network z itself, where a name or a folder may mean sigma z now.
+    A version without `input_scale` gave every network z itself, where a name or a folder may mean sigma z now. One
+    without `parts` trained with the reference's text encoders and autoencoder, whatever the generator's were.
 
     Raises:
         RequestError: the file cannot be read as settings.
@@ -25,6 +26,8 @@ def read_begun_settings(path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     if "input_scale" not in values and _takes_input_scale(values.get("generator")):
         values["input_scale"] = "unit"
+    if values.get("generator") is not None:
+        values.setdefault("parts", "reference")
     return values
 
 
@@ -36,6 +39,8 @@ def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
         saved: those that the run was begun with.
     """
     config = precision_as_begun(config, saved)
+    if "parts" not in config.model_fields_set:
+        config = config.model_copy(update={"parts": saved.parts})
     return config if config.input_scale else config.model_copy(update={"input_scale": saved.input_scale})
 
 

@@ -50,6 +50,11 @@ class TrainConfig(BaseModel):
     reference: str | None = Field(
         None, description="frozen multi-step diffusion the generator must stay close to, named likewise"
     )
+    parts: Literal["same", "reference", "generator"] = Field(
+        "same",
+        description="whose text encoders, tokenizers and autoencoder are used in training and exported where generator "
+        "and reference have different ones; same refuses such a pair",
+    )
     rewards: dict[str, float] = Field(
         default_factory=dict, description="rewards by name with their weights; none is plain distillation"
     )

@@ -52,6 +52,8 @@ class DiffusersGenerator:
         scheduler_config: says the schedule and what the network predicts.
         assistant_folder: folder holding the assistant this generator was trained with, where there is one.
         steps: passes of the network that make a sample.
+        parts: the pipeline folder whose text encoders, tokenizers and autoencoder it is trained with, and an export
+            carries; its own where None.
         input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `input_scale.py`.
     """
 
@@ -63,6 +65,7 @@ class DiffusersGenerator:
     assistant_folder: Path | None = None
     steps: int = 1
     input_scale: InputScale = "unit"
+    parts: Path | None = None
     _denoiser: Denoiser | None = field(default=None, repr=False)
 
     @property
@@ -229,7 +232,8 @@ class DiffusersGenerator:
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.
 
-        The other components are copied from the folder the generator came from. An adapter is merged into the weights
+        Text encoders, tokenizers and autoencoder are copied from the folder in `parts`, which the training used, and
+        other components from the generator's own. An adapter is merged into the weights
         and written beside them as well.
 
         Args:
@@ -237,7 +241,7 @@ class DiffusersGenerator:
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
         scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
-        export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant)
+        export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant, self.parts)
 
     def at(self, readout: float) -> DiffusersGenerator:
         """The same generator read out at another time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,6 +92,18 @@ class DiffusersReference:
             PromptEncoder(folder, family, dtype),
             shrink,
         )
+
+    def use_parts(self, folder: Path) -> None:
+        """Encode prompts and decode latents with another pipeline's text encoders, tokenizers and autoencoder.
+
+        Raises:
+            RequestError: they cannot be loaded.
+        """
+        family = family_of(folder)
+        dtype = decoder_dtype(folder, family, self.encoder.dtype)
+        self.vae = load_component(folder, "vae", dtype=dtype).eval().requires_grad_(False)
+        self.encoder = replace(self.encoder, folder=folder, family=family, _pipeline=None)
+        self.null_condition = None
 
     @property
     def network_folder(self) -> Path:

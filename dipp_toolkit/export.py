@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ def export_pipeline(
     network: nn.Module,
     scheduler: Any,
     assistant: nn.Module | None = None,
+    parts: Path | None = None,
 ) -> None:
     """Write a pipeline folder. It is put together beside its place and renamed, so it appears whole or not at all.
 
@@ -46,12 +48,20 @@ def export_pipeline(
         network: the generator's; an adapter is merged, and written to `adapter/` as well.
         scheduler: takes the single step.
         assistant: kept in `assistant/`, as an adapter where it is one.
+        parts: the pipeline folder whose text encoders, tokenizers and autoencoder are copied; `source` where None.
     """
     index = read_json(source / "model_index.json")
     check_index(index, source)
+    places = dict.fromkeys(index, source)
+    if parts is not None and parts.resolve() != source.resolve():
+        other = read_json(parts / "model_index.json")
+        check_index(other, parts)
+        own = {name: value for name, value in index.items() if not _is_part(name)}
+        index = own | {name: value for name, value in other.items() if _is_part(name)}
+        places = {name: parts if _is_part(name) else source for name in index}
     with whole_folder(folder) as beside:
         beside.mkdir()
-        _fill(beside, index, source, network_name, network, scheduler, assistant)
+        _fill(beside, index, places, network_name, network, scheduler, assistant)
 
 
 def copy_component(source: Path, folder: Path) -> None:
@@ -85,10 +95,15 @@ def _is_whole(name: str, place: Path) -> bool:
     return place.is_dir() and (not needs_weights or bool(weights_in(place) or weights_in(place, PICKLE)))
 
 
+def _is_part(name: str) -> bool:
+    """Whether an entry of an index is of what encodes prompts or decodes latents."""
+    return name.startswith(("text_encoder", "tokenizer")) or name in ("vae", "force_zeros_for_empty_prompt")
+
+
 def _fill(
     beside: Path,
     index: dict[str, Any],
-    source: Path,
+    places: Mapping[str, Path],
     network_name: str,
     network: nn.Module,
     scheduler: Any,
@@ -97,8 +112,8 @@ def _fill(
     for name, value in list(index.items()):
         if not (isinstance(value, list) and any(value)) or name in (network_name, "scheduler"):
             continue
-        if _is_whole(name, source / name):
-            copy_component(source / name, below(beside, name))
+        if _is_whole(name, places[name] / name):
+            copy_component(places[name] / name, below(beside, name))
         else:  # such as a safety checker that was not fetched; stock pipelines do without
             index[name] = [None, None]
     for name in (name for name in index if name.startswith(TOKENIZER)):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import check_generator, choose_device, reference_options
+from .begun_settings import as_begun
 from .blueprints import PipelineBlueprint
 from .components import check_component, empty_component
 from .config import TrainConfig
@@ -29,6 +30,8 @@ from .known_names import DIFFUSERS
 from .loading import find_metric, find_reward, load_prompts
 from .network_options import check_optimizer
 from .origins import licence_notices
+from .pipeline_parts.choosing import parts_text
+from .pipeline_parts.joining import check_pair
 from .processes import launched_count
 from .published import PublishedGenerator
 from .python_files import find_in_python, is_python_name
@@ -226,6 +229,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     begun = ""
     if config.resume:
         step = folder.check_resumable(config)
+        config = as_begun(config, folder.saved_config())
         folder.check_step(step, config)
         begun = f", goes on from step {step}" if step else ", begins anew: it has no checkpoint"
     if config.push_to_hub is not None:
@@ -237,11 +241,12 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     trained, held_out = parts.prompts(config.prompts or ""), None
     if config.eval_prompts is not None:
         held_out = parts.prompts(config.eval_prompts)
-    look_at_networks(config, parts)
+    joined = look_at_networks(config, parts)
     batch = config.batch_size * config.accumulation * launched_count()
     rows = {
         "generator": config.generator or "starts as the reference's network",
         "reference": str(config.reference),
+        "parts": joined,
         "rewards": _rewards_text(config),
         "judge": config.judge or "",
         "prompts": counted(str(config.prompts), trained),
@@ -255,12 +260,15 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     return {name: text for name, text in rows.items() if text}
 
 
-def look_at_networks(config: TrainConfig, parts: Parts) -> None:
+def look_at_networks(config: TrainConfig, parts: Parts) -> str:
     """Look at the configurations of the reference and the generator, and whether they fit each other.
 
     Args:
         config: resolved settings.
         parts: where they are looked for.
+
+    Returns:
+        Whose text encoders, tokenizers and autoencoder are used; nothing where there is but one set, or none known.
 
     Raises:
         RequestError: what the training would be refused with.
@@ -277,8 +285,10 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
     if reference is not None:
         check_score(reference[0], check_pipeline_folder(*reference))
     if generator is None:
-        return
+        return ""
     folder, has_weights = generator
+    if reference is not None:
+        check_pair(folder, reference[0], config.parts, weights=False)
     name = family_of(folder).network_name
     if has_weights:
         check_component(folder, name)
@@ -286,6 +296,7 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> None:
     shell = loaded.with_network(empty_component(folder, name))
     shape = loaded.latent_shape if reference is None else parts.latent_shape(config.reference or "", reference[0])
     check_generator(shell, config, shape)
+    return parts_text(folder, reference[0], config.parts) if reference is not None else ""
 
 
 def counted(name: str, count: int | None) -> str:

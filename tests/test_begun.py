@@ -38,10 +38,10 @@ class Mine(torch.nn.Module):
         return images.mean((1, 2, 3)) * FACTOR
 """
 SETTINGS: dict[str, Any] = {
-    "generator": "./start", "reference": "./reference", "prompts": "prompts.txt", "eval_prompts": "held_out.txt",
-    "rewards": {"./mine.py:Mine": 1.0}, "reward_options": {"./mine.py:Mine": {"weights": "weights.bin"}},
-    "judge": "./judge.py:judge", "batch_size": 2, "steps": 1, "eval_count": 2, "reference_steps": 1, "out": "r",
-    "sample_every": 100, "device": "cpu", "lora_rank": 2,
+    "generator": "./start", "reference": "./reference", "parts": "reference", "prompts": "prompts.txt",
+    "eval_prompts": "held_out.txt", "rewards": {"./mine.py:Mine": 1.0},
+    "reward_options": {"./mine.py:Mine": {"weights": "weights.bin"}}, "judge": "./judge.py:judge", "batch_size": 2,
+    "steps": 1, "eval_count": 2, "reference_steps": 1, "out": "r", "sample_every": 100, "device": "cpu", "lora_rank": 2,
 }  # fmt: skip
 
 

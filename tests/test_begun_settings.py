@@ -19,10 +19,10 @@ from dipp_toolkit.twins import write_twin
 
 
 def begun(folder: Path, **settings: Any) -> Path:
-    """A run folder as it was before there was the setting `input_scale`."""
+    """A run folder as it was before there were the settings `input_scale` and `parts`."""
     (folder / "samples").mkdir(parents=True)
     values = TrainConfig(reference="sd15", prompts="emoji-train", **settings).model_dump(mode="json")
-    del values["input_scale"]
+    del values["input_scale"], values["parts"]
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     return folder
 
@@ -59,6 +59,17 @@ def test_it_can_be_resumed_and_repeated_and_a_new_run_has_what_its_name_means(tm
     assert (resolve(again).readout, resolve(again).input_scale) == (0.4, "unit")
     fresh = resolve(TrainConfig(generator="pixart-onestep", prompts="emoji-train"))
     assert (fresh.readout, fresh.input_scale) == (440 / 999, "sigma")
+
+
+def test_an_earlier_run_goes_on_with_the_parts_of_its_reference(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", generator="some/folder")
+    saved = RunFolder(folder).saved_config()
+    asked = TrainConfig(generator="some/folder", reference="sd15", prompts="emoji-train", input_scale="unit")
+    assert (saved.parts, asked.parts, as_begun(asked, saved).parts) == ("reference", "same", "reference")
+    assert RunFolder(folder).check_resumable(asked) == 0
+    with pytest.raises(CheckpointError, match="parts was reference and is generator"):
+        RunFolder(folder).check_resumable(asked.model_copy(update={"parts": "generator"}))
+    assert read_begun_settings(begun(tmp_path / "distilled") / "config.yaml").get("parts") is None
 
 
 def test_several_steps_of_a_name_that_means_sigma_start_from_z() -> None:

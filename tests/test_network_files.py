@@ -42,6 +42,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "cache"))
     write_twin("StableDiffusionPipeline", tmp_path / "base")
     write_twin("StableDiffusionPipeline", tmp_path / "tuned", seed=7)
+    for part in ("text_encoder", "vae"):
+        shutil.copytree(tmp_path / "base" / part, tmp_path / "tuned" / part, dirs_exist_ok=True)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     shutil.copy(tmp_path / "tuned" / "unet" / WEIGHTS, tmp_path / FILE)
     return tmp_path

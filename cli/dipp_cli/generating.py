@@ -118,6 +118,7 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     from dipp_toolkit.few_steps import step_count
     from dipp_toolkit.generation import generate_images, sample_reference
     from dipp_toolkit.loading import load_generator, load_prompts, load_reference
+    from dipp_toolkit.pipeline_parts.joining import check_named
     from dipp_toolkit.roles import texts
 
     chosen = list(
@@ -126,9 +127,10 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     device = choose_device(request.device)
     if request.one_step:
         name = request.generator or GENERATOR
+        reference_name = request.reference or reference_of(name)
+        check_named(name, reference_name, "--reference {}")
         generator = load_generator(name, **request.options)
         generator.network.to(device)
-        reference_name = request.reference or reference_of(name)
         reference = load_reference(reference_name).to(device)
         if tuple(generator.latent_shape) != tuple(reference.latent_shape):
             raise RequestError(

@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..known_names import DIFFUSERS, check_pipeline
 from ..loading import load_generator, load_reference
 from ..naming import quoted, shown, unknown_name
+from ..pipeline_parts.joining import check_named
 from ..prompt_encoder import PromptEncoder
 from ..python_files import is_python_name
 from ..registry import get_registry
@@ -125,6 +126,7 @@ class Contestant:
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
             guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
             return Source(self._reads_prompts(load_reference(self.name)).to(device), None, steps, guidance)
+        check_named(self.name, self.decoder, f"--set generator.{self.label}.reference={{}}")
         generator = load_generator(self.name, **self.generator_options)
         generator.network.to(device)
         reference = self._reads_prompts(load_reference(self.decoder)).to(device)

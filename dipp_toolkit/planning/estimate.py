@@ -27,6 +27,7 @@ from ..decoding import DecodeOptions
 from ..errors import RequestError
 from ..generator_options import starts_elsewhere
 from ..native_precision import choose_precision
+from ..pipeline_parts.choosing import check_conditions
 from ..precision import DTYPES, PRECISIONS
 from ..precision_choice import AUTO
 from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
@@ -132,6 +133,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
     reference = pipeline_blueprint(config.reference)
     generator = generator or reference
+    check_conditions(generator.folder, reference.folder)
     shape = Shape(
         config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
         PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",

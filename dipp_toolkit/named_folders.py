@@ -1,0 +1,51 @@
+"""From the name of a generator or reference to its pipeline's folder, before anything of it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .blueprints import PipelineBlueprint
+from .contained import is_there
+from .folders import resolve_folder
+from .known_names import DIFFUSERS
+from .python_files import is_python_name
+from .registry import get_registry
+from .saved_generators import saved_generator
+
+
+def named_folder(kind: str, name: str) -> Path | None:
+    """The folder of a pipeline's weights, fetched where it is the hub's.
+
+    Args:
+        kind: `"generator"` or `"reference"`.
+        name: as `load_generator` and `load_reference` take it.
+
+    Returns:
+        None where the name means something that is not known to be a pipeline's folder: somebody's own code, or a
+        plugin's name without a blueprint.
+
+    Raises:
+        RequestError: it cannot be fetched, or there is no such folder.
+    """
+    if name in get_registry().entries[kind]:
+        blueprint = _blueprint(name)
+        if blueprint is None:
+            return None
+        return resolve_folder(blueprint.hub) if "/" in blueprint.hub else blueprint.folder
+    if is_python_name(name) or (kind == "generator" and saved_generator(name) is not None):
+        return None
+    return resolve_folder(name.removeprefix(DIFFUSERS))
+
+
+def configured_folder(kind: str, name: str) -> Path | None:
+    """A folder of the pipeline's configurations, of a published one its plugin's; None where they would be fetched."""
+    if name in get_registry().entries[kind]:
+        blueprint = _blueprint(name)
+        return None if blueprint is None else blueprint.folder
+    return named_folder(kind, name) if is_there(name.removeprefix(DIFFUSERS)) else None
+
+
+def _blueprint(name: str) -> PipelineBlueprint | None:
+    entry = get_registry().entries["blueprint"].get(name)
+    built = entry.build() if entry is not None else None
+    return built if isinstance(built, PipelineBlueprint) else None

@@ -1,0 +1,101 @@
+"""A training's generator and reference, joined by one set of text encoders, tokenizers and autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DippError
+from ..named_folders import configured_folder, named_folder
+from ..processes import Processes
+from ..roles import Generator, Reference
+from .choosing import Parts, check_conditions, check_parts, chosen_folder
+
+if TYPE_CHECKING:
+    from ..config import TrainConfig
+
+
+def compare_named(config: TrainConfig, processes: Processes) -> tuple[Path, Path] | None:
+    """Refuse a generator and a reference that do not belong together, before any weights are loaded.
+
+    Args:
+        config: names both, and says whose parts are used where they differ.
+        processes: those that share the run; the first one compares.
+
+    Returns:
+        The two folders; None where they are not known before they are loaded.
+
+    Raises:
+        RequestError: their networks cannot read one condition, or their text encoders, tokenizers or autoencoders
+            differ and the settings do not say whose are used.
+        RunError: another process found that.
+    """
+    failure, folders = None, None
+    try:
+        if config.generator is not None:
+            names = (("generator", config.generator), ("reference", config.reference or ""))
+            generator, reference = (configured_folder(kind, name) for kind, name in names)
+            if generator is not None and reference is not None:
+                check_conditions(generator, reference)  # before gigabytes are fetched
+            generator, reference = (named_folder(kind, name) for kind, name in names)
+            if generator is not None and reference is not None:
+                folders = generator, reference
+                if processes.main:
+                    check_pair(generator, reference, config.parts)
+    except DippError as error:
+        failure = error
+    processes.agree(failure)
+    return folders
+
+
+def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool = True) -> None:
+    """Refuse two pipelines that do not belong together.
+
+    Raises:
+        RequestError: as a sentence that names what differs.
+    """
+    check_conditions(generator, reference)
+    if parts == "same":
+        check_parts(generator, reference, weights=weights)
+
+
+def check_named(generator: str, reference: str, option: str) -> None:
+    """Refuse to draw with a generator through another pipeline's parts, before either is loaded.
+
+    Args:
+        generator: its name.
+        reference: name of the reference that encodes prompts and decodes latents for it.
+        option: that names another reference, such as `--reference {}`.
+
+    Raises:
+        RequestError: their networks cannot read one condition, or their parts differ.
+    """
+    own, other = named_folder("generator", generator), named_folder("reference", reference)
+    if own is not None and other is not None:
+        check_conditions(own, other)
+        check_parts(own, other, f"draw with the generator's own: {option.format(own)}")
+
+
+def join(generator: Generator, reference: Reference, parts: Parts, compared: tuple[Path, Path] | None) -> None:
+    """Let a generator and a reference use one set of parts, which an export of the generator carries.
+
+    Args:
+        generator: as loaded.
+        reference: as loaded, on no device yet.
+        parts: whose are used where they differ.
+        compared: folders that were compared already.
+
+    Raises:
+        RequestError: they do not belong together, or the generator's parts cannot be loaded.
+    """
+    from ..diffusers_generator import DiffusersGenerator
+    from ..diffusers_reference import DiffusersReference
+
+    if not (isinstance(generator, DiffusersGenerator) and isinstance(reference, DiffusersReference)):
+        return
+    folders = generator.folder, reference.folder
+    if folders != compared:  # a plugin's names say nothing of folders before they are loaded
+        check_pair(*folders, parts)
+    generator.parts = chosen_folder(*folders, parts)
+    if parts == "generator" and generator.folder != reference.folder:
+        reference.use_parts(generator.folder)
