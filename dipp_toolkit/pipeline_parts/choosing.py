@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..diffusers_reference import latent_shape_of
 from ..errors import RequestError
 from ..folders import family_of
 from ..plain_json import read_json
@@ -19,7 +18,7 @@ SETTING = "name whose are used in training and exported, with --set parts=refere
 
 
 def check_conditions(generator: Path, reference: Path) -> None:
-    """Refuse two pipelines whose networks have other latents or cannot read one condition, by their configurations.
+    """Refuse two pipelines whose networks cannot read one condition, by their configurations.
 
     Args:
         generator: the pipeline's folder.
@@ -28,7 +27,6 @@ def check_conditions(generator: Path, reference: Path) -> None:
     Raises:
         RequestError: they are of different kinds, or read embeddings of another width.
     """
-    check_latents(*(latent_shape_of(folder, family_of(folder)) for folder in (generator, reference)))
     kinds = [str(read_json(folder / "model_index.json").get("_class_name")) for folder in (generator, reference)]
     widths = [_widths(folder) for folder in (generator, reference)]
     if widths[0] is None or widths[1] is None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DippError
+from ..folders import family_of
 from ..named_folders import configured_folder, named_folder
 from ..processes import Processes
 from ..roles import Generator, Reference
-from .choosing import Parts, check_conditions, check_parts, chosen_folder
+from .choosing import Parts, check_conditions, check_latents, check_parts, chosen_folder
 
 if TYPE_CHECKING:
     from ..config import TrainConfig
@@ -54,6 +55,9 @@ def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool 
     Raises:
         RequestError: as a sentence that names what differs.
     """
+    from ..diffusers_reference import latent_shape_of
+
+    check_latents(*(latent_shape_of(folder, family_of(folder)) for folder in (generator, reference)))
     check_conditions(generator, reference)
     if parts == "same":
         check_parts(generator, reference, weights=weights)
