@@ -37,7 +37,7 @@ def compare_named(config: TrainConfig, processes: Processes) -> tuple[Path, Path
             names = (("generator", config.generator), ("reference", config.reference or ""))
             generator, reference = (configured_folder(kind, name) for kind, name in names)
             if generator is not None and reference is not None:
-                check_conditions(generator, reference)  # before gigabytes are fetched
+                _check_networks(generator, reference)  # before gigabytes are fetched
             generator, reference = (named_folder(kind, name) for kind, name in names)
             if generator is not None and reference is not None:
                 folders = generator, reference
@@ -55,12 +55,16 @@ def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool 
     Raises:
         RequestError: as a sentence that names what differs.
     """
+    _check_networks(generator, reference)
+    if parts == "same":
+        check_parts(generator, reference, weights=weights)
+
+
+def _check_networks(generator: Path, reference: Path) -> None:
     from ..diffusers_reference import latent_shape_of
 
     check_latents(*(latent_shape_of(folder, family_of(folder)) for folder in (generator, reference)))
     check_conditions(generator, reference)
-    if parts == "same":
-        check_parts(generator, reference, weights=weights)
 
 
 def check_named(generator: str, reference: str, option: str) -> None:
