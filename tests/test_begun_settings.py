@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler
+from safetensors.torch import load_file
 
+from dipp_cli.app import main
 from dipp_cli.settings import gather
 from dipp_toolkit.assembly import assemble
 from dipp_toolkit.begun_settings import as_begun, read_begun_settings
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import CheckpointError
+from dipp_toolkit.folders import read_scheduler_config
 from dipp_toolkit.resolving import resolve
 from dipp_toolkit.run_folder import RunFolder
 from dipp_toolkit.twins import write_twin
@@ -90,3 +95,31 @@ def test_a_distillation_starts_from_its_references_network(scale: Any, expected:
         readout=0.4, input_scale=scale, batch_size=1, eval_count=1,
     )  # fmt: skip
     assert assemble(resolve(config)).generator.input_scale == expected  # type: ignore[attr-defined]
+
+
+def test_a_run_of_a_turbo_that_began_with_z_ends_as_it_would_have(tmp_path: Path) -> None:
+    twin = DiffusionPipeline.from_pretrained(write_twin("StableDiffusionPipeline", tmp_path / "twin"))
+    twin.scheduler = EulerDiscreteScheduler.from_config(twin.scheduler.config, timestep_spacing="trailing")
+    twin.save_pretrained(tmp_path / "turbo")
+    (tmp_path / "prompts.txt").write_text("a red cat\nthe blue sea\n")
+    words = [
+        "train", "--generator", str(tmp_path / "turbo"), "--reference", str(tmp_path / "twin"), "--prompts",
+        str(tmp_path / "prompts.txt"), "--batch-size", "2", "--device", "cpu", "--set", "learning_rate=1e-3",
+        "--set", "eval_count=2", "--set", "reference_steps=2", "--set", "precision=fp32", "--quiet",
+        "--set", f"prompt_cache={tmp_path / 'cache'}", "--set", "checkpoint_every=1",
+    ]  # fmt: skip
+    unit = ["--set", "input_scale=unit"]
+    assert main([*words, *unit, "--steps", "2", "--out", str(tmp_path / "whole")]) == 0
+    assert main([*words, *unit, "--steps", "1", "--out", str(tmp_path / "parts")]) == 0
+    assert main([*words, "--steps", "2", "--out", str(tmp_path / "now")]) == 0
+    config = tmp_path / "parts" / "config.yaml"
+    config.write_text(config.read_text().replace("input_scale: unit\n", ""))
+    assert main(["train", "--resume", "--out", str(tmp_path / "parts"), "--steps", "2", "--quiet"]) == 0
+    assert "input_scale: unit\n" in config.read_text()
+    weights = [
+        load_file(tmp_path / run / "final" / "unet" / "diffusion_pytorch_model.safetensors")["conv_out.weight"]
+        for run in ("whole", "parts", "now")
+    ]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    schedulers = [read_scheduler_config(tmp_path / run / "final")["_class_name"] for run in ("parts", "now")]
+    assert schedulers == ["DDIMScheduler", "EulerDiscreteScheduler"]
