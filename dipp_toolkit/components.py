@@ -37,6 +37,8 @@ def component_class(folder: Path, name: str) -> type:
         raise RequestError(
             f"The component '{name}' of {folder} comes from '{library}'; only diffusers and transformers are trusted."
         )
+    if name == "scheduler":  # said before a library that only this class needs is missed
+        check_schedule_readable({"_class_name": class_name})
     module: Any = importlib.import_module(library)
     found = getattr(module, class_name, None)
     if found is None:

@@ -36,6 +36,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "real-models.md": {
         "decode-options": partial(recorded, "decode_options"),
         "full-size": partial(recorded, "full_size_step"),
+        "scheduler-grid": partial(recorded, "scheduler_grid"),
     },
     "bench.md": {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),

@@ -75,10 +75,10 @@ class Twin:
 
     def outcome(self, cell: Cell) -> Outcome:
         """Compare one cell."""
-        self._write_scheduler(cell)
+        self.write_scheduler(cell)
         try:
             check_pipeline_folder(self.folder)
-            reference = self._reference()
+            reference = self.as_reference()
             samples = reference.sample(self.condition, self.noise, cell.steps, self._guidance)
         except RequestError as error:
             return self._refusal(cell, str(error))
@@ -99,13 +99,15 @@ class Twin:
     def _guidance(self) -> float:
         return 1.0 if self.name == "FluxPipeline" else 2.0
 
-    def _write_scheduler(self, cell: Cell) -> None:
+    def write_scheduler(self, cell: Cell) -> None:
+        """Give the folder the scheduler of a cell."""
         config = {"_class_name": cell.scheduler, **cell.settings}
         (self.folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
         index = self.folder / "model_index.json"
         index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", cell.scheduler]}))
 
-    def _reference(self) -> DiffusersReference:
+    def as_reference(self) -> DiffusersReference:
+        """The reference with the folder's scheduler of now."""
         own = self.reference
         made = DiffusersReference(
             self.folder, own.family, own.network, own.vae, load_scheduler(self.folder), own.encoder
