@@ -117,11 +117,12 @@ def _to_device(role: Any, device: torch.device) -> Any:
 
 
 def _load_reference(config: TrainConfig) -> Reference:
-    from .diffusers_reference import DiffusersReference, check_score
+    from .diffusers_reference import DiffusersReference, check_score, check_steps
 
     reference = load_reference(config.reference or "", **reference_options(config))
     if isinstance(reference, DiffusersReference):
         check_score(reference.folder, reference.family)
+        check_steps(reference.folder, reference.family, config.reference_steps)
     encoder = getattr(reference, "encoder", None)
     if encoder is not None:
         encoder.long_prompts, encoder.how_to_cut = config.long_prompts, "--set long_prompts=cut"

@@ -255,6 +255,15 @@ def check_score(folder: Path, family: PipelineFamily) -> None:
         )
 
 
+def check_steps(folder: Path, family: PipelineFamily, steps: int) -> None:
+    """Refuse a number of sampling steps that a reference's scheduler cannot take, without its network.
+
+    Raises:
+        RequestError: the stock pipeline would fail, or its samples would be no numbers.
+    """
+    stock_call_of(family).check(load_scheduler(folder), latent_shape_of(folder, family), steps)
+
+
 def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tuple[int, ...]:
     """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read.
 

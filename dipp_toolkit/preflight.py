@@ -20,7 +20,7 @@ from .components import check_component, empty_component
 from .config import TrainConfig
 from .contained import is_there
 from .diffusers_generator import DiffusersGenerator
-from .diffusers_reference import check_pipeline_folder, check_score, latent_shape_of
+from .diffusers_reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
 from .errors import RequestError
 from .fetching import NotHere, check_fetching, without_fetching
 from .folders import family_of, resolve_folder
@@ -283,7 +283,9 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> str:
     else:  # it starts from the reference's network, whose scheduler says nothing of a generator
         generator, options = reference, {"input_scale": "unit"} | options
     if reference is not None:
-        check_score(reference[0], check_pipeline_folder(*reference))
+        family = check_pipeline_folder(*reference)
+        check_score(reference[0], family)
+        check_steps(reference[0], family, config.reference_steps)
     if generator is None:
         return ""
     folder, has_weights = generator

@@ -78,11 +78,13 @@ def check_schedule_readable(config: Mapping[str, Any]) -> None:
         raise RequestError(
             f"The scheduler {name} cannot be used: what its noise levels mean is not known here. {another_scheduler()}"
         )
-    for setting, value, reason in (
-        ("timestep_type", "continuous", "its network is told log sigma / 4 as its time"),
-        ("invert_sigmas", True, "its time runs from clean to noise"),
+    for setting, reason in (
+        ("timestep_type", "its network is told log sigma / 4 as its time"),
+        ("invert_sigmas", "its time runs from clean to noise"),
+        ("scale_factors", "its samples grow from step to step"),
     ):
-        if config.get(setting) == value:
+        value = config.get(setting)
+        if value and value != "discrete":
             raise RequestError(
                 f"The scheduler {name} with {setting}={value!r} cannot be used: {reason}. {another_scheduler()}"
             )

@@ -24,7 +24,7 @@ from .scheduler_classes import another_scheduler
 from .schedules import dynamic_mu
 
 PROBED_STEPS = 4
-"""Steps of a check without a network."""
+"""Steps of a check without a network, where nobody says how many will be taken and the scheduler has as many."""
 
 LARGEST_UNSCALED = 1.5
 """Standard deviation of pure noise in a scheduler that scales nothing: 1, or hardly more. Others begin at 14 or 80."""
@@ -100,9 +100,9 @@ class StockCall:
             options |= _options(scheduler.step, eta=self.eta)
         scales = self.scales if self.scales is not None else hasattr(scheduler, "init_noise_sigma")
         if scales and not hasattr(scheduler, "init_noise_sigma"):
-            raise self._refused(scheduler, "it has no init_noise_sigma")
+            raise self._refused(scheduler, steps, "it has no init_noise_sigma")
         if not scales and getattr(scheduler, "init_noise_sigma", 1.0) > LARGEST_UNSCALED:
-            raise self._refused(scheduler, "its samples are to be scaled, which this pipeline class leaves out")
+            raise self._refused(scheduler, steps, "its samples are to be scaled, which this pipeline class leaves out")
         latents = noise * scheduler.init_noise_sigma if scales else noise
         for timestep in scheduler.timesteps:
             x_t = scheduler.scale_model_input(latents, timestep) if scales else latents
@@ -110,26 +110,27 @@ class StockCall:
             try:
                 outputs = scheduler.step(output, timestep, self._pack(latents), **options, return_dict=False)
             except Exception as error:  # whatever a scheduler makes of settings that contradict each other
-                raise self._refused(scheduler, first_line(error)) from error
+                raise self._refused(scheduler, steps, first_line(error)) from error
             choice = min(self.single_step_output, len(outputs) - 1) if steps == 1 else 0
             latents = self._unpack(outputs[choice], noise)
         return latents
 
-    def check(self, scheduler: Any, latent_shape: tuple[int, ...], steps: int = PROBED_STEPS) -> None:
+    def check(self, scheduler: Any, latent_shape: tuple[int, ...], steps: int | None = None) -> None:
         """Refuse a scheduler that the stock pipeline would fail with, by its steps on a few numbers without a network.
 
         Args:
             scheduler: the pipeline's.
             latent_shape: of one latent.
-            steps: how many.
+            steps: how many; a few where None.
 
         Raises:
             RequestError: see `sample`; or the samples are no numbers.
         """
         noise = torch.randn((1, latent_shape[0], 4, 4), generator=torch.Generator().manual_seed(0))
+        steps = steps or _few_steps(scheduler)
         latents = self.sample(scheduler, noise, steps, lambda x_t, _: x_t / 2, latent_shape)
         if not torch.isfinite(latents).all():
-            raise self._refused(scheduler, "its samples are no numbers (NaN or infinite)")
+            raise self._refused(scheduler, steps, "its samples are no numbers (NaN or infinite)")
 
     def draws_noise(self, scheduler: Any, latent_shape: tuple[int, ...]) -> bool:
         """Whether a scheduler draws noise in its steps, as ancestral ones and those of stochastic equations do.
@@ -141,7 +142,7 @@ class StockCall:
         noise = torch.zeros((1, latent_shape[0], 4, 4))
         generators = own_generators(noise)
         before = generators[0].get_state()
-        self.sample(scheduler, noise, PROBED_STEPS, lambda x_t, _: x_t / 2, latent_shape, generators)
+        self.sample(scheduler, noise, _few_steps(scheduler), lambda x_t, _: x_t / 2, latent_shape, generators)
         return not torch.equal(before, generators[0].get_state())
 
     def _set_timesteps(self, scheduler: Any, steps: int, latent_shape: tuple[int, ...], device: torch.device) -> None:
@@ -154,22 +155,22 @@ class StockCall:
             settings["mu"] = dynamic_mu(self.understood(scheduler), latent_shape)
         missing = settings.keys() - _options(scheduler.set_timesteps, **settings).keys()
         if missing:
-            raise self._refused(scheduler, f"it cannot be told {' and '.join(sorted(missing))}")
+            raise self._refused(scheduler, steps, f"it cannot be told {' and '.join(sorted(missing))}")
         try:
             with quiet_loading():  # some say how they mend their configuration
                 scheduler.set_timesteps(device=device, **settings)
         except Exception as error:  # as above
-            raise self._refused(scheduler, first_line(error)) from error
+            raise self._refused(scheduler, steps, first_line(error)) from error
         levels = torch.as_tensor(getattr(scheduler, "sigmas", scheduler.timesteps))
         if not (torch.isfinite(scheduler.timesteps).all() and torch.isfinite(levels).all()):
-            raise self._refused(scheduler, f"its times for {steps} step{'' if steps == 1 else 's'} are no numbers")
+            raise self._refused(scheduler, steps, "its times are no numbers")
         if self.begins_at_zero and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
 
-    def _refused(self, scheduler: Any, reason: str) -> RequestError:
+    def _refused(self, scheduler: Any, steps: int, reason: str) -> RequestError:
         return RequestError(
-            f"The scheduler {type(scheduler).__name__} does not work as its stock pipeline uses it: {reason}. "
-            f"{another_scheduler(flow=self.shift != 'never')}"
+            f"The scheduler {type(scheduler).__name__} does not work as its stock pipeline uses it, in {steps} "
+            f"step{'' if steps == 1 else 's'}: {reason}. {another_scheduler(flow=self.shift != 'never')}"
         )
 
     def _pack(self, latents: Tensor) -> Tensor:
@@ -191,6 +192,12 @@ def stock_call_of(family: Any) -> StockCall:
     """A family's `stock_call`; what most pipelines do where it has none."""
     call: StockCall = getattr(family, "stock_call", StockCall(scales=None, shift="dynamic"))
     return call
+
+
+def _few_steps(scheduler: Any) -> int:
+    """Steps of a check: no more than the scheduler of a generator of a few steps, or of a short schedule, has."""
+    counts = (scheduler.config.get(name) for name in ("original_inference_steps", "num_train_timesteps"))
+    return min([PROBED_STEPS, *(count for count in counts if count)])
 
 
 def _options(function: Callable[..., Any], **options: Any) -> dict[str, Any]:

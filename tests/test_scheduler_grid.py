@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.scheduler_grid.cells import FLOW_SIGMAS, PIPELINES, RESOLUTION, Cell, allowed, cells
 from benchmarks.scheduler_grid.compare import Twin
-from benchmarks.scheduler_grid.run import outcomes, table
+from benchmarks.scheduler_grid.run import outcomes, summary, table
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.schedules import FlowMatching
 
@@ -74,7 +74,8 @@ REFUSED: dict[str, tuple[tuple[Cell, str], ...]] = {
     "StableDiffusion3Pipeline": (
         (Cell("", "EulerDiscreteScheduler"), "which this pipeline class leaves out"),
         (Cell("", "FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}), "from clean to noise"),
-        (Cell("", "FlowMatchEulerDiscreteScheduler", {"shift_terminal": 0.1}, steps=1), "for 1 step are no numbers"),
+        (Cell("", "FlowMatchLCMScheduler", {"scale_factors": [0.5, 1.0]}), "grow from step to step"),
+        (Cell("", "FlowMatchEulerDiscreteScheduler", {"shift_terminal": 0.1}, steps=1), "in 1 step: its times"),
     ),
     "FluxPipeline": (
         (Cell("", "FlowMatchHeunDiscreteScheduler"), "cannot be told mu and sigmas"),
@@ -152,8 +153,11 @@ def test_the_grid_is_whole() -> None:
 
 def test_the_table_counts_cells_and_refusals(twin: Twin) -> None:
     chosen = (EQUAL[twin.name][0], REFUSED[twin.name][0][0])
-    text = table([twin.outcome(Cell(twin.name, cell.scheduler, cell.settings)) for cell in chosen])
+    results = [twin.outcome(Cell(twin.name, cell.scheduler, cell.settings)) for cell in chosen]
+    text = summary(results)
     assert text.startswith("2 cells: 1 equal, 1 refused by name, 0 at fault.")
+    assert f"| `{twin.name}` | 1 of {len({cell.scheduler for cell in chosen})} | 2 | 1 | 1 |" in text
+    assert f"| {twin.name} | {chosen[0].scheduler} | " in table(results)
 
 
 @pytest.mark.exhaustive

@@ -197,6 +197,30 @@ def test_a_scheduler_that_cannot_be_used_is_refused_before_a_training(
         check_pipeline_folder(folder)
 
 
+def test_steps_that_a_scheduler_cannot_take_are_refused_before_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = with_scheduler(
+        write_twin("StableDiffusion3Pipeline", tmp_path / "twin"), "FlowMatchEulerDiscreteScheduler", shift_terminal=0.1
+    )
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    command = ["distill", "--reference", str(folder), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "1"]
+    command += ["--out", str(tmp_path / "run"), "--set", "eval_count=2", "--device", "cpu"]
+    assert main([*command, "--set", "reference_steps=2", "--dry-run"]) == 0
+    capsys.readouterr()
+    for more in (["--dry-run"], []):
+        assert main([*command, "--set", "reference_steps=1", *more]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "FlowMatchEulerDiscreteScheduler does not work" in said
+        assert "in 1 step: its times are no numbers" in said
+
+
+def test_a_generator_of_two_steps_can_decode(stable_diffusion: Path) -> None:
+    """Its scheduler has two steps, and is asked for no more."""
+    folder = with_scheduler(stable_diffusion, "LCMScheduler", original_inference_steps=2, timestep_scaling=10000.0)
+    check_pipeline_folder(folder)
+
+
 def test_a_family_without_a_stock_call_is_sampled_with_what_its_scheduler_has(stable_diffusion: Path) -> None:
     class Plain:
         def __init__(self, family: Any):

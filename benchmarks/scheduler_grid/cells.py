@@ -90,6 +90,7 @@ MATCHING: tuple[dict[str, Any], ...] = (
     {**RESOLUTION, "use_beta_sigmas": True},
     {"stochastic_sampling": True},
     {"invert_sigmas": True},
+    {"scale_factors": [0.5, 0.75, 0.9, 1.0]},
 )
 FLOW_SOLVERS: tuple[dict[str, Any], ...] = (
     FLOW_SIGMAS,

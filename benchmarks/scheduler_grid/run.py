@@ -3,7 +3,8 @@
     python benchmarks/scheduler_grid/run.py [--pipeline FluxPipeline]
 
 Tiny twins in float32, four steps with guidance. A cell is equal, or refused by name; what is neither is a fault, and
-the command fails. The whole grid writes results.md and results.json.
+the command fails. The whole grid writes results.md, classes.md with a row for each scheduler class, and results.json
+with the sentence of every refusal.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.scheduler_grid.cells import PIPELINES, cells
 from benchmarks.scheduler_grid.compare import Outcome, Twin
 
+RULE = "|---|---|---|---|---|---|---|"
+
 
 def outcomes(pipeline: str) -> list[Outcome]:
     """Every cell of a pipeline class."""
@@ -31,36 +34,47 @@ def outcomes(pipeline: str) -> list[Outcome]:
         return [twin.outcome(cell) for cell in cells(pipeline)]
 
 
-def table(results: Sequence[Outcome]) -> str:
-    """A row for each pipeline class and scheduler class with a cell that is equal; the refused classes below."""
-    rows = [
-        "| pipeline | scheduler | cells | equal | refused | largest difference | noise levels |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    refused: dict[str, list[str]] = {}
-    for pipeline, scheduler in dict.fromkeys((one.cell.pipeline, one.cell.scheduler) for one in results):
-        own = [one for one in results if (one.cell.pipeline, one.cell.scheduler) == (pipeline, scheduler)]
-        equal = [one for one in own if one.kind == "equal"]
-        if all(one.kind == "refused" for one in own):
-            refused.setdefault(pipeline, []).append(scheduler)
-            continue
-        levels = [one.levels for one in equal if one.levels is not None]
-        rows.append(
-            f"| {pipeline} | {scheduler} | {len(own)} | {len(equal)} | {sum(one.kind == 'refused' for one in own)} | "
-            f"{max((one.difference for one in equal), default=0):.1g} | {f'{max(levels):.1g}' if levels else '-'} |"
-        )
-    faults = sum(one.kind == "differs" for one in results)
-    counts = {kind: sum(one.kind == kind for one in results) for kind in ("equal", "refused")}
+def summary(results: Sequence[Outcome]) -> str:
+    """The counts, and a row for each pipeline class."""
+    rows = ["| pipeline | scheduler classes | cells | equal | refused | largest difference | noise levels |", RULE]
+    for pipeline in dict.fromkeys(one.cell.pipeline for one in results):
+        own = [one for one in results if one.cell.pipeline == pipeline]
+        usable = {one.cell.scheduler for one in own if one.kind == "equal"}
+        classes = f"{len(usable)} of {len({one.cell.scheduler for one in own})}"
+        rows.append(f"| `{pipeline}` | {classes} | {_figures(own)} |")
+    counts = {kind: sum(one.kind == kind for one in results) for kind in ("equal", "refused", "differs")}
     lines = [
-        f"{len(results)} cells: {counts['equal']} equal, {counts['refused']} refused by name, {faults} at fault.",
+        f"{len(results)} cells: {counts['equal']} equal, {counts['refused']} refused by name, {counts['differs']} at "
+        "fault.",
         "",
         *rows,
-        "",
-        *(f"Refused with {pipeline} whatever its settings: {', '.join(names)}." for pipeline, names in refused.items()),
         "",
         f"diffusers {diffusers.__version__}, torch {torch.__version__}, float32.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def table(results: Sequence[Outcome]) -> str:
+    """A row for each pipeline class and scheduler class with a cell that is equal; the refused classes below."""
+    rows = ["| pipeline | scheduler | cells | equal | refused | largest difference | noise levels |", RULE]
+    refused: dict[str, list[str]] = {}
+    for pipeline, scheduler in dict.fromkeys((one.cell.pipeline, one.cell.scheduler) for one in results):
+        own = [one for one in results if (one.cell.pipeline, one.cell.scheduler) == (pipeline, scheduler)]
+        if all(one.kind == "refused" for one in own):
+            refused.setdefault(pipeline, []).append(scheduler)
+        else:
+            rows.append(f"| {pipeline} | {scheduler} | {_figures(own)} |")
+    names = (f"Refused with {pipeline}, whatever is set: {', '.join(kinds)}." for pipeline, kinds in refused.items())
+    return "\n".join([*rows, "", *(line for name in names for line in (name, ""))])
+
+
+def _figures(results: Sequence[Outcome]) -> str:
+    """Cells, how many are equal and how many refused, and the largest differences of those that are equal."""
+    equal = [one for one in results if one.kind == "equal"]
+    levels = max((one.levels for one in equal if one.levels is not None), default=None)
+    refused = sum(one.kind == "refused" for one in results)
+    difference = f"{max(one.difference for one in equal):.1g}" if equal else "-"
+    return f"{len(results)} | {len(equal)} | {refused} | {difference} | {'-' if levels is None else f'{levels:.1g}'}"
 
 
 def main() -> int:
@@ -69,14 +83,14 @@ def main() -> int:
     parser.add_argument("--pipeline", choices=PIPELINES, action="append", help="this class alone; writes nothing")
     chosen = parser.parse_args().pipeline
     results = [one for pipeline in chosen or PIPELINES for one in outcomes(pipeline)]
-    text = table(results)
-    print(text)
+    print(f"{table(results)}\n{summary(results)}")
     for one in results:
         if one.kind == "differs":
             print(f"{one.cell}: {one.reason} ({one.difference:.3g}, {one.levels})")
     if not chosen:
         here = Path(__file__).parent
-        (here / "results.md").write_text(text, encoding="utf-8")
+        (here / "results.md").write_text(summary(results), encoding="utf-8")
+        (here / "classes.md").write_text(table(results).rstrip() + "\n", encoding="utf-8")
         refusals = [{"cell": str(one.cell), "reason": one.reason} for one in results if one.kind == "refused"]
         (here / "results.json").write_text(json.dumps(refusals, indent=1) + "\n", encoding="utf-8")
     return int(any(one.kind == "differs" for one in results))
