@@ -86,7 +86,8 @@ def check_schedule_readable(config: Mapping[str, Any]) -> None:
         value = config.get(setting)
         if value and value != "discrete":
             raise RequestError(
-                f"The scheduler {name} with {setting}={value!r} cannot be used: {reason}. {another_scheduler()}"
+                f"The scheduler {name} with {setting}={value!r} cannot be used: {reason}. "
+                f"{another_scheduler(flow=name in FLOW_MATCHING)}"
             )
 
 
@@ -99,13 +100,16 @@ def check_prediction_fits(config: Mapping[str, Any]) -> None:
     Raises:
         RequestError: it says `flow_prediction` without `use_flow_sigmas`.
     """
-    config = class_config(config)
-    if config.get("prediction_type") == "flow_prediction" and not config.get("use_flow_sigmas"):
-        raise RequestError(
-            f"The scheduler {config.get('_class_name')} says prediction_type 'flow_prediction' and the noise levels of "
-            "a beta_schedule, which do not belong together. Set use_flow_sigmas to true in scheduler_config.json, and "
-            "flow_shift as the network was trained."
-        )
+    heeded = class_config(config)
+    if heeded.get("prediction_type") != "flow_prediction" or heeded.get("use_flow_sigmas"):
+        return
+    advice = another_scheduler(flow=True)
+    if "use_flow_sigmas" in heeded:
+        advice = "Set use_flow_sigmas to true in scheduler_config.json, and flow_shift as the network was trained."
+    raise RequestError(
+        f"The scheduler {config.get('_class_name')} says prediction_type 'flow_prediction' and the noise levels of a "
+        f"beta_schedule, which do not belong together. {advice}"
+    )
 
 
 def another_scheduler(flow: bool = False) -> str:

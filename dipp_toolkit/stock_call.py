@@ -159,6 +159,9 @@ class StockCall:
         try:
             with quiet_loading():  # some say how they mend their configuration
                 scheduler.set_timesteps(device=device, **settings)
+        except AssertionError as error:
+            reason = "it is told a shift by resolution, for which use_dynamic_shifting has to be true and exponential"
+            raise self._refused(scheduler, steps, str(error) or reason) from error
         except Exception as error:  # as above
             raise self._refused(scheduler, steps, first_line(error)) from error
         levels = torch.as_tensor(getattr(scheduler, "sigmas", scheduler.timesteps))
@@ -170,7 +173,7 @@ class StockCall:
     def _refused(self, scheduler: Any, steps: int, reason: str) -> RequestError:
         return RequestError(
             f"The scheduler {type(scheduler).__name__} does not work as its stock pipeline uses it, in {steps} "
-            f"step{'' if steps == 1 else 's'}: {reason}. {another_scheduler(flow=self.shift != 'never')}"
+            f"step{'' if steps == 1 else 's'}: {reason}. Take other settings, or another number of steps. {another_scheduler(flow=self.shift != 'never')}"
         )
 
     def _pack(self, latents: Tensor) -> Tensor:

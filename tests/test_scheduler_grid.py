@@ -70,6 +70,7 @@ REFUSED: dict[str, tuple[tuple[Cell, str], ...]] = {
     "PixArtAlphaPipeline": (
         (Cell("", "UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}), "Set use_flow_sigmas to true"),
         (Cell("", "PNDMScheduler", {"prediction_type": "sample"}), "prediction_type given as sample"),
+        (Cell("", "DDIMScheduler", {"prediction_type": "flow_prediction"}), "FlowMatchEulerDiscreteScheduler has, save"),
     ),
     "StableDiffusion3Pipeline": (
         (Cell("", "EulerDiscreteScheduler"), "which this pipeline class leaves out"),
@@ -79,7 +80,7 @@ REFUSED: dict[str, tuple[tuple[Cell, str], ...]] = {
     ),
     "FluxPipeline": (
         (Cell("", "FlowMatchHeunDiscreteScheduler"), "cannot be told mu and sigmas"),
-        (Cell("", "DPMSolverMultistepScheduler", FLOW_SIGMAS), "AssertionError"),
+        (Cell("", "DPMSolverMultistepScheduler", FLOW_SIGMAS), "use_dynamic_shifting has to be true"),
     ),
 }  # fmt: skip
 
