@@ -171,9 +171,10 @@ class StockCall:
             scheduler.set_begin_index(0)
 
     def _refused(self, scheduler: Any, steps: int, reason: str) -> RequestError:
+        advice = f"Take other settings, or another number of steps. {another_scheduler(flow=self.shift != 'never')}"
         return RequestError(
             f"The scheduler {type(scheduler).__name__} does not work as its stock pipeline uses it, in {steps} "
-            f"step{'' if steps == 1 else 's'}: {reason}. Take other settings, or another number of steps. {another_scheduler(flow=self.shift != 'never')}"
+            f"step{'' if steps == 1 else 's'}: {reason}. {advice}"
         )
 
     def _pack(self, latents: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[tuple[Cell, str], ...]] = {
     "PixArtAlphaPipeline": (
         (Cell("", "UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}), "Set use_flow_sigmas to true"),
         (Cell("", "PNDMScheduler", {"prediction_type": "sample"}), "prediction_type given as sample"),
-        (Cell("", "DDIMScheduler", {"prediction_type": "flow_prediction"}), "FlowMatchEulerDiscreteScheduler has, save"),
+        (Cell("", "DDIMScheduler", {"prediction_type": "flow_prediction"}), "If the network was trained"),
     ),
     "StableDiffusion3Pipeline": (
         (Cell("", "EulerDiscreteScheduler"), "which this pipeline class leaves out"),
