@@ -155,7 +155,7 @@ class Twin:
                     works = False
             if works:
                 return Outcome(cell, "differs", reason=f"refused, and stock works: {reason}")
-        return Outcome(cell, "refused", reason=reason)
+        return Outcome(cell, "refused", reason=reason.replace(str(self.folder), self.folder.name))
 
     def _levels(self, reference: DiffusersReference, steps: int) -> float | None:
         """How far alpha, sigma and the network's time are from what the scheduler's own way of adding noise does."""

@@ -82,6 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", choices=PIPELINES, action="append", help="this class alone; writes nothing")
     chosen = parser.parse_args().pipeline
+    diffusers.utils.logging.set_verbosity_error()  # how schedulers mend their settings
     results = [one for pipeline in chosen or PIPELINES for one in outcomes(pipeline)]
     print(f"{table(results)}\n{summary(results)}")
     for one in results:
