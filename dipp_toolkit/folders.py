@@ -52,6 +52,8 @@ class PipelineFamily(Protocol):
     - `latent_side(network, vae)`, and `call_arguments(network, vae)`: from the two configurations, arguments without
       which the stock pipeline makes other images than a generator of its network;
     - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
+    - `from_published_names(tensors)`, a network's tensors under diffusers' names, or None: of a file in names of its
+      authors' code that diffusers itself does not convert;
     - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
       without it that is `max_tokens`.
     """

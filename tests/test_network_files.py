@@ -244,6 +244,62 @@ def test_a_transformer_under_its_published_names_is_converted_by_diffusers(
         assert torch.equal(state[name], one), name
 
 
+def pixart_names(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """PixArt-alpha's transformer under the names of the code that it was published with."""
+    names = {
+        "pos_embed.proj": "x_embedder.proj", "adaln_single.linear": "t_block.1", "proj_out": "final_layer.linear",
+        "scale_shift_table": "final_layer.scale_shift_table",
+    }  # fmt: skip
+    for number, layer in ((1, 0), (2, 2)):
+        names[f"caption_projection.linear_{number}"] = f"y_embedder.y_proj.fc{number}"
+        names[f"adaln_single.emb.timestep_embedder.linear_{number}"] = f"t_embedder.mlp.{layer}"
+    renamed, rest = {"pos_embed": torch.ones(1, 16, 8), "y_embedder.y_embedding": torch.ones(120, 32)}, dict(state)
+    for block in range(layers):
+        ours, theirs = f"transformer_blocks.{block}", f"blocks.{block}"
+        parts = {
+            "attn1.to_out.0": "attn.proj",
+            "attn2.to_q": "cross_attn.q_linear",
+            "attn2.to_out.0": "cross_attn.proj",
+        }
+        parts |= {"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2", "scale_shift_table": "scale_shift_table"}
+        names |= {f"{ours}.{one}": f"{theirs}.{other}" for one, other in parts.items()}
+        for end in ("weight", "bias"):
+            for attention, letters, joined in (("attn1", "qkv", "attn.qkv"), ("attn2", "kv", "cross_attn.kv_linear")):
+                cut = [rest.pop(f"{ours}.{attention}.to_{letter}.{end}") for letter in letters]
+                renamed[f"{theirs}.{joined}.{end}"] = torch.cat(cut)
+    for name, one in rest.items():
+        start = max((part for part in names if name == part or name.startswith(f"{part}.")), key=len)
+        renamed[names[start] + name[len(start) :]] = one
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_of_pixarts_own_code_is_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "cache"))
+    base, tuned = (write_twin("PixArtAlphaPipeline", tmp_path / str(seed), seed=seed) for seed in (0, 7))
+    expected = load_file(tuned / "transformer" / WEIGHTS)
+    layers = json.loads((tuned / "transformer" / "config.json").read_text())["num_layers"]
+    content = {f"{prefix}{name}": one for name, one in pixart_names(expected, layers).items()}
+    saved = {
+        "step": torch.tensor(3),
+        "state_dict": content,
+        "state_dict_ema": {name: one + 1 for name, one in content.items()},
+    }
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    generator = load_generator(str(base), weights=str(tmp_path / "checkpoint.pt"))
+    state = generator.network.state_dict()
+    for name, one in expected.items():
+        assert torch.equal(state[name], one), name
+    del saved["state_dict"][f"{prefix}blocks.0.mlp.fc1.weight"], saved["state_dict_ema"]  # type: ignore[index, arg-type]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(
+        RequestError, match=r"1 of \d+ tensors are missing, such as 'transformer_blocks\.0\.ff\.net\.0\.proj"
+    ):
+        load_generator(str(base), weights=str(tmp_path / "checkpoint.pt"))
+
+
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(list(state.items())[: len(state) // 2])
 

@@ -58,7 +58,11 @@ def read_checkpoint(path: Path, expected: Shapes) -> Checkpoint:
     found = [_renamed(path, tensors, expected) for tensors in _states(read_state(path))]
     if not found:
         raise RequestError(f"{path} holds no tensors; expected the weights of a network.")
-    return max(found, key=lambda one: sum(one.shapes.get(name) == shape for name, shape in expected.items()))
+
+    def fit(one: Checkpoint) -> tuple[int, int]:
+        return sum(one.shapes.get(name) == shape for name, shape in expected.items()), len(one.content)
+
+    return max(found, key=fit)
 
 
 def _states(content: Mapping[Any, Any], depth: int = 0) -> Iterator[dict[str, Tensor]]:

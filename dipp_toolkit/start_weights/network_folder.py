@@ -21,7 +21,7 @@ from ..content_digests import file_digest
 from ..download_lists import INDEX, network_files
 from ..errors import DippError, RequestError, first_line
 from ..fetching import NotHere, only_looking
-from ..folders import check_files, fetched_files, quiet_loading
+from ..folders import check_files, family_of, fetched_files, quiet_loading
 from ..naming import shown
 from ..pipeline_index import check_config
 from ..plain_json import read_json
@@ -176,7 +176,11 @@ def _fitting(path: Path, shell: nn.Module, folder: Path, name: str) -> dict[str,
             "lora instead."
         )
     problem = misfit(_without_ignored(checkpoint, shell), expected)
-    if problem and any(part in key for key in checkpoint.content for part in ORIGINAL):
+    authors = _of_the_family(checkpoint, folder) if problem else None
+    if authors is not None:
+        tensors = authors
+        problem = misfit({key: tuple(one.shape) for key, one in tensors.items()}, expected)
+    elif problem and any(part in key for key in checkpoint.content for part in ORIGINAL):
         tensors = _converted(checkpoint, folder, name)
         problem = misfit({key: tuple(one.shape) for key, one in tensors.items()}, expected)
     else:
@@ -184,6 +188,13 @@ def _fitting(path: Path, shell: nn.Module, folder: Path, name: str) -> dict[str,
     if problem:
         raise _does_not_fit(path, folder, name, problem)
     return tensors
+
+
+def _of_the_family(checkpoint: Checkpoint, folder: Path) -> dict[str, Tensor] | None:
+    """Tensors in names that the pipeline's family knows, under diffusers'; None where they are no such names."""
+    convert = getattr(family_of(folder), "from_published_names", None)
+    converted: dict[str, Tensor] | None = None if convert is None else convert(checkpoint.content)
+    return converted
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Tensor]:

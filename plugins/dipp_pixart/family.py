@@ -83,6 +83,12 @@ class PixArtFamily:
         )[0]
         return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
 
+    def from_published_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """See `published_names`."""
+        from .published_names import from_published_names
+
+        return from_published_names(tensors)
+
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.twins`."""
         from dipp_toolkit.twins import write_with
