@@ -142,7 +142,9 @@ class PromptEncoder:
     def too_long(self, prompts: Sequence[str]) -> dict[str, int]:
         """Those with more tokens than are read, with how many they have."""
         tokenizer, limit = self.family.token_limit(self.load())
-        counts = map(len, tokenizer(list(prompts)).input_ids)
+        texts_read = getattr(self.family, "texts_read", None)
+        texts = list(prompts) if texts_read is None else texts_read(self.load(), prompts)
+        counts = map(len, tokenizer(texts).input_ids)
         return {prompt: count for prompt, count in zip(prompts, counts, strict=True) if count > limit}
 
     def check_cut(self, prompts: Sequence[str]) -> None:

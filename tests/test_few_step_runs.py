@@ -50,7 +50,7 @@ between = iter(tensors["between"])
 scheduling.randn_tensor = lambda *a, **k: next(between)
 images = pipeline(
     prompts, latents=tensors["noise"], num_inference_steps=4, guidance_scale=1.0, output_type="pt",
-    use_resolution_binning=False, clean_caption=False,
+    use_resolution_binning=False,
 ).images
 save_file({"images": images.contiguous()}, out)
 """
@@ -143,7 +143,7 @@ def stock_latents(
     pipeline.set_progress_bar_config(disable=True)
     extra: dict[str, Any] = {"guidance_scale": 1.0}
     if "PixArt" in type(pipeline).__name__:
-        extra |= {"use_resolution_binning": False, "clean_caption": False}
+        extra |= {"use_resolution_binning": False}
     packed = "Flux" in type(pipeline).__name__
     if packed:
         extra |= {"height": 16, "width": 16, "guidance_scale": 3.5}

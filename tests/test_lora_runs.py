@@ -83,7 +83,7 @@ def stock_images(folder: Path, lora: Path, scale: float, noise: Tensor) -> Tenso
             if isinstance(layer, LoraLayer):
                 layer.set_scale("default", scale)
         pipeline.transformer = model.merge_and_unload()
-        call |= {"use_resolution_binning": False, "clean_caption": False}
+        call |= {"use_resolution_binning": False}
     else:
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="lora")
         pipeline.set_adapters(["lora"], [scale])

@@ -47,7 +47,7 @@ def rescheduled(twin: Path, folder: Path, scheduler: type, **settings: Any) -> A
 def called(pipeline: Any, noise: Tensor, **call: Any) -> tuple[Tensor, Tensor]:
     """The pipeline's latents, and what its network was given."""
     if "PixArt" in type(pipeline).__name__:
-        call |= {"use_resolution_binning": False, "clean_caption": False}
+        call |= {"use_resolution_binning": False}
     given: list[Tensor] = []
     network = getattr(pipeline, "unet", None) or pipeline.transformer
     network.register_forward_pre_hook(lambda _, positional: given.append(positional[0]))

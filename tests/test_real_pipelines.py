@@ -39,7 +39,7 @@ folder, given, out, *prompts = sys.argv[1:]
 pipeline = DiffusionPipeline.from_pretrained(folder)
 noise, guidance, extra = load_file(given)["noise"], 1.0, {}
 if "PixArt" in type(pipeline).__name__:
-    extra = {"use_resolution_binning": False, "clean_caption": False}
+    extra = {"use_resolution_binning": False}
 if "Flux" in type(pipeline).__name__:
     guidance, extra = 3.5, {"height": 16, "width": 16}
     noise = pipeline._pack_latents(noise, *noise.shape)
@@ -62,7 +62,7 @@ def stock(folder: Path, noise: Tensor, **call: Any) -> Tensor:
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     if "PixArt" in type(pipeline).__name__:
-        call |= {"use_resolution_binning": False, "clean_caption": False}
+        call |= {"use_resolution_binning": False}
     if "Flux" in type(pipeline).__name__:  # it wants packed latents, and has no empty prompt: guidance is an input
         noise = pipeline._pack_latents(noise, *noise.shape)
         call |= {"height": 16, "width": 16, "guidance_scale": 3.5}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
 from torch import Tensor
 
+from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
 from dipp_toolkit.config import make_config
 from dipp_toolkit.decoding import DecodeOptions
@@ -315,3 +317,76 @@ def test_stable_diffusion_2_pads_with_an_exclamation_mark(pad: str, tmp_path: Pa
     edit(folder / "tokenizer" / "tokenizer_config.json", pad_token=pad)
     assert DiffusionPipeline.from_pretrained(folder).tokenizer.pad_token == pad
     assert_draws_like_stock(folder)
+
+
+CAPTIONS = [
+    "A Red Fox (on a mat), 4k [masterpiece] https://example.com/fox.png", "birthday cake #12345678 1280x720 @baker",
+    "  Free shipping: <b>cake</b> &amp; tea ", "IMG_1234.JPG of a cat -- by jc6640", "", "an epson printer, clicked on",
+    "plain words", "Download", "ﬁne “quotes” — and 猫",
+]  # fmt: skip
+
+
+def test_captions_are_cleaned_as_the_stock_pipelines_own_call_cleans_them(tmp_path: Path) -> None:
+    folder = write_twin(PIXART, tmp_path / "twin")
+    reference = reference_of(folder)
+    ours = sample_reference(reference, reference.encode(CAPTIONS), SEED, 2, 2.0)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    theirs = pipeline(
+        CAPTIONS, latents=fixed_noise(len(CAPTIONS), reference.latent_shape, SEED), num_inference_steps=2,
+        guidance_scale=2.0, output_type="pt", use_resolution_binning=False,
+    ).images  # fmt: skip
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    texts = cleaned(pipeline, CAPTIONS)
+    assert texts != [caption.lower().strip() for caption in CAPTIONS]
+    assert [cleaned(pipeline, [caption]) for caption in CAPTIONS] == [[text] for text in texts]
+
+
+@pytest.mark.parametrize("caption", ["plain words", "Two  spaces", "", "epson", "shipping", "a b c d e f"])
+def test_plain_captions_are_what_cleaning_leaves_of_them(caption: str) -> None:
+    text = caption.lower().strip()
+    clean = partial(PixArtAlphaPipeline._clean_caption, PixArtAlphaPipeline)
+    assert not is_plain(text) or clean(clean(caption)) == text
+
+
+def test_a_caption_that_cannot_be_cleaned_is_refused_by_the_packages_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusers.utils.is_bs4_available", lambda: False)
+    reference = reference_of(write_twin(PIXART, tmp_path / "twin"))
+    reference.encode(["plain words"])
+    with pytest.raises(RequestError, match="pip install beautifulsoup4"):
+        reference.encode(["plain words", "a cat (on a mat)"])
+
+
+def test_a_prompts_length_is_that_of_the_caption_that_is_read(tmp_path: Path) -> None:
+    reference = reference_of(write_twin(PIXART, tmp_path / "twin"))
+    assert not reference.encoder.too_long(["a cat https://example.com/" + "x" * 200])
+    assert reference.encoder.too_long(["x" * 200])
+
+
+def test_the_card_says_how_many_tokens_are_read_where_they_are_fewer_than_the_pipelines(tmp_path: Path) -> None:
+    folder = write_twin(PIXART, tmp_path / "twin", max_tokens=30)
+    assert call_arguments(folder, 1)["max_sequence_length"] == 30
+    assert "max_sequence_length" not in call_arguments(write_twin(PIXART, tmp_path / "whole"), 1)
+    assert_export_draws_like_it(folder, tmp_path)
+
+
+def test_a_pixart_of_1024_pixels_is_told_its_size(tmp_path: Path) -> None:
+    """The size is in pixels, of which this autoencoder has two a latent and the published one eight."""
+    folder = write_twin(PIXART, tmp_path / "large", sample_size=128)
+    assert_draws_like_stock(folder, 1.0)
+
+
+@pytest.mark.parametrize("name", [PIXART, SD3])
+def test_a_size_that_stock_cannot_draw_is_refused(name: str, tmp_path: Path) -> None:
+    folder = write_twin(name, tmp_path / "twin")
+    edit(folder / "transformer" / "config.json", sample_size=[8, 12])
+    with pytest.raises(RequestError, match=r"sample_size \[8, 12\]"):
+        load_reference(str(folder))
+
+
+def test_conditions_of_size_that_stock_never_tells_are_refused(tmp_path: Path) -> None:
+    folder = write_twin(PIXART, tmp_path / "twin")
+    edit(folder / "transformer" / "config.json", use_additional_conditions=True)
+    with pytest.raises(RequestError, match="fails at others"):
+        load_reference(str(folder))

@@ -71,7 +71,7 @@ def draw(pipeline: Any, prompts: list[str]) -> torch.Tensor:
     latents = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(1)).repeat(len(prompts), 1, 1, 1)
     call: dict[str, Any] = {}
     if isinstance(pipeline, PixArtAlphaPipeline):
-        call = {"use_resolution_binning": False, "clean_caption": False}
+        call = {"use_resolution_binning": False}
     elif isinstance(pipeline, FluxPipeline):
         latents = pipeline._pack_latents(latents, len(prompts), channels, 8, 8)
         call = {"height": 16, "width": 16}

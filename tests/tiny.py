@@ -109,5 +109,5 @@ def plain_diffusers(folder: Path, latents: Tensor, steps: int, guidance: float) 
     pipeline.set_progress_bar_config(disable=True)
     call: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
     if isinstance(pipeline, PixArtAlphaPipeline):
-        call |= {"use_resolution_binning": False, "clean_caption": False}
+        call |= {"use_resolution_binning": False}
     return pipeline(list(PROMPTS), latents=latents, **call).images

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.folders import component_config
+from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.stock_call import StockCall
+
+from .captions import cleaned
 
 BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
 
+TOLD_SIZE = 128
+"""The `sample_size` of the transformers that the stock pipeline tells an image's size."""
 
+
+@dataclass(frozen=True)
 class PixArtFamily:
     """PixArt-alpha: a DiT with cross attention to T5 embeddings.
 
     Attributes:
+        tokenizer_limit: the tokenizer's `model_max_length`, where a folder says one.
+        tells_size: whether the transformer is told an image's size.
         network_name: the denoising component.
         stock_call: how the pipeline drives its scheduler.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
@@ -28,21 +40,58 @@ class PixArtFamily:
         optional_encoders: none.
     """
 
-    network_name = "transformer"
-    stock_call = StockCall(begins_at_zero=True, single_step_output=1)
-    max_tokens = 120
-    decodes_with: tuple[str, ...] = ()
-    optional_encoders: tuple[str, ...] = ()
+    tokenizer_limit: int | None = None
+    tells_size: bool = False
+    network_name: ClassVar[str] = "transformer"
+    stock_call: ClassVar[StockCall] = StockCall(begins_at_zero=True, single_step_output=1)
+    max_tokens: ClassVar[int] = 120
+    decodes_with: ClassVar[tuple[str, ...]] = ()
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
+
+    def configured(self, folder: Path) -> PixArtFamily:
+        """With the tokenizer's limit, and whether sizes are told.
+
+        Raises:
+            RequestError: the stock pipeline cannot draw images of this size.
+        """
+        network = component_config(folder, self.network_name)
+        size, told = network.get("sample_size", TOLD_SIZE), network.get("use_additional_conditions")
+        if not isinstance(size, int):
+            raise RequestError(
+                f"The transformer in {folder} has the sample_size {size}; PixArt's pipelines draw squares alone. "
+                "Expected one number."
+            )
+        if told and size != TOLD_SIZE:
+            raise RequestError(
+                f"The transformer in {folder} is told an image's size (use_additional_conditions) and has the "
+                f"sample_size {size}; the stock pipeline tells it at {TOLD_SIZE} alone, and fails at others."
+            )
+        path = folder / "tokenizer" / "tokenizer_config.json"
+        said = read_json(path).get("model_max_length") if path.is_file() else None
+        limit = said if isinstance(said, int) and said > 0 else None
+        return replace(self, tokenizer_limit=limit, tells_size=bool(network) and _tells_size(network))
+
+    def encoding_settings(self, folder: Path) -> dict[str, Any]:
+        return {"max_tokens": self.max_tokens, "captions": "cleaned"}
+
+    def texts_read(self, pipeline: Any, prompts: Sequence[str]) -> list[str]:
+        """What the tokenizer is given: captions that are cleaned."""
+        return cleaned(pipeline, prompts)
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer, min(self.max_tokens, pipeline.tokenizer.model_max_length)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
-        """The prompt is taken as it is, and the size too where it is none that the pipeline rounds to."""
+        """The size is taken as it is where it is none that the pipeline rounds to, and no more tokens are read than the
+        tokenizer is made for."""
         channels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or ()
         pixels = network["sample_size"] * 2 ** (len(channels) - 1)
-        binned = BINNED.get(network["sample_size"]) == pixels
-        return {"clean_caption": False} if binned else {"use_resolution_binning": False, "clean_caption": False}
+        arguments: dict[str, Any] = {}
+        if BINNED.get(network["sample_size"]) != pixels:
+            arguments["use_resolution_binning"] = False
+        if self.tokenizer_limit is not None and self.tokenizer_limit < self.max_tokens:
+            arguments["max_sequence_length"] = self.tokenizer_limit
+        return arguments
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition.
@@ -52,7 +101,7 @@ class PixArtFamily:
         _, length = self.token_limit(pipeline)
         device = pipeline.text_encoder.device
         inputs = pipeline.tokenizer(
-            [prompt.lower().strip() for prompt in prompts],
+            self.texts_read(pipeline, prompts),
             padding="max_length", max_length=length, truncation=True, return_tensors="pt",
         ).to(device)  # fmt: skip
         hidden = pipeline.text_encoder(inputs.input_ids, attention_mask=inputs.attention_mask)[0]
@@ -65,14 +114,24 @@ class PixArtFamily:
         """A condition of the right shapes, for planning without a text encoder."""
         tokens = torch.zeros(batch, self.max_tokens, network_config["caption_channels"])
         mask = torch.ones(batch, self.max_tokens, dtype=torch.int64)
-        return Condition(("",) * batch, {"encoder_hidden_states": tokens, "encoder_attention_mask": mask})
+        condition = Condition(("",) * batch, {"encoder_hidden_states": tokens, "encoder_attention_mask": mask})
+        return replace(self, tells_size=_tells_size(network_config)).at_size(condition, (1, 1))
+
+    def at_size(self, condition: Condition, size: tuple[int, int]) -> Condition:
+        """With `resolution` `(batch, 2)`, height and width, and `aspect_ratio` `(batch, 1)`, where they are read."""
+        if not self.tells_size:
+            return condition
+        hidden, (height, width) = condition.tensors["encoder_hidden_states"], size
+        told = {"resolution": [height, width], "aspect_ratio": [height / width]}
+        added = {
+            name: torch.tensor([numbers], device=hidden.device, dtype=torch.float32).expand(len(hidden), -1)
+            for name, numbers in told.items()
+        }
+        return Condition(condition.prompts, {**condition.tensors, **added})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
-        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
-        if cast(Any, network).use_additional_conditions:
-            height, width = (side * 8 for side in x_t.shape[-2:])
-            sizes["resolution"] = torch.tensor([[height, width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
-            sizes["aspect_ratio"] = torch.tensor([[height / width]], device=x_t.device).expand(len(x_t), -1).to(x_t)
+        told = cast(Any, network).use_additional_conditions
+        sizes = {name: condition.tensors[name].to(x_t) if told else None for name in ("resolution", "aspect_ratio")}
         output = network(
             x_t,
             encoder_hidden_states=condition.tensors["encoder_hidden_states"],
@@ -96,3 +155,9 @@ class PixArtFamily:
         from .twin import write_pixart_twin
 
         write_with(write_pixart_twin, folder, "PixArtAlphaPipeline", options)
+
+
+def _tells_size(network: Mapping[str, Any]) -> bool:
+    """Whether a transformer of this configuration is told an image's size; by default those of 1024 pixels are."""
+    told = network.get("use_additional_conditions")
+    return network.get("sample_size", TOLD_SIZE) == TOLD_SIZE if told is None else bool(told)

@@ -16,11 +16,17 @@ from dipp_toolkit.twins import (
 )
 
 CHANNELS = 4
+TOLD_SIZE = 128
 TEXT_WIDTH = 32
 
 
 def write_pixart_twin(
-    folder: Path, *, seed: int = 0, prediction_type: str | None = None, max_tokens: int = T5_TOKENS
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    max_tokens: int = T5_TOKENS,
+    sample_size: int = LATENT_SIDE,
 ) -> Path:
     """Save a random `PixArtAlphaPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
 
@@ -31,6 +37,7 @@ def write_pixart_twin(
         seed: of the weights.
         prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
         max_tokens: the tokenizer's `model_max_length`.
+        sample_size: of a latent; at 128 the transformer is told an image's size, as the published one of 1024 pixels.
 
     Returns:
         `folder`.
@@ -41,22 +48,24 @@ def write_pixart_twin(
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 
     check_prediction(prediction_type, ("epsilon", "v_prediction", "sample"), "PixArtAlphaPipeline")
+    told = sample_size == TOLD_SIZE
+    head = 24 if told else 16  # a third of both heads' width is that of each number about the size
     with drawn_from(seed):
         tokenizer = tiny_t5_tokenizer(max_tokens)
         text_encoder = tiny_t5_encoder(tokenizer, width=TEXT_WIDTH)
         transformer = finished(
             PixArtTransformer2DModel(
                 num_attention_heads=2,
-                attention_head_dim=16,
+                attention_head_dim=head,
                 num_layers=2,
                 in_channels=CHANNELS,
                 out_channels=2 * CHANNELS,
-                sample_size=LATENT_SIDE,
+                sample_size=sample_size,
                 patch_size=2,
-                cross_attention_dim=2 * 16,
+                cross_attention_dim=2 * head,
                 caption_channels=TEXT_WIDTH,
                 norm_type="ada_norm_single",
-                use_additional_conditions=False,
+                use_additional_conditions=told,
             )
         )
         vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.18215)

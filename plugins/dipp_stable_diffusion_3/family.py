@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.folders import component_config
 from dipp_toolkit.stock_call import StockCall
 
 CLIP_TOKENS = 77
@@ -31,6 +33,21 @@ class StableDiffusion3Family:
     max_tokens = 256
     decodes_with = ("shift_factor",)
     optional_encoders = ("text_encoder_3",)
+
+    def configured(self, folder: Path) -> StableDiffusion3Family:
+        """This family.
+
+        Raises:
+            RequestError: the stock pipeline cannot draw images of this size.
+        """
+        network = component_config(folder, self.network_name)
+        size, patch = network.get("sample_size", 128), network.get("patch_size") or 2
+        if not isinstance(size, int) or size % patch:
+            raise RequestError(
+                f"The transformer in {folder} has the sample_size {size}; Stable Diffusion 3 draws squares alone, "
+                f"whose side in latents is a multiple of {patch}. Expected one such number."
+            )
+        return self
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         if pipeline.tokenizer_3 is None or pipeline.text_encoder_3 is None:
