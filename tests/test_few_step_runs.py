@@ -25,6 +25,7 @@ from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.few_steps import noises_of
 from dipp_toolkit.generation import fixed_noise
+from dipp_toolkit.model_card import call_arguments
 from dipp_toolkit.resolving import resolve
 from dipp_toolkit.training import RunResult
 from dipp_toolkit.twins import write_twin
@@ -141,20 +142,15 @@ def stock_latents(
     """What the stock pipeline makes of a first noise and the noises after it."""
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    extra: dict[str, Any] = {"guidance_scale": 1.0}
-    if "PixArt" in type(pipeline).__name__:
-        extra |= {"use_resolution_binning": False}
     packed = "Flux" in type(pipeline).__name__
     if packed:
-        extra |= {"height": 16, "width": 16, "guidance_scale": 3.5}
         noise, *between = (pipeline._pack_latents(one, *one.shape) for one in (noise, *between))
     # The flow scheduler draws after its last step as well, and multiplies it by 0.
     given = iter([*between, torch.zeros_like(noise)])
     for one in DRAWS:
         monkeypatch.setattr(f"{one}.randn_tensor", lambda *_, **__: next(given))
-    latents: Tensor = pipeline(
-        list(PROMPTS), latents=noise, num_inference_steps=steps, output_type="latent", **extra
-    ).images
+    call = call_arguments(folder, steps)
+    latents: Tensor = pipeline(list(PROMPTS), latents=noise, output_type="latent", **call).images
     return pipeline._unpack_latents(latents, 16, 16, pipeline.vae_scale_factor) if packed else latents
 
 

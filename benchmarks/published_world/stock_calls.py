@@ -40,7 +40,7 @@ def pixart_dmd(pipeline: Any, noise: Tensor) -> Tensor:
     from diffusers import DDPMScheduler
 
     pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    exact = {"clean_caption": False, "use_resolution_binning": False}
+    exact = {"use_resolution_binning": False}
     return images(pipeline, noise, guidance_scale=1.0, timesteps=[400], **exact)
 
 

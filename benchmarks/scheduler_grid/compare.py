@@ -133,7 +133,7 @@ class Twin:
         else:
             call["generator"] = generators
         if self.name == "PixArtAlphaPipeline":
-            call |= {"use_resolution_binning": False, "clean_caption": False}
+            call |= {"use_resolution_binning": False}
         if self.name == "FluxPipeline":
             side = self.noise.shape[-1]
             call |= {"height": 2 * side, "width": 2 * side, "guidance_scale": 3.5}
