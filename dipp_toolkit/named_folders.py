@@ -45,6 +45,12 @@ def configured_folder(kind: str, name: str) -> Path | None:
     return named_folder(kind, name) if is_there(name.removeprefix(DIFFUSERS)) else None
 
 
+def shrink_of(reference: str) -> int:
+    """By what the sides of a reference's images are divided, of a name whose plugin says it; 1 of any other."""
+    blueprint = _blueprint(reference) if reference in get_registry().entries["reference"] else None
+    return 1 if blueprint is None else blueprint.shrink
+
+
 def _blueprint(name: str) -> PipelineBlueprint | None:
     entry = get_registry().entries["blueprint"].get(name)
     built = entry.build() if entry is not None else None

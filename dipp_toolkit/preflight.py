@@ -28,6 +28,7 @@ from .generator_options import generator_options, pipeline_of_reference
 from .hub import check_repository
 from .known_names import DIFFUSERS
 from .loading import find_metric, find_reward, load_prompts
+from .named_folders import shrink_of
 from .network_options import check_optimizer
 from .origins import licence_notices
 from .pipeline_parts.choosing import parts_text
@@ -131,8 +132,7 @@ class Parts:
         Raises:
             RequestError: the folder's configurations do not say it.
         """
-        entry = get_registry().entries["reference"].get(name)
-        return latent_shape_of(folder, family_of(folder), getattr(entry and entry.factory, "shrink", 1))
+        return latent_shape_of(folder, family_of(folder), shrink_of(name))
 
     def _once(self, key: Any, look: Any) -> Any:
         text = repr(key)
@@ -290,7 +290,7 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> str:
         return ""
     folder, has_weights = generator
     if reference is not None:
-        check_pair(folder, reference[0], config.parts, weights=False)
+        check_pair(folder, reference[0], config.parts, weights=False, shrink=shrink_of(config.reference or ""))
     name = family_of(folder).network_name
     if has_weights:
         check_component(folder, name)

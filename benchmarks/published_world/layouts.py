@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import stock_calls as stock
 from hub_cache import HubCache
@@ -42,7 +42,7 @@ Call = Callable[[Any, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """A published generator in one of the formats that it is, or could be, published in.
+    """A published name in one of the formats that its weights are, or could be, published in.
 
     Attributes:
         name: what people type.
@@ -51,14 +51,16 @@ class Layout:
         call: what is then done with it, as its authors' page shows.
         options: settings that bring further weights, as somebody would give them with the name.
         differs: what the published call does besides, which is taken out of the comparison.
+        kind: of the name. A reference is sampled in a few steps, and distilled into a generator.
     """
 
     name: str
     format: str
-    write: Callable[[HubCache, PublishedGenerator], stock.Load]
+    write: Callable[[HubCache, Any], stock.Load]
     call: Call
     options: Mapping[str, Any] = field(default_factory=dict)
     differs: str = ""
+    kind: Literal["generator", "reference"] = "generator"
 
 
 def model_of(kind: str, name: str) -> Any:
@@ -122,6 +124,12 @@ def plain_and_half(cache: HubCache, model: PublishedGenerator) -> stock.Load:
     folder = write_whole_pipeline(cache, model)
     if not list(folder.glob("*/*.fp16.*")):
         add_half(folder, alone=False)
+    return lambda: stock.pipeline_at(folder)
+
+
+def reference_folder(cache: HubCache, model: PublishedReference) -> stock.Load:
+    """A reference's plain files and fp16 variants side by side."""
+    folder = write_reference(cache, model.name)
     return lambda: stock.pipeline_at(folder)
 
 
@@ -246,4 +254,17 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("flux-schnell", "folder, shards", shards, stock.schnell),
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
+    *(
+        Layout(name, "folder, plain and fp16", reference_folder, call, kind="reference")
+        for name, call in (
+            ("sd15", stock.sampled),
+            ("sd21", stock.sampled),
+            ("sdxl", stock.sampled),
+            ("sdxl-512", stock.half_size),
+            ("pixart-alpha", stock.pixart_sampled),
+            ("sd3", stock.sampled),
+            ("sd35-medium", stock.sampled),
+            ("flux", stock.flux_sampled),
+        )
+    ),
 )

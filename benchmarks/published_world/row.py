@@ -21,9 +21,11 @@ from dipp_toolkit import train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.folders import family_of, quiet_loading
 from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.loading import load_generator
+from dipp_toolkit.generator_options import READ_OUT
+from dipp_toolkit.loading import load_generator, load_reference
 from dipp_toolkit.model_card import call_arguments
-from dipp_toolkit.published import PublishedGenerator
+from dipp_toolkit.published import PublishedPipeline
+from dipp_toolkit.registry import get_registry
 
 TOLERANCE = 1e-4
 """Of pixels in [0, 1], in float32."""
@@ -67,18 +69,19 @@ def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lor
         folder: for everything that is written.
         modes: in which it is trained.
     """
-    model: PublishedGenerator = model_of("generator", layout.name)
+    model: PublishedPipeline = model_of(layout.kind, layout.name)
+    modes = () if getattr(model, "shrink", 1) > 1 else modes  # of its own network there is no generator of that size
     row = Row(layout, model.licence.label)
     cache = HubCache(folder / "home")
     try:
         with cache.used(), quiet_loading(), contextlib.redirect_stderr(io.StringIO()):
             load = layout.write(cache, model)
-            generator = load_generator(layout.name, **layout.options)
+            shape = loaded(layout).latent_shape
             row.loads = True
-            noise = fixed_noise(1, generator.latent_shape, SEED)
+            noise = fixed_noise(1, shape, SEED)
             with torch.no_grad():
                 expected = layout.call(load(), noise)
-            start = drawn(layout.name, layout.options)
+            start = drawn(layout.name, layout.options) if layout.kind == "generator" else sampled(layout.name)
             row.stock = largest_difference(start, expected)
             for mode in modes:
                 final = trained(layout, folder / mode, mode)
@@ -89,6 +92,20 @@ def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lor
         where = traceback.extract_tb(error.__traceback__)[-1]
         row.problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     return row
+
+
+def loaded(layout: Layout) -> Any:
+    """The generator or the reference of a layout's name."""
+    if layout.kind == "reference":
+        return load_reference(layout.name)
+    return load_generator(layout.name, **layout.options)
+
+
+def sampled(reference: str) -> Tensor:
+    """What `dipp generate --reference` draws in a few steps."""
+    steps, guidance = stock.REFERENCE_STEPS, 1.0 if reference == "flux" else stock.REFERENCE_GUIDANCE
+    request = Request(None, reference, [stock.PROMPT], None, None, SEED, steps, guidance, "cpu")
+    return make_images(request)[1]
 
 
 def drawn(generator: str, options: Mapping[str, Any] | None = None) -> Tensor:
@@ -105,11 +122,14 @@ def trained(layout: Layout, folder: Path, mode: str) -> Path:
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
     settings: dict[str, Any] = {
-        "generator": layout.name, "mode": mode, "steps": STEPS, "prompts": str(prompts), "out": str(folder / "run"),
+        layout.kind: layout.name, "mode": mode, "steps": STEPS, "prompts": str(prompts), "out": str(folder / "run"),
         "rewards": {"colourfulness": 1.0}, "reward_scale": 10.0, "learning_rate": 1e-3, "lora_rank": 2, "batch_size": 2,
         "eval_count": 2, "eval_seeds": 2, "reference_steps": 2, "monitor_every": 0, "diagnose_every": 0,
         "device": "cpu", "precision": "fp32", "frozen_precision": "fp32",
     }  # fmt: skip
+    if layout.kind == "reference":  # distilled, as its plugin recommends to read its network out
+        recommended = get_registry().find("reference", layout.name).defaults
+        settings |= {"rewards": {}} | {key: recommended[key] for key in READ_OUT if key in recommended}
     config = make_config({**settings, **layout.options})
     return train(config).folder / "final"
 

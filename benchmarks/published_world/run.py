@@ -1,11 +1,12 @@
-"""Every published one-step generator in every format: does it load, draw as stock diffusers does, train and export?
+"""Every published name in every format: does it load, draw as stock diffusers does, train and export?
 
     python benchmarks/published_world/run.py [--only WORD] [--record]
 
 For each row a hub cache is written with the repositories in their published layout (file names, key names, scheduler
 class and configuration) and tiny random networks of the published classes. The name is then loaded by its normal path,
 offline. Its one-step image is compared with the call of stock diffusers that its authors publish, it is trained for
-five steps, whole and by adapters, and each export is drawn from in plain diffusers and by `dipp generate`. Differences
+five steps, whole and by adapters, and each export is drawn from in plain diffusers and by `dipp generate`. References
+are sampled in four guided steps, and distilled for five. Differences
 are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the exit code is
 1. `--record` writes results.md, which `python docs/build_tables.py` puts into docs/real-models.md.
 """
@@ -22,8 +23,9 @@ import torch
 from layouts import LAYOUTS
 from row import TOLERANCE, Row, look_at
 
+TRAINED = {True: "yes", False: "**no**", None: "-"}
 HEAD = (
-    "| name | format | loads | one step, from stock | full | LoRA | exports, from `dipp generate` | licence |",
+    "| name | format | loads | image, from stock | full | LoRA | exports, from `dipp generate` | licence |",
     "|---|---|---|---|---|---|---|---|",
 )
 
@@ -62,10 +64,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def line_of(row: Row) -> str:
     """A line of the table; one that fails says so behind its name."""
-    modes = ["yes" if row.trained.get(mode) else "**no**" for mode in ("full", "lora")]
-    exported = max(row.exported.values()) if row.exported else float("nan")
+    modes = [TRAINED[row.trained.get(mode)] for mode in ("full", "lora")]
+    exported = f"{max(row.exported.values()):.1g}" if row.exported else "-"
     name = f"`{row.layout.name}`" + ("" if row.holds else f" **fails** {_cell(row.problem)}".rstrip())
-    cells = [name, row.layout.format, "yes" if row.loads else "**no**", f"{row.stock:.1g}", *modes, f"{exported:.1g}"]
+    cells = [name, row.layout.format, "yes" if row.loads else "**no**", f"{row.stock:.1g}", *modes, exported]
     return f"| {' | '.join([*cells, row.licence])} |"
 
 

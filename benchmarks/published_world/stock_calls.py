@@ -17,6 +17,9 @@ from torch import Tensor
 PEFT = "base_model.model."
 PROMPT = "a small red fox on a blue sea"
 
+REFERENCE_STEPS, REFERENCE_GUIDANCE = 4, 3.0
+"""Of references; a few steps show what a scheduler does."""
+
 Load = Callable[[], Any]
 """Makes the stock pipeline, its weights loaded as its authors' page shows."""
 
@@ -49,11 +52,39 @@ def own_scheduler(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
     return images(pipeline, noise, guidance_scale=0.0, **arguments)
 
 
+def sampled(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
+    """A reference in a few guided steps of its own scheduler."""
+    call = {"num_inference_steps": REFERENCE_STEPS, "guidance_scale": REFERENCE_GUIDANCE, **arguments}
+    return images(pipeline, noise, **call)
+
+
+def half_size(pipeline: Any, noise: Tensor) -> Tensor:
+    """The same at the noise's size, which the pipeline is told."""
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+    return sampled(pipeline, noise, height=height, width=width)
+
+
+def pixart_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """PixArt-alpha's, with the caption as it is and at the network's own size."""
+    return sampled(pipeline, noise, clean_caption=False, use_resolution_binning=False)
+
+
+def flux_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """FLUX.1-dev's, whose guidance is an input of its network: 3.5, the pipeline's own value."""
+    packed, pixels = _packed(pipeline, noise)
+    return sampled(pipeline, packed, guidance_scale=3.5, **pixels)
+
+
+def _packed(pipeline: Any, noise: Tensor) -> tuple[Tensor, dict[str, int]]:
+    """Latents as Flux takes them, and the size that belongs to them."""
+    batch, channels, height, width = noise.shape
+    pixels = {"height": height * pipeline.vae_scale_factor, "width": width * pipeline.vae_scale_factor}
+    return pipeline._pack_latents(noise, batch, channels, height, width), pixels
+
+
 def schnell(pipeline: Any, noise: Tensor) -> Tensor:
     """FLUX.1-schnell: its own scheduler, and 256 tokens for T5 at most."""
-    batch, channels, height, width = noise.shape
-    packed = pipeline._pack_latents(noise, batch, channels, height, width)
-    pixels = {"height": height * pipeline.vae_scale_factor, "width": width * pipeline.vae_scale_factor}
+    packed, pixels = _packed(pipeline, noise)
     return own_scheduler(pipeline, packed, max_sequence_length=256, **pixels)
 
 

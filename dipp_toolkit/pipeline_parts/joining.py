@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DippError
 from ..folders import family_of
-from ..named_folders import configured_folder, named_folder
+from ..named_folders import configured_folder, named_folder, shrink_of
 from ..processes import Processes
 from ..roles import Generator, Reference
 from .choosing import Parts, check_conditions, check_latents, check_parts, chosen_folder
@@ -35,35 +35,45 @@ def compare_named(config: TrainConfig, processes: Processes) -> tuple[Path, Path
     try:
         if config.generator is not None:
             names = (("generator", config.generator), ("reference", config.reference or ""))
+            shrink = shrink_of(config.reference or "")
             generator, reference = (configured_folder(kind, name) for kind, name in names)
             if generator is not None and reference is not None:
-                _check_networks(generator, reference)  # before gigabytes are fetched
+                _check_networks(generator, reference, shrink)  # before gigabytes are fetched
             generator, reference = (named_folder(kind, name) for kind, name in names)
             if generator is not None and reference is not None:
                 folders = generator, reference
                 if processes.main:
-                    check_pair(generator, reference, config.parts)
+                    check_pair(generator, reference, config.parts, shrink=shrink)
     except DippError as error:
         failure = error
     processes.agree(failure)
     return folders
 
 
-def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool = True) -> None:
+def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool = True, shrink: int = 1) -> None:
     """Refuse two pipelines that do not belong together.
+
+    Args:
+        generator: the pipeline's folder.
+        reference: the other's.
+        parts: whose are used where they differ.
+        weights: whether these are there to be compared.
+        shrink: by what the sides of the reference's images are divided.
 
     Raises:
         RequestError: as a sentence that names what differs.
     """
-    _check_networks(generator, reference)
+    _check_networks(generator, reference, shrink)
     if parts == "same":
         check_parts(generator, reference, weights=weights)
 
 
-def _check_networks(generator: Path, reference: Path) -> None:
+def _check_networks(generator: Path, reference: Path, shrink: int) -> None:
     from ..diffusers_reference import latent_shape_of
 
-    check_latents(*(latent_shape_of(folder, family_of(folder)) for folder in (generator, reference)))
+    check_latents(
+        latent_shape_of(generator, family_of(generator)), latent_shape_of(reference, family_of(reference), shrink)
+    )
     check_conditions(generator, reference)
 
 
@@ -103,7 +113,7 @@ def join(generator: Generator, reference: Reference, parts: Parts, compared: tup
         return
     folders = generator.folder, reference.folder
     if folders != compared:  # a plugin's names say nothing of folders before they are loaded
-        check_pair(*folders, parts)
+        check_pair(*folders, parts, shrink=reference.shrink)
     generator.parts = chosen_folder(*folders, parts)
     if parts == "generator" and generator.folder != reference.folder:
         reference.use_parts(generator.folder)
