@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,30 @@ def make(folder):
 
 print(sorted(path.name for path in converted_folder("same", make).iterdir()))
 """
+
+
+KILLED = """
+import os, signal
+from dipp_toolkit.start_weights.store import converted_folder
+
+def make(folder):
+    (folder / "half").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+converted_folder("same", make)
+"""
+
+
+def test_what_a_kill_left_is_not_taken_for_whole_and_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", KILLED], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "converted").rglob("half"))
+    folder = converted_folder("same", lambda place: (place / "whole").touch())
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert not list((tmp_path / "converted").rglob("half"))
 
 
 def test_without_locks_of_the_file_system_it_is_made_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

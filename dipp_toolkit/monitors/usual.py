@@ -8,7 +8,7 @@ from ..contained import is_there, user_path
 from ..python_files import is_python_name
 from ..registry import get_registry
 from ..saved_generators import place_of
-from ..weight_files import PICKLE, weights_in
+from ..weight_files import NAME, PICKLE, weights_in
 
 EVERY = 50
 """Generator updates between the monitors' looks, and between diagnoses."""
@@ -45,7 +45,12 @@ def _is_cheap(name: str) -> bool:
 
 
 def _bytes_of_networks(folder: Path) -> int:
-    """Of the files that are read, those of another precision beside them left out."""
     places = [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("text_encoder")]
-    chosen = [(place, weights_in(place) or weights_in(place, PICKLE)) for place in (*places, folder)]
-    return sum((place / file).stat().st_size for place, weights in chosen if weights for file in weights.files)
+    return sum(path.stat().st_size for place in (*places, folder) for path in _weights_of(place) if path.is_file())
+
+
+def _weights_of(place: Path) -> list[Path]:
+    """Files of weights, those of another precision than is read left out; one's own generator names them freely."""
+    chosen = weights_in(place) or weights_in(place, PICKLE)
+    own = [path for path in place.glob("*.safetensors") if NAME.fullmatch(path.name) is None]
+    return own if chosen is None else [*own, *(place / file for file in chosen.files)]
