@@ -54,6 +54,7 @@ class PipelineFamily(Protocol):
     - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
     - `from_published_names(tensors)`, a network's tensors under diffusers' names, or None: of a file in names of its
       authors' code that diffusers itself does not convert;
+    - `encoding_for(family)`, the family that encodes prompts for its network and another's at once;
     - `texts_read(pipeline, prompts)`, what its tokenizers are given in the prompts' place;
     - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
       without it that is `max_tokens`.

@@ -12,7 +12,9 @@ from .errors import PluginError
 TOOLKIT = "dipp-toolkit"
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "bs4": "beautifulsoup4",
     "cv2": "opencv-python",
+    "google": "protobuf",
     "open_clip": "open_clip_torch",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",

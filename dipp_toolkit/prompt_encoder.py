@@ -14,6 +14,7 @@ from .components import empty_component, load_component
 from .condition import Condition
 from .errors import RequestError, first_line
 from .folders import PipelineFamily, quiet_loading
+from .packages import how_to_install, missing_of
 from .plain_json import read_json
 from .token_lengths import limit_tokens
 
@@ -91,6 +92,7 @@ class PromptEncoder:
         if self._pipeline is None:
             pipeline_class: Any = _pipeline_class(self.folder)
             self._check_encoders()
+            self._check_tokenizers()
             parts: dict[str, Any] = {
                 name: load_component(self.folder, name, dtype=self.dtype).eval().requires_grad_(False).to(self.device)
                 for name in self.names
@@ -119,6 +121,17 @@ class PromptEncoder:
                 "can be encoded. Name the pipeline it was taken from as the reference, or copy the encoder and its "
                 "tokenizer beside it and name their classes in model_index.json."
             )
+
+    def _check_tokenizers(self) -> None:
+        """Refuse a T5 tokenizer that is there as sentencepiece's model alone, where that package is missing."""
+        for place in sorted(self.folder.glob(f"{TOKENIZER}*")):
+            converted = not (place / "spiece.model").is_file() or (place / "tokenizer.json").is_file()
+            missing = [] if converted else missing_of(["sentencepiece", "google"])
+            if missing:
+                raise RequestError(
+                    f"{place / 'spiece.model'} is read by sentencepiece and protobuf, which are missing. "
+                    f"Install them with: {how_to_install(missing)}"
+                )
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:

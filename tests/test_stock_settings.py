@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
 from torch import Tensor
 
+from dipp_cli.generating import Request, make_images
 from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
 from dipp_toolkit.config import make_config
@@ -351,7 +354,7 @@ def test_plain_captions_are_what_cleaning_leaves_of_them(caption: str) -> None:
 def test_a_caption_that_cannot_be_cleaned_is_refused_by_the_packages_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffusers.utils.is_bs4_available", lambda: False)
+    monkeypatch.setattr("dipp_pixart.captions.missing_of", lambda modules: ["bs4"])
     reference = reference_of(write_twin(PIXART, tmp_path / "twin"))
     reference.encode(["plain words"])
     with pytest.raises(RequestError, match="pip install beautifulsoup4"):
@@ -390,3 +393,24 @@ def test_conditions_of_size_that_stock_never_tells_are_refused(tmp_path: Path) -
     edit(folder / "transformer" / "config.json", use_additional_conditions=True)
     with pytest.raises(RequestError, match="fails at others"):
         load_reference(str(folder))
+
+
+def test_a_tokenizer_of_sentencepiece_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PixArt's is published without a tokenizer.json."""
+    folder = write_twin(PIXART, tmp_path / "twin")
+    monkeypatch.setattr("dipp_toolkit.prompt_encoder.missing_of", list)
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"a model")
+    reference_of(folder).encode(PROMPTS)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(RequestError, match=r"spiece\.model is read by sentencepiece and protobuf"):
+        reference_of(folder).encode(PROMPTS)
+
+
+def test_a_reference_encodes_no_more_tokens_than_its_generator_reads(tmp_path: Path) -> None:
+    dev, schnell = (write_twin(FLUX, tmp_path / name, guidance_embeds=name == "dev") for name in ("dev", "schnell"))
+    shutil.rmtree(dev / "vae")
+    shutil.copytree(schnell / "vae", dev / "vae")  # they are published with the same
+    request = Request(str(schnell), str(dev), PROMPTS, None, None, SEED, None, None, "cpu")
+    _, through_dev, _ = make_images(request)
+    _, own, _ = make_images(replace(request, reference=None))
+    torch.testing.assert_close(through_dev, own, **TOLERANCE)

@@ -118,7 +118,7 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     from dipp_toolkit.few_steps import step_count
     from dipp_toolkit.generation import generate_images, sample_reference
     from dipp_toolkit.loading import load_generator, load_prompts, load_reference
-    from dipp_toolkit.pipeline_parts.joining import check_named
+    from dipp_toolkit.pipeline_parts.joining import check_named, encode_for
     from dipp_toolkit.roles import texts
 
     chosen = list(
@@ -137,6 +137,7 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
                 f"The generator '{name}' makes latents of shape {tuple(generator.latent_shape)}, the reference "
                 f"'{reference_name}' decodes {tuple(reference.latent_shape)}. Name its own reference with --reference."
             )
+        encode_for(generator, reference)
         request.check_steps(steps := step_count(generator))
         images = generate_images(generator, reference, reference.encode(chosen).to(device), request.seed)
         settings = {

@@ -15,7 +15,7 @@ from ..errors import RequestError
 from ..known_names import DIFFUSERS, check_pipeline
 from ..loading import load_generator, load_reference
 from ..naming import quoted, shown, unknown_name
-from ..pipeline_parts.joining import check_named
+from ..pipeline_parts.joining import check_named, encode_for
 from ..prompt_encoder import PromptEncoder
 from ..python_files import is_python_name
 from ..registry import get_registry
@@ -131,6 +131,7 @@ class Contestant:
         generator.network.to(device)
         reference = self._reads_prompts(load_reference(self.decoder)).to(device)
         self.check_shapes(generator.latent_shape, reference.latent_shape)
+        encode_for(generator, reference)
         return Source(reference, generator)
 
     def _reads_prompts(self, reference: Reference) -> Reference:

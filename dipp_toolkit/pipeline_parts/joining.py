@@ -117,3 +117,12 @@ def join(generator: Generator, reference: Reference, parts: Parts, compared: tup
     generator.parts = chosen_folder(*folders, parts)
     if parts == "generator" and generator.folder != reference.folder:
         reference.use_parts(generator.folder)
+    encode_for(generator, reference)
+
+
+def encode_for(generator: Generator, reference: Reference) -> None:
+    """Let a reference encode prompts as a generator's network reads them: FLUX.1-schnell's reads fewer tokens."""
+    family, encoder = getattr(generator, "family", None), getattr(reference, "encoder", None)
+    encoding_for = getattr(getattr(encoder, "family", None), "encoding_for", None)
+    if encoder is not None and encoding_for is not None and family is not None:
+        encoder.family = encoding_for(family)

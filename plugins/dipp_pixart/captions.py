@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.packages import how_to_install, missing_of
 
 PLAIN = re.compile(r"[a-z]+( [a-z]+)*|")
 REMOVED = re.compile(r"shipping|download|click|png|jpe?g|bmp|webp|eps|pdf|apk")
@@ -29,18 +30,15 @@ def cleaned(pipeline: Any, captions: Sequence[str]) -> list[str]:
     Raises:
         RequestError: one needs cleaning, and a package for it is missing.
     """
-    from diffusers.utils import is_bs4_available, is_ftfy_available
-
     lower = [caption.lower().strip() for caption in captions]
     if all(map(is_plain, lower)):
         return lower
-    packages = {"beautifulsoup4": is_bs4_available(), "ftfy": is_ftfy_available()}
-    missing = [name for name, there in packages.items() if not there]
+    missing = missing_of(["bs4", "ftfy"])
     if missing:
         caption = next(caption for caption in captions if not is_plain(caption.lower().strip()))
         raise RequestError(
-            f"PixArt's pipelines clean their captions, and for '{caption[:60]}' that takes packages that are missing: "
-            f"{' and '.join(missing)}. Install them with: pip install {' '.join(missing)}"
+            f"PixArt's pipelines clean their captions, and for '{caption[:60]}' that takes {' and '.join(missing)}, "
+            f"which is missing. Install it with: {how_to_install(missing)}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a caption that looks like a file or an address
