@@ -245,6 +245,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     batch = config.batch_size * config.accumulation * launched_count()
     rows = {
         "generator": config.generator or "starts as the reference's network",
+        "start weights": ", ".join(filter(None, [config.weights, *config.lora])),
         "reference": str(config.reference),
         "parts": joined,
         "rewards": _rewards_text(config),

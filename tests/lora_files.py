@@ -92,6 +92,11 @@ def kohya_sgm(pairs: Pairs, alpha: float, component: str, layers: int = 1) -> tu
     return _kohya({sgm_name(name, layers): both for name, both in pairs.items()}, alpha)
 
 
+def kohya_sgm_of_two_layers(pairs: Pairs, alpha: float, component: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`kohya_sgm` for the published SDXL."""
+    return kohya_sgm(pairs, alpha, component, 2)
+
+
 def sgm_name(name: str, layers: int) -> str:
     """Stability's name of a layer of diffusers' UNet, with underscores."""
     for ours, theirs in (

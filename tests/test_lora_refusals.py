@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lora_files
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.start_weights import source
 from dipp_toolkit.start_weights.lora import fused_weights
 from dipp_toolkit.twins import write_twin
 from lora_files import peft_folder, random_pairs, write
@@ -221,6 +224,26 @@ class Runs:
 
     def __reduce__(self) -> Any:
         return (print, ("it ran",))
+
+
+def test_a_repository_that_cannot_be_reached_is_not_said_to_lack_a_file(
+    twins: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = httpx.Request("GET", "https://huggingface.co")
+    for error, says in (
+        (LocalEntryNotFoundError("offline"), "is not in the hub's cache, and the hub cannot be reached"),
+        (
+            RemoteEntryNotFoundError("no such file", response=httpx.Response(404, request=request)),
+            "'a/b' has no LoRA file of a usual name (pytorch_lora_weights.safetensors or adapter_model.safetensors); "
+            "name the file, as in a/b:file.safetensors",
+        ),
+    ):
+
+        def fetch(hub: str, inside: str, error: Exception = error) -> Path:
+            raise error
+
+        monkeypatch.setattr(source, "hub_file", fetch)
+        assert says in refusal(twins(SD), "a/b=0.5")
 
 
 @pytest.mark.parametrize("scale", ["", "strong", "nan", "inf"])

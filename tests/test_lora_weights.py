@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -17,6 +18,8 @@ from torch import Tensor
 
 import lora_files
 from dipp_toolkit.adapters import AdapterSettings
+from dipp_toolkit.blueprints import find_pipeline
+from dipp_toolkit.components import empty_component
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.sharing import trainable_parameters
@@ -208,6 +211,34 @@ def test_the_export_of_a_lora_run_goes_in_again(twins: Callable[[str], Path], tm
     expected = dict(network_of_path(tmp_path / "final", "transformer").state_dict())
     for name in ("", "/adapter_model.safetensors", "/pytorch_lora_weights.safetensors"):
         assert_same(ours(folder, f"{tmp_path}/final/adapter{name}"), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "layout", "pattern"),
+    [
+        ("sd15", "StableDiffusionPipeline", lora_files.kohya, "."),
+        ("sd15", "StableDiffusionPipeline", lora_files.diffusers_of_2023, "."),
+        ("sdxl", "StableDiffusionXLPipeline", lora_files.kohya, "."),
+        ("sdxl", "StableDiffusionXLPipeline", lora_files.kohya_sgm_of_two_layers, KOHYA),
+        ("sd3", "StableDiffusion3Pipeline", lora_files.diffusers, "."),
+        ("flux", "FluxPipeline", lora_files.flux_kohya, "transformer_blocks"),
+    ],
+)
+def test_every_layer_of_the_published_networks_is_known_in_each_layout(
+    tmp_path: Path, name: str, pipeline: str, layout: Any, pattern: str
+) -> None:
+    """At full size, without the network's weights: only the keys and shapes are its own."""
+    component = COMPONENTS[pipeline]
+    network = empty_component(find_pipeline(name).folder, component)
+    pairs = random_pairs(network, 1, pattern)
+    if layout is lora_files.flux_kohya:
+        pairs = lora_files.shared_downs(pairs)
+    path = write(tmp_path / "lora.safetensors", layout, pairs, 0.5, component)
+    layers = layers_of(LoraFile.find(parse_source(str(path))), network, getattr(diffusers, pipeline), component)
+    assert layers.keys() == pairs.keys()
+    for layer, (down, up) in pairs.items():
+        assert torch.equal(layers[layer][0], down), layer
+        torch.testing.assert_close(layers[layer][1], 0.5 * up)
 
 
 def test_the_projections_that_flux_fuses_in_single_blocks_are_cut(tmp_path: Path) -> None:

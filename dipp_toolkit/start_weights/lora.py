@@ -32,6 +32,11 @@ from .lora_file import DOWN, LoraFile
 from .source import WeightSource, parse_source
 from .store import converted_folder
 
+AMBIGUOUS = {
+    "lora_unet_add_embedding_linear_1.": "lora_unet_label_emb_0_0.",
+    "lora_unet_add_embedding_linear_2.": "lora_unet_label_emb_0_2.",
+}
+"""Of SDXL in kohya's layout: names that diffusers 0.42 takes for one and the same, with those that it tells apart."""
 Layers = Mapping[str, tuple[Tensor, Tensor]]
 """Of each layer, `(rank, in, ...)` and `(out, rank, ...)` with the file's own strength in the latter."""
 
@@ -186,6 +191,8 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
     from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
+    for name, other in AMBIGUOUS.items():
+        tensors = {key.replace(name, other): one for key, one in tensors.items()}
     if hasattr(pipeline, "lora_state_dict"):
         sgm = {"unet_config": network.config} if issubclass(pipeline, StableDiffusionXLLoraLoaderMixin) else {}
         try:

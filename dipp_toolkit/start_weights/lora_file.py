@@ -199,6 +199,8 @@ class LoraFile:
 
 def _usual_file(source: WeightSource) -> WeightSource:
     """The file of a folder or repository."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     problem: RequestError | None = None
     for name in USUAL_NAMES:
         candidate = _inner(source, name)
@@ -207,6 +209,9 @@ def _usual_file(source: WeightSource) -> WeightSource:
         except NotHere:
             raise
         except RequestError as error:
+            cause = error.__cause__
+            if source.hub and (isinstance(cause, LocalEntryNotFoundError) or not isinstance(cause, EntryNotFoundError)):
+                raise  # nobody knows what the repository has
             problem = problem or error
         else:
             return candidate
