@@ -109,6 +109,8 @@ class StockCall:
             output = self._pack(output_of(x_t, timestep))
             try:
                 outputs = scheduler.step(output, timestep, self._pack(latents), **options, return_dict=False)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # whatever a scheduler makes of settings that contradict each other
                 raise self._refused(scheduler, steps, first_line(error)) from error
             choice = min(self.single_step_output, len(outputs) - 1) if steps == 1 else 0
