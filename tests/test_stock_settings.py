@@ -414,3 +414,19 @@ def test_a_reference_encodes_no_more_tokens_than_its_generator_reads(tmp_path: P
     _, through_dev, _ = make_images(request)
     _, own, _ = make_images(replace(request, reference=None))
     torch.testing.assert_close(through_dev, own, **TOLERANCE)
+
+
+def test_an_sdxl_without_its_first_text_encoder_draws_as_stock_does(tmp_path: Path) -> None:
+    folder = write_twin(SDXL, tmp_path / "twin", first_encoder=False)
+    assert not (folder / "text_encoder").exists()
+    assert_draws_like_stock(folder)
+    assert_export_draws_like_it(folder, tmp_path)
+
+
+def test_a_refiner_is_refused(tmp_path: Path) -> None:
+    folder = write_twin(SDXL, tmp_path / "twin")
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    fewer = config["projection_class_embeddings_input_dim"] - config["addition_time_embed_dim"]
+    edit(folder / "unet" / "config.json", projection_class_embeddings_input_dim=fewer)
+    with pytest.raises(RequestError, match="A refiner's takes an aesthetic score"):
+        load_reference(str(folder))

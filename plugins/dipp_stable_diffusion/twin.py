@@ -95,6 +95,7 @@ def write_stable_diffusion_xl_twin(
     prediction_type: str | None = None,
     max_tokens: int = CLIP_TOKENS,
     time_cond_proj_dim: int | None = None,
+    first_encoder: bool = True,
 ) -> Path:
     """Save a random `StableDiffusionXLPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
 
@@ -106,6 +107,7 @@ def write_stable_diffusion_xl_twin(
         prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
         max_tokens: the tokenizers' `model_max_length`.
         time_cond_proj_dim: width of a guidance embedding that the UNet takes, as a latent consistency model's does.
+        first_encoder: whether it has the first of its text encoders, without which the stock pipeline draws too.
 
     Returns:
         `folder`.
@@ -126,7 +128,7 @@ def write_stable_diffusion_xl_twin(
             attention_head_dim=(1, 2),
             transformer_layers_per_block=(1, 2),
             use_linear_projection=True,
-            cross_attention_dim=WIDTH + SECOND_WIDTH,
+            cross_attention_dim=(WIDTH if first_encoder else 0) + SECOND_WIDTH,
             addition_embed_type="text_time",
             addition_time_embed_dim=SIZE_WIDTH,
             projection_class_embeddings_input_dim=SECOND_WIDTH + 6 * SIZE_WIDTH,
@@ -136,8 +138,9 @@ def write_stable_diffusion_xl_twin(
     scheduler = EulerDiscreteScheduler(
         **BETAS, timestep_spacing="leading", prediction_type=prediction_type or "epsilon"
     )
+    first = (text_encoder, tokenizer) if first_encoder else (None, None)
     pipeline = StableDiffusionXLPipeline(
-        vae, text_encoder, second_encoder, tokenizer, second_tokenizer, unet, scheduler,
+        vae, first[0], second_encoder, first[1], second_tokenizer, unet, scheduler,
         force_zeros_for_empty_prompt=True, add_watermarker=False,
     )  # fmt: skip
     return save_quietly(pipeline, folder)
