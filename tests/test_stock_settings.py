@@ -17,6 +17,7 @@ from torch import Tensor
 from dipp_cli.generating import Request, make_images
 from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
+from dipp_toolkit.bench.sources import Source
 from dipp_toolkit.config import make_config
 from dipp_toolkit.decoding import DecodeOptions
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
@@ -430,3 +431,12 @@ def test_a_refiner_is_refused(tmp_path: Path) -> None:
     edit(folder / "unet" / "config.json", projection_class_embeddings_input_dim=fewer)
     with pytest.raises(RequestError, match="A refiner's takes an aesthetic score"):
         load_reference(str(folder))
+
+
+def test_a_bench_makes_images_anew_where_latents_are_normalised_otherwise(tmp_path: Path) -> None:
+    folder = write_twin(SDXL, tmp_path / "twin")
+    prints = [Source(reference_of(folder)).fingerprint()]
+    for factor in (0.5, 0.25):
+        edit(folder / "vae" / "config.json", **PLAYGROUND | {"scaling_factor": factor})
+        prints.append(Source(reference_of(folder)).fingerprint())
+    assert len(set(prints)) == 3

@@ -80,6 +80,7 @@ class Source:
                 "guidance": self.guidance if self.generator is None else 1.0,
             }
             | ({"code": code} if code else {})
+            | _decoded_otherwise(self.reference)
             | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
             | ({"sampled": "as stock"} if self.generator is None and _was_sampled_otherwise(self.reference) else {})
@@ -129,3 +130,14 @@ def _was_sampled_otherwise(reference: Reference) -> bool:
     if isinstance(reference.denoiser.schedule, FlowMatching):
         return True
     return stock_call_of(reference.family).draws_noise(reference.scheduler, reference.latent_shape)
+
+
+def _decoded_otherwise(reference: Reference) -> dict[str, Any]:
+    """How latents are normalised, where an earlier version did not heed it."""
+    from ..diffusers_reference import DiffusersReference, decodes_with
+    from ..latent_space import LatentSpace
+
+    if not isinstance(reference, DiffusersReference):
+        return {}
+    space = LatentSpace.from_config(reference.vae.config, decodes_with(reference.family))
+    return {"latent_space": [space.factor, space.std, space.mean]} if space.normalised else {}
