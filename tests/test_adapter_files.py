@@ -178,13 +178,28 @@ def test_the_base_is_named_by_its_hub_id_alone(tmp_path: Path) -> None:
         PeftModel.from_pretrained(load_component(twin, "unet"), str(tmp_path / "adapter"))
 
 
-def test_a_half_precision_base_is_merged_in_its_own_precision(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "precision"), [(0.1, torch.bfloat16), (1e-4, torch.float32)])
+def test_a_half_precision_base_is_merged_in_its_own_precision_where_the_update_survives_it(
+    tmp_path: Path, size: float, precision: torch.dtype
+) -> None:
     reference = DiffusersReference.load(str(write_twin("FluxPipeline", tmp_path / "base")), dtype=torch.bfloat16)
     network = adapters.adapted(reference.network, AdapterSettings(RANK, ALPHA))
+    assert adapters.rounding(network) == 0.0  # nothing is added yet
     with torch.no_grad():
         for parameter in trainable_parameters(network):
-            parameter.add_(0.1)
+            parameter.add_(size)
     plain, exact = adapters.merged(network), adapters.merged(network, torch.float32)
-    assert {one.dtype for one in plain.parameters()} == {torch.bfloat16}
-    assert all(torch.equal(one, exact.get_parameter(name).bfloat16()) for name, one in plain.named_parameters())
+    assert {one.dtype for one in plain.parameters()} == {precision}
+    assert all(torch.equal(one, exact.get_parameter(name).to(precision)) for name, one in plain.named_parameters())
     assert {one.dtype for one in exact.parameters()} == {torch.float32}
+    names = [name for name, _ in reference.network.named_parameters()]
+    before = torch.cat([reference.network.get_parameter(name).float().flatten() for name in names])
+    rounded, merged = (
+        torch.cat([one.get_parameter(name).to(torch.bfloat16).float().flatten() for name in names])
+        if one is plain
+        else torch.cat([one.get_parameter(name).flatten() for name in names])
+        for one in (plain, exact)
+    )
+    share = float((rounded - merged).norm() / (merged - before).norm())
+    assert adapters.rounding(network) == pytest.approx(share, rel=0.05)
+    assert (share <= adapters.LARGEST_ROUNDING) is (precision == torch.bfloat16)
