@@ -9,6 +9,8 @@ from typing import Any
 from .weight_files import PICKLE, choose_weights, is_weights
 
 INDEX = "model_index.json"
+CARD = "README.md"
+"""The model card, which says the licence."""
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 """Endings of configurations and of a tokenizer's files."""
 NOT_NEEDED = ("safety_checker", "image_encoder")
@@ -25,8 +27,8 @@ def pipeline_files(listing: Iterable[str], index: Mapping[str, Any], extra: Sequ
         extra: folders beside the components', such as that of an assistant.
 
     Returns:
-        The index, of every component its configuration and one set of weights: plain ones, else a variant, else `.bin`
-        files where there is nothing else.
+        The index, the model card, of every component its configuration and one set of weights: plain ones, else a
+        variant, else `.bin` files where there is nothing else.
     """
     names = list(listing)
     components = [
@@ -34,7 +36,7 @@ def pipeline_files(listing: Iterable[str], index: Mapping[str, Any], extra: Sequ
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[0] and not name.startswith("_")
     ]
-    needed = [INDEX]
+    needed = [INDEX, *({CARD} & set(names))]
     for component in (*components, *extra):
         if component not in NOT_NEEDED:
             needed += network_files(names, component)

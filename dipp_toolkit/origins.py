@@ -12,6 +12,7 @@ from typing import Any
 
 from .config import TrainConfig
 from .contained import is_there, user_path
+from .download_lists import CARD
 from .known_names import DIFFUSERS, may_be_hub_id
 from .licences import Licence, Origin
 from .published import PublishedPipeline
@@ -19,7 +20,6 @@ from .registry import get_registry
 from .saved_generators import place_of
 from .start_weights.source import parse_source
 
-CARD = "README.md"
 MOST_BYTES = 1_000_000
 """Of a model card that is read."""
 
@@ -58,8 +58,14 @@ def origins_of(kind: str, name: str) -> list[Origin]:
 
 
 def of_repository(hub: str) -> Origin:
-    """A repository, with its licence where a registered name says it."""
-    return Origin(hub, _published_licences().get(hub, Licence()))
+    """A repository, with its licence as a registered name says it, or its model card in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    published = _published_licences().get(hub)
+    if published is not None:
+        return Origin(hub, published)
+    card = try_to_load_from_cache(hub, CARD)
+    return Origin(hub, Licence.from_card(_header(Path(card)), hub) if isinstance(card, str) else Licence())
 
 
 def licence_notices(config: TrainConfig) -> list[str]:
@@ -90,7 +96,7 @@ def _of_folder(folder: Path) -> list[Origin]:
     bases = card.get("base_model") or []
     hubs = [base for base in ([bases] if isinstance(bases, str) else bases) if isinstance(base, str)]
     first, *others = [hub for hub in hubs if may_be_hub_id(hub)] or [""]
-    stated, published = Licence.from_card(card, first), of_repository(first).licence
+    stated, published = Licence.from_card(card, first), of_repository(first).licence if first else Licence()
     same = not stated.id or stated.card_fields == published.card_fields
     own = published if same else stated
     return [Origin(first, own), *map(of_repository, others)] if first or own.id else []

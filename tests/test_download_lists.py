@@ -94,7 +94,8 @@ def test_exactly_what_is_needed_is_fetched(name: str) -> None:
             )
         elif part != "safety_checker" and any(file.startswith(f"{part}/") for file in files):
             assert any(re.fullmatch(rf"{part}/\w*config\.json", file) for file in small), part
-    assert not [file for file in needed if file.partition("/")[0] not in (*index, "model_index.json")]
+    assert not [file for file in needed if file.partition("/")[0] not in (*index, "model_index.json", "README.md")]
+    assert ("README.md" in needed) == ("README.md" in files)
 
 
 @pytest.mark.parametrize("name", BYTES)

@@ -131,6 +131,19 @@ def test_a_hub_id_has_the_licence_of_the_name_that_is_published_there() -> None:
     assert unknown.licence.label == "not stated"
 
 
+def test_what_was_fetched_of_a_repository_says_its_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "models--somebody--something"
+    (place / "snapshots" / "0").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0", encoding="utf-8")
+    (place / "snapshots" / "0" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n", encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config = TrainConfig(generator="somebody/something", reference="sd15", weights="others/unet:a.safetensors")
+    assert [origin.licence.label for origin in start_origins(config)] == ["not stated", "cc-by-nc-4.0"]
+    (notice,) = licence_notices(config)
+    assert notice.startswith("Weights of somebody/something: cc-by-nc-4.0 (not for commercial use)")
+
+
 def test_a_run_begins_with_what_is_not_for_commercial_use(capsys: pytest.CaptureFixture[str]) -> None:
     config = TrainConfig(generator="flux-schnell", reference="flux")
     (notice,) = licence_notices(config)
