@@ -71,7 +71,7 @@ def of_repository(hub: str) -> Origin:
 def licence_notices(config: TrainConfig) -> list[str]:
     """A sentence for each repository of a run whose weights are not for commercial use."""
     start = start_origins(config)
-    against = [one for one in origins_of("reference", config.reference or "") if one not in start]
+    against = [origin for origin in origins_of("reference", config.reference or "") if origin not in start]
     return [
         f"Weights of {origin.hub or 'the generator'}: {origin.licence.text}.{follows}"
         for origins, follows in ((start, " It applies to what is trained from them."), (against, ""))

@@ -35,9 +35,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def header(folder: Path) -> dict:
-    found = metadata_load(folder / "final" / "README.md")
-    assert found is not None
-    return found
+    card = metadata_load(folder / "final" / "README.md")
+    assert card is not None
+    return card
 
 
 def test_every_published_weight_says_its_licence() -> None:
@@ -168,6 +168,6 @@ def test_plugins_show_licences_and_the_filter_their_text(capsys: pytest.CaptureF
     assert main(["plugins", "generators"]) == 0
     assert "cc-by-nc-4.0" in capsys.readouterr().out
     assert main(["plugins", "cc-by-nc"]) == 0
-    told = capsys.readouterr().out
-    assert "sdxl-dmd2: https://huggingface.co/tianweiy/DMD2, licence cc-by-nc-4.0 (not for commercial use" in told
-    assert "sd15-onestep" not in told
+    listing = capsys.readouterr().out
+    assert "sdxl-dmd2: https://huggingface.co/tianweiy/DMD2, licence cc-by-nc-4.0 (not for commercial use" in listing
+    assert "sd15-onestep" not in listing

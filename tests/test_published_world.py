@@ -16,7 +16,7 @@ from dipp_toolkit.registry import get_registry
 from dipp_toolkit.twins import write_twin
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "published_world"
-QUICK = ("distar-sdxl", "sdxl-dmd2", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "sd35-large-turbo")
+QUICK = ("distar-sdxl", "sdxl-dmd2", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "hyper-sd15", "sd35-large-turbo")
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def test_every_published_name_is_in_the_table(kind: str, world: Any) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_the_name_draws_what_the_published_call_of_stock_diffusers_draws(name: str, world: Any, tmp_path: Path) -> None:
-    layout = next(one for one in world.layouts.LAYOUTS if one.name == name)
+    layout = next(each for each in world.layouts.LAYOUTS if each.name == name)
     row = world.row.look_at(layout, tmp_path, modes=())
     assert row.holds, row.problem or row.stock
 
 
 def test_a_row_is_trained_and_its_export_is_drawn_from(world: Any, tmp_path: Path) -> None:
-    layout = next(one for one in world.layouts.LAYOUTS if one.name == "sdxl-turbo")
+    layout = next(each for each in world.layouts.LAYOUTS if each.name == "sdxl-turbo")
     row = world.row.look_at(layout, tmp_path, modes=("lora",))
     assert row.holds, row.problem or row.exported
     assert row.trained == {"lora": True}
@@ -57,7 +57,7 @@ def test_a_row_is_trained_and_its_export_is_drawn_from(world: Any, tmp_path: Pat
 def test_a_row_fails_where_the_name_is_read_out_elsewhere(
     world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = next(one for one in world.layouts.LAYOUTS if one.name == "pixart-dmd")
+    layout = next(each for each in world.layouts.LAYOUTS if each.name == "pixart-dmd")
     wrong = replace(
         layout, call=lambda pipeline, noise: world.layouts.stock.lcm(pipeline, noise, 440, clean_caption=False)
     )
@@ -76,7 +76,7 @@ def test_a_reference_is_asked_for_half_its_size_and_told_so(tmp_path: Path) -> N
 
 
 def test_a_name_is_loaded_with_what_its_record_says(world: Any, tmp_path: Path) -> None:
-    layout = next(one for one in world.layouts.LAYOUTS if one.name == "sdxl-lightning")
+    layout = next(each for each in world.layouts.LAYOUTS if each.name == "sdxl-lightning")
     cache = world.layouts.HubCache(tmp_path)
     with cache.used():
         layout.write(cache, world.layouts.model_of("generator", layout.name))

@@ -6,9 +6,10 @@ For each row a hub cache is written with the repositories in their published lay
 class and configuration) and tiny random networks of the published classes. The name is then loaded by its normal path,
 offline. Its one-step image is compared with the call of stock diffusers that its authors publish, it is trained for
 five steps, whole and by adapters, and each export is drawn from in plain diffusers and by `dipp generate`. References
-are sampled in four guided steps, and distilled for five. Differences
-are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the exit code is
-1. `--record` writes results.md, which `python docs/build_tables.py` puts into docs/real-models.md.
+are sampled in four guided steps, and distilled for five.
+
+Differences are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the
+exit code is 1. `--record` writes results.md, which `python docs/build_tables.py` puts into docs/real-models.md.
 """
 
 from __future__ import annotations
