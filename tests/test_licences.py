@@ -11,6 +11,7 @@ from huggingface_hub.repocard import metadata_load
 
 from dipp_cli.app import main
 from dipp_cli.progress import listener
+from dipp_toolkit import train
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.events import RunStartEvent
@@ -152,6 +153,30 @@ def test_a_run_begins_with_what_is_not_for_commercial_use(capsys: pytest.Capture
     with listener(False) as lines:
         lines.dipp_on_run_start(RunStartEvent(config, Path("runs/x"), 0, licences=(notice,)))  # type: ignore[attr-defined]
     assert notice in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_tells_the_licence_and_its_export_keeps_it(exported: Path, tmp_path: Path) -> None:
+    write_model_card(exported / "final", make_config({"generator": "sdxl-dmd2", "reference": "sdxl"}), {})
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n", encoding="utf-8")
+    notices: list[str] = []
+
+    class Listener:
+        def dipp_on_run_start(self, event: RunStartEvent) -> None:
+            notices.extend(event.licences)
+
+    config = make_config(
+        {
+            "generator": str(exported), "reference": str(exported.parent / "twin"), "prompts": str(prompts), "steps": 1,
+            "batch_size": 1, "eval_count": 2, "eval_seeds": 2, "reference_steps": 1, "monitor_every": 0,
+            "device": "cpu", "precision": "fp32", "out": str(tmp_path / "run"),
+        }
+    )  # fmt: skip
+    train(config, listeners=[Listener()])
+    assert [notice.partition(" (")[0] for notice in notices] == ["Weights of tianweiy/DMD2: cc-by-nc-4.0"]
+    card = header(tmp_path / "run")
+    assert card["license"] == "cc-by-nc-4.0"
+    assert card["base_model"] == ["tianweiy/DMD2", SDXL]
 
 
 def test_a_dry_run_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
