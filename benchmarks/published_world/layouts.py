@@ -81,13 +81,15 @@ def write_reference(cache: HubCache, name: str) -> Path:
 
 
 def _write_pipeline(folder: Path, model: PublishedPipeline, seed: int) -> None:
-    """A twin with the published scheduler, whose weights half precision holds."""
+    """A twin with the published index, class names and scheduler, whose weights half precision holds."""
     index = json.loads((model.configs / "model_index.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         twin = write_twin(index["_class_name"], Path(scratch) / "twin", seed=seed, **TWINS.get(model.configs.name, {}))
-        own = json.loads((twin / "model_index.json").read_text(encoding="utf-8"))
-        own["scheduler"] = index["scheduler"]
-        (twin / "model_index.json").write_text(json.dumps(own, indent=2), encoding="utf-8")
+        (twin / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+        network = _network_folder(twin) / "config.json"
+        named = json.loads((model.configs / network.relative_to(twin)).read_text(encoding="utf-8"))
+        config = json.loads(network.read_text(encoding="utf-8")) | {"_class_name": named["_class_name"]}
+        network.write_text(json.dumps(config, indent=2), encoding="utf-8")
         shutil.copytree(model.configs / "scheduler", twin / "scheduler", dirs_exist_ok=True)
         if model.name in HALF_SIZE:
             _halve(next(twin.glob("unet/config.json")))
