@@ -64,7 +64,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for part in ("transformer", "assistant"):
         for path in (folder / "final" / part).glob("*.safetensors"):
-            found |= {f"{part}/{name}": tensor for name, tensor in load_file(path).items()}
+            # An adapter's file has an empty tensor for each of its layers, which names it.
+            found |= {f"{part}/{name}": tensor for name, tensor in load_file(path).items() if tensor.numel()}
     return found
 
 

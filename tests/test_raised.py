@@ -153,7 +153,7 @@ def test_a_plugins_factory_that_raises_is_named_by_its_line(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.add_plugin("mine", EntryPoint("mine", "my_plugin", "dipp").load)
-    for module in ("dipp_toolkit.loading", "dipp_toolkit.known_names"):
+    for module in ("dipp_toolkit.loading", "dipp_toolkit.known_names", "dipp_toolkit.named_folders"):
         monkeypatch.setattr(f"{module}.get_registry", lambda: registry)
     (tmp_path / "model_index.json").write_text("{}")
     said = refused(["generate", "--generator", "mine", "--reference", str(tmp_path), "--prompt", "x"], 2, capsys)

@@ -221,13 +221,20 @@ UNFINISHED = (
 )
 
 
-def test_bodies_that_wait_are_counted(server: tuple[str, int]) -> None:
+def test_bodies_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two callers that never finish fill the room; a third is told to come again, and served once they have gone."""
-    with socket.create_connection(server) as first, socket.create_connection(server) as second:
-        for connection in (first, second):
-            connection.sendall(UNFINISHED)
-        assert answered(server, 503)
-    assert answered(server, 200)
+    crowd = Crowd(2**21)
+    monkeypatch.setattr("dipp_toolkit.rewards.server.Crowd", lambda most: crowd)
+    with serving(token=TOKEN, limits=PATIENT) as server:
+        with socket.create_connection(server) as first, socket.create_connection(server) as second:
+            for connection in (first, second):
+                connection.sendall(UNFINISHED)
+            until = time.monotonic() + GUARD
+            # A third one that came before all of theirs is here would take room that one of them needs.
+            while crowd.held < 2 * (2**20 - 1) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert ask(server, request())[0] == 503
+        assert answered(server, 200)
 
 
 def test_bodies_that_are_cut_off_are_let_go(hasty_body: tuple[str, int]) -> None:
