@@ -12,7 +12,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dipp_toolkit.twins import write_twin
+
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def twins_below(root: Path) -> Callable[[str], Path]:
+    """Twins by the name of their pipeline class, each written when it is first asked for."""
+
+    def twin(name: str) -> Path:
+        return root / name if (root / name).exists() else write_twin(name, root / name)
+
+    return twin
 
 
 def random_pairs(network: nn.Module, rank: int, pattern: str = ".*", seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:

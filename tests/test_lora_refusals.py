@@ -21,8 +21,7 @@ import lora_files
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.start_weights import source
 from dipp_toolkit.start_weights.lora import fused_weights
-from dipp_toolkit.twins import write_twin
-from lora_files import peft_folder, random_pairs, write
+from lora_files import peft_folder, random_pairs, twins_below, write
 
 COMPONENTS = {
     "PixArtAlphaPipeline": "transformer",
@@ -37,12 +36,7 @@ Tensors = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("twins")
-
-    def twin(name: str) -> Path:
-        return root / name if (root / name).exists() else write_twin(name, root / name)
-
-    return twin
+    return twins_below(tmp_path_factory.mktemp("twins"))
 
 
 @pytest.fixture(autouse=True)

@@ -28,8 +28,7 @@ from dipp_toolkit.planning import make_plan
 from dipp_toolkit.planning.costs import pipeline_blueprint
 from dipp_toolkit.planning.estimate import shares_weights
 from dipp_toolkit.start_weights import source as sources
-from dipp_toolkit.twins import write_twin
-from lora_files import added, peft_folder, random_pairs, write
+from lora_files import added, peft_folder, random_pairs, twins_below, write
 from tiny import PROMPTS
 
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
@@ -40,12 +39,7 @@ KOHYA = r"^(?!add_embedding)"
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("twins")
-
-    def twin(name: str) -> Path:
-        return root / name if (root / name).exists() else write_twin(name, root / name)
-
-    return twin
+    return twins_below(tmp_path_factory.mktemp("twins"))
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ from dipp_toolkit.sharing import trainable_parameters
 from dipp_toolkit.start_weights.lora import fused_weights, layers_of
 from dipp_toolkit.start_weights.lora_file import LoraFile
 from dipp_toolkit.start_weights.source import parse_source
-from dipp_toolkit.twins import write_twin
-from lora_files import added, peft_folder, random_pairs, write
+from lora_files import added, peft_folder, random_pairs, twins_below, write
 
 RANK, ALPHA, SCALE = 4, 10.0, 0.3
 COMPONENTS = {
@@ -62,12 +61,7 @@ CASES = [(pipeline, *layout) for pipeline, layouts in LAYOUTS.items() for layout
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("twins")
-
-    def twin(name: str) -> Path:
-        return root / name if (root / name).exists() else write_twin(name, root / name)
-
-    return twin
+    return twins_below(tmp_path_factory.mktemp("twins"))
 
 
 @pytest.fixture(autouse=True)
