@@ -18,7 +18,8 @@ def named_folder(kind: str, name: str) -> Path | None:
 
     Args:
         kind: `"generator"` or `"reference"`.
-        name: as `load_generator` and `load_reference` take it.
+        name: as `load_generator` and `load_reference` take it; a published reference's name is its pipeline as a
+            generator too, whose weights come from elsewhere (`generator_options`).
 
     Returns:
         None where the name means something that is not known to be a pipeline's folder: somebody's own code, or a
@@ -27,7 +28,7 @@ def named_folder(kind: str, name: str) -> Path | None:
     Raises:
         RequestError: it cannot be fetched, or there is no such folder.
     """
-    if name in get_registry().entries[kind]:
+    if _is_registered(kind, name):
         blueprint = _blueprint(name)
         if blueprint is None:
             return None
@@ -39,7 +40,7 @@ def named_folder(kind: str, name: str) -> Path | None:
 
 def configured_folder(kind: str, name: str) -> Path | None:
     """A folder of the pipeline's configurations, of a published one its plugin's; None where they would be fetched."""
-    if name in get_registry().entries[kind]:
+    if _is_registered(kind, name):
         blueprint = _blueprint(name)
         return None if blueprint is None else blueprint.folder
     return named_folder(kind, name) if is_there(name.removeprefix(DIFFUSERS)) else None
@@ -49,6 +50,11 @@ def shrink_of(reference: str) -> int:
     """By what the sides of a reference's images are divided, of a name whose plugin says it; 1 of any other."""
     blueprint = _blueprint(reference) if reference in get_registry().entries["reference"] else None
     return 1 if blueprint is None else blueprint.shrink
+
+
+def _is_registered(kind: str, name: str) -> bool:
+    entries = get_registry().entries
+    return name in entries[kind] or (kind == "generator" and name in entries["reference"])
 
 
 def _blueprint(name: str) -> PipelineBlueprint | None:

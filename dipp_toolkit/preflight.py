@@ -291,7 +291,8 @@ def look_at_networks(config: TrainConfig, parts: Parts) -> str:
         return ""
     folder, has_weights = generator
     if reference is not None:
-        check_pair(folder, reference[0], config.parts, weights=False, shrink=shrink_of(config.reference or ""))
+        named = (config.generator or config.reference or "", config.reference or "")
+        check_pair(folder, reference[0], config.parts, weights=False, shrink=shrink_of(named[1]), names=named)
     name = family_of(folder).network_name
     if has_weights:
         check_component(folder, name)

@@ -173,7 +173,7 @@ def test_networks_that_cannot_read_one_condition_are_refused_before_weights_are_
     for more in ([], ["--set", "parts=reference"], ["--set", "parts=generator"], ["--dry-run"]):
         assert main([*train_words(pair, tmp_path), *more]) == 2
         error = " ".join(capsys.readouterr().err.split())
-        assert "reads 24 channels of encoder_hidden_states, the reference's in" in error
+        assert "reads 24 channels of encoder_hidden_states, that of the reference" in error
         assert "16 channels of encoder_hidden_states: no prompt can be encoded for both" in error and "--ref" in error
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dipp_cli.app import main
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.loading import load_generator
 from dipp_toolkit.registry import get_registry
@@ -87,6 +88,44 @@ def test_a_name_is_loaded_with_what_its_record_says(world: Any, tmp_path: Path) 
     with cache.used():
         base: Any = DiffusersReference.load(world.layouts.model_of("reference", "sdxl").pipeline)
     assert not torch.equal(next(generator.network.parameters()), next(base.network.parameters()))
+
+
+def test_a_published_reference_with_a_generators_weights_is_that_generator(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--generator sdxl --set weights=...` draws and trains as the name of those weights does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIPP_CACHE", "cache")
+    Path("prompts.txt").write_text("a red fox\n")
+    weights = ["--set", "weights=ByteDance/Hyper-SD:Hyper-SDXL-1step-Unet.safetensors", "--set", "readout=800/999"]
+    words = ["--device", "cpu", "--prompts", "prompts.txt"]
+    cache = world.layouts.HubCache(tmp_path / "hub")
+    with cache.used():
+        layout = next(each for each in world.layouts.LAYOUTS if each.name == "hyper-sdxl")
+        layout.write(cache, world.layouts.model_of("generator", layout.name))
+        assert main(["generate", "--generator", "hyper-sdxl", *words, "--out", "a"]) == 0
+        assert main(["generate", "--generator", "sdxl", *weights, *words, "--out", "b"]) == 0
+        (first,), (second,) = (list(Path(folder).glob("001-*.png")) for folder in "ab")
+        assert first.read_bytes() == second.read_bytes()
+        small = ["--steps", "1", "--batch-size", "1", "--set", "lora_rank=2", "--set", "reference_steps=2", "--quiet"]
+        assert main(["train", "--generator", "sdxl", *weights, *words, *small, "--out", "run"]) == 0
+    assert (tmp_path / "run" / "final" / "model_index.json").is_file()
+
+
+def test_networks_that_read_other_embeddings_are_refused_by_the_names_that_were_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a red fox\n")
+    words = ["--generator", "sd-turbo", "--reference", "sd15"]
+    for command in (["train", *words, "--prompts", "prompts.txt", "--dry-run"], ["plan", *words]):
+        assert main(command) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "The network of the generator sd-turbo (StableDiffusionPipeline) reads 1024 channels" in error
+        assert (
+            "that of the reference sd15 (StableDiffusionPipeline) 768" in error
+            and str(BENCHMARK.parent.parent) not in error
+        )
 
 
 @pytest.mark.exhaustive

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..errors import RequestError
 from ..folders import family_of
+from ..naming import shown
 from ..plain_json import read_json
 from ..weight_files import weights_in
 from .comparing import differing_parts, part_names
@@ -17,12 +18,13 @@ SETTING = "name whose are used in training and exported, with --set parts=refere
 """The way out of a training; what else there is says the caller."""
 
 
-def check_conditions(generator: Path, reference: Path) -> None:
+def check_conditions(generator: Path, reference: Path, names: tuple[str, str] | None = None) -> None:
     """Refuse two pipelines whose networks cannot read one condition, by their configurations.
 
     Args:
         generator: the pipeline's folder.
         reference: the other's.
+        names: of the two, as somebody typed them; their folders' where None.
 
     Raises:
         RequestError: they are of different kinds, or read embeddings of another width.
@@ -31,15 +33,16 @@ def check_conditions(generator: Path, reference: Path) -> None:
     widths = [_widths(folder) for folder in (generator, reference)]
     if widths[0] is None or widths[1] is None:
         return
+    called = names or (str(generator), str(reference))
     for name in sorted(widths[0].keys() | widths[1].keys()):
         given = [each.get(name) for each in widths if each is not None]
         if given[0] == given[1]:
             continue
         read = [f"{width} channels of {name}" if width is not None else f"no {name}" for width in given]
         raise RequestError(
-            f"The generator's network in {generator} ({kinds[0]}) reads {read[0]}, the reference's in {reference} "
-            f"({kinds[1]}) {read[1]}: no prompt can be encoded for both. Name a reference that the generator was made "
-            "from, or another of its kind, with --reference."
+            f"The network of the generator {shown(called[0])} ({kinds[0]}) reads {read[0]}, that of the reference "
+            f"{shown(called[1])} ({kinds[1]}) {read[1]}: no prompt can be encoded for both. Name a reference that the "
+            "generator was made from, or another of its kind, with --reference."
         )
 
 

@@ -37,8 +37,8 @@ def compare_named(config: TrainConfig, processes: Processes) -> tuple[Path, Path
             names = (("generator", config.generator), ("reference", config.reference or ""))
             shrink = shrink_of(config.reference or "")
             generator, reference = (configured_folder(kind, name) for kind, name in names)
-            if generator is not None and reference is not None:
-                _check_networks(generator, reference, shrink)  # before gigabytes are fetched
+            if generator is not None and reference is not None:  # before gigabytes are fetched
+                _check_networks(generator, reference, shrink, (config.generator, config.reference or ""))
             generator, reference = (named_folder(kind, name) for kind, name in names)
             if generator is not None and reference is not None:
                 folders = generator, reference
@@ -50,7 +50,15 @@ def compare_named(config: TrainConfig, processes: Processes) -> tuple[Path, Path
     return folders
 
 
-def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool = True, shrink: int = 1) -> None:
+def check_pair(
+    generator: Path,
+    reference: Path,
+    parts: Parts,
+    *,
+    weights: bool = True,
+    shrink: int = 1,
+    names: tuple[str, str] | None = None,
+) -> None:
     """Refuse two pipelines that do not belong together.
 
     Args:
@@ -59,22 +67,23 @@ def check_pair(generator: Path, reference: Path, parts: Parts, *, weights: bool 
         parts: whose are used where they differ.
         weights: whether these are there to be compared.
         shrink: by what the sides of the reference's images are divided.
+        names: of the two, as somebody typed them.
 
     Raises:
         RequestError: as a sentence that names what differs.
     """
-    _check_networks(generator, reference, shrink)
+    _check_networks(generator, reference, shrink, names)
     if parts == "same":
         check_parts(generator, reference, weights=weights)
 
 
-def _check_networks(generator: Path, reference: Path, shrink: int) -> None:
+def _check_networks(generator: Path, reference: Path, shrink: int, names: tuple[str, str] | None = None) -> None:
     from ..diffusers_reference import latent_shape_of
 
     check_latents(
         latent_shape_of(generator, family_of(generator)), latent_shape_of(reference, family_of(reference), shrink)
     )
-    check_conditions(generator, reference)
+    check_conditions(generator, reference, names)
 
 
 def check_named(generator: str, reference: str, option: str) -> None:
@@ -90,7 +99,7 @@ def check_named(generator: str, reference: str, option: str) -> None:
     """
     own, other = named_folder("generator", generator), named_folder("reference", reference)
     if own is not None and other is not None:
-        check_conditions(own, other)
+        check_conditions(own, other, (generator, reference))
         check_parts(own, other, f"draw with the generator's own: {option.format(own)}")
 
 

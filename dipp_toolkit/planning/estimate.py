@@ -133,7 +133,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
     reference = pipeline_blueprint(config.reference)
     generator = generator or reference
-    check_conditions(generator.folder, reference.folder)
+    check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
     shape = Shape(
         config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
         PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",
