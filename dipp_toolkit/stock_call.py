@@ -60,8 +60,9 @@ class StockCall:
     def understood(self, scheduler: Any) -> dict[str, Any]:
         """The configuration of a scheduler as far as this pipeline class heeds it, `_class_name` included."""
         config = {**scheduler.config, "_class_name": type(scheduler).__name__}
-        config.setdefault("max_shift", self.most_shift)
-        return config if self.shift != "never" else {**config, "use_dynamic_shifting": False}
+        if self.shift != "never":
+            return {"max_shift": self.most_shift, **config}
+        return {**config, "use_dynamic_shifting": False} if config.get("use_dynamic_shifting") else config
 
     def sample(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,15 @@ def test_a_family_without_a_stock_call_is_sampled_with_what_its_scheduler_has(st
     expected = reference.sample(condition, noise, 3, 1.0)
     reference.family = Plain(reference.family)
     torch.testing.assert_close(reference.sample(condition, noise, 3, 1.0), expected, rtol=0, atol=0)
+
+
+def test_loading_a_generator_of_trailing_spacing_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its read-out is asked of diffusers, which tells of settings that a scheduler does not know."""
+    folder = write_twin("StableDiffusionPipeline", tmp_path / "twin")
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    with_scheduler(folder, "EulerDiscreteScheduler", **betas, timestep_spacing="trailing")
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    assert load_generator(str(folder)).input_scale == "sigma"  # type: ignore[attr-defined]
+    assert caplog.messages == []
