@@ -12,8 +12,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import signal
 import tempfile
 from pathlib import Path
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # of `nohup make test`; a run leaves what is ignored ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CACHE = tempfile.TemporaryDirectory(prefix="dipp-test-cache-", ignore_cleanup_errors=True)  # gone with the process
 os.environ["DIPP_CACHE"] = CACHE.name
