@@ -143,15 +143,17 @@ def rounding(network: nn.Module) -> float:
     """
     from peft.tuners.lora import LoraLayer
 
+    layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
+    if all(layer.get_base_layer().weight.dtype.itemsize >= 4 for layer in layers):
+        return 0.0
     lost, added = 0.0, 0.0
-    for layer in network.modules():
-        if isinstance(layer, LoraLayer):
-            weight: Any = layer.get_base_layer().weight
-            update: Tensor = layer.get_delta_weight(NAME).float()  # type: ignore[operator]
-            added += float(update.square().sum())
-            if weight.dtype.itemsize < 4:
-                exact = weight.float() + update
-                lost += float((exact.to(weight.dtype).float() - exact).square().sum())
+    for layer in layers:
+        weight: Tensor = layer.get_base_layer().weight
+        update: Tensor = layer.get_delta_weight(NAME).float()
+        added += float(update.square().sum())
+        if weight.dtype.itemsize < 4:
+            exact = weight.float() + update
+            lost += float((exact.to(weight.dtype).float() - exact).square().sum())
     return math.sqrt(lost / added) if added else 0.0
 
 

@@ -15,7 +15,7 @@ from .errors import RequestError, first_line
 from .fetching import hub_id_of
 from .folders import PipelineFamily, quiet_loading, read_scheduler_config
 from .naming import shown
-from .pipeline_index import LIBRARIES, check_config, check_pickled
+from .pipeline_index import LIBRARIES, check_config, check_pickled, stock_pipeline
 from .plain_json import read_json
 from .scheduler_classes import check_prediction_fits, check_schedule_readable
 from .start_weights.pickled import safetensors_place
@@ -166,9 +166,7 @@ def load_scheduler(folder: Path) -> Any:
 
 def _as_corrected(folder: Path, scheduler: Any) -> Any:
     """What the stock pipeline's constructor, given no other component, makes of its scheduler."""
-    import diffusers
-
-    pipeline: Any = getattr(diffusers, str(read_json(folder / "model_index.json").get("_class_name")), None)
+    pipeline = stock_pipeline(read_json(folder / "model_index.json"))
     if pipeline is None:
         return scheduler
     parameters = inspect.signature(pipeline).parameters.values()

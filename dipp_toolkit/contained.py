@@ -6,6 +6,7 @@ stays below it: `..`, absolute names and links that lead elsewhere are refused, 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,11 @@ def user_path(name: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or _why(error)
         raise RequestError(f"'{shown(name)}' cannot be a file or folder: {reason}.") from error
     return path
+
+
+def cache_place(kind: str) -> Path:
+    """Where files of a kind are kept between runs: `$DIPP_CACHE/KIND`, or `~/.cache/dipp/KIND`."""
+    return Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / kind
 
 
 def _why(error: Exception) -> str:

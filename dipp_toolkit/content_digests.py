@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .contained import cache_place
+
 LARGE = 2**20
 """Bytes from which a digest is remembered."""
 SETTLED = 2.0
@@ -64,7 +66,7 @@ def path_digest(path: Path) -> str | None:
 
 
 def _notes() -> Path:
-    return Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "digests"
+    return cache_place("digests")
 
 
 def _state(path: Path) -> list[Any]:

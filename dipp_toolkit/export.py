@@ -14,6 +14,7 @@ from . import adapters
 from .atomic import whole_folder
 from .contained import below
 from .pipeline_index import check_index, stock_pipeline
+from .pipeline_parts.comparing import is_part
 from .plain_json import read_json
 from .prompt_encoder import ENCODER, TOKENIZER
 from .start_weights.pickled import safetensors_place
@@ -97,7 +98,7 @@ def _is_whole(name: str, place: Path) -> bool:
 
 def _is_part(name: str) -> bool:
     """Whether an entry of an index is of what encodes prompts or decodes latents."""
-    return name.startswith(("text_encoder", "tokenizer")) or name in ("vae", "force_zeros_for_empty_prompt")
+    return is_part(name) or name == "force_zeros_for_empty_prompt"
 
 
 def _fill(

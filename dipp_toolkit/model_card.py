@@ -13,6 +13,7 @@ from .few_step_scheduler import recorded_steps
 from .folders import family_of, read_scheduler_config
 from .licences import Origin
 from .origins import origins_of, start_origins
+from .pipeline_index import stock_pipeline
 from .plain_json import read_json
 
 LINE = 88
@@ -97,10 +98,8 @@ def load_arguments(folder: Path) -> dict[str, None]:
     Args:
         folder: the exported pipeline.
     """
-    import diffusers
-
     index = read_json(folder / "model_index.json")
-    optional = getattr(getattr(diffusers, str(index.get("_class_name")), None), "_optional_components", ())
+    optional = getattr(stock_pipeline(index), "_optional_components", ())
     lacking = (name for name, entry in index.items() if isinstance(entry, list) and entry and not entry[0])
     return {name: None for name in lacking if name not in optional}
 

@@ -28,6 +28,7 @@ import torch
 from safetensors import SafetensorError
 
 from .condition import Condition
+from .contained import cache_place
 from .content_digests import file_digest
 from .errors import RequestError, first_line
 from .naming import shown
@@ -46,7 +47,7 @@ FORMAT = 2
 
 def default_cache() -> Path:
     """`$DIPP_CACHE/prompts`, or `~/.cache/dipp/prompts`."""
-    return Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "prompts"
+    return cache_place("prompts")
 
 
 def _configuration_key(encoder: PromptEncoder) -> str:

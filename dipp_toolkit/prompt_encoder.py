@@ -15,6 +15,7 @@ from .condition import Condition
 from .errors import RequestError, first_line
 from .folders import PipelineFamily, quiet_loading
 from .packages import how_to_install, missing_of
+from .pipeline_index import stock_pipeline
 from .plain_json import read_json
 from .token_lengths import limit_tokens
 
@@ -206,10 +207,10 @@ def _beginning(prompt: str) -> str:
 
 
 def _pipeline_class(folder: Path) -> Any:
-    import diffusers
-
-    name = str(read_json(folder / "model_index.json").get("_class_name"))
-    found = getattr(diffusers, name, None)
+    index = read_json(folder / "model_index.json")
+    found = stock_pipeline(index)
     if found is None:
-        raise RequestError(f"The installed diffusers has no {name}, which {folder} is. Upgrade diffusers.")
+        raise RequestError(
+            f"The installed diffusers has no {index.get('_class_name')}, which {folder} is. Upgrade diffusers."
+        )
     return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 
+from .contained import cache_place
 from .errors import RequestError
 
 BLOCK = 2**14
@@ -23,7 +23,7 @@ def scratch_file() -> IO[bytes]:
     It lies in memory while it is small, then below `$DIPP_CACHE/scratch` (`~/.cache/dipp/scratch`), because a folder
     for temporary files may itself be memory; where nothing can be written there, among the temporary files.
     """
-    folder = Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "scratch"
+    folder = cache_place("scratch")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)

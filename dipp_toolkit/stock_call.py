@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -181,18 +181,26 @@ class StockCall:
         )
 
     def _pack(self, latents: Tensor) -> Tensor:
-        if not self.packed:
-            return latents
-        batch, channels, height, width = latents.shape
-        patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-        return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
+        return pack(latents) if self.packed else latents
 
     def _unpack(self, tokens: Tensor, like: Tensor) -> Tensor:
-        if not self.packed:
-            return tokens
-        batch, channels, height, width = like.shape
-        patches = tokens.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return patches.reshape(like.shape)
+        return unpack(tokens, like.shape) if self.packed else tokens
+
+
+def pack(
+    latents: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch tokens four_channels"]:
+    """Latents as tokens, each a patch of two by two; height and width are even."""
+    batch, channels, height, width = latents.shape
+    patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
+
+
+def unpack(tokens: Float[Tensor, "batch tokens four_channels"], shape: Sequence[int]) -> Tensor:
+    """The latents of a shape `(batch, channels, height, width)` that `pack` made these tokens of."""
+    batch, channels, height, width = shape
+    patches = tokens.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(batch, channels, height, width)
 
 
 def stock_call_of(family: Any) -> StockCall:

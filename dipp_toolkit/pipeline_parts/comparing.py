@@ -13,6 +13,7 @@ from torch import Tensor
 from ..components import component_class, empty_component, load_component
 from ..errors import RequestError, first_line
 from ..plain_json import read_json
+from ..prompt_encoder import ENCODER, TOKENIZER
 from ..weight_files import weights_in
 from .same_tokenizer import tokenizer_difference
 from .same_weights import first_difference
@@ -34,9 +35,14 @@ def part_names(folder: Path) -> tuple[str, ...]:
     return tuple(
         name
         for name, entry in index.items()
-        if (name.startswith(("text_encoder", "tokenizer")) or name == VAE)
+        if is_part(name)
         and isinstance(entry, list) and all(isinstance(one, str) for one in entry) and len(entry) == 2
     )  # fmt: skip
+
+
+def is_part(name: str) -> bool:
+    """Whether a component of this name encodes prompts or decodes latents."""
+    return name.startswith((ENCODER, TOKENIZER)) or name == VAE
 
 
 def differing_parts(one: Path, other: Path, *, weights: bool = True) -> dict[str, str]:

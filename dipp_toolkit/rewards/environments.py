@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from ..contained import cache_place
 from ..errors import RequestError
 from ..naming import nearest
 from ..registry import GROUP, get_registry
@@ -72,7 +73,7 @@ class Installed:
 
 def default_folder() -> Path:
     """`$DIPP_CACHE/environments`, or `~/.cache/dipp/environments`."""
-    return Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "environments"
+    return cache_place("environments")
 
 
 def python_of(folder: Path) -> Path:

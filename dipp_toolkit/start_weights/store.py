@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import whole_folder
+from ..contained import cache_place
 from ..errors import RequestError
 from ..folder_lock import NO_LOCKS
 
@@ -39,7 +40,7 @@ def converted_folder(made_of: Any, make: Callable[[Path], None]) -> Path:
         RequestError: the cache cannot be written.
     """
     key = hashlib.sha256(json.dumps([FORMAT, made_of], sort_keys=True, default=repr).encode()).hexdigest()[:32]
-    base = Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "converted"
+    base = cache_place("converted")
     folder = base / key
     if folder.is_dir():
         return folder

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.folders import component_config
-from dipp_toolkit.stock_call import StockCall
+from dipp_toolkit.stock_call import StockCall, pack, unpack
 
 STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
@@ -95,13 +95,12 @@ class FluxFamily:
         return Condition(("",) * batch, {"encoder_hidden_states": tokens, "pooled_projections": pooled})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
-        batch, channels, height, width = x_t.shape
-        rows, columns = height // 2, width // 2
-        packed = x_t.reshape(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+        batch = len(x_t)
+        rows, columns = (side // 2 for side in x_t.shape[-2:])
         tokens = condition.tensors["encoder_hidden_states"]
         guided = cast(Any, network).config.guidance_embeds
         output: Tensor = network(
-            hidden_states=packed.reshape(batch, rows * columns, channels * 4),
+            hidden_states=pack(x_t),
             timestep=network_time.expand(batch).to(x_t.dtype) / 1000,
             guidance=torch.full((batch,), self.embedded_guidance, device=x_t.device) if guided else None,
             pooled_projections=condition.tensors["pooled_projections"],
@@ -110,8 +109,7 @@ class FluxFamily:
             img_ids=_places(rows, columns, x_t.device),
             return_dict=False,
         )[0]
-        unpacked = output.reshape(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return unpacked.reshape(batch, channels, height, width)
+        return unpack(output, x_t.shape)
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.twins`."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dipp_toolkit.contained import user_path
+from dipp_toolkit.contained import cache_place, user_path
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.fetching import NotHere, check_fetching, hub_file
 from dipp_toolkit.prompt_files import PromptList, read_prompt_file
@@ -133,7 +133,7 @@ def load(name: str, path: str | None = None, revision: str | None = None) -> Pro
 
 def cache_folder() -> Path:
     """`$DIPP_CACHE/prompt-sets`, or `~/.cache/dipp/prompt-sets`."""
-    return Path(os.environ.get("DIPP_CACHE", "~/.cache/dipp")).expanduser() / "prompt-sets"
+    return cache_place("prompt-sets")
 
 
 def fetched(name: str, published: Published) -> Path:
