@@ -46,10 +46,21 @@ class ScoreModel(Protocol):
 
 @runtime_checkable
 class Assistant(ScoreModel, Protocol):
-    """A score model that follows the generator."""
+    """A score model that follows the generator.
+
+    One that is no `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
+    and of all processes, in the same order in every process. With the same random source everywhere, and the same
+    state at the beginning, it stays the same everywhere, and nothing has to be averaged.
+    """
 
     def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
-        """Fit a batch of the generator's samples, held fixed; returns the loss."""
+        """Fit a batch of the generator's samples, held fixed; returns the loss.
+
+        Args:
+            x0: all samples of the update, made without a graph.
+            condition: one row a sample.
+            random: the run's random source, in the same state in every process.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

@@ -41,7 +41,7 @@ from .loss_scale import LossScale
 from .mixing.mix import RewardMix
 from .objective_result import ObjectiveResult, averaged, joined, read_result
 from .optimizer_state import load_optimizer
-from .passes import Pass, passes_of
+from .passes import Pass, gathered, passes_of
 from .precision import pass_autocast
 from .processes import Processes
 from .processes.averaging import GradientAverage
@@ -137,8 +137,7 @@ class Engine:
             BadNumbers: the loss or its gradient is not finite, and nothing guards the run.
         """
         if not isinstance(self.assistant, LearnedAssistant):
-            (one,) = self._passes(condition)
-            return self.assistant.update(self._samples(one), one.condition, one.random)
+            return self._update_own_assistant(self.assistant, condition)
         assistant, losses = self.assistant, []
         assistant.optimizer.zero_grad(set_to_none=True)
         for one in self._passes(condition):
@@ -152,6 +151,15 @@ class Engine:
         assistant.optimizer.step()
         assistant.optimizer.zero_grad(set_to_none=True)
         return told["loss"]
+
+    def _update_own_assistant(self, assistant: Assistant, condition: Condition) -> float:
+        """One update of an assistant of somebody's own, which is given the whole batch at once: of all passes and all
+        processes, in the order that one pass of one process would have it."""
+        samples, conditions = [], []
+        for part in self._passes(condition):
+            samples.append(self.processes.gather(self._samples(part)))
+            conditions.append(gathered(part.condition, self.processes))
+        return assistant.update(torch.cat(samples), Condition.cat(conditions), self.random)
 
     @staticmethod
     def _assistant_cause(loss: float) -> str:

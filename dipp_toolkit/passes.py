@@ -53,3 +53,11 @@ def passes_of(condition: Condition, random: torch.Generator, accumulation: int, 
         draws = SharedDraws(random, start, size, size * accumulation * processes.count)
         rows = condition[k * size : (k + 1) * size]
         yield Pass(rows, draws, 1 / accumulation, k + 1 == accumulation)
+
+
+def gathered(condition: Condition, processes: Processes) -> Condition:
+    """A pass's rows in all processes, in the order of the whole batch."""
+    if processes.alone:
+        return condition
+    prompts = tuple(prompt for rows in processes.tell(list(condition.prompts)) for prompt in rows)
+    return Condition(prompts, {name: processes.gather(tensor) for name, tensor in condition.tensors.items()})
