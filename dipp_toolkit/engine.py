@@ -18,7 +18,6 @@ over the processes, and noises and times are those of the whole batch (see `proc
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +48,7 @@ from .processes.draws import normal, shared_by_all
 from .reading import read
 from .roles import Generator
 from .sharing import trainable_parameters
-from .terms.base import Sample, Stateful
+from .terms.base import Committing, Sample, Stateful
 from .weighted_terms import WeightedTerm, evaluate_objective
 
 __all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
@@ -208,20 +207,48 @@ class Engine:
             BadNumbers: a gradient is not finite, and nothing guards the run.
             RunError: a term failed.
         """
-        mix = copy.deepcopy(self.mix)
         self.optimizer.zero_grad(set_to_none=True)
-        results, samples = [], []
         try:
-            for one in self._passes(condition):
-                sample, result = self._generator_pass(one, step)
-                results.append(result)
-                samples.append(sample)
-        except BaseException as error:  # the mix's statistics have moved, and this update will be repeated or is lost
-            self.mix = mix
+            result = self._gradient(condition, step)
+            if not result.skipped:
+                # Before the weights move: a term that fails here leaves them as they were.
+                for term in self._committing:
+                    term.commit()
+                self.mix.commit()
+        except BaseException as error:  # this update will be repeated or is lost
+            self._discard()
             if not isinstance(error, BadNumbers) or self.guard is None:
                 raise
             self.guard.skip(_as_part(str(error)))
             return ObjectiveResult(torch.zeros(0), {}, {}, {}, {}, skipped=str(error))
+        if result.skipped:
+            self._discard()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing is held while the assistant learns
+        return result
+
+    @property
+    def _committing(self) -> list[Committing]:
+        return [one.term for one in self.terms if isinstance(one.term, Committing)]
+
+    def _discard(self) -> None:
+        for term in self._committing:
+            term.discard()
+        self.mix.discard()
+
+    def _gradient(self, condition: Condition, step: int) -> ObjectiveResult:
+        """Leave the update's gradient with the parameters; the result says where it is not to be followed.
+
+        Raises:
+            BadNumbers: it is not finite, and nothing guards the run.
+            RunError: a term failed.
+        """
+        results, samples = [], []
+        for one in self._passes(condition):
+            sample, result = self._generator_pass(one, step)
+            results.append(result)
+            samples.append(sample)
         if self.average is not None:
             self.average.finish()
         parameters = trainable_parameters(self.generator.network)
@@ -235,12 +262,7 @@ class Engine:
             return next(filter(None, found), "the generator's gradient is not finite")
 
         reason = self._refused("generator", told["norm"], self.scale, cause, f" at step {step}", told["sound"] == 1)
-        if reason:
-            self.optimizer.zero_grad(set_to_none=True)
-            return replace(result, skipped=reason)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)  # nothing is held while the assistant learns
-        return result
+        return replace(result, skipped=reason)
 
     def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
         """Add a pass's gradient to those that are there."""

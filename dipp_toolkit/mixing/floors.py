@@ -22,17 +22,21 @@ CONFIDENCE = 2.0
 class Floor:
     r"""Keeps the mean score of a reward above `level`.
 
-    The violation of a batch of $B$ scores with mean $m$ and deviation $s$ is $h = (\mathrm{level} - m + 2 s /
-    \sqrt B) / \bar s$, with $\bar s$ the running deviation, so that it has no unit. The integral $I \leftarrow
-    \max(0, I + \eta h)$ and the multiplier $\lambda = \max(0, I + h / 2)$ are the PI controller of Stooke et al.,
-    "Responsive safety in reinforcement learning by PID Lagrangian methods" (2020, arXiv 2007.03964, algorithm 2); the
-    proportional part takes out the oscillation of dual ascent. How the multiplier becomes a push is the mix's business.
+    The violation of an update of $B$ scores with mean $m$ and deviation $s$ is $h = (\mathrm{level} - m + 2 s /
+    \sqrt B) / \bar s$, with $\bar s$ the running deviation, so that it has no unit; it is 0 while all scores are equal.
+    The integral $I \leftarrow \max(0, I + \eta h)$ and the multiplier $\lambda = \max(0, I + h / 2)$ are the PI
+    controller of Stooke et al., "Responsive safety in reinforcement learning by PID Lagrangian methods" (2020, arXiv
+    2007.03964, algorithm 2); the proportional part takes out the oscillation of dual ascent. How the multiplier becomes
+    a push is the mix's business.
+
+    An update takes the scores of all its passes in at once, at its end; what pushes in it is the multiplier of the
+    updates before, 0 in the first.
 
     Attributes:
         level: in the reward's own unit.
-        rate: $\eta$, growth of the integral a step.
-        integral: $I$; a tensor of one number on the scores' device from the first batch on.
-        violation: $h$ of the last batch, likewise.
+        rate: $\eta$, growth of the integral an update.
+        integral: $I$; a tensor of one number on the scores' device from the first update on.
+        violation: $h$ of the last update, likewise.
     """
 
     level: float
@@ -41,15 +45,18 @@ class Floor:
     violation: Tensor | float = 0.0
 
     def update(self, scores: Float[Tensor, " batch"], scale: Tensor | float) -> Tensor:
-        """Take a batch's scores in; returns the multiplier, which has no unit.
+        """Take an update's scores in; returns the multiplier, which has no unit.
 
-        Scores that are not finite change nothing.
+        Args:
+            scores: of all passes and processes; where they are not finite, nothing changes.
+            scale: the running deviation.
         """
         wide = torch.float32 if scores.device.type == "mps" else torch.float64
         scores = scores.detach().to(wide)
         before = torch.as_tensor(self.integral, dtype=wide, device=scores.device)
-        error = scores.std(correction=0) / math.sqrt(len(scores))
-        violation = (self.level - scores.mean() + CONFIDENCE * error) / scale
+        scale = torch.as_tensor(scale, dtype=wide, device=scores.device)
+        error = (scores.std(correction=0) if len(scores) > 1 else scale) / math.sqrt(len(scores))
+        violation = torch.where(scale > 0, (self.level - scores.mean() + CONFIDENCE * error) / scale, 0.0)
         sound = torch.isfinite(violation)
         self.violation = torch.where(sound, violation, 0.0)
         self.integral = torch.where(sound, (before + self.rate * violation).clamp_min(0), before)

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 DECAY = 0.98
-SMALLEST = 1e-12
 
 
 def _zero() -> Tensor:
@@ -27,28 +26,31 @@ def _share(count: Tensor) -> Tensor:
 class RewardStatistics:
     r"""Exponential averages with decay 0.98, each divided by $1 - 0.98^n$ so that the first values count in full.
 
-    All are tensors of one number, on the scores' device: nothing is read off an accelerator to keep them.
+    All are tensors of one number, on the scores' device: nothing is read off an accelerator to keep them. Each takes
+    one value an update.
 
     Attributes:
-        updates: batches seen.
-        mean: of the batches' mean scores.
-        deviation: of the batches' deviations.
-        gradient: of the batches' root-mean-square gradients, those that were 0 left out: a surrogate that is not
+        updates: updates seen.
+        mean: of the updates' mean scores.
+        deviation: of the updates' deviations; that of a single score is its distance to the mean before it.
+        spreads: updates that had a deviation.
+        gradient: of the updates' root-mean-square gradients, those that were 0 left out: a surrogate that is not
             trusted yet says nothing about the size of its gradient.
-        pulls: batches whose gradient was not 0.
+        pulls: updates whose gradient was not 0.
     """
 
     updates: Tensor = field(default_factory=_zero)
     pulls: Tensor = field(default_factory=_zero)
+    spreads: Tensor = field(default_factory=_zero)
     mean: Tensor = field(default_factory=_zero)
     deviation: Tensor = field(default_factory=_zero)
     gradient: Tensor = field(default_factory=_zero)
 
     def update(self, scores: Float[Tensor, " batch"], size: Float[Tensor, ""]) -> None:
-        """Take a batch in.
+        """Take an update in.
 
         Args:
-            scores: of the whole batch.
+            scores: of all its passes and processes.
             size: root mean square of its gradient. Where it or a score is not finite, nothing is taken in.
         """
         wide = torch.float32 if scores.device.type == "mps" else torch.float64
@@ -56,12 +58,15 @@ class RewardStatistics:
         scores, size = scores.detach().to(wide), size.detach().to(wide)
         sound = torch.isfinite(scores).all() & torch.isfinite(size)
         pulls = sound & (size > 0)
+        spread = scores.std(correction=0) if len(scores) > 1 else (scores[0] - self.mean).abs()
+        has_spread = sound if len(scores) > 1 else sound & (self.updates > 0)
         self.updates = self.updates + sound
+        self.spreads = self.spreads + has_spread
         self.pulls = self.pulls + pulls
         share = _share(self.updates.clamp_min(1))
         self.mean = torch.where(sound, self.mean + share * (scores.mean() - self.mean), self.mean)
-        deviation = self.deviation + share * (scores.std(correction=0) - self.deviation)
-        self.deviation = torch.where(sound, deviation, self.deviation)
+        deviation = self.deviation + _share(self.spreads.clamp_min(1)) * (spread - self.deviation)
+        self.deviation = torch.where(has_spread, deviation, self.deviation)
         moved = self.gradient + _share(self.pulls.clamp_min(1)) * (size - self.gradient)
         self.gradient = torch.where(pulls, moved, self.gradient)
 
@@ -69,19 +74,9 @@ class RewardStatistics:
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name).to(device, dtype))
 
-    @property
-    def scale(self) -> Tensor:
-        """The deviation, never 0: what differences of scores are measured in."""
-        return self.deviation.clamp_min(SMALLEST)
-
-    @property
-    def gradient_scale(self) -> Tensor:
-        """The root-mean-square gradient, never 0."""
-        return self.gradient.clamp_min(SMALLEST)
-
     def state_dict(self) -> dict[str, Tensor]:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
+        for name, value in {"spreads": state.get("updates", 0.0), **state}.items():
             setattr(self, name, torch.as_tensor(value, dtype=torch.float64).clone())

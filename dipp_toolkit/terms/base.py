@@ -100,6 +100,22 @@ class Stateful(Protocol):
         """Take over what `state_dict` gave."""
 
 
+@runtime_checkable
+class Committing(Protocol):
+    """A term whose lasting state moves once an update, however many passes, processes and steps make its batch.
+
+    Within an update every call sees the state of the updates before it and keeps what it finds apart. After all passes
+    the engine calls one of the two, once, in every process: a process may talk with the others there. What is kept
+    apart is in no state: a checkpoint is made between updates.
+    """
+
+    def commit(self) -> None:
+        """The update's gradient is followed: take in what its passes found."""
+
+    def discard(self) -> None:
+        """The update is skipped, or failed: forget what its passes found. Also called where there is nothing."""
+
+
 def uses_assistant(term: Term) -> bool:
     """Whether a term looks at the assistant: unless its class says `uses_assistant = False`. Where no term of a run
     does, the assistant is not trained."""

@@ -120,6 +120,14 @@ class DiffusedReward(Divergence):
         noise = normal(x.shape, random, x.dtype)
         return mean + (added.sqrt() * sigma_s / sigma_t) * noise
 
+    def commit(self) -> None:
+        """The rewards' estimators keep what they found in the update's passes."""
+        self.rewards.commit()
+
+    def discard(self) -> None:
+        """They forget it."""
+        self.rewards.discard()
+
     def state_dict(self) -> dict[str, Any]:
         """What the rewards' estimators have learned."""
         return {"rewards": self.rewards.state_dict()}

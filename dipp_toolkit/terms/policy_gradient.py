@@ -112,6 +112,14 @@ class PolicyGradient:
         details = {"group_deviation": deviation.mean()}
         return TermResult(-totals.mean(0), -pull.mean(0) / self.spread, details, each)
 
+    def commit(self) -> None:
+        """The rewards' estimators keep what they found in the update's passes."""
+        self.rewards.commit()
+
+    def discard(self) -> None:
+        """They forget it."""
+        self.rewards.discard()
+
     def state_dict(self) -> dict[str, Any]:
         """What the rewards' estimators have learned; asked for scores alone, they learn nothing."""
         return {"rewards": self.rewards.state_dict()}

@@ -20,7 +20,7 @@ from ..raised import raised
 from ..random_states import random_states_kept
 from ..rewards.inputs import as_scores
 from ..roles import Reward
-from .base import Sample, TermResult
+from .base import Committing, Sample, TermResult
 from .shared_decode import Decoded, SharedDecode
 
 
@@ -161,6 +161,16 @@ class RewardTerm:
                 "have one, compute it with torch, without .detach(), .numpy() or torch.no_grad()."
             )
         return found + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
+
+    def commit(self) -> None:
+        """The estimator keeps what it found in the update's passes."""
+        if isinstance(self.estimator, Committing):
+            self.estimator.commit()
+
+    def discard(self) -> None:
+        """The estimator forgets it."""
+        if isinstance(self.estimator, Committing):
+            self.estimator.discard()
 
     def state_dict(self) -> dict[str, Any]:
         """What the estimator has learned."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..errors import RequestError
-from .base import Sample, ScoringTerm, Stateful, TermContext
+from .base import Committing, Sample, ScoringTerm, Stateful, TermContext
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,18 @@ class RewardSum:
         for name, values in scores.items():
             total = total + self.weights[name] * values.to(total.dtype)
         return total, scores
+
+    def commit(self) -> None:
+        """The rewards' estimators keep what they found in the update's passes."""
+        for term in self.terms.values():
+            if isinstance(term, Committing):
+                term.commit()
+
+    def discard(self) -> None:
+        """They forget it."""
+        for term in self.terms.values():
+            if isinstance(term, Committing):
+                term.discard()
 
     def state_dict(self) -> dict[str, Any]:
         """What the rewards' estimators have learned."""
