@@ -33,6 +33,9 @@ class Schedule(Protocol):
     def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Noise coefficient."""
 
+    def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        r"""$d \log(\sigma_t/\alpha_t)/dt$, positive; infinite where alpha or sigma is zero."""
+
     def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
         """What the network is conditioned on, `(batch,)`."""
 
@@ -72,6 +75,18 @@ class VariancePreserving:
     def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         return (1 - self.alphas_cumprod.to(t.device)[self.grid_index(t)]).sqrt().to(t.dtype)
 
+    def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        r"""$d \log(\sigma_t/\alpha_t)/dt$ by central differences on the grid, one-sided at its ends and beside a last
+        time without signal."""
+        table, index = self.alphas_cumprod.to(t.device), self.grid_index(t)
+        last = len(table) - 1
+        left, right = (index - 1).clamp_min(0), (index + 1).clamp_max(last)
+        right = torch.where(table[right] > 0, right, index)
+        squared = table.to(t.dtype if t.dtype == torch.float64 else torch.float32)
+        height = (torch.log1p(-squared) - squared.log()) / 2
+        rate = (height[right] - height[left]) * last / (right - left)
+        return torch.where(table[index] > 0, rate, torch.inf).to(t.dtype)
+
     def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
         return self.grid_index(t)
 
@@ -100,6 +115,10 @@ class FlowMatching:
 
     def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         return self.tau(t)
+
+    def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        r"""$\frac{1}{t (1 - t)}$ whatever the shift, because $\tau/(1 - \tau) = s\, t/(1 - t)$."""
+        return 1 / (t * (1 - t))
 
     def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
         return self.network_scale * self.tau(t)

@@ -29,6 +29,7 @@ def fake_metrics(rewards: dict[str, float], steps: int) -> list[dict[str, float]
     for step in range(1, steps + 1):
         rise = 1 - math.exp(-3 * step / steps)
         row = {"step": step, "divergence": noisy(0.004 + 0.02 * rise, 0.004), "score_gap/integral_kl": 0.1}
+        row["kl/integral_kl"] = 0.01 + 0.03 * rise
         row |= {f"reward/{name}": noisy(-1.2 + (1.7 + k) * rise, 0.2) for k, name in enumerate(rewards)}
         row |= {f"grad_norm/{term}": abs(noisy(0.02 * 4**k, 0.003)) + 1e-3 for k, term in enumerate(terms)}
         for k, a in enumerate(terms):

@@ -119,12 +119,12 @@ def test_numbers_and_intervals_are_in_the_table(page: Page) -> None:
 
 def test_every_logged_curve_is_drawn(page: Page) -> None:
     for title in (
-        "Reward: emoji-preference", "Reward: emoji-clip", "Divergence", "Gradient size of each term",
-        "Agreement between terms", "Assistant's loss",
+        "Reward: emoji-preference", "Reward: emoji-clip", "Divergence", "Divergence in nats",
+        "Gradient size of each term", "Agreement between terms", "Assistant's loss",
     ):  # fmt: skip
         assert title in page.text
     assert "integral_kl and emoji-clip" in page.text and "emoji-preference and emoji-clip" in page.text
-    assert page.text.count("Healthy:") == 6
+    assert page.text.count("Healthy:") == 7
 
 
 def test_picture_is_wide_and_keeps_pixels(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def curves_of(run: RunFiles) -> list[Curve]:
             include=(0.0,),
         ),
         curve(
+            "Divergence in nats",
+            [series_of(run, key, _term_name(run, key.removeprefix("kl/"))) for key in _keys(run, "kl/")],
+            "Integral KL between generator and reference (under the run's guidance), as assistant and reference see "
+            "them: the mean over the times that are looked at, in nats for each dimension of a sample. An estimate on "
+            "each batch, whatever the weighting of the gradient.",
+            divergence,
+            include=(0.0,),
+        ),
+        curve(
             "Gradient size of each term",
             [series_of(run, key, _term_name(run, term)) for key, term in zip(norms, terms, strict=True)],
             "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",

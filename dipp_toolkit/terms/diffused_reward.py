@@ -66,7 +66,8 @@ class DiffusedReward(Divergence):
         factor = self.factor(look, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
         gap = (x0_assistant - x0_reference).square().mean().sqrt()
-        return TermResult(value, factor * difference, {"score_gap": gap}, scores)
+        details = {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)}
+        return TermResult(value, factor * difference, details, scores)
 
     @torch.no_grad()
     def _assistant_x0(self, look: Noised) -> Tensor:

@@ -14,8 +14,9 @@ from ..condition import Condition
 from ..roles import Reference
 from ..schedules import Schedule, add_noise, expand_like
 from .base import Sample, TermContext, TermResult
+from .kl_estimate import kl_estimate
 from .options import read_options
-from .times import Sampling, UniformTimes, Weighting, WeightingInputs, find_sampling, find_weighting, uniform
+from .times import Sampling, TimeLaw, UniformTimes, Weighting, WeightingInputs, find_sampling, find_weighting, uniform
 
 
 def guided_x0(
@@ -130,6 +131,16 @@ class Divergence:
         seen = {"reference": self.reference_x0(look), "assistant": self.assistant_x0(look)}
         bad = [f"the {name}'s prediction is not finite" for name, one in seen.items() if not torch.isfinite(one).all()]
         return " and ".join(bad)
+
+    def kl(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> dict[str, Tensor]:
+        """The detail `kl`: the integral KL in nats a dimension, see `kl_estimate`; nothing where the sampling does not
+        say which law its times have."""
+        if not isinstance(self.sampling, TimeLaw):
+            return {}
+        shares = kl_estimate(
+            self.schedule, self.sampling, look.t.detach(), x0_assistant.detach(), x0_reference.detach()
+        )
+        return {"kl": shares.mean()}
 
     def factor(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> Tensor:
         r"""$w(t) (\alpha_t/\sigma_t)^2$ of each sample, broadcastable to it."""

@@ -187,6 +187,7 @@ class FDivergence(Divergence):
             "score_gap": difference.square().mean().sqrt(),
             "log_ratio": log_ratio.mean(),
             "ratio_weight": weight.mean(),
+            **self.kl(look, x0_reference, x0_assistant),
         }
         return TermResult(value, factor * difference, details)
 

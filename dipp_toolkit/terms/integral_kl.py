@@ -31,7 +31,7 @@ class IntegralKL(Divergence):
 
     $w(t)(\alpha_t/\sigma_t)^2 \langle x_0 - \hat x_0^{ref}, \hat x_0^\psi - \hat x_0^{ref} \rangle$ per dimension,
     which is non-negative on average and zero where generator and reference agree; it tracks the divergence, and is no
-    nats.
+    nats. Those are in the detail `kl`.
     """
 
     @torch.no_grad()
@@ -41,7 +41,8 @@ class IntegralKL(Divergence):
         difference = x0_assistant - x0_reference
         factor = self.factor(look, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
-        return TermResult(value, factor * difference, {"score_gap": difference.square().mean().sqrt()})
+        details = {"score_gap": difference.square().mean().sqrt(), **self.kl(look, x0_reference, x0_assistant)}
+        return TermResult(value, factor * difference, details)
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:
         r"""$\int w(t)\, KL(p_t \| q_t)\, dt$."""

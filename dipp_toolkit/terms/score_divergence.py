@@ -66,7 +66,8 @@ class ScoreDivergence(Divergence):
             loss = -(weight * look.alpha / look.sigma.square() * slope * (x0_assistant - x0)).sum()
             (gradient,) = torch.autograd.grad(loss, x0)
         value = weight.flatten(1).mean(1) * self._distance(score_difference.detach().flatten(1)) / x0[0].numel()
-        return TermResult(value, gradient, {"score_gap": difference.detach().square().mean().sqrt()})
+        gap = difference.detach().square().mean().sqrt()
+        return TermResult(value, gradient, {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)})
 
     def _slope(self, y: Tensor) -> Tensor:
         r"""$d'(y)$ of each sample, like `y`."""

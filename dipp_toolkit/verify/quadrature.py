@@ -33,7 +33,7 @@ class Enumeration:
     It is a `Sampling`: a term draws its times and noises from it.
 
     Attributes:
-        times: the grid, in [0, 1], each of equal weight.
+        times: the grid, in [0, 1], each of equal weight: midpoints of equal cells.
         dimension: of a sample.
         nodes: Gauss-Hermite nodes a dimension.
     """
@@ -46,6 +46,24 @@ class Enumeration:
     def rows(self) -> int:
         """How many combinations there are."""
         return len(self.times) * self.nodes ** (2 * self.dimension)
+
+    @property
+    def low(self) -> float:
+        """Where the cells begin whose midpoints the times are."""
+        return float(self.times[0] - self._half_cell)
+
+    @property
+    def high(self) -> float:
+        """Where they end."""
+        return float(self.times[-1] + self._half_cell)
+
+    @property
+    def _half_cell(self) -> float:
+        return float(self.times[-1] - self.times[0]) / (len(self.times) - 1) / 2
+
+    def importance(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """1 everywhere: all times weigh the same."""
+        return torch.ones_like(t)
 
     @property
     def generator_noise(self) -> Float[Tensor, "rows dimension"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
@@ -12,10 +12,18 @@ from ..registry import get_registry
 from ..terms.base import Term
 from .cases import CASES, Case, make_generator, make_reference
 from .gradients import TOLERANCE, compare_gradients
+from .kl_rows import CASE as KL
+from .kl_rows import kl_rows
 from .rows import VerifyRow
 from .training import PLANS, train_case
 from .world import ExactAssistant, GaussianReference
 from .world_terms import Subject, case_terms, verification_of
+
+MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows}
+"""Rows of what runs measure rather than of where they end, by what people type as a case; each takes the seed."""
+
+MEASURED = "integral_kl"
+"""The term they are made with."""
 
 
 def probe(subject: Subject, reference: GaussianReference) -> Term:
@@ -92,22 +100,22 @@ def run_verify(
 
     Args:
         term: by name, `file.py:factory` or `module:factory`; every registered one unless said.
-        cases: names of `CASES`; all those a term says it reaches, unless said.
+        cases: names of `CASES` and `MEASURES`; all those a term says it reaches, unless said.
         assistants: `"exact"`, `"learned"` or both.
         seed: of every draw.
         options: of the term, in place of those it wants tried.
 
     Returns:
         For each term, case and assistant a row for the mean and one for the covariance; with the exact assistant one
-        for the gradient as well.
+        for the gradient as well, and the rows of `MEASURES`.
 
     Raises:
         RequestError: a name is unknown, or the term cannot be verified; the message says why.
         RunError: the term returned something that is no finite gradient.
     """
     for name in cases or ():
-        if name not in CASES:
-            raise RequestError(unknown_name("verification case", name, CASES))
+        if name not in (*CASES, *MEASURES):
+            raise RequestError(unknown_name("verification case", name, (*CASES, *MEASURES)))
     for assistant in assistants:
         if assistant not in PLANS:
             raise RequestError(unknown_name("assistant", assistant, PLANS))
@@ -116,6 +124,9 @@ def run_verify(
         for case in _cases_of(verification_of(probe(subject, reference)), cases, subject):
             for assistant in assistants:
                 rows += run_case(case, subject.term, assistant, seed, reference, subject.options)
+    if term in (None, MEASURED) and not options and "exact" in assistants:
+        for name, measure in MEASURES.items():
+            rows += measure(seed) if cases is None or name in cases else []
     if not rows:
         raise RequestError(
             f"The term '{term}' has no closed form on the case{'s' if len(cases or ()) > 1 else ''} "

@@ -61,7 +61,7 @@ class GaussianReference:
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         given = torch.tensor([[float(prompt != "")] for prompt in prompts], dtype=self.empty.mean.dtype)
-        return Condition(tuple(prompts), {GIVEN: given.to(next(self.denoiser.network.parameters()).device)})
+        return Condition(tuple(prompts), {GIVEN: given.to(self.empty.mean.device)})
 
     def null(self, batch: int) -> Condition:
         return self.encode([""] * batch)
