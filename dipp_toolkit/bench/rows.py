@@ -7,8 +7,6 @@ can be put together, checked and shown without anything else.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,16 +17,11 @@ from ..errors import RequestError, first_line
 from ..json_lines import numbered_lines
 from ..naming import shown
 from ..plain_json import read_bytes
+from ..submitted_json import parse_submitted
 
 SCHEMA = 1
-LARGEST = 1e30
-"""Of a number in a row: far more than any figure has, and its square is a number still."""
-DIGITS = 19
-"""Most of a whole number: seeds and counts have 64 bits."""
 MOST_BYTES = 2**29
 """Of a file of rows; a row with its pictures takes up to a few megabytes."""
-HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""How JSON writes half of a character, or one of a pair that is one."""
 Intervals = Literal["percentile-bootstrap", "skew-corrected-t"]
 BOOTSTRAP: Intervals = "percentile-bootstrap"
 SKEW_CORRECTED: Intervals = "skew-corrected-t"
@@ -167,31 +160,6 @@ class Row(_Part):
         return self.subject.label
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"it holds {text}, which is no finite number")
-    if abs(value) > LARGEST:
-        raise ValueError(f"it holds {shown(text)}; expected numbers up to {LARGEST:g}")
-    return value
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > DIGITS:
-        raise ValueError(f"it holds a whole number of {len(text)} digits; expected {DIGITS} at most")
-    return int(text)
-
-
-def _row(line: str) -> Row:
-    content = json.loads(line, parse_constant=_number, parse_float=_number, parse_int=_whole_number)
-    if HALF.search(line):
-        try:
-            json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("it holds half of a character, which is no text") from None
-    return Row.model_validate(content)
-
-
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSON lines file.
 
@@ -207,7 +175,7 @@ def read_rows(path: Path) -> list[Row]:
     rows = []
     for number, line in lines:
         try:
-            rows.append(_row(line))
+            rows.append(Row.model_validate(parse_submitted(line)))
         except ValidationError as error:
             wrong = error.errors()[0]
             where = ".".join(str(part) for part in wrong["loc"])

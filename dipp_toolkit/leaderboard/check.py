@@ -80,12 +80,23 @@ def row_problems(row: Row) -> list[str]:
             found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
     for name, figure in row.figures.items():
         found += _figure_problems(name, figure, row)
-    for what, text in _texts(row):
-        if len(text) > LONGEST_TEXT or not all(one.isprintable() or one in JOINERS or one.isspace() for one in text):
-            found.append(f"its {what} is no plain text of up to {LONGEST_TEXT} characters")
-        elif any(one in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for one in text):
-            found.append(f"its {what} has more than one line")
+    found += [problem for what, text in _texts(row) if (problem := text_problem(what, text))]
     return found
+
+
+def text_problem(what: str, text: str, longest: int = LONGEST_TEXT) -> str:
+    """What is wrong with a text that a person is shown, in words; empty where nothing is.
+
+    Args:
+        what: it is, for the message.
+        text: on one line.
+        longest: characters that it may have.
+    """
+    if len(text) > longest or not all(one.isprintable() or one in JOINERS or one.isspace() for one in text):
+        return f"its {what} is no plain text of up to {longest} characters"
+    if any(one in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for one in text):
+        return f"its {what} has more than one line"
+    return ""
 
 
 def _texts(row: Row) -> Iterator[tuple[str, str]]:

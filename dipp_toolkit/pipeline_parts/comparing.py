@@ -77,7 +77,7 @@ def _difference(one: Path, other: Path, name: str, weights: bool) -> str | None:
     kinds = [component_class(folder, name) for folder in (one, other)]
     if kinds[0] is not kinds[1]:
         return f"a {kinds[0].__name__} and a {kinds[1].__name__}"
-    configs = [_config(folder, name) for folder in (one, other)]
+    configs = [function_config(folder, name) for folder in (one, other)]
     for key in sorted(configs[0].keys() | configs[1].keys()):
         values = [config.get(key) for config in configs]
         if values[0] != values[1]:
@@ -101,7 +101,7 @@ def _state(folder: Path, name: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _config(folder: Path, name: str) -> dict[str, Any]:
+def function_config(folder: Path, name: str) -> dict[str, Any]:
     """What decides a part's function, with the defaults of its class filled in."""
     kind: Any = component_class(folder, name)
     if hasattr(kind, "load_config"):

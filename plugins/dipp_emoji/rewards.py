@@ -74,6 +74,12 @@ class ModelReward:
         self.model: Any = model.float().eval().requires_grad_(False)
         self.texts = TextFeatures(self._read)
 
+    @classmethod
+    def find_files(cls, folder: str | Path | None = None) -> list[Path]:
+        """The weights' file, by the options of the reward."""
+        place = user_path(folder) if folder is not None else WEIGHTS / cls.name.removeprefix("emoji-")
+        return [place / "model.safetensors"]
+
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1] for their prompts, float32, higher is better.
 

@@ -1,0 +1,94 @@
+"""The weight files that a name is made of: where each is from, at which revision, and its SHA-256."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..content_digests import file_digest
+from ..download_lists import INDEX, NOT_NEEDED
+from ..fetching import hub_id_of
+from ..plain_json import read_json
+from ..weight_files import PICKLE, weights_in
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of weights.
+
+    Attributes:
+        role: what it belongs to: `generator`, `reference`, or `reward NAME`.
+        source: the hub's repository; `a folder`, or `its plugin`.
+        revision: the commit of the hub's snapshot; empty where there is none.
+        file: its path inside the source.
+        sha256: of its bytes.
+        bytes: how many.
+        said: what the hub says that its SHA-256 is; empty where nobody does.
+    """
+
+    role: str
+    source: str
+    revision: str
+    file: str
+    sha256: str
+    bytes: int
+    said: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the file that the hub means, as far as anybody says."""
+        return self.said in ("", self.sha256)
+
+
+def weight_file(path: Path, role: str, root: Path, source: str = "") -> WeightFile:
+    """Look at a file, all of it.
+
+    Args:
+        path: of it.
+        role: what it belongs to.
+        root: the folder that its name is given in.
+        source: what it comes from, where that is no repository of the hub.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    hub = hub_id_of(path)
+    inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    blob = path.resolve()  # the hub's cache keeps a large file under its SHA-256
+    said = blob.name if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else ""
+    return WeightFile(
+        role, hub or source or "a folder", revision_of(path), inside, file_digest(path), path.stat().st_size, said
+    )
+
+
+def revision_of(path: Path) -> str:
+    """The commit of the hub's snapshot that a path of its cache belongs to; empty for another path."""
+    parts = path.parts
+    after = parts[parts.index("snapshots") + 1 :] if "snapshots" in parts else ()
+    return after[0] if after and COMMIT.fullmatch(after[0]) else ""
+
+
+def component_files(folder: Path, without: str = "") -> Iterator[Path]:
+    """The files that a pipeline's weights are read from.
+
+    Args:
+        folder: the pipeline's.
+        without: a component whose weights come from elsewhere.
+
+    Raises:
+        RequestError: its index cannot be read.
+    """
+    for name, entry in read_json(folder / INDEX).items():
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] and name not in (*NOT_NEEDED, without):
+            yield from files_in(folder / name)
+
+
+def files_in(place: Path) -> Iterator[Path]:
+    """The files that one network's weights are read from; none where it has none."""
+    found = weights_in(place) or weights_in(place, PICKLE)
+    yield from (place / name for name in (() if found is None else found.files))
