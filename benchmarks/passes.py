@@ -131,7 +131,7 @@ class Passes:
             output = self.measured("assistant, forward", partial(self.with_graph, self.assistant))
             self.measured("assistant, backward", partial(backward, output))
         output = self.measured("generator, forward", partial(self.with_graph, self.generator))
-        guided = self.config.guidance != 1
+        guided = self.config.is_guided
         self.measured(
             "reference, prompts and empty prompts as one batch" if guided else "reference",
             lambda: self.without_graph(self.reference, self.both if guided else self.condition, 1 + guided),

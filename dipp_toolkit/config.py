@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .contained import user_path
 from .errors import RequestError
+from .mixing.piecewise_linear import PiecewiseLinear, schedule_text, value_at
 from .monitors.names import ALL, NAMES
 from .naming import is_broken, nearest, quoted, shown, unknown_name
 from .setting_texts import parse_floors, parse_fraction, parse_rewards
@@ -122,6 +123,11 @@ class TrainConfig(BaseModel):
     black_box_rounds: Count = Field(8, description="surrogate: its updates a step")
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
+    )
+    guidance_schedule: str | None = Field(
+        None,
+        description="alpha_cfg over the run in place of guidance: values at generator updates, straight lines between "
+        "them, as in 0:1,200:4.5",
     )
     term: str = Field(
         "integral_kl",
@@ -250,7 +256,9 @@ class TrainConfig(BaseModel):
     )
     reference_steps: Count = Field(50, description="sampling steps of the reference in the comparison")
     reference_guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None, description="guidance of the reference in the comparison; the training guidance where none is named"
+        None,
+        description="guidance of the reference in the comparison; the training guidance, at its end, where none is "
+        "named",
     )
     monitor_every: Annotated[int, Field(ge=0)] = Field(
         0,
@@ -291,6 +299,11 @@ class TrainConfig(BaseModel):
     @classmethod
     def _readout_from_text(cls, value: Any) -> Any:
         return parse_fraction(value) if isinstance(value, str) else value
+
+    @field_validator("guidance_schedule", mode="before")
+    @classmethod
+    def _schedule_as_text(cls, value: Any) -> Any:
+        return schedule_text(value)
 
     @field_validator("trackers", "monitor_rewards", "stop_on", "lora", mode="before")
     @classmethod
@@ -364,6 +377,26 @@ class TrainConfig(BaseModel):
             RequestError: a weight is no finite number, or a name stands twice.
         """
         return parse_rewards(self.term, kind="term")
+
+    @property
+    def guidance_by_step(self) -> float | PiecewiseLinear:
+        r"""$\alpha_{cfg}$: a number, or one for each generator update."""
+        return self.guidance if self.guidance_schedule is None else PiecewiseLinear.parse(self.guidance_schedule)
+
+    def guidance_at(self, step: int) -> float:
+        r"""$\alpha_{cfg}$ at a generator update, the first being 0."""
+        return value_at(self.guidance_by_step, step)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any update is guided, so that the reference looks at the empty prompt as well."""
+        guidance = self.guidance_by_step
+        return (guidance.within(self.steps) if isinstance(guidance, PiecewiseLinear) else {guidance}) != {1.0}
+
+    @property
+    def comparison_guidance(self) -> float:
+        """Guidance of the reference where its samples are compared with the generator's."""
+        return self.guidance_at(self.steps - 1) if self.reference_guidance is None else self.reference_guidance
 
     def to_yaml(self) -> str:
         """The settings as YAML, in the order of the fields."""

@@ -44,14 +44,13 @@ def one_step_images(parts: Assembled, generator: Generator, config: TrainConfig)
 
 def reference_images(parts: Assembled, config: TrainConfig) -> torch.Tensor:
     """The reference's images of the comparison's prompts from the same noise, `(prompts, seeds, 3, height, width)`."""
-    guidance = config.guidance if config.reference_guidance is None else config.reference_guidance
     sets = [
         sample_reference(
             parts.reference,
             parts.eval_conditions,
             config.seed + 1 + k,
             config.reference_steps,
-            guidance,
+            config.comparison_guidance,
             config.batch_size,
         )
         for k in range(config.eval_seeds)

@@ -252,7 +252,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         "judge": config.judge or "",
         "prompts": counted(str(config.prompts), trained),
         "held-out prompts": counted(config.eval_prompts, held_out) if config.eval_prompts is not None else "",
-        "objective": f"{config.term}, guidance {config.guidance:g}",
+        "objective": f"{config.term}, guidance {config.guidance_schedule or f'{config.guidance:g}'}",
         "steps": f"{config.steps} of {batch} samples" + ("" if config.mode == "full" else f", {config.mode}"),
         "device": f"{device}, {config.precision}" + _processes_text(),
         "folder": f"{folder.path}{begun}",

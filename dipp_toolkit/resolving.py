@@ -28,7 +28,8 @@ FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
     "generator_steps",
 )  # fmt: skip
-"""Settings that carry over where a run folder is named as the generator; the precision is the machine's."""
+"""Settings that carry over where a run folder is named as the generator, the guidance as it was at the end; the
+precision is the machine's."""
 
 
 NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
@@ -74,7 +75,7 @@ def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
                 f"that is used. If it is yours, say so: --set {field}={shown(name)}; else name another, or none with "
                 f"--set {field}=null."
             )
-    return {field: getattr(earlier, field) for field in FROM_RUN}
+    return {field: getattr(earlier, field) for field in FROM_RUN} | {"guidance": earlier.guidance_at(earlier.steps - 1)}
 
 
 def with_recommended(config: TrainConfig) -> TrainConfig:

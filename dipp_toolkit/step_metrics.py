@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .config import TrainConfig
 from .engine import ObjectiveResult, WeightedTerm
 from .processes import Processes
 from .terms.base import uses_assistant
@@ -47,6 +48,11 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
         row["assistant_loss"] = assistant_loss
     # Of a skipped update only what is a number is known.
     return {name: float(value) for name, value in row.items() if math.isfinite(value)}
+
+
+def scheduled_numbers(config: TrainConfig, step: int) -> dict[str, float]:
+    """What the settings' schedules said at an update, the first being 0."""
+    return {} if config.guidance_schedule is None else {"guidance": config.guidance_at(step)}
 
 
 def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from .prompt_order import PromptOrder
 from .random_states import random_states, random_states_kept, restore_random_states
 from .run_folder import RunFolder
 from .sharing import load_trainable_state, trainable_state
-from .step_metrics import divergence_of, mean_row, peak_memory_mb, step_metrics
+from .step_metrics import divergence_of, mean_row, peak_memory_mb, scheduled_numbers, step_metrics
 
 SAMPLES_IN_GRID = 16
 
@@ -171,11 +171,13 @@ class TrainingLoop:
         assistant_loss, self.assistant_loss = self.assistant_loss, None
         if not result.skipped:
             self.parts.average.update()
+        scheduled = scheduled_numbers(self.config, self.step)
         self.step += 1
         self.taken += (rounds + 1) * self.batch
         elapsed = max(time.perf_counter() - started, 1e-9)
         self.seconds += elapsed
         row = mean_row(self.processes, step_metrics(result, assistant_loss, divergence_of(engine.terms)))
+        row |= scheduled
         self.skipped = engine.guard.end_step(self.step) if engine.guard is not None else []
         if self.skipped:
             row["skipped"] = float(len(self.skipped))

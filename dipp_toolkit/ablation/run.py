@@ -85,7 +85,7 @@ def bench_settings(settings: AblationSettings, folders: Sequence[CellFolder]) ->
     options = {name: dict(values) for name, values in config.reward_options.items() if name in (*rewards, *judges)}
     others = []
     if config.reference is not None:
-        sampling = {"steps": config.reference_steps, "guidance": config.reference_guidance or config.guidance}
+        sampling = {"steps": config.reference_steps, "guidance": config.comparison_guidance}
         others.append(Contestant("reference", config.reference, sampling))
     if config.generator is not None:
         others.append(Contestant("start", config.generator))

@@ -102,8 +102,8 @@ class Diagnoses:
         with self._unnoticed():
             x0 = self.probe.samples()
             if self._follows:
-                noise = self.probe.noise(step)
-                seen = look_at(self.probe, reference, self.parts.assistant, self.config.guidance, x0, earlier, noise)
+                noise, guidance = self.probe.noise(step), self.config.guidance_at(max(step - 1, 0))
+                seen = look_at(self.probe, reference, self.parts.assistant, guidance, x0, earlier, noise)
                 row |= numbers_of(self.probe, reference, seen)
         with random_states_kept(self.parts.device):
             row["colours"] = colours(self.probe, reference, x0)

@@ -78,7 +78,7 @@ class Watch:
     def _bases(self) -> Bases:
         config = self.config
         about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards), config.reward_options]
-        about += [config.generator, config.reference, config.reference_steps, self._reference_guidance]
+        about += [config.generator, config.reference, config.reference_steps, config.comparison_guidance]
         self.about = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
         found = read_bases(self.folder.monitor_bases, self.about)
         if found is None:
@@ -94,11 +94,6 @@ class Watch:
         assert self.bases.reference is not None
         return self.bases.reference
 
-    @property
-    def _reference_guidance(self) -> float:
-        config = self.config
-        return config.guidance if config.reference_guidance is None else config.reference_guidance
-
     def _generated(self, seed: int) -> Tensor:
         return generate_images(
             self.parts.generator, self.parts.reference, self.conditions, seed, self.config.batch_size
@@ -111,7 +106,7 @@ class Watch:
             self.conditions,
             seed,
             config.reference_steps,
-            self._reference_guidance,
+            config.comparison_guidance,
             config.batch_size,
         )
 

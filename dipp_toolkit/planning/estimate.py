@@ -138,7 +138,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
         PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",
     )  # fmt: skip
-    networks = network_costs(shape, 1.0 if config.guidance == 1 else 2.0)
+    networks = network_costs(shape, 2.0 if config.is_guided else 1.0)
     shares = shares_weights(config, generator, reference)
     width, gradients = shape.dtype.itemsize, networks.trainable * 4
     parameters = {"reference": networks.base} | ({} if shares else {"generator": networks.base})
@@ -236,7 +236,8 @@ def _reward_work(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dic
 DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
     "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
-    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "guidance", "generator_steps", "supervise",
+    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "guidance", "guidance_schedule",
+    "generator_steps", "supervise",
 )  # fmt: skip
 
 

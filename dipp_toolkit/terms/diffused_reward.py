@@ -59,7 +59,7 @@ class DiffusedReward(Divergence):
         look = noised(self.schedule, sample, self.sampling)
         with torch.enable_grad():
             x_t = look.x_t.detach().requires_grad_(True)
-            first = guided_x0(self.reference, x_t, look.t, look.condition, self.guidance)
+            first = guided_x0(self.reference, x_t, look.t, look.condition, self.guidance_at(look.step))
         x0_reference, x0_assistant = first.detach(), self._assistant_x0(look)
         slope, scores = self._diffused_slope(look, x_t, first, sample)
         difference = x0_assistant - x0_reference - look.sigma.square() / look.alpha * slope
@@ -103,7 +103,7 @@ class DiffusedReward(Divergence):
         for index in range(1, self.steps):
             lower = (look.t * (self.steps - index) / self.steps).clamp_min(self._least_time()).minimum(t)
             x = self._ancestral(x, x0, t, lower, random)
-            x0, t = guided_x0(self.reference, x, lower, look.condition, self.guidance), lower
+            x0, t = guided_x0(self.reference, x, lower, look.condition, self.guidance_at(look.step)), lower
         return x0
 
     def _least_time(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..assistant import ScoreModel
 from ..condition import Condition
+from ..mixing.piecewise_linear import PiecewiseLinear, value_at
 from ..roles import Reference
 from ..schedules import Schedule, add_noise, expand_like
 from .base import Sample, TermContext, TermResult
@@ -49,6 +50,7 @@ class Noised:
         alpha: signal coefficients, broadcastable to `x_t`.
         sigma: noise coefficients, broadcastable to `x_t`.
         condition: what each sample was generated for.
+        step: number of the generator update, from 0.
     """
 
     x_t: Float[Tensor, "batch ..."]
@@ -58,6 +60,7 @@ class Noised:
     alpha: Tensor
     sigma: Tensor
     condition: Condition
+    step: int = 0
 
 
 def noised(schedule: Schedule, sample: Sample, sampling: Sampling) -> Noised:
@@ -65,7 +68,7 @@ def noised(schedule: Schedule, sample: Sample, sampling: Sampling) -> Noised:
     draw = sampling(sample.x0, sample.random)
     x_t = add_noise(schedule, sample.x0, draw.noise, draw.t)
     alpha, sigma = expand_like(schedule.alpha(draw.t), x_t), expand_like(schedule.sigma(draw.t), x_t)
-    return Noised(x_t, sample.x0, draw.t, draw.noise, alpha, sigma, sample.condition)
+    return Noised(x_t, sample.x0, draw.t, draw.noise, alpha, sigma, sample.condition, sample.step)
 
 
 D = TypeVar("D", bound="Divergence")
@@ -78,14 +81,14 @@ class Divergence:
     Attributes:
         reference: the frozen diffusion model.
         assistant: score model of the generator's samples.
-        guidance: $\alpha_{cfg}$, 1 for none.
+        guidance: $\alpha_{cfg}$, 1 for none: a number, or one for each generator update.
         weighting: $w(t) (\alpha_t/\sigma_t)^2$.
         sampling: how times and noises are drawn.
     """
 
     reference: Reference
     assistant: ScoreModel
-    guidance: float = 1.0
+    guidance: float | PiecewiseLinear = 1.0
     weighting: Weighting = uniform
     sampling: Sampling = field(default_factory=UniformTimes)
 
@@ -104,7 +107,7 @@ class Divergence:
         return cls(
             context.reference,
             context.assistant,
-            config.guidance,
+            config.guidance_by_step,
             find_weighting(config.weighting),
             find_sampling(config.time_sampling, *config.time_range),
             **read_options(cls, context.name, context.options),
@@ -117,8 +120,12 @@ class Divergence:
         return self.reference.denoiser.schedule
 
     def reference_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
-        r"""$\hat x_0^{ref}(x_t)$ under the term's guidance."""
-        return guided_x0(self.reference, look.x_t, look.t, look.condition, self.guidance)
+        r"""$\hat x_0^{ref}(x_t)$ under the term's guidance at the update of the look."""
+        return guided_x0(self.reference, look.x_t, look.t, look.condition, self.guidance_at(look.step))
+
+    def guidance_at(self, step: int) -> float:
+        r"""$\alpha_{cfg}$ at a generator update, the first being 0."""
+        return value_at(self.guidance, step)
 
     def assistant_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^\psi(x_t)$."""

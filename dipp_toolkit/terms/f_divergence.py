@@ -138,7 +138,8 @@ class DiscriminatorRatio:
             (count, *sample.x0.shape[1:]), generator=sample.random, device=sample.x0.device, dtype=sample.x0.dtype
         )
         condition = sample.condition[rows]
-        self.pool.add(term.reference.sample(condition, noise, self.sampling_steps, term.guidance), condition)
+        guidance = term.guidance_at(sample.step)
+        self.pool.add(term.reference.sample(condition, noise, self.sampling_steps, guidance), condition)
 
 
 @dataclass

@@ -16,7 +16,7 @@ The distances are $d(y) = |y|^2/2$, for which this is score identity distillatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -55,7 +55,7 @@ class ScoreDivergence(Divergence):
     def __call__(self, sample: Sample) -> TermResult:
         with torch.enable_grad():
             x0 = sample.x0.detach().requires_grad_(True)
-            look = noised(self.schedule, Sample(x0, sample.condition, sample.noise, sample.random), self.sampling)
+            look = noised(self.schedule, replace(sample, x0=x0), self.sampling)
             x0_reference, x0_assistant = self.reference_x0(look), self.assistant_x0(look)
             ratio = look.alpha / look.sigma
             # w(t) of the weighting's whole factor; dmd's depends on the sample, and is held fixed.
