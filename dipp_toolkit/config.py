@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from .contained import user_path
 from .errors import RequestError
@@ -27,6 +35,8 @@ EXPECTED = {
     **dict.fromkeys(("path_type", "string_type"), "expected a text"),
 }
 """What was expected, by pydantic's name of the mistake, where its own words are not plain."""
+AUTO_SCALE = "auto"
+"""The `reward_scale` that is measured for a pull."""
 MOST_SENTENCES = 20
 """Mistakes that a message names."""
 
@@ -88,8 +98,15 @@ class TrainConfig(BaseModel):
     cooldown: Annotated[int, Field(ge=0)] = Field(
         0, description="generator updates at the end over which its learning rate falls to 0"
     )
-    reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        1.0, description="alpha_rew, multiplies every reward's weight"
+    reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        1.0,
+        description="alpha_rew, multiplies every reward's weight; auto measures in the first updates what gives the "
+        "rewards their pull, and holds it",
+    )
+    pull: Positive = Field(
+        0.7,
+        description="size of the rewards' joint gradient on the samples over the divergence's, at reward_scale=auto; "
+        "the rewards' weights are then shares of it. Named alone, it means reward_scale=auto",
     )
     balance: Literal["sum", "normalised", "pcgrad", "mgda"] = Field(
         "sum",
@@ -285,6 +302,38 @@ class TrainConfig(BaseModel):
         (), description="accelerate trackers to log to"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_pull_means_auto(cls, values: Any) -> Any:
+        """A pull alone asks for the scale that gives it; beside another scale it would say nothing."""
+        if not isinstance(values, dict) or values.get("pull") is None:
+            return values
+        if values.get("reward_scale", AUTO_SCALE) != AUTO_SCALE:
+            raise ValueError(
+                "the settings pull and reward_scale are both given, and each says how strongly the rewards pull: name "
+                "one of them, or reward_scale=auto"
+            )
+        return {**values, "reward_scale": AUTO_SCALE}
+
+    @model_serializer(mode="wrap")
+    def _without_an_idle_pull(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Beside a scale that is a number, the pull is no setting."""
+        written: dict[str, Any] = handler(self)
+        if self.reward_scale != AUTO_SCALE:
+            written.pop("pull", None)
+        return written
+
+    @field_validator("reward_scale", mode="wrap")
+    @classmethod
+    def _scale_in_words(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            kinds = {one["type"] for one in error.errors()}
+            if "greater_than_equal" in kinds or "finite_number" in kinds:
+                raise ValueError("expected a finite number of at least 0, or auto") from error
+            raise ValueError("expected a number, or auto") from error
+
     @field_validator("rewards", mode="before")
     @classmethod
     def _rewards_from_text(cls, value: Any) -> Any:
@@ -370,6 +419,21 @@ class TrainConfig(BaseModel):
         return value
 
     @property
+    def measures_pull(self) -> bool:
+        """Whether the rewards' scale is measured for a pull."""
+        return self.reward_scale == AUTO_SCALE
+
+    @property
+    def alpha_rew(self) -> float:
+        """The rewards' scale as a number; 1 where it is measured, which multiplies what this does."""
+        return 1.0 if self.reward_scale == AUTO_SCALE else float(self.reward_scale)
+
+    @property
+    def strength(self) -> str:
+        """How strongly the rewards pull, in words: `pull 0.7`, or `scale 80`."""
+        return f"pull {self.pull:g}" if self.measures_pull else f"scale {self.alpha_rew:g}"
+
+    @property
     def terms(self) -> dict[str, float]:
         """The terms by name with their weights, as `term` says them.
 
@@ -407,7 +471,10 @@ def _sentence(error: ValidationError) -> str:
     parts = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"] if isinstance(part, str))
-        if one["type"] == "extra_forbidden":
+        if not one["loc"]:
+            message = one["msg"].removeprefix("Value error, ")
+            parts.append(f"{message[:1].upper()}{message[1:]}.")
+        elif one["type"] == "extra_forbidden":
             guess = nearest(name, TrainConfig.model_fields)
             parts.append(f"There is no setting '{shown(name)}'." + (f" Did you mean '{guess}'?" if guess else ""))
         else:
@@ -429,3 +496,16 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
         raise RequestError(_sentence(error)) from error
+
+
+def over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one layer over those of another: where either says how strongly the rewards pull, the upper one does.
+
+    A pull stands against a scale as one setting against itself: in the upper layer it takes the lower one's place.
+    """
+    merged = {**low, **high}
+    if high.get("pull") is not None and "reward_scale" not in high:
+        merged["reward_scale"] = AUTO_SCALE
+    elif high.get("reward_scale", AUTO_SCALE) != AUTO_SCALE and "pull" not in high:
+        merged.pop("pull", None)
+    return merged

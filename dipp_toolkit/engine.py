@@ -255,6 +255,7 @@ class Engine:
         self.scale.unscale(parameters)
         norm, result = clipped_norm(parameters, self.max_grad_norm), joined(results)
         # A score may be none while its gradient is fine: the reward is broken all the same, for every process.
+        result = replace(result, details={**result.details, "pull": self._pull(result)})
         result, (told,) = read_result(result, {"norm": norm, "sound": self.processes.mean(result.sound)})
 
         def cause() -> str:
@@ -263,6 +264,13 @@ class Engine:
 
         reason = self._refused("generator", told["norm"], self.scale, cause, f" at step {step}", told["sound"] == 1)
         return replace(result, skipped=reason)
+
+    def _pull(self, result: ObjectiveResult) -> Tensor:
+        """Size of the rewards' joint gradient on the samples over the divergences', of all passes and processes; none
+        where one of them has no gradient."""
+        squares = torch.stack([torch.as_tensor(result.squares[side]) for side in ("rewards", "divergences")])
+        rewards, divergences = self.processes.mean(squares).sqrt()
+        return torch.where((rewards > 0) & (divergences > 0), rewards / divergences, torch.nan)
 
     def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
         """Add a pass's gradient to those that are there."""

@@ -17,10 +17,11 @@ from .estimators.smoothing import Smoothing
 from .estimators.surrogate import Surrogate
 from .mixing.floors import Floor
 from .mixing.mix import RewardMix
+from .mixing.scale import RewardScale
 from .processes import Processes
 from .roles import Reference, Reward
-from .terms.base import TermContext, takes_rewards
-from .terms.catalog import build_term
+from .terms.base import TermContext, side_of, takes_rewards
+from .terms.catalog import build_term, why_none_of
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
 
@@ -51,11 +52,20 @@ def build_terms(
         for name, reward in rewards.items()
     }
     context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())
-    terms = [WeightedTerm(name, build_term(name, context), weight) for name, weight in config.terms.items()]
+    own = {name: build_term(name, context) for name in config.terms}
+    if config.measures_pull and rewards:
+        why = why_none_of(own)
+        if why:
+            raise RequestError(f"{why} Say the scale itself: --reward-scale 1, without --pull.")
+    terms = [
+        # A term that is nothing but rewards answers to what scales them.
+        WeightedTerm(name, own[name], weight, takes_rewards(own[name]) and side_of(own[name]) == "rewards")
+        for name, weight in config.terms.items()
+    ]
     if any(takes_rewards(one.term) for one in terms):
         return terms
     return terms + [
-        WeightedTerm(f"reward/{name}", term, config.reward_scale * config.rewards.get(name, 0.0), mixed=True)
+        WeightedTerm(f"reward/{name}", term, config.alpha_rew * config.rewards.get(name, 0.0), mixed=True)
         for name, term in reward_terms.items()
     ]
 
@@ -63,7 +73,8 @@ def build_terms(
 def build_mix(config: TrainConfig, processes: Processes | None = None) -> RewardMix:
     """How the rewards' gradients become one."""
     floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
-    return RewardMix(config.balance, config.reward_clip, floors, processes=processes or Processes())
+    scale = RewardScale(config.pull if config.measures_pull and (config.rewards or config.floors) else None)
+    return RewardMix(config.balance, config.reward_clip, floors, processes=processes or Processes(), scale=scale)
 
 
 def build_estimator(config: TrainConfig, device: torch.device, processes: Processes | None = None) -> GradientEstimator:

@@ -26,6 +26,7 @@ class ObjectiveResult:
         details: what the mix of rewards says of each, by `"number/term"`.
         means: of each term's value, by its name, and of the scores it reports, by `"scores/reward"`.
         skipped: why the update was not made; empty where it was.
+        squares: mean squares of what is added up of the `rewards`' gradients, and of the `divergences`'.
     """
 
     grad: Float[Tensor, "batch ..."]
@@ -35,6 +36,7 @@ class ObjectiveResult:
     details: Numbers = field(default_factory=dict)
     means: Numbers = field(default_factory=dict)
     skipped: str = ""
+    squares: Numbers = field(default_factory=dict)
 
     @property
     def sound(self) -> Float[Tensor, ""]:
@@ -95,6 +97,7 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
         _mean([one.norms for one in results]),
         _mean([one.cosines for one in results]),
         _mean([one.details for one in results]),
+        squares=_mean([one.squares for one in results]),
     )
 
 

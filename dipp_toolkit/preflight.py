@@ -314,7 +314,7 @@ def _rewards_text(config: TrainConfig) -> str:
     texts = [f"{name}={weight:g}" for name, weight in config.rewards.items()]
     texts += [f"{name} held above {level:g}" for name, level in config.floors.items()]
     asked = any(is_remote_name(name) for name in (*config.rewards, *config.floors))
-    return f"{', '.join(texts)}; scale {config.reward_scale:g}" + (" (servers not asked)" if asked else "")
+    return f"{', '.join(texts)}; {config.strength}" + (" (servers not asked)" if asked else "")
 
 
 def _processes_text() -> str:

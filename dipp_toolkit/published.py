@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SETTINGS: dict[str, Any] = {
     "guidance": 4.5,
     "reference_guidance": 4.5,
+    "reward_scale": "auto",
     "mode": "lora",
     "batch_size": 4,
     "eval_count": 16,

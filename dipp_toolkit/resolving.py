@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig, make_config
+from .config import TrainConfig, make_config, over
 from .contained import user_path
 from .errors import RequestError
 from .few_step_scheduler import saved_steps
@@ -21,7 +21,7 @@ from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
 from .saved_generators import split_saved
 from .setting_texts import read_yaml
-from .terms.catalog import find_term
+from .terms.catalog import find_term, why_no_pull
 from .terms.times import find_sampling, find_weighting
 
 FROM_RUN = (
@@ -89,10 +89,26 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
     if not recommended.keys() & LOOKS:
         named = {name: recommended.get(name) for name in ("generator", "reference")} | said
         recommended |= usual_looks(named["generator"], named["reference"])
-    wanted = recommended | launcher_settings() | said
+    wanted = over(recommended | launcher_settings(), said)
     if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in said:
         wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
     return make_config(wanted)
+
+
+def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConfig:
+    """The settings, their scale a number where it is only recommended to be measured and the terms have no pull.
+
+    Raises:
+        RequestError: they have none, and a pull was asked for.
+    """
+    if not resolved.measures_pull or not (resolved.rewards or resolved.floors):
+        return resolved
+    why = why_no_pull(resolved.terms)
+    if not why:
+        return resolved
+    if "reward_scale" in given.model_fields_set:
+        raise RequestError(f"{why} Say the scale itself: --reward-scale 1, without --pull.")
+    return resolved.model_copy(update={"reward_scale": 1.0})
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -115,6 +131,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         find_term(name)
     for name in resolved.term_options.keys() - resolved.terms.keys():
         raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
+    resolved = _with_possible_scale(config, resolved)
     find_weighting(resolved.weighting)
     find_sampling(resolved.time_sampling, *resolved.time_range)
     for name in resolved.reward_options:

@@ -76,6 +76,14 @@ def parse_fraction(text: str) -> float | str:
         return text
 
 
+def parse_number(text: str) -> float | str:
+    """`"0.5"` as a number; any other text as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Settings from a YAML file.
 

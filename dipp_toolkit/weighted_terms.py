@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .errors import BadNumbers, RunError
 from .mixing.mix import Mixed, RewardMix
+from .mixing.sizes import mean_square
 from .objective_result import ObjectiveResult, directions
 from .processes import Processes
 from .reading import Numbers
-from .terms.base import Sample, Term, TermResult
+from .terms.base import Sample, Side, Term, TermResult, side_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ def evaluate_objective(
     results: dict[str, TermResult] = {}
     for one in terms:
         results[one.name] = processes.together(partial(_called, one, sample))
-    # The mix comes once every term has answered, so that a failing one leaves its statistics as they were.
     gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
     added = gradients
     details: Numbers = {}
@@ -64,11 +64,21 @@ def evaluate_objective(
     if mix is not None and mixed:
         rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
         answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
-        found = processes.together(partial(_mixed, mix, answers, weights, rest, sample))
+        divergence = _summed(gradients, terms, "divergences", sample)
+        found = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample))
         added, details = {**gradients, **found.added}, found.details
         gradients = {**gradients, **found.contributions}
     norms, cosines = directions(gradients)
-    return ObjectiveResult(torch.stack(list(added.values())).sum(0), results, norms, cosines, details)
+    sides: tuple[Side, ...] = ("rewards", "divergences")
+    squares = {side: mean_square(_summed(added, terms, side, sample)) for side in sides}
+    grad = torch.stack(list(added.values())).sum(0)
+    return ObjectiveResult(grad, results, norms, cosines, details, squares=squares)
+
+
+def _summed(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], side: Side, sample: Sample) -> Tensor:
+    """The gradients of the terms of one side, added up."""
+    some = (gradients[one.name] for one in terms if side_of(one.term) == side)
+    return sum(some, torch.zeros_like(sample.x0))
 
 
 def _called(one: WeightedTerm, sample: Sample) -> TermResult:
@@ -82,9 +92,14 @@ def _called(one: WeightedTerm, sample: Sample) -> TermResult:
 
 
 def _mixed(
-    mix: RewardMix, answers: Mapping[str, TermResult], weights: Mapping[str, float], rest: Tensor, sample: Sample
+    mix: RewardMix,
+    answers: Mapping[str, TermResult],
+    weights: Mapping[str, float],
+    rest: Tensor,
+    divergence: Tensor,
+    sample: Sample,
 ) -> Mixed:
     try:
-        return mix(answers, weights, rest, sample.random)
+        return mix(answers, weights, rest, sample.random, divergence)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error

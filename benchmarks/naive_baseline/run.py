@@ -63,7 +63,7 @@ RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**18), "MALLOC_TRIM_THRESHOLD_": str(
 
 def naive_on(config: TrainConfig, generator: Path, reference: Path, fake: Path | None, readout: float) -> NaiveTrainer:
     """The naive training with a configuration's settings."""
-    rewards = [(load_reward(name), config.reward_scale * weight) for name, weight in config.rewards.items()]
+    rewards = [(load_reward(name), config.alpha_rew * weight) for name, weight in config.rewards.items()]
     for reward, _ in rewards:
         reward.model.to(config.device)  # type: ignore[attr-defined]
     return NaiveTrainer(

@@ -37,7 +37,19 @@ Floors = Annotated[
     ),
 ]
 RewardScale = Annotated[
-    float | None, typer.Option(metavar="SCALE", help="What every reward's weight is multiplied by; 1 if not said.")
+    str | None,
+    typer.Option(
+        metavar="SCALE",
+        help="What every reward's weight is multiplied by; auto measures what gives the rewards their --pull.",
+    ),
+]
+Pull = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATIO",
+        help="How strongly the rewards pull, as a share of the divergence's pull: measured over the first updates, "
+        "then held; 0.7 where the scale is auto.",
+    ),
 ]
 Guidance = Annotated[
     float | None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.begun_settings import read_begun_settings
-from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.config import TrainConfig, make_config, over
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.known_names import check_names
@@ -23,7 +23,7 @@ AUTO, ALWAYS = "auto", "always"
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """`high` over `low`; `reward_options` and `term_options` are merged option by option."""
-    merged = {**low, **high}
+    merged = over(low, high)
     for kind in ("reward_options", "term_options"):
         if isinstance(low.get(kind), dict) and isinstance(high.get(kind), dict):
             merged[kind] = {**low[kind], **high[kind]}
@@ -73,7 +73,7 @@ def gather(
     path = user_path(file) if file is not None else None
     values = merge(settings_for_a_new_run(path) if path is not None else {}, said(flags, assignments))
     if resume is None:
-        return _checked({**(fallback or {}), **values})
+        return _checked(over(fallback or {}, values))
     if resume not in (AUTO, ALWAYS):
         raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
     if path is not None and values.get("out") is None:
@@ -86,7 +86,7 @@ def gather(
     saved = user_path(out) / "config.yaml"
     if not saved.is_file():
         if resume == AUTO:
-            return _checked({**(fallback or {}), **values})
+            return _checked(over(fallback or {}, values))
         raise no_run(saved.parent)
     return _checked(merge(read_begun_settings(saved), {**values, "resume": True}))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, make_config
+from ..config import TrainConfig, make_config, over
 from ..errors import RequestError
 from ..known_names import check_names
 from ..report.command import setting_text
@@ -64,7 +64,7 @@ class Cell:
             for name, values in own[OPTIONS].items():
                 merged[name] = {**merged.get(name, {}), **values}
             own[OPTIONS] = merged
-        return make_config({**given, **own})
+        return make_config(over(given, own))
 
 
 def split_values(text: str) -> list[str]:

@@ -19,11 +19,16 @@ import torch
 
 from ..bench.holm import LEVEL, holm
 from ..bench.rows import Row
+from ..config import AUTO_SCALE
 from ..evaluation.effects import LEAST_EFFECT, matters
 from ..spelling import number_text
 from .study import Study
 
 PAPER = "Diff-Instruct++, arXiv 2410.18881"
+
+
+STRENGTHS = ("reward_scale", "pull")
+"""Settings that say how strongly the rewards pull; where both vary, the first one's values are compared."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +167,18 @@ def changes(study: Study, setting: str) -> dict[str, list[Change]]:
 def claims(study: Study) -> list[Claim]:
     """What the papers say of the settings that vary here, held against the cells."""
     found = []
-    scales = ordered(study.settings.get("reward_scale", ()))
-    if len(scales) > 1:
-        found += [_reward_rises(study, scales), _fidelity_falls(study, scales)]
+    strength = next((name for name in STRENGTHS if len(_strengths(study, name)) > 1), STRENGTHS[0])
+    values = _strengths(study, strength)
+    if len(values) > 1:
+        found += [_reward_rises(study, strength, values), _fidelity_falls(study, strength, values)]
     if len(study.settings.get("guidance", ())) > 1:
-        found.append(_guidance_rewards(study, ordered(study.settings["guidance"]), scales))
+        found.append(_guidance_rewards(study, ordered(study.settings["guidance"]), strength, values))
     return found
+
+
+def _strengths(study: Study, setting: str) -> list[str]:
+    """Values of a setting that says how strongly rewards pull, by size; a scale that is measured has no place there."""
+    return ordered([value for value in study.settings.get(setting, ()) if value != AUTO_SCALE])
 
 
 def _trained(study: Study) -> list[str]:
@@ -188,44 +199,42 @@ def _verdict(ways: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def _reward_rises(study: Study, scales: Sequence[str]) -> Claim:
-    found = [change(study, name, "reward_scale", scales[0], scales[-1]) for name in _trained(study)]
+def _reward_rises(study: Study, strength: str, scales: Sequence[str]) -> Claim:
+    found = [change(study, name, strength, scales[0], scales[-1]) for name in _trained(study)]
     known = [one for one in found if one is not None]
     return Claim(
-        f"The trained rewards rise with reward_scale (here from {scales[0]} to {scales[-1]}).",
+        f"The trained rewards rise with {strength} (here from {scales[0]} to {scales[-1]}).",
         _verdict({one.figure: one.direction for one in known}),
         "; ".join(one.text() for one in known),
         f"{PAPER}, section 4",
     )
 
 
-def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
+def _fidelity_falls(study: Study, strength: str, scales: Sequence[str]) -> Claim:
     """The best mean of a distance is reached before the largest reward scale, and left behind measurably.
 
     Two values cannot show a turn, and a difference that cannot be measured says neither that there is one nor that
     there is none.
     """
-    expectation = "Image fidelity falls past a point as reward_scale grows."
+    expectation = f"Image fidelity falls past a point as {strength} grows."
     measured = study.fidelity() or study.figures("judge")
     if not measured:
         return Claim(expectation, "cannot be said", "no distance to real images and no judge was measured")
     if len(scales) < 3:
-        said = f"{len(scales)} values of reward_scale show no turn; three or more would"
+        said = f"{len(scales)} values of {strength} show no turn; three or more would"
         return Claim(expectation, "cannot be said", said)
     ways, texts = {}, []
     for name in measured:
         sign = -1 if study.figure(name).better == "lower" else 1
         means = {}
         for value in scales:
-            rows = [
-                row.figures[name].mean for cell, row in study.cells.values() if cell.values["reward_scale"] == value
-            ]
+            rows = [row.figures[name].mean for cell, row in study.cells.values() if cell.values[strength] == value]
             means[value] = sum(rows) / len(rows)
         best = max(scales, key=lambda value: sign * means[value])
         series = ", ".join(f"{number_text(means[value])} at {value}" for value in scales)
         # Where the last value has the best mean, whether fidelity still rises there is what can be said.
         start = best if best != scales[-1] else scales[-2]
-        last = change(study, name, "reward_scale", start, scales[-1])
+        last = change(study, name, strength, start, scales[-1])
         worse, better = ("rises", "falls") if sign < 0 else ("falls", "rises")
         ways[name] = "" if last is None else {worse: "rises", better: "falls"}.get(last.direction, "")
         extreme = "lowest" if sign < 0 else "highest"
@@ -233,10 +242,10 @@ def _fidelity_falls(study: Study, scales: Sequence[str]) -> Claim:
     return Claim(expectation, _verdict(ways), "; ".join(texts), f"{PAPER}, section 4")
 
 
-def _guidance_rewards(study: Study, values: Sequence[str], scales: Sequence[str]) -> Claim:
+def _guidance_rewards(study: Study, values: Sequence[str], strength: str, scales: Sequence[str]) -> Claim:
     """With the least reward there is, guidance alone raises the scores."""
-    only = {"reward_scale": scales[0]} if scales else {}
-    where = f" at reward_scale {scales[0]}" if scales else ""
+    only = {strength: scales[0]} if scales else {}
+    where = f" at {strength} {scales[0]}" if scales else ""
     # From end to end: taking each score's best value would find a rise in noise alone.
     known = [change(study, name, "guidance", values[0], values[-1], only) for name in study.figures("reward", "judge")]
     found = [one for one in known if one is not None]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..bench.rows import Warned
 from ..engine import WeightedTerm
-from ..terms.base import takes_rewards, uses_assistant
+from ..terms.base import side_of
 from .first_pull import MOST, FirstPull, healthy
 from .names import PULL
 from .reading import Row, how_often, left, numbers
@@ -50,8 +50,8 @@ class Sides:
 def sides_of(terms: Sequence[WeightedTerm]) -> Sides:
     """Terms that do not look at the assistant are rewards; a term that is both, a diffused reward say, is neither."""
     return Sides(
-        [one.name for one in terms if not uses_assistant(one.term)],
-        [one.name for one in terms if uses_assistant(one.term) and not takes_rewards(one.term)],
+        [one.name for one in terms if side_of(one.term) == "rewards"],
+        [one.name for one in terms if side_of(one.term) == "divergences"],
     )
 
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from ..processes import Processes
+from ..reading import read
 from ..terms.base import TermResult
 from .balance import BALANCES, Balance
 from .floors import Floor
+from .scale import RewardScale
+from .sizes import inverse, mean_square, root_mean_square
 from .statistics import RewardStatistics
 
 
@@ -38,20 +41,17 @@ class Proposal:
     Attributes:
         scores: of each pass, of all processes.
         squares: mean square of each pass' gradient, over all processes.
+        share: its weight's, where the scale is measured.
     """
 
     scores: list[Tensor] = field(default_factory=list)
     squares: list[Tensor] = field(default_factory=list)
+    share: float = 0.0
 
-
-def root_mean_square(gradient: Tensor) -> Tensor:
-    """Of each sample, `(batch,)`."""
-    return gradient.flatten(1).square().mean(1).sqrt()
-
-
-def _inverse(size: Tensor) -> Tensor:
-    """1 over a size, 0 where that is 0."""
-    return torch.where(size > 0, 1 / size, 0.0)
+    @property
+    def size(self) -> Tensor:
+        """Root mean square of the update's gradient."""
+        return torch.stack(self.squares).mean().sqrt()
 
 
 @dataclass
@@ -62,9 +62,14 @@ class RewardMix:
     $\mathrm{clip}(w_i g_i)$, or $\mathrm{clip}(w_i g_i / \bar g_i)$ under `normalised`, with $\bar g_i$ its running
     root-mean-square gradient: weights then say how strongly rewards pull, whatever their units.
 
-    A reward with a floor and the multiplier $\lambda_i$ is also pushed by $\lambda_i G g_i / \bar g_i$, $G$ being the
-    root mean square of everything else that pulls: $\lambda_i = 1$ is as strong as the rest of the objective, whatever
-    the weights. What `pcgrad` and `mgda` do next is said in `balance`.
+    Where the scale is measured for a pull (see `RewardScale`) it contributes $A s_i\, \mathrm{clip}(g_i / \bar g_i)$,
+    with $\bar g_i$ its size in the first updates, or the running one under `normalised`. A clip is then in multiples of
+    the reward's own usual gradient.
+
+    A reward with a floor and the multiplier $\lambda_i$ is also pushed by $\lambda_i G g_i / \bar g_i$, with the
+    running $\bar g_i$ and $G$ being the root mean square of everything else that pulls: $\lambda_i = 1$ is as strong as
+    the rest of the objective, whatever the weights. It comes on top of a pull that was asked for. What `pcgrad` and
+    `mgda` do next is said in `balance`.
 
     Statistics and floors move once an update, by all scores and gradients of its passes and processes: within an update
     every pass uses those of the updates before it. A floor's multiplier is thus 0 in the first update. A gradient of
@@ -73,6 +78,7 @@ class RewardMix:
     Attributes:
         balance: `sum`, `normalised`, `pcgrad` or `mgda`.
         clip: largest root mean square of one sample's contribution, a floor's push aside; None for no limit.
+        scale: what all weights are multiplied by.
         floors: by the terms' names.
         statistics: by the terms' names.
         processes: those that share the batch; statistics are of the whole of it.
@@ -83,56 +89,118 @@ class RewardMix:
     floors: dict[str, Floor] = field(default_factory=dict)
     statistics: dict[str, RewardStatistics] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    scale: RewardScale = field(default_factory=RewardScale)
     _proposed: dict[str, Proposal] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sides: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __call__(
-        self, results: Mapping[str, TermResult], weights: Mapping[str, float], rest: Tensor, random: torch.Generator
+        self,
+        results: Mapping[str, TermResult],
+        weights: Mapping[str, float],
+        rest: Tensor,
+        random: torch.Generator,
+        divergence: Tensor | None = None,
     ) -> Mixed:
-        """Mix a batch.
+        """Mix a pass.
 
         Args:
             results: scores and gradients of the rewards, by the terms' names.
             weights: without what floors add.
             rest: the gradients of all other terms, weighted and added up.
             random: source of what balancing draws.
+            divergence: those of the divergences among them; `rest` where not given.
         """
         details: dict[str, float | Tensor] = {}
-        contributions, sizes = {}, {}
+        sizes = {}
         for name, result in results.items():
             scores = self.processes.gather(result.value.float())
-            square = self.processes.mean(result.grad.square().mean())
+            square = self.processes.mean(mean_square(result.grad))
             proposal = self._proposed.setdefault(name, Proposal())
             proposal.scores.append(scores.detach())
             proposal.squares.append(square.detach())
             details[f"deviation/{name}"] = scores.std(correction=0)
-            sizes[name] = self._size(name, square.sqrt())
-            contributions[name] = self._weigh(name, result.grad.to(rest.dtype), weights[name], sizes[name], details)
+            sizes[name] = square.sqrt()
+        gradients = {name: result.grad.to(rest.dtype) for name, result in results.items()}
+        if self.scale.measures:
+            against = rest if divergence is None else divergence
+            contributions, added = self._pulled(gradients, weights, sizes, against, random, details)
+        else:
+            contributions = {
+                name: self._clipped(name, self._weighed(name, gradient, weights[name], sizes[name]), details)
+                for name, gradient in gradients.items()
+            }
+            added = None
         if not self.floors:
-            return Mixed(contributions, self._balanced(contributions, random), details)
-        pull = self.processes.mean(torch.stack([rest, *contributions.values()]).sum(0).square().mean()).sqrt()
+            return Mixed(contributions, added or self._balanced(contributions, random), details)
+        pull = self.processes.mean(mean_square(torch.stack([rest, *contributions.values()]).sum(0))).sqrt()
         for name in sorted(self.floors.keys() & results.keys()):
             multiplier = self.floors[name].multiplier.to(rest.device)
             details[f"multiplier/{name}"] = multiplier
-            push = (multiplier * _inverse(sizes[name]) * pull).to(rest.dtype) * results[name].grad.to(rest.dtype)
+            push = (multiplier * inverse(self._running(name, sizes[name])) * pull).to(rest.dtype) * gradients[name]
             contributions[name] = contributions[name] + push
         return Mixed(contributions, self._balanced(contributions, random), details)
+
+    def _pulled(
+        self,
+        gradients: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        sizes: Mapping[str, Tensor],
+        divergence: Tensor,
+        random: torch.Generator,
+        details: dict[str, float | Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Contributions, and what is added up in their place, that pull as hard as was asked for."""
+        scale, shares = self.scale, self.scale.shares(weights)
+        factors, units, begins = {}, {}, torch.zeros((), dtype=torch.bool, device=divergence.device)
+        for name, gradient in gradients.items():
+            usual = (self._running if self.balance == "normalised" else scale.usual)(name, sizes[name])
+            factors[name] = shares[name] * inverse(usual)
+            units[name] = shares[name] * self._clipped(name, inverse(usual).to(gradient.dtype) * gradient, details)
+            self._proposed[name].share = shares[name]
+            if shares[name] and not scale.has_begun(name):
+                begins = begins | (sizes[name] > 0)
+        balanced = self._balanced(units, random)
+        held = scale.held() if scale.settled(shares) else None
+        if held is None:
+            joint = torch.stack(list(balanced.values())).sum(0)
+            squares = self.processes.mean(torch.stack([mean_square(joint), mean_square(divergence)]))
+            self._sides.append(squares)
+            amount = scale.amount(*squares.sqrt(), begins)
+        else:
+            amount = torch.as_tensor(scale.multiplier * held, device=divergence.device)
+        details |= {f"scale/{name}": amount * factor for name, factor in factors.items()}
+        amount = amount.to(divergence.dtype)
+        contributions = {name: amount * one for name, one in units.items()}
+        return contributions, {name: amount * one for name, one in balanced.items()}
 
     def commit(self) -> None:
         """Take in what the passes of an update found, whose gradient is followed."""
         for name, proposal in self._proposed.items():
             scores = torch.cat(proposal.scores)
             statistics = self.statistics.setdefault(name, RewardStatistics())
-            statistics.update(scores, torch.stack(proposal.squares).mean().sqrt())
+            statistics.update(scores, proposal.size)
             if name in self.floors:
                 self.floors[name].update(scores, statistics.deviation)
-        self._proposed.clear()
+        self._measure()
+        self.discard()
 
     def discard(self) -> None:
         """Forget what the passes of an update found that is skipped, or failed."""
         self._proposed.clear()
+        self._sides.clear()
 
-    def _size(self, name: str, now: Tensor) -> Tensor:
-        """The usual root mean square of a reward's gradient: of the updates before; the pass' own where none had any.
+    def _measure(self) -> None:
+        """Take the update's sizes in while something has to be measured: in a run's first updates they are read."""
+        if not self._sides:
+            return
+        joint, divergence = torch.stack(self._sides).mean(0).sqrt()
+        sizes = {f"of/{name}": one.size for name, one in self._proposed.items() if one.share}
+        told = read({"joint": joint, "divergence": divergence, **sizes})
+        joint_size, divergence_size = told.pop("joint"), told.pop("divergence")
+        self.scale.take({name.removeprefix("of/"): size for name, size in told.items()}, joint_size, divergence_size)
+
+    def _running(self, name: str, now: Tensor) -> Tensor:
+        """The running root mean square of a reward's gradient; the pass' own where no update before had any.
 
         Args:
             name: of the reward's term.
@@ -141,19 +209,21 @@ class RewardMix:
         statistics = self.statistics.get(name)
         if statistics is None:
             return now
-        return torch.where(statistics.pulls.to(now.device) > 0, statistics.gradient.to(now.device), now)
+        return torch.where(statistics.pulls.to(now.device) > 0, statistics.gradient.to(now), now)
 
-    def _weigh(
-        self, name: str, gradient: Tensor, weight: float, usual: Tensor, details: dict[str, float | Tensor]
-    ) -> Tensor:
-        normalised = self.balance == "normalised"
-        weighed = (weight * _inverse(usual)).to(gradient.dtype) * gradient if normalised else weight * gradient
+    def _weighed(self, name: str, gradient: Tensor, weight: float, now: Tensor) -> Tensor:
+        factor = self.scale.multiplier * weight
+        if self.balance != "normalised":
+            return factor * gradient
+        return (factor * inverse(self._running(name, now))).to(gradient.dtype) * gradient
+
+    def _clipped(self, name: str, gradient: Tensor, details: dict[str, float | Tensor]) -> Tensor:
         if self.clip is None:
-            return weighed
-        size = root_mean_square(weighed)
+            return gradient
+        size = root_mean_square(gradient)
         factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
         details[f"clipped/{name}"] = (factor < 1).float().mean()
-        return weighed * factor.reshape(-1, *[1] * (weighed.ndim - 1))
+        return gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1))
 
     def _balanced(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
         if self.balance not in ("pcgrad", "mgda") or len(gradients) < 2:
@@ -171,6 +241,7 @@ class RewardMix:
         return {
             "statistics": {name: one.state_dict() for name, one in self.statistics.items()},
             "floors": {name: one.state_dict() for name, one in self.floors.items()},
+            "scale": self.scale.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,3 +250,4 @@ class RewardMix:
         for name, one in state.get("floors", {}).items():
             if name in self.floors:
                 self.floors[name].load_state_dict(one)
+        self.scale.load_state_dict(state.get("scale", {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -126,6 +126,18 @@ def takes_rewards(term: Term) -> bool:
     """Whether a term takes the run's rewards into its own formula: where its class says `takes_rewards = True`. The
     rewards are then no terms of their own."""
     return bool(getattr(term, "takes_rewards", False))
+
+
+Side = Literal["rewards", "divergences"]
+"""Which way a term pulls: towards rewards, or back to the reference."""
+
+
+def side_of(term: Term) -> Side | None:
+    """The side of a term: a reward's where it does not look at the assistant; none where it is both, as a diffused
+    reward is."""
+    if not uses_assistant(term):
+        return "rewards"
+    return None if takes_rewards(term) else "divergences"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from ..errors import PluginError
 from ..python_files import check_call, is_python_name, load_python_name
 from ..registry import get_registry
-from .base import Term, TermContext
+from .base import Term, TermContext, side_of, takes_rewards, uses_assistant
 
 
 def find_term(name: str) -> Callable[[TermContext], Term]:
@@ -43,3 +43,36 @@ def build_term(name: str, context: TermContext) -> Term:
             f"The term '{name}' made {term!r}; expected something to call with a sample, which returns a TermResult."
         )
     return term
+
+
+def _made_by(factory: Callable[[TermContext], Term]) -> Any:
+    """The class that a factory makes, as far as it says so."""
+    owner = getattr(factory, "__self__", factory)
+    if isinstance(owner, type):
+        return owner
+    try:
+        return get_type_hints(factory).get("return")
+    except (NameError, AttributeError, TypeError, SyntaxError):  # the term itself is looked at once it is made
+        return None
+
+
+def why_no_pull(names: Iterable[str]) -> str:
+    """Why the rewards of these terms have no pull to measure, as a sentence; empty where they have one.
+
+    A factory that does not say what it makes is taken to make a divergence.
+    """
+    return why_none_of({name: _made_by(find_term(name)) for name in names})
+
+
+def why_none_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    both = next((name for name, term in terms.items() if takes_rewards(term) and uses_assistant(term)), None)
+    if both is not None:
+        return (
+            f"The term '{both}' has the rewards inside its own formula, where they have no gradient of their own whose "
+            "pull could be measured."
+        )
+    if any(side_of(term) == "divergences" for term in terms.values()):
+        return ""
+    names = ", ".join(f"'{name}'" for name in terms)
+    return f"A pull is measured against a divergence, and {names} is none."

@@ -8,7 +8,9 @@ $$\nabla_{x_0} = -\frac{1}{G} \sum_i A_i\, \frac{\eta_i}{s}, \qquad
 
 REINFORCE (Williams 1992) with the mean of the other draws as its baseline, unbiased for the gradient of
 $E_\eta R(x_0 + s \eta)$. With `normalise` the advantages are divided by the group's deviation, as GRPO does (Shao et
-al. 2024, arXiv 2402.03300, section 4.1): every sample then pulls equally hard, whatever the reward's slope.
+al. 2024, arXiv 2402.03300, section 4.1): every sample then pulls equally hard, whatever the reward's slope, and the
+gradient is that of $\alpha_{rew}$ such units. A deviation at the level of the scores' rounding is 0: such a group says
+nothing.
 
 Alone it has no divergence, as `reward_only`. `--set term=integral_kl,policy_gradient` adds one.
 """
@@ -28,6 +30,9 @@ from ..processes.draws import normal
 from .base import Sample, TermContext, TermResult
 from .options import option, read_options
 from .reward_sum import RewardSum
+
+ROUNDING = 4.0
+"""Units in the last place of a float32 score that a group's deviation has to be above, to be one."""
 
 
 @runtime_checkable
@@ -74,7 +79,8 @@ class PolicyGradient:
     r"""Policy gradient term. Its value is minus the mean total score, and it reports each reward's mean over the group.
 
     Attributes:
-        rewards: $R = \alpha_{rew} \sum_i w_i r_i$.
+        rewards: $R/\alpha_{rew} = \sum_i w_i r_i$.
+        scale: $\alpha_{rew}$, which multiplies the gradient with `normalise` and without.
         group: G, draws around each sample.
         spread: s, in units of latents.
         normalise: whether advantages are divided by the group's deviation.
@@ -91,6 +97,7 @@ class PolicyGradient:
     )
 
     rewards: RewardSum = field(default_factory=RewardSum)
+    scale: float = 1.0
     group: Annotated[int, Field(ge=2)] = option(8, "draws around each sample")
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(0.1, "deviation of the draws, in latents")
     normalise: bool = option(True, "divide advantages by the group's deviation")
@@ -103,14 +110,20 @@ class PolicyGradient:
         drawn = (sample.x0 + self.spread * noise).flatten(0, 1)
         total, scores = self.rewards.score(drawn, sample.condition.prompts * len(noise))
         totals = total.reshape(len(noise), -1)
-        advantages = unbiased * (totals - totals.mean(0))
         deviation = totals.std(0, correction=0)
+        heard = deviation > ROUNDING * torch.finfo(torch.float32).eps * self._magnitude(scores, totals)
+        advantages = torch.where(heard, unbiased * (totals - totals.mean(0)), 0.0)
         if self.normalise:
-            advantages = advantages / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)
+            advantages = torch.where(heard, advantages / deviation, 0.0)
         pull = advantages.reshape(*advantages.shape, *[1] * (sample.x0.ndim - 1)) * noise
         each = {name: values.reshape(len(noise), -1).mean(0) for name, values in scores.items()}
-        details = {"group_deviation": deviation.mean()}
-        return TermResult(-totals.mean(0), -pull.mean(0) / self.spread, details, each)
+        details = {"group_deviation": self.scale * deviation.mean()}
+        return TermResult(-self.scale * totals.mean(0), -(self.scale / self.spread) * pull.mean(0), details, each)
+
+    def _magnitude(self, scores: Mapping[str, Tensor], totals: Tensor) -> Tensor:
+        """The largest size of the numbers that a total of each sample's group is the sum of, `(batch,)`."""
+        sizes = [(self.rewards.weights[name] * values).abs().to(totals.dtype) for name, values in scores.items()]
+        return sum(sizes, torch.zeros_like(totals).flatten()).reshape(totals.shape).amax(0)
 
     def commit(self) -> None:
         """The rewards' estimators keep what they found in the update's passes."""
@@ -138,4 +151,4 @@ class PolicyGradient:
 def build(context: TermContext) -> PolicyGradient:
     """The term as the run's settings ask for it."""
     options = read_options(PolicyGradient, context.name, context.options)
-    return PolicyGradient(RewardSum.build(context), **options)
+    return PolicyGradient(RewardSum.build(context, scale=1.0), context.config.alpha_rew, **options)

@@ -28,14 +28,18 @@ class RewardSum:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, context: TermContext) -> RewardSum:
+    def build(cls, context: TermContext, scale: float | None = None) -> RewardSum:
         """The run's rewards.
+
+        Args:
+            context: of the term that takes them.
+            scale: of all weights; what the settings say unless given.
 
         Raises:
             RequestError: the settings balance, clip or floor rewards, which is done to rewards that are terms.
         """
         check_plain(context.name, context.config)
-        scale = context.config.reward_scale
+        scale = context.config.alpha_rew if scale is None else scale
         weights = {name: scale * context.config.rewards.get(name, 0.0) for name in context.reward_terms}
         return cls(context.reward_terms, weights)
 

@@ -24,6 +24,7 @@ def train(
     balance: options.Balance = None,
     floor: options.Floors = None,
     reward_scale: options.RewardScale = None,
+    pull: options.Pull = None,
     guidance: options.Guidance = None,
     term: options.Term = None,
     judge: options.Judge = None,
@@ -53,6 +54,8 @@ def train(
 
     Without arguments: the built-in emoji generator, with its recommended rewards and settings.
     """
+    from dipp_toolkit.setting_texts import parse_number
+
     from ..settings import gather
 
     flags = {
@@ -62,7 +65,8 @@ def train(
         "prompts": prompts,
         "balance": balance,
         "floors": floor,
-        "reward_scale": reward_scale,
+        "reward_scale": parse_number(reward_scale) if reward_scale is not None else None,
+        "pull": pull,
         "guidance": guidance,
         "term": term,
         "judge": judge,
