@@ -37,8 +37,8 @@ class StepEvent:
 
     Attributes:
         skipped: why updates of this step were not made, none where all were.
-        pull: of the run's first update, how hard the rewards pull beside the divergence; None of every other one, and
-            where only one of the two has a gradient.
+        pull: of the run's first update, how hard the rewards pull beside the divergence; of the next few where one of
+            them decides alone, once. None of every other one.
     """
 
     step: int

@@ -16,6 +16,8 @@ from .bench.rows import Warned
 from .checkpoint_writer import nothing
 from .config import TrainConfig
 from .diagnostics.check import warnings_of
+from .diagnostics.first_pull import first_warning, pull_in_words
+from .diagnostics.names import PULL
 from .errors import CheckpointError
 from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from .generation import generate_images, sample_reference
@@ -195,8 +197,11 @@ def finish(
     }
     said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
     found = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
-    summary["warnings"] = [*problems, *skip_warning(folder.skips), *said, *(one.text for one in found)]
-    summary["warned"] = [one.name for one in found]
+    pulled = first_warning(rows, config)
+    summary["pull"] = pull_in_words(rows, config)
+    summary["warnings"] = [*problems, *skip_warning(folder.skips), *filter(None, [pulled]), *said]
+    summary["warnings"] += [one.text for one in found]
+    summary["warned"] = list(dict.fromkeys([*([PULL] if pulled else []), *(one.name for one in found)]))
     summary["final"] = final.text
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:

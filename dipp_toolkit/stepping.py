@@ -10,7 +10,7 @@ from .broadcast import Broadcast
 from .checkpoint import checkpoints
 from .checkpoint_writer import nothing
 from .diagnostics.diagnose import Diagnoses
-from .diagnostics.pull import first_pull, sides_of
+from .diagnostics.first_pull import FirstPulls
 from .disk_errors import reason_of, way_on
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent
@@ -41,12 +41,14 @@ class Stepping:
     broadcast: Broadcast
     watch: Watch | None = None
     diagnoses: Diagnoses | None = None
+    pulls: FirstPulls = field(init=False)
     metrics: MetricsFile = field(init=False)
     skips: FileOfSkips = field(init=False)
     saved_step: int = field(init=False)
 
     def __post_init__(self) -> None:
         loop, folder = self.loop, self.loop.folder
+        self.pulls = FirstPulls(loop.config)
         self.metrics, self.skips = MetricsFile(folder.metrics, loop.step), FileOfSkips(folder.skips, loop.step)
         # Rows up to a checkpoint's step are on the disk before the checkpoint is.
         loop.writer.before = self._sync
@@ -108,9 +110,7 @@ class Stepping:
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
             self.diagnoses.after(row, earlier)
-        pull = None
-        if loop.step == 1 and config.rewards:
-            pull = first_pull(row, sides_of(loop.parts.engine.terms), config.reward_scale)
+        pull = self.pulls.look(loop.step, row)
         self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
         if loop.step % config.sample_every == 0:
             loop.save_samples()

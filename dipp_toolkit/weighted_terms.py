@@ -70,7 +70,7 @@ def evaluate_objective(
         gradients = {**gradients, **found.contributions}
     norms, cosines = directions(gradients)
     sides: tuple[Side, ...] = ("rewards", "divergences")
-    squares = {side: mean_square(_summed(added, terms, side, sample)) for side in sides}
+    squares: dict[str, Tensor] = {side: mean_square(_summed(added, terms, side, sample)) for side in sides}
     grad = torch.stack(list(added.values())).sum(0)
     return ObjectiveResult(grad, results, norms, cosines, details, squares=squares)
 

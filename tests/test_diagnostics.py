@@ -21,11 +21,13 @@ from dipp_toolkit.diagnostics import agreement, divergence, lag, pull, saturatio
 from dipp_toolkit.diagnostics import probe as probe_module
 from dipp_toolkit.diagnostics.check import find_warnings, is_diagnosed
 from dipp_toolkit.diagnostics.denoised import look_at, numbers_of
+from dipp_toolkit.diagnostics.first_pull import FirstPulls, first_warning, of_step, pull_in_words
 from dipp_toolkit.diagnostics.kl_by_time import bin_middles, kl_by_time
 from dipp_toolkit.diagnostics.names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
 from dipp_toolkit.diagnostics.probe import BINS, Probe
-from dipp_toolkit.diagnostics.pull import Sides, first_pull, mean_pull, pull_of
+from dipp_toolkit.diagnostics.pull import Sides, mean_pull, pull_of
 from dipp_toolkit.gaussians.law import Gaussian
+from dipp_toolkit.mixing.first_sizes import MEASURED as FIRST
 from dipp_toolkit.monitors.record import read_rows
 from dipp_toolkit.report import write_report
 from dipp_toolkit.schedules import VariancePreserving, discrete_times
@@ -166,22 +168,54 @@ def test_no_pull_is_said_of_one_side_alone() -> None:
 
 
 def test_the_first_update_says_how_hard_the_rewards_pull_and_which_scale_would_be_usual() -> None:
-    rows = {"grad_norm/integral_kl": 1.0, "grad_norm/reward/a": 4.5e-5, "cosine/integral_kl/reward/a": 0.1}
-    sides = Sides(["reward/a"], ["integral_kl"])
-    weak = first_pull(rows, sides, 0.3)
+    config = TrainConfig(rewards={"a": 1.0}, reward_scale=0.3)
+    weak = of_step({"pull": 4.5e-5}, config)
     assert weak is not None
     assert not weak.healthy
-    assert str(weak).endswith("they will change next to nothing. --reward-scale 4700 would make it 0.7.")
-    better = first_pull(rows | {"grad_norm/reward/a": 4.5e-5 * weak.usual_scale / 0.3}, sides, weak.usual_scale)
+    assert str(weak).endswith("they will change next to nothing. --pull 0.7 or --reward-scale 4700 would make it 0.7.")
+    better = of_step({"pull": 4.5e-5 * weak.usual_scale / 0.3}, TrainConfig(rewards={"a": 1.0}, reward_scale=4700))
     assert better is not None
     assert better.ratio == pytest.approx(0.7, rel=0.02), "the advice must work when it is followed"
     assert better.healthy
     assert str(better) == "The rewards pull 0.71 times as hard as the divergence (reward_scale 4700)."
-    strong = first_pull(rows | {"grad_norm/reward/a": 300.0}, sides, 1.0)
+    strong = of_step({"pull": 300.0}, config)
     assert strong is not None
     assert "the divergence holds nothing" in str(strong)
-    assert first_pull(rows, Sides([], ["integral_kl"]), 1.0) is None
-    assert first_pull(rows, sides, 0.0) is None
+    assert of_step({}, config) is None
+    assert of_step({"pull": 1.0}, TrainConfig()) is None
+
+
+def test_a_pull_that_is_measured_has_advice_that_works() -> None:
+    asked = {"rewards": {"a": 1.0}, "pull": 0.7}
+    said = str(of_step({"pull": 0.7}, make_config(asked)))
+    assert said == "The rewards pull 0.7 times as hard as the divergence (pull 0.7)."
+    assert "--pull 0.7 would let both" in str(of_step({"pull": 500.0}, make_config(asked | {"pull": 500.0})))
+    assert "assistant_warmup" in str(of_step({"pull": 5e-3}, make_config(asked)))
+    assert "The rewards wait (pull 0.7)" in str(of_step({}, make_config(asked)))
+
+
+def test_one_side_that_decides_alone_is_warned_of_once_in_the_first_updates() -> None:
+    config = TrainConfig(rewards={"a": 1.0})
+    pulls = FirstPulls(config)
+    said = [pulls.look(step, {"pull": ratio}) for step, ratio in enumerate((0.5, 2.0, 1e-3, 1e-4, 3.0), start=1)]
+    assert [one and one.ratio for one in said] == [0.5, None, 1e-3, None, None]
+    assert FirstPulls(config).look(FIRST + 1, {"pull": 1e-9}) is None
+    rows = [{"step": float(step), "pull": ratio} for step, ratio in enumerate((0.5, 1e-3, 2e-3), start=1)]
+    assert first_warning(rows, config).startswith("In 2 of the first 3 updates: the rewards pull 0.0015 times")
+    assert first_warning(rows[:1], config) == ""
+
+
+def test_the_report_says_what_holds_the_pull() -> None:
+    rows = [{"step": float(step), "pull": 0.7, "scale/reward/a": 8.0} for step in range(1, 30)]
+    one = pull_in_words(rows, make_config({"rewards": {"a": 2.0}, "pull": 0.7}))
+    assert one == "0.7 of the divergence's, measured over updates 1 to 16 (0.7) and held; the same as reward_scale=4"
+    two = pull_in_words(
+        [row | {"scale/reward/b": 0.5} for row in rows], make_config({"rewards": {"a": 1.0, "b": 1.0}, "pull": 0.7})
+    )
+    assert two.endswith("the same as reward_scale=1 with the weights a=8,b=0.5")
+    by_hand = pull_in_words(rows, TrainConfig(rewards={"a": 1.0}, reward_scale=80))
+    assert by_hand == "0.7, the median over updates 1 to 16; reward_scale 80"
+    assert pull_in_words([{"step": 1.0}], TrainConfig()) == ""
 
 
 def row(step: int, **parts: Any) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from dipp_toolkit.mixing.balance import Balance
+from dipp_toolkit.mixing.first_sizes import MEASURED, FirstSizes
 from dipp_toolkit.mixing.floors import Floor
 from dipp_toolkit.mixing.mix import Mixed, RewardMix
-from dipp_toolkit.mixing.scale import MEASURED, FirstSizes, RewardScale
+from dipp_toolkit.mixing.scale import RewardScale
 from dipp_toolkit.terms.base import TermResult
 
 SHAPE = (8, 3, 2)

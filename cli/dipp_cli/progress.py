@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dipp_toolkit.diagnostics.first_pull import FirstPull
 from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
 from dipp_toolkit.spelling import number_text, short_name
 
@@ -56,6 +57,11 @@ def numbers(metrics: Mapping[str, float]) -> str:
 def skipped_line(step: int, reason: str) -> str:
     """Why an update of a step was not made."""
     return f"step {step} skipped: {reason}"
+
+
+def pull_line(pull: FirstPull) -> str:
+    """How hard the rewards pull, as a warning where one side decides alone."""
+    return str(pull) if pull.healthy else f"Warning: {pull}"
 
 
 def held_out(event: MonitorEvent) -> str:
@@ -136,7 +142,7 @@ class Bar:
         for reason in event.skipped:  # stays above the bar
             self._progress.console.print(Text(plain_line(skipped_line(event.step, reason)), style="yellow"))
         if event.pull is not None:
-            self._progress.console.print(Text(str(event.pull), style="" if event.pull.healthy else "yellow"))
+            self._progress.console.print(Text(pull_line(event.pull), style="" if event.pull.healthy else "yellow"))
         notice = self._long_run.after(event)
         if notice:
             self._progress.console.print(Text(notice))
@@ -184,7 +190,7 @@ class PlainLines:
         for reason in event.skipped:
             self._say(skipped_line(event.step, reason))
         if event.pull is not None:
-            self._say(str(event.pull))
+            self._say(pull_line(event.pull))
         notice = self._long_run.after(event)
         if notice:
             self._say(notice)

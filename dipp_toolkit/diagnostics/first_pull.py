@@ -1,8 +1,13 @@
-"""How hard the rewards pull at a run's first update, said before time is spent on a scale that changes nothing."""
+"""How hard the rewards pull in a run's first updates, said before time is spent on a scale that changes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
+
+from ..config import TrainConfig
+from ..mixing.first_sizes import MEASURED
 
 MOST = 100.0
 """Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
@@ -20,35 +25,145 @@ def healthy(ratio: float) -> bool:
 
 @dataclass(frozen=True)
 class FirstPull:
-    """How hard the rewards pull at the first update, and what would change it.
+    """How hard the rewards pull at one of the first updates, and what would change it.
 
     Attributes:
-        ratio: norm of the rewards' joint gradient on the samples over the divergence's, above 0.
-        scale: the run's `reward_scale`, above 0.
+        ratio: norm of the rewards' joint gradient on the samples over the divergence's, above 0; None where one of them
+            has no gradient.
+        scale: the run's `reward_scale`, above 0; None where it is measured.
+        asked: the pull that it is measured for.
     """
 
-    ratio: float
-    scale: float
+    ratio: float | None
+    scale: float | None
+    asked: float = USUAL
 
     @property
     def healthy(self) -> bool:
         """Whether neither side decides alone."""
-        return healthy(self.ratio)
+        return self.ratio is not None and healthy(self.ratio)
 
     @property
     def usual_scale(self) -> float:
         """The `reward_scale` at which the ratio would be about `USUAL`, to two digits: the pull is linear in it."""
+        assert self.scale is not None and self.ratio is not None
         return float(f"{self.scale * USUAL / self.ratio:.1e}")
 
     def __str__(self) -> str:
+        strength = f"pull {self.asked:g}" if self.scale is None else f"reward_scale {self.scale:g}"
+        if self.ratio is None:
+            return (
+                f"The rewards wait ({strength}): they or the divergence have no gradient yet, so there is no pull to "
+                "measure."
+            )
         times = f"{self.ratio:.2g}" if self.ratio < 100 else f"{float(f'{self.ratio:.1e}'):,.0f}"
-        begin = f"The rewards pull {times} times as hard as the divergence (reward_scale {self.scale:g})"
+        begin = f"The rewards pull {times} times as hard as the divergence ({strength})"
         if self.healthy:
             return f"{begin}."
         outcome = "will change next to nothing" if self.ratio < 1 else "decide alone, and the divergence holds nothing"
-        return f"{begin}: they {outcome}. --reward-scale {_plain(self.usual_scale)} would make it {USUAL:g}."
+        return f"{begin}: they {outcome}. {self._advice()}"
+
+    def _advice(self) -> str:
+        if self.scale is not None:
+            return f"--pull {USUAL:g} or --reward-scale {plain(self.usual_scale)} would make it {USUAL:g}."
+        if not healthy(self.asked):
+            return f"--pull {USUAL:g} would let both have a say."
+        return (
+            "Gradients have changed since it was measured: raise assistant_warmup, so that the assistant follows the "
+            "generator before the first update."
+        )
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
     """A number as one types it, without an exponent."""
     return f"{number:.0f}" if number >= 10 else f"{number:g}"
+
+
+def of_step(row: Mapping[str, float], config: TrainConfig) -> FirstPull | None:
+    """What a step's metrics say of the pull; None where there is nothing to say."""
+    if not (config.rewards or config.floors) or config.reward_scale == 0:
+        return None
+    ratio = row.get("pull")
+    if config.measures_pull:
+        return FirstPull(ratio, None, config.pull)
+    return FirstPull(ratio, config.alpha_rew) if ratio is not None else None
+
+
+@dataclass
+class FirstPulls:
+    """Says how hard the rewards pull at a run's first update, and warns once in the next where one side decides alone.
+
+    Attributes:
+        config: the run's settings.
+        warned: whether that has been said.
+    """
+
+    config: TrainConfig
+    warned: bool = False
+
+    def look(self, step: int, row: Mapping[str, float]) -> FirstPull | None:
+        """What is to be said after an update; None where nothing is.
+
+        Args:
+            step: the update's number, from 1.
+            row: its metrics.
+        """
+        if step > MEASURED or "skipped" in row:
+            return None
+        pull = of_step(row, self.config)
+        if pull is None or pull.healthy:
+            return pull if step == 1 else None
+        if pull.ratio is None and step not in (1, MEASURED):
+            return None
+        if self.warned:
+            return None
+        self.warned = pull.ratio is not None
+        return pull
+
+
+def first_rows(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The first updates that have a pull."""
+    return [row for row in rows if "pull" in row][:MEASURED]
+
+
+def first_warning(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> str:
+    """What is wrong with the pull of a run's first updates, as a sentence; empty where nothing is.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        config: the run's settings.
+    """
+    first = [row["pull"] for row in first_rows(rows)]
+    left = [ratio for ratio in first if not healthy(ratio)]
+    if not left:
+        return ""
+    pull = of_step({"pull": median(left)}, config)
+    return f"In {len(left)} of the first {len(first)} updates: {str(pull)[:1].lower()}{str(pull)[1:]}" if pull else ""
+
+
+def held_weights(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What each reward's gradient is multiplied by at the end of a run whose scale is measured, by its name."""
+    start = "scale/reward/"
+    last = next((row for row in reversed(rows) if any(name.startswith(start) for name in row)), {})
+    return {name.removeprefix(start): value for name, value in last.items() if name.startswith(start)}
+
+
+def pull_in_words(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> str:
+    """A run's pull, the updates it is of, and what holds it, for the report; empty where it had none."""
+    first = first_rows(rows)
+    if not first:
+        return ""
+    middle = f"{median(row['pull'] for row in first):.2g}"
+    over = f"updates {first[0]['step']:.0f} to {first[-1]['step']:.0f}"
+    if not config.measures_pull:
+        return f"{middle}, the median over {over}; reward_scale {config.alpha_rew:g}"
+    said = f"{config.pull:g} of the divergence's, measured over {over} ({middle}) and held"
+    weights = held_weights(rows)
+    if not weights:
+        return said
+    if len(weights) == 1:
+        ((name, weight),) = weights.items()
+        own = config.rewards.get(name) or 1.0
+        return f"{said}; the same as reward_scale={weight / own:.3g}"
+    named = ",".join(f"{name}={weight:.3g}" for name, weight in weights.items())
+    return f"{said}; the same as reward_scale=1 with the weights {named}"

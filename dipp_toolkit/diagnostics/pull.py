@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ..bench.rows import Warned
 from ..engine import WeightedTerm
 from ..terms.base import side_of
-from .first_pull import MOST, FirstPull, healthy
+from .first_pull import MOST, healthy
 from .names import PULL
 from .reading import Row, how_often, left, numbers
 
@@ -96,18 +96,6 @@ def mean_pull(rows: Sequence[Mapping[str, float]], sides: Sides) -> dict[str, fl
     return means | {"cosine": sum(one["cosine"] for one in found) / len(found)}
 
 
-def first_pull(row: Mapping[str, float], sides: Sides, scale: float) -> FirstPull | None:
-    """What the first update's metrics say of the pull; None where rewards or divergence have no gradient of their own.
-
-    Args:
-        row: the first line of `metrics.jsonl`.
-        sides: the objective's terms.
-        scale: `reward_scale`.
-    """
-    pull = pull_of(row, sides)
-    return FirstPull(pull["ratio"], scale) if pull is not None and scale > 0 else None
-
-
 def warning(rows: Sequence[Row]) -> Warned | None:
     """The warning, or None."""
     values = [value for _, value in numbers(rows, "pull", "ratio")]
@@ -115,9 +103,10 @@ def warning(rows: Sequence[Row]) -> Warned | None:
         return None
     now = values[-1] if not healthy(values[-1]) else max(values, key=lambda value: abs(math.log(value)))
     said = (
-        f"the rewards pulled {now:,.0f} times as hard as the divergence, which then holds nothing. Lower reward_scale."
+        f"the rewards pulled {now:,.0f} times as hard as the divergence, which then holds nothing. Lower "
+        "reward_scale, or the pull that was asked for."
         if now > 1
         else f"the divergence pulled {1 / now:,.0f} times as hard as the rewards, which then change next to nothing. "
-        "Raise reward_scale."
+        "Raise reward_scale, or ask for a pull: --pull 0.7."
     )
     return Warned(name=PULL, text=f"{how_often(values, healthy).capitalize()} one side decided alone: {said}")

@@ -165,7 +165,8 @@ class RewardMix:
             joint = torch.stack(list(balanced.values())).sum(0)
             squares = self.processes.mean(torch.stack([mean_square(joint), mean_square(divergence)]))
             self._sides.append(squares)
-            amount = scale.amount(*squares.sqrt(), begins)
+            joint_size, divergence_size = squares.sqrt()
+            amount = scale.amount(joint_size, divergence_size, begins)
         else:
             amount = torch.as_tensor(scale.multiplier * held, device=divergence.device)
         details |= {f"scale/{name}": amount * factor for name, factor in factors.items()}

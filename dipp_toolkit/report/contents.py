@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import TrainConfig
+from ..diagnostics.first_pull import pull_in_words
 from ..prompt_subsets import counted_prompts
 from .command import setting_text
 from .numbers import finite, weight_text
@@ -83,7 +84,7 @@ def settings_of(config: TrainConfig) -> list[Setting]:
             getattr(config, name) != field.get_default(call_default_factory=True),
         )
         for name, field in TrainConfig.model_fields.items()
-        if name not in {"out", "resume"}
+        if name not in {"out", "resume"} and (name != "pull" or config.measures_pull)
     ]
 
 
@@ -126,6 +127,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
             ", ".join(f"{name_of(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
         ),
         ("floors", ", ".join(f"{name_of(name)} {weight_text(level)}" for name, level in config.floors.items())),
+        ("pull of the rewards", run.spelling.text(pull_in_words(run.metrics, config))),
         ("training", f"{steps:,} steps of {config.batch_size} images"),
         ("measured on", prompts_of(run) if run.comparison else ""),
         ("time", duration(seconds) if seconds is not None else ""),

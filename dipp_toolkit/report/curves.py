@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ..diagnostics.first_pull import MOST
 from ..spelling import number_text
 from .chart import Series, colour_class, line_chart
 from .run_files import RunFiles
@@ -135,6 +136,14 @@ def curves_of(run: RunFiles) -> list[Curve]:
             "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",
             "All within a factor of ten or so. A term a hundred times above the others decides alone.",
             include=(0.0,) if len(norms) == 1 else (),
+            log=True,
+        ),
+        curve(
+            "Pull of the rewards",
+            [series_of(run, "pull", "pull")],
+            "Size of the rewards' joint gradient on the generated samples over the divergence's: above 1 the rewards "
+            "pull harder.",
+            f"Between 0.1 and 10. Beyond 1/{MOST:g} or {MOST:g} one of the two decides alone.",
             log=True,
         ),
         curve(

@@ -21,21 +21,27 @@ def run(subject: Subject) -> Iterator[Outcome]:
     if pull is None:
         yield skipped(what, "At the first update the rewards or the divergence have no gradient of their own.")
         return
-    yield measured(what, pull["ratio"], pull["cosine"], subject.trial.config.reward_scale)
+    config = subject.trial.config
+    asked = config.pull if config.measures_pull else None
+    yield measured(what, pull["ratio"], pull["cosine"], 0.0 if config.measures_pull else config.alpha_rew, asked)
 
 
-def measured(what: str, ratio: float, cosine: float, scale: float) -> Outcome:
+def measured(what: str, ratio: float, cosine: float, scale: float, asked: float | None = None) -> Outcome:
     """The row of a measured pull.
 
     Args:
         what: is compared.
         ratio: of the rewards' gradient to the divergence's.
         cosine: between them.
-        scale: the settings' `reward_scale`.
+        scale: the settings' `reward_scale`; 0 where it is measured.
+        asked: the pull that it is measured for.
     """
     numbers = {"pull": ratio, "cosine": cosine}
     said = f"{ratio:.3g}"
     why = "One side decides alone."
+    if asked is not None:
+        numbers |= {"asked": asked}
+        said += f", where pull {asked:g} was asked for"
     if scale > 0 and ratio > 0:
         usual = FirstPull(ratio, scale).usual_scale
         numbers |= {"reward_scale": scale, "usual_scale": usual}
