@@ -31,7 +31,7 @@ from .processes.averaging import GradientAverage
 from .reading import read
 from .schedules import Schedule, add_noise
 from .sharing import load_trainable_state, trainable_parameters, trainable_state
-from .terms.times import Sampling, UniformTimes
+from .terms.times import Sampling, UniformTimes, usable_draw
 
 
 @runtime_checkable
@@ -89,10 +89,10 @@ def denoising_loss(
         schedule: its schedule.
         x0: clean samples, `(batch, ...)`.
         condition: one row a sample.
-        sampling: draws times and noises.
+        sampling: draws times and noises; its times are moved into the schedule's usable ones.
         random: the random source.
     """
-    draw = sampling(x0, random)
+    draw = usable_draw(sampling, schedule, x0, random)
     x_t = add_noise(schedule, x0, draw.noise, draw.t)
     error = (denoiser.predict_x0(x_t, draw.t, condition) - x0).square().flatten(1).mean(1)
     return (clamped_snr(schedule, draw.t) * error).mean()

@@ -156,7 +156,10 @@ class TrainConfig(BaseModel):
     )
     weighting: str = Field("dmd", description="time weighting of the divergence: uniform, snr or dmd")
     time_sampling: str = Field("uniform", description="how the divergence draws times: uniform or logit-normal")
-    time_range: tuple[float, float] = Field((0.02, 0.98), description="times in [0, 1] the divergence looks at")
+    time_range: tuple[float, float] = Field(
+        (0.02, 0.98),
+        description="times in [0, 1] the divergence looks at, where the schedule has both image and noise",
+    )
     readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="time at which the generator's network is read; where none is named, what its own scheduler "

@@ -18,10 +18,7 @@ import torch
 
 from .errors import RequestError
 from .input_scale import InputScale
-from .schedules import FlowMatching, VariancePreserving, betas_from_config, schedule_from_config
-
-LEAST_ALPHA = 1e-3
-"""Smallest alpha a noise prediction may be divided by; Stable Diffusion's schedule ends at 0.07, DDPM's at 0.006."""
+from .schedules import LEAST, FlowMatching, VariancePreserving, betas_from_config, schedule_from_config
 
 LEAST_EULER_ALPHA = 5e-3
 r"""Smallest alpha at which Euler's step is right to 1e-4: its float32 numbers of size $|z| / \alpha$ are rounded."""
@@ -120,11 +117,11 @@ def cut_schedule(config: Mapping[str, Any], schedule: VariancePreserving, readou
     """
     prediction = config.get("prediction_type", "epsilon")
     alpha = schedule.alpha(torch.tensor([readout])).item()
-    if prediction == "epsilon" and alpha < LEAST_ALPHA:
+    if prediction == "epsilon" and alpha < LEAST:
         raise RequestError(
             f"A network that predicts noise cannot be read out at time {readout:.3g} of this schedule: the sample is "
             f"divided by alpha = {alpha:.1g}. Set a smaller readout, or use a reference that predicts v or the sample, "
-            f"or a schedule with alpha of at least {LEAST_ALPHA}."
+            f"or a schedule with alpha of at least {LEAST}."
         )
     last = int(schedule.grid_index(torch.tensor([readout])))
     if last == len(schedule.alphas_cumprod) - 1:

@@ -8,9 +8,10 @@ scheduler) and flow matching on the straight line. What a network predicts is no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,14 @@ from torch import Tensor
 
 from .errors import RequestError
 from .scheduler_classes import check_schedule_readable, class_config
+
+LEAST = 1e-3
+r"""The least $\alpha_t$ and $\sigma_t$ that anything is divided by.
+
+Flow matching's thousand training times come as near to either end and no nearer. Where nothing is left of the noise or
+of the image is beyond it: both ends of flow matching, the noisy one of a zero terminal SNR and of a cosine. Stable
+Diffusion's alpha ends at 0.07, DDPM's at 0.006.
+"""
 
 
 @runtime_checkable
@@ -204,3 +213,29 @@ def discrete_times(schedule: Schedule, count: int = 1000) -> Float[Tensor, " tim
     if isinstance(schedule, VariancePreserving):
         count = len(schedule.alphas_cumprod)
     return torch.linspace(0, 1, count)
+
+
+def usable_times(schedule: Schedule) -> tuple[float, float]:
+    r"""The first and the last of a schedule's times at which both $\alpha_t$ and $\sigma_t$ are at least `LEAST`.
+
+    A score needs both: $\hat x_0$ of a prediction of noise divides by alpha, the score by $\sigma^2$. At a schedule's
+    very ends one of them may be zero, and what is learnt or compared there infinite or none at all.
+    """
+    try:
+        return _remembered_usable_times(cast(Hashable, schedule))
+    except TypeError:  # a schedule of somebody's own that has no hash
+        return _find_usable_times(schedule)
+
+
+def _find_usable_times(schedule: Schedule) -> tuple[float, float]:
+    times = discrete_times(schedule).double()
+    usable = times[(schedule.alpha(times) >= LEAST) & (schedule.sigma(times) >= LEAST)]
+    return (usable[0].item(), usable[-1].item()) if len(usable) else (0.0, 1.0)
+
+
+_remembered_usable_times = lru_cache(maxsize=64)(_find_usable_times)
+
+
+def at_usable_times(schedule: Schedule, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Times, those beyond the schedule's usable ones moved to the nearest of them."""
+    return t.clamp(*usable_times(schedule))

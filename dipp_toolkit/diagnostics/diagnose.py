@@ -17,6 +17,7 @@ from ..monitors.record import Record, read_rows
 from ..precision import pass_autocast
 from ..random_states import random_states_kept
 from ..run_folder import RunFolder
+from ..schedules import at_usable_times
 from .check import find_warnings, is_diagnosed
 from .denoised import look_at, numbers_of
 from .kl_by_time import bin_middles
@@ -42,7 +43,7 @@ class Diagnoses:
         self.steps: list[Mapping[str, float]] = []
         """The steps' metrics since the last diagnosis."""
         if self.active:
-            times = bin_middles(*config.time_range, BINS)
+            times = at_usable_times(parts.reference.denoiser.schedule, bin_middles(*config.time_range, BINS))
             self.probe = Probe(parts.generator, parts.conditions, config.seed, config.batch_size, times)
 
     def open(self, step: int) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
 from ..processes.draws import normal
-from ..schedules import expand_like
+from ..schedules import expand_like, usable_times
 from .base import Sample, TermContext, TermResult
 from .divergence import Divergence, Noised, guided_x0, noised
 from .options import option
@@ -108,7 +108,7 @@ class DiffusedReward(Divergence):
 
     def _least_time(self) -> float:
         """No earlier than the times the divergence looks at: nearer to 0 the reference tells nothing new."""
-        return float(getattr(self.sampling, "low", 0.0))
+        return max(float(getattr(self.sampling, "low", 0.0)), usable_times(self.schedule)[0])
 
     def _ancestral(self, x: Tensor, x0: Tensor, t: Tensor, lower: Tensor, random: torch.Generator) -> Tensor:
         r"""A draw from $q(x_s | x_t, x_0)$, $s < t$ (Ho et al. 2020, eq. 6, for any alpha and sigma)."""

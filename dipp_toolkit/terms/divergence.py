@@ -17,7 +17,17 @@ from ..schedules import Schedule, add_noise, expand_like
 from .base import Sample, TermContext, TermResult
 from .kl_estimate import kl_estimate
 from .options import read_options
-from .times import Sampling, TimeLaw, UniformTimes, Weighting, WeightingInputs, find_sampling, find_weighting, uniform
+from .times import (
+    Sampling,
+    TimeLaw,
+    UniformTimes,
+    Weighting,
+    WeightingInputs,
+    find_sampling,
+    find_weighting,
+    uniform,
+    usable_draw,
+)
 
 
 def guided_x0(
@@ -64,8 +74,9 @@ class Noised:
 
 
 def noised(schedule: Schedule, sample: Sample, sampling: Sampling) -> Noised:
-    """Noise a batch of samples at times and with noises that `sampling` draws."""
-    draw = sampling(sample.x0, sample.random)
+    """Noise a batch of samples at times and with noises that `sampling` draws, the times within the schedule's usable
+    ones."""
+    draw = usable_draw(sampling, schedule, sample.x0, sample.random)
     x_t = add_noise(schedule, sample.x0, draw.noise, draw.t)
     alpha, sigma = expand_like(schedule.alpha(draw.t), x_t), expand_like(schedule.sigma(draw.t), x_t)
     return Noised(x_t, sample.x0, draw.t, draw.noise, alpha, sigma, sample.condition, sample.step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +19,7 @@ from ..errors import RequestError
 from ..naming import unknown_name
 from ..processes.draws import normal, permutation
 from ..processes.draws import uniform as uniform_numbers
+from ..schedules import Schedule, at_usable_times
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ class TimeLaw(Protocol):
 
     def importance(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Density of the uniform law on the range over that of the times drawn, at each of these times."""
+
+
+def usable_draw(
+    sampling: Sampling, schedule: Schedule, x0: Float[Tensor, "batch ..."], random: torch.Generator
+) -> Draw:
+    """What a sampling draws, its times at those where a schedule has both signal and noise.
+
+    A range of times may reach to 0 and to 1, where a schedule may have none of one of them; such times are moved to the
+    nearest that it can express (`dipp_toolkit.schedules.usable_times`). All other times are as drawn.
+    """
+    draw = sampling(x0, random)
+    return replace(draw, t=at_usable_times(schedule, draw.t))
 
 
 @dataclass(frozen=True)
