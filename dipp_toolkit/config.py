@@ -53,6 +53,11 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
+    recipe: str | None = Field(
+        None,
+        description="recipe whose settings are taken where nothing else is said: a published training, each value with "
+        "its source",
+    )
     generator: str | None = Field(
         None,
         description="generator to train: a registered name, file.py:Name, a pipeline or run folder, a hub id, or "

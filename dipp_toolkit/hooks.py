@@ -99,6 +99,14 @@ def dipp_register_metrics(register: Register) -> None:
 
 
 @hookspec
+def dipp_register_recipes(register: Register) -> None:
+    """Register recipes; a factory returns a `Recipe`.
+
+    A folder of them is registered by `dipp_toolkit.recipes.files.register_recipes`.
+    """
+
+
+@hookspec
 def dipp_register_commands(app: Any) -> None:
     """Add commands to the Typer application."""
 

@@ -20,7 +20,9 @@ from .packages import distribution_of, how_to_install, missing_of, not_installed
 from .raised import raised
 
 GROUP = "dipp"
-KINDS = ("pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric")
+KINDS = (
+    "pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric", "recipe",
+)  # fmt: skip
 _HOOKS = {kind: f"dipp_register_{kind if kind == 'prompts' else kind + 's'}" for kind in KINDS}
 
 

@@ -17,9 +17,11 @@ from .monitors.settings import check_monitors
 from .monitors.usual import LOOKS, usual_looks
 from .naming import shown
 from .python_files import is_python_name
+from .recipes.layer import recipe_settings
 from .registry import get_registry
 from .rewards.names import is_isolated_name, is_remote_name
 from .saved_generators import split_saved
+from .setting_layers import merge
 from .setting_texts import read_yaml
 from .terms.catalog import find_term, why_no_pull
 from .terms.times import find_sampling, find_weighting
@@ -79,18 +81,20 @@ def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
 
 
 def with_recommended(config: TrainConfig) -> TrainConfig:
-    """The settings, with every one that the user did not give filled from the launcher or from those recommended.
+    """The settings; those that the user did not give are the launcher's, the recipe's or recommended ones.
 
     Raises:
-        RequestError: neither a generator nor a reference is named.
+        RequestError: neither a generator nor a reference is named, or there is no such recipe.
     """
     said = {name: getattr(config, name) for name in config.model_fields_set}
-    recommended = dict(_recommended(config))
+    asked = merge(recipe_settings(config), said)
+    recommended = dict(_recommended(make_config(asked)))
     if not recommended.keys() & LOOKS:
-        named = {name: recommended.get(name) for name in ("generator", "reference")} | said
+        named = {name: recommended.get(name) for name in ("generator", "reference")} | asked
         recommended |= usual_looks(named["generator"], named["reference"])
-    wanted = over(recommended | launcher_settings(), said)
-    if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in said:
+    launcher = {name: value for name, value in launcher_settings().items() if name not in said}
+    wanted = over(recommended, asked) | launcher
+    if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in asked:
         wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
     return make_config(wanted)
 

@@ -19,6 +19,7 @@ from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
 from .json_lines import read_lines
 from .naming import shown
+from .recipes.recipe import settings_or_recipe
 from .setting_texts import read_yaml
 from .trackers import FOLDERS as TRACKER_FOLDERS
 
@@ -375,13 +376,15 @@ def remove_start(path: Path) -> None:
 
 
 def settings_for_a_new_run(file: Path) -> dict[str, Any]:
-    """Settings from a YAML file; a run's own `config.yaml` says nothing of where the new run goes, nor how it begins.
+    """Settings from a YAML file, plain ones or a recipe's.
+
+    A run's own `config.yaml` says nothing of where the new run goes, nor how it begins.
 
     Raises:
         RequestError: the file is missing or holds no settings.
     """
     of_run = run_of_settings(file) is not None
-    values = read_begun_settings(file) if of_run else read_yaml(file)
+    values = read_begun_settings(file) if of_run else settings_or_recipe(read_yaml(file), file)
     values.pop("resume", None)
     if of_run:
         values.pop("out", None)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dipp_cli.app import main
-from dipp_cli.settings import merge, said
+from dipp_cli.settings import said
 from dipp_toolkit.ablation.grid import grid, parse_vary, read_cells
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.config import make_config
@@ -31,6 +31,7 @@ from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.remote_address import parse_addresses
 from dipp_toolkit.rewards.server_start import public_names
 from dipp_toolkit.run_folder import choose_folder
+from dipp_toolkit.setting_layers import merge
 from dipp_toolkit.setting_texts import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml
 from dipp_toolkit.yaml_texts import parse_yaml
 from fuzzing import (

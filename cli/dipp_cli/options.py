@@ -77,6 +77,10 @@ Resume = Annotated[
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="YAML file of settings; flags and --set go before it.")
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Published training to begin from, see dipp recipes; all else goes before it."),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

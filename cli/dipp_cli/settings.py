@@ -1,7 +1,7 @@
 """From flags, `--set` and a YAML file to a `TrainConfig`.
 
-What is said later wins: the defaults of `TrainConfig`, those recommended by plugins (the toolkit fills them in), the
-settings file or the resumed run, then flags and `--set`.
+What is said later wins: the defaults of `TrainConfig`, those recommended by plugins, those of a recipe (the toolkit
+fills both in), the settings file or the resumed run, then flags and `--set`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,13 @@ from dipp_toolkit.config import TrainConfig, make_config, over
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.known_names import check_names
+from dipp_toolkit.naming import shown
+from dipp_toolkit.recipes.layer import find_recipe
 from dipp_toolkit.run_folder import choose_folder, no_run, run_of_settings, settings_for_a_new_run
+from dipp_toolkit.setting_layers import merge
 from dipp_toolkit.setting_texts import parse_assignments
 
 AUTO, ALWAYS = "auto", "always"
-
-
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` over `low`; `reward_options` and `term_options` are merged option by option."""
-    merged = over(low, high)
-    for kind in ("reward_options", "term_options"):
-        if isinstance(low.get(kind), dict) and isinstance(high.get(kind), dict):
-            merged[kind] = {**low[kind], **high[kind]}
-            for name, values in high[kind].items():
-                if isinstance(low[kind].get(name), dict) and isinstance(values, dict):
-                    merged[kind][name] = {**low[kind][name], **values}
-    return merged
 
 
 def said(flags: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -71,9 +62,11 @@ def gather(
         CheckpointError: there is no run to go on with.
     """
     path = user_path(file) if file is not None else None
-    values = merge(settings_for_a_new_run(path) if path is not None else {}, said(flags, assignments))
+    of_file, words = settings_for_a_new_run(path) if path is not None else {}, said(flags, assignments)
+    values = merge(of_file, words)
     if resume is None:
-        return _checked(over(fallback or {}, values))
+        _check_recipe(words, of_file)
+        return _checked(_with_fallback(values, fallback))
     if resume not in (AUTO, ALWAYS):
         raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
     if path is not None and values.get("out") is None:
@@ -86,9 +79,33 @@ def gather(
     saved = user_path(out) / "config.yaml"
     if not saved.is_file():
         if resume == AUTO:
-            return _checked(over(fallback or {}, values))
+            _check_recipe(words, of_file)
+            return _checked(_with_fallback(values, fallback))
         raise no_run(saved.parent)
     return _checked(merge(read_begun_settings(saved), {**values, "resume": True}))
+
+
+def _with_fallback(values: Mapping[str, Any], fallback: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings, with those of `fallback` that nothing gives; where there is a recipe, it says what is trained."""
+    given = dict(fallback or {})
+    if isinstance(values.get("recipe"), str):
+        recipe = find_recipe(values["recipe"]).values
+        given = {name: value for name, value in given.items() if not value and name not in recipe}
+    return over(given, values)
+
+
+def _check_recipe(words: Mapping[str, Any], of_file: Mapping[str, Any]) -> None:
+    """Refuse a recipe beneath a file that says all of its settings, a run's own say.
+
+    Raises:
+        RequestError: there is no such recipe, or it would change nothing.
+    """
+    name = words.get("recipe")
+    if isinstance(name, str) and of_file.get("recipe") != name and find_recipe(name).values.keys() <= of_file.keys():
+        raise RequestError(
+            f"The settings file says every setting of the recipe {shown(name)}, and goes before it, so the recipe "
+            "would change nothing. Leave one of them out."
+        )
 
 
 def _checked(values: Mapping[str, Any]) -> TrainConfig:

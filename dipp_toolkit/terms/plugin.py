@@ -1,4 +1,6 @@
-"""The toolkit's own terms, registered like anybody's. A file of this folder that defines `build` is a term.
+"""The toolkit's own plugin, `core`: its terms and its recipes, registered like anybody's.
+
+A file of this folder that defines `build` is a term.
 
 Its name is the file's, its summary the first line of the file's docstring. Files are read, not imported: registering
 never imports torch.
@@ -10,6 +12,9 @@ import ast
 from pathlib import Path
 
 from ..hooks import Register, hookimpl
+from ..recipes.plugin import dipp_register_recipes
+
+__all__ = ["dipp_register_recipes", "dipp_register_terms"]
 
 
 @hookimpl

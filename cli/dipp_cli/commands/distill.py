@@ -30,6 +30,7 @@ def distill(
     seed: options.Seed = None,
     out: options.Out = None,
     resume: options.Resume = None,
+    recipe: options.Recipe = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
     track: options.Track = None,
@@ -52,10 +53,12 @@ def distill(
     built-in emoji reference.
     """
     from dipp_toolkit.errors import RequestError
+    from dipp_toolkit.recipes.layer import recipe_settings
 
     from ..settings import gather
 
     flags = {
+        "recipe": recipe,
         "generator": generator,
         "reference": reference,
         "prompts": prompts,
@@ -80,10 +83,9 @@ def distill(
     # An empty set of rewards is said aloud, so that none is recommended.
     fallback: dict[str, Any] = {"generator": None, "reference": REFERENCE, "rewards": {}}
     settings = gather(flags, assignments or [], config, resume, fallback)
-    if settings.rewards:
-        raise RequestError(
-            f"dipp distill takes no rewards, and was given {', '.join(settings.rewards)}. Use dipp train."
-        )
+    rewards = settings.rewards or recipe_settings(settings).get("rewards", {})
+    if rewards:
+        raise RequestError(f"dipp distill takes no rewards, and was given {', '.join(rewards)}. Use dipp train.")
     from ..run import run  # imports torch, which a misspelt name does not wait for
 
     run(settings, as_json, quiet, dry_run)

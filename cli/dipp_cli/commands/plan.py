@@ -46,6 +46,7 @@ def plan(
         typer.Option(metavar="SHARE", help="Share of the published peak that is reached; 0.4 if not said."),
     ] = None,
     assignments: options.Assignments = None,
+    recipe: options.Recipe = None,
     config: options.Config = None,
     as_json: options.Json = False,
 ) -> None:
@@ -61,6 +62,7 @@ def plan(
     from ..planning import describe, plan_run, said_when_slow
 
     flags: dict[str, Any] = {
+        "recipe": recipe,
         "generator": generator,
         "reference": reference,
         "rewards": reward,
@@ -68,9 +70,9 @@ def plan(
         "mode": mode,
         "precision": precision,
     }
-    if not any((generator, reference, reward, config)):
+    if not any((generator, reference, reward, recipe, config)):
         flags |= {"generator": GENERATOR, "rewards": "hps,imagereward"}
-    elif generator is None and reference is None and config is None:
+    elif not any((generator, reference, recipe, config)):
         raise RequestError("Name what to plan with --generator, or with --reference for a distillation.")
     with quiet_stdout(), said_when_slow():
         result = plan_run(flags, assignments or [], memory, processes, sharding, utilisation, config)

@@ -33,6 +33,7 @@ def train(
     seed: options.Seed = None,
     out: options.Out = None,
     resume: options.Resume = None,
+    recipe: options.Recipe = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
     track: options.Track = None,
@@ -59,6 +60,7 @@ def train(
     from ..settings import gather
 
     flags = {
+        "recipe": recipe,
         "generator": generator,
         "reference": reference,
         "rewards": reward,
