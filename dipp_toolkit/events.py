@@ -32,6 +32,21 @@ class RunStartEvent:
 
 
 @dataclass(frozen=True)
+class WarmUpEvent:
+    """An update of the assistant before the generator's first: its number (from 1), of how many.
+
+    Attributes:
+        loss: the assistant's; not finite where the update was skipped.
+        skipped: why it was not made, none where it was.
+    """
+
+    update: int
+    updates: int
+    loss: float
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StepEvent:
     """One generator update: its number (from 1), of how many, and the numbers that go to `metrics.jsonl`.
 

@@ -87,11 +87,12 @@ class Guard:
         self.skipped += 1
         self.reasons.append(reason)
 
-    def end_step(self, step: int) -> list[str]:
+    def end_step(self, step: int, steps: str = "steps") -> list[str]:
         """The step is over; returns why its updates were skipped, each reason once.
 
         Args:
             step: its number, from 1.
+            steps: what is counted, in words.
 
         Raises:
             RunError: too many steps in a row had one.
@@ -101,7 +102,7 @@ class Guard:
         if self.in_a_row >= self.patience:
             first = step - self.in_a_row + 1
             raise RunError(
-                f"Bad numbers in {self.in_a_row} steps in a row, {first} to {step}: {'; '.join(reasons)}. None of "
+                f"Bad numbers in {self.in_a_row} {steps} in a row, {first} to {step}: {'; '.join(reasons)}. None of "
                 "these updates was made, the weights are those from before."
             )
         return reasons

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pluggy
 
 if TYPE_CHECKING:
-    from .events import CheckpointEvent, MonitorEvent, RunEndEvent, RunStartEvent, StepEvent
+    from .events import CheckpointEvent, MonitorEvent, RunEndEvent, RunStartEvent, StepEvent, WarmUpEvent
     from .licences import Origin
 
 PROJECT = "dipp"
@@ -114,6 +114,11 @@ def dipp_register_commands(app: Any) -> None:
 @hookspec
 def dipp_on_run_start(event: RunStartEvent) -> None:
     """A run begins, or goes on."""
+
+
+@hookspec
+def dipp_on_warm_up(event: WarmUpEvent) -> None:
+    """An update of the assistant before the generator's first is done."""
 
 
 @hookspec

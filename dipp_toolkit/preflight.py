@@ -16,6 +16,7 @@ from typing import Any
 from .assembly import check_generator, choose_device, reference_options
 from .begun_settings import as_begun
 from .blueprints import PipelineBlueprint
+from .checkpoint import checkpoints
 from .components import check_component, empty_component
 from .config import TrainConfig
 from .contained import is_there
@@ -231,7 +232,9 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         step = folder.check_resumable(config)
         config = as_begun(config, folder.saved_config())
         folder.check_step(step, config)
-        begun = f", goes on from step {step}" if step else ", begins anew: it has no checkpoint"
+        warming = bool(checkpoints(folder.checkpoints))
+        begun = ", goes on in the assistant's warm-up" if warming else ", begins anew: it has no checkpoint"
+        begun = f", goes on from step {step}" if step else begun
     if config.push_to_hub is not None:
         check_repository(config.push_to_hub)
     Trackers(config.trackers)

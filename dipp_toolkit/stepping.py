@@ -13,7 +13,7 @@ from .diagnostics.diagnose import Diagnoses
 from .diagnostics.first_pull import FirstPulls
 from .disk_errors import reason_of, way_on
 from .errors import DippError, Interrupted, RunError
-from .events import CheckpointEvent, StepEvent
+from .events import CheckpointEvent, StepEvent, WarmUpEvent
 from .monitors.stopping import Stop
 from .monitors.watch import Watch
 from .raised import raised
@@ -44,7 +44,7 @@ class Stepping:
     pulls: FirstPulls = field(init=False)
     metrics: MetricsFile = field(init=False)
     skips: FileOfSkips = field(init=False)
-    saved_step: int = field(init=False)
+    saved: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         loop, folder = self.loop, self.loop.folder
@@ -52,10 +52,12 @@ class Stepping:
         self.metrics, self.skips = MetricsFile(folder.metrics, loop.step), FileOfSkips(folder.skips, loop.step)
         # Rows up to a checkpoint's step are on the disk before the checkpoint is.
         loop.writer.before = self._sync
-        self.saved_step = loop.step or -1
-        for one in (self.watch, self.diagnoses):
-            if one is not None:
-                one.open(loop.step)
+        self.saved = self._place
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """What is to be saved where it has changed: updates of the warm-up, and of the generator."""
+        return self.loop.warmed, self.loop.step
 
     def _sync(self) -> None:
         self.metrics.sync()
@@ -68,12 +70,12 @@ class Stepping:
     def _save(self) -> None:
         """Begin to write a checkpoint; it is told of once it is whole."""
         self.loop.folder.check_in_place()
-        self.saved_step = self.loop.step
+        self.saved = self._place
         self._tell(self.loop.save_meanwhile())
 
     def save_last(self) -> None:
         """Be sure that this step is on the disk."""
-        if self.loop.step and self.saved_step != self.loop.step:
+        if self.saved != self._place:
             self._save()
         self._tell(self.loop.writer.wait())
 
@@ -90,6 +92,13 @@ class Stepping:
     def run(self) -> Stop | None:
         """Step until something ends it; a warning that did is returned."""
         loop, config = self.loop, self.loop.config
+        self._warm_up()
+        if not loop.is_warm:
+            self.save_last()
+            return None
+        for part in (self.watch, self.diagnoses):
+            if part is not None:
+                part.open(loop.step)
         # Before the first step, and where a look failed in the run that is resumed.
         ended = self._look()
         while loop.step < config.steps and ended is None and not loop.asked_to_stop(self.stop):
@@ -100,6 +109,18 @@ class Stepping:
                 self._save()
         self.save_last()
         return ended
+
+    def _warm_up(self) -> None:
+        """The assistant's updates before the first step, until a signal comes; checkpoints as among steps."""
+        loop = self.loop
+        while not loop.is_warm and not loop.asked_to_stop(self.stop):
+            loss = loop.warm_once()
+            loop.folder.check_in_place()
+            event = WarmUpEvent(loop.warmed, loop.warm_rounds, loss, tuple(loop.skipped))
+            self.broadcast("dipp_on_warm_up", event)
+            self._tell(loop.writer.done())
+            if loop.warmed % loop.config.checkpoint_every == 0:
+                self._save()
 
     def _step(self) -> None:
         loop, config = self.loop, self.loop.config
@@ -155,8 +176,7 @@ def run_steps(
         if ended is None and loop.step < loop.config.steps:
             name = stop.signal.name if stop.signal is not None else "a signal to another process"
             raise Interrupted(
-                f"Interrupted by {name} after step {loop.step} of {loop.config.steps}; everything is saved. "
-                f"{resumed(loop.checkpoints.parent)}"
+                f"Interrupted by {name} {loop.place}; everything is saved. {resumed(loop.checkpoints.parent)}"
             )
         return ended
     except FolderGone as error:
@@ -165,7 +185,8 @@ def run_steps(
         _check_in_place(loop)
         whole = f" The last checkpoint in {loop.checkpoints} is whole." if checkpoints(loop.checkpoints) else ""
         way = way_on(error, way_back(loop.checkpoints.parent))
-        raise RunError(f"The run stopped after step {loop.step}: {reason_of(error)}.{whole} {way}") from error
+        place = f"after step {loop.step}" if loop.step or not loop.warmed else loop.place
+        raise RunError(f"The run stopped {place}: {reason_of(error)}.{whole} {way}") from error
     finally:
         if stepping is not None:
             stepping.close()
@@ -185,14 +206,13 @@ def _check_in_place(loop: TrainingLoop) -> None:
 
 def _lost(error: FolderGone, loop: TrainingLoop) -> RunError:
     return RunError(
-        f"{error} It stopped after step {loop.step} of {loop.config.steps}; what was in no checkpoint is lost. If you "
+        f"{error} It stopped {loop.place}; what was in no checkpoint is lost. If you "
         "moved it, go on with: dipp train --resume --out, and the folder's new name."
     )
 
 
 def with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
     """What stopped the run, and how to go on."""
-    if not loop.step:
+    if not loop.step and not loop.warmed:
         return RunError(f"{error} The run stopped before its first step was done.")
-    where = f"after step {loop.step} of {loop.config.steps}"
-    return RunError(f"{error} The run stopped {where}; everything is saved. {way_back(loop.checkpoints.parent)}")
+    return RunError(f"{error} The run stopped {loop.place}; everything is saved. {way_back(loop.checkpoints.parent)}")

@@ -46,9 +46,9 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
 
     Args:
         config: settings; those left unset are filled from what the generator's plugin recommends.
-        listeners: objects with any of the methods `dipp_on_run_start`, `dipp_on_step`, `dipp_on_monitor`,
-            `dipp_on_checkpoint` and `dipp_on_run_end`; plugins' hooks of these names are called as well. Of several
-            processes, only the first one's hear anything.
+        listeners: objects with any of the methods `dipp_on_run_start`, `dipp_on_warm_up`, `dipp_on_step`,
+            `dipp_on_monitor`, `dipp_on_checkpoint` and `dipp_on_run_end`; plugins' hooks of these names are called as
+            well. Of several processes, only the first one's hear anything.
         processes: those that share the run; all that a launcher started where None.
 
     Returns:
@@ -97,7 +97,6 @@ def _train(
             loop.save_samples()
             # Again, because libraries draw from them as they load.
             seed_everything(config.seed)
-            loop.warm_assistant(stop)
         else:
             problems += start_comparison_again(parts, config, folder)
             loop.load_state_dict(state)

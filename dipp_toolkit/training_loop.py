@@ -23,6 +23,7 @@ from .sharing import load_trainable_state, trainable_state
 from .step_metrics import divergence_of, mean_row, peak_memory_mb, scheduled_numbers, step_metrics
 
 SAMPLES_IN_GRID = 16
+WARM_UPS = "updates of the assistant's warm-up"
 
 MEASURED = ("seconds", "images_per_second", "memory_mb")
 """Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
@@ -53,6 +54,8 @@ class TrainingLoop:
         self.config, self.parts, self.folder = config, parts, folder
         self.checkpoints = checkpoints or folder.checkpoints
         self.step, self.seconds = 0, 0.0
+        self.warmed = 0
+        """Updates of the assistant's warm-up that are done."""
         self.taken = 0
         """Prompts that all processes together have taken from the order."""
         self.assistant_loss: float | None = None
@@ -68,6 +71,7 @@ class TrainingLoop:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "warmed": self.warmed,
             "taken": self.taken,
             "assistant_loss": self.assistant_loss,
             "generator": trainable_state(self.parts.generator.network),
@@ -79,6 +83,8 @@ class TrainingLoop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         engine = self.parts.engine
         self.step, self.seconds = state["step"], state["seconds"]
+        # An earlier version had no checkpoint before the first step.
+        self.warmed = state.get("warmed", self.warm_rounds)
         self.taken = state.get("taken", self._taken_by(self.step))
         self.assistant_loss = state.get("assistant_loss")
         load_trainable_state(self.parts.generator.network, state["generator"])
@@ -135,17 +141,41 @@ class TrainingLoop:
         rounds = self.parts.engine.assistant_rounds + 1
         return [self._take(self.taken + k * self.batch) for k in range(rounds)]
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether the assistant has had its updates before the generator's first."""
+        return self.step > 0 or self.warmed >= self.warm_rounds
+
+    @property
+    def place(self) -> str:
+        """How far the run is, as part of a sentence."""
+        if self.step or not self.warmed:
+            return f"after step {self.step} of {self.config.steps}"
+        return f"in the assistant's warm-up, after {self.warmed} of {self.warm_rounds} updates"
+
+    def warm_once(self) -> float:
+        """One update of the assistant before the generator's first; returns its loss, not finite where it was skipped.
+
+        Raises:
+            RunError: bad numbers came up in too many updates in a row.
+        """
+        started = time.perf_counter()
+        engine = self.parts.engine
+        loss = engine.update_assistant(self._take(self.taken))
+        self.warmed += 1
+        self.taken += self.batch
+        self.seconds += time.perf_counter() - started
+        self.skipped = engine.guard.end_step(self.warmed, WARM_UPS) if engine.guard is not None else []
+        return loss
+
     def warm_assistant(self, stop: Any) -> None:
-        """The assistant's updates before the generator's first.
+        """What is left of the assistant's updates before the generator's first.
 
         Args:
             stop: a `StopRequest`; its signal ends them.
         """
-        for _ in range(self.warm_rounds):
-            if self.asked_to_stop(stop):
-                return
-            self.parts.engine.update_assistant(self._take(self.taken))
-            self.taken += self.batch
+        while not self.is_warm and not self.asked_to_stop(stop):
+            self.warm_once()
 
     def asked_to_stop(self, stop: Any) -> bool:
         """Whether any process was asked to; all hear of it at the same step."""

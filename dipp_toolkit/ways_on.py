@@ -31,7 +31,10 @@ def way_back(folder: Path) -> str:
 def saved(run: RunFolder) -> str:
     """Which step a run goes on from, as a sentence."""
     whole = checkpoints(run.checkpoints)
-    return f"Step {checkpoint_step(whole[-1])} is saved." if whole else "No step was saved yet."
+    if not whole:
+        return "No step was saved yet."
+    step = checkpoint_step(whole[-1])
+    return f"Step {step} is saved." if step else "The assistant's warm-up is saved as far as it came."
 
 
 @contextmanager

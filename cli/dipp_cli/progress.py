@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dipp_toolkit.diagnostics.first_pull import FirstPull
-from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent
+from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent, WarmUpEvent
 from dipp_toolkit.spelling import number_text, short_name
 
 from .long_run import LongRun
@@ -78,6 +78,11 @@ def held_out(event: MonitorEvent) -> str:
     return f"held out at step {event.step}  {'  '.join(parts)}"
 
 
+def warm_up_line(event: WarmUpEvent) -> str:
+    """How far the assistant's warm-up is."""
+    return f"assistant warm-up {event.update}/{event.updates}  loss {number_text(event.loss, '.4g')}"
+
+
 class _TwoLineProgress(Progress):
     """A progress bar with the step's numbers and the monitors' under it, which would not fit beside it."""
 
@@ -109,6 +114,8 @@ class Bar:
         ]
         self._progress = _TwoLineProgress(*columns, console=console)
         self._task: TaskID | None = None
+        self._steps = 0
+        self._warming = False
         self._long_run = LongRun()
 
     def __enter__(self) -> Bar:
@@ -121,9 +128,6 @@ class Bar:
         self._progress.stop()
 
     def dipp_on_run_start(self, event: RunStartEvent) -> None:
-        # A new task: its estimate of the time left must not know how long loading took.
-        if self._task is not None:
-            self._progress.remove_task(self._task)
         if event.precision is not None:  # stays above the bar
             self._progress.console.print(
                 Text(str(event.precision), style="yellow" if event.precision.slowdown > 1 else "")
@@ -132,8 +136,29 @@ class Bar:
             self._progress.console.print(Text(plain_line(licence)))
         for warning in event.warnings:
             self._progress.console.print(Text(f"Warning: {warning}", style="yellow"))
-        self._task = self._progress.add_task("training", total=event.config.steps, completed=event.step)
+        self._steps = event.config.steps
+        self._begin("training", self._steps, event.step)
         self._long_run.begins(event)
+
+    def dipp_on_warm_up(self, event: WarmUpEvent) -> None:
+        for reason in event.skipped:  # stays above the bar
+            self._progress.console.print(
+                Text(plain_line(f"warm-up {skipped_line(event.update, reason)}"), style="yellow")
+            )
+        if not self._warming:
+            self._warming = True
+            self._begin("assistant warm-up", event.updates)
+        if self._task is not None:
+            self._progress.update(self._task, completed=event.update)
+        if event.update == event.updates:
+            self._warming = False
+            self._begin("training", self._steps)
+
+    def _begin(self, what: str, total: int, completed: int = 0) -> None:
+        """A new task in the place of the last: its estimate of the time left must not know how long that took."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=total, completed=completed)
 
     def dipp_on_step(self, event: StepEvent) -> None:
         if self._task is None:
@@ -185,6 +210,13 @@ class PlainLines:
         for warning in event.warnings:
             self._say(f"Warning: {warning}")
         self._long_run.begins(event)
+
+    def dipp_on_warm_up(self, event: WarmUpEvent) -> None:
+        for reason in event.skipped:
+            self._say(f"warm-up {skipped_line(event.update, reason)}")
+        self._begun = monotonic()  # what is left of the run is told by its steps
+        if event.update % max(event.updates // 10, 1) == 0 or event.update == event.updates:
+            self._say(warm_up_line(event))
 
     def dipp_on_step(self, event: StepEvent) -> None:
         for reason in event.skipped:
