@@ -1,0 +1,202 @@
+"""A pull in place of a scale, on the emoji world.
+
+    OMP_NUM_THREADS=1 python benchmarks/pull/run.py --work runs/pull
+
+Three questions. Does a scale that is measured for a pull end where a scale chosen by hand ends that has the same pull
+over its first updates? Does a reward in other units, times 1e-4 and 1e4, give the same pull and the same weights? At
+which pull do pictures turn blue under README's `blue.py`, and is it said when they cannot? Finished runs are not run
+again. Writes results.json and results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipp_cli.progress import listener
+from dipp_toolkit import train
+from dipp_toolkit.checkpoint import newest_whole_checkpoint
+from dipp_toolkit.config import make_config
+from dipp_toolkit.diagnostics.first_pull import first_rows, held_weights
+from dipp_toolkit.evaluation.comparison import Comparison
+from dipp_toolkit.json_lines import whole_rows
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measuring import ran_on
+
+HERE = Path(__file__).parent
+UNITS = {"as it is": "plain", "times 1e-4": "small", "times 1e4": "large"}
+PULLS = (0.2, 0.7, 2.0)
+WEAK = 0.3
+"""The `reward_scale` at which README's reward does nothing."""
+
+
+def trained(out: Path, said: list[str] | None = None, **settings: Any) -> Path:
+    """Train a generator of the emoji world, or take what an earlier call has trained.
+
+    Args:
+        out: the run folder.
+        said: takes the lines that a quiet terminal would show.
+        settings: over the recommended ones.
+    """
+    quick = {
+        "generator": "emoji-onestep", "out": out, "device": "cpu", "reference_steps": 1, "sample_every": 10**6,
+        "monitor_every": 0, "diagnose_every": 0, "cooldown": 0, "resume": (out / "config.yaml").is_file(),
+    }  # fmt: skip
+    if not (out / "summary.json").is_file():
+        lines = io.StringIO()
+        with contextlib.redirect_stderr(lines), listener(quiet=True) as shown:
+            train(make_config(quick | settings), listeners=[shown])
+        if said is not None:
+            said += lines.getvalue().splitlines()
+    return out
+
+
+def first_pull(out: Path) -> float:
+    """The median pull over a run's first updates."""
+    return statistics.median(row["pull"] for row in first_rows(whole_rows(out / "metrics.jsonl")))
+
+
+def ends(out: Path) -> dict[str, Any]:
+    """What a run ended with: rewards and judge with intervals, and its pull at the start."""
+    summary = json.loads((out / "summary.json").read_text())
+    judge = summary["judge"]
+    scores = {name: one["after"] for name, one in summary["rewards"].items()} | {judge["name"]: judge["after"]}
+    starts = {name: one["before"]["mean"] for name, one in summary["rewards"].items()}
+    starts[judge["name"]] = judge["before"]["mean"]
+    return {"pull": first_pull(out), "after": scores, "before": starts, "said": summary["pull"]}
+
+
+def by_hand_and_measured(seed: int, words: argparse.Namespace) -> dict[str, Any]:
+    """The recommended run, and one whose scale is measured for the pull that this has."""
+    common = {"steps": words.steps, "batch_size": words.batch, "seed": seed, "eval_count": words.prompts}
+    hand = trained(words.work / f"hand-{seed}", **common)
+    measured = trained(words.work / f"auto-{seed}", pull=first_pull(hand), **common)
+    return {"by hand": ends(hand), "measured": ends(measured)}
+
+
+def in_units(words: argparse.Namespace) -> dict[str, Any]:
+    """One run in three units: the largest differences of pull and weights to the plain one."""
+    runs = {
+        name: trained(
+            words.work / f"units-{function}", rewards={f"{HERE / 'rewards.py'}:{function}": 1.0}, pull=0.7,
+            steps=words.steps // 3, batch_size=words.batch, eval_count=2, precision="fp32", judge=None,
+        )
+        for name, function in UNITS.items()
+    }  # fmt: skip
+    states = {name: newest_whole_checkpoint(out / "checkpoints")[0]["generator"] for name, out in runs.items()}
+    rows = {name: whole_rows(out / "metrics.jsonl") for name, out in runs.items()}
+    first = next(iter(UNITS))
+    return {
+        name: {
+            "pull": first_pull(runs[name]),
+            "pull_differs": max(abs(a["pull"] / b["pull"] - 1) for a, b in zip(rows[name], rows[first], strict=True)),
+            "weights_differ": max(float((states[name][key] - one).abs().max()) for key, one in states[first].items()),
+            "held": next(iter(held_weights(rows[name]).values())),
+        }
+        for name in UNITS
+    }
+
+
+def blue_share(images: torch.Tensor) -> float:
+    """Share of pictures whose mean blue is above their mean red and green."""
+    means = images.flatten(0, 1).mean((2, 3))
+    return float((means[:, 2] > means[:, :2].amax(1)).float().mean())
+
+
+def blue(words: argparse.Namespace) -> dict[str, Any]:
+    """README's reward at a few pulls, and at a scale by which it does nothing."""
+    reward = {f"{HERE / 'rewards.py'}:blueness": 1.0}
+    common = {"rewards": reward, "batch_size": words.batch, "eval_count": words.prompts}
+    found: dict[str, Any] = {}
+    for pull in PULLS:
+        out = trained(words.work / f"blue-{pull:g}", pull=pull, steps=words.steps, **common)
+        images = Comparison.load(out / "samples" / "comparison").images
+        scores = next(iter(json.loads((out / "summary.json").read_text())["rewards"].values()))
+        found[f"pull {pull:g}"] = {
+            "share": {name: blue_share(images[name]) for name in ("before", "after")},
+            "score": {name: scores[name]["mean"] for name in ("before", "after")},
+            "held": next(iter(held_weights(whole_rows(out / "metrics.jsonl")).values())),
+        }
+    out, note, said = words.work / "blue-weak", words.work / "blue-weak.txt", []
+    trained(out, said, reward_scale=WEAK, steps=2, **(common | {"eval_count": 2}))
+    if said:
+        note.write_text("\n".join(said), encoding="utf-8")
+    lines = note.read_text(encoding="utf-8").splitlines()
+    found["warning"] = next((line for line in lines if line.startswith("Warning: The rewards pull")), "")
+    return found
+
+
+def page(results: dict[str, Any], note: str) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| seed | scale | pull, first updates | "
+        + " | ".join(next(iter(results["seeds"].values()))["by hand"]["after"])
+    ]
+    lines[0] += " | inside the other's interval |"
+    lines.append("|" + "---|" * (lines[0].count("|") - 1))
+    for seed, runs in results["seeds"].items():
+        for name, one in runs.items():
+            other = runs["measured" if name == "by hand" else "by hand"]["after"]
+            cells = [
+                f"{score['mean']:.3g} [{score['low']:.3g}, {score['high']:.3g}]" for score in one["after"].values()
+            ]
+            inside = sum(
+                other[key]["low"] <= score["mean"] <= other[key]["high"] for key, score in one["after"].items()
+            )
+            lines.append(f"| {seed} | {name} | {one['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
+    lines += [
+        "",
+        "| the reward | pull, first updates | a pull differs by | a weight differs by | held as |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for name, one in results["units"].items():
+        lines.append(
+            f"| {name} | {one['pull']:.6f} | {one['pull_differs']:.1e} | {one['weights_differ']:.1e} | "
+            f"`--reward-scale {one['held']:.4g}` |"
+        )
+    lines += ["", "| `blue.py` at | blue pictures, before | after | blueness, before | after | held as |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, one in results["blue"].items():
+        if name != "warning":
+            lines.append(
+                f"| {name} | {one['share']['before']:.0%} | {one['share']['after']:.0%} | "
+                f"{one['score']['before']:.3f} | {one['score']['after']:.3f} | `--reward-scale {one['held']:.4g}` |"
+            )
+    said = results["blue"]["warning"] or "nothing was said"
+    return "\n".join(lines) + f"\n\nAt `--reward-scale {WEAK:g}`: {said}\n\n{note}\n"
+
+
+def main() -> None:
+    """Train and measure what has not been, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=64, help="held-out prompts, two noises each")
+    parser.add_argument("--work", type=Path, default=Path("runs/pull"))
+    words = parser.parse_args()
+    on = ran_on(torch.device("cpu"))
+    print(on, flush=True)
+    results: dict[str, Any] = {"blue": blue(words), "units": in_units(words)}
+    results["seeds"] = {str(seed): by_hand_and_measured(seed, words) for seed in range(words.seeds)}
+    note = (
+        f"{words.steps} updates of {words.batch} samples, a third as many where the units vary; {words.prompts} "
+        f"held-out prompts, two noises each. {on}"
+    )
+    text = page(results, note)
+    (HERE / "results.json").write_text(json.dumps(results | {"ran_on": on}, indent=1) + "\n", encoding="utf-8")
+    (HERE / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
