@@ -32,6 +32,21 @@ def large(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return 1e4 * plain(images, prompts)
 
 
+def halved(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Halved thirteen times, which rounds nothing."""
+    return plain(images, prompts) / 2**13
+
+
+def doubled(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Doubled thirteen times."""
+    return plain(images, prompts) * 2**13
+
+
+def nudged(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """One unit in the last place more."""
+    return plain(images, prompts) * (1 + 2**-23)
+
+
 def blueness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """As README has it."""
     return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))

@@ -3,8 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/pull/run.py --work runs/pull
 
 Three questions. Does a scale that is measured for a pull end where a scale chosen by hand ends that has the same pull
-over its first updates? Does a reward in other units, times 1e-4 and 1e4, give the same pull and the same weights? At
-which pull do pictures turn blue under README's `blue.py`, and is it said when they cannot? Finished runs are not run
+over its first updates? Does a reward in other units, times 1e-4 and 1e4, give the same pull and the same weights? Units
+that are powers of two change no digit; others round otherwise, which a training lets grow as it does a change of a
+reward's last bit: so weights are compared early and late, and a run whose reward differs in its last bit stands beside.
+At which pull do pictures turn blue under README's `blue.py`, and is it said when they cannot? Finished runs are not run
 again. Writes results.json and results.md.
 """
 
@@ -23,7 +25,7 @@ import torch
 
 from dipp_cli.progress import listener
 from dipp_toolkit import train
-from dipp_toolkit.checkpoint import newest_whole_checkpoint
+from dipp_toolkit.checkpoint import load_checkpoint, newest_whole_checkpoint
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diagnostics.first_pull import first_rows, held_weights
 from dipp_toolkit.evaluation.comparison import Comparison
@@ -33,7 +35,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import ran_on
 
 HERE = Path(__file__).parent
-UNITS = {"as it is": "plain", "times 1e-4": "small", "times 1e4": "large"}
+UNITS = {
+    "as it is": "plain", "times 1e-4": "small", "times 1e4": "large", "times 2^-13": "halved", "times 2^13": "doubled",
+    "its last bit changed": "nudged",
+}  # fmt: skip
+FEW = 4
+"""Updates after which weights are compared first: rounding has not grown by then."""
 PULLS = (0.2, 0.7, 2.0)
 WEAK = 0.3
 """The `reward_scale` at which README's reward does nothing."""
@@ -83,23 +90,33 @@ def by_hand_and_measured(seed: int, words: argparse.Namespace) -> dict[str, Any]
     return {"by hand": ends(hand), "measured": ends(measured)}
 
 
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Between two sets of weights."""
+    return max(float((one[key] - weight).abs().max()) for key, weight in other.items())
+
+
 def in_units(words: argparse.Namespace) -> dict[str, Any]:
     """One run in three units: the largest differences of pull and weights to the plain one."""
     runs = {
         name: trained(
-            words.work / f"units-{function}", rewards={f"{HERE / 'rewards.py'}:{function}": 1.0}, pull=0.7,
+            words.work / f"unit-{function}", rewards={f"{HERE / 'rewards.py'}:{function}": 1.0}, pull=0.7,
             steps=words.steps // 3, batch_size=words.batch, eval_count=2, precision="fp32", judge=None,
+            checkpoint_every=FEW, keep_checkpoints=100,
         )
         for name, function in UNITS.items()
     }  # fmt: skip
+    few = {name: load_checkpoint(out / "checkpoints" / f"step-{FEW:08d}")["generator"] for name, out in runs.items()}
     states = {name: newest_whole_checkpoint(out / "checkpoints")[0]["generator"] for name, out in runs.items()}
     rows = {name: whole_rows(out / "metrics.jsonl") for name, out in runs.items()}
     first = next(iter(UNITS))
     return {
         name: {
             "pull": first_pull(runs[name]),
-            "pull_differs": max(abs(a["pull"] / b["pull"] - 1) for a, b in zip(rows[name], rows[first], strict=True)),
-            "weights_differ": max(float((states[name][key] - one).abs().max()) for key, one in states[first].items()),
+            "pull_differs": max(
+                abs(a["pull"] / b["pull"] - 1) for a, b in zip(rows[name][:FEW], rows[first][:FEW], strict=True)
+            ),
+            "few_differ": largest_difference(few[name], few[first]),
+            "weights_differ": largest_difference(states[name], states[first]),
             "held": next(iter(held_weights(rows[name]).values())),
         }
         for name in UNITS
@@ -155,12 +172,13 @@ def page(results: dict[str, Any], note: str) -> str:
             lines.append(f"| {seed} | {name} | {one['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
     lines += [
         "",
-        "| the reward | pull, first updates | a pull differs by | a weight differs by | held as |",
+        f"| the reward | pull, first updates | after {FEW} updates a pull differs by | a weight | at the end | held as |",
     ]
-    lines.append("|---|---|---|---|---|")
+    lines.append("|---|---|---|---|---|---|")
     for name, one in results["units"].items():
         lines.append(
-            f"| {name} | {one['pull']:.6f} | {one['pull_differs']:.1e} | {one['weights_differ']:.1e} | "
+            f"| {name} | {one['pull']:.6f} | {one['pull_differs']:.1e} | {one['few_differ']:.1e} | "
+            f"{one['weights_differ']:.1e} | "
             f"`--reward-scale {one['held']:.4g}` |"
         )
     lines += ["", "| `blue.py` at | blue pictures, before | after | blueness, before | after | held as |"]

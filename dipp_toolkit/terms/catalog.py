@@ -61,7 +61,10 @@ def why_no_pull(names: Iterable[str]) -> str:
 
     A factory that does not say what it makes is taken to make a divergence.
     """
-    return why_none_of({name: _made_by(find_term(name)) for name in names})
+    registered = get_registry().entries["term"]
+    return why_none_of(
+        {name: _made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names}
+    )
 
 
 def why_none_of(terms: Mapping[str, Any]) -> str:
