@@ -172,7 +172,7 @@ def page(results: dict[str, Any], note: str) -> str:
             lines.append(f"| {seed} | {name} | {one['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
     lines += [
         "",
-        f"| the reward | pull, first updates | after {FEW} updates a pull differs by | a weight | at the end | held as |",
+        f"| the reward | pull | {FEW} updates: a pull differs by | a weight | all: a weight | held as |",
     ]
     lines.append("|---|---|---|---|---|---|")
     for name, one in results["units"].items():
