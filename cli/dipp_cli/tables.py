@@ -99,6 +99,23 @@ def verify_table(rows: Sequence[Any]) -> Table:
     return table
 
 
+def loop_table(name: str, rows: Sequence[Any]) -> Table:
+    """The rows of `dipp verify --loop`.
+
+    Args:
+        name: of the loop, as typed.
+        rows: `LoopRow`s.
+    """
+    table = Table(title=f"{name}: what it does, against what it should")
+    for column in ("case", "quantity", "expected", "reached", "error", "allowed", ""):
+        table.add_column(column, no_wrap=column not in ("expected", "reached"))
+    for row in rows:
+        verdict = Text("holds", style="green") if row.passed else Text("FAILS", style="red")
+        numbers = (number_text(row.error, ".3f"), f"{row.tolerance:.3f}")
+        table.add_row(row.case, row.quantity, _array(row.expected), _array(row.reached), *numbers, verdict)
+    return table
+
+
 def _array(value: Any) -> str:
     """A number, a vector on one line, or a matrix with a line for each row."""
     if isinstance(value, (list, tuple)):
