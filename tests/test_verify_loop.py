@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -326,7 +327,7 @@ def test_what_cannot_be_looked_at_is_a_sentence(name: str, words: str, tmp_path:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipp_toolkit.verify.loops.runner.run_loop.__defaults__", (None, 0, QUICK))
+    monkeypatch.setattr("dipp_toolkit.verify.loops.run_loop", partial(run_loop, rows=QUICK))
     name = broken(FAULTS["wrong sign"][3], tmp_path)
     assert main(["verify", "--loop", name, "--case", "distillation"]) == 1
     shown = capsys.readouterr().out
