@@ -140,9 +140,16 @@ class TrainConfig(BaseModel):
     )
     black_box_side: Count = Field(8, description="smoothing: waves each way that the differences are made of")
     black_box_trust: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.4, description="surrogate: rank correlation with unseen scores from which its gradient is used"
+        0.4,
+        description="surrogate: rank correlation with unseen differences of scores within a prompt, from which its "
+        "gradient is used",
     )
-    black_box_rounds: Count = Field(8, description="surrogate: its updates a step")
+    black_box_rounds: Count = Field(8, description="surrogate: its updates a step, each on 32 pairs")
+    noises_per_prompt: Count | None = Field(
+        None,
+        description="samples of each prompt in the generator's batches, which then have that many fewer prompts; where "
+        "not named, 2 where a surrogate learns a reward, and 1 elsewhere",
+    )
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
     )

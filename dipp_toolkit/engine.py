@@ -289,13 +289,13 @@ class Engine:
             x0.backward(grad * (share * self.scale.factor / len(x0)))
 
     def _evaluate(
-        self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int
+        self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int, readout: int = 0
     ) -> tuple[Tensor, Sample, ObjectiveResult]:
         """The samples that `make` makes, with their graph, and what the objective says of them."""
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator), self.attention():
                 x0 = make()
-            sample = Sample(x0.detach(), one.condition, noise, one.random, step)
+            sample = Sample(x0.detach(), one.condition, noise, one.random, step, readout)
             result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
                 with self.attention():
@@ -312,7 +312,7 @@ class Engine:
         x_t = noise
         for number in range(steps):
             make = partial(generator.read_out, x_t, number, one.condition)
-            x0, sample, result = self._evaluate(make, noise, one, step)
+            x0, sample, result = self._evaluate(make, noise, one, step, number)
             self._backward(x0, result.grad, one.share / steps, one.last and number + 1 == steps)
             results.append(result)
             if number + 1 < steps:

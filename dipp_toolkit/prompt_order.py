@@ -9,6 +9,7 @@ two halves. Where it leads out of the set it is applied again until it is back, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -67,13 +68,56 @@ class PromptOrder:
 
     def take(self, start: int, length: int) -> list[int]:
         """The indices at positions `start` to `start + length` of the sequence."""
-        found: list[int] = []
-        while len(found) < length:
-            epoch, first = divmod(start + len(found), self.count)
-            last = min(first + length - len(found), self.count)
+        return self.at(range(start, start + length))
+
+    def at(self, positions: Sequence[int]) -> list[int]:
+        """The indices at these positions of the sequence."""
+        epochs, places = np.divmod(np.asarray(positions, np.int64), self.count)
+        indices = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            within = epochs == epoch
             if self.count <= LISTED:
-                found += _epoch(self.count, self.seed, epoch)[first:last]
+                order = _epoch(self.count, self.seed, epoch)
+                indices[within] = [order[place] for place in places[within].tolist()]
             else:
-                positions = np.arange(first, last)
-                found += _permuted(positions, self.count, _keys(self.count, self.seed, epoch)).tolist()
-        return found
+                indices[within] = _permuted(places[within], self.count, _keys(self.count, self.seed, epoch))
+        return indices.tolist()
+
+
+@dataclass(frozen=True)
+class NoisesOfPrompts:
+    """Prompts that stand several times in a row, each sample with a noise of its own, from one batch into the next.
+
+    Where a batch ends before a prompt has all its noises, the next one begins with it: a batch of one sample has the
+    same prompt as the batch before, or a new one.
+
+    Attributes:
+        each: noises a prompt.
+        position: of the last prompt in the sequence of prompts.
+        owed: noises that it has yet to be given.
+    """
+
+    each: int = 1
+    position: int = 0
+    owed: int = 0
+
+    def take(self, start: int, length: int) -> tuple[list[int], NoisesOfPrompts]:
+        """The positions of a batch's prompts, and what is owed after it; new prompts are those from `start` on."""
+        carried = min(self.owed, length)
+        places = [self.position] * carried + [start + k // self.each for k in range(length - carried)]
+        if carried == length:
+            return places, NoisesOfPrompts(self.each, self.position, self.owed - carried)
+        return places, NoisesOfPrompts(self.each, places[-1], -(length - carried) % self.each)
+
+    def new_prompts(self, length: int) -> int:
+        """How many prompts a batch takes anew."""
+        return -(-max(length - self.owed, 0) // self.each)
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint holds of it."""
+        return {"each": self.each, "position": self.position, "owed": self.owed}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, int]) -> NoisesOfPrompts:
+        """As `state_dict` says."""
+        return cls(state["each"], state["position"], state["owed"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from .assembly import Assembled
 from .checkpoint_writer import CheckpointWriter
 from .condition import Condition
 from .config import TrainConfig
+from .estimators.pairing import noises_needed
 from .generation import generate_images
 from .pictures import save_grid
-from .prompt_order import PromptOrder
+from .prompt_order import NoisesOfPrompts, PromptOrder
 from .random_states import random_states, random_states_kept, restore_random_states
 from .run_folder import RunFolder
 from .sharing import load_trainable_state, trainable_state
@@ -58,6 +59,8 @@ class TrainingLoop:
         """Updates of the assistant's warm-up that are done."""
         self.taken = 0
         """Prompts that all processes together have taken from the order."""
+        self.noises: NoisesOfPrompts | None = None
+        """How the generator's batches are made of prompts; settled at the first step."""
         self.assistant_loss: float | None = None
         """Of the step under way, once the assistant's updates are done; None between steps."""
         self.skipped: list[str] = []
@@ -73,6 +76,7 @@ class TrainingLoop:
             "seconds": self.seconds,
             "warmed": self.warmed,
             "taken": self.taken,
+            "noises": {} if self.noises is None else self.noises.state_dict(),
             "assistant_loss": self.assistant_loss,
             "generator": trainable_state(self.parts.generator.network),
             "average": self.parts.average.state_dict(),
@@ -86,6 +90,7 @@ class TrainingLoop:
         # An earlier version had no checkpoint before the first step.
         self.warmed = state.get("warmed", self.warm_rounds)
         self.taken = state.get("taken", self._taken_by(self.step))
+        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state.get("noises") else None
         self.assistant_loss = state.get("assistant_loss")
         load_trainable_state(self.parts.generator.network, state["generator"])
         engine.load_state_dict(state)
@@ -128,18 +133,28 @@ class TrainingLoop:
     def _taken_by(self, step: int) -> int:
         return (self.warm_rounds + step * (self.parts.engine.assistant_rounds + 1)) * self.batch
 
-    def _take(self, start: int) -> Condition:
-        """This process's conditions of the update whose batch begins at a place of the order."""
+    def _take(self, positions: Sequence[int]) -> Condition:
+        """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
         size, count = self.config.batch_size, self.processes.count
-        rows: list[int] = []
+        own: list[int] = []
         for k in range(self.config.accumulation):
-            rows += self.order.take(start + (k * count + self.processes.rank) * size, size)
-        return self.parts.conditions[rows]
+            start = (k * count + self.processes.rank) * size
+            own += positions[start : start + size]
+        return self.parts.conditions[self.order.at(own)]
 
-    def batches(self) -> list[Condition]:
-        """This process's conditions of one step: a batch for each assistant round, then the generator's."""
-        rounds = self.parts.engine.assistant_rounds + 1
-        return [self._take(self.taken + k * self.batch) for k in range(rounds)]
+    def _assistant_batches(self, rounds: int) -> list[Condition]:
+        """This process's conditions of the assistant's next updates, one a sample."""
+        starts = range(self.taken, self.taken + rounds * self.batch, self.batch)
+        return [self._take(range(start, start + self.batch)) for start in starts]
+
+    def _settle_noises(self) -> NoisesOfPrompts:
+        """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
+        if self.noises is None:
+            config, size = self.config, self.config.reward_batch or self.config.batch_size
+            condition = self.parts.conditions[self.order.take(self.taken, size)]
+            each = config.noises_per_prompt or noises_needed(self.parts.engine, condition, config.seed)
+            self.noises = NoisesOfPrompts(each)
+        return self.noises
 
     @property
     def is_warm(self) -> bool:
@@ -161,7 +176,7 @@ class TrainingLoop:
         """
         started = time.perf_counter()
         engine = self.parts.engine
-        loss = engine.update_assistant(self._take(self.taken))
+        loss = engine.update_assistant(*self._assistant_batches(1))
         self.warmed += 1
         self.taken += self.batch
         self.seconds += time.perf_counter() - started
@@ -193,9 +208,10 @@ class TrainingLoop:
         engine, rounds = self.parts.engine, self.parts.engine.assistant_rounds
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        *earlier, last = self.batches()
+        positions, noises = self._settle_noises().take(self.taken + rounds * self.batch, self.batch)
         if self.assistant_loss is None:
-            self.assistant_loss = engine.update_assistants(earlier)
+            self.assistant_loss = engine.update_assistants(self._assistant_batches(rounds))
+        last = self._take(positions)
         with self.random_states_kept_on_failure():
             result = engine.update_generator(last, self.step)
         assistant_loss, self.assistant_loss = self.assistant_loss, None
@@ -203,7 +219,8 @@ class TrainingLoop:
             self.parts.average.update()
         scheduled = scheduled_numbers(self.config, self.step)
         self.step += 1
-        self.taken += (rounds + 1) * self.batch
+        self.taken += rounds * self.batch + self._settle_noises().new_prompts(self.batch)
+        self.noises = noises
         elapsed = max(time.perf_counter() - started, 1e-9)
         self.seconds += elapsed
         row = mean_row(self.processes, step_metrics(result, assistant_loss, divergence_of(engine.terms)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Sequence
 
@@ -14,9 +13,8 @@ from torch import Tensor
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import RunError
 from dipp_toolkit.estimators.base import GradientEstimator
-from dipp_toolkit.estimators.network import SurrogateNetwork, pooled
 from dipp_toolkit.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
-from dipp_toolkit.estimators.surrogate import Memory, Surrogate, rank_correlation
+from dipp_toolkit.estimators.surrogate import Surrogate, rank_correlation
 from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.random_states import random_states, restore_random_states, seed_everything
 from dipp_toolkit.terms.base import Sample
@@ -25,11 +23,10 @@ from dipp_toolkit.terms.reward import RewardTerm
 SHAPE = (4, 8, 8)
 
 
-def sample_of(batch: int = 16, seed: int = 0, text: bool = False) -> Sample:
+def sample_of(batch: int = 16, seed: int = 0) -> Sample:
     random = torch.Generator().manual_seed(seed)
     x0 = torch.randn(batch, *SHAPE, generator=random)
-    tensors = {"encoder_hidden_states": torch.randn(batch, 3, 6, generator=random)} if text else {}
-    return Sample(x0, Condition(("a",) * batch, tensors), x0, random)
+    return Sample(x0, Condition(("a",) * batch), x0, random)
 
 
 def weights() -> Tensor:
@@ -79,80 +76,6 @@ def test_rank_correlation() -> None:
     assert rank_correlation(a, -a) == pytest.approx(-1)
     assert rank_correlation(a, torch.ones(4)) == 0
     assert rank_correlation(a, torch.tensor([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
-
-
-def test_the_memory_forgets_the_oldest() -> None:
-    memory = Memory(size=4)
-    for start in (0, 3):
-        memory.add(scores=torch.arange(start, start + 3).float())
-    assert len(memory) == 4
-    assert sorted(memory.rows["scores"].tolist()) == [2.0, 3.0, 4.0, 5.0]
-
-
-def learn(
-    surrogate: Surrogate, batches: int, score: object = linear, seed: int = 0, text: bool = False
-) -> list[Tensor]:
-    return [
-        surrogate.estimate(sample_of(32, seed=seed + k, text=text), score).gradient  # type: ignore[arg-type]
-        for k in range(batches)
-    ]
-
-
-def test_a_surrogate_finds_the_gradient() -> None:
-    def score(x0: Tensor, prompts: Sequence[str]) -> Tensor:
-        return 3 * x0[:, 1].mean((1, 2)) + 7
-
-    surrogate = Surrogate(rounds=16)
-    gradient = learn(surrogate, 25, score)[-1]
-    expected = torch.zeros(SHAPE)
-    expected[1] = 3 / 64
-    cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), expected.flatten()[None], dim=1)
-    assert surrogate.correlation > 0.7
-    assert cosine.mean() > 0.5
-    assert surrogate.warnings() == []
-
-
-def test_a_surrogate_reads_the_prompt() -> None:
-    """A score that depends on the prompt alone is predicted; without the prompt it could not be."""
-    surrogate = Surrogate(rounds=16)
-    for k in range(20):
-        sample = sample_of(32, seed=k, text=True)
-        text = pooled(sample.condition)
-        assert text is not None
-        scores = 2 * text[:, 0]
-        surrogate.estimate(sample, lambda x0, prompts, scores=scores: scores)
-    assert surrogate.correlation > 0.7
-
-
-def test_a_surrogate_that_knows_nothing_moves_nothing() -> None:
-    """Scores that are noise cannot be predicted: the gradient is 0, and the run is told."""
-    random = torch.Generator().manual_seed(5)
-    surrogate = Surrogate(rounds=2)
-    gradients = learn(surrogate, 12, lambda x0, prompts: torch.randn(len(x0), generator=random))
-    assert surrogate.correlation < 0.4
-    assert not gradients[-1].any()
-    assert "rank correlation" in surrogate.warnings()[0]
-
-
-@pytest.mark.parametrize("text", [False, True])
-def test_a_surrogate_goes_on_where_it_stopped(text: bool) -> None:
-    whole = Surrogate(rounds=2, trust=-1.0)
-    learn(whole, 4, text=text)
-    resumed = Surrogate(rounds=2, trust=-1.0, seed=77)
-    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
-    for a, b in zip(learn(whole, 2, seed=10, text=text), learn(resumed, 2, seed=10, text=text), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_an_unused_surrogate_has_no_state() -> None:
-    assert Surrogate().state_dict() == {}
-    fresh = Surrogate()
-    fresh.load_state_dict({})
-    assert fresh.network is None
-
-
-def test_the_surrogate_takes_latents_of_any_shape() -> None:
-    assert SurrogateNetwork(3, 0)(torch.randn(2, 3, 10, 6), None).shape == (2,)
 
 
 def decode(latents: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dipp_toolkit import prompt_order
-from dipp_toolkit.prompt_order import LISTED, PromptOrder
+from dipp_toolkit.prompt_order import LISTED, NoisesOfPrompts, PromptOrder
 
 COUNTS = [LISTED + 1, 100_003, 2**18, 2**18 + 1]
 FIRST = [73744, 67807, 3091, 579, 67293]
@@ -70,3 +70,38 @@ def test_ten_million_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = order.take(10**7 - 16, 32)
     assert len(set(taken[:16])) == len(set(taken[16:])) == 16 and max(taken) < 10**7
     assert sizes == [16, 16]
+
+
+@pytest.mark.parametrize("count", [7, 100_000])
+def test_positions_are_looked_up_in_any_order(count: int) -> None:
+    order = PromptOrder(count, 2)
+    whole = order.take(0, 3 * 7)
+    positions = [3, 3, 20, 0, 7, 8]
+    assert order.at(positions) == [whole[position] for position in positions]
+    assert order.at([]) == []
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+def test_every_prompt_has_all_its_noises_in_a_row(each: int, length: int) -> None:
+    """Also where a batch ends in the middle of a prompt, and where others take prompts of the order in between."""
+    noises, start, rows, new = NoisesOfPrompts(each), 0, [], []
+    for _ in range(30):
+        start += 4  # the assistant's
+        positions, following = noises.take(start, length)
+        assert len(positions) == length
+        rows += positions
+        new.append(noises.new_prompts(length))
+        assert new[-1] == len(set(positions) - {noises.position if noises.owed else None})
+        start += new[-1]
+        noises = NoisesOfPrompts.from_state(following.state_dict())
+    whole = 30 * length // each * each
+    groups = [rows[at : at + each] for at in range(0, whole, each)]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert [group[0] for group in groups] == sorted({group[0] for group in groups})
+    assert sum(new) == -(-30 * length // each)
+
+
+def test_one_noise_a_prompt_is_the_plain_order() -> None:
+    assert NoisesOfPrompts().take(10, 4) == ([10, 11, 12, 13], NoisesOfPrompts(1, 13, 0))
+    assert NoisesOfPrompts(2).take(10, 5) == ([10, 10, 11, 11, 12], NoisesOfPrompts(2, 12, 1))

@@ -11,14 +11,38 @@ from ..condition import Condition
 
 GROUPS = 8
 SMALLEST_SIDE = 4
+GRID = 4
+"""Places each way at which the last features are read."""
+COARSE = 8
+"""Places each way at which the latents themselves are read."""
+WHOLE_PROMPT = ("pooled_projections", "text_embeds")
+"""What networks call an embedding of the whole prompt."""
 
 
 def pooled(condition: Condition) -> Float[Tensor, "batch features"] | None:
-    """One vector a prompt: the mean over its tokens of what the network reads; None where it reads none."""
-    for tensor in condition.tensors.values():
+    """One vector a prompt; None where the network reads no prompt.
+
+    Where the text encoder gives one for the whole prompt, it is that: CLIP's of SDXL, Stable Diffusion 3 and Flux.
+    Elsewhere it is the mean over the tokens that the mask keeps (T5's of PixArt), and over all where there is no mask:
+    each padding of Stable Diffusion's CLIP, whose attention is causal, has read the whole prompt.
+    """
+    tensors = condition.tensors
+    for name in WHOLE_PROMPT:
+        if name in tensors:
+            return tensors[name].float()
+    for tensor in tensors.values():
         if tensor.is_floating_point() and tensor.ndim == 3:
-            return tensor.float().mean(1)
+            kept = _kept(condition, tensor)
+            return (tensor.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp_min(1)
     return None
+
+
+def _kept(condition: Condition, tokens: Float[Tensor, "batch tokens features"]) -> Float[Tensor, "batch tokens"]:
+    """1 for a token that counts, 0 for padding."""
+    for name, tensor in condition.tensors.items():
+        if name.endswith("mask") and tensor.shape == tokens.shape[:2]:
+            return (tensor > 0).float()
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.float32)
 
 
 class Block(nn.Module):
@@ -36,8 +60,17 @@ class Block(nn.Module):
         return x + self.conv_out(F.silu(inner))
 
 
+def _from_nothing(features: int) -> nn.Linear:
+    """A linear map that is 0 until it has learned."""
+    layer = nn.Linear(features, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
 class SurrogateNetwork(nn.Module):
-    """A small residual network over latents.
+    """A small residual network over latents. Three readings are added up: a nonlinear one of the last features' means
+    and deviations over all places, a linear one of these features at `GRID` x `GRID` places, and a linear one of the
+    latents themselves at `COARSE` x `COARSE` places, which is what few samples suffice for.
 
     Args:
         channels: of the latents.
@@ -53,11 +86,12 @@ class SurrogateNetwork(nn.Module):
         self.text = nn.Sequential(nn.LayerNorm(text), nn.Linear(text, width), nn.SiLU()) if text else None
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.places, self.latents = _from_nothing(width * GRID**2), _from_nothing(channels * COARSE**2)
 
     def forward(
         self, x0: Float[Tensor, "batch channels height width"], text: Float[Tensor, "batch features"] | None
     ) -> Float[Tensor, " batch"]:
-        """Predicted scores, standardised."""
+        """Predicted scores, in deviations within a prompt; what all samples of a prompt share is left open."""
         x = self.stem(x0)
         prompt = self.text(text) if self.text is not None else x.new_zeros(len(x), self.width)
         for index, block in enumerate(self.blocks):
@@ -66,4 +100,7 @@ class SurrogateNetwork(nn.Module):
             x = block(x, prompt)
         features = F.silu(x)
         spread = features.var((2, 3), correction=0).add(1e-6).sqrt()
-        return self.head(torch.cat([features.mean((2, 3)), spread], dim=1))[:, 0]
+        score = self.head(torch.cat([features.mean((2, 3)), spread], dim=1))
+        score = score + self.places(F.adaptive_avg_pool2d(features, GRID).flatten(1))
+        score = score + self.latents(F.adaptive_avg_pool2d(x0, COARSE).flatten(1))
+        return score[:, 0]

@@ -29,6 +29,7 @@ class Sample:
             share the batch, `torch.randn(..., generator=random)` draws for this process alone, and
             `dipp_toolkit.processes.draws.normal` what one process of the whole batch would.
         step: number of the generator update, from 0.
+        readout: which of the generator's steps made the samples, from 0, where each is supervised.
     """
 
     x0: Float[Tensor, "batch ..."]
@@ -36,6 +37,7 @@ class Sample:
     noise: Float[Tensor, "batch ..."]
     random: torch.Generator
     step: int = 0
+    readout: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ def side_of(term: Term) -> Side | None:
     if not uses_assistant(term):
         return "rewards"
     return None if takes_rewards(term) else "divergences"
+
+
+def asks_scores_alone(term: Term) -> bool:
+    """Whether a term never asks the rewards that it takes for their gradients: where its class says
+    `asks_scores_alone = True`."""
+    return bool(getattr(term, "asks_scores_alone", False))
 
 
 @dataclass(frozen=True)

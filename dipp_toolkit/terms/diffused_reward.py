@@ -84,7 +84,7 @@ class DiffusedReward(Divergence):
         for index in range(count):
             with torch.enable_grad():
                 proxy = self._denoise(look, x_t, first, sample.random)
-            seen = Sample(proxy.detach(), sample.condition, sample.noise, sample.random, sample.step)
+            seen = Sample(proxy.detach(), sample.condition, sample.noise, sample.random, sample.step, sample.readout)
             total, gradient, scores = self.rewards.differentiate(seen)
             last = index == count - 1
             (slope,) = torch.autograd.grad(proxy, x_t, gradient.to(proxy.dtype), retain_graph=not last)

@@ -89,6 +89,7 @@ class PolicyGradient:
 
     uses_assistant: ClassVar[bool] = False
     takes_rewards: ClassVar[bool] = True
+    asks_scores_alone: ClassVar[bool] = True
     verification: ClassVar[Verification] = Verification(
         cases=("quadratic",),
         variants=({"normalise": False, "group": 16},),

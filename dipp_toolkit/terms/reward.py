@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..condition import Condition
 from ..errors import DippError, RunError
 from ..estimators.base import GradientEstimator
 from ..raised import raised
@@ -54,9 +55,7 @@ class RewardTerm:
                 scores have no gradient and nothing can estimate one.
         """
         if self.black_box is None:
-            self.black_box = self.estimator is not None and self._has_no_gradient(sample)
-            if self.black_box:
-                self._shared.forgone()
+            self.find_out(sample.x0, sample.condition)
         if self.black_box:
             assert self.estimator is not None
             estimate = self.estimator.estimate(sample, self.score)
@@ -73,18 +72,28 @@ class RewardTerm:
         ]
         return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
 
-    def _has_no_gradient(self, sample: Sample) -> bool:
-        """Whether the reward is a black box: as it says, or, where it does not say, as a trial shows.
+    def find_out(self, latents: Float[Tensor, "batch ..."], condition: Condition) -> None:
+        """Settle `black_box`: as the reward says, or, where it does not say, as a trial shows.
+
+        Raises:
+            RunError: the reward failed.
+        """
+        self.black_box = self.estimator is not None and self._has_no_gradient(latents, condition)
+        if self.black_box:
+            self._shared.forgone()
+
+    def _has_no_gradient(self, latents: Tensor, condition: Condition) -> bool:
+        """Whether there is nothing to differentiate.
 
         Every process makes the trial once, also one that goes on with a run: what the reward draws in it is given back,
         so that a run that was stopped has the random numbers of one that was not.
         """
         if self.reward.differentiable is not None:
             return not self.reward.differentiable
-        size = self.batch or len(sample.x0)
-        prompts = sample.condition.prompts[:size]
-        with random_states_kept(sample.x0.device), torch.enable_grad():
-            images = self.decode(sample.x0[:size].detach().requires_grad_(True))
+        size = self.batch or len(latents)
+        prompts = condition.prompts[:size]
+        with random_states_kept(latents.device), torch.enable_grad():
+            images = self.decode(latents[:size].detach().requires_grad_(True))
             try:
                 return not self._call(images, prompts).requires_grad
             except RunError:  # NumPy refuses tensors with a graph; without one it may do
