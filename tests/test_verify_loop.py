@@ -198,6 +198,23 @@ def test_the_toolkits_own_engine_holds_every_row(loop: str) -> None:
     assert ("reward" in {row.quantity for row in rows}) == (loop == "OneStep")
 
 
+def test_a_function_may_be_the_step(tmp_path: Path) -> None:
+    name = broken([], tmp_path)
+    file = Path(name.rpartition(":")[0])
+    text = "\n\ndef train(world):\n    DMD2(world).step()\n\n\ntrain.timesteps = DMD2.timesteps\n"
+    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+    rows = run_loop(f"{file}:train", ["distillation"], rows=QUICK)
+    assert failures(rows) == {}
+    assert "sampling, step 1" not in {row.quantity for row in rows}
+
+
+def test_a_fake_score_that_is_asked_without_a_prompt_and_not_heard_is_no_fault(tmp_path: Path) -> None:
+    unheard = f"            self.x0(world.fake_score, x_t, t, empty)\n{NORMALISED}"
+    rows = run_loop(broken([(NORMALISED, unheard)], tmp_path), ["guidance"], rows=QUICK)
+    assert failures(rows) == {}
+    assert next(row.reached for row in rows if row.quantity == "fake score: prompt") == 0.5
+
+
 def test_a_reward_of_the_wrong_sign_or_scale_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from dipp_toolkit.verify.loops.own_loop import WorldReward
 

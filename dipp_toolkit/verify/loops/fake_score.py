@@ -169,8 +169,13 @@ def _back(evidence: Evidence) -> LoopRow:
     return evidence.row("fake score: way back", 1.0, cosine, BACK, meaning)
 
 
-def look_rows(evidence: Evidence) -> Iterator[LoopRow]:
-    """Where the generator's loss asks the fake score about its samples, and with which prompt."""
+def look_rows(evidence: Evidence, harmless: bool) -> Iterator[LoopRow]:
+    """Where the generator's loss asks the fake score about its samples, and with which prompt.
+
+    Args:
+        evidence: of a case.
+        harmless: whether the gradient on samples is right, whatever the fake score was asked besides.
+    """
     noises, parts, asked, given = [], [], 0, 0.0
     for update in evidence.generator_updates:
         for look in update.looks:
@@ -193,7 +198,7 @@ def look_rows(evidence: Evidence) -> Iterator[LoopRow]:
         "fake score: prompt",
         1.0,
         given / asked,
-        0.0,
+        1.0 if harmless else 0.0,
         "The generator's loss asks the fake score without the prompt as well: guidance on the fake score. Guidance "
         "belongs to the reference alone; the fake score has to say the score of the samples as they are.",
     )

@@ -18,10 +18,9 @@ from .evidence import Evidence
 from .fake_score import fake_score_rows, look_rows
 from .gradients import gradient_rows
 from .inputs import input_rows
-from .networks import FakeScoreNetwork
 from .recording import Call, Recorder
 from .rows import LoopRow
-from .world import LoopWorld
+from .world import LoopWorld, Stage
 
 ROWS = 16_000
 """Samples of each step that are wanted, and three times as many of all, where the loop's batches give them in
@@ -78,8 +77,9 @@ def run_loop(name: str, cases: Sequence[str] | None = None, seed: int = 0, rows:
         with random_states_kept(torch.device("cpu")):
             seed_everything(seed)
             evidence = gather(adapter, case, seed, rows)
-        table += [*input_rows(evidence), *fake_score_rows(evidence), *look_rows(evidence)]
-        table += gradient_rows(evidence, adapter)
+        gradients = list(gradient_rows(evidence, adapter))
+        table += [*input_rows(evidence), *fake_score_rows(evidence)]
+        table += [*look_rows(evidence, harmless=gradients[0].passed), *gradients]
     return table
 
 
@@ -90,12 +90,13 @@ def gather(adapter: Adapter, name: str, seed: int, rows: int) -> Evidence:
         RunError: it failed, or did not use the world's networks.
     """
     case, recorder = CASES[name], Recorder()
-    world = LoopWorld(case, adapter, recorder)
+    stage = Stage(adapter, recorder)
+    world = LoopWorld(case, adapter, stage)
     chance = random.Random(seed)
 
     def train(step: Callable[[], Any]) -> None:
         law = chance.randrange(2)
-        world._set_law(law)
+        stage.set_law(law)
         recorder.start_step(law)
         call(adapter, "its step", step)
 
@@ -105,18 +106,16 @@ def gather(adapter: Adapter, name: str, seed: int, rows: int) -> Evidence:
         _until_enough(adapter, recorder, partial(train, step), len(world.timesteps), rows)
         generator_updates, fake_score_updates = recorder.generator_updates, recorder.fake_score_updates
         recorder.generator_updates, recorder.fake_score_updates = [], []
-        fake_score = world.fake_score
-        assert isinstance(fake_score, FakeScoreNetwork)
-        fake_score.offset = torch.tensor(OFFSET, dtype=torch.float64)
+        stage.fake_score.offset = torch.tensor(OFFSET, dtype=torch.float64)
         for _ in range(DISPLACED_CALLS):
             train(step)
-        fake_score.offset = torch.zeros(3, dtype=torch.float64)
-        world._set_law(0)
+        stage.fake_score.offset = torch.zeros(3, dtype=torch.float64)
+        stage.set_law(0)
         sampling = None if sample is None else _sampled(adapter, recorder, sample)
-    reference = world._reference_law
+    reference = stage.reference
     slope = None if case.reward is None else case.reward_scale * case.reward.slope
     return Evidence(
-        name, world._levels, world._chain, world.timesteps, world._laws,
+        name, stage.levels, stage.chain, world.timesteps, stage.laws,
         reference.given, reference.guided(case.guidance), reference.empty,
         generator_updates, fake_score_updates, recorder.fake_score_updates,
         torch.tensor(OFFSET, dtype=torch.float64), sampling, slope, case.guidance,

@@ -33,6 +33,46 @@ def trial_laws(data: Gaussian) -> tuple[Gaussian, Gaussian]:
     )
 
 
+class Stage:
+    """What is behind a world, and no business of the loop's: laws, levels, and the networks' parameters.
+
+    Attributes:
+        reference: the reference's laws.
+        levels: noise levels by timestep.
+        chain: how the generator's steps follow each other.
+        laws: of the generator's samples, by number.
+        reference_network: the world's `reference`.
+        generator: the world's.
+        fake_score: the world's.
+        recorder: sees them.
+    """
+
+    def __init__(self, adapter: Adapter, recorder: Recorder) -> None:
+        self.reference, self.levels, self.recorder = make_reference(), Levels(adapter.schedule), recorder
+        timesteps = torch.tensor(adapter.timesteps, dtype=torch.float64)
+        self.chain = Chain(*self.levels(timesteps), adapter.sampler)
+        self.laws = trial_laws(self.reference.given)
+        exact = Exact(self.reference.given, self.reference.empty)
+        settings = self.levels, adapter.prediction, recorder
+        self.reference_network = ReferenceNetwork(exact, *settings).eval()
+        self.generator = GeneratorNetwork(timesteps, *settings)
+        self.fake_score = FakeScoreNetwork(*settings)
+        recorder.modules = {"generator": self.generator, "fake_score": self.fake_score}
+        self.set_law(0)
+
+    def set_law(self, number: int) -> None:
+        """Give the generator one of its laws, and the fake score its exact score."""
+        law = self.laws[number]
+        matrices, biases = self.chain.solve(law)
+        with torch.no_grad():
+            self.generator.matrix.copy_(matrices)
+            self.generator.bias.copy_(biases)
+        # Without a prompt it says something else, so that guidance on the fake score is seen.
+        shift = 0.7 * (self.reference.empty.mean - self.reference.given.mean)
+        self.fake_score.exact = Exact(law, Gaussian(law.mean + shift, law.covariance))
+        self.recorder.law = number
+
+
 class LoopWorld:
     r"""What a loop is given. Latents are `(batch, 3, 1, 1)`, images of one pixel; networks answer in `prediction`.
 
@@ -50,41 +90,15 @@ class LoopWorld:
         num_train_timesteps: 1000.
     """
 
-    def __init__(self, case: Case, adapter: Adapter, recorder: Recorder) -> None:
-        reference = make_reference()
-        self._levels, self._given, self._target = (
-            Levels(adapter.schedule), reference.given, reference.guided(case.guidance)
-        )  # fmt: skip
-        self._case = case
+    def __init__(self, case: Case, adapter: Adapter, stage: Stage) -> None:
+        self._case, self._levels, self._given = case, stage.levels, stage.reference.given
         self.prediction = adapter.prediction
         self.timesteps = torch.tensor(adapter.timesteps, dtype=torch.float64)
         self.guidance, self.reward_scale = case.guidance, case.reward_scale
         self.batch_size, self.num_train_timesteps = BATCH, TRAINING_TIMES
-        exact = Exact(reference.given, reference.empty)
-        self.reference: nn.Module = ReferenceNetwork(exact, self._levels, self.prediction, recorder).eval()
-        self.generator: nn.Module = GeneratorNetwork(self.timesteps, self._levels, self.prediction, recorder)
-        self.fake_score: nn.Module = FakeScoreNetwork(self._levels, self.prediction, recorder)
-        recorder.modules = {"generator": self.generator, "fake_score": self.fake_score}
-        self._reference_law = reference
-        self._chain = Chain(*self._levels(self.timesteps), adapter.sampler)
-        self._laws = trial_laws(reference.given)
-        self._recorder = recorder
-        self._set_law(0)
-
-    def _set_law(self, number: int) -> None:
-        """Give the generator one of its laws, and the fake score its exact score."""
-        law = self._laws[number]
-        matrices, biases = self._chain.solve(law)
-        shift = 0.7 * (self._reference_law.empty.mean - self._reference_law.given.mean)
-        generator, fake_score = self.generator, self.fake_score
-        assert isinstance(generator, GeneratorNetwork)
-        assert isinstance(fake_score, FakeScoreNetwork)
-        with torch.no_grad():
-            generator.matrix.copy_(matrices)
-            generator.bias.copy_(biases)
-        # Without a prompt it says something else, so that guidance on the fake score is seen.
-        fake_score.exact = Exact(law, Gaussian(law.mean + shift, law.covariance))
-        self._recorder.law = number
+        self.generator: nn.Module = stage.generator
+        self.fake_score: nn.Module = stage.fake_score
+        self.reference: nn.Module = stage.reference_network
 
     @cached_property
     def alphas_cumprod(self) -> Float[Tensor, " times"]:
