@@ -68,7 +68,7 @@ class CheckRow(_Part):
     verdict: Verdict
     why: Text = ""
     numbers: dict[Name, Number] = Field(default_factory=dict)
-    bounds: dict[Name, tuple[Number, Number]] = Field(default_factory=dict)
+    bounds: dict[Name, Annotated[tuple[Number, Number], Field(strict=False)]] = Field(default_factory=dict)
 
 
 class Machine(_Part):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..content_digests import file_digest
 from ..download_lists import INDEX, NOT_NEEDED
@@ -14,6 +15,8 @@ from ..plain_json import read_json
 from ..weight_files import PICKLE, weights_in
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""Endings of a reward's files that hold weights, and not words or settings."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,3 +95,32 @@ def files_in(place: Path) -> Iterator[Path]:
     """The files that one network's weights are read from; none where it has none."""
     found = weights_in(place) or weights_in(place, PICKLE)
     yield from (place / name for name in (() if found is None else found.files))
+
+
+def reward_files(role: str, make: Any, options: Mapping[str, Any]) -> list[WeightFile] | None:
+    """A reward's weight files, fetched where they are not here.
+
+    Args:
+        role: what they belong to.
+        make: what makes the reward, as `find_reward` gives it.
+        options: of the reward.
+
+    Returns:
+        None where its plugin says nothing of files.
+
+    Raises:
+        RequestError: one is not there.
+    """
+    find = getattr(getattr(make, "func", None), "find_files", None)
+    if find is None:
+        return None
+    paths: dict[Path, None] = {}
+    for path in find(**options):  # of some it is the configuration, and the weights lie beside it
+        paths |= dict.fromkeys([path] if path.suffix in WEIGHTS else files_in(path.parent))
+    return [weight_file(path, role, snapshot_of(path), "its plugin") for path in paths] or None
+
+
+def snapshot_of(path: Path) -> Path:
+    """The snapshot that a file of the hub's cache lies in; the folder of any other file."""
+    parts = path.parts
+    return Path(*parts[: parts.index("snapshots") + 2]) if "snapshots" in parts else path.parent

@@ -16,7 +16,7 @@ from ..check import Check
 from ..outcome import Outcome, failed, skipped
 from ..settings import public_name
 from ..subject import Subject
-from ..weights_used import WeightFile, component_files, files_in, weight_file
+from ..weights_used import WeightFile, component_files, files_in, reward_files, snapshot_of, weight_file
 
 NOT_OF_FILES = "Its plugin says nothing of files"
 
@@ -34,8 +34,9 @@ def run(subject: Subject) -> Iterator[Outcome]:
 def _of_reward(subject: Subject, name: str) -> Outcome:
     shown = public_name(name)
     try:
-        make = find_reward(name, **subject.config.reward_options.get(name, {}))
-        outcome = _looked_at(subject, f"reward {shown}", lambda: _reward_files(subject, name, make))
+        options = subject.config.reward_options.get(name, {})
+        make = find_reward(name, **options)
+        outcome = _looked_at(subject, f"reward {shown}", lambda: reward_files(f"reward {shown}", make, options))
     except DippError as error:
         outcome = failed(f"files of reward {shown}", str(error))
     if outcome.verdict == "fail":
@@ -109,17 +110,9 @@ def _start_files(address: str, folder: Path, network: str) -> list[WeightFile]:
     source = parse_source(address)
     if source.is_file:
         file = source.file()
-        return [weight_file(file, "generator", _root(file))]
+        return [weight_file(file, "generator", snapshot_of(file))]
     place = network_folder(address, folder, network)
-    return [weight_file(file, "generator", _root(file)) for file in files_in(place)]
-
-
-def _root(path: Path) -> Path:
-    """The snapshot that a file of the hub's cache lies in; its own folder of any other file."""
-    parts = path.parts
-    if "snapshots" in parts:
-        return Path(*parts[: parts.index("snapshots") + 2])
-    return path.parent
+    return [weight_file(file, "generator", snapshot_of(file)) for file in files_in(place)]
 
 
 def _pipeline_files(role: str, folder: Path | None, name: str, without: str = "") -> list[WeightFile] | None:
@@ -128,22 +121,6 @@ def _pipeline_files(role: str, folder: Path | None, name: str, without: str = ""
     registered = any(name in get_registry().entries[kind] for kind in ("generator", "reference"))
     source = "its plugin" if registered else ""
     return [weight_file(path, role, folder, source) for path in component_files(folder, without)]
-
-
-def _reward_files(subject: Subject, name: str, make: Any) -> list[WeightFile] | None:
-    find = getattr(getattr(make, "func", None), "find_files", None)
-    if find is None:
-        return None
-    role = f"reward {public_name(name)}"
-    paths: dict[Path, None] = {}
-    for path in find(**subject.config.reward_options.get(name, {})):
-        paths |= dict.fromkeys([path] if _is_weights(path) else files_in(path.parent))
-    return [weight_file(path, role, _root(path), "its plugin") for path in paths] or None
-
-
-def _is_weights(path: Path) -> bool:
-    """Whether a reward's file holds weights, and not words or settings."""
-    return path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 CHECK = Check("fetch", 10, run, "every file is here, whole, and of a known revision")

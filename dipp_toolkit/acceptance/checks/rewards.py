@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DippError
-from ...loading import load_reward
+from ...loading import find_reward
 from ...raised import raised
 from ...rewards.inputs import as_scores
 from ..check import Check
@@ -18,6 +18,7 @@ from ..golden_images import NAME, PROMPTS, golden_images
 from ..outcome import Outcome, failed, judged, skipped
 from ..settings import public_name
 from ..subject import Scored, Subject
+from ..weights_used import reward_files
 
 SHOWN = 4
 """Scores that a row of the table names."""
@@ -41,14 +42,16 @@ def run(subject: Subject) -> Iterator[Outcome]:
 
 
 def _of_reward(subject: Subject, name: str, what: str) -> Outcome:
-    reward = load_reward(name, **subject.config.reward_options.get(name, {}))
+    options = subject.config.reward_options.get(name, {})
+    make = find_reward(name, **options)
+    reward: Any = make()
     try:
         scores = _scores(reward, name, subject.device)
     finally:
         if callable(getattr(reward, "close", None)):
-            reward.close()  # type: ignore[attr-defined]
-    files = [file for file in subject.weights if file.role == f"reward {public_name(name)}"]
-    key, version = weights_key(reward, files), str(getattr(reward, "version", ""))
+            reward.close()
+    files = reward_files(f"reward {public_name(name)}", make, options)
+    key, version = weights_key(reward, files or ()), str(getattr(reward, "version", ""))
     subject.scores[name] = Scored(tuple(float(f"{score:.6g}") for score in scores.tolist()), key, version)
     return _compared(what, scores, key, version, golden_of(name))
 
