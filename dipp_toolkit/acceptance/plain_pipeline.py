@@ -19,6 +19,7 @@ from ..model_card import load_arguments
 from ..own_noise import own_generators
 from ..pipeline_index import check_index, stock_pipeline
 from ..plain_json import read_json
+from ..precision import matching_autocast
 from ..roles import Images
 from ..stock_call import pack, stock_call_of
 from ..weight_files import weights_in
@@ -63,7 +64,11 @@ def plain_pipeline(
 
 
 def plain_image(
-    pipeline: Any, folder: Path, prompt: str, noise: Float[Tensor, "1 channels height width"], call: Mapping[str, Any]
+    pipeline: Any,
+    folder: Path,
+    prompt: str,
+    noise: Float[Tensor, "1 channels latent_height latent_width"],
+    call: Mapping[str, Any],
 ) -> Images:
     """The pipeline's own call, from given noise; on the CPU, in [0, 1].
 
@@ -81,7 +86,7 @@ def plain_image(
     network = getattr(pipeline, family_of(folder).network_name)
     arguments: dict[str, Any] = {"generator": generators, **call}
     taken = inspect.signature(type(pipeline).__call__).parameters
-    with _seeded(generators[0]), torch.no_grad():
+    with _seeded(generators[0]), torch.no_grad(), matching_autocast(network, pipeline.device):
         images: Tensor = pipeline(
             prompt,
             latents=latents.to(pipeline.device, next(network.parameters()).dtype),

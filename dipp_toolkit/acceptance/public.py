@@ -16,7 +16,7 @@ PATH = re.compile(
     (?<![\w.:/\\-])(?:file://)?                # what stands before a path, not inside a word or an address
     (?: ~[\w.-]* (?=/|\\)                      # a home
       | [A-Za-z]:(?=[\\/])                     # a drive
-      | \\\\(?=\w)                             # a share
+      | \\(?=\\\w)                             # a share
       | \.{0,2} (?=/\w) )                      # the root, or where the program was started
     (?: [\\/]+ [^\s'"<>|,;:()\[\]{}\\/]+ )+ [\\/]?
     """

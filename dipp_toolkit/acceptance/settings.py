@@ -92,7 +92,13 @@ def public_name(name: str) -> str:
         return "a folder" if user_path(plain).is_dir() else "a file"
     if is_python_name(name):
         return "own code"
-    return plain if not plain.startswith(("/", "~", ".")) else "a folder"
+    return plain if not plain.startswith(("/", "~", ".", "\\")) else "a folder"
+
+
+def public_term(name: str) -> str:
+    """A term's name in the metrics likewise; that of a reward's has the reward's name behind a slash."""
+    kind, slash, own = name.partition("/")
+    return f"{kind}{slash}{public_name(own)}" if slash else public_name(name)
 
 
 def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
@@ -111,7 +117,7 @@ def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
             f"{shown(wanted.name)} is code of your own, which has no files that others could compare. Name a "
             "registered generator or reference, a pipeline's or run's folder, or a hub id."
         )
-    check_pipeline(wanted.name, wanted.kind)
+    check_pipeline(wanted.name, "generator", *(() if wanted.kind == "generator" else ("reference",)))
     said: dict[str, Any] = {wanted.kind: wanted.name, "device": wanted.device, **(wanted.settings or {})}
     for name, value in FIXED.items():
         if said.get(name, value) != value:

@@ -13,6 +13,7 @@ from ...errors import DippError
 from ...stop_request import StopRequest
 from ..check import Check
 from ..outcome import Outcome, failed, judged, skipped
+from ..settings import public_term
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(subject: Subject) -> Iterator[Outcome]:
     subject.first_step = row
     finite = not loop.skipped and all(map(math.isfinite, row.values()))
     norms = {name: value for name, value in row.items() if name.startswith("grad_norm/")}
-    said = ", ".join(f"{name.removeprefix('grad_norm/')} {value:.3g}" for name, value in norms.items())
+    said = ", ".join(f"{public_term(name.removeprefix('grad_norm/'))} {value:.3g}" for name, value in norms.items())
     numbers = {"finite": float(finite), "seconds": seconds, "batch": float(loop.batch)}
     if "divergence" in row:
         numbers["divergence"] = row["divergence"]

@@ -92,7 +92,7 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
                 generator.network.to(subject.dtype)
         noise = fixed_noise(1, generator.latent_shape, SEED)
         image = reference.decode(generator.generate(noise.to(subject.device), condition))
-        yield _generators(subject, generator, image.float().cpu(), noise)
+        yield _generators(subject, generator, image.float().cpu(), noise, reference.folder)
     noise, steps, guidance = fixed_noise(1, reference.latent_shape, SEED), _steps(reference), _guidance(reference)
     latents = reference.sample(condition, noise.to(subject.device), steps, guidance)
     image = reference.decode(latents).float().cpu()
@@ -105,10 +105,13 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
     yield Drawn(what, image, noise, reference.folder, call)
 
 
-def _generators(subject: Subject, generator: DiffusersGenerator, image: Images, noise: Tensor) -> Drawn:
+def _generators(
+    subject: Subject, generator: DiffusersGenerator, image: Images, noise: Tensor, reference: Path
+) -> Drawn:
     record = subject.record("generator", subject.generator or "")
     said = any(name in subject.load_options for name in READ_OUT)
     said = said or (isinstance(record, PublishedGenerator) and record.prediction is not None)
+    said = said or generator.folder == reference  # whose scheduler is for many steps
     own = generator.folder / generator.family.network_name
     network = None if generator.weights.resolve() == own.resolve() else generator.weights
     scheduler = None
