@@ -110,7 +110,9 @@ def test_another_autoencoder_is_found_by_its_weights_and_by_the_image(
     ("changes", "found"),
     [
         ({"trained_betas": [0.001 + 0.00001 * k for k in range(441)]}, "load: generator's noise schedule"),
-        ({"prediction_type": "v_prediction"}, "load: generator's noise schedule"),
+        pytest.param(
+            {"prediction_type": "v_prediction"}, "load: generator's noise schedule", marks=pytest.mark.exhaustive
+        ),
         ({"timestep_spacing": "leading"}, "stock: generator's image"),
     ],
 )
@@ -124,7 +126,16 @@ def test_another_scheduler_is_found(
     assert any(name.startswith(found) for name in failing(row)), failing(row)
 
 
-@pytest.mark.parametrize("pipeline", ["StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "FluxPipeline",
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
+        ),
+    ],
+)
 def test_other_classes_are_drawn_as_plain_diffusers_draws_them(pipeline: str, tmp_path: Path) -> None:
     twin = str(write_twin(pipeline, tmp_path / "twin"))
     _, row = accepted(tmp_path, twin, "--reference", twin, "--reward", "colourfulness", skip=TRAINING)
