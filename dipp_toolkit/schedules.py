@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -61,6 +61,7 @@ class VariancePreserving:
     """
 
     alphas_cumprod: Float[Tensor, " times"]
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_scheduler_config(cls, config: Mapping[str, Any]) -> VariancePreserving:
@@ -73,16 +74,24 @@ class VariancePreserving:
         """
         return cls(_ddpm_scheduler(config).alphas_cumprod)
 
+    def _table(self, device: torch.device) -> Float[Tensor, " times"]:
+        """The grid on a device, copied there once: a step asks for it many times, and a copy waits for the device."""
+        if device == self.alphas_cumprod.device:
+            return self.alphas_cumprod
+        if device not in self._copies:
+            self._copies[device] = self.alphas_cumprod.to(device)
+        return self._copies[device]
+
     def grid_index(self, t: Float[Tensor, " batch"]) -> Tensor:
         """Index of the training time nearest to each `t`, int64."""
         last = len(self.alphas_cumprod) - 1
         return (t * last).round().long().clamp(0, last)
 
     def alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        return self.alphas_cumprod.to(t.device)[self.grid_index(t)].sqrt().to(t.dtype)
+        return self._table(t.device)[self.grid_index(t)].sqrt().to(t.dtype)
 
     def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        return (1 - self.alphas_cumprod.to(t.device)[self.grid_index(t)]).sqrt().to(t.dtype)
+        return (1 - self._table(t.device)[self.grid_index(t)]).sqrt().to(t.dtype)
 
     def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         r"""$d \log(\sigma_t/\alpha_t)/dt$ by central differences on the grid, one-sided at its ends and beside a last

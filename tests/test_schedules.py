@@ -130,3 +130,22 @@ def test_dtypes_follow_the_times() -> None:
         x = torch.randn(3, 2, 2, dtype=torch.float64)
         assert expand_like(schedule.sigma(torch.rand(3)), x).dtype == torch.float64
         assert expand_like(torch.rand(3), x).shape == (3, 1, 1)
+
+
+def test_a_schedule_goes_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta` stands for an accelerator: what is copied there has no bits, and is counted."""
+    schedule = VariancePreserving(torch.linspace(0.99, 0.01, 12))
+    copied, plain = [], torch.Tensor.to
+
+    def to(tensor: torch.Tensor, *given: object, **named: object) -> torch.Tensor:
+        if tensor is schedule.alphas_cumprod:
+            copied.append(given)
+        return plain(tensor, *given, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    t = torch.zeros(3, device="meta")
+    for _ in range(3):
+        assert schedule.alpha(t).device == schedule.sigma(t).device == t.device
+    assert len(copied) == 1
+    schedule.alpha(torch.zeros(3))
+    assert len(copied) == 1, "at home nothing is copied"
