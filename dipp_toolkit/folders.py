@@ -56,6 +56,8 @@ class PipelineFamily(Protocol):
       authors' code that diffusers itself does not convert;
     - `encoding_for(family)`, the family that encodes prompts for its network and another's at once;
     - `texts_read(pipeline, prompts)`, what its tokenizers are given in the prompts' place;
+    - `image_stream`, the place of the image's features in what a block of its network returns, where it returns the
+      prompt's too;
     - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
       without it that is `max_tokens`.
     """

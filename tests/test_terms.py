@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dipp_toolkit import RequestError, TrainConfig, train
-from dipp_toolkit.estimators.density_ratio import LearnedRatio, as_tokens, middle_block
+from dipp_toolkit import RequestError, TrainConfig, load_reference, train
+from dipp_toolkit.assistant import LearnedAssistant
+from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.errors import RunError
+from dipp_toolkit.estimators.density_ratio import LearnedRatio, as_tokens, image_features, middle_block, tokens_of
 from dipp_toolkit.events import StepEvent
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.terms.base import Sample, TermContext
+from dipp_toolkit.terms.catalog import build_term
 from dipp_toolkit.terms.policy_gradient import NormalExploration, SigmaPoints
 from dipp_toolkit.terms.times import LogitNormalTimes
 from dipp_toolkit.training import MEASURED
+from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS, tiny_pipeline
 
 TERMS: dict[str, dict[str, Any]] = {
@@ -211,3 +217,61 @@ def test_the_middle_block_is_found_or_honestly_not() -> None:
     assert middle_block(nn.Linear(2, 2)) is None
     assert as_tokens(torch.zeros(3, 5, 4, 4)).shape == (3, 16, 5)
     assert as_tokens(torch.zeros(3, 5)).shape == (3, 1, 5)
+
+
+IMAGE_TOKENS = {
+    "StableDiffusionPipeline": 16,
+    "StableDiffusionXLPipeline": 16,
+    "PixArtAlphaPipeline": 16,
+    "StableDiffusion3Pipeline": 16,
+    "FluxPipeline": 16,
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_TOKENS)
+def test_the_density_ratio_reads_the_images_tokens(name: str, tmp_path: Path) -> None:
+    """Blocks of SD3 and Flux return the prompt's tokens first, of which there are many more."""
+    reference = load_reference(str(write_twin(name, tmp_path / "twin")))
+    assert isinstance(reference, DiffusersReference)
+    network, random = reference.denoiser.network, torch.Generator().manual_seed(0)
+    x_t = torch.randn(2, *reference.latent_shape, generator=random)
+    place = getattr(reference.family, "image_stream", None)
+    condition, t = reference.encode(["a red cat", "the sea"]), torch.full((2,), 0.5)
+    with torch.no_grad():
+        x0, tokens = tokens_of(network, reference.denoiser.predict_x0, x_t, t, condition, place)
+    assert tokens.shape[:2] == (2, IMAGE_TOKENS[name])
+    torch.testing.assert_close(x0, reference.denoiser.predict_x0(x_t, t, condition))
+
+
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "FluxPipeline"])
+def test_every_family_trains_an_f_divergence(name: str, tmp_path: Path) -> None:
+    reference = load_reference(str(write_twin(name, tmp_path / "twin")))
+    denoiser = reference.denoiser.trainable_copy()
+    for one in denoiser.network.parameters():
+        one.data.mul_(1.1)  # or it would predict what the reference does
+    assistant = LearnedAssistant(denoiser, torch.optim.SGD(denoiser.network.parameters(), 0.1))
+    config = TrainConfig(term="f_divergence", reference_steps=1, time_range=(0.2, 0.8))
+    term = build_term("f_divergence", TermContext(reference, assistant, config, name="f_divergence"))
+    x0 = torch.randn(2, *reference.latent_shape, generator=torch.Generator().manual_seed(0))
+    sample = Sample(x0, reference.encode(["a red cat", "the sea"]), x0, torch.Generator().manual_seed(1))
+    for _ in range(2):
+        result = term(sample)
+    assert torch.isfinite(result.grad).all() and result.grad.any() and result.details["log_ratio"]
+
+
+class Joint(nn.Module):
+    """A block of two streams whose order nothing says."""
+
+    def forward(self, hidden_states: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        return prompt, hidden_states
+
+
+def test_the_images_stream_is_known_by_its_shape_or_not_at_all() -> None:
+    image, prompt = torch.ones(2, 9, 4), torch.zeros(2, 5, 4)
+    block = Joint()
+    found = image_features(block, (image,), {"prompt": prompt}, block(image, prompt))
+    assert torch.equal(found, image)
+    alike = torch.zeros(2, 9, 4)
+    with pytest.raises(RunError, match="Give the pipeline's family an image_stream"):
+        image_features(block, (image, alike), {}, block(image, alike))
+    assert torch.equal(image_features(block, (image, alike), {}, block(image, alike), place=1), image)

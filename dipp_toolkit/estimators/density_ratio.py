@@ -7,7 +7,8 @@ the assistant's middle block computes anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import RunError
+from ..precision import full_precision
 from ..processes import Processes
 
 WAVES = 8
@@ -42,16 +45,55 @@ def as_tokens(features: Tensor) -> Float[Tensor, "batch tokens channels"]:
     return features[:, None] if features.ndim == 2 else features
 
 
+def image_features(
+    block: nn.Module, arguments: Sequence[Any], named: Mapping[str, Any], output: Any, place: int | None = None
+) -> Tensor:
+    """The image's features among what a block returns.
+
+    Blocks of joint transformers return the prompt's stream too, and each library in an order of its own.
+
+    Args:
+        block: that was called.
+        arguments: it was called with.
+        named: arguments it was called with by name.
+        output: what it returned.
+        place: of the image's stream in an output of several, as the pipeline's family says; where none says it, the one
+            output that has the shape of the argument `hidden_states`, diffusers' name for the image's stream.
+
+    Raises:
+        RunError: nothing says which it is.
+    """
+    streams = [one for one in output if isinstance(one, Tensor)] if isinstance(output, tuple) else [output]
+    if len(streams) == 1:
+        return streams[0]
+    if place is not None and isinstance(output[place], Tensor):
+        stream: Tensor = output[place]
+        return stream
+    given = inspect.signature(block.forward).bind(*arguments, **named).arguments.get("hidden_states")
+    alike = [one for one in streams if isinstance(given, Tensor) and one.shape == given.shape]
+    if len(alike) != 1:
+        raise RunError(
+            f"The block {type(block).__name__} returns {len(streams)} tensors, and nothing says which holds the "
+            "image's features, which f_divergence reads. Give the pipeline's family an image_stream, its place among "
+            "them, or train with another term."
+        )
+    return alike[0]
+
+
 @contextmanager
-def tapped(network: nn.Module) -> Any:
-    """Inside, a list that fills with what the middle block returns at each pass, as tokens."""
+def tapped(network: nn.Module, place: int | None = None) -> Any:
+    """Inside, a list that fills with the image's features behind the middle block at each pass, as tokens.
+
+    Args:
+        network: any.
+        place: as for `image_features`.
+    """
     block, seen = middle_block(network), []
 
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple) else output
-        seen.append(as_tokens(tensor.detach().float()))
+    def note(module: nn.Module, arguments: Any, named: Any, output: Any) -> None:
+        seen.append(as_tokens(image_features(module, arguments, named, output, place).detach().float()))
 
-    handle = block.register_forward_hook(note) if block is not None else None
+    handle = block.register_forward_hook(note, with_kwargs=True) if block is not None else None
     try:
         yield seen
     finally:
@@ -60,13 +102,26 @@ def tapped(network: nn.Module) -> Any:
 
 
 def tokens_of(
-    network: nn.Module, predict: Callable[[Tensor, Tensor, Any], Tensor], x_t: Tensor, t: Tensor, condition: Any
+    network: nn.Module,
+    predict: Callable[[Tensor, Tensor, Any], Tensor],
+    x_t: Tensor,
+    t: Tensor,
+    condition: Any,
+    place: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One pass of a network: its prediction, and its features as tokens.
+    """One pass of a network: its prediction, and the image's features as tokens.
 
     A network without a middle block is known by its input and its prediction, `(batch, places, 2 channels)`.
+
+    Args:
+        network: whose features are read.
+        predict: makes the pass.
+        x_t: noised samples.
+        t: their times.
+        condition: one row a sample.
+        place: as for `image_features`.
     """
-    with tapped(network) as seen:
+    with tapped(network, place) as seen:
         x0 = predict(x_t, t, condition)
     if seen:
         return x0, seen[0]
@@ -138,10 +193,11 @@ class LearnedRatio:
         self, tokens: Float[Tensor, "batch tokens channels"], t: Float[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
         r"""$\log q_t(x_t)/p_t(x_t)$, float32."""
-        return self._made(tokens)(tokens.float(), t).clamp(-self.limit, self.limit)
+        with full_precision(tokens.device):
+            return self._made(tokens)(tokens.float(), t).clamp(-self.limit, self.limit)
 
-    def update(self, real: Tensor, fake: Tensor, t_real: Tensor, t_fake: Tensor) -> float:
-        """One step of cross-entropy; returns its loss, log 2 where the two cannot be told apart.
+    def update(self, real: Tensor, fake: Tensor, t_real: Tensor, t_fake: Tensor) -> Float[Tensor, ""]:
+        """One step of cross-entropy, in float32; returns its loss, log 2 where the two cannot be told apart.
 
         Args:
             real: tokens of noised samples of the reference.
@@ -150,7 +206,7 @@ class LearnedRatio:
             t_fake: times of the latter.
         """
         network = self._made(real)
-        with torch.enable_grad():
+        with torch.enable_grad(), full_precision(real.device):
             of_real, of_fake = network(real.float(), t_real), network(fake.float(), t_fake)
             loss = (F.softplus(-of_real).mean() + F.softplus(of_fake).mean()) / 2
             gradients = torch.autograd.grad(loss, self._weights())
@@ -158,7 +214,7 @@ class LearnedRatio:
         for parameter, gradient in zip(self._weights(), gradients, strict=True):
             parameter.grad = self.processes.mean(gradient)
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         if self.network is None or self.optimizer is None:

@@ -12,7 +12,7 @@ $$\nabla_{x_0} = E_{t, \epsilon}\big[w(t)\, h(r_t(x_t)) (\alpha_t/\sigma_t)^2 (\
 | forward KL | $r \log r$ | $r$ |
 | Jensen-Shannon | $r \log r - (r + 1) \log \frac{r + 1}{2}$ | $\frac{r}{1 + r}$ |
 
-The ratio comes from a small discriminator on the features of the assistant's middle block
+The ratio comes from a small discriminator on the image's features behind the assistant's middle block
 (`dipp_toolkit.estimators.density_ratio`), trained beside the generator. Its real samples are the reference's own,
 sampled with its multi-step sampler under the run's guidance: still no images are needed, but a few passes more.
 """
@@ -127,7 +127,8 @@ class DiscriminatorRatio:
 
     def _pass(self, term: FDivergence, look: Noised) -> tuple[Tensor, Tensor]:
         network = cast(Any, term.assistant).denoiser.network
-        return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition)
+        place = getattr(getattr(term.reference, "family", None), "image_stream", None)
+        return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition, place)
 
     def _sample_reference(self, term: FDivergence, sample: Sample) -> None:
         count = len(sample.x0) if self.pool.x0 is None else min(self.fresh, len(sample.x0))

@@ -39,6 +39,7 @@ class FluxFamily:
         embedded_guidance: the network's guidance input, where it has one.
         decodes_with: the autoencoder's shift.
         optional_encoders: none.
+        image_stream: its blocks, joint and single ones, return the prompt's tokens first and the image's second.
     """
 
     max_tokens: int = STOCK_TOKENS
@@ -49,6 +50,7 @@ class FluxFamily:
     )
     decodes_with: ClassVar[tuple[str, ...]] = ("shift_factor",)
     optional_encoders: ClassVar[tuple[str, ...]] = ()
+    image_stream: ClassVar[int] = 1
 
     def configured(self, folder: Path) -> FluxFamily:
         """With as many tokens as the folder's transformer was made for."""

@@ -26,6 +26,7 @@ class StableDiffusion3Family:
         max_tokens: T5 reads this many tokens; CLIP reads its own number of the same prompt.
         decodes_with: the autoencoder's shift.
         optional_encoders: T5, in whose place the network is given zeros.
+        image_stream: its blocks return the prompt's tokens first and the image's second.
     """
 
     network_name = "transformer"
@@ -33,6 +34,7 @@ class StableDiffusion3Family:
     max_tokens = 256
     decodes_with = ("shift_factor",)
     optional_encoders = ("text_encoder_3",)
+    image_stream = 1
 
     def configured(self, folder: Path) -> StableDiffusion3Family:
         """This family.
