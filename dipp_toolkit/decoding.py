@@ -43,12 +43,34 @@ class DecodeOptions:
     resolution: int | None = None
 
 
+class RisingClamp(torch.autograd.Function):
+    r"""$\mathrm{clamp}(x, 0, 1)$, whose gradient is that of something that **rises**, a score say, not of a loss.
+
+    The gradient $g$ of a pixel passes unless a step along it would lead further out: where $x > 1$ it passes if
+    $g < 0$, where $x < 0$ if $g > 0$. The clamp's own gradient would leave a saturated pixel where it is for ever; all
+    of it, straight through, would push the pixel outwards for ever, which no image shows and no score rewards.
+
+    Whoever lowers a score differentiates minus the score. Pixels that are infinite or no numbers come out as no
+    numbers, so that they are noticed.
+    """
+
+    @staticmethod
+    def forward(context: Any, pixels: Tensor) -> Tensor:
+        context.save_for_backward((pixels > 1).to(torch.int8) - (pixels < 0).to(torch.int8))
+        return pixels.clamp(0, 1) + (pixels - pixels)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (outside,) = context.saved_tensors
+        return gradient.masked_fill(outside * gradient > 0, 0)
+
+
 @dataclass
 class LatentDecoder:
     r"""A VAE's decoder as a function to pixels in [0, 1], differentiable with respect to the latents.
 
-    $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. The
-    clamp is straight-through, so that a saturated pixel still hears that it should come back.
+    $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. A
+    saturated pixel hears that it should come back, and never that it should go on: see `RisingClamp`.
 
     Attributes:
         vae: any diffusers autoencoder with `decode`.
@@ -72,8 +94,8 @@ class LatentDecoder:
         latents = self.space.decodable(self._shrunk(latents.float())).to(next(self.vae.parameters()).dtype)
         with self._arithmetic(latents.device):
             pixels = self.vae.decode(latents, return_dict=False)[0]
-        images = pixels.float() * 0.5 + 0.5
-        return images.clamp(0, 1).detach() + (images - images.detach())
+        images: Tensor = RisingClamp.apply(pixels.float() * 0.5 + 0.5)
+        return images
 
     @contextmanager
     def _arithmetic(self, device: torch.device) -> Iterator[None]:

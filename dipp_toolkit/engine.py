@@ -41,7 +41,7 @@ from .mixing.mix import RewardMix
 from .objective_result import ObjectiveResult, averaged, joined, read_result
 from .optimizer_state import load_optimizer
 from .passes import Pass, gathered, passes_of
-from .precision import pass_autocast
+from .precision import at_least_float32, pass_autocast
 from .processes import Processes
 from .processes.averaging import GradientAverage
 from .processes.draws import normal, shared_by_all
@@ -124,7 +124,7 @@ class Engine:
             count = int(torch.randint(count + 1, (), generator=random, device=random.device))
         between = [self.draw_noise(batch, one.random) for _ in range(count)]
         with torch.no_grad(), self._autocast():
-            return self._run(noise, between, one.condition)
+            return at_least_float32(self._run(noise, between, one.condition))
 
     def update_assistant(self, condition: Condition) -> float:
         """One assistant update on fresh samples of the generator.
@@ -291,15 +291,19 @@ class Engine:
     def _evaluate(
         self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int, readout: int = 0
     ) -> tuple[Tensor, Sample, ObjectiveResult]:
-        """The samples that `make` makes, with their graph, and what the objective says of them."""
+        """The samples that `make` makes, with their graph, and what the objective says of them.
+
+        They are float32 here, or wider, whatever the generator's own dtype: times, noises and gradients take it from
+        them. The gradient flows back in the generator's.
+        """
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator), self.attention():
-                x0 = make()
-            sample = Sample(x0.detach(), one.condition, noise, one.random, step, readout)
+                x0 = at_least_float32(make())
+            sample = Sample(x0.detach(), one.condition, noise.to(x0.dtype), one.random, step, readout)
             result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
                 with self.attention():
-                    x0 = make()
+                    x0 = at_least_float32(make())
         return x0, sample, result
 
     def _supervise_every(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Settings' names of autocast dtypes; None is no autocast."""
@@ -26,6 +26,19 @@ def pass_autocast(device_type: str, precision: torch.dtype | None) -> torch.auto
         precision: the dtype, None for no autocast.
     """
     return torch.autocast(device_type, precision or torch.bfloat16, enabled=precision is not None, cache_enabled=False)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Inside, passes on this device have the dtypes of their own tensors, whatever autocast is on around it.
+
+    A gradient belongs in here too: a backward pass under autocast narrows the products of a forward pass that was not.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32 and anything wider as it is, with its graph: gradients flow back in the old dtype."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def narrowed_to(device: torch.device) -> torch.dtype | None:

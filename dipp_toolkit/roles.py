@@ -44,7 +44,11 @@ class Reference(Protocol):
         """The condition of the empty prompt, `batch` times."""
 
     def decode(self, latents: Latents) -> Images:
-        """Pixels in [0, 1], float32, differentiable with respect to the latents."""
+        """Pixels in [0, 1], float32, differentiable with respect to the latents.
+
+        Gradients that flow back are of something that rises, a score and no loss: a decoder that clamps may hold back
+        what would push a saturated pixel further out (`dipp_toolkit.decoding.RisingClamp`).
+        """
 
     def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
         """Multi-step sampling with the reference's own scheduler, from standard normal `noise`."""
@@ -71,7 +75,8 @@ class Generator(Protocol):
         """Such as `(4, 64, 64)`."""
 
     def generate(self, noise: Latents, condition: Condition) -> Latents:
-        """Latents, differentiable with respect to the parameters; a function of noise and condition alone."""
+        """Latents, differentiable with respect to the parameters; a function of noise and condition alone. Half
+        precision becomes float32 before anything looks at it."""
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a folder that plain diffusers loads, the assistant's network beside it where one is given."""

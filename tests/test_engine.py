@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.terms.base import Sample, TermResult
 from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.reward import RewardTerm
-from dipp_toolkit.terms.times import Draw
+from dipp_toolkit.terms.times import Draw, UniformTimes
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
@@ -281,3 +281,76 @@ def test_assistant_rounds_are_updates_of_the_assistant_alone() -> None:
         steps = {int(state["step"]) for state in assistant.optimizer.state.values()}
         assert steps == {count}
     assert all(torch.equal(*pair) for pair in zip(before, generator.network.parameters(), strict=True))
+
+
+class NarrowGenerator(CurvedGenerator):
+    """A plugin's generator whose weights, and so whose samples, are bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = self.network.bfloat16()
+
+
+@dataclass
+class Looking:
+    """A term that keeps the samples it was shown and the times that are drawn for them."""
+
+    sampling: UniformTimes = field(default_factory=UniformTimes)
+    seen: list[Sample] = field(default_factory=list)
+    drawn: list[Draw] = field(default_factory=list)
+
+    def __call__(self, sample: Sample) -> TermResult:
+        self.seen.append(sample)
+        self.drawn.append(self.sampling(sample.x0, sample.random))
+        return TermResult(sample.x0.new_zeros(len(sample.x0)), torch.ones_like(sample.x0))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_samples_and_times_are_float32_whatever_a_generator_returns(recompute: bool) -> None:
+    """Of 960 bfloat16 times 472 are distinct; the gradient goes back to the generator in its own dtype."""
+    reference, generator, look = make_reference(), NarrowGenerator(), Looking()
+    law = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
+    engine = make_engine([WeightedTerm("look", look)], generator, assistant_of(law, reference), rate=1e-1)
+    engine.recompute_generator = recompute
+    before = [one.detach().clone() for one in generator.network.parameters()]
+    engine.update_generator(Condition(("",) * 960))
+    (sample,), (draw,) = look.seen, look.drawn
+    assert sample.x0.dtype == sample.noise.dtype == draw.t.dtype == draw.noise.dtype == torch.float32
+    assert len(draw.t.unique()) == 960
+    after = list(generator.network.parameters())
+    assert all(one.dtype == torch.bfloat16 for one in after)
+    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_the_assistant_learns_from_float32_samples() -> None:
+    seen: list[Tensor] = []
+
+    class Keeping:
+        def predict_x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return x_t
+
+        def update(self, x0: Tensor, condition: Condition, random: torch.Generator) -> float:
+            seen.append(x0)
+            return 0.0
+
+        def state_dict(self) -> dict[str, Tensor]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Tensor]) -> None:
+            """It has none."""
+
+    reference, generator = make_reference(), NarrowGenerator()
+    law = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
+    engine = make_engine([], generator, assistant_of(law, reference))
+    engine.assistant = Keeping()
+    engine.update_assistant(Condition(("",) * 4))
+    assert [one.dtype for one in seen] == [torch.float32]
+
+
+def test_double_precision_stays_double() -> None:
+    reference, look = make_reference(), Looking()
+    law = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
+    make_engine([WeightedTerm("look", look)], CurvedGenerator(), assistant_of(law, reference)).update_generator(
+        Condition(("",) * 4)
+    )
+    assert look.seen[0].x0.dtype == look.drawn[0].t.dtype == torch.float64

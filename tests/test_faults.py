@@ -67,8 +67,9 @@ def during(loop: TrainingLoop, steps: range, break_it: Callable[[Any], Any], nam
     setattr(owner, name, broken)
 
 
-def spoil(found: Tensor) -> Tensor:
-    return found * BAD
+def spoil(found: Any) -> Any:
+    """No numbers in place of numbers; of a reward's scores and gradient, in place of the gradient."""
+    return (*found[:-1], found[-1] * BAD) if isinstance(found, tuple) else found * BAD
 
 
 def parts_of(loop: TrainingLoop) -> dict[str, tuple[Any, str, str]]:
@@ -78,6 +79,7 @@ def parts_of(loop: TrainingLoop) -> dict[str, tuple[Any, str, str]]:
     reward = terms["reward/colourfulness"]
     return {
         "reward": (reward, "_call", "the reward 'colourfulness' returned a score that is not finite for 4 of 4"),
+        "gradient": (reward, "_differentiate", "the gradient of the reward 'colourfulness' is not finite"),
         "decode": (reward.decode, "decode", "the decoder gave pixels that are not finite for 4 of 4"),
         "reference": (terms["integral_kl"], "reference_x0", "the reference's prediction is not finite"),
         "assistant": (terms["integral_kl"], "assistant_x0", "the assistant's prediction is not finite"),
@@ -85,7 +87,7 @@ def parts_of(loop: TrainingLoop) -> dict[str, tuple[Any, str, str]]:
     }
 
 
-WHERE = ("reward", "decode", "reference", "assistant", "generator")
+WHERE = ("reward", "gradient", "decode", "reference", "assistant", "generator")
 
 
 def inject(loop: TrainingLoop, where: str, steps: range) -> str:

@@ -71,7 +71,8 @@ def test_a_floor_holds_what_would_drop(world: Path) -> None:
     common += ["--set", "learning_rate=2e-3", "--set", "sample_every=1000", "--batch-size", "16"]
     assert main(words(world, *common, "--out", "free", steps=120)) == 0
     start = statistics.mean(row[f"reward/{held}"] for row in metrics("free")[:5])
-    dropped = statistics.mean(row[f"reward/{held}"] for row in metrics("free")[-30:])
+    # Where it is lowest: once the pixels are without red, the divergence brings some back.
+    dropped = statistics.mean(row[f"reward/{held}"] for row in metrics("free")[10:40])
     level = start - 0.25 * (start - dropped)
     assert main(words(world, *common, "--floor", f"{held}={level}", "--out", "held", steps=120)) == 0
     late = [row[f"reward/{held}"] for row in metrics("held")[-30:]]

@@ -128,10 +128,18 @@ class NaiveTrainer:
         return self.denoise(self.generator, pure, torch.full((len(pure),), self.readout, device=self.device), prompt)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images in [0, 1]; gradients pass the clamp."""
-        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0].float()
-        images = pixels * 0.5 + 0.5
-        return images.clamp(0, 1).detach() + (images - images.detach())
+        """Images, not clamped yet."""
+        pixels: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0].float()
+        return pixels * 0.5 + 0.5
+
+    @staticmethod
+    def clamped(images: Tensor) -> Tensor:
+        """Images in [0, 1] for one reward; a loss's gradient passes unless it would push a pixel further out."""
+        seen = images.view_as(images)
+        above, below = images.detach() > 1, images.detach() < 0
+        if seen.requires_grad:
+            seen.register_hook(lambda slope: slope.masked_fill((above & (slope < 0)) | (below & (slope > 0)), 0))
+        return seen.clamp(0, 1).detach() + (seen - seen.detach())
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
@@ -177,7 +185,7 @@ class NaiveTrainer:
             images = self.decode(x0)
         loss, log = matching, {"loss_dm": matching.item(), "gradient_norm": gradient.norm().item()}
         for number, (reward, weight) in enumerate(self.rewards):
-            scores = reward(images, prompts)
+            scores = reward(self.clamped(images), prompts)
             loss = loss - weight * scores.mean()
             log[f"reward_{number}"] = scores.mean().item()
         return loss, log

@@ -18,11 +18,10 @@ from ..assembly import choose_device
 from ..atomic import write_text
 from ..contained import below
 from ..disk_errors import AGAIN, explained
-from ..errors import DippError, RequestError, RunError
+from ..errors import RequestError
 from ..loading import find_metric, find_reward, load_metric, load_prompts, load_reward
 from ..processes import Processes
-from ..raised import raised
-from ..rewards.inputs import as_scores
+from ..rewards.asking import ask
 from ..roles import CostMetric, Images, Metric, PromptSet
 from ..taken_folder import own_folder
 from .answers import Answers, fill, folder_of, version_of
@@ -166,13 +165,7 @@ class Bench:
             reward = reward.to(self.device)
 
         def rows_of(images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch 1"]:
-            try:
-                scores = reward(images, list(prompts))
-            except DippError:
-                raise
-            except Exception as error:  # a user's own code may raise anything
-                raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
-            return as_scores(name, scores, len(images)).detach().cpu().double().unsqueeze(1)
+            return ask(name, reward, images, prompts).detach().cpu().double().unsqueeze(1)
 
         try:
             self.ask(name, reward, rows_of)

@@ -23,7 +23,7 @@ from .reading import Row, how_often, left, numbers
 
 MOST = 0.3
 """Either way. In 250 updates of the emoji world's recommended run it is 0.1 and once 0.25; with `reward_scale=1e5` and
-ten times the learning rate 0.57."""
+`learning_rate=0.02` -0.60."""
 
 READING = (
     "How much higher the assistant's loss is on fresh samples of the generator than on samples of the same prompts and "

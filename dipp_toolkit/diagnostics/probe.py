@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..condition import Condition
 from ..generation import fixed_noise
+from ..precision import at_least_float32
 from ..prompt_conditions import Conditions
 from ..roles import Generator
 
@@ -59,17 +60,18 @@ class Probe:
     @torch.no_grad()
     def samples(self) -> Float[Tensor, "rows ..."]:
         """What the generator makes of the noises now."""
-        return torch.cat([self.generator.generate(self.z[rows], self.chosen[rows]) for rows in self.parts()])
+        made = [self.generator.generate(self.z[rows], self.chosen[rows]) for rows in self.parts()]
+        return at_least_float32(torch.cat(made))
 
     @property
     def t(self) -> Float[Tensor, " rows"]:
         """The time each sample is looked at."""
-        return self.times[torch.arange(ROWS) % len(self.times)].to(self.z)
+        return at_least_float32(self.times[torch.arange(ROWS) % len(self.times)].to(self.z.device))
 
     def noise(self, step: int) -> Float[Tensor, "rows ..."]:
         """What the samples are noised with at this step: a function of seed and step alone."""
         digest = hashlib.sha256(f"{self.seed}\0{step}".encode()).digest()
-        return fixed_noise(ROWS, self.generator.latent_shape, int.from_bytes(digest[:7], "big")).to(self.z)
+        return fixed_noise(ROWS, self.generator.latent_shape, int.from_bytes(digest[:7], "big")).to(self.z.device)
 
     def by_bin(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " bins"]:
         """Means over the samples of each bin, float64 on the CPU."""

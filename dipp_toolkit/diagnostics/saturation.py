@@ -21,9 +21,9 @@ from .probe import Probe
 from .reading import Row, numbers
 
 SLACK = 2.0
-"""Times the monitors' margins: weights that are not averaged move to and fro, and the samples are few. In the emoji
-world's recommended run the clipped share is up to 0.04 above the start; with `reward_scale=1e5` it is 0.7 after 20
-steps."""
+"""Times the monitors' margins: weights that are not averaged move to and fro, and the samples are few. In the first
+20 steps of the emoji world's recommended run nothing is above the start; with `reward_scale=1e5` and
+`learning_rate=0.02` the saturation is 0.18 above it after 20."""
 
 READING = (
     "Mean saturation, contrast (standard deviation of luma) and share of pixels at an end of the range, of training "

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..precision import full_precision
 from ..processes.draws import normal
 from ..terms.base import Sample
 from .base import Estimate, Score
@@ -63,7 +64,8 @@ class Smoothing:
         radius = self.radius * x0.square().mean().sqrt().clamp_min(1e-6)
         shape = (self.pairs, batch, channels, min(self.side, height), min(self.side, width))
         noise = normal(shape, sample.random, x0.dtype, rows=1)
-        directions = smooth_directions(noise, height, width)
+        with full_precision(x0.device):
+            directions = smooth_directions(noise, height, width)
         gradient = torch.zeros_like(x0)
         for direction in directions:
             above = score(x0 + radius * direction, sample.condition.prompts)

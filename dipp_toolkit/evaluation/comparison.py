@@ -17,7 +17,7 @@ from torch import Tensor
 from ..atomic import write_text
 from ..contained import below
 from ..errors import CheckpointError, RequestError, first_line
-from ..rewards.inputs import as_scores
+from ..rewards.asking import ask
 from ..roles import Images, Reward
 from .diversity import seed_diversity
 from .effects import effect_size
@@ -133,8 +133,8 @@ def score(
     parts = []
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
-        scores = reward(chunk if device is None else chunk.to(device), list(prompts[start : start + batch]))
-        parts.append(as_scores(name, scores, len(chunk)).detach().cpu().double())
+        shown = chunk if device is None else chunk.to(device)
+        parts.append(ask(name, reward, shown, prompts[start : start + batch]).detach().cpu().double())
     return torch.cat(parts)
 
 

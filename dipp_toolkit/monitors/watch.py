@@ -17,11 +17,10 @@ from torch import Tensor
 
 from ..assembly import Assembled
 from ..config import TrainConfig
-from ..errors import DippError, RequestError, RunError
+from ..errors import RequestError
 from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..generation import generate_images, sample_reference
-from ..raised import raised
 from ..random_states import random_states_kept
 from ..roles import Reward
 from ..run_folder import RunFolder
@@ -120,14 +119,9 @@ class Watch:
         self, name: str, reward: Reward, images: Float[Tensor, "prompts seeds 3 height width"]
     ) -> Float[Tensor, "prompts seeds"]:
         prompts = [prompt for prompt in self.conditions.prompts for _ in self.seeds]
-        try:
-            values = score(
-                reward, images.flatten(0, 1), prompts, batch=self.config.batch_size, device=self.parts.device, name=name
-            )
-        except DippError:
-            raise
-        except Exception as error:  # a user's own code may raise anything
-            raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
+        values = score(
+            reward, images.flatten(0, 1), prompts, batch=self.config.batch_size, device=self.parts.device, name=name
+        )
         return values.reshape(images.shape[:2])
 
     def open(self, step: int) -> None:

@@ -15,7 +15,6 @@ FLAGS = {
     "rewards": "--reward",
     "floors": "--floor",
     "balance": "--balance",
-    "kl_budget": "--kl-budget",
     "judge": "--judge",
     "prompts": "--prompts",
     "steps": "--steps",

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DippError, RequestError
+from ..precision import full_precision
 from ..raised import raised
 from ..roles import Reward
+from .asking import answer_of
 from .inputs import as_scores
 from .protocol import Request, encode_error, encode_scores, one_line
 
@@ -53,7 +55,7 @@ def score(
     try:
         with torch.enable_grad():
             seen = images.detach().requires_grad_(True)
-            scores = as_scores(name, reward(seen, request.prompts), len(seen), finite=False)
+            scores = as_scores(name, answer_of(reward, seen, request.prompts), len(seen), finite=False)
     except Exception:
         if reward.differentiable:
             raise
@@ -61,7 +63,8 @@ def score(
         return _plain(name, reward, images, request.prompts), None
     if not scores.requires_grad:
         return scores, None
-    (gradients,) = torch.autograd.grad(scores.sum(), seen, allow_unused=True)
+    with full_precision(images.device):
+        (gradients,) = torch.autograd.grad(scores.sum(), seen, allow_unused=True)
     return scores.detach(), gradients
 
 
@@ -72,4 +75,4 @@ def describe_error(error: BaseException) -> str:
 
 @torch.no_grad()
 def _plain(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    return as_scores(name, reward(images, prompts), len(images), finite=False)
+    return as_scores(name, answer_of(reward, images, prompts), len(images), finite=False)

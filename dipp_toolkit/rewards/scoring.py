@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ..errors import DippError, RunError
+from ..errors import DippError
 from ..evaluation.intervals import Interval, mean_interval
-from ..raised import raised
 from ..roles import Images, Reward
+from .asking import ask
 from .elsewhere import ElsewhereReward
 from .image_files import ImageFile, read_image, say_notes
-from .inputs import as_scores
 
 WAITING = 4
 """Batches' worth of images of different sizes that wait in memory before an incomplete batch is scored."""
@@ -148,14 +147,8 @@ def score_batch(reward: Reward, name: str, images: Images, files: Sequence[Promp
 
 @torch.no_grad()
 def _scores(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> Tensor:
-    try:
-        # A copy: the next reward must see what is in the file.
-        found = reward(images.clone(), [file.prompt for file in files])
-    except DippError:
-        raise
-    except Exception as error:  # a user's own code may raise anything
-        raise RunError(f"The reward '{name}' failed with {raised(error)}.") from error
-    return as_scores(name, found, len(files)).cpu().double()
+    # A copy: the next reward must see what is in the file.
+    return ask(name, reward, images.clone(), [file.prompt for file in files]).cpu().double()
 
 
 def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> str:

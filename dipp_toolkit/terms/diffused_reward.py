@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
+from ..precision import full_precision
 from ..processes.draws import normal
 from ..schedules import expand_like, usable_times
 from .base import Sample, TermContext, TermResult
@@ -87,7 +88,8 @@ class DiffusedReward(Divergence):
             seen = Sample(proxy.detach(), sample.condition, sample.noise, sample.random, sample.step, sample.readout)
             total, gradient, scores = self.rewards.differentiate(seen)
             last = index == count - 1
-            (slope,) = torch.autograd.grad(proxy, x_t, gradient.to(proxy.dtype), retain_graph=not last)
+            with full_precision(x_t.device):
+                (slope,) = torch.autograd.grad(proxy, x_t, gradient.to(proxy.dtype), retain_graph=not last)
             totals.append(total)
             slopes.append(slope)
             said.append(scores)
@@ -152,4 +154,4 @@ class DiffusedReward(Divergence):
 
 def build(context: TermContext) -> DiffusedReward:
     """The term as the run's settings ask for it."""
-    return DiffusedReward.build(context, rewards=RewardSum.build(context, schedule=context.config.scale_by_step))
+    return DiffusedReward.build(context, rewards=RewardSum.build(context))

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..condition import Condition
-from ..errors import DippError, RunError
+from ..errors import RunError
 from ..estimators.base import GradientEstimator
-from ..raised import raised
+from ..precision import at_least_float32, full_precision
 from ..random_states import random_states_kept
-from ..rewards.inputs import as_scores
+from ..rewards.asking import ask
 from ..roles import Reward
 from .base import Committing, Sample, TermResult
 from .shared_decode import Decoded, SharedDecode
@@ -29,6 +29,9 @@ from .shared_decode import Decoded, SharedDecode
 class RewardTerm:
     """A reward as a term.
 
+    The decoder's passes are narrowed as the run's are; the reward sees float32 images outside that, and so are its
+    gradient and the way back through the decoder.
+
     Attributes:
         name: the reward's name, for messages.
         reward: scores images in [0, 1].
@@ -36,6 +39,8 @@ class RewardTerm:
         batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
         estimator: stands in where the reward has no gradient; without one, such a reward is refused.
         black_box: whether the reward has none; None until the first call where it does not say.
+        ascended: whether the run raises the score; with a negative weight it lowers it. The decoder lets a gradient
+            pass by where a step along it would lead, so it is asked for that of what rises.
     """
 
     uses_assistant: ClassVar[bool] = False
@@ -46,6 +51,7 @@ class RewardTerm:
     batch: int = 0
     estimator: GradientEstimator | None = None
     black_box: bool | None = None
+    ascended: bool = True
 
     def __call__(self, sample: Sample) -> TermResult:
         """Score the samples and differentiate, or estimate.
@@ -107,8 +113,9 @@ class RewardTerm:
         return self.decode
 
     def _differentiate(self, decoded: Decoded, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            images = decoded.images.detach().requires_grad_(True)
+        rising = 1 if self.ascended else -1
+        with torch.enable_grad(), full_precision(decoded.images.device):
+            images = at_least_float32(decoded.images.detach()).requires_grad_(True)
             # Whether they are finite is read later, with everything else that is.
             scores = self._call(images, prompts, finite=False)
             if not scores.requires_grad:
@@ -117,12 +124,12 @@ class RewardTerm:
                     "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
                     "torch.no_grad(), or declare differentiable = False to train it as a black box."
                 )
-            (gradient,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)
+            (gradient,) = torch.autograd.grad(rising * scores.sum(), images, allow_unused=True)
         if gradient is None:
             raise RunError(
                 f"The reward '{self.name}' does not depend on the images, so it has no gradient to train with."
             )
-        return scores.detach(), decoded.pull_back(gradient)
+        return scores.detach(), rising * decoded.pull_back(gradient)
 
     @torch.no_grad()
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
@@ -138,13 +145,7 @@ class RewardTerm:
         )
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
-        try:
-            found = self.reward(images, prompts)
-        except DippError:
-            raise
-        except Exception as error:  # a user's own code: whatever it raises, the run ends with a sentence and is saved
-            raise RunError(f"The reward '{self.name}' failed with {raised(error)}.") from error
-        return as_scores(self.name, found, len(images), images.device, finite=finite)
+        return ask(self.name, self.reward, images, prompts, finite=finite)
 
     @torch.no_grad()
     def explain(self, sample: Sample, result: TermResult) -> str:

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..gaussians import GaussianProblem, Verification
+from ..precision import full_precision
 from .base import Sample, TermContext, TermResult
 from .divergence import Divergence, noised
 from .options import option
@@ -64,7 +65,8 @@ class ScoreDivergence(Divergence):
             score_difference = (look.alpha / look.sigma.square()) * difference
             slope = self._slope(score_difference)
             loss = -(weight * look.alpha / look.sigma.square() * slope * (x0_assistant - x0)).sum()
-            (gradient,) = torch.autograd.grad(loss, x0)
+            with full_precision(x0.device):
+                (gradient,) = torch.autograd.grad(loss, x0)
         value = weight.flatten(1).mean(1) * self._distance(score_difference.detach().flatten(1)) / x0[0].numel()
         gap = difference.detach().square().mean().sqrt()
         return TermResult(value, gradient, {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)})

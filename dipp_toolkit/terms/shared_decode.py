@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
+
 
 @dataclass
 class Decoded:
@@ -24,9 +26,15 @@ class Decoded:
     waiting: int
 
     def pull_back(self, gradient: Tensor) -> Tensor:
-        """The gradient with respect to the latents of one with respect to the images; the last frees the graph."""
+        """The gradient with respect to the latents of one with respect to the images; the last frees the graph.
+
+        Args:
+            gradient: of something that is to rise, like the images: a decoder may look at where it points.
+        """
         self.waiting -= 1
-        (found,) = torch.autograd.grad(self.images, self.x0, gradient, retain_graph=self.waiting > 0)
+        with full_precision(self.x0.device):
+            gradient = gradient.to(self.images.dtype)
+            (found,) = torch.autograd.grad(self.images, self.x0, gradient, retain_graph=self.waiting > 0)
         return found
 
 

@@ -24,7 +24,12 @@ from ..schedules import Schedule, at_usable_times
 
 @dataclass(frozen=True)
 class Draw:
-    """Times and noises for a batch of samples."""
+    """Times and noises for a batch of samples.
+
+    Attributes:
+        t: in [0, 1]; float32 or wider, since bfloat16 has too few numbers for a thousand times.
+        noise: standard normal, like the samples.
+    """
 
     t: Float[Tensor, " batch"]
     noise: Float[Tensor, "batch ..."]
@@ -35,7 +40,7 @@ class Sampling(Protocol):
     """Draws a time and a noise for each sample."""
 
     def __call__(self, x0: Float[Tensor, "batch ..."], random: torch.Generator) -> Draw:
-        """Times in [0, 1] and standard normal noise, like `x0`."""
+        """Times in [0, 1], float32 or wider, and standard normal noise, like `x0`."""
 
 
 @runtime_checkable
@@ -80,7 +85,8 @@ class UniformTimes:
         slices, count = permutation(len(x0), random)
         fraction = (slices + uniform_numbers(len(x0), random)) / count
         noise = normal(x0.shape, random, x0.dtype)
-        return Draw((self.low + (self.high - self.low) * self.spread(fraction)).to(x0.dtype), noise)
+        t = self.low + (self.high - self.low) * self.spread(fraction)
+        return Draw(t.to(torch.promote_types(x0.dtype, torch.float32)), noise)
 
     def spread(self, fraction: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """From fractions even in [0, 1) to places in the range."""

@@ -47,23 +47,9 @@ def verification_of(term: Any) -> Verification:
 
 
 def case_terms(
-    case: Case,
-    subject: Subject,
-    reference: GaussianReference,
-    assistant: Assistant,
-    seed: int = 0,
-    others: Mapping[str, Any] | None = None,
+    case: Case, subject: Subject, reference: GaussianReference, assistant: Assistant, seed: int = 0
 ) -> list[WeightedTerm]:
-    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward.
-
-    Args:
-        case: the objective.
-        subject: the term under test.
-        reference: the world's reference.
-        assistant: sees the generator's samples.
-        seed: of what a term draws for itself.
-        others: settings in place of the case's.
-    """
+    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward."""
     config = make_config(
         {
             "term": subject.term,
@@ -74,7 +60,6 @@ def case_terms(
             "rewards": {} if case.reward is None else {case.name: 1.0},
             "reward_scale": case.reward_scale,
             "seed": seed,
-            **(others or {}),
         }
     )
     rewards = {} if case.reward is None else {case.name: case.reward}
