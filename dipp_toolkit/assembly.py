@@ -58,6 +58,7 @@ class Assembled:
         eval_conditions: the comparison's prompts, encoded.
         watchers: other rewards that only the monitors and the comparison look at.
         sharding: what cuts networks into parts; None where each process has the whole.
+        assistant_is_trained: whether the assistant was saved with the generator; it starts as the reference elsewhere.
     """
 
     engine: Engine
@@ -72,6 +73,7 @@ class Assembled:
     device: torch.device
     watchers: Mapping[str, Reward] = field(default_factory=dict)
     sharding: Sharding | None = None
+    assistant_is_trained: bool = False
 
 
 def choose_device(name: str) -> torch.device:
@@ -219,7 +221,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], _to_device(judge[1], device)) if judge else None
     watchers = {name: _to_device(reward, device) for name, reward in watchers.items()}
-    denoiser = _assistant_denoiser_of(config, reference, generator)
+    denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
     for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
         apply_network_options(network, config, trained=trained)
         place(network)
@@ -249,7 +251,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
         engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers,
-        sharding,
+        sharding, assistant_is_trained,
     )  # fmt: skip
 
 
@@ -271,11 +273,12 @@ def _placing(reference: Reference, device: torch.device, sharding: Sharding | No
     return sharding.shard
 
 
-def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator: Generator) -> Denoiser:
+def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator: Generator) -> tuple[Denoiser, bool]:
+    """What the assistant starts as, and whether it was saved with the generator."""
     load = getattr(generator, "load_assistant", None)
     saved: nn.Module | None = load(reference.denoiser.network) if load is not None else None
     try:
-        return _assistant_denoiser(config, reference, saved)
+        return _assistant_denoiser(config, reference, saved), saved is not None
     except RuntimeError as error:
         raise RunError(
             f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig
+from .config import TrainConfig, make_config
 from .errors import DippError
 from .precision_choice import precision_as_begun
 from .python_files import is_python_name
@@ -29,6 +30,23 @@ def read_begun_settings(path: Path) -> dict[str, Any]:
     if values.get("generator") is not None:
         values.setdefault("parts", "reference")
     return values
+
+
+def settled(folder: Path, names: Collection[str]) -> dict[str, Any]:
+    """What a run that goes on was begun with of some settings: what is recommended today is not asked of it.
+
+    Args:
+        folder: the run's; one without `config.yaml` settled nothing.
+        names: of the settings.
+
+    Raises:
+        RequestError: its `config.yaml` cannot be read as settings.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    saved = make_config(read_begun_settings(path))
+    return {name: getattr(saved, name) for name in names}
 
 
 def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:

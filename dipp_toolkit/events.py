@@ -21,6 +21,7 @@ class RunStartEvent:
         precision: of its passes and why it is that one; None where nothing was chosen.
         warnings: sentences about what it begins with, or goes on from.
         licences: sentences about weights that are not for commercial use.
+        notes: sentences about how it begins that ask for nothing and may be of use.
     """
 
     config: TrainConfig
@@ -29,6 +30,7 @@ class RunStartEvent:
     precision: PrecisionChoice | None = None
     warnings: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from .roles import Generator
 from .run_folder import RunFolder
 from .saved_generators import note_generator
 from .skips import skip_warning
+from .warm_up.start import assistant_start, unready_note
 
 
 def one_step_images(parts: Assembled, generator: Generator, config: TrainConfig) -> torch.Tensor:
@@ -206,6 +207,9 @@ def finish(
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:
         summary["environment"]["precision"] = f"{precision.name}: {precision.reason}"
+    start = unready_note(config, parts) or assistant_start(config, parts)
+    if start:
+        summary["environment"]["assistant"] = start
     if ended is not None:
         summary["stopped_early"] = ended.as_dict()
     if (folder.final / "model_index.json").is_file():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .begun_settings import settled
 from .config import TrainConfig, make_config, over
 from .contained import user_path
 from .errors import RequestError
@@ -25,6 +26,7 @@ from .setting_layers import merge
 from .setting_texts import read_yaml
 from .terms.catalog import find_term, why_no_pull
 from .terms.times import find_sampling, find_weighting
+from .warm_up.usual import usual_warm_up
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
@@ -33,6 +35,9 @@ FROM_RUN = (
 """Settings that carry over where a run folder is named as the generator, the guidance as it was at the end; the
 precision is the machine's."""
 
+
+WARM_UP = ("assistant_warmup", "assistant_rounds")
+"""Settings whose usual values depend on more than a name; a run that goes on keeps its own."""
 
 NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
 
@@ -92,11 +97,17 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
     if not recommended.keys() & LOOKS:
         named = {name: recommended.get(name) for name in ("generator", "reference")} | asked
         recommended |= usual_looks(named["generator"], named["reference"])
+    if config.resume and config.out is not None:
+        recommended |= settled(user_path(config.out), {*recommended, *WARM_UP})
     launcher = {name: value for name, value in launcher_settings().items() if name not in said}
     wanted = over(recommended, asked) | launcher
     if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in asked:
         wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
-    return make_config(wanted)
+    resolved = make_config(wanted)
+    if "assistant_warmup" in wanted:
+        return resolved
+    updates = usual_warm_up(resolved.generator, resolved.reference, resolved.steps)
+    return make_config(wanted | {"assistant_warmup": updates})
 
 
 def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConfig:

@@ -28,6 +28,7 @@ from .stepping import run_steps, with_way_back
 from .stop_request import StopRequest
 from .trackers import Trackers
 from .training_loop import MEASURED, TrainingLoop, learning_rate
+from .warm_up.start import unready_note
 from .ways_on import interrupted, told
 
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
@@ -93,7 +94,9 @@ def _train(
         watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
-            broadcast("dipp_on_run_start", RunStartEvent(config, folder.path, 0, precision, tuple(problems), licences))
+            notes = tuple(filter(None, [unready_note(config, parts)]))
+            start = RunStartEvent(config, folder.path, 0, precision, tuple(problems), licences, notes)
+            broadcast("dipp_on_run_start", start)
             loop.save_samples()
             # Again, because libraries draw from them as they load.
             seed_everything(config.seed)

@@ -1,10 +1,12 @@
-"""The assistant's updates before the first step: shown, stopped, saved, gone on with to the bit."""
+"""The assistant's updates before the first step: how many, shown, stopped, saved, gone on with to the bit."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +14,19 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
+from dipp_cli.progress import Bar, PlainLines
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.assistant import LearnedAssistant
+from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import Interrupted, RunError
 from dipp_toolkit.events import CheckpointEvent, RunStartEvent, StepEvent, WarmUpEvent
 from dipp_toolkit.preflight import preflight
+from dipp_toolkit.resolving import resolve
 from dipp_toolkit.training import MEASURED
+from dipp_toolkit.warm_up import usual
 from tiny import PROMPTS, tiny_pipeline
 
 Run = Callable[..., Path]
@@ -110,3 +117,103 @@ def test_a_warm_up_of_bad_numbers_ends_the_run(run: Run, monkeypatch: pytest.Mon
         RunError, match="3 updates of the assistant's warm-up in a row, 1 to 3: the assistant's gradient"
     ):
         run("bad", bad_steps=3)
+
+
+def warm_ups(**settings: Any) -> tuple[int, int]:
+    """Updates before the first step, and before each."""
+    resolved = resolve(make_config({"prompts": "emoji-train", **settings}))
+    return resolved.assistant_warmup, resolved.assistant_rounds
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"generator": "sdxl-dmd2", "steps": 2000}, (500, 5)),
+        ({"generator": "dipp-sdxl", "steps": 2000}, (500, 5)),
+        ({"generator": "sdxl-dmd2"}, (300, 5)),
+        ({"generator": "sdxl-dmd2", "steps": 3}, (3, 5)),
+        ({"generator": "sd-turbo", "steps": 2000}, (500, 1)),
+        ({"generator": "pixart-onestep", "steps": 2000}, (500, 1)),
+        ({"reference": "pixart-alpha", "steps": 2000}, (500, 1)),
+        ({"generator": "sdxl-dmd2", "assistant_warmup": 0, "assistant_rounds": 2}, (0, 2)),
+        ({"generator": "emoji-onestep"}, (0, 1)),
+        ({"reference": "emoji-reference"}, (0, 1)),
+    ],
+)
+def test_published_names_have_a_warm_up(settings: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert warm_ups(**settings) == expected
+
+
+def test_folders_have_a_warm_up_by_size_and_by_what_is_beside_them(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = world["generator"]
+    assert usual.usual_warm_up(twin, twin, 900) == 0, "a small one"
+    assert usual.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
+    assert usual.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
+    monkeypatch.setattr(usual, "SMALL", 0)
+    assert usual.usual_warm_up(twin, twin, 900) == 500
+    assert usual.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
+    assert usual.usual_warm_up(None, twin, 40) == 40
+    run = tmp_path / "run"
+    shutil.copytree(twin, run / "final")
+    assert usual.usual_warm_up(str(run), twin, 900) == 500
+    (run / "final" / "assistant").mkdir()
+    assert usual.usual_warm_up(str(run), twin, 900) == 0, "its assistant is saved with it"
+    assert usual.usual_warm_up(str(run / "final"), twin, 900) == 0
+
+
+def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on_without(tmp_path: Path) -> None:
+    """Whatever is recommended today: as it was settled when the run began."""
+    settings = {"generator": "sdxl-dmd2", "prompts": "emoji-train", "steps": 900, "out": tmp_path}
+    old = resolve(make_config(settings)).model_copy(update={"assistant_warmup": 0, "assistant_rounds": 1})
+    (tmp_path / "config.yaml").write_text(old.to_yaml())
+    again = resolve(make_config({**settings, "resume": True}))
+    assert (again.assistant_warmup, again.assistant_rounds, again.guidance) == (0, 1, 7.5)
+    named = resolve(make_config({**settings, "resume": True, "assistant_rounds": 2}))
+    assert named.assistant_rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says", "notes"),
+    [
+        ({"assistant_warmup": 0}, "The assistant starts as the reference, so the divergence sees no difference", 1),
+        ({"assistant_warmup": 0, "assistant_rounds": 0}, "The assistant is the reference and learns nothing", 1),
+        ({"assistant_warmup": 1}, "starts as the reference; 1 updates before the first step", 0),
+        ({"assistant_warmup": 0, "term": "reward_only", "rewards": {"colourfulness": 1.0}}, "", 0),
+    ],
+)
+def test_a_run_says_where_its_assistant_starts(
+    run: Run, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], says: str, notes: int
+) -> None:
+    folder = run("run", [PlainLines()], steps=1, diagnose_every=0, **settings)
+    printed = capsys.readouterr().err
+    assert printed.count("--set assistant_warmup=500, say, teaches it before the first step.") == notes
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["environment"].get("assistant", "").startswith(says)
+    assert bool(says) == ("assistant" in summary["environment"])
+    assert says in (folder / "report.html").read_text()
+
+
+def test_progress_shows_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = PlainLines()
+    lines.dipp_on_run_start(RunStartEvent(TrainConfig(steps=3), Path("runs/x"), 0))
+    for update in range(1, 401):
+        lines.dipp_on_warm_up(WarmUpEvent(update, 400, 0.5, ("it is not finite",) if update == 7 else ()))
+    printed = capsys.readouterr().err.splitlines()[1:]
+    assert printed[0] == "warm-up step 7 skipped: it is not finite"
+    assert printed[1:] == [f"assistant warm-up {40 * k}/400  loss 0.5" for k in range(1, 11)]
+
+
+def test_the_bar_counts_the_warm_up_and_then_the_steps() -> None:
+    bar = Bar(Console(file=io.StringIO(), force_terminal=True))
+    with bar:
+        bar.dipp_on_run_start(RunStartEvent(TrainConfig(steps=3), Path("runs/x"), 0))
+        bar.dipp_on_warm_up(WarmUpEvent(1, 2, 0.5))
+        (task,) = bar._progress.tasks
+        assert (task.description, task.completed, task.total) == ("assistant warm-up", 1, 2)
+        bar.dipp_on_warm_up(WarmUpEvent(2, 2, 0.5))
+        (task,) = bar._progress.tasks
+        assert (task.description, task.completed, task.total) == ("training", 0, 3)
+        bar.dipp_on_step(StepEvent(1, 3, {}))
+        assert bar._progress.tasks[0].completed == 1

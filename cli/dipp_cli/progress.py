@@ -134,6 +134,8 @@ class Bar:
             )
         for licence in event.licences:
             self._progress.console.print(Text(plain_line(licence)))
+        for note in event.notes:
+            self._progress.console.print(Text(plain_line(note)))
         for warning in event.warnings:
             self._progress.console.print(Text(f"Warning: {warning}", style="yellow"))
         self._steps = event.config.steps
@@ -207,6 +209,8 @@ class PlainLines:
             self._say(str(event.precision))
         for licence in event.licences:
             self._say(licence)
+        for note in event.notes:
+            self._say(note)
         for warning in event.warnings:
             self._say(f"Warning: {warning}")
         self._long_run.begins(event)

@@ -41,10 +41,11 @@ def _is_cheap(name: str) -> bool:
     if not is_there(place):
         return False  # a hub id
     folder = user_path(place)
-    return sum(map(_bytes_of_networks, (folder, folder / "final"))) <= SMALL
+    return sum(map(bytes_of_networks, (folder, folder / "final"))) <= SMALL
 
 
-def _bytes_of_networks(folder: Path) -> int:
+def bytes_of_networks(folder: Path) -> int:
+    """Bytes of the weights in a pipeline's folder, text encoders aside."""
     places = [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("text_encoder")]
     return sum(path.stat().st_size for place in (*places, folder) for path in _weights_of(place) if path.is_file())
 

@@ -37,9 +37,10 @@ COMMON: dict[str, Any] = {
     "assistant_learning_rate": 2e-5,
     "long_prompts": "cut",
 }
-ALIGNED: dict[str, Any] = {**COMMON, "guidance": 7.5}
+ALIGNED: dict[str, Any] = {**COMMON, "guidance": 7.5, "assistant_rounds": 5}
 """Diff-Instruct* on SDXL, from DMD2's generator, scored better with alpha_cfg 7.5 than with 4.5 (the README of
-github.com/pkulwj1994/diff_instruct_star, table 3)."""
+github.com/pkulwj1994/diff_instruct_star, table 3). DMD2 trains its fake score five times for each update of the
+generator (Yin et al. 2024, section 4.2)."""
 
 REFERENCES: tuple[PublishedReference, ...] = (
     PublishedReference(
