@@ -19,7 +19,7 @@ from .plain_json import read_json
 LINE = 88
 HEAD = "| reward | before (95 % interval) | after |"
 TOLD = (
-    "reference", "rewards", "reward_scale", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
+    "reference", "rewards", "reward_scale", "pull", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
     "precision", "seed",
 )  # fmt: skip
 
@@ -53,7 +53,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         for name, one in {**summary.get("rewards", {}), **_judge(summary)}.items()
     ]
     loading = _call_text("path/to/this/folder", load_arguments(folder))
-    told = {name: getattr(config, name) for name in TOLD}
+    told = {name: getattr(config, name) for name in TOLD if name != "pull" or config.measures_pull}
     return "\n".join(
         [
             "---", data.to_yaml().strip(), "---", "",
