@@ -113,6 +113,16 @@ class TrainConfig(BaseModel):
         description="size of the rewards' joint gradient on the samples over the divergence's, at reward_scale=auto; "
         "the rewards' weights are then shares of it. Named alone, it means reward_scale=auto",
     )
+    scale_schedule: str | None = Field(
+        None,
+        description="what the rewards' scale is multiplied by over the run: factors at generator updates, straight "
+        "lines between them, as in 0:0,100:1; 1 throughout where none is named",
+    )
+    kl_budget: Positive | None = Field(
+        None,
+        description="integral KL to the reference, in nats for each dimension of a sample, that the rewards' scale is "
+        "moved to hold; where none is named it stays as it is",
+    )
     balance: Literal["sum", "normalised", "pcgrad", "mgda"] = Field(
         "sum",
         description="how rewards are joined: added up as weighted, each divided by its running gradient norm first, "
@@ -364,7 +374,7 @@ class TrainConfig(BaseModel):
     def _readout_from_text(cls, value: Any) -> Any:
         return parse_fraction(value) if isinstance(value, str) else value
 
-    @field_validator("guidance_schedule", mode="before")
+    @field_validator("scale_schedule", "guidance_schedule", mode="before")
     @classmethod
     def _schedule_as_text(cls, value: Any) -> Any:
         return schedule_text(value)
@@ -445,8 +455,15 @@ class TrainConfig(BaseModel):
 
     @property
     def strength(self) -> str:
-        """How strongly the rewards pull, in words: `pull 0.7`, or `scale 80`."""
-        return f"pull {self.pull:g}" if self.measures_pull else f"scale {self.alpha_rew:g}"
+        """How strongly the rewards pull, in words: `pull 0.7`, or `scale 80`, and what changes it over the run."""
+        changes = "" if self.scale_schedule is None else f", times {self.scale_schedule}"
+        changes += "" if self.kl_budget is None else f", moved to hold a KL of {self.kl_budget:g} nats a dimension"
+        return (f"pull {self.pull:g}" if self.measures_pull else f"scale {self.alpha_rew:g}") + changes
+
+    @property
+    def scale_by_step(self) -> PiecewiseLinear | None:
+        """Factors of the rewards' scale at generator updates; None for 1 throughout."""
+        return None if self.scale_schedule is None else PiecewiseLinear.parse(self.scale_schedule)
 
     @property
     def terms(self) -> dict[str, float]:

@@ -16,12 +16,13 @@ from .estimators.base import GradientEstimator
 from .estimators.smoothing import Smoothing
 from .estimators.surrogate import Surrogate
 from .mixing.floors import Floor
+from .mixing.kl_budget import KLBudget
 from .mixing.mix import RewardMix
 from .mixing.scale import RewardScale
 from .processes import Processes
 from .roles import Reference, Reward
 from .terms.base import TermContext, side_of, takes_rewards
-from .terms.catalog import build_term, why_none_of
+from .terms.catalog import build_term, why_no_budget_of, why_none_of
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
 
@@ -64,6 +65,10 @@ def build_terms(
         why = why_none_of(own)
         if why:
             raise RequestError(f"{why} Say the scale itself: --reward-scale 1, without --pull.")
+    if config.kl_budget is not None:
+        why = why_no_budget_of(own)
+        if why:
+            raise RequestError(why)
     terms = [
         # A term that is nothing but rewards answers to what scales them.
         WeightedTerm(name, own[name], weight, takes_rewards(own[name]) and side_of(own[name]) == "rewards")
@@ -80,8 +85,11 @@ def build_terms(
 def build_mix(config: TrainConfig, processes: Processes | None = None) -> RewardMix:
     """How the rewards' gradients become one."""
     floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
-    scale = RewardScale(config.pull if config.measures_pull and (config.rewards or config.floors) else None)
-    return RewardMix(config.balance, config.reward_clip, floors, processes=processes or Processes(), scale=scale)
+    processes = processes or Processes()
+    pull = config.pull if config.measures_pull and (config.rewards or config.floors) else None
+    budget = None if config.kl_budget is None else KLBudget(config.kl_budget, processes)
+    scale = RewardScale(pull, config.scale_by_step, budget)
+    return RewardMix(config.balance, config.reward_clip, floors, processes=processes, scale=scale)
 
 
 def build_estimator(config: TrainConfig, device: torch.device, processes: Processes | None = None) -> GradientEstimator:

@@ -24,7 +24,7 @@ from .rewards.names import is_isolated_name, is_remote_name
 from .saved_generators import split_saved
 from .setting_layers import merge
 from .setting_texts import read_yaml
-from .terms.catalog import find_term, why_no_pull
+from .terms.catalog import find_term, why_no_budget, why_no_pull
 from .terms.times import find_sampling, find_weighting
 from .warm_up.usual import usual_warm_up
 
@@ -126,6 +126,31 @@ def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConf
     return resolved.model_copy(update={"reward_scale": 1.0})
 
 
+def _check_scaled_rewards(config: TrainConfig) -> None:
+    """Refuse what scales rewards where there is nothing to scale, and a budget that nothing measures.
+
+    Raises:
+        RequestError: it does.
+    """
+    for setting in ("kl_budget", "scale_schedule"):
+        if getattr(config, setting) is None:
+            continue
+        if not any(config.rewards.values()):
+            raise RequestError(
+                f"The setting {setting} moves the scale of the rewards, and this run has none. Leave it out, or name a "
+                "reward with --reward."
+            )
+        if not config.alpha_rew:
+            raise RequestError(
+                f"The setting {setting} multiplies the rewards' scale, and reward_scale is 0. Leave {setting} out, or "
+                "say --pull 0.7."
+            )
+    if config.kl_budget is not None:
+        why = why_no_budget(config.terms)
+        if why:
+            raise RequestError(why)
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill every setting the user did not give from those recommended with the generator or reference.
 
@@ -147,6 +172,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for name in resolved.term_options.keys() - resolved.terms.keys():
         raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
     resolved = _with_possible_scale(config, resolved)
+    _check_scaled_rewards(resolved)
     find_weighting(resolved.weighting)
     find_sampling(resolved.time_sampling, *resolved.time_range)
     for name in resolved.reward_options:

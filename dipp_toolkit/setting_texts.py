@@ -12,7 +12,7 @@ from .naming import quoted, shown
 from .rewards.names import is_remote_name
 from .yaml_texts import YamlTextError, load_yaml, parse_yaml
 
-OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers", "guidance_schedule")
+OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers", "scale_schedule", "guidance_schedule")
 """Settings whose texts are no YAML."""
 
 

@@ -52,7 +52,9 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
 
 def scheduled_numbers(config: TrainConfig, step: int) -> dict[str, float]:
     """What the settings' schedules said at an update, the first being 0."""
-    return {} if config.guidance_schedule is None else {"guidance": config.guidance_at(step)}
+    row = {} if config.guidance_schedule is None else {"guidance": config.guidance_at(step)}
+    scale = config.scale_by_step
+    return row if scale is None else row | {"scale_factor": scale(step)}
 
 
 def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:

@@ -66,7 +66,8 @@ def evaluate_objective(
         rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
         answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
         divergence = _summed(gradients, terms, "divergences", sample)
-        found = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample))
+        kl = _kl_of(terms, results)
+        found = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl))
         added, details = {**gradients, **found.added}, found.details
         gradients = {**gradients, **found.contributions}
     norms, cosines = directions(gradients)
@@ -80,6 +81,12 @@ def _summed(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], side
     """The gradients of the terms of one side, added up."""
     some = (gradients[one.name] for one in terms if side_of(one.term) == side)
     return sum(some, torch.zeros_like(sample.x0))
+
+
+def _kl_of(terms: Sequence[WeightedTerm], results: Mapping[str, TermResult]) -> Tensor | None:
+    """The integral KL as the first divergence reports it."""
+    told = (results[one.name].details for one in terms if side_of(one.term) == "divergences")
+    return next((torch.as_tensor(details["kl"]) for details in told if "kl" in details), None)
 
 
 def _called(one: WeightedTerm, sample: Sample) -> TermResult:
@@ -99,9 +106,10 @@ def _mixed(
     rest: Tensor,
     divergence: Tensor,
     sample: Sample,
+    kl: Tensor | None,
 ) -> Mixed:
     try:
         with full_precision(sample.x0.device):  # products of gradients are no pass of a network
-            return mix(answers, weights, rest, sample.random, divergence)
+            return mix(answers, weights, rest, sample.random, divergence, sample.step, kl)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error

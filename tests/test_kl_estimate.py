@@ -20,6 +20,7 @@ from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.terms.kl_estimate import kl_weight
 from dipp_toolkit.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.terms.times import WEIGHTINGS, Draw, LogitNormalTimes, TimeLaw, UniformTimes, uniform
+from dipp_toolkit.verify import kl_rows as kl_rows_module
 from dipp_toolkit.verify import run_verify
 from dipp_toolkit.verify.any_time import AnyTimeReference
 from dipp_toolkit.verify.kl_rows import closed_form_kl, kl_rows, schedules
@@ -137,6 +138,7 @@ def test_a_sampling_that_names_no_law_gets_no_estimate() -> None:
 def test_verify_has_a_row_for_each_schedule_and_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run_verify(cases=["kl"])
     assert len(rows) == 4 and all(row.passed and row.quantity == "kl" for row in rows)
+    monkeypatch.setattr(kl_rows_module, "SAMPLES", 5000)
     right = estimates.kl_weight
     for wrong in (lambda *a: right(*a) * 1.05, lambda s, law, t: right(s, replace(law, low=law.low - 0.02), t)):
         monkeypatch.setattr(estimates, "kl_weight", wrong)

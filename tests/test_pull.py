@@ -13,6 +13,7 @@ from dipp_toolkit.mixing.balance import Balance
 from dipp_toolkit.mixing.first_sizes import MEASURED, FirstSizes
 from dipp_toolkit.mixing.floors import Floor
 from dipp_toolkit.mixing.mix import Mixed, RewardMix
+from dipp_toolkit.mixing.piecewise_linear import PiecewiseLinear
 from dipp_toolkit.mixing.scale import RewardScale
 from dipp_toolkit.terms.base import TermResult
 
@@ -182,10 +183,10 @@ def test_floors_push_on_top_and_clips_are_in_usual_gradients() -> None:
 
 def test_a_schedule_multiplies_what_is_measured_and_is_not_part_of_it() -> None:
     plain, warmed = world(), world()
-    warmed.mix.scale.multiplier = 0.25
+    warmed.mix.scale.schedule = PiecewiseLinear(((0, 0.25),))
     assert warmed.update()[1] == pytest.approx(0.25 * plain.update()[1], rel=1e-5)
     assert warmed.mix.scale.state_dict() == plain.mix.scale.state_dict()
-    by_hand = RewardMix(scale=RewardScale(multiplier=0.25))
+    by_hand = RewardMix(scale=RewardScale(schedule=PiecewiseLinear(((0, 0.25),))))
     grad = draw(1)
     found = by_hand({"a": TermResult(torch.zeros(8), grad)}, {"a": 8.0}, grad, torch.Generator())
     torch.testing.assert_close(found.added["a"], 2 * grad)

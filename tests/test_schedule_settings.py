@@ -1,9 +1,9 @@
-"""Guidance and the rewards' scale over a run: what is typed, what each update sees, and how a run goes on."""
+"""Guidance and the rewards' scale over a run: what is typed, what each update sees, and what a plan counts."""
 
 from __future__ import annotations
 
 import copy
-import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from dipp_toolkit import RequestError, TrainConfig, train
+from dipp_toolkit import RequestError
 from dipp_toolkit.assembly import assemble
+from dipp_toolkit.condition import Condition
 from dipp_toolkit.config import make_config
-from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.mixing.piecewise_linear import PiecewiseLinear
 from dipp_toolkit.planning import make_plan
 from dipp_toolkit.report.command import again_from_flags
 from dipp_toolkit.resolving import resolve
 from dipp_toolkit.setting_texts import parse_assignments, read_yaml
-from dipp_toolkit.terms.base import Sample
-from dipp_toolkit.training import RunResult
-from test_training import BLUE, StopAt, assert_same_bits, metrics
+from dipp_toolkit.terms.base import Sample, TermResult
+from dipp_toolkit.terms.reward_sum import RewardSum
+from test_training import BLUE
 from tiny import PROMPTS, tiny_pipeline
 
 
@@ -36,7 +36,7 @@ def test_values_lie_on_straight_lines_and_stay_at_the_ends() -> None:
 @pytest.mark.parametrize(
     "wrong", ["", "7", "a:1", "0:", "0:x", "0:-1", "0:nan", "0:inf", "-1:2", "1.5:2", "3:1,3:2", "5:1,2:1", "1:2:3"]
 )
-@pytest.mark.parametrize("name", ["guidance_schedule"])
+@pytest.mark.parametrize("name", ["scale_schedule", "guidance_schedule"])
 def test_what_is_no_schedule_is_refused_with_an_example(name: str, wrong: str) -> None:
     with pytest.raises(
         RequestError, match=rf"{name} cannot be .*as (in )?0:1,200:4\.5|{name} cannot be .*such as 0:1"
@@ -51,13 +51,17 @@ def test_a_number_of_a_yaml_file_is_refused_and_a_mapping_is_read() -> None:
     assert make_config({"guidance_schedule": {0: 1, 20: 4.5}}).guidance_schedule == "0:1,20:4.5"
 
 
+def test_null_is_no_schedule() -> None:
+    assert make_config(parse_assignments(["guidance_schedule=null", "scale_schedule=null"])) == make_config({})
+
+
 def test_a_schedule_survives_flags_and_config_yaml(tmp_path: Path) -> None:
-    typed = parse_assignments(["guidance_schedule=0:1,200:4.5"])
+    typed = parse_assignments(["guidance_schedule=0:1,200:4.5", "scale_schedule=0:0,100:1"])
     config = make_config(typed)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     assert make_config(read_yaml(tmp_path / "config.yaml")) == config
     lines = again_from_flags(make_config({**typed, "generator": "emoji-onestep"}))
-    assert "--set guidance_schedule=0:1,200:4.5" in lines
+    assert "--set guidance_schedule=0:1,200:4.5" in lines and "--set scale_schedule=0:0,100:1" in lines
 
 
 def test_whether_a_run_is_ever_guided_depends_on_its_length() -> None:
@@ -81,10 +85,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(world: dict[str, Any], out: Path, listeners: tuple[object, ...] = (), **settings: Any) -> RunResult:
-    return train(TrainConfig(**(world | {"out": out} | settings)), listeners=listeners)
-
-
 @pytest.mark.parametrize("name", ["integral_kl", "score_divergence", "diffused_reward", "f_divergence"])
 def test_each_divergence_sees_the_guidance_of_the_update(world: dict[str, Any], name: str) -> None:
     settings = {"term": name, "rewards": {}, "guidance_schedule": "2:1,4:3", "guidance": 9.0}
@@ -104,17 +104,19 @@ def test_each_divergence_sees_the_guidance_of_the_update(world: dict[str, Any], 
         assert torch.equal(found, gradient(replace(term, guidance=guidance), 0)), step
 
 
-def test_a_run_under_a_schedule_resumes_to_the_bit_and_says_what_it_was(world: dict[str, Any], tmp_path: Path) -> None:
-    schedules = {"guidance_schedule": "0:1,4:3"}
-    whole = run(world, tmp_path / "whole", **schedules)
-    with pytest.raises(Interrupted):
-        run(world, tmp_path / "parts", (StopAt(2, signal.SIGTERM),), **schedules)
-    run(world, tmp_path / "parts", resume=True, **schedules)
-    assert_same_bits(whole.folder, tmp_path / "parts", 6)
-    assert [row["guidance"] for row in metrics(whole.folder)] == [1, 1.5, 2, 2.5, 3, 3]
-    page = (whole.folder / "report.html").read_text()
-    assert "0:1,4:3" in page and "guidance_schedule" in page
-    assert resolve(make_config(world | {"generator": str(whole.folder)})).guidance == 3
+def test_rewards_inside_a_terms_formula_hear_of_the_schedule_too() -> None:
+    class Sum:
+        def __call__(self, sample: Sample) -> TermResult:
+            return TermResult(sample.x0.sum(1), -torch.ones_like(sample.x0))
+
+        def score(self, latents: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            return latents.sum(1)
+
+    x0 = torch.ones(2, 3)
+    rewards = RewardSum({"sum": Sum()}, {"sum": 2.0}, PiecewiseLinear.parse("0:0,4:1"))
+    for step, factor in ((0, 0.0), (1, 0.25), (9, 1.0)):
+        total, gradient, _ = rewards.differentiate(Sample(x0, Condition(("", ""), {}), x0, torch.Generator(), step))
+        assert (gradient == 2 * factor).all() and (total == 6 * factor).all()
 
 
 def test_the_plan_counts_the_guided_pass_where_there_ever_is_one(world: dict[str, Any]) -> None:

@@ -51,6 +51,14 @@ Pull = Annotated[
         "then held; 0.7 where the scale is auto.",
     ),
 ]
+KLBudget = Annotated[
+    float | None,
+    typer.Option(
+        "--kl-budget",
+        metavar="NATS",
+        help="Move the rewards' scale so that the generator stays this far from the reference, in nats a dimension.",
+    ),
+]
 Guidance = Annotated[
     float | None,
     typer.Option(metavar="SCALE", help="Classifier-free guidance that the generator is trained to; 1 for none."),

@@ -19,7 +19,7 @@ TAKE_SETTINGS = ("train", "distill", "ablate", "plan")
 FLAGS_OF_SETTINGS = {"rewards": "--reward", "floors": "--floor", "trackers": "--track"}
 """Flags that are not called as the setting they give."""
 
-OF_REWARDS = ("reward", "rewards", "reward-scale", "pull", "floor", "floors", "balance")
+OF_REWARDS = ("reward", "rewards", "reward-scale", "pull", "kl-budget", "scale-schedule", "floor", "floors", "balance")
 """What `dipp distill` has no use for, by either spelling."""
 
 SURE, LIKELY = 0.8, 0.65

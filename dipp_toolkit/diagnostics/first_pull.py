@@ -79,11 +79,17 @@ def plain(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:g}"
 
 
+def pull_at(row: Mapping[str, float]) -> float | None:
+    """The pull at a step without what a `scale_schedule` makes of it; None where there is none."""
+    factor = row.get("scale_factor", 1.0)
+    return row["pull"] / factor if "pull" in row and factor else None
+
+
 def of_step(row: Mapping[str, float], config: TrainConfig) -> FirstPull | None:
     """What a step's metrics say of the pull; None where there is nothing to say."""
-    if not (config.rewards or config.floors) or config.reward_scale == 0:
+    if not (config.rewards or config.floors) or config.reward_scale == 0 or row.get("scale_factor") == 0:
         return None
-    ratio = row.get("pull")
+    ratio = pull_at(row)
     if config.measures_pull:
         return FirstPull(ratio, None, config.pull)
     return FirstPull(ratio, config.alpha_rew) if ratio is not None else None
@@ -123,7 +129,7 @@ class FirstPulls:
 
 def first_rows(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     """The first updates that have a pull."""
-    return [row for row in rows if "pull" in row][:MEASURED]
+    return [row for row in rows if pull_at(row) is not None][:MEASURED]
 
 
 def first_warning(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> str:
@@ -133,8 +139,8 @@ def first_warning(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
         rows: of `metrics.jsonl`.
         config: the run's settings.
     """
-    first = [row["pull"] for row in first_rows(rows)]
-    left = [ratio for ratio in first if not healthy(ratio)]
+    first = [pull_at(row) for row in first_rows(rows)]
+    left = [ratio for ratio in first if ratio is not None and not healthy(ratio)]
     if not left:
         return ""
     pull = of_step({"pull": median(left)}, config)
@@ -142,10 +148,14 @@ def first_warning(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
 
 
 def held_weights(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What each reward's gradient is multiplied by at the end of a run whose scale is measured, by its name."""
+    """What each reward's gradient is multiplied by at the end of a run whose scale is measured, by its name, without
+    what a schedule or a KL budget makes of it."""
     start = "scale/reward/"
     last = next((row for row in reversed(rows) if any(name.startswith(start) for name in row)), {})
-    return {name.removeprefix(start): value for name, value in last.items() if name.startswith(start)}
+    factor = last.get("scale_factor", 1.0) * last.get("kl_factor", 1.0)
+    if not factor:
+        return {}
+    return {name.removeprefix(start): value / factor for name, value in last.items() if name.startswith(start)}
 
 
 def pull_in_words(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> str:
@@ -153,7 +163,7 @@ def pull_in_words(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
     first = first_rows(rows)
     if not first:
         return ""
-    middle = f"{median(row['pull'] for row in first):.2g}"
+    middle = f"{median(pull_at(row) or 0.0 for row in first):.2g}"
     over = f"updates {first[0]['step']:.0f} to {first[-1]['step']:.0f}"
     if not config.measures_pull:
         return f"{middle}, the median over {over}; reward_scale {config.alpha_rew:g}"

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import RunError
 from ..processes import Processes
 from ..reading import read
 from ..terms.base import TermResult
 from .balance import BALANCES, Balance
 from .floors import Floor
+from .kl_budget import KLBudget
 from .scale import RewardScale
 from .sizes import inverse, mean_square, root_mean_square
 from .statistics import RewardStatistics
@@ -100,6 +102,8 @@ class RewardMix:
         rest: Tensor,
         random: torch.Generator,
         divergence: Tensor | None = None,
+        step: int = 0,
+        kl: Tensor | None = None,
     ) -> Mixed:
         """Mix a pass.
 
@@ -109,6 +113,11 @@ class RewardMix:
             rest: the gradients of all other terms, weighted and added up.
             random: source of what balancing draws.
             divergence: those of the divergences among them; `rest` where not given.
+            step: number of the generator update, from 0.
+            kl: the integral KL of the pass in nats a dimension, where a divergence reports it.
+
+        Raises:
+            RunError: there is a budget for the KL, and none reports it.
         """
         details: dict[str, float | Tensor] = {}
         sizes = {}
@@ -121,15 +130,18 @@ class RewardMix:
             details[f"deviation/{name}"] = scores.std(correction=0)
             sizes[name] = square.sqrt()
         gradients = {name: result.grad.to(rest.dtype) for name, result in results.items()}
+        factor = self.scale.multiplier(step)
         if self.scale.measures:
             against = rest if divergence is None else divergence
-            contributions, added = self._pulled(gradients, weights, sizes, against, random, details)
+            contributions, added = self._pulled(gradients, weights, sizes, against, random, details, factor)
         else:
             contributions = {
-                name: self._clipped(name, self._weighed(name, gradient, weights[name], sizes[name]), details)
+                name: self._clipped(name, self._weighed(name, gradient, factor * weights[name], sizes[name]), details)
                 for name, gradient in gradients.items()
             }
             added = None
+        if self.scale.budget is not None:
+            self._note(self.scale.budget, kl, contributions, step, details)
         if not self.floors:
             return Mixed(contributions, added or self._balanced(contributions, random), details)
         pull = self.processes.mean(mean_square(torch.stack([rest, *contributions.values()]).sum(0))).sqrt()
@@ -148,6 +160,7 @@ class RewardMix:
         divergence: Tensor,
         random: torch.Generator,
         details: dict[str, float | Tensor],
+        factor_of_all: Tensor | float,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Contributions, and what is added up in their place, that pull as hard as was asked for."""
         scale, shares = self.scale, self.scale.shares(weights)
@@ -166,13 +179,31 @@ class RewardMix:
             squares = self.processes.mean(torch.stack([mean_square(joint), mean_square(divergence)]))
             self._sides.append(squares)
             joint_size, divergence_size = squares.sqrt()
-            amount = scale.amount(joint_size, divergence_size, begins)
+            amount = factor_of_all * scale.amount(joint_size, divergence_size, begins)
         else:
-            amount = torch.as_tensor(scale.multiplier * held, device=divergence.device)
+            amount = torch.as_tensor(factor_of_all * held, device=divergence.device)
         details |= {f"scale/{name}": amount * factor for name, factor in factors.items()}
         amount = amount.to(divergence.dtype)
         contributions = {name: amount * one for name, one in units.items()}
         return contributions, {name: amount * one for name, one in balanced.items()}
+
+    def _note(
+        self,
+        budget: KLBudget,
+        kl: Tensor | None,
+        contributions: Mapping[str, Tensor],
+        step: int,
+        details: dict[str, float | Tensor],
+    ) -> None:
+        """Let the budget know of a pass."""
+        if kl is None:
+            raise RunError(
+                "The settings have a kl_budget, and no divergence of the objective reports the KL it holds: a term of "
+                "your own does with the detail 'kl', as terms/divergence.py makes it. Or leave kl_budget out."
+            )
+        pulls = torch.stack(list(contributions.values())).any()
+        budget.note(kl, torch.zeros_like(pulls) if self.scale.rests(step) else pulls)
+        details |= {"kl_running": budget.kl, "kl_factor": budget.factor}
 
     def commit(self) -> None:
         """Take in what the passes of an update found, whose gradient is followed."""
@@ -183,12 +214,16 @@ class RewardMix:
             if name in self.floors:
                 self.floors[name].update(scores, statistics.deviation)
         self._measure()
+        if self.scale.budget is not None:
+            self.scale.budget.commit()
         self.discard()
 
     def discard(self) -> None:
         """Forget what the passes of an update found that is skipped, or failed."""
         self._proposed.clear()
         self._sides.clear()
+        if self.scale.budget is not None:
+            self.scale.budget.discard()
 
     def _measure(self) -> None:
         """Take the update's sizes in while something has to be measured: in a run's first updates they are read."""
@@ -212,11 +247,10 @@ class RewardMix:
             return now
         return torch.where(statistics.pulls.to(now.device) > 0, statistics.gradient.to(now), now)
 
-    def _weighed(self, name: str, gradient: Tensor, weight: float, now: Tensor) -> Tensor:
-        factor = self.scale.multiplier * weight
+    def _weighed(self, name: str, gradient: Tensor, weight: Tensor | float, now: Tensor) -> Tensor:
         if self.balance != "normalised":
-            return factor * gradient
-        return (factor * inverse(self._running(name, now))).to(gradient.dtype) * gradient
+            return weight * gradient
+        return (weight * inverse(self._running(name, now))).to(gradient.dtype) * gradient
 
     def _clipped(self, name: str, gradient: Tensor, details: dict[str, float | Tensor]) -> Tensor:
         if self.clip is None:

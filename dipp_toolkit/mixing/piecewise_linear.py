@@ -63,6 +63,11 @@ class PiecewiseLinear:
     def __str__(self) -> str:
         return ",".join(f"{update}:{number:g}" for update, number in self.points)
 
+    @property
+    def peak(self) -> int:
+        """The first of the updates at which the number is largest."""
+        return max(self.points, key=lambda point: point[1])[0]
+
     def within(self, steps: int) -> set[float]:
         """Numbers of a run between which all of its others lie.
 
@@ -78,12 +83,13 @@ def value_at(number: float | PiecewiseLinear, step: int) -> float:
 
 
 def schedule_text(value: Any) -> Any:
-    """A schedule as settings keep it: a text that `parse` reads, from such a text or a mapping; None for none.
+    """A schedule as settings keep it: a text that `parse` reads, from such a text or a mapping; None for none, which on
+    a command line is `null`.
 
     Raises:
         ValueError: it is no schedule.
     """
-    if value is None:
+    if value is None or value == "null":
         return None
     if isinstance(value, Mapping):
         value = ",".join(f"{update}:{number}" for update, number in value.items())

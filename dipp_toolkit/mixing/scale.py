@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .first_sizes import FirstSizes
+from .kl_budget import KLBudget
+from .piecewise_linear import PiecewiseLinear
 
 CANCELLED = 1e-5
 """Size of the rewards' joint gradient, in shares, below which they cancel: what is left then is rounding."""
@@ -38,17 +40,29 @@ class RewardScale:
 
     Attributes:
         pull: $\pi$; None where the weights are multiplied by a number.
-        multiplier: of the whole, 1 unless a schedule or a controller says otherwise; not part of what is measured.
+        schedule: factors of the whole over the run, None for 1 throughout.
+        budget: moves a factor of the whole so that a KL is held, None for none. Neither factor is part of what is
+            measured.
         sizes: of each reward's gradient, by the terms' names.
         joint: of the rewards' joint gradient in shares.
         divergence: of the divergences' gradient.
     """
 
     pull: float | None = None
-    multiplier: Tensor | float = 1.0
+    schedule: PiecewiseLinear | None = None
+    budget: KLBudget | None = None
     sizes: dict[str, FirstSizes] = field(default_factory=dict)
     joint: FirstSizes = field(default_factory=FirstSizes)
     divergence: FirstSizes = field(default_factory=FirstSizes)
+
+    def multiplier(self, step: int) -> Tensor | float:
+        """What schedule and budget multiply the whole by at a generator update, the first being 0."""
+        factor = 1.0 if self.schedule is None else self.schedule(step)
+        return factor if self.budget is None else factor * self.budget.factor
+
+    def rests(self, step: int) -> bool:
+        """Whether the budget waits: until the schedule is first at its highest, or it would work against its rise."""
+        return self.schedule is not None and step < self.schedule.peak
 
     @property
     def measures(self) -> bool:
@@ -94,7 +108,7 @@ class RewardScale:
         if usual_divergence is not None:
             divergence = torch.full_like(divergence, usual_divergence)
         pulls = (joint > CANCELLED) & (divergence > 0)
-        return self.multiplier * torch.where(pulls, self.pull * divergence / joint, 0.0)
+        return torch.where(pulls, self.pull * divergence / joint, 0.0)
 
     def held(self) -> float | None:
         """A as the updates before say; None before the first that said anything."""
@@ -123,6 +137,7 @@ class RewardScale:
             "sizes": {name: list(one.values) for name, one in self.sizes.items()},
             "joint": list(self.joint.values),
             "divergence": list(self.divergence.values),
+            **({} if self.budget is None else {"budget": self.budget.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -130,3 +145,5 @@ class RewardScale:
         self.sizes = {name: FirstSizes(list(values)) for name, values in state.get("sizes", {}).items()}
         self.joint = FirstSizes(list(state.get("joint", [])))
         self.divergence = FirstSizes(list(state.get("divergence", [])))
+        if self.budget is not None:
+            self.budget.load_state_dict(state.get("budget", {}))

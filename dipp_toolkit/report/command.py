@@ -15,6 +15,7 @@ FLAGS = {
     "rewards": "--reward",
     "floors": "--floor",
     "balance": "--balance",
+    "kl_budget": "--kl-budget",
     "judge": "--judge",
     "prompts": "--prompts",
     "steps": "--steps",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..diagnostics.first_pull import pull_in_words
+from ..mixing.kl_budget import LARGEST
 from ..prompt_subsets import counted_prompts
 from .command import setting_text
 from .numbers import finite, weight_text
@@ -128,6 +129,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
         ),
         ("floors", ", ".join(f"{name_of(name)} {weight_text(level)}" for name, level in config.floors.items())),
         ("pull of the rewards", run.spelling.text(pull_in_words(run.metrics, config))),
+        ("KL budget", budget_text(run)),
         ("training", f"{steps:,} steps of {config.batch_size} images"),
         ("measured on", prompts_of(run) if run.comparison else ""),
         ("time", duration(seconds) if seconds is not None else ""),
@@ -136,6 +138,17 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
         ("seed", str(config.seed)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def budget_text(run: RunFiles) -> str:
+    """What became of a KL budget; empty where there is none."""
+    budget = run.config.kl_budget
+    last = next((row for row in reversed(run.metrics) if "kl_factor" in row), None)
+    if budget is None or last is None:
+        return ""
+    said = f"{budget:g} nats a dimension; {last['kl_running']:.3g} at the end, the scale times {last['kl_factor']:.3g}"
+    held = 1.01 / LARGEST < last["kl_factor"] < LARGEST / 1.01
+    return said if held else f"{said}, as far as it goes: the rewards' scale cannot hold this budget"
 
 
 def warnings_of(run: RunFiles) -> list[str]:

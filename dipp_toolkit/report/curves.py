@@ -100,6 +100,15 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
     return curves
 
 
+def budget_lines(run: RunFiles) -> list[Series | None]:
+    """The running KL and the level that it is held at, where a run has a budget."""
+    budget, running = run.config.kl_budget, series_of(run, "kl_running", "running mean")
+    if budget is None or running is None:
+        return []
+    ends = [running.steps[0], running.steps[-1]]
+    return [running, Series("budget", ends, [budget, budget])]
+
+
 def curves_of(run: RunFiles) -> list[Curve]:
     """Rewards, divergence, gradient sizes, agreement of the terms, the assistant's loss, as far as they were logged."""
     norms = _keys(run, "grad_norm/")
@@ -123,12 +132,23 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Divergence in nats",
-            [series_of(run, key, _term_name(run, key.removeprefix("kl/"))) for key in _keys(run, "kl/")],
+            [
+                *(series_of(run, key, _term_name(run, key.removeprefix("kl/"))) for key in _keys(run, "kl/")),
+                *budget_lines(run),
+            ],
             "Integral KL between generator and reference (under the run's guidance), as assistant and reference see "
             "them: the mean over the times that are looked at, in nats for each dimension of a sample. An estimate on "
             "each batch, whatever the weighting of the gradient.",
             divergence,
             include=(0.0,),
+        ),
+        curve(
+            "Factors of the rewards' scale",
+            [series_of(run, "scale_factor", "scale_schedule"), series_of(run, "kl_factor", "kl_budget")],
+            "What the schedule and the KL budget multiply the rewards' scale by.",
+            "The budget's levels off: that is the scale at which the KL stays. At 1/1000 or 1000 it cannot be held.",
+            include=(1.0,),
+            log=True,
         ),
         curve(
             "Gradient size of each term",

@@ -61,10 +61,36 @@ def why_no_pull(names: Iterable[str]) -> str:
 
     A factory that does not say what it makes is taken to make a divergence.
     """
+    return why_none_of(_classes(names))
+
+
+def _classes(names: Iterable[str]) -> dict[str, Any]:
     registered = get_registry().entries["term"]
-    return why_none_of(
-        {name: _made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names}
-    )
+    return {
+        name: _made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names
+    }
+
+
+def why_no_budget(names: Iterable[str]) -> str:
+    """Why no KL budget can be held with these terms, as sentences; empty where one can.
+
+    A factory that does not say what it makes is taken to make a divergence.
+    """
+    return why_no_budget_of(_classes(names))
+
+
+def why_no_budget_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    both = next((name for name, term in terms.items() if takes_rewards(term) and uses_assistant(term)), None)
+    if both is not None:
+        return (
+            f"The term '{both}' has the rewards inside its own formula, where a kl_budget cannot scale them. Leave it "
+            "out, or train with integral_kl."
+        )
+    if any(side_of(term) == "divergences" for term in terms.values()):
+        return ""
+    names = ", ".join(f"'{name}'" for name in terms)
+    return f"A kl_budget needs a divergence to the reference, and {names} is none. Leave it out, or add integral_kl."
 
 
 def why_none_of(terms: Mapping[str, Any]) -> str:

@@ -154,4 +154,4 @@ class DiffusedReward(Divergence):
 
 def build(context: TermContext) -> DiffusedReward:
     """The term as the run's settings ask for it."""
-    return DiffusedReward.build(context, rewards=RewardSum.build(context))
+    return DiffusedReward.build(context, rewards=RewardSum.build(context, schedule=context.config.scale_by_step))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..errors import RequestError
+from ..mixing.piecewise_linear import PiecewiseLinear
 from .base import Committing, Sample, ScoringTerm, Stateful, TermContext
 
 
@@ -22,18 +23,24 @@ class RewardSum:
     Attributes:
         terms: the rewards as terms, by name.
         weights: $\alpha_{rew} w_i$, by name.
+        schedule: factors of $\alpha_{rew}$ at generator updates, where nothing else multiplies by them.
     """
 
     terms: Mapping[str, ScoringTerm] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+    schedule: PiecewiseLinear | None = None
 
     @classmethod
-    def build(cls, context: TermContext, scale: float | None = None) -> RewardSum:
+    def build(
+        cls, context: TermContext, scale: float | None = None, schedule: PiecewiseLinear | None = None
+    ) -> RewardSum:
         """The run's rewards.
 
         Args:
             context: of the term that takes them.
             scale: of all weights; what the settings say unless given.
+            schedule: its factors over the run, for a term with a divergence in its formula: rewards that are a term of
+                their own are multiplied by them elsewhere.
 
         Raises:
             RequestError: the settings balance, clip or floor rewards, which is done to rewards that are terms.
@@ -41,16 +48,17 @@ class RewardSum:
         check_plain(context.name, context.config)
         scale = context.config.alpha_rew if scale is None else scale
         weights = {name: scale * context.config.rewards.get(name, 0.0) for name in context.reward_terms}
-        return cls(context.reward_terms, weights)
+        return cls(context.reward_terms, weights, schedule)
 
     def differentiate(self, sample: Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         r"""$R$, `(B,)`, its gradient, like `x0`, and each reward's scores by name."""
         total, gradient, scores = sample.x0.new_zeros(len(sample.x0)), torch.zeros_like(sample.x0), {}
+        factor = 1.0 if self.schedule is None else self.schedule(sample.step)
         for name, term in self.terms.items():
-            result = term(sample)
+            result, weight = term(sample), factor * self.weights[name]
             scores[name] = result.value
-            total = total + self.weights[name] * result.value.to(total.dtype)
-            gradient = gradient - self.weights[name] * result.grad.to(gradient.dtype)
+            total = total + weight * result.value.to(total.dtype)
+            gradient = gradient - weight * result.grad.to(gradient.dtype)
         return total, gradient, scores
 
     def score(

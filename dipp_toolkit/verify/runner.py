@@ -10,6 +10,8 @@ from ..gaussians import Verification
 from ..naming import unknown_name
 from ..registry import get_registry
 from ..terms.base import Term
+from .budget_rows import CASE as KL_BUDGET
+from .budget_rows import budget_rows
 from .cases import CASES, Case, make_generator, make_reference
 from .gradients import TOLERANCE, compare_gradients
 from .kl_rows import CASE as KL
@@ -19,7 +21,7 @@ from .training import PLANS, train_case
 from .world import ExactAssistant, GaussianReference
 from .world_terms import Subject, case_terms, verification_of
 
-MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows}
+MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows, KL_BUDGET: budget_rows}
 """Rows of what runs measure rather than of where they end, by what people type as a case; each takes the seed."""
 
 MEASURED = "integral_kl"

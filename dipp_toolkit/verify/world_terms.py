@@ -47,9 +47,23 @@ def verification_of(term: Any) -> Verification:
 
 
 def case_terms(
-    case: Case, subject: Subject, reference: GaussianReference, assistant: Assistant, seed: int = 0
+    case: Case,
+    subject: Subject,
+    reference: GaussianReference,
+    assistant: Assistant,
+    seed: int = 0,
+    others: Mapping[str, Any] | None = None,
 ) -> list[WeightedTerm]:
-    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward."""
+    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward.
+
+    Args:
+        case: the objective.
+        subject: the term under test.
+        reference: the world's reference.
+        assistant: sees the generator's samples.
+        seed: of what a term draws for itself.
+        others: settings in place of the case's.
+    """
     config = make_config(
         {
             "term": subject.term,
@@ -60,6 +74,7 @@ def case_terms(
             "rewards": {} if case.reward is None else {case.name: 1.0},
             "reward_scale": case.reward_scale,
             "seed": seed,
+            **(others or {}),
         }
     )
     rewards = {} if case.reward is None else {case.name: case.reward}
