@@ -95,6 +95,14 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max(float((one[key] - weight).abs().max()) for key, weight in other.items())
 
 
+def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference of two sets of weights over that of the second."""
+    squares = [
+        ((one[key] - weight).double().square().sum(), weight.double().square().sum()) for key, weight in other.items()
+    ]
+    return float((sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5)
+
+
 def in_units(words: argparse.Namespace) -> dict[str, Any]:
     """One run in three units: the largest differences of pull and weights to the plain one."""
     runs = {
@@ -115,8 +123,9 @@ def in_units(words: argparse.Namespace) -> dict[str, Any]:
             "pull_differs": max(
                 abs(a["pull"] / b["pull"] - 1) for a, b in zip(rows[name][:FEW], rows[first][:FEW], strict=True)
             ),
-            "few_differ": largest_difference(few[name], few[first]),
-            "weights_differ": largest_difference(states[name], states[first]),
+            "few_differ": relative_difference(few[name], few[first]),
+            "few_largest": largest_difference(few[name], few[first]),
+            "weights_differ": relative_difference(states[name], states[first]),
             "held": next(iter(held_weights(rows[name]).values())),
         }
         for name in UNITS
@@ -172,12 +181,12 @@ def page(results: dict[str, Any], note: str) -> str:
             lines.append(f"| {seed} | {name} | {one['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
     lines += [
         "",
-        f"| the reward | pull | {FEW} updates: a pull differs by | a weight | all: a weight | held as |",
+        f"| the reward | {FEW} updates: a pull differs by | weights | largest weight | all: weights | held as |",
     ]
     lines.append("|---|---|---|---|---|---|")
     for name, one in results["units"].items():
         lines.append(
-            f"| {name} | {one['pull']:.6f} | {one['pull_differs']:.1e} | {one['few_differ']:.1e} | "
+            f"| {name} | {one['pull_differs']:.1e} | {one['few_differ']:.1e} | {one['few_largest']:.1e} | "
             f"{one['weights_differ']:.1e} | "
             f"`--reward-scale {one['held']:.4g}` |"
         )
@@ -190,6 +199,7 @@ def page(results: dict[str, Any], note: str) -> str:
                 f"{one['score']['before']:.3f} | {one['score']['after']:.3f} | `--reward-scale {one['held']:.4g}` |"
             )
     said = results["blue"]["warning"] or "nothing was said"
+    lines += ["", "Weights differ by the norm of the difference over that of the weights."]
     return "\n".join(lines) + f"\n\nAt `--reward-scale {WEAK:g}`: {said}\n\n{note}\n"
 
 
