@@ -96,7 +96,7 @@ class VariancePreserving:
     def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         r"""$d \log(\sigma_t/\alpha_t)/dt$ by central differences on the grid, one-sided at its ends and beside a last
         time without signal."""
-        table, index = self.alphas_cumprod.to(t.device), self.grid_index(t)
+        table, index = self._table(t.device), self.grid_index(t)
         last = len(table) - 1
         left, right = (index - 1).clamp_min(0), (index + 1).clamp_max(last)
         right = torch.where(table[right] > 0, right, index)
