@@ -15,6 +15,7 @@ from .licences import Origin
 from .origins import origins_of, start_origins
 from .pipeline_index import stock_pipeline
 from .plain_json import read_json
+from .recipes.layer import recipe_text
 
 LINE = 88
 HEAD = "| reward | before (95 % interval) | after |"
@@ -67,7 +68,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
             "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
             *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
             *_licences(made_from, trained_against),
-            "## Settings", "", "```json", json.dumps(told, indent=2), "```", "",
+            "## Settings", "", *_recipe(config), "```json", json.dumps(told, indent=2), "```", "",
         ]
     )  # fmt: skip
 
@@ -109,6 +110,12 @@ def _call_text(first: str, arguments: Mapping[str, Any]) -> str:
     words = [f'"{first}"', *(f"{name}={value!r}" for name, value in arguments.items())]
     line = ", ".join(words)
     return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
+
+
+def _recipe(config: TrainConfig) -> list[str]:
+    """The line that names the run's recipe and its source."""
+    text = recipe_text(config)
+    return [f"Begun from the recipe {text}; what differs from it is in the run's `config.yaml`.", ""] if text else []
 
 
 def _licences(made_from: Sequence[Origin], trained_against: Sequence[Origin]) -> list[str]:

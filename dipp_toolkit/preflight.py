@@ -37,6 +37,7 @@ from .pipeline_parts.joining import check_pair
 from .processes import launched_count
 from .published import PublishedGenerator
 from .python_files import find_in_python, is_python_name
+from .recipes.layer import recipe_text
 from .registry import get_registry
 from .resolving import resolve
 from .rewards.names import is_remote_name
@@ -247,6 +248,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     joined = look_at_networks(config, parts)
     batch = config.batch_size * config.accumulation * launched_count()
     rows = {
+        "recipe": recipe_text(config),
         "generator": config.generator or "starts as the reference's network",
         "start weights": ", ".join(filter(None, [config.weights, *config.lora])),
         "reference": str(config.reference),

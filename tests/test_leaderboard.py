@@ -24,7 +24,7 @@ from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.check import check_files, row_problems
 from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import clear_best, letter, plots, render
-from dipp_toolkit.leaderboard.reported import fitting, reported_rows
+from dipp_toolkit.leaderboard.reported import by_source, fitting, reported_rows
 from fake_rows import COUNT, PIXEL, fake_row, scores
 
 ROWS = [fake_row("plain", 0.0, seed=1), fake_row("good", 1.0, seed=2), fake_row("like good", 1.0, seed=3, distance=20)]
@@ -201,7 +201,7 @@ def test_protocols_have_sections_of_their_own_and_doubles_are_taken_once() -> No
     board = make_board([*ROWS, other, ROWS[0], *reported_rows()])
     assert [len(section.rows) for section in board.sections] == [3, 1]
     assert all("elsewhere" not in ranks for ranks in board.sections[0].ranks.values())
-    assert len(board.reported) == 2
+    assert len(board.reported) == len(reported_rows()) == 22
     with pytest.raises(RequestError, match="no measured row"):
         make_board(reported_rows())
 
@@ -212,7 +212,40 @@ def test_what_papers_report() -> None:
     assert {"aesthetic": 6.30, "imagereward": 1.31, "hps": 0.2870} in found.values()
     assert all(row.kind == "reported" and "arXiv" in row.source for row in reported_rows())
     assert fitting(ROWS) == []
-    assert len(fitting([ROWS[0].model_copy(update={"figures": {"hps": ROWS[0].figures["liked"]}})])) == 2
+    with_hps, with_clip = (
+        [ROWS[0].model_copy(update={"figures": {name: ROWS[0].figures["liked"]}})] for name in ("hps", "clip")
+    )
+    assert len(fitting(with_hps)) == 12 and len(fitting(with_clip)) == 10
+    assert all(row_problems(row) == [] for row in reported_rows())
+
+
+def test_reported_labels_say_no_more_than_their_abstracts() -> None:
+    of_abstracts = [row for row in reported_rows() if "abstract" in row.source]
+    first, second = (row.protocol for row in of_abstracts)
+    assert first.prompts.startswith("COCO validation prompts") and "2017" not in str(of_abstracts)
+    assert first.versions == {"hps": "v2.0"} and "v2 (2024)" in of_abstracts[0].source
+    assert "not named" in second.prompts and "not said" in second.versions["hps"]
+    assert "v1, PixArt-alpha" in of_abstracts[1].label and "v1 (2024)" in of_abstracts[1].source
+
+
+def test_the_authors_tables_stand_alone_and_in_the_toolkits_units() -> None:
+    tables = by_source(reported_rows())
+    assert [len(one.rows) for one in tables] == [1, 1, 10, 10]
+    assert all(len({row.source for row in one.rows}) == 1 for one in tables)
+    parti, hps = tables[2:]
+    assert "Table 1" in parti.source and "Parti" in parti.prompts and "2024" in parti.source
+    assert list(parti.figures) == ["imagereward", "aesthetic", "pickscore", "clip"]
+    assert next(iter(hps.figures.values())) == "hps (v2.1)" and len(hps.figures) == 5
+    means = {row.label: {name: one.mean for name, one in row.figures.items()} for row in parti.rows}
+    assert means["DI++-SDXL (one step)"] == {
+        "imagereward": 1.061, "aesthetic": 5.58, "pickscore": 22.6, "clip": 0.3294
+    }  # fmt: skip
+    assert {row.label: row.figures["hps"].mean for row in hps.rows}["DI*-SDXL, longer training (one step)"] == 0.3119
+    for row in hps.rows:  # the average is that of the four styles, up to the digits that are printed
+        styles = [one.mean for name, one in row.figures.items() if name != "hps"]
+        assert row.figures["hps"].mean == pytest.approx(sum(styles) / 4, abs=1.1e-4)
+    (note,) = parti.notes
+    assert "DMD2" in note and "0.938" in note and means["DMD2-SDXL (one step)"]["imagereward"] == 0.930
 
 
 def test_the_page_escapes_and_loads_nothing() -> None:
@@ -223,7 +256,10 @@ def test_the_page_escapes_and_loads_nothing() -> None:
     assert page.count(PIXEL) == 2 * 4
     assert not re.search(r"(src|href)=\"(?!data:image)", page) and "https://" not in page
     assert "over-optimisation" in page and "It is over-optimisation." in page
-    assert page.count(">reported<") == 2
+    assert page.count(">reported<") == 22
+    reported = page[page.index('id="reported"') :]
+    assert reported.count("<table") == 4 and "hps (v2.1)" in reported and "0.938" in reported
+    assert "data-ranks" not in reported and "SDXL base" not in page[: page.index('id="reported"')]
     assert 'dipp bench <span class="whole">--generators</span> good' in page
 
 
@@ -264,7 +300,9 @@ def test_markdown_marks_warnings_and_reported_rows() -> None:
     text = to_markdown(make_board([*ROWS, warned, *reported_rows()]))
     assert "bad \\| bold[^1]" in text and "[^1]: bad \\| bold, diversity-collapse: It is" in text
     assert "| 3 | plain |" in to_markdown(make_board(ROWS, "liked"))
-    assert "*reported*, not ranked" in text and "arXiv 2410.18881" in text
+    assert text.count("*reported*, not ranked") == 4 and "arXiv 2410.18881" in text
+    assert "| *DI++-SDXL (one step)* | 1.061 | 5.58 | 22.6 | 0.3294 |" in text
+    assert "Table 3 of the same source gives ImageReward 0.938" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ") and "rank" not in line}
     assert len(widths) >= 1
 

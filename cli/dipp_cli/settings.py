@@ -82,7 +82,13 @@ def gather(
             _check_recipe(words, of_file)
             return _checked(_with_fallback(values, fallback))
         raise no_run(saved.parent)
-    return _checked(merge(read_begun_settings(saved), {**values, "resume": True}))
+    begun = read_begun_settings(saved)
+    if "recipe" in words and words["recipe"] != begun.get("recipe"):
+        raise RequestError(
+            f"The run in {shown(saved.parent)} was not begun with the recipe {shown(words['recipe'])}, and goes on "
+            "with the settings it has. Leave the recipe out, or begin a new run with it in another folder."
+        )
+    return _checked(merge(begun, {**values, "resume": True}))
 
 
 def _with_fallback(values: Mapping[str, Any], fallback: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ..evaluation.effects import LEAST_EFFECT
 from ..prompt_subsets import counted_prompts
 from ..spelling import Spelling, number_text
 from .board import Board, Section
+from .reported import by_source
 from .texts import arrow, interval_text, mean_text
 
 _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
@@ -67,17 +68,16 @@ def to_markdown(board: Board) -> str:
     lines: list[str] = []
     for section in board.sections:
         lines += _section(section, notes)
+    for table in by_source(board.reported):
+        head = ["*reported*, not ranked", *map(escaped, table.figures.values())]
+        lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for row in table.rows:
+            cells = [number_text(row.figures[name].mean, "g") if name in row.figures else "-" for name in table.figures]
+            lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} |")
+        said = [f"Source: {table.source}", f"Prompts: {table.prompts}", table.note, *table.notes]
+        lines += ["", escaped(" ".join(f"{one.rstrip('.')}." for one in said if one)), ""]
     if board.reported:
-        names = list(dict.fromkeys(name for row in board.reported for name in row.figures))
         lines += [
-            f"| *reported*, not ranked | {' | '.join(map(escaped, names))} | source |",
-            "|" + "---|" * (len(names) + 2),
-        ]
-        for row in board.reported:
-            cells = [number_text(row.figures[name].mean, "g") if name in row.figures else "-" for name in names]
-            lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} | {escaped(row.source)} |")
-        lines += [
-            "",
             "Reported by the papers on other prompts, seeds and images; no rank can be given against measured rows.",
             "",
         ]

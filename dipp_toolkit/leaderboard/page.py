@@ -20,6 +20,7 @@ from ..spelling import Spelling, number_text
 from .agreement import agreements
 from .board import Board, Section
 from .check import PICTURE
+from .reported import by_source
 from .texts import arrow, interval_text, mean_text, p_text
 
 PIXEL_ART = 128
@@ -144,6 +145,7 @@ def render(board: Board, title: str) -> str:
     return template(__package__, "leaderboard.html.jinja").render(
         title=title,
         board=board,
+        by_source=by_source,
         spelling_of=lambda section: Spelling(
             [*section.figures, *(name for row in section.rows for name in row.subject.trained_on)]
         ),

@@ -10,6 +10,7 @@ from typing import Any
 from ..config import TrainConfig
 
 FLAGS = {
+    "recipe": "--recipe",
     "generator": "--generator",
     "reference": "--reference",
     "rewards": "--reward",
@@ -67,6 +68,8 @@ def new_run_with(folder: Path, saved: TrainConfig, asked: TrainConfig, names: It
     """
     parts = [f"dipp train --config {shlex.quote(str(_from_here(folder) / 'config.yaml'))}"]
     for name in names:
+        if name == "recipe":  # the settings file says all of its settings, and those that differ are named
+            continue
         before, value = getattr(saved, name), getattr(asked, name)
         if name in OPTIONS:
             parts += [

@@ -10,6 +10,7 @@ from ..config import TrainConfig
 from ..diagnostics.first_pull import pull_in_words
 from ..mixing.kl_budget import LARGEST
 from ..prompt_subsets import counted_prompts
+from ..recipes.layer import recipe_text
 from .command import setting_text
 from .numbers import finite, weight_text
 from .run_files import RunFiles
@@ -123,6 +124,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
     facts = [
         ("generator", name_of(config.generator or "") or f"the reference's own network, in {steps_text(config)}"),
         ("reference", name_of(config.reference or "")),
+        ("recipe", recipe_text(config)),
         (
             "rewards",
             ", ".join(f"{name_of(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
