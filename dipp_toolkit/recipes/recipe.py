@@ -41,7 +41,7 @@ class SettingGroup(_Part):
         for name in self.values:
             if name not in TrainConfig.model_fields:
                 guess = nearest(name, TrainConfig.model_fields)
-                hint = f"; did you mean '{guess}'?" if guess else ""
+                hint = f"; the nearest is '{guess}'" if guess else ""
                 raise ValueError(f"there is no setting '{shown(name)}'{hint}")
             if name in NOT_IN_A_RECIPE:
                 raise ValueError(f"{name} belongs to one run or one machine, and to no recipe")
