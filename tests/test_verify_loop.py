@@ -172,7 +172,23 @@ def failures(rows: list[LoopRow]) -> dict[str, LoopRow]:
     return {row.quantity: row for row in rows if not row.passed}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+SIBLINGS = (
+    "step k reads fresh noise",
+    "step k reads another noise level",
+    "the fake score learns data",
+    "the fake score is told other times",
+    "the fake score keeps the generator's gradients",
+    "networks in each other's place",
+    "gradient through the normaliser",
+    "no guidance",
+)
+"""Faults whose row another fault fails as well."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=[pytest.mark.exhaustive] if fault in SIBLINGS else []) for fault in FAULTS],
+)
 def test_a_fault_fails_the_row_that_names_it(fault: str, tmp_path: Path) -> None:
     case, quantity, words, changes = FAULTS[fault]
     rows = QUICK if quantity != "fake score: steps" else 6 * QUICK  # the share of a step needs many updates
