@@ -62,9 +62,10 @@ def test_two_processes_give_the_adapters_of_one_with_the_doubled_batch(words: li
 
 
 @pytest.mark.slow
-def test_two_processes_mix_rewards_as_one(words: list[str], tmp_path: Path) -> None:
-    """Running statistics and a floor's multiplier are those of the whole batch."""
-    mixed = ["--balance", "normalised", "--floor", "colourfulness=0.5"]
+@pytest.mark.parametrize("strength", [["--balance", "normalised"], ["--pull", "0.5"]], ids=["normalised", "pull"])
+def test_two_processes_mix_rewards_as_one(words: list[str], strength: list[str], tmp_path: Path) -> None:
+    """Running statistics, a measured pull and a floor's multiplier are those of the whole batch."""
+    mixed = [*strength, "--floor", "colourfulness=0.5"]
     one = trained(tmp_path / "one", 1, [*words, *steps(batch=8), *mixed])
     two = trained(tmp_path / "two", 2, [*words, *steps(), *mixed])
     assert farthest(weights(two), weights(one)) < CLOSE
