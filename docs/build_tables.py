@@ -18,9 +18,9 @@ REWARDS = {
 }
 
 
-def recorded(benchmark: str) -> str:
+def recorded(benchmark: str, page: str = "results.md") -> str:
     """The table that a benchmark wrote."""
-    return (ROOT / "benchmarks" / benchmark / "results.md").read_text(encoding="utf-8").strip()
+    return (ROOT / "benchmarks" / benchmark / page).read_text(encoding="utf-8").strip()
 
 
 def published_generators() -> str:
@@ -92,6 +92,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
         "floors": partial(recorded, "floors"),
+        "within-prompts": partial(recorded, "black_box", "within_prompts.md"),
         "black-box": partial(recorded, "black_box"),
     },
 }

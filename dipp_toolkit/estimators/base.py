@@ -32,7 +32,11 @@ class Estimate:
 
 @runtime_checkable
 class GradientEstimator(Protocol):
-    """Estimates the gradient of a black box on generated samples. What it learns on the way is its state."""
+    """Estimates the gradient of a black box on generated samples. What it learns on the way is its state.
+
+    One that learns keeps what it finds in `estimate` apart until the update is made, as `terms.base.Committing` says.
+    Where its class says `noises_per_prompt = 2`, the generator's batches hold as many samples of each prompt.
+    """
 
     def estimate(self, sample: Sample, score: Score) -> Estimate:
         """Scores and gradients of a batch; random numbers come from `sample.random` alone."""

@@ -183,7 +183,8 @@ def curves_of(run: RunFiles) -> list[Curve]:
                 series_of(run, key, _term_name(run, key.removeprefix("rank_correlation/")))
                 for key in _keys(run, "rank_correlation/")
             ],
-            "Rank correlation between a surrogate's predictions and the black box's scores of samples it has not seen.",
+            "Rank correlation between predicted and true differences of scores within a prompt, of samples that the "
+            "surrogate has not seen.",
             f"Above {run.config.black_box_trust:g}, where its gradient is used. Below, the reward rests.",
             include=(0.0, run.config.black_box_trust),
         ),
