@@ -40,7 +40,7 @@ from .prompt_conditions import Conditions, encode_prompts
 from .roles import Generator, Reference, Reward, texts
 from .sharing import trainable_parameters
 from .terms.base import uses_assistant
-from .terms.times import UniformTimes
+from .warm_up.times import assistant_times
 
 
 @dataclass
@@ -293,7 +293,7 @@ def _around(
     return LearnedAssistant(
         denoiser,
         make_optimizer(parameters, config.assistant_learning_rate, config.optimizer),
-        UniformTimes(*config.time_range),
+        assistant_times(config),
         config.max_grad_norm,
         PRECISIONS[config.precision],
         GradientAverage(parameters, processes),

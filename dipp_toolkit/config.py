@@ -182,6 +182,12 @@ class TrainConfig(BaseModel):
         (0.02, 0.98),
         description="times in [0, 1] the divergence looks at, where the schedule has both image and noise",
     )
+    assistant_time_sampling: str = Field(
+        "uniform", description="how the assistant's training draws times: uniform or logit-normal"
+    )
+    assistant_time_range: tuple[float, float] | None = Field(
+        None, description="times in [0, 1] the assistant learns; those of time_range where none is named"
+    )
     readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="time at which the generator's network is read; where none is named, what its own scheduler "
@@ -394,15 +400,15 @@ class TrainConfig(BaseModel):
                 raise ValueError(unknown_name("warning", name, (*NAMES, ALL)).removesuffix("."))
         return NAMES if ALL in value else tuple(dict.fromkeys(value))
 
-    @field_validator("time_range", mode="before")
+    @field_validator("time_range", "assistant_time_range", mode="before")
     @classmethod
     def _range_from_text(cls, value: Any) -> Any:
         return tuple(value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("time_range")
+    @field_validator("time_range", "assistant_time_range")
     @classmethod
-    def _range_in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= value[0] < value[1] <= 1:
+    def _range_in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 1:
             raise ValueError("expected two times with 0 <= low < high <= 1")
         return value
 

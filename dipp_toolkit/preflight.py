@@ -259,6 +259,9 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         "held-out prompts": counted(config.eval_prompts, held_out) if config.eval_prompts is not None else "",
         "objective": f"{config.term}, guidance {config.guidance_schedule or f'{config.guidance:g}'}",
         "steps": f"{config.steps} of {batch} samples" + ("" if config.mode == "full" else f", {config.mode}"),
+        "warm-up": f"{config.assistant_warmup} assistant updates before the first step"
+        if config.assistant_warmup
+        else "",
         "device": f"{device}, {config.precision}" + _processes_text(),
         "folder": f"{folder.path}{begun}",
         "licence": " ".join(licence_notices(config)),

@@ -26,6 +26,7 @@ from .setting_layers import merge
 from .setting_texts import read_yaml
 from .terms.catalog import find_term, why_no_budget, why_no_pull
 from .terms.times import find_sampling, find_weighting
+from .warm_up.times import check_assistant_times
 from .warm_up.usual import usual_warm_up
 
 FROM_RUN = (
@@ -175,6 +176,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     _check_scaled_rewards(resolved)
     find_weighting(resolved.weighting)
     find_sampling(resolved.time_sampling, *resolved.time_range)
+    check_assistant_times(resolved)
     for name in resolved.reward_options:
         if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")

@@ -12,7 +12,9 @@ from .naming import quoted, shown
 from .rewards.names import is_remote_name
 from .yaml_texts import YamlTextError, load_yaml, parse_yaml
 
-OWN_SYNTAX = ("rewards", "floors", "time_range", "trackers", "scale_schedule", "guidance_schedule")
+OWN_SYNTAX = (
+    "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
+)  # fmt: skip
 """Settings whose texts are no YAML."""
 
 

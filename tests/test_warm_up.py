@@ -14,19 +14,25 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
+from dipp_cli.planning import describe
 from dipp_cli.progress import Bar, PlainLines
 from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import assistant as assistant_module
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.config import make_config
-from dipp_toolkit.errors import Interrupted, RunError
+from dipp_toolkit.errors import Interrupted, RequestError, RunError
 from dipp_toolkit.events import CheckpointEvent, RunStartEvent, StepEvent, WarmUpEvent
+from dipp_toolkit.planning import make_plan
 from dipp_toolkit.preflight import preflight
 from dipp_toolkit.resolving import resolve
+from dipp_toolkit.terms.times import LogitNormalTimes, UniformTimes
 from dipp_toolkit.training import MEASURED
 from dipp_toolkit.warm_up import usual
+from dipp_toolkit.warm_up.times import assistant_times
 from tiny import PROMPTS, tiny_pipeline
 
 Run = Callable[..., Path]
@@ -195,6 +201,17 @@ def test_a_run_says_where_its_assistant_starts(
     assert says in (folder / "report.html").read_text()
 
 
+def test_a_plan_counts_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"generator": "emoji-onestep", "batch_size": 2, "accumulation": 2, "assistant_warmup": 50}
+    plan = make_plan(resolve(make_config(settings | {"assistant_rounds": 5})))
+    assert plan.warm_up.keys() == plan.seconds.keys()
+    for gpu, seconds in plan.warm_up.items():
+        assert seconds == pytest.approx(10 * plan.pieces[gpu]["assistant update"], rel=1e-6)
+    describe(plan.as_dict())
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("warm-up,", "50", f"{plan.warm_up['H100']:.0f}"))
+
+
 def test_progress_shows_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
     lines = PlainLines()
     lines.dipp_on_run_start(RunStartEvent(TrainConfig(steps=3), Path("runs/x"), 0))
@@ -217,3 +234,41 @@ def test_the_bar_counts_the_warm_up_and_then_the_steps() -> None:
         assert (task.description, task.completed, task.total) == ("training", 0, 3)
         bar.dipp_on_step(StepEvent(1, 3, {}))
         assert bar._progress.tasks[0].completed == 1
+
+
+def test_the_assistant_has_a_time_law_of_its_own() -> None:
+    """Uniform over the divergence's range where nothing is said, whatever the divergence's own law."""
+    config = make_config({"time_sampling": "logit-normal", "time_range": "0.1,0.9"})
+    assert assistant_times(config) == UniformTimes(0.1, 0.9)
+    own = make_config({"assistant_time_sampling": "logit-normal", "assistant_time_range": "0,1"})
+    assert assistant_times(own) == LogitNormalTimes(0, 1)
+    assert make_config(yaml.safe_load(own.to_yaml())) == own
+    assert make_config(yaml.safe_load(config.to_yaml())).assistant_time_range is None
+
+
+def test_a_run_trains_its_assistant_at_its_own_times(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    loss = assistant_module.denoising_loss
+
+    def seen(denoiser: Any, schedule: Any, x0: Any, condition: Any, sampling: Any, random: torch.Generator) -> Any:
+        drawn.append(sampling(x0, torch.Generator().manual_seed(1)).t)
+        return loss(denoiser, schedule, x0, condition, sampling, random)
+
+    monkeypatch.setattr(assistant_module, "denoising_loss", seen)
+    run("own", steps=1, time_range=(0.5, 0.6), assistant_time_range=(0.5, 0.9), diagnose_every=0)
+    times = torch.cat(drawn)
+    assert len(times) == 3 * (WARM_UP + 1) and times.min() >= 0.5 and 0.76 < times.max() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"assistant_time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
+        ({"assistant_time_range": "0.9,0.1"}, "expected two times with 0 <= low < high <= 1"),
+        ({"assistant_time_range": "0.1,0.5"}, "leaves out times between 0.02 and 0.98, which the divergence looks at"),
+        ({"assistant_time_range": "0.02,0.9", "time_range": "0.1,0.95"}, "--set assistant_time_range=0.02,0.95"),
+    ],
+)
+def test_times_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        resolve(make_config({"generator": "emoji-onestep", **settings}))

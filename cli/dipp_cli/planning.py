@@ -180,8 +180,14 @@ def describe(result: Mapping[str, Any]) -> None:
         table = Table(title=f"{plan['flops_per_step'] / 1e12:,.1f} TFLOP a step", title_justify="left")
         table.add_column("GPU")
         table.add_column("seconds a step, estimated", justify="right")
+        updates = plan["settings"].get("assistant_warmup")
+        if updates:
+            table.add_column(
+                f"seconds of the assistant's warm-up, {updates} updates before the first step", justify="right"
+            )
         for name, seconds in plan["seconds"].items():
-            table.add_row(name, "does not fit" if seconds is None else f"{seconds:.2f}")
+            warm_up = [f"{plan['warm_up'][name] or 0:.0f}"] if updates and seconds is not None else []
+            table.add_row(name, "does not fit" if seconds is None else f"{seconds:.2f}", *warm_up)
         show(table)
     print_line(
         f"Seconds assume {plan['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "

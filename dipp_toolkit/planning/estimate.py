@@ -66,6 +66,7 @@ class Plan:
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
         utilisation: share of a GPU's published peak that was assumed for seconds.
         uncounted: rewards without a blueprint: of them, decoding alone is counted.
+        warm_up: seconds of the assistant's updates before the first step on one GPU, by the GPU's name.
     """
 
     settings: dict[str, Any]
@@ -82,6 +83,7 @@ class Plan:
     passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     utilisation: float = UTILISATION
     uncounted: tuple[str, ...] = ()
+    warm_up: dict[str, float] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
@@ -95,7 +97,8 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain numbers; a GPU that cannot hold the step has no seconds."""
         seconds = {gpu: value if self.holds(gpu) else None for gpu, value in self.seconds.items()}
-        own = {"peak": self.peak, "flops_per_step": sum(self.flops.values()), "seconds": seconds}
+        warm_up = {gpu: value if self.holds(gpu) else None for gpu, value in self.warm_up.items()}
+        own = {"peak": self.peak, "flops_per_step": sum(self.flops.values()), "seconds": seconds, "warm_up": warm_up}
         return {**asdict(self), **own}
 
 
@@ -163,8 +166,9 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
     again = 2 if config.recompute_generator else 1
     whole = _reward_work(config, rewards)
+    learning = _sum((sampled, held), (1, networks.training))
     work = {
-        "assistant update": _sum((rounds * sampled, held), (rounds, networks.training)),
+        "assistant update": _sum((rounds, learning)),
         "divergence": _sum((looks, networks.divergence)),
         **{f"reward {name}": _sum((looks, one)) for name, one in whole.items()},
         "generator": _sum((steps * again, held), (steps, backward)),
@@ -190,12 +194,14 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         for gpu, peak in peaks.items()
     }
     last = {gpu: _seconds("generator", backward, peak, utilisation) for gpu, peak in peaks.items()}
+    warm_ups = config.assistant_warmup * config.accumulation
     text = sum(parameters_of(config.reference, name) for name in reference.text_encoders) * width
     return Plan(
         _deciding(config), parameters, 2 * networks.trainable, resident, transient,
         {piece: one.flops for piece, one in work.items()}, {piece: one.launches for piece, one in work.items()}, text,
         {gpu: sum(pieces.values()) for gpu, pieces in seconds.items()}, seconds, last, passes, utilisation,
         tuple(name for name, one in rewards.items() if one.parameters is None),
+        {gpu: warm_ups * _seconds("assistant update", learning, peak, utilisation) for gpu, peak in peaks.items()},
     )  # fmt: skip
 
 
@@ -236,8 +242,8 @@ def _reward_work(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dic
 DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
     "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
-    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "guidance", "guidance_schedule",
-    "generator_steps", "supervise",
+    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup", "guidance",
+    "guidance_schedule", "generator_steps", "supervise",
 )  # fmt: skip
 
 

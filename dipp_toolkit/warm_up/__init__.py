@@ -1,1 +1,1 @@
-"""What the assistant knows before the generator's first update: where it starts, and how long it is warmed up."""
+"""How the assistant is made ready: where it starts, how long it is warmed up, and which times it learns."""
