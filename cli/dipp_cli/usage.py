@@ -13,7 +13,7 @@ from dipp_toolkit.naming import shown
 # Typer 0.2x brings its own copy of click; either way this is the base of every error that means "used wrongly".
 _UsageBase = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 
-TAKE_SETTINGS = ("train", "distill", "ablate", "plan")
+TAKE_SETTINGS = ("train", "distill", "ablate", "plan", "accept")
 """Commands whose --set takes every setting of a run."""
 
 FLAGS_OF_SETTINGS = {"rewards": "--reward", "floors": "--floor", "trackers": "--track"}
