@@ -170,6 +170,16 @@ def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     assert sliced == {"a": Cost(flops=100), "b": Cost(flops=140)}
 
 
+def test_a_reward_is_planned_in_its_own_precision_whatever_the_reference_is_kept_in() -> None:
+    settings = {"reference": "emoji-reference", "rewards": {"emoji-clip": 1.0}, "precision": "bf16"}
+    wide = make_plan(TrainConfig(frozen_precision="bf16", **settings))
+    assert wide.resident["emoji-clip"] == 4 * wide.parameters["emoji-clip"]
+    assert wide.resident["decoder"] == 2 * wide.parameters["decoder"]
+    half = make_plan(TrainConfig(reward_options={"emoji-clip": {"precision": "bf16"}}, **settings))
+    assert half.resident["emoji-clip"] == 2 * half.parameters["emoji-clip"]
+    assert half.flops["reward emoji-clip"] == wide.flops["reward emoji-clip"]
+
+
 def equal_blocks(count: int) -> nn.Module:
     """A little network with a row of equal blocks between two layers of its own."""
     middle = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(count)])

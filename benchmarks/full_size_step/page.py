@@ -34,7 +34,8 @@ def predicted(result: dict[str, Any]) -> dict[str, Any]:
     from dipp_toolkit.planning.machines import GPUS
 
     device = "cuda" if peak_rate(result["ran_on"]) else "cpu"
-    config = TrainConfig(reference=result["pipeline"], rewards={"hps": 1.0}, device=device, **result["settings"])
+    own = {"rewards": {"hps": 1.0}, "reward_options": {"hps": {"precision": "bf16"}}}  # as `reward.py` runs it
+    config = TrainConfig(reference=result["pipeline"], device=device, **own, **result["settings"])
     plan = make_plan(config)
     full = plan if config.mode == "full" else make_plan(config.model_copy(update={"mode": "full"}))
     process = plan.resident["process"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import torch
@@ -91,11 +91,15 @@ class RewardCosts:
         parameters: of its network; None where no blueprint says, and then decoding alone is counted.
         whole: decoding, scoring, and the way back to the latents.
         decode: operations and launches of decoding alone, which rewards of a step share.
+        score: operations and launches of the network alone.
+        dtype: what the network is kept and runs in, whatever the run's own precision is.
     """
 
     parameters: int | None
     whole: Cost
     decode: Cost
+    score: Cost = field(default_factory=Cost)
+    dtype: torch.dtype = torch.float32
 
 
 def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
@@ -271,7 +275,7 @@ def _decode_costs(
         decode = reward_decoder(vae, options, decodes_with(family))
         with Meter() as meter:
             latents = torch.zeros(batch, *latent, requires_grad=True)
-            with _reward_autocast(dtype, autocast):
+            with _decode_autocast(dtype, autocast):
                 images = decode(latents)
             forward = Cost(meter.peak, meter.now, meter.flops, meter.launches)
             meter.peak = meter.now
@@ -280,15 +284,13 @@ def _decode_costs(
         return _Decoding(tuple(images.shape), forward, backward)
 
 
-def _reward_autocast(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.autocast:
+def _decode_autocast(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.autocast:
     half = autocast or dtype
     return torch.autocast("cpu", half, enabled=half != torch.float32)
 
 
 @cache
-def _score_costs(
-    name: str, images: tuple[int, ...], dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
-) -> tuple[int, Cost]:
+def _score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: bool) -> tuple[int, Cost]:
     """Parameters of a reward's network, and the cost of scores of images and of their gradient."""
     found = find_blueprint(name)
     if not isinstance(found, RewardBlueprint):
@@ -307,7 +309,7 @@ def _score_costs(
 
             def score() -> None:
                 pixels = torch.zeros(images, requires_grad=True)
-                with _reward_autocast(dtype, autocast):
+                with _decode_autocast(dtype, None):
                     scores = network(pixels)
                 torch.autograd.grad(scores.sum(), pixels)
 
@@ -332,6 +334,7 @@ def reward_costs(
     dtype: torch.dtype,
     autocast: torch.dtype | None,
     gpu: bool = True,
+    own: torch.dtype = torch.float32,
 ) -> RewardCosts:
     """A reward's costs.
 
@@ -340,9 +343,10 @@ def reward_costs(
         reference: name of the blueprint whose decoder makes the images.
         options: of decoding.
         batch: samples at a time.
-        dtype: of frozen weights.
-        autocast: of passes, None for none.
+        dtype: of the decoder's weights.
+        autocast: of the decoder's passes, None for none.
         gpu: whether they run on one.
+        own: what the reward's network is kept and runs in.
 
     Raises:
         RequestError: there is no such reward.
@@ -351,11 +355,12 @@ def reward_costs(
     known = name in get_registry().entries["blueprint"]
     if not known and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
         get_registry().find("reward", name)
-    parameters, score = _score_costs(name, decode.images, dtype, autocast, gpu) if known else (None, Cost())
+    parameters, score = _score_costs(name, decode.images, own, gpu) if known else (None, Cost())
     peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)
     whole = Cost(
         peak,
         flops=decode.forward.flops + score.flops + decode.backward.flops,
         launches=decode.forward.launches + score.launches + decode.backward.launches,
     )
-    return RewardCosts(parameters, whole, replace(decode.forward, peak=0, kept=0))
+    decoding, scoring = (replace(cost, peak=0, kept=0) for cost in (decode.forward, score))
+    return RewardCosts(parameters, whole, decoding, scoring, own)

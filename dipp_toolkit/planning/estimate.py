@@ -15,6 +15,7 @@ utilisation, or its calls times what a call costs, whichever is longer; see `mac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -160,7 +161,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     rewards = _rewards(config, shape)
     for name, one in rewards.items():
         if one.parameters is not None:
-            parameters[name], resident[name] = one.parameters, one.parameters * width
+            parameters[name], resident[name] = one.parameters, one.parameters * one.dtype.itemsize
     parameters["decoder"] = parameters_of(config.reference, "vae")
     resident["decoder"] = parameters["decoder"] * width
     held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
@@ -189,8 +190,12 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         "generator backward": earlier + held.kept + backward.peak + left,
     } | {f"reward {name}": graph + one.whole.peak for name, one in rewards.items()}
     peaks = {gpu: (slow if config.precision == "fp32" else fast) * 1e12 for gpu, (fast, slow, _) in GPUS.items()}
+    wide = _float32_flops(config, rewards, looks)
     seconds = {
-        gpu: {piece: _seconds(piece, one, peak, utilisation) for piece, one in work.items()}
+        gpu: {
+            piece: _seconds(piece, one, peak, utilisation, wide.get(piece, 0), GPUS[gpu][1] * 1e12)
+            for piece, one in work.items()
+        }
         for gpu, peak in peaks.items()
     }
     last = {gpu: _seconds("generator", backward, peak, utilisation) for gpu, peak in peaks.items()}
@@ -213,10 +218,21 @@ def _sum(*parts: tuple[float, Cost]) -> Cost:
     )
 
 
-def _seconds(piece: str, work: Cost, peak: float, utilisation: float) -> float:
-    """Of a piece of a step: its operations, or the calls that start them, whichever takes longer."""
-    share = min(utilisation, REWARD_UTILISATION) if piece.startswith("reward ") else utilisation
-    return max(work.flops / (peak * share), work.launches * LAUNCH)
+def _seconds(piece: str, work: Cost, peak: float, utilisation: float, wide: float = 0, slow: float = math.inf) -> float:
+    """Of a piece of a step: its operations, or the calls that start them, whichever takes longer.
+
+    Args:
+        piece: its name.
+        work: its operations and calls.
+        peak: operations a second.
+        utilisation: share of the peak that long passes reach.
+        wide: those of the operations that are done in float32 whatever the run's precision is.
+        slow: such operations a second. The short passes of rewards, which reach a smaller share of a GPU's half
+            precision, are taken to reach the share of long ones here: there is less to reach.
+    """
+    rate = peak * (min(utilisation, REWARD_UTILISATION) if piece.startswith("reward ") else utilisation)
+    seconds = (work.flops - wide) / rate + wide / min(rate, slow * utilisation)
+    return max(seconds, work.launches * LAUNCH)
 
 
 def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
@@ -224,8 +240,25 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     pieces = config.reward_batch or config.batch_size
     names = dict.fromkeys([*config.rewards, *config.floors])
     return {
-        name: reward_costs(name, shape.reference, options, pieces, shape.dtype, shape.autocast, shape.gpu)
+        name: reward_costs(
+            name, shape.reference, options, pieces, shape.dtype, shape.autocast, shape.gpu, _dtype_of(name, config)
+        )
         for name in names
+    }
+
+
+def _dtype_of(name: str, config: TrainConfig) -> torch.dtype:
+    """What a reward's network runs in: float32, unless its own option says otherwise."""
+    return DTYPES.get(config.reward_options.get(name, {}).get("precision", "fp32"), torch.float32)
+
+
+def _float32_flops(config: TrainConfig, rewards: Mapping[str, RewardCosts], looks: int) -> dict[str, int]:
+    """Operations of an update that rewards do in float32, by the pieces they are of."""
+    times = -(-config.batch_size // (config.reward_batch or config.batch_size)) * looks * config.accumulation
+    return {
+        f"reward {name}": times * reward.score.flops
+        for name, reward in rewards.items()
+        if reward.dtype == torch.float32
     }
 
 
