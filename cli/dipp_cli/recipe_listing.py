@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -11,6 +12,9 @@ from dipp_toolkit.recipes.recipe import Recipe
 from dipp_toolkit.registry import get_registry
 
 from .output import plain_lines, print_json, print_line
+
+ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
+"""Numbers of papers; a table has no room for more, and a recipe's own file says where in them."""
 
 
 def print_one(name: str, as_json: bool) -> None:
@@ -58,16 +62,17 @@ def print_all(as_json: bool) -> None:
     if as_json:
         print_json({"recipes": [_row(name, plugin, recipe) for name, (plugin, recipe) in found.items()]})
         return
-    table = Table(title="Published trainings as settings", title_justify="left", show_lines=True)
-    for column in ("name", "what", "generator", "reference", "source"):
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    table = Table(title="Published trainings as settings", title_justify="left")
+    for column in ("name", "what", "starts from", "arXiv"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "starts from"))
     for name, (plugin, recipe) in found.items():
         row = _row(name, plugin, recipe)
-        generator = row["generator"] or "the reference's network"
-        table.add_row(name, recipe.title, generator, row["reference"] or "", "; ".join(recipe.source))
+        papers = dict.fromkeys(ARXIV.findall(" ".join(recipe.source)))
+        table.add_row(name, recipe.title, row["generator"] or row["reference"] or "", "\n".join(papers))
     show(table)
-    print_line("Print one with dipp recipes NAME, ask what it costs with dipp plan --recipe NAME, and run it with")
-    print_line("dipp train --recipe NAME --prompts FILE; every flag, --set and --config goes before what it says.")
+    print_line("Print one, each value with its source, with dipp recipes NAME, ask what it costs with")
+    print_line("dipp plan --recipe NAME, and run it with dipp train --recipe NAME --prompts FILE; every flag, --set")
+    print_line("and --config goes before what it says.")
 
 
 def _row(name: str, plugin: str, recipe: Recipe) -> dict[str, Any]:
