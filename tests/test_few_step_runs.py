@@ -30,7 +30,8 @@ from dipp_toolkit.resolving import resolve
 from dipp_toolkit.training import RunResult
 from dipp_toolkit.twins import write_twin
 from test_training import BLUE, StopAt, assert_same_bits, metrics
-from tiny import PROMPTS, tiny_pipeline
+from tiny import PROMPTS
+from tiny_runs import blue_settings
 
 WAYS = pytest.mark.parametrize("supervise", ["last", "every"])
 DRAWS = ("diffusers.schedulers.scheduling_lcm", "diffusers.schedulers.scheduling_flow_match_lcm")
@@ -61,14 +62,8 @@ save_file({"images": images.contiguous()}, out)
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings of a run of four steps on a tiny pipeline, with a reward from a file."""
     folder = tmp_path_factory.mktemp("world")
-    (folder / "blue.py").write_text(BLUE)
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    return {
-        "reference": str(tiny_pipeline(folder / "reference")), "prompts": str(folder / "prompts.txt"),
-        "rewards": {f"{folder}/blue.py:blueness": 1.0}, "batch_size": 3, "eval_count": 3, "reference_steps": 2,
-        "learning_rate": 1e-3, "guidance": 2.0, "steps": 6, "checkpoint_every": 3, "sample_every": 100,
-        "device": "cpu", "generator_steps": 4,
-    }  # fmt: skip
+    more = {"reference_steps": 2, "guidance": 2.0, "sample_every": 100, "generator_steps": 4}
+    return blue_settings(folder, BLUE, **more)
 
 
 Run = Callable[..., RunResult]

@@ -30,7 +30,7 @@ from dipp_toolkit.verify.cases import CASES, make_reference
 from dipp_toolkit.verify.kl_rows import TIMES, closed_form_kl, schedules
 from dipp_toolkit.verify.optima import gradient
 from test_training import BLUE, StopAt, assert_same_bits, metrics
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import blue_settings
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 
@@ -183,13 +183,7 @@ def test_a_gaussian_generator_ends_at_the_budget_from_either_side() -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("world")
-    (folder / "blue.py").write_text(BLUE)
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    return {
-        "reference": str(tiny_pipeline(folder / "reference")), "prompts": str(folder / "prompts.txt"),
-        "rewards": {f"{folder}/blue.py:blueness": 1.0}, "batch_size": 3, "eval_count": 2, "reference_steps": 1,
-        "learning_rate": 1e-3, "checkpoint_every": 20, "sample_every": 20, "device": "cpu", "steps": 6,
-    }  # fmt: skip
+    return blue_settings(folder, BLUE, eval_count=2, checkpoint_every=20)
 
 
 def test_a_run_with_a_budget_and_schedules_resumes_to_the_bit_and_reports_it(

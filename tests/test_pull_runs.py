@@ -23,7 +23,7 @@ from dipp_toolkit.resolving import resolve
 from dipp_toolkit.terms.base import Sample
 from dipp_toolkit.terms.policy_gradient import PolicyGradient
 from dipp_toolkit.terms.reward_sum import RewardSum
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import colour_words, colour_world
 
 COLOURS = """
 def red(images, prompts):
@@ -37,10 +37,7 @@ def blue(images, prompts):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pulls")
-    tiny_pipeline(folder / "tiny")
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    (folder / "colours.py").write_text(COLOURS)
-    return folder
+    return colour_world(folder, COLOURS)
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +46,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def words(world: Path, *more: str, steps: int = 1) -> list[str]:
-    tiny, prompts = str(world / "tiny"), str(world / "prompts.txt")
-    quick = ["--steps", str(steps), "--batch-size", "4", "--set", "eval_count=2", "--set", "reference_steps=1"]
-    rewards = ["--reward", f"{world}/colours.py:red,{world}/colours.py:blue"]
-    return ["train", "--generator", tiny, "--reference", tiny, "--prompts", prompts, "--quiet", *rewards, *quick, *more]
+    return colour_words(world, "--reward", f"{world}/colours.py:red,{world}/colours.py:blue", *more, steps=steps)
 
 
 def metrics(folder: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from dipp_cli.app import main
 from dipp_toolkit.checkpoint import newest_whole_checkpoint
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import colour_words, colour_world
 
 COLOURS = """
 def red(images, prompts):
@@ -31,10 +31,7 @@ def bytes_of(images, prompts):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixes")
-    tiny_pipeline(folder / "tiny")
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    (folder / "colours.py").write_text(COLOURS)
-    return folder
+    return colour_world(folder, COLOURS)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +40,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def words(world: Path, *more: str, steps: int = 3) -> list[str]:
-    tiny, prompts = str(world / "tiny"), str(world / "prompts.txt")
-    quick = ["--steps", str(steps), "--batch-size", "4", "--set", "eval_count=2", "--set", "reference_steps=1"]
-    return ["train", "--generator", tiny, "--reference", tiny, "--prompts", prompts, "--quiet", *quick, *more]
+    return colour_words(world, *more, steps=steps)
 
 
 def metrics(folder: str) -> list[dict[str, Any]]:

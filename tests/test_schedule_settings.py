@@ -23,7 +23,7 @@ from dipp_toolkit.setting_texts import parse_assignments, read_yaml
 from dipp_toolkit.terms.base import Sample, TermResult
 from dipp_toolkit.terms.reward_sum import RewardSum
 from test_training import BLUE
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import blue_settings
 
 
 def test_values_lie_on_straight_lines_and_stay_at_the_ends() -> None:
@@ -76,13 +76,7 @@ def test_whether_a_run_is_ever_guided_depends_on_its_length() -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("world")
-    (folder / "blue.py").write_text(BLUE)
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    return {
-        "reference": str(tiny_pipeline(folder / "reference")), "prompts": str(folder / "prompts.txt"),
-        "rewards": {f"{folder}/blue.py:blueness": 1.0}, "batch_size": 3, "eval_count": 3, "reference_steps": 1,
-        "learning_rate": 1e-3, "checkpoint_every": 3, "sample_every": 20, "device": "cpu", "steps": 6,
-    }  # fmt: skip
+    return blue_settings(folder, BLUE)
 
 
 @pytest.mark.parametrize("name", ["integral_kl", "score_divergence", "diffused_reward", "f_divergence"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit import RequestError, TrainConfig, load_reference, train
+from dipp_toolkit import RequestError, TrainConfig, load_reference
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RunError
@@ -27,6 +26,7 @@ from dipp_toolkit.terms.times import LogitNormalTimes
 from dipp_toolkit.training import MEASURED
 from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import Run, runs_in
 
 TERMS: dict[str, dict[str, Any]] = {
     "integral_kl": {},
@@ -38,8 +38,6 @@ TERMS: dict[str, dict[str, Any]] = {
     "policy_gradient": {"policy_gradient": {"group": 3}},
     "integral_kl,policy_gradient=0.5": {},
 }
-
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def run(world: dict[str, Any], tmp_path: Path) -> Run:
-    """Run with some settings changed; returns the folder."""
-
-    def start(name: str, listeners: Any = (), **changes: Any) -> Path:
-        folder = tmp_path / name
-        train(TrainConfig(**{**world, "out": folder, **changes}), listeners=listeners)
-        return folder
-
-    return start
+    return runs_in(tmp_path, world)
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:

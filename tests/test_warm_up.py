@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 
 from dipp_cli.planning import describe
 from dipp_cli.progress import Bar, PlainLines
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit import assistant as assistant_module
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.config import make_config
@@ -34,8 +33,8 @@ from dipp_toolkit.training import MEASURED
 from dipp_toolkit.warm_up import usual
 from dipp_toolkit.warm_up.times import assistant_times
 from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import Run, runs_in
 
-Run = Callable[..., Path]
 WARM_UP = 5
 
 
@@ -53,12 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def run(world: dict[str, Any], tmp_path: Path) -> Run:
-    def start(name: str, listeners: Any = (), **changes: Any) -> Path:
-        folder = tmp_path / name
-        train(TrainConfig(**{**world, "out": folder, **changes}), listeners=listeners)
-        return folder
-
-    return start
+    return runs_in(tmp_path, world)
 
 
 class Listens:
