@@ -403,6 +403,8 @@ class TrainConfig(BaseModel):
     @field_validator("time_range", "assistant_time_range", mode="before")
     @classmethod
     def _range_from_text(cls, value: Any) -> Any:
+        if value == "null":  # as a command writes that none is named
+            return None
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @field_validator("time_range", "assistant_time_range")

@@ -64,7 +64,7 @@ def build_terms(
     if config.measures_pull and rewards:
         why = why_none_of(own)
         if why:
-            raise RequestError(f"{why} Say the scale itself: --reward-scale 1, without --pull.")
+            raise RequestError(f"{why} Name a scale, as in --set reward_scale=1, and no pull.")
     if config.kl_budget is not None:
         why = why_no_budget_of(own)
         if why:

@@ -376,7 +376,10 @@ def test_cells_of_an_older_version_are_known_by_their_settings(
 @pytest.mark.slow
 def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     flaw = tmp_path / "flaw.py"
-    flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3)) * float('nan')\n")
+    # It says that it has a gradient, so that nobody tries before the first step and finds it out then.
+    flaw.write_text(
+        "def bad(images, prompts):\n    return images.mean((1, 2, 3)) * float('nan')\n\nbad.differentiable = True\n"
+    )
     small = {"generator": "emoji-onestep", "steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 2}
     base = make_config(small | {"judge": None})
     cells = grid(parse_vary([f"rewards={flaw}:bad|emoji-clip=0.02"]))

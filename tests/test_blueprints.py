@@ -202,7 +202,7 @@ def test_blocks_that_differ_or_are_few_stay() -> None:
     assert counts_of(nested) == (8,), "a row inside of a block that is cut must not be cut as well"
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_short_networks_cost_what_the_whole_one_does(
     checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

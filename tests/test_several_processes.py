@@ -62,7 +62,13 @@ def test_two_processes_give_the_adapters_of_one_with_the_doubled_batch(words: li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strength", [["--balance", "normalised"], ["--pull", "0.5"]], ids=["normalised", "pull"])
+@pytest.mark.parametrize(
+    "strength",
+    [
+        pytest.param(["--balance", "normalised"], marks=pytest.mark.exhaustive, id="normalised"),
+        pytest.param(["--pull", "0.5"], id="pull"),
+    ],
+)
 def test_two_processes_mix_rewards_as_one(words: list[str], strength: list[str], tmp_path: Path) -> None:
     """Running statistics, a measured pull and a floor's multiplier are those of the whole batch."""
     mixed = [*strength, "--floor", "colourfulness=0.5"]

@@ -16,7 +16,7 @@ from dipp_toolkit.components import load_component
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.folders import quiet_loading
 from dipp_toolkit.generation import fixed_noise, sample_reference
-from dipp_toolkit.monitors.usual import _bytes_of_networks
+from dipp_toolkit.monitors.usual import bytes_of_networks
 from dipp_toolkit.prompt_cache import encoder_folder
 from dipp_toolkit.twins import write_twin
 from dipp_toolkit.weight_files import WeightFiles, choose_weights, plain_name, weights_in
@@ -149,12 +149,12 @@ def test_an_fp16_folder_loads_draws_and_is_exported_under_plain_names(
 def test_where_both_are_there_the_plain_weights_are_read(tmp_path: Path) -> None:
     folder = write_twin("StableDiffusionPipeline", tmp_path / "plain")
     half = halved(folder, tmp_path / "half")
-    before = _bytes_of_networks(folder)
+    before = bytes_of_networks(folder)
     shutil.copy(half / "unet" / f"{UNET}.fp16.safetensors", folder / "unet")
     network = load_component(folder, "unet")
     for name, one in load_file(folder / "unet" / f"{UNET}.safetensors").items():
         assert torch.equal(network.state_dict()[name], one)
-    assert _bytes_of_networks(folder) == before
+    assert bytes_of_networks(folder) == before
 
 
 def test_what_is_missing_is_named_beside_what_is_there(tmp_path: Path) -> None:

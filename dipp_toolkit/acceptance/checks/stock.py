@@ -142,7 +142,7 @@ def _compared(what: str, ours: Images, theirs: Images, dtype: torch.dtype) -> Ou
         sizes = [" x ".join(map(str, one.shape[-2:])) for one in (ours, theirs)]
         why = "The stock pipeline draws another size."
         return Outcome(what, f"{sizes[1]} pixels", f"{sizes[0]} pixels", "fail", why)
-    difference = (ours - theirs).abs()
+    difference = (ours - theirs).detach().abs()
     largest, mean = (float(one) for one in (difference.max(), difference.mean()))
     numbers = {"largest": largest if math.isfinite(largest) else 1.0, "mean": mean if math.isfinite(mean) else 1.0}
     why = (
