@@ -138,13 +138,13 @@ def _check_scaled_rewards(config: TrainConfig) -> None:
             continue
         if not any(config.rewards.values()):
             raise RequestError(
-                f"The setting {setting} moves the scale of the rewards, and this run has none. Leave it out, or name a "
-                "reward with --reward."
+                f"The setting {setting} moves the scale of the rewards, and this run has none. Leave it out, "
+                "or train with rewards, as in dipp train --reward hps."
             )
         if not config.alpha_rew:
             raise RequestError(
                 f"The setting {setting} multiplies the rewards' scale, and reward_scale is 0. Leave {setting} out, or "
-                "say --pull 0.7."
+                "say --set pull=0.7."
             )
     if config.kl_budget is not None:
         why = why_no_budget(config.terms)
