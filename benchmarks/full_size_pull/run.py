@@ -58,10 +58,9 @@ def measure(case: dict[str, Any], device: torch.device, steps: int, warm: int, w
     config = resolve(make_config({**recommended, **pipeline, **files, **rewards, **given, **SMALL, **case}))
     with random_weights(blueprint, device):
         loop = TrainingLoop(config, assemble(config), RunFolder(work / "run"))
-    for _ in range(loop.warm_rounds):
-        loop.parts.engine.update_assistant(loop._take(loop.taken))
-        loop.taken += loop.batch
-    return [loop.one_step() for _ in range(steps)]
+    while not loop.is_warm:
+        loop.warm_once()
+    return [{name.replace(f"{HERE}/", ""): value for name, value in loop.one_step().items()} for _ in range(steps)]
 
 
 def pulls(rows: list[dict[str, float]]) -> list[dict[str, float]]:
