@@ -22,7 +22,7 @@ from .mixing.scale import RewardScale
 from .processes import Processes
 from .roles import Reference, Reward
 from .terms.base import TermContext, side_of, takes_rewards
-from .terms.catalog import build_term, why_no_budget_of, why_none_of
+from .terms.catalog import build_term, why_no_budget_of, why_no_pull_of
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
 
@@ -62,9 +62,9 @@ def build_terms(
     context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())
     own = {name: build_term(name, context) for name in config.terms}
     if config.measures_pull and rewards:
-        why = why_none_of(own)
+        why = why_no_pull_of(own)
         if why:
-            raise RequestError(f"{why} Name a scale, as in --set reward_scale=1, and no pull.")
+            raise RequestError(why)
     if config.kl_budget is not None:
         why = why_no_budget_of(own)
         if why:

@@ -123,7 +123,7 @@ def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConf
     if not why:
         return resolved
     if "reward_scale" in given.model_fields_set:
-        raise RequestError(f"{why} Name a scale, as in --set reward_scale=1, and no pull.")
+        raise RequestError(why)
     return resolved.model_copy(update={"reward_scale": 1.0})
 
 

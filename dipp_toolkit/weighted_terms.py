@@ -61,18 +61,18 @@ def evaluate_objective(
     gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
     added = gradients
     details: Numbers = {}
+    divergence = _summed(gradients, terms, "divergences", sample)
     mixed = [one for one in terms if one.mixed] if mix is not None else []
     if mix is not None and mixed:
         rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
         answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
-        divergence = _summed(gradients, terms, "divergences", sample)
         kl = _kl_of(terms, results)
         found = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl))
         added, details = {**gradients, **found.added}, found.details
         gradients = {**gradients, **found.contributions}
     norms, cosines = directions(gradients)
-    sides: tuple[Side, ...] = ("rewards", "divergences")
-    squares: dict[str, Tensor] = {side: mean_square(_summed(added, terms, side, sample)) for side in sides}
+    rewards = _summed(added, terms, "rewards", sample)
+    squares = {"rewards": mean_square(rewards), "divergences": mean_square(divergence)}
     grad = torch.stack(list(added.values())).sum(0)
     return ObjectiveResult(grad, results, norms, cosines, details, squares=squares)
 

@@ -151,7 +151,7 @@ def test_folders_have_a_warm_up_by_size_and_by_what_is_beside_them(
     assert usual.usual_warm_up(twin, twin, 900) == 0, "a small one"
     assert usual.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
     assert usual.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
-    monkeypatch.setattr(usual, "SMALL", 0)
+    monkeypatch.setattr("dipp_toolkit.monitors.usual.SMALL", 0)
     assert usual.usual_warm_up(twin, twin, 900) == 500
     assert usual.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
     assert usual.usual_warm_up(None, twin, 40) == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..contained import is_there, user_path
@@ -37,11 +38,21 @@ def _is_cheap(name: str) -> bool:
         return any(LOOKS & entry.defaults.keys() for entry in entries) or name not in registry.entries["blueprint"]
     if is_python_name(name):
         return True
+    return are_small(folders_of(name))
+
+
+def folders_of(name: str) -> tuple[Path, ...]:
+    """A pipeline's folder and the one inside a run's; none of what is not on this machine, a hub id."""
     place = place_of(name).removeprefix("diffusers:")
     if not is_there(place):
-        return False  # a hub id
+        return ()
     folder = user_path(place)
-    return sum(map(bytes_of_networks, (folder, folder / "final"))) <= SMALL
+    return folder, folder / "final"
+
+
+def are_small(folders: Sequence[Path]) -> bool:
+    """Whether a pipeline's networks in its folders are small; one that is not on this machine is taken not to be."""
+    return bool(folders) and sum(map(bytes_of_networks, folders)) <= SMALL
 
 
 def bytes_of_networks(folder: Path) -> int:

@@ -56,12 +56,43 @@ def _made_by(factory: Callable[[TermContext], Term]) -> Any:
         return None
 
 
+NO_PULL = "Name a scale, as in --set reward_scale=1, and no pull."
+
+
 def why_no_pull(names: Iterable[str]) -> str:
-    """Why the rewards of these terms have no pull to measure, as a sentence; empty where they have one.
+    """Why the rewards of these terms have no pull to measure, and the way out; empty where they have one.
 
     A factory that does not say what it makes is taken to make a divergence.
     """
-    return why_none_of(_classes(names))
+    return why_no_pull_of(_classes(names))
+
+
+def why_no_pull_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    return _why_not_scaled(
+        terms,
+        "The term '{}' has the rewards inside its own formula, where they have no gradient of their own whose pull "
+        f"could be measured. {NO_PULL}",
+        f"A pull is measured against a divergence, and {{}} is none. {NO_PULL}",
+    )
+
+
+def why_no_budget(names: Iterable[str]) -> str:
+    """Why no KL budget can be held with these terms, and the way out; empty where one can.
+
+    A factory that does not say what it makes is taken to make a divergence.
+    """
+    return why_no_budget_of(_classes(names))
+
+
+def why_no_budget_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    return _why_not_scaled(
+        terms,
+        "The term '{}' has the rewards inside its own formula, where a kl_budget cannot scale them. Leave it out, or "
+        "train with integral_kl.",
+        "A kl_budget needs a divergence to the reference, and {} is none. Leave it out, or add integral_kl.",
+    )
 
 
 def _classes(names: Iterable[str]) -> dict[str, Any]:
@@ -71,37 +102,17 @@ def _classes(names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def why_no_budget(names: Iterable[str]) -> str:
-    """Why no KL budget can be held with these terms, as sentences; empty where one can.
+def _why_not_scaled(terms: Mapping[str, Any], inside: str, alone: str) -> str:
+    """What keeps rewards from being scaled beside a divergence; empty where nothing does.
 
-    A factory that does not say what it makes is taken to make a divergence.
+    Args:
+        terms: or their classes, by name.
+        inside: what to say of a term that has the rewards inside its formula, `{}` being its name.
+        alone: what to say where no term is a divergence, `{}` being their names.
     """
-    return why_no_budget_of(_classes(names))
-
-
-def why_no_budget_of(terms: Mapping[str, Any]) -> str:
-    """The same of terms, or of their classes, by name."""
     both = next((name for name, term in terms.items() if takes_rewards(term) and uses_assistant(term)), None)
     if both is not None:
-        return (
-            f"The term '{both}' has the rewards inside its own formula, where a kl_budget cannot scale them. Leave it "
-            "out, or train with integral_kl."
-        )
+        return inside.format(both)
     if any(side_of(term) == "divergences" for term in terms.values()):
         return ""
-    names = ", ".join(f"'{name}'" for name in terms)
-    return f"A kl_budget needs a divergence to the reference, and {names} is none. Leave it out, or add integral_kl."
-
-
-def why_none_of(terms: Mapping[str, Any]) -> str:
-    """The same of terms, or of their classes, by name."""
-    both = next((name for name, term in terms.items() if takes_rewards(term) and uses_assistant(term)), None)
-    if both is not None:
-        return (
-            f"The term '{both}' has the rewards inside its own formula, where they have no gradient of their own whose "
-            "pull could be measured."
-        )
-    if any(side_of(term) == "divergences" for term in terms.values()):
-        return ""
-    names = ", ".join(f"'{name}'" for name in terms)
-    return f"A pull is measured against a divergence, and {names} is none."
+    return alone.format(", ".join(f"'{name}'" for name in terms))

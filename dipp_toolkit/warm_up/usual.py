@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..contained import is_there, user_path
-from ..monitors.usual import SMALL, bytes_of_networks
+from ..monitors.usual import are_small, folders_of
 from ..published import PublishedPipeline
 from ..python_files import is_python_name
 from ..registry import get_registry
-from ..saved_generators import place_of, saved_generator
+from ..saved_generators import saved_generator
 
 UPDATES = 500
 """Of the assistant before the generator's first, for a network of full size that starts as the reference's.
@@ -49,13 +46,5 @@ def _is_of_full_size(name: str) -> bool:
         return isinstance(entry.factory, PublishedPipeline)
     if is_python_name(name) or saved_generator(name) is not None:
         return False
-    place = place_of(name).removeprefix("diffusers:")
-    if not is_there(place):
-        return True  # a hub id
-    folders = _folders_of(user_path(place))
-    return not any((folder / ASSISTANT).is_dir() for folder in folders) and sum(map(bytes_of_networks, folders)) > SMALL
-
-
-def _folders_of(folder: Path) -> tuple[Path, Path]:
-    """A pipeline's folder, or the one inside a run's."""
-    return folder, folder / "final"
+    folders = folders_of(name)
+    return not any((folder / ASSISTANT).is_dir() for folder in folders) and not are_small(folders)
