@@ -35,19 +35,20 @@ BY_FILE = {
     "dipp_toolkit/monitors/settings.py": ("train", "distill", "ablate"),
     "dipp_toolkit/hub.py": ("train", "distill"),
     "dipp_toolkit/run_folder.py": ("train", "distill"),
-    "cli/dipp_cli/ablating.py": ("ablate",),
-    "cli/dipp_cli/benching.py": ("bench",),
-    "cli/dipp_cli/generating.py": ("generate",),
-    "cli/dipp_cli/planning.py": ("plan",),
-    "cli/dipp_cli/prompt_encoding.py": ("prompts encode",),
-    "cli/dipp_cli/reward_serving.py": ("reward serve",),
-    "cli/dipp_cli/reward_checking.py": ("reward check",),
-    "cli/dipp_cli/scoring.py": ("score",),
+    "cli/dipp_cli/actions/ablate.py": ("ablate",),
+    "cli/dipp_cli/actions/bench.py": ("bench",),
+    "cli/dipp_cli/actions/generate.py": ("generate",),
+    "cli/dipp_cli/actions/plan.py": ("plan",),
+    "cli/dipp_cli/actions/prompts.py": ("prompts encode",),
+    "cli/dipp_cli/actions/reward/serve.py": ("reward serve",),
+    "cli/dipp_cli/actions/reward/check.py": ("reward check",),
+    "cli/dipp_cli/actions/reward/loading.py": ("reward check", "score"),
+    "cli/dipp_cli/actions/score.py": ("score",),
 }
 """Commands whose texts a file or folder holds: what it advises, each of them takes."""
 ELSEWHERE = {
-    "reward_checking.py": {"--reward"},  # as other commands take it
-    "reward_serving.py": {"--reward"},
+    "cli/dipp_cli/actions/reward/loading.py": {"--reward"},  # as other commands take it
+    "cli/dipp_cli/actions/reward/serve.py": {"--reward"},
 }
 FOREIGN = re.compile(r"(?:hf|pip|accelerate|torchrun|python) [^;,'\"]*")
 """Commands of others, whose options are theirs."""
@@ -105,7 +106,7 @@ def test_what_a_file_advises_exists(file: str) -> None:
         own = FOREIGN.sub("", text)
         for words in COMMAND.findall(own):
             check_advised(words, where)
-        spared = ELSEWHERE.get(Path(file).name, set())
+        spared = ELSEWHERE.get(file, set())
         for flag in FLAG.findall(COMMAND.sub("", own)):
             assert flag in known, where
             for command in commands_of(file):

@@ -11,8 +11,8 @@ import yaml
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from safetensors.torch import load_file
 
+from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_cli.settings import gather
 from dipp_toolkit.assembly import assemble
 from dipp_toolkit.begun_settings import as_begun, read_begun_settings
 from dipp_toolkit.config import TrainConfig

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from dipp_cli.actions.plan import describe, parse_memory, said_when_slow
 from dipp_cli.app import main
-from dipp_cli.planning import describe, parse_memory, said_when_slow
 from dipp_toolkit.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
 from dipp_toolkit.components import load_component
 from dipp_toolkit.config import TrainConfig

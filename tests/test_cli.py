@@ -17,8 +17,8 @@ from rich.console import Console
 
 from dipp_cli.app import main
 from dipp_cli.build import build_app
-from dipp_cli.progress import Bar, PlainLines, numbers
-from dipp_cli.tables import interval, summary_table
+from dipp_cli.terminal.progress import Bar, PlainLines, numbers
+from dipp_cli.terminal.tables import interval, summary_table
 from dipp_toolkit import TrainConfig, hookimpl
 from dipp_toolkit.diagnostics.first_pull import FirstPull
 from dipp_toolkit.events import RunStartEvent, StepEvent
@@ -67,8 +67,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainConfig
             (tmp_path / name).touch()
         return SimpleNamespace(folder=tmp_path, summary=SUMMARY)
 
-    monkeypatch.setattr("dipp_cli.run.train", train)
-    monkeypatch.setattr("dipp_cli.settings.check_names", lambda config: None)
+    monkeypatch.setattr("dipp_cli.actions.train.train", train)
+    monkeypatch.setattr("dipp_cli.actions.settings.check_names", lambda config: None)
     return configs
 
 

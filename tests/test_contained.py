@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dipp_cli.pictures_out import write_pictures
+from dipp_cli.actions.pictures import write_pictures
 from dipp_toolkit.ablation.cells import folders_of
 from dipp_toolkit.ablation.grid import LONGEST, make_cell
 from dipp_toolkit.bench.answers import folder_of

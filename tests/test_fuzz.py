@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from dipp_cli.actions.settings import said
 from dipp_cli.app import main
-from dipp_cli.settings import said
 from dipp_toolkit.ablation.grid import grid, parse_vary, read_cells
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.config import make_config

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.repocard import metadata_load
 
 from dipp_cli.app import main
-from dipp_cli.progress import listener
+from dipp_cli.terminal.progress import listener
 from dipp_toolkit import train
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.diffusers_generator import DiffusersGenerator

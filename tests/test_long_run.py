@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dipp_cli.commands.train import train as train_command
-from dipp_cli.long_run import LongRun, in_words
-from dipp_cli.progress import PlainLines
+from dipp_cli.terminal.long_run import LongRun, in_words
+from dipp_cli.terminal.progress import PlainLines
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.events import RunStartEvent, StepEvent
 from dipp_toolkit.precision_choice import PrecisionChoice

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lora_files
+from dipp_cli.actions.generate import Request, make_images
 from dipp_cli.app import main
-from dipp_cli.generating import Request, make_images
 from dipp_toolkit import TrainConfig, load_generator, train
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.errors import CheckpointError, RequestError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from dipp_cli.generating import Request, make_images
+from dipp_cli.actions.generate import Request, make_images
 from dipp_pixart.family import PixArtFamily
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusers_generator import DiffusersGenerator

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dipp_cli.progress import Bar, PlainLines, held_out
+from dipp_cli.terminal.progress import Bar, PlainLines, held_out
 from dipp_toolkit import RequestError, RunError, TrainConfig, train
 from dipp_toolkit.bench.rows import Warned
 from dipp_toolkit.checkpoint import checkpoint_step, checkpoints

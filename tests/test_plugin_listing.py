@@ -8,9 +8,9 @@ import re
 
 import pytest
 
+from dipp_cli.actions.plugins import describe, listing
 from dipp_cli.app import main
-from dipp_cli.plugin_listing import describe, listing
-from dipp_cli.tables import PlainConsole
+from dipp_cli.terminal.tables import PlainConsole
 from dipp_toolkit.registry import KINDS, Entry, Registry, get_registry
 
 WIDTHS = (120, 80, 60)
@@ -20,7 +20,7 @@ def drawn(kinds: dict, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """The tables as a terminal of this width shows them."""
     screen = io.StringIO()
     console = PlainConsole(file=screen, width=width, force_terminal=True, color_system=None)
-    monkeypatch.setattr("dipp_cli.tables.console", lambda: console)
+    monkeypatch.setattr("dipp_cli.terminal.tables.console", lambda: console)
     describe(kinds)
     return re.sub("\x1b\\[[0-9;]*m", "", screen.getvalue())
 

@@ -12,8 +12,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_cli.settings import gather
 from dipp_toolkit.ablation.grid import make_cell
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.config import TrainConfig, make_config, over

@@ -13,8 +13,8 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dipp_cli.actions.generate import Request, make_images
 from dipp_cli.app import main
-from dipp_cli.generating import Request, make_images
 from dipp_toolkit import load_reference
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.roles import Reference

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_cli.settings import gather
 from dipp_toolkit import TrainConfig, hookimpl
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, PluginError, RequestError

@@ -14,9 +14,9 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from dipp_cli.actions.pictures import write_pictures
+from dipp_cli.actions.score import without_grid
 from dipp_cli.app import main
-from dipp_cli.pictures_out import write_pictures
-from dipp_cli.scoring import without_grid
 from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.loading import FunctionReward

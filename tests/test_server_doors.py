@@ -103,7 +103,7 @@ def request(count: int = 2, height: int = 6, width: int = 5, prompt: str = "a ca
 
 
 def test_the_command_listens_on_loopback_unless_told() -> None:
-    from dipp_cli.reward_commands.serve import serve
+    from dipp_cli.commands.reward.serve import serve
 
     assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
 

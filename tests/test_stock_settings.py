@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
 from torch import Tensor
 
-from dipp_cli.generating import Request, make_images
+from dipp_cli.actions.generate import Request, make_images
 from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
 from dipp_toolkit.bench.sources import Source

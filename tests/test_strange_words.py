@@ -13,10 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 from typer.testing import CliRunner
 
-from dipp_cli import output, tables
-from dipp_cli.benching import Bars
+from dipp_cli.actions.bench import Bars
 from dipp_cli.build import build_app
-from dipp_cli.output import plain_line, print_json, print_line
+from dipp_cli.terminal import output, tables
+from dipp_cli.terminal.output import plain_line, print_json, print_line
 from dipp_toolkit.bench.rows import Row, Warned, read_rows, write_rows
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.leaderboard.board import make_board

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dipp_cli import app
-from dipp_cli.output import print_json
-from dipp_cli.streams import Tolerant, tolerant
+from dipp_cli.terminal.output import print_json
+from dipp_cli.terminal.streams import Tolerant, tolerant
 
 
 class Broken(io.TextIOWrapper):

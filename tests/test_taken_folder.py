@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_cli.settings import gather
 from dipp_toolkit import RequestError, TrainConfig, train
 from dipp_toolkit.ablation.cells import folders_of, train_cells
 from dipp_toolkit.ablation.grid import make_cell
@@ -335,7 +335,7 @@ def test_a_refused_resume_names_the_command_that_begins_a_new_run(tmp_path: Path
     assert all(name in sentence.split(" may change are ")[1] for name in MAY_CHANGE)
     words = shlex.split(sentence.split("Begin a new run with: ")[1])
     given: list[TrainConfig] = []
-    monkeypatch.setattr("dipp_cli.settings.check_names", lambda config: None)
-    monkeypatch.setattr("dipp_cli.run.run", lambda config, *more: given.append(config))
+    monkeypatch.setattr("dipp_cli.actions.settings.check_names", lambda config: None)
+    monkeypatch.setattr("dipp_cli.actions.train.run", lambda config, *more: given.append(config))
     assert main(words[1:]) == 0
     assert given[0] == saved.model_copy(update=changes)

@@ -11,7 +11,7 @@ import pytest
 from dipp_cli.app import main
 from dipp_cli.build import build_command
 from dipp_cli.options import Assignments
-from dipp_cli.usage import FLAGS_OF_SETTINGS, OF_REWARDS, TAKE_SETTINGS
+from dipp_cli.terminal.usage import FLAGS_OF_SETTINGS, OF_REWARDS, TAKE_SETTINGS
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.setting_texts import parse_assignments
 

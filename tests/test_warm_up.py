@@ -17,8 +17,8 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dipp_cli.planning import describe
-from dipp_cli.progress import Bar, PlainLines
+from dipp_cli.actions.plan import describe
+from dipp_cli.terminal.progress import Bar, PlainLines
 from dipp_toolkit import TrainConfig
 from dipp_toolkit import assistant as assistant_module
 from dipp_toolkit.assistant import LearnedAssistant

@@ -16,7 +16,7 @@ from hub_cache import HubCache
 from layouts import Layout, model_of
 from torch import Tensor
 
-from dipp_cli.generating import Request, make_images
+from dipp_cli.actions.generate import Request, make_images
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.folders import family_of, quiet_loading

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from dipp_cli.progress import listener
+from dipp_cli.terminal.progress import listener
 from dipp_toolkit import train
 from dipp_toolkit.checkpoint import load_checkpoint, newest_whole_checkpoint
 from dipp_toolkit.config import make_config

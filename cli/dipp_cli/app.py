@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:  # what libraries log about their own files says nothing about the request
         for library in ("DIFFUSERS", "TRANSFORMERS"):
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    from .streams import tolerant
+    from .terminal.streams import tolerant
 
     with tolerant() as out:
         code = _guarded(words, debug)
@@ -66,7 +66,7 @@ def _guarded(words: list[str], debug: bool) -> int:
 
 def _run(words: list[str]) -> int:
     from .build import build_command
-    from .usage import is_bare_group
+    from .terminal.usage import is_bare_group
 
     try:
         code = build_command().main(words or ["--help"], prog_name="dipp", standalone_mode=False)
@@ -85,7 +85,7 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     from dipp_toolkit.errors import DippError, Interrupted, RequestError
     from dipp_toolkit.raised import raised
 
-    from .usage import is_usage_error, usage_sentence
+    from .terminal.usage import is_usage_error, usage_sentence
 
     if is_usage_error(error):
         return WRONG_REQUEST, usage_sentence(error, words)
@@ -109,7 +109,7 @@ def _is_of_own_code(error: BaseException) -> bool:
     from dipp_toolkit.errors import DippError
     from dipp_toolkit.raised import own_line
 
-    from .usage import is_usage_error
+    from .terminal.usage import is_usage_error
 
     if is_usage_error(error) or (isinstance(error, OSError) and of_the_disk(error)):
         return False

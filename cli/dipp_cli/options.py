@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+RESUME, AUTO, ALWAYS = "--resume", "auto", "always"
+"""An option whose value may be left out, and its values: the first is typed, the second is what it says alone."""
 
 Generator = Annotated[
     str | None,
@@ -146,3 +150,15 @@ Optimizer = Annotated[
     str | None,
     typer.Option(metavar="adam|fused|8bit", help="Adam, its fused kernel, or 8-bit states.", rich_help_panel="Memory"),
 ]
+
+
+class ResumableCommand(TyperCommand):
+    """A command whose `--resume` stands alone or is followed by `auto`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare `--resume` its value, then parse as usual."""
+        spelled = []
+        for index, word in enumerate(args):
+            bare = word == RESUME and (args[index + 1 : index + 2] or [""])[0] not in (AUTO, ALWAYS)
+            spelled.append(f"{RESUME}={ALWAYS}" if bare else word)
+        return super().parse_args(ctx, spelled)

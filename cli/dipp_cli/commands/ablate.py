@@ -71,7 +71,7 @@ def ablate(
     from dipp_toolkit.known_names import check_parts, check_rewards
     from dipp_toolkit.setting_texts import parse_names
 
-    from ..settings import gather
+    from ..actions.settings import gather
 
     flags = {
         "generator": generator,
@@ -88,8 +88,8 @@ def ablate(
     base = gather(flags, settings, config, None, {"generator": GENERATOR})
     check_rewards(parse_names(rewards))
     check_parts("metric", parse_names(metrics))
-    from ..ablating import Request, describe, measure  # imports torch, which a misspelt name does not wait for
-    from ..output import print_json, quiet_stdout
+    from ..actions.ablate import Request, describe, measure  # imports torch, which a misspelt name does not wait for
+    from ..terminal.output import print_json, quiet_stdout
 
     request = Request(
         vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet, measured
@@ -97,7 +97,7 @@ def ablate(
     if dry_run:
         from dipp_toolkit.ablation.preflight import preflight_ablation
 
-        from ..dry_run import tell
+        from ..terminal.dry_run import tell
 
         tell(preflight_ablation(request.settings()), as_json)
         return

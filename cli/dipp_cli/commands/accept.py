@@ -51,7 +51,7 @@ def accept(
     Fetches what is needed, compares an image with plain diffusers, scores with golden numbers and a step with its plan,
     and aligns shortly. Prints a table and writes one JSON row that can be sent in. Exits with 1 where a check failed.
     """
-    from ..accepting import Request, check_submissions, run_acceptance
+    from ..actions.accept import Request, check_submissions, run_acceptance
 
     if check:
         raise typer.Exit(check_submissions(names, as_json))

@@ -71,8 +71,8 @@ def bench(
     check_prompts(prompts)
     check_rewards((*parse_names(rewards), *parse_names(judge)))
     check_parts("metric", parse_names(metrics))
-    from ..benching import Request, describe, measure  # imports torch, which a misspelt name does not wait for
-    from ..output import print_json, quiet_stdout
+    from ..actions.bench import Request, describe, measure  # imports torch, which a misspelt name does not wait for
+    from ..terminal.output import print_json, quiet_stdout
 
     request = Request(
         generators, prompts, rewards, judge, metrics, seeds, count, category, seed, out, images, pictures, batch_size,
@@ -81,7 +81,7 @@ def bench(
     if dry_run:
         from dipp_toolkit.bench.preflight import preflight_bench
 
-        from ..dry_run import tell
+        from ..terminal.dry_run import tell
 
         tell(preflight_bench(request.settings()), as_json)
         return

@@ -7,14 +7,13 @@ from typing import Any
 import typer
 
 from .. import options
-from ..optional_value import ResumableCommand
 
 REFERENCE = "emoji-reference"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("distill", cls=ResumableCommand, rich_help_panel="Train")(distill)
+    app.command("distill", cls=options.ResumableCommand, rich_help_panel="Train")(distill)
 
 
 def distill(
@@ -55,7 +54,7 @@ def distill(
     from dipp_toolkit.errors import RequestError
     from dipp_toolkit.recipes.layer import recipe_settings
 
-    from ..settings import gather
+    from ..actions.settings import gather
 
     flags = {
         "recipe": recipe,
@@ -86,6 +85,6 @@ def distill(
     rewards = settings.rewards or recipe_settings(settings).get("rewards", {})
     if rewards:
         raise RequestError(f"dipp distill takes no rewards, and was given {', '.join(rewards)}. Use dipp train.")
-    from ..run import run  # imports torch, which a misspelt name does not wait for
+    from ..actions.train import run  # imports torch, which a misspelt name does not wait for
 
     run(settings, as_json, quiet, dry_run)

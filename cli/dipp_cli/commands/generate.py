@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..output import print_line
+from ..terminal.output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -65,9 +65,9 @@ def generate(
             check_pipeline(name, kind)
     if prompts is not None:
         check_prompts(prompts)
-    from ..generating import Request, make_images  # imports torch, which a misspelt name does not wait for
-    from ..output import print_json, quiet_stdout
-    from ..pictures_out import check_out, write_pictures
+    from ..actions.generate import Request, make_images  # imports torch, which a misspelt name does not wait for
+    from ..actions.pictures import check_out, write_pictures
+    from ..terminal.output import print_json, quiet_stdout
 
     out = user_path(out)
     request = Request(

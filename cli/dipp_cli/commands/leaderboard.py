@@ -42,7 +42,7 @@ def leaderboard(
     as_json: options.Json = False,
 ) -> None:
     """Build a leaderboard from the results of any number of benches, or check submitted ones."""
-    from ..leaderboards import Request, build, say_check
+    from ..actions.leaderboard import Request, build, say_check
 
     request = Request(results, out, markdown, submission, sort, title, reported)
     if check:

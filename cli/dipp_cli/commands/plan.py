@@ -58,8 +58,8 @@ def plan(
     """
     from dipp_toolkit.errors import RequestError
 
-    from ..output import print_json, quiet_stdout
-    from ..planning import describe, plan_run, said_when_slow
+    from ..actions.plan import describe, plan_run, said_when_slow
+    from ..terminal.output import print_json, quiet_stdout
 
     flags: dict[str, Any] = {
         "recipe": recipe,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..output import print_line
+from ..terminal.output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,8 @@ def plugins(
     """
     from dipp_toolkit.registry import get_registry
 
-    from ..output import print_json
-    from ..plugin_listing import describe, listing
+    from ..actions.plugins import describe, listing
+    from ..terminal.output import print_json
 
     registry = get_registry()
     kinds = listing(registry, words or [])

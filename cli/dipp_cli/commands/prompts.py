@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..output import print_line
+from ..terminal.output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +42,8 @@ def encode(
 
     Encoding that was stopped goes on where it was. Only the text encoders are loaded.
     """
-    from ..output import print_json, quiet_stdout
-    from ..prompt_encoding import encode_to_cache
+    from ..actions.prompts import encode_to_cache
+    from ..terminal.output import print_json, quiet_stdout
 
     with quiet_stdout():
         result = encode_to_cache(reference, prompts, cache, precision, chunk, cut, device or "auto")

@@ -26,7 +26,7 @@ def recipes(
     For instance: dipp recipes dipp-sdxl > mine.yaml, and then dipp train --config mine.yaml. What is printed says of
     every value where it comes from, or that it is ours.
     """
-    from ..recipe_listing import print_all, print_one
+    from ..actions.recipes import print_all, print_one
 
     if name is None:
         print_all(as_json)

@@ -52,8 +52,8 @@ def score(
 
     Prompts come from --prompts or --prompt, or with the folder, as `dipp generate` leaves it.
     """
-    from ..output import print_json, quiet_stdout
-    from ..scoring import Request, describe, score_images
+    from ..actions.score import Request, describe, score_images
+    from ..terminal.output import print_json, quiet_stdout
 
     request = Request(
         images, reward, prompts, prompt, out, batch_size, assignments or [], seed, device or "auto", quiet

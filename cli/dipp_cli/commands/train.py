@@ -5,14 +5,13 @@ from __future__ import annotations
 import typer
 
 from .. import options
-from ..optional_value import ResumableCommand
 
 GENERATOR = "emoji-onestep"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train", cls=ResumableCommand, rich_help_panel="Train")(train)
+    app.command("train", cls=options.ResumableCommand, rich_help_panel="Train")(train)
 
 
 def train(
@@ -58,7 +57,7 @@ def train(
     """
     from dipp_toolkit.setting_texts import parse_number
 
-    from ..settings import gather
+    from ..actions.settings import gather
 
     flags = {
         "recipe": recipe,
@@ -91,6 +90,6 @@ def train(
         "optimizer": optimizer,
     }
     settings = gather(flags, assignments or [], config, resume, {"generator": GENERATOR})
-    from ..run import run  # imports torch, which a misspelt name does not wait for
+    from ..actions.train import run  # imports torch, which a misspelt name does not wait for
 
     run(settings, as_json, quiet, dry_run)

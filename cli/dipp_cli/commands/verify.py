@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..output import print_line
+from ..terminal.output import print_line
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def verify(
     from dipp_toolkit.known_names import check_parts
     from dipp_toolkit.setting_texts import parse_assignments
 
-    from ..output import print_json, quiet_stdout
+    from ..terminal.output import print_json, quiet_stdout
 
     if loop is not None:
         if term is not None or set_:
@@ -66,7 +66,7 @@ def verify(
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
-        from ..tables import show, verify_table
+        from ..terminal.tables import show, verify_table
 
         show(verify_table(rows))
         print_line(f"{failed} of {len(rows)} rows fail." if failed else f"All {len(rows)} rows hold.")
@@ -77,7 +77,7 @@ def verify(
 def _verify_loop(name: str, cases: list[str] | None, seed: int, as_json: bool) -> None:
     from dipp_toolkit.verify.loops import run_loop
 
-    from ..output import print_json, quiet_stdout
+    from ..terminal.output import print_json, quiet_stdout
 
     with quiet_stdout():
         rows = run_loop(name, cases or None, seed)
@@ -85,7 +85,7 @@ def _verify_loop(name: str, cases: list[str] | None, seed: int, as_json: bool) -
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
-        from ..tables import loop_table, show
+        from ..terminal.tables import loop_table, show
 
         show(loop_table(name, rows))
         for row in failed:

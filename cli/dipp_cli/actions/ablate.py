@@ -21,8 +21,8 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.setting_texts import parse_names, parse_options
 from dipp_toolkit.spelling import Spelling, number_text
 
-from .benching import watch
-from .output import print_line
+from ..terminal.output import print_line
+from .bench import watch
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def describe(result: AblationResult, as_text: bool = True) -> dict[str, Any]:
 def _print(result: AblationResult) -> None:
     from rich.table import Table
 
-    from .tables import show
+    from ..terminal.tables import show
 
     study = result.study
     figures = study.figures("reward", "judge", "metric")

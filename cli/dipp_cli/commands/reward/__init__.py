@@ -7,13 +7,11 @@ import pkgutil
 
 import typer
 
-from .. import reward_commands
-
 
 def register(app: typer.Typer) -> None:
-    """Add the group with every module of `dipp_cli.reward_commands`."""
+    """Add the group with every module of this package."""
     group = typer.Typer(help="Check, install and serve rewards.", no_args_is_help=True)
     group.callback()(lambda: None)
-    for module in sorted(pkgutil.iter_modules(reward_commands.__path__), key=lambda one: one.name):
-        importlib.import_module(f"{reward_commands.__name__}.{module.name}").register(group)
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        importlib.import_module(f"{__name__}.{module.name}").register(group)
     app.add_typer(group, name="reward", rich_help_panel="Check")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import options
+from ... import options
 
 NAME = "NAME|FILE.py:FUNCTION|URL"
 
@@ -34,8 +34,8 @@ def check(
     a batch, gradients against finite differences, side effects, devices,
     speed and memory. A reward without a gradient is fine, and said to be one.
     """
-    from ..output import print_json, quiet_stdout
-    from ..reward_checking import check_by_name, describe
+    from ...actions.reward.check import check_by_name, describe
+    from ...terminal.output import print_json, quiet_stdout
 
     with quiet_stdout():
         result = check_by_name(name, assignments or [], device or "auto", size, seed)

@@ -10,8 +10,8 @@ from typing import Any
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.training import train
 
-from .output import is_first_process, print_json, print_line, quiet_stdout
-from .progress import listener
+from ..terminal.output import is_first_process, print_json, print_line, quiet_stdout
+from ..terminal.progress import listener
 
 
 def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> None:
@@ -23,7 +23,7 @@ def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> N
     if dry:
         from dipp_toolkit.preflight import preflight
 
-        from .dry_run import tell
+        from ..terminal.dry_run import tell
 
         tell(preflight(config), as_json)
         return
@@ -34,7 +34,7 @@ def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> N
     if as_json:
         print_json({"folder": str(result.folder), **result.summary})
         return
-    from .tables import console, show, summary_table
+    from ..terminal.tables import console, show, summary_table
 
     show(summary_table(result.summary, console().width))
     _point_out(result.folder, result.summary)

@@ -15,8 +15,8 @@ from dipp_toolkit.known_names import check_prompts, check_rewards
 from dipp_toolkit.naming import unknown_name
 from dipp_toolkit.setting_texts import parse_assignments, parse_rewards
 
-from .app import INTERRUPTED
-from .output import plain_lines, print_json, print_line, quiet_stdout
+from ..app import INTERRUPTED
+from ..terminal.output import plain_lines, print_json, print_line, quiet_stdout
 
 if TYPE_CHECKING:
     from dipp_toolkit.acceptance.outcome import Outcome
@@ -114,7 +114,7 @@ def _describe(name: str, found: Found, device: str, path: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .tables import show
+    from ..terminal.tables import show
 
     table = Table(title=f"{name} on {device}", show_lines=True)
     for column in ("check", "compared", "expected", "measured", "", "why"):

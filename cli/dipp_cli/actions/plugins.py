@@ -88,8 +88,8 @@ def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None
         kinds: rows by kind.
         detailed: whether the pages and terms of published weights are told as well.
     """
-    from .output import print_line
-    from .tables import console, show
+    from ..terminal.output import print_line
+    from ..terminal.tables import console, show
 
     width = console().width
     for kind in sorted(kinds, key=lambda one: SHOWN_FIRST.index(one) if one in SHOWN_FIRST else len(SHOWN_FIRST)):

@@ -18,7 +18,7 @@ from dipp_toolkit.leaderboard.reported import fitting, reported_rows
 from dipp_toolkit.prompt_subsets import counted_prompts
 from dipp_toolkit.spelling import short_name
 
-from .output import print_json, print_line
+from ..terminal.output import print_json, print_line
 
 
 @dataclass(frozen=True)

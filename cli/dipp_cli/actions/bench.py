@@ -22,7 +22,7 @@ from dipp_toolkit.prompt_subsets import counted_prompts
 from dipp_toolkit.setting_texts import parse_names, parse_options
 from dipp_toolkit.spelling import Spelling, number_text
 
-from .output import plain_line, print_line
+from ..terminal.output import plain_line, print_line
 
 PAIRS = "pairs.json"
 
@@ -180,7 +180,7 @@ def describe(result: Result) -> None:
     """Print the table, the tests that found a difference, warnings, and where the files are."""
     from rich.table import Table
 
-    from .tables import console, interval, show
+    from ..terminal.tables import console, interval, show
 
     rows, protocol = result.rows, result.rows[0].protocol
     spelling = Spelling(figure_names(rows))

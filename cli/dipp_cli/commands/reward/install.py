@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -27,6 +28,12 @@ def install(
 
     Then use the reward with --reward imagereward@isolated, or a file of yours with --reward ./mine.py:blue@mine.
     """
-    from ..reward_installing import install_environment
+    from dipp_toolkit.rewards.environment_install import install as install_packages
+    from dipp_toolkit.rewards.environments import ISOLATED, find_registered
 
-    install_environment(environment, force, no_deps)
+    from ...terminal.output import print_line
+
+    installed = install_packages(environment, force, no_deps, lambda line: print_line(line, file=sys.stderr))
+    known = find_registered(installed.name)
+    reward = f"{known.reward}@{ISOLATED}" if known is not None else f"FILE.py:NAME@{installed.name}"
+    print_line(f"Ready. Use it with: --reward {reward}")

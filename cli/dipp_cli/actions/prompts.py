@@ -9,7 +9,7 @@ from typing import Any
 
 from dipp_toolkit.errors import RequestError
 
-from .output import print_line
+from ..terminal.output import print_line
 
 
 def encode_to_cache(

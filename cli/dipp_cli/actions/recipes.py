@@ -11,7 +11,7 @@ from dipp_toolkit.recipes.files import RecipeFile
 from dipp_toolkit.recipes.recipe import Recipe
 from dipp_toolkit.registry import get_registry
 
-from .output import plain_lines, print_json, print_line
+from ..terminal.output import plain_lines, print_json, print_line
 
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 """Numbers of papers; a table has no room for more, and a recipe's own file says where in them."""
@@ -51,7 +51,7 @@ def print_all(as_json: bool) -> None:
     """Print a table of all recipes, or a JSON object; one that cannot be used is named on stderr."""
     from rich.table import Table
 
-    from .tables import show
+    from ..terminal.tables import show
 
     found: dict[str, tuple[str, Recipe]] = {}
     for entry in get_registry().entries["recipe"].values():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import options
+from ... import options
 
 
 def register(group: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def serve(
     from dipp_toolkit.setting_texts import parse_names
 
     check_rewards(parse_names(rewards))
-    from ..reward_serving import serve_rewards  # imports torch, which a misspelt name does not wait for
+    from ...actions.reward.serve import serve_rewards  # imports torch, which a misspelt name does not wait for
 
     limits = {"timeout": timeout, "max_megabytes": max_megabytes, "max_images": max_images}
     serve_rewards(rewards, host, port, token_env, token_file, limits, assignments or [], device or "auto")

@@ -105,7 +105,7 @@ def _elsewhere(context: Any, name: str, value: str | None) -> str:
 
 def _command(words: Sequence[str]) -> list[str]:
     """The words of a line that call a command."""
-    from .build import build_command
+    from ..build import build_command
 
     command, found = build_command(), []
     for word in words:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dipp_toolkit.errors import RequestError
 
-from .output import print_line
+from ..terminal.output import print_line
 from .settings import gather
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30}
@@ -130,7 +130,7 @@ def describe(result: Mapping[str, Any]) -> None:
 
     from dipp_toolkit.planning.estimate import MARGIN
 
-    from .tables import show
+    from ..terminal.tables import show
 
     plan = result.get("recommended") or result
     if result.get("changes") and result["fits"]:
@@ -199,7 +199,7 @@ def describe_scaling(scaling: Mapping[str, Any]) -> None:
     """Print what joins the processes of a plan: where the time goes, and what is sent."""
     from rich.table import Table
 
-    from .tables import show
+    from ..terminal.tables import show
 
     sharded = "weights sharded" if scaling["sharding"] == "fsdp" else "weights whole in each"
     table = Table(title=f"a step on {scaling['processes']} {scaling['gpu']}, {sharded}", title_justify="left")

@@ -13,7 +13,7 @@ from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.server_start import listen, public_names, run_server
 from dipp_toolkit.setting_texts import parse_assignments
 
-from .output import print_line, quiet_stdout
+from ...terminal.output import print_line, quiet_stdout
 
 
 def serve_rewards(

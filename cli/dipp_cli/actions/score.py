@@ -16,8 +16,8 @@ from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.spelling import number_text
 
-from .output import print_line
-from .reward_checking import close, load_rewards, reward_names
+from ..terminal.output import print_line
+from .reward.loading import close, load_rewards, reward_names
 
 if TYPE_CHECKING:
     from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile
@@ -154,7 +154,7 @@ def gather(request: Request) -> tuple[list[PromptedFile], list[str]]:
 
 def without_grid(images: Sequence[Path]) -> list[Path]:
     """A folder's images without the grid that `dipp generate` puts beside its numbered pictures."""
-    from .pictures_out import GRID
+    from .pictures import GRID
 
     others = [path for path in images if path.name != GRID]
     return others if others and all(NUMBERED.fullmatch(path.name) for path in others) else list(images)
@@ -310,7 +310,7 @@ def describe(result: Mapping[str, Any]) -> None:
     """Print a row for each folder and reward."""
     from rich.table import Table
 
-    from .tables import interval, show
+    from ..terminal.tables import interval, show
 
     several = len(result["folders"]) > 1
     table = Table(title="Scores, means with 95 % intervals")

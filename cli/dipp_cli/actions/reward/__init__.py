@@ -1,0 +1,1 @@
+"""What `dipp reward` does, a module for each of its commands."""

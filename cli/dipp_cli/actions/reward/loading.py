@@ -1,0 +1,69 @@
+"""Rewards that are named on a command line: their names, their options, and letting go of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dipp_toolkit.errors import DippError, RequestError
+
+
+def reward_names(text: str) -> list[str]:
+    """The rewards that `--reward` names.
+
+    Raises:
+        RequestError: there are none, one stands twice, one has a weight, or one is unknown.
+    """
+    from dipp_toolkit.known_names import check_rewards
+    from dipp_toolkit.setting_texts import parse_rewards
+
+    names = list(parse_rewards(text))
+    weighted = [part.strip() for part in text.split(",") if part.strip() not in names and part.strip()]
+    if weighted:
+        name = weighted[0].partition("=")[0]
+        raise RequestError(
+            f"--reward {weighted[0]} gives a weight, but scores are not added up; write --reward {name} alone."
+        )
+    if not names:
+        raise RequestError("--reward names no reward; expected names, as in --reward hps,imagereward.")
+    check_rewards(names)
+    return names
+
+
+def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]:
+    """Rewards by name, with the options that `--set` gives them.
+
+    Raises:
+        RequestError: one cannot be loaded, or an assignment is no option of one of them.
+    """
+    from dipp_toolkit.loading import load_reward
+    from dipp_toolkit.raised import raised
+    from dipp_toolkit.setting_texts import parse_assignments
+
+    assigned = parse_assignments(assignments)
+    options = assigned.pop("reward_options", {})
+    for setting in assigned:
+        raise RequestError(
+            f"--set {setting} means nothing here; expected options of a reward, reward.NAME.OPTION=VALUE."
+        )
+    for name in options:
+        if name not in names:
+            raise RequestError(f"Options were set for the reward '{name}', which is not used here.")
+    rewards: dict[str, Any] = {}
+    try:
+        for name in names:
+            rewards[name] = load_reward(name, **options.get(name, {}))
+    except DippError:
+        close(rewards)
+        raise
+    except Exception as error:  # a reward's own code may raise anything while it loads
+        close(rewards)
+        raise RequestError(f"The reward '{name}' cannot be loaded: {raised(error)}.") from error
+    return rewards
+
+
+def close(rewards: Mapping[str, Any]) -> None:
+    """Let go of processes and connections of rewards that live elsewhere."""
+    for reward in rewards.values():
+        if callable(getattr(reward, "close", None)):
+            reward.close()
