@@ -1,6 +1,6 @@
 """Latents to pixels, with a gradient: the plain decode, and ways to make it cheaper inside a reward.
 
-What each costs in accuracy is measured by `benchmarks/decode_options/run.py`; see docs/memory.md.
+What each costs in accuracy is measured by `benchmarks/decode_options/run.py`; see docs/guide/real-models.md#memory.
 """
 
 from __future__ import annotations

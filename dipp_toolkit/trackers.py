@@ -1,4 +1,4 @@
-"""Experiment trackers through accelerate: tensorboard, wandb, trackio; `docs/trackers.md`."""
+"""Experiment trackers through accelerate: tensorboard, wandb, trackio; `docs/reference/trackers.md`."""
 
 from __future__ import annotations
 

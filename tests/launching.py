@@ -23,7 +23,8 @@ def launch(
     Args:
         count: of processes.
         words: after the program's name.
-        config: one of the configuration files of `docs/accelerate/`, for accelerate's launcher; torchrun's where None.
+        config: one of the configuration files of `docs/operations/accelerate/`, for accelerate's launcher; torchrun's
+            where None.
         environment: further variables.
     """
     alone = [sys.executable, "-m", "dipp_cli"]
@@ -40,7 +41,7 @@ def launch(
     if config is not None:
         given = ["--num_processes", str(count), "--mixed_precision", "no", "--main_process_port", "0"]
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-        many = [*launcher, str(root / "docs" / "accelerate" / config), *given, "-m", "dipp_cli"]
+        many = [*launcher, str(root / "docs" / "operations" / "accelerate" / config), *given, "-m", "dipp_cli"]
     paths = os.pathsep.join(str(root / one) for one in (".", "plugins", "cli"))
     return subprocess.run(
         [*(alone if count == 1 else many), *words],

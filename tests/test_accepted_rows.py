@@ -15,7 +15,8 @@ from dipp_toolkit.acceptance.check import names
 from dipp_toolkit.acceptance.row import read_row, settings_digest
 from dipp_toolkit.acceptance.sound import check_rows, row_problems
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 WINDOWS = {"a": "C:\\Users\\jane"}
 SETTINGS = {"steps": 3, "rewards": {"hps": 1.0}}
 
@@ -167,8 +168,9 @@ def test_every_file_has_its_turn(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_page_of_accepted_rows_is_current() -> None:
-    build = runpy.run_path(str(DOCS / "build_accepted.py"))
-    assert (DOCS / "accepted.md").read_text(encoding="utf-8") == build["render"](), "run: python docs/build_accepted.py"
+    build = runpy.run_path(str(ROOT / "tools" / "build_accepted.py"))
+    page = (RESULTS / "accepted.md").read_text(encoding="utf-8")
+    assert page == build["render"](), "run: python tools/build_accepted.py"
     rows, problems = check_rows(build["files"]())
     assert problems == []
     assert rows or "Nothing has been accepted yet" in build["render"]()
@@ -178,7 +180,7 @@ def test_the_page_shows_a_row_and_what_failed_in_it(tmp_path: Path) -> None:
     row = sound()
     row["checks"][0].update(verdict="fail", why="because", bounds={}, compared="a | b")
     written(row, tmp_path / "row.json")
-    text = runpy.run_path(str(DOCS / "build_accepted.py"))["render"]([tmp_path / "row.json"])
+    text = runpy.run_path(str(ROOT / "tools" / "build_accepted.py"))["render"]([tmp_path / "row.json"])
     assert "Nothing has been accepted yet" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("| `sdxl-dmd2`")]
     assert "NVIDIA H100" in line and "align failed" in line and "2026-11-28" in line

@@ -18,7 +18,7 @@ from dipp_toolkit.training import RunResult
 from dipp_toolkit.twins import write_twin
 from documented import MODES, ROOT, Mode, Runner, blocks_of, copied, spelled
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if blocks_of(page)]
 SHORT = {"steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 2, "assistant_warmup": 0}
 

@@ -544,7 +544,7 @@ def test_a_file_is_a_metric(tmp_path: Path, attribute: str, options: dict[str, f
 
 
 def test_the_docs_examples_work(tmp_path: Path) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     examples = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", page, re.DOTALL))
     (tmp_path / "blueness.py").write_text(examples["blueness.py"])
     metric = load_metric(f"{tmp_path}/blueness.py:Blueness")

@@ -27,7 +27,7 @@ from dipp_toolkit.roles import texts
 from dipp_toolkit.saved_generators import note_generator, reference_beside, split_saved
 from tiny import PROMPTS, tiny_pipeline
 
-PAGE = Path(__file__).parent.parent / "docs" / "writing-a-plugin.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "writing-a-plugin.md"
 TINY = "./tiny.py:Tiny"
 QUICK = ["--batch-size", "4", "--set", "eval_count=2", "--set", "reference_steps=1", "--device", "cpu", "--quiet"]
 TRAIN = [

@@ -79,7 +79,7 @@ def test_every_package_that_a_part_needs_has_a_command() -> None:
 def test_a_reward_whose_package_is_missing(without: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     without("open_clip")
     install = "pip install 'dipp-toolkit[rewards]'"
-    pictures = Path(__file__).parents[1] / "docs/images"
+    pictures = Path(__file__).parents[1] / "docs/results/images"
     for line in ("train --reward hps", f"score --reward hps {pictures} --prompt a", "reward check hps"):
         assert main(line.split()) == 2
         assert f"The reward 'hps' needs open_clip, which is not installed. Run: {install}" in capsys.readouterr().err

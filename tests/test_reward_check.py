@@ -391,7 +391,7 @@ def test_a_size_that_is_too_small() -> None:
 
 
 def test_the_documentation_knows_every_check() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "score-and-check.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "score-and-check.md").read_text(encoding="utf-8")
     assert [check.name for check in CHECKS if f"`{check.name}`" not in page] == []
 
 

@@ -23,6 +23,8 @@ from dipp_toolkit.registry import Entry, get_registry
 from launching import FSDP2
 from tiny import PROMPTS, tiny_pipeline
 
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "operations" / "scaling.md"
 NAME = "tiny-for-plans"
 WIDE = 4
 
@@ -206,14 +208,12 @@ def test_the_command_says_what_several_gpus_need(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.exhaustive
 def test_the_page_is_what_the_command_writes() -> None:
-    page = Path(__file__).parents[1] / "docs" / "scaling.md"
-    build = runpy.run_path(str(page.with_name("build_scaling.py")))
-    assert page.read_text(encoding="utf-8") == build["render"](), "run: python docs/build_scaling.py"
+    build = runpy.run_path(str(ROOT / "tools" / "build_scaling.py"))
+    assert PAGE.read_text(encoding="utf-8") == build["render"](), "run: python tools/build_scaling.py"
 
 
 def test_the_page_has_a_place_for_every_table() -> None:
-    page = Path(__file__).parents[1] / "docs" / "scaling.md"
-    text = page.read_text(encoding="utf-8")
-    for mark in runpy.run_path(str(page.with_name("build_scaling.py")))["TABLES"]:
+    text = PAGE.read_text(encoding="utf-8")
+    for mark in runpy.run_path(str(ROOT / "tools" / "build_scaling.py"))["TABLES"]:
         inside = text.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
         assert inside.count("\n| ") >= 2, mark

@@ -17,7 +17,7 @@ import yaml
 from tiny import PROMPTS, tiny_pipeline
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "docs" / "accelerate" / "train.sbatch"
+SCRIPT = ROOT / "docs" / "operations" / "accelerate" / "train.sbatch"
 
 STAND_INS = {
     # One task, as on one node; Slurm signals a step's tasks, not the script.
@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> Path:
         path.chmod(0o755)
     tiny_pipeline(tmp_path / "tiny")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    shutil.copytree(ROOT / "docs" / "accelerate", tmp_path / "docs" / "accelerate")
+    shutil.copytree(ROOT / "docs" / "operations" / "accelerate", tmp_path / "docs" / "operations" / "accelerate")
     return tmp_path
 
 
@@ -95,7 +95,7 @@ def test_the_launchers_files_are_accelerates_own(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    path = str(ROOT / "docs" / "accelerate" / f"{name}.yaml")
+    path = str(ROOT / "docs" / "operations" / "accelerate" / f"{name}.yaml")
     assert load_config_from_file(path).num_processes == 8
     words = ["--config_file", path, "--num_processes", "2", "-m", "dipp_cli", "train", "--seed", "1"]
     told, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))

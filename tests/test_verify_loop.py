@@ -1,6 +1,6 @@
 """`dipp verify --loop`: right loops hold every row, and each fault fails the row that names it.
 
-The loop is the one of docs/verify-a-loop.md; a fault is a change of a line or two of it.
+The loop is the one of docs/guide/verify-a-loop.md; a fault is a change of a line or two of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dipp_toolkit.verify.loops import LoopRow, run_loop
 from dipp_toolkit.verify.loops.chain import Chain
 from dipp_toolkit.verify.loops.levels import Levels
 
-PAGE = (Path(__file__).parents[1] / "docs" / "verify-a-loop.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "guide" / "verify-a-loop.md").read_text(encoding="utf-8")
 EXAMPLE = re.search(r"```python\n(# dmd2.py\n.*?)```", PAGE, re.DOTALL).group(1)  # type: ignore[union-attr]
 OWN = "dipp_toolkit.verify.loops.own_loop"
 QUICK = 2000

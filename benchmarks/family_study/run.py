@@ -6,8 +6,8 @@
 Trains 45 runs (about two hours on two cores), generates every contestant's images of the held-out prompts, and has
 them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
 after an interruption: finished runs and images are kept. Writes
-`results.jsonl`, the plan of equal time, `results.md` and two figures beside this file; `docs/family-study.md` says what
-is to be seen.
+`results.jsonl`, the plan of equal time, `results.md` and two figures beside this file;
+`docs/results/family-study.md` says what is to be seen.
 """
 
 from __future__ import annotations

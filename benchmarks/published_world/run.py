@@ -9,7 +9,7 @@ five steps, whole and by adapters, and each export is drawn from in plain diffus
 are sampled in four guided steps, and distilled for five.
 
 Differences are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the
-exit code is 1. `--record` writes results.md, which `python docs/build_tables.py` puts into docs/real-models.md.
+exit code is 1. `--record` writes results.md, which `python tools/build_tables.py` puts into docs/guide/real-models.md.
 """
 
 from __future__ import annotations

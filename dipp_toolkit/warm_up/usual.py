@@ -14,7 +14,7 @@ UPDATES = 500
 No such number was found published: DMD2, SiD and SIM begin with generator and assistant alike, and both learn from
 there for the whole of a long distillation, while here a finished generator is aligned in some hundreds of updates. On
 the emoji world an assistant that starts as the reference and learns at the run's own rate predicts the generator's
-samples worse than the reference does for its first 400 updates (docs/real-models.md).
+samples worse than the reference does for its first 400 updates (docs/guide/real-models.md).
 """
 ASSISTANT = "assistant"
 """The folder beside a generator that holds the assistant it was trained with."""

@@ -125,7 +125,7 @@ def _describe(name: str, found: Found, device: str, path: Path) -> None:
         table.add_row(row.check, *map(plain_lines, cells), verdict, plain_lines(row.why))
     show(table)
     print_line(_counted(found.outcomes))
-    print_line(f"{path}  the row, to be sent in with a pull request: docs/accepted.md says how.")
+    print_line(f"{path}  the row, to be sent in with a pull request: docs/results/accepted.md says how.")
 
 
 def _counted(outcomes: tuple[Outcome, ...]) -> str:

@@ -41,7 +41,7 @@ def verify(
     """Train on Gaussian worlds whose optima are known, and compare. Exits with 1 where a row is out of tolerance.
 
     With --loop a training loop is looked at there, whosever it is. Does each step read in training what it reads in
-    sampling, is the fake score unbiased, does the gradient match? docs/verify-a-loop.md shows the adapter.
+    sampling, is the fake score unbiased, does the gradient match? docs/guide/verify-a-loop.md shows the adapter.
     """
     from dipp_toolkit.errors import RequestError
     from dipp_toolkit.known_names import check_parts

@@ -51,7 +51,7 @@ def run_loop(name: str, cases: Sequence[str] | None = None, seed: int = 0, rows:
     """Run somebody's training loop on Gaussian worlds, and hold what it does against closed forms.
 
     Args:
-        name: `file.py:NAME` or `module:NAME`, the adapter; see docs/verify-a-loop.md.
+        name: `file.py:NAME` or `module:NAME`, the adapter; see docs/guide/verify-a-loop.md.
         cases: out of `LOOP_CASES`; those that the adapter says it can do, unless given.
         seed: of every draw.
         rows: samples of each of the generator's steps that are wanted; fewer are quicker, and let more pass.

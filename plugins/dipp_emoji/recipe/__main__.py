@@ -40,7 +40,7 @@ REFINE: tuple[dict[str, Any], ...] = (
     {"steps": 200, "guidance": 1.0, "assistant_rounds": 3, "ema": 0.99, "cooldown": 180} | FASTER,
     {"steps": 1150, "guidance": 1.5, "assistant_rounds": 2, "cooldown": 300} | FASTER,
 )
-"""What the longer distillation changes, phase by phase: see docs/emoji-world.md for what each one did."""
+"""What the longer distillation changes, phase by phase: see docs/results/emoji-world.md for what each one did."""
 
 
 def images(work: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Puts plans of three models on 1, 8 and 64 GPUs into `scaling.md`: python docs/build_scaling.py"""
+"""Puts plans of three models on 1, 8 and 64 GPUs into `docs/operations/scaling.md`: python tools/build_scaling.py"""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dipp_toolkit.planning import Scale, ScaledPlan, scaled_plan
 from dipp_toolkit.planning.machines import GPUS, LAUNCH, LINKS, NODE, REWARD_UTILISATION, UTILISATION, ring_rate
 from dipp_toolkit.planning.scaling import Sharding
 
-TARGET = Path(__file__).parent / "scaling.md"
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs" / "operations" / "scaling.md"
 GIB = 2**30
 LIMIT = GPUS["H100"][2] * 1e9
 COUNTS = (1, 8, 64)
@@ -196,7 +197,7 @@ def least() -> str:
 
 def measured() -> str:
     """Steps on one GPU beside their plans."""
-    text = (TARGET.parents[1] / "benchmarks" / "full_size_step" / "h100.md").read_text(encoding="utf-8")
+    text = (ROOT / "benchmarks" / "full_size_step" / "h100.md").read_text(encoding="utf-8")
     return text.partition("\n\n")[0]
 
 

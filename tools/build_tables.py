@@ -1,4 +1,4 @@
-"""Puts recorded tables, and what rewards say of themselves, into the pages: `python docs/build_tables.py`."""
+"""Puts recorded tables, and what rewards say of themselves, into the pages: `python tools/build_tables.py`."""
 
 from __future__ import annotations
 
@@ -76,19 +76,19 @@ def published_rewards() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "real-models.md": {
+    "guide/real-models.md": {
         "decode-options": partial(recorded, "decode_options"),
         "full-size": partial(recorded, "full_size_step"),
         "scheduler-grid": partial(recorded, "scheduler_grid"),
         "published-generators": published_generators,
         "published-world": partial(recorded, "published_world"),
     },
-    "bench.md": {
+    "guide/bench.md": {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),
         "emoji-ablation": partial(recorded, "emoji_ablation"),
     },
-    "family-study.md": {"family-study": partial(recorded, "family_study")},
-    "rewards.md": {
+    "results/family-study.md": {"family-study": partial(recorded, "family_study")},
+    "guide/rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
         "floors": partial(recorded, "floors"),

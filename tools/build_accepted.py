@@ -1,4 +1,4 @@
-"""Writes accepted.md from the rows in docs/accepted: `python docs/build_accepted.py`."""
+"""Writes accepted.md from the rows in docs/results/accepted: `python tools/build_accepted.py`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from dipp_toolkit.acceptance.row import AcceptedRow
 from dipp_toolkit.acceptance.sound import check_rows
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NONE = "**Nothing has been accepted yet.** No row of anybody's GPU has been sent in."
 TEXT = """# Accepted
 
-What has been run with the published weights on a person's own machine by [`dipp accept`](accept.md), a row each. This
-page is written by `python docs/build_accepted.py` from the files in `docs/accepted`.
+What has been run with the published weights on a person's own machine by [`dipp accept`](../guide/accept.md), a row
+each. This page is written by `python tools/build_accepted.py` from the files in `docs/results/accepted`.
 
 {rows}
 
@@ -26,32 +26,32 @@ $ dipp accept pixart-onestep --reward hps,imagereward --out accepted-pixart-ones
 $ dipp accept --check accepted-pixart-onestep.json
 ```
 
-The first command takes the published weights and a GPU; [its page](accept.md) says what it does. Look at the row that
-it wrote: it holds versions, the device's name and memory, revisions and SHA-256 of the weights, and the numbers. It
-holds nothing about you, your machine's name or your folders. Put it into `docs/accepted/`, run
-`python docs/build_accepted.py`, and open a pull request. A row with a failed check is worth sending as well.
+The first command takes the published weights and a GPU; [its page](../guide/accept.md) says what it does. Look at the
+row that it wrote: it holds versions, the device's name and memory, revisions and SHA-256 of the weights, and the
+numbers. It holds nothing about you, your machine's name or your folders. Put it into `docs/results/accepted/`, run
+`python tools/build_accepted.py`, and open a pull request. A row with a failed check is worth sending as well.
 
 ## How it is checked
 
-`dipp accept --check FILE...` says what is wrong with rows, and a test does so for every row in `docs/accepted`. A row
-has no fields but those that are known; numbers are finite and plausible, digests well formed, the digest of the
-settings is computed again, every check is there, each verdict follows from its numbers and bounds, and no bound is
-wider than the toolkit's own. No text moves a terminal's cursor or names a folder. That the numbers were measured cannot
-be known from a row; its SHA-256 can be compared with those that the hub shows of each file, and with those of other
-rows of the same name.
+`dipp accept --check FILE...` says what is wrong with rows, and a test does so for every row in
+`docs/results/accepted`. A row has no fields but those that are known; numbers are finite and plausible, digests well
+formed, the digest of the settings is computed again, every check is there, each verdict follows from its numbers and
+bounds, and no bound is wider than the toolkit's own. No text moves a terminal's cursor or names a folder. That the
+numbers were measured cannot be known from a row; its SHA-256 can be compared with those that the hub shows of each
+file, and with those of other rows of the same name.
 """
 
 
 def files() -> list[Path]:
     """The rows that were sent in."""
-    return sorted((HERE / "accepted").glob("*.json"))
+    return sorted((RESULTS / "accepted").glob("*.json"))
 
 
 def render(paths: Sequence[Path] | None = None) -> str:
     """The page.
 
     Args:
-        paths: of rows; those in docs/accepted where None.
+        paths: of rows; those in docs/results/accepted where None.
 
     Raises:
         SystemExit: one of them is not sound.
@@ -79,4 +79,4 @@ def _line(row: AcceptedRow) -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "accepted.md").write_text(render(), encoding="utf-8")
+    (RESULTS / "accepted.md").write_text(render(), encoding="utf-8")

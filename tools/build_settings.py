@@ -1,4 +1,4 @@
-"""Write `settings.md` from `TrainConfig`: python docs/build_settings.py"""
+"""Writes `docs/reference/settings.md` from `TrainConfig`: python tools/build_settings.py"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.run_folder import MAY_CHANGE
 
-TARGET = Path(__file__).parent / "settings.md"
+TARGET = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 HEAD = """# Settings
 
-<!-- Written by docs/build_settings.py from dipp_toolkit.TrainConfig; change it there. -->
+<!-- Written by tools/build_settings.py from dipp_toolkit.TrainConfig; change it there. -->
 
 Every setting of a run, by the one name it has in YAML (`--config`), in `--set NAME=VALUE` and in `TrainConfig`. A
 generator or reference recommends values of its own for some of them; they are taken where you say nothing, and
