@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DippError, RequestError, RunError
 from .hooks import hookimpl
+from .utils.version import VERSION
 
 if TYPE_CHECKING:
     from .condition import Condition
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .terms.base import Sample, Term, TermContext, TermResult
     from .training import train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "Condition": "condition",

@@ -288,7 +288,7 @@ def _machine(parts: Assembled) -> dict[str, Any]:
     import diffusers
     import transformers
 
-    from . import __version__
+    from .utils.version import VERSION
 
     if parts.device.type == "cpu":
         kind = f"{platform.processor() or platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
@@ -301,5 +301,5 @@ def _machine(parts: Assembled) -> dict[str, Any]:
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,
-        "dipp_toolkit": __version__,
+        "dipp_toolkit": VERSION,
     }

@@ -105,7 +105,7 @@ def environment(device: torch.device) -> dict[str, str]:
     """What the run ran on, for the report."""
     import diffusers
 
-    from . import __version__
+    from .utils.version import VERSION
 
     name = (
         torch.cuda.get_device_name(device)
@@ -118,7 +118,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
-        "dipp_toolkit": __version__,
+        "dipp_toolkit": VERSION,
         "platform": platform.platform(),
     }
 

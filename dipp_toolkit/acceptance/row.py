@@ -209,10 +209,10 @@ def _check_row(outcome: Outcome) -> CheckRow:
 
 
 def _toolkit() -> Toolkit:
-    from .. import __version__
     from ..code_digests import software
+    from ..utils.version import VERSION
 
-    return Toolkit(version=__version__, commit=_commit(), sources=software()["dipp-toolkit"])
+    return Toolkit(version=VERSION, commit=_commit(), sources=software()["dipp-toolkit"])
 
 
 def _commit() -> str:
