@@ -1,7 +1,7 @@
 """DI++ with three networks and one graph, written the way public DMD-style training code is.
 
-It computes what the toolkit's step computes and nothing else (tests/test_naive_baseline.py holds the generator's
-gradients against each other). The choices that cost something, and where they come from:
+It computes what the toolkit's step computes and nothing else (tests/benchmarks/test_naive_baseline.py holds the
+generator's gradients against each other). The choices that cost something, and where they come from:
 
 - Generator, fake-score network and reference are three whole copies in float32, as in DMD2's training code; a fourth
   is the weight average. (DMD2 keeps its reference in bfloat16 where it trains in it.)

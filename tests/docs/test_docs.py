@@ -1,0 +1,133 @@
+"""The documentation says what is true: its examples work, its links lead somewhere, its settings are the code's."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from dipp_toolkit.assistant import LearnedAssistant
+from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.hooks import hookimpl
+from dipp_toolkit.loading import load_reference, load_reward
+from dipp_toolkit.registry import Registry
+from dipp_toolkit.run_folder import MAY_CHANGE
+from dipp_toolkit.setting_texts import parse_assignments
+from dipp_toolkit.terms.base import Sample, TermContext
+from dipp_toolkit.terms.catalog import build_term
+from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+ROOMS = ("dipp_toolkit", "cli", "plugins", "docs", "tools", "tests", "benchmarks")
+PLACE = re.compile(r"(?<![\w./<>-])((?:docs|tools|tests|benchmarks)/[\w-][\w./-]*\w(?:#[a-z][\w-]*)?)")
+
+
+def example(page: str, name: str) -> str:
+    """The Python example of a page that begins with the comment `# name`."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    (found,) = [block for block in blocks if block.startswith(f"# {name}\n")]
+    return found
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write_example(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(example("guide/writing-a-plugin.md", name), encoding="utf-8")
+        return path
+
+    return write_example
+
+
+def test_the_settings_page_is_current() -> None:
+    render = runpy.run_path(str(ROOT / "tools" / "build_settings.py"))["render"]
+    assert (DOCS / "reference" / "settings.md").read_text(encoding="utf-8") == render(), (
+        "run: python tools/build_settings.py"
+    )
+    assert all(f"| `{name}` |" in render() for name in TrainConfig.model_fields)
+    rows = {line.split("`")[1]: line for line in render().splitlines() if line.startswith("| `")}
+    assert {name for name, row in rows.items() if "| may change |" in row} == MAY_CHANGE
+
+
+def test_the_measured_tables_are_what_the_benchmarks_wrote() -> None:
+    build = runpy.run_path(str(ROOT / "tools" / "build_tables.py"))
+    for page in build["PAGES"]:
+        assert build["render"](page) == (DOCS / page).read_text(encoding="utf-8"), "run: python tools/build_tables.py"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def leads_somewhere(link: str, folder: Path) -> bool:
+    """Whether the file of a link exists, and has the heading where the link names one."""
+    name, _, anchor = link.partition("#")
+    target = folder / name
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    own = [page.name + link if link.startswith("#") else link for link in links]
+    assert [link for link in own if not leads_somewhere(link, page.parent)] == []
+
+
+def test_paths_in_the_code_and_in_the_pages_exist() -> None:
+    """Files of the project that docstrings, comments, messages and pages name, with their headings."""
+    kept = [f"{folder}/**/*.{suffix}" for folder in ROOMS for suffix in ("py", "md", "yaml", "sbatch", "jinja")]
+    files = {path for pattern in (*kept, "*.md", "Makefile", "pyproject.toml") for path in ROOT.glob(pattern)}
+    named = [
+        (str(path.relative_to(ROOT)), link)
+        for path in sorted(files)
+        if path.relative_to(ROOT).parts[:2] != ("benchmarks", "results") and path.name != "results.md"
+        for link in PLACE.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 100
+    assert [place for place in named if not leads_somewhere(place[1], ROOT)] == []
+
+
+def test_the_reward_of_ten_lines(write) -> None:
+    assert len(example("guide/writing-a-plugin.md", "blue.py").splitlines()) <= 10
+    reward = load_reward(f"{write('blue.py')}:blueness")
+    images = torch.rand(2, 3, 4, 4, requires_grad=True)
+    scores = reward(images, ["a", "b"])
+    assert scores.shape == (2,)
+    assert torch.autograd.grad(scores.sum(), images)[0].abs().sum() > 0
+
+
+def test_the_reward_with_options(write) -> None:
+    options = parse_assignments(["reward../channel.py:Channel.strength=2"])["reward_options"]["./channel.py:Channel"]
+    reward = load_reward(f"{write('channel.py')}:Channel", **options)
+    torch.testing.assert_close(reward(torch.ones(1, 3, 2, 2), [""]), torch.tensor([2.0]))
+
+
+def test_the_plugin_registers(write, registry: Registry) -> None:
+    namespace = runpy.run_path(str(write("__init__.py")))
+    assert namespace["hookimpl"] is hookimpl
+    module = type("plugin", (), {"dipp_register_rewards": staticmethod(namespace["dipp_register_rewards"])})
+    registry.add_plugin("warmth", lambda: module)
+    assert registry.broken == []
+    assert registry.find("reward", "warmth").factory == "dipp_warmth.reward:Warmth"
+
+
+def test_the_term(write, tmp_path: Path) -> None:
+    reference = load_reference(str(tiny_pipeline(tmp_path / "pipeline")))
+    copied = reference.denoiser.trainable_copy()
+    assistant = LearnedAssistant(copied, torch.optim.Adam(copied.network.parameters()))
+    context = TermContext(reference, assistant, make_config({"guidance": 2.0}))
+    term = build_term(f"{write('sds.py')}:ScoreDistillation", context)
+    noise = torch.randn(len(PROMPTS), *LATENT_SHAPE)
+    sample = Sample(noise, reference.encode(PROMPTS), noise, torch.Generator().manual_seed(0))
+    result = term(sample)
+    assert result.grad.shape == noise.shape
+    torch.testing.assert_close(result.value, result.grad.square().flatten(1).mean(1) / 2)
