@@ -1,14 +1,15 @@
 # make demo   align the built-in emoji generator and write a report: environment, training and report in one command
 # make test   everything that must hold: lint, format, types, tests
+# make fix    mend what ruff can mend: lint and format
 #
-# Both create the virtual environment .venv on the first call and reuse it afterwards.
+# All create the virtual environment .venv on the first call and reuse it afterwards.
 # Another interpreter than the first of python3.11 ... python3.14, python3: make demo PYTHON=/path/to/python
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test clean
+.PHONY: help demo test fix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +23,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+fix: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
