@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.finishing import environment
+from dipp_toolkit.devices import environment
 from dipp_toolkit.training import TrainingLoop
 
 RESULTS = Path(__file__).parent / "results"

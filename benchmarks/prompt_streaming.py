@@ -202,7 +202,7 @@ def main() -> None:
         return
     import torch
 
-    from dipp_toolkit.finishing import environment
+    from dipp_toolkit.devices import environment
     from dipp_toolkit.twins import write_twin
 
     torch.set_num_threads(1)

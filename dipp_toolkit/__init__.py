@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from .condition import Condition
     from .config import TrainConfig
     from .denoiser import Denoiser
-    from .loading import load_generator, load_metric, load_prompts, load_reference, load_reward
+    from .evaluation.loading import load_metric
+    from .model_loading import load_generator, load_reference
+    from .prompt_loading import load_prompts
+    from .rewards.loading import load_reward
     from .roles import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
     from .terms.base import Sample, Term, TermContext, TermResult
     from .training import train

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,25 +17,27 @@ from .averaging import WeightAverage
 from .condition import Condition
 from .config import TrainConfig
 from .denoiser import Denoiser
-from .devices import no_device
+from .devices import choose_device
 from .engine import Engine
-from .errors import RequestError, RunError, first_line
+from .errors import RequestError, RunError
 from .few_steps import with_steps
 from .generator_options import generator_options
 from .guard import Guard
-from .loading import load_generator, load_prompts, load_reference, load_reward
 from .loss_scale import LossScale
-from .native_precision import settle_precision
+from .model_loading import load_generator, load_reference
 from .network_options import apply_network_options, make_optimizer
 from .objective import build_mix, build_terms
 from .pipeline_parts.choosing import check_latents
 from .pipeline_parts.joining import compare_named, join
 from .precision import DTYPES, PRECISIONS
 from .precision_choice import AUTO
-from .processes import Processes, launched_count
+from .processes import Processes
 from .processes.averaging import GradientAverage
 from .processes.sharding import Sharding
 from .prompt_conditions import Conditions, encode_prompts
+from .prompt_loading import load_prompts
+from .resolving import settle_precision
+from .rewards.loading import load_reward
 from .roles import Generator, Reference, Reward, texts
 from .sharing import trainable_parameters
 from .terms.base import uses_assistant
@@ -74,26 +75,6 @@ class Assembled:
     watchers: Mapping[str, Reward] = field(default_factory=dict)
     sharding: Sharding | None = None
     assistant_is_trained: bool = False
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of this name; `auto` takes a GPU where there is one.
-
-    Raises:
-        RequestError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and launched_count() > 1:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise RequestError(no_device(name, first_line(error))) from error
-    if device.type == "meta":  # its tensors hold nothing
-        raise RequestError(no_device(name, ""))
-    return device
 
 
 def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,49 +29,10 @@ from .optimizer_state import load_optimizer
 from .precision import pass_autocast
 from .processes.averaging import GradientAverage
 from .reading import read
+from .roles import ScoreModel
 from .schedules import Schedule, add_noise
 from .sharing import load_trainable_state, trainable_parameters, trainable_state
-from .terms.times import Sampling, UniformTimes, usable_draw
-
-
-@runtime_checkable
-class ScoreModel(Protocol):
-    """Whatever estimates the denoised sample of the generator's law."""
-
-    def predict_x0(
-        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
-    ) -> Float[Tensor, "batch ..."]:
-        """The denoised sample, like `x_t`."""
-
-
-@runtime_checkable
-class Assistant(ScoreModel, Protocol):
-    """A score model that follows the generator.
-
-    One that is no `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
-    and of all processes, in the same order in every process. With the same random source everywhere, and the same
-    state at the beginning, it stays the same everywhere, and nothing has to be averaged.
-    """
-
-    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
-        """Fit a batch of the generator's samples, held fixed; returns the loss.
-
-        Args:
-            x0: all samples of the update, made without a graph.
-            condition: one row a sample.
-            random: the run's random source, in the same state in every process.
-        """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-
-
-def clamped_snr(schedule: Schedule, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    r"""$\lambda(t) = \min(\alpha_t^2 / \sigma_t^2, 5) + 0.1$."""
-    return (schedule.alpha(t) / schedule.sigma(t)).square().clamp(max=5) + 0.1
+from .terms.times import Sampling, UniformTimes, clamped_snr, usable_draw
 
 
 def denoising_loss(

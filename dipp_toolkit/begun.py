@@ -22,19 +22,19 @@ from torch import Tensor
 
 from .assembly import Assembled
 from .atomic import write_text
-from .bench.fingerprint import digest_of, networks_in
 from .code_digests import code_digest, source_digest
 from .config import TrainConfig
 from .contained import is_there, user_path
 from .content_digests import file_digest, path_digest
 from .errors import CheckpointError, RequestError, first_line
+from .fingerprint import digest_of, networks_in
 from .naming import shown
 from .python_files import find_python_file, is_python_name
 from .report.command import new_run_with
 from .rewards.elsewhere import ElsewhereReward
-from .rewards.names import is_isolated_name, is_remote_name
 from .run_folder import RunFolder
 from .saved_generators import split_saved
+from .setting_texts import is_isolated_name, is_remote_name
 
 FORMAT = 1
 LOADED = (".json", ".safetensors", ".txt", ".model")

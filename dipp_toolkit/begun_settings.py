@@ -8,7 +8,7 @@ from typing import Any
 
 from .config import TrainConfig, make_config
 from .errors import DippError
-from .precision_choice import precision_as_begun
+from .precision_choice import AUTO
 from .python_files import is_python_name
 from .registry import get_registry
 from .saved_generators import saved_generator, split_saved
@@ -76,3 +76,13 @@ def _takes_input_scale(generator: Any) -> bool:
         return not own and saved_generator(generator) is None
     except DippError:  # it cannot be loaded at all, which is said where it is
         return False
+
+
+def precision_as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """The settings of a run that goes on: where no precision is named, the one it was begun with, on any machine.
+
+    Args:
+        config: the settings asked for now.
+        saved: those that the run was begun with.
+    """
+    return config.model_copy(update={"precision": saved.precision}) if config.precision == AUTO else config

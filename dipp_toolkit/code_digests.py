@@ -5,16 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.machinery
 import json
 import re
-import sys
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import torch
 from torch import nn
 
 from .content_digests import file_digest
+from .fingerprint import shipped_packages, source_file
 
 NAMED_BY_VERSION = frozenset(
     {"PIL", "diffusers", "numpy", "open_clip", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers"}
@@ -60,37 +58,6 @@ def code_digest(thing: Any) -> str:
     contents.add(thing, 0)
     digests = _digests_of_code(contents.modules, thing)
     return _sha(sorted(digests.values())) if digests else ""
-
-
-@cache
-def software() -> Mapping[str, str]:
-    """A digest of the toolkit's sources, plugins that come with it included, and the versions of its libraries."""
-    digest = hashlib.sha256()
-    for name in sorted(_shipped() - {"dipp_cli"}):
-        path = _source(name)
-        for source in sorted(path.parent.rglob("*.py")) if path is not None else ():
-            digest.update(file_digest(source).encode())
-    versions = {name: metadata.version(name) for name in ("diffusers", "transformers", "pillow") if _has(name)}
-    return {"dipp-toolkit": digest.hexdigest()[:16], "torch": torch.__version__, **versions}
-
-
-@cache
-def _shipped() -> frozenset[str]:
-    """Packages that come with the toolkit: its own, and those of its plugins."""
-    try:
-        listed = metadata.distribution("dipp-toolkit").read_text("top_level.txt") or ""
-    except metadata.PackageNotFoundError:
-        listed = ""
-    beside = (Path(__file__).parent.parent / "plugins").glob("dipp_*/__init__.py")
-    return frozenset({"dipp_toolkit", *listed.split(), *(one.parent.name for one in beside)})
-
-
-def _has(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 class _Contents:
@@ -196,7 +163,7 @@ class _Contents:
             return
         self.modules[function.__module__] = None
         self.say("function", function.__qualname__)
-        if _kind(function.__module__, _source(function.__module__)) not in ("own", "ours"):
+        if _kind(function.__module__, source_file(function.__module__)) not in ("own", "ours"):
             return
         self.add([function.__defaults__, function.__kwdefaults__, vars(function)], depth)
         for cell in function.__closure__ or ():
@@ -211,7 +178,7 @@ class _Contents:
         self.modules |= dict.fromkeys(one.__module__ for one in found.__mro__)
 
     def _object(self, value: Any, depth: int) -> None:
-        from .loading import FunctionReward
+        from .rewards.loading import FunctionReward
 
         if isinstance(value, FunctionReward):  # its name says where the file lies
             self.add(value.function, depth)
@@ -225,7 +192,7 @@ class _Contents:
 
     def _is_followed(self, found: type) -> bool:
         """Whether what an object of this class holds is its own, and not the workings of a library known by version."""
-        return _kind(found.__module__, _source(found.__module__)) in ("own", "ours", "library") and (
+        return _kind(found.__module__, source_file(found.__module__)) in ("own", "ours", "library") and (
             found.__module__.split(".")[0] not in NAMED_BY_VERSION
         )
 
@@ -240,7 +207,7 @@ def _kind(module: str, path: Path | None) -> str:
     """Whose code a module is: `own`, the toolkit's (`ours`), a `library`'s, Python's (`standard`), or `none` at all."""
     if path is None:
         return "none"
-    if module.split(".", maxsplit=1)[0] in _shipped():
+    if module.split(".", maxsplit=1)[0] in shipped_packages():
         return "ours"
     if {"site-packages", "dist-packages"} & set(path.parts):
         return "library"
@@ -280,7 +247,7 @@ def _digests_from(modules: list[str], library: Set[str], beside: Path | None = N
     todo, seen = modules, set(modules)
     while todo:
         name = todo.pop()
-        path = _source(name, beside)
+        path = source_file(name, beside)
         kind = _kind(name, path)
         if path is None or not (kind == "own" or (kind == "library" and name.split(".")[0] in library)):
             continue
@@ -290,26 +257,6 @@ def _digests_from(modules: list[str], library: Set[str], beside: Path | None = N
             seen |= others
             todo += others
     return digests
-
-
-def _source(module: str, beside: Path | None = None) -> Path | None:
-    """The file of a module, loaded or not, also in a folder that is not on Python's path; None where it has none."""
-    loaded = sys.modules.get(module)
-    if loaded is not None:
-        file = getattr(loaded, "__file__", None)
-        return Path(file).resolve() if file else None
-    parent, _, _ = module.rpartition(".")
-    places = [*sys.path, *([str(beside)] if beside is not None else [])]
-    if parent:
-        package = _source(parent, beside)
-        if package is None or package.name != "__init__.py":
-            return None
-        places = [str(package.parent)]
-    with suppress(ImportError, ValueError, AttributeError):
-        spec = importlib.machinery.PathFinder.find_spec(module, places)
-        if spec is not None and spec.origin and spec.has_location:
-            return Path(spec.origin).resolve()
-    return None
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:

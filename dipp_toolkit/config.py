@@ -21,10 +21,17 @@ from pydantic import (
 from .contained import user_path
 from .errors import RequestError
 from .mixing.piecewise_linear import PiecewiseLinear, schedule_text, value_at
-from .monitors.names import ALL, NAMES
 from .naming import is_broken, nearest, quoted, shown, unknown_name
 from .setting_texts import parse_floors, parse_fraction, parse_rewards
 from .yaml_texts import LARGEST, plain_value
+
+OVER_OPTIMISATION = "over-optimisation"
+DIVERSITY_COLLAPSE = "diversity-collapse"
+OVER_SATURATION = "over-saturation"
+WARNINGS = (OVER_OPTIMISATION, DIVERSITY_COLLAPSE, OVER_SATURATION)
+"""Every warning there is."""
+EVERY_WARNING = "all"
+"""What stands for every warning where a run is told which ones stop it."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -396,9 +403,9 @@ class TrainConfig(BaseModel):
     @classmethod
     def _known_warnings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in (*NAMES, ALL):
-                raise ValueError(unknown_name("warning", name, (*NAMES, ALL)).removesuffix("."))
-        return NAMES if ALL in value else tuple(dict.fromkeys(value))
+            if name not in (*WARNINGS, EVERY_WARNING):
+                raise ValueError(unknown_name("warning", name, (*WARNINGS, EVERY_WARNING)).removesuffix("."))
+        return WARNINGS if EVERY_WARNING in value else tuple(dict.fromkeys(value))
 
     @field_validator("time_range", "assistant_time_range", mode="before")
     @classmethod

@@ -127,3 +127,8 @@ def unlinked(path: Path) -> Path:
     if path.is_symlink():
         path.unlink()
     return path
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name means a folder or file: it exists as one, or is written like one."""
+    return name.startswith((".", "/", "~")) or "/" in name or (bool(name) and is_there(name))

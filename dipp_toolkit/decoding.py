@@ -19,9 +19,9 @@ from .contained import is_there, user_path
 from .errors import RequestError, first_line
 from .folders import check_files, quiet_loading
 from .latent_space import DECODES_WITH, Latents, LatentSpace
+from .pictures import Images
 from .pipeline_index import only_pickled, pickles_are_refused
 from .precision import matching_autocast, narrowed_to
-from .roles import Images
 from .sharing import weight_sharing_copy
 from .weight_files import weights_in
 

@@ -19,10 +19,10 @@ from .denoiser import Denoiser
 from .errors import RequestError, first_line
 from .folders import PipelineFamily, component_config, family_of, resolve_folder
 from .latent_space import DECODES_WITH, SHIFT, LatentSpace
+from .pictures import Images
 from .plain_json import read_json
 from .predictions import prediction_from_config
 from .prompt_encoder import PromptEncoder
-from .roles import Images
 from .schedules import schedule_from_config
 from .stock_call import stock_call_of
 

@@ -28,12 +28,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .assistant import Assistant, LearnedAssistant
+from .assistant import LearnedAssistant
 from .attention import GraphAttention
 from .bad_numbers import find_cause
 from .condition import Condition
 from .errors import BadNumbers
-from .few_steps import FewStepGenerator, run_steps, step_count
+from .few_steps import run_steps, step_count
 from .gradients import clipped_norm
 from .guard import Guard
 from .loss_scale import LossScale
@@ -46,7 +46,7 @@ from .processes import Processes
 from .processes.averaging import GradientAverage
 from .processes.draws import normal, shared_by_all
 from .reading import read
-from .roles import Generator
+from .roles import Assistant, FewStepGenerator, Generator
 from .sharing import trainable_parameters
 from .terms.base import Committing, Sample, Stateful
 from .weighted_terms import WeightedTerm, evaluate_objective

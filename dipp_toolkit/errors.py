@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
-from .naming import without_secrets
+ADDRESS = re.compile(
+    r"(?P<scheme>\b(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/))(?P<user>[^\s/@'\"<>]*@)?(?P<rest>[^\s?#'\"<>]*)"
+    r"(?P<query>\?[^\s'\"<>]+|#[^\s'\"<>]*=[^\s'\"<>]*)?"
+)
+"""A path made of an address has lost one of its slashes."""
+HIDDEN = "..."
 
 
 class DippError(Exception):
@@ -56,3 +61,13 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     return without_secrets(text.splitlines()[0]).rstrip(".") if text else type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """A text whose addresses have lost what may be secret: user and password, the query, values of a fragment."""
+
+    def public(found: re.Match[str]) -> str:
+        query = found["query"][0] + HIDDEN if found["query"] else ""
+        return f"{found['scheme']}{HIDDEN + '@' if found['user'] else ''}{found['rest']}{query}"
+
+    return ADDRESS.sub(public, text) if ":/" in text else text

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bench.rows import Warned
+from pydantic import BaseModel, ConfigDict
+
 from .config import TrainConfig
-from .diagnostics.first_pull import FirstPull
 from .precision_choice import PrecisionChoice
+
+MOST = 100.0
+"""Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
+
+The emoji world's recommended run has 2.8, with `reward_scale=1e5` 3300."""
+USUAL = 0.7
+"""A ratio to begin with: at it the emoji world's rewards rise and the divergence still holds; up to 2.8 did so too."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,73 @@ class RunEndEvent:
 
     folder: Path
     summary: Mapping[str, Any]
+
+
+class Warned(BaseModel):
+    """A warning of `dipp_toolkit.monitors`: which, and the sentence with its numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    text: str
+
+
+def healthy(ratio: float) -> bool:
+    """Whether neither side decides alone."""
+    return 1 / MOST <= ratio <= MOST
+
+
+@dataclass(frozen=True)
+class FirstPull:
+    """How hard the rewards pull at one of the first updates, and what would change it.
+
+    Attributes:
+        ratio: norm of the rewards' joint gradient on the samples over the divergence's, above 0; None where one of them
+            has no gradient.
+        scale: the run's `reward_scale`, above 0; None where it is measured.
+        asked: the pull that it is measured for.
+    """
+
+    ratio: float | None
+    scale: float | None
+    asked: float = USUAL
+
+    @property
+    def healthy(self) -> bool:
+        """Whether neither side decides alone."""
+        return self.ratio is not None and healthy(self.ratio)
+
+    @property
+    def usual_scale(self) -> float:
+        """The `reward_scale` at which the ratio would be about `USUAL`, to two digits: the pull is linear in it."""
+        assert self.scale is not None and self.ratio is not None
+        return float(f"{self.scale * USUAL / self.ratio:.1e}")
+
+    def __str__(self) -> str:
+        strength = f"pull {self.asked:g}" if self.scale is None else f"reward_scale {self.scale:g}"
+        if self.ratio is None:
+            return (
+                f"The rewards wait ({strength}): they or the divergence have no gradient yet, so there is no pull to "
+                "measure."
+            )
+        times = f"{self.ratio:.2g}" if self.ratio < 100 else f"{float(f'{self.ratio:.1e}'):,.0f}"
+        begin = f"The rewards pull {times} times as hard as the divergence ({strength})"
+        if self.healthy:
+            return f"{begin}."
+        outcome = "will change next to nothing" if self.ratio < 1 else "decide alone, and the divergence holds nothing"
+        return f"{begin}: they {outcome}. {self._advice()}"
+
+    def _advice(self) -> str:
+        if self.scale is not None:
+            return f"--pull {USUAL:g} or --reward-scale {plain(self.usual_scale)} would make it {USUAL:g}."
+        if not healthy(self.asked):
+            return f"--pull {USUAL:g} would let both have a say."
+        return (
+            "Gradients have changed since it was measured: raise assistant_warmup, so that the assistant follows the "
+            "generator before the first update."
+        )
+
+
+def plain(number: float) -> str:
+    """A number as one types it, without an exponent."""
+    return f"{number:.0f}" if number >= 10 else f"{number:g}"

@@ -12,7 +12,6 @@ and the sample is $x_0^K$ (multistep consistency sampling; DMD2, Yin et al. 2024
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,26 +20,7 @@ from torch import Tensor
 from .condition import Condition
 from .errors import RequestError
 from .own_noise import own_generators
-from .roles import Generator, Latents
-
-
-@runtime_checkable
-class FewStepGenerator(Protocol):
-    """What a generator has besides where it may take several steps. Steps count from 0.
-
-    Attributes:
-        steps: K, 1 or more.
-    """
-
-    @property
-    def steps(self) -> int:
-        """How many passes of the network make a sample."""
-
-    def read_out(self, x_t: Latents, step: int, condition: Condition) -> Latents:
-        """The denoised sample of one step, differentiable with respect to the parameters and to `x_t`."""
-
-    def noised(self, x0: Latents, noise: Latents, step: int) -> Latents:
-        """What a step from 1 on reads: the sample of the step before it, noised to this step's time."""
+from .roles import FewStepGenerator, Generator, Latents
 
 
 def step_count(generator: Generator) -> int:

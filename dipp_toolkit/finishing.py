@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,14 +11,15 @@ import torch
 
 from .assembly import Assembled
 from .atomic import whole_folder, write_text
-from .bench.rows import Warned
 from .checkpoint_writer import nothing
 from .config import TrainConfig
+from .devices import environment
 from .diagnostics.check import warnings_of
 from .diagnostics.first_pull import first_warning, pull_in_words
 from .diagnostics.names import PULL
 from .errors import CheckpointError
 from .evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
+from .events import Warned
 from .generation import generate_images, sample_reference
 from .generator_options import generator_options
 from .model_card import write_model_card
@@ -99,28 +99,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def _mean_of(rows: Sequence[dict[str, float]], name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What the run ran on, for the report."""
-    import diffusers
-
-    from .utils.version import VERSION
-
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{platform.processor() or platform.machine()} CPU"
-    )
-    threads = torch.get_num_threads()
-    return {
-        "device": f"{name}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else name,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "dipp_toolkit": VERSION,
-        "platform": platform.platform(),
-    }
 
 
 def save_generator(parts: Assembled, target: Path) -> None:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .condition import Condition
-from .roles import Generator, Images, Reference
+from .pictures import Images
+from .roles import Generator, Reference
 
 
 def fixed_noise(

@@ -7,9 +7,13 @@ prompt with one of them would be torn in two. So whatever reads JSON lines reads
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from .atomic import naming, write_text
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -46,3 +50,71 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
+
+
+class MetricsFile:
+    """`metrics.jsonl`, appended a line a step.
+
+    Args:
+        path: the file.
+        step: lines of later steps are dropped first, so that a resumed run writes them anew.
+    """
+
+    def __init__(self, path: Path, step: int):
+        kept = []
+        if step > 0:
+            for _, line in read_lines(path):
+                try:
+                    at = json.loads(line)["step"]
+                    if at > step:
+                        break
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    break  # a line cut off by a kill; everything after it is later
+                kept.append(line + "\n")
+        write_text(path, "".join(kept))
+        self.path = path
+        # Without a buffer: what a full disk has refused is not tried again when the file is closed.
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row.
+
+        Raises:
+            OSError: the disk does not take it; a part of it may be there, which is cut off when the run goes on.
+        """
+        line = memoryview((json.dumps(dict(row)) + "\n").encode())
+        with naming(self.path):
+            while line:
+                line = line[self._file.write(line) or 0 :]
+
+    def sync(self) -> None:
+        """Make all rows so far durable."""
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
+    return list(takewhile(lambda row: "step" in row, whole_rows(path)))
+
+
+class Record(MetricsFile):
+    """`monitors.jsonl`, open for the lines to come, and the lines so far.
+
+    Args:
+        path: the file.
+        step: lines of later steps are dropped first, so that a resumed run writes them anew.
+    """
+
+    def __init__(self, path: Path, step: int):
+        super().__init__(path, step)
+        self.rows = read_rows(path)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one line, whole on the disk before the run goes on."""
+        super().write(row)
+        self.sync()
+        self.rows.append(dict(row))

@@ -12,26 +12,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .config import TrainConfig
-from .contained import is_there, user_path
+from .contained import is_there, looks_like_path, user_path
 from .errors import RequestError
 from .generator_options import generator_options, pipeline_of_reference
+from .named_folders import DIFFUSERS
 from .naming import shown
 from .python_files import find_python_file, is_python_name
 from .registry import get_registry
-from .rewards.names import is_isolated_name, is_remote_name
 from .rewards.remote_address import parse_addresses
 from .saved_generators import FILE, INDEX, split_saved
+from .setting_texts import PROMPT_FILES, is_isolated_name, is_remote_name
 from .start_weights.source import check_source
 
-DIFFUSERS = "diffusers:"
-PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
 MOST_NAMES = 8
 """Runs that a message names."""
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name means a folder or file: it exists as one, or is written like one."""
-    return name.startswith((".", "/", "~")) or "/" in name or (bool(name) and is_there(name))
 
 
 def check_pipeline(name: str, *kinds: str) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from .blueprints import PipelineBlueprint
 from .contained import is_there
 from .folders import resolve_folder
-from .known_names import DIFFUSERS
 from .python_files import is_python_name
 from .registry import get_registry
 from .saved_generators import saved_generator
+
+DIFFUSERS = "diffusers:"
 
 
 def named_folder(kind: str, name: str) -> Path | None:

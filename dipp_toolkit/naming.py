@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from .errors import without_secrets
+
 SHOWN = 200
 """Characters of a name or a value that a message shows."""
-
-
-ADDRESS = re.compile(
-    r"(?P<scheme>\b(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/))(?P<user>[^\s/@'\"<>]*@)?(?P<rest>[^\s?#'\"<>]*)"
-    r"(?P<query>\?[^\s'\"<>]+|#[^\s'\"<>]*=[^\s'\"<>]*)?"
-)
-"""A path made of an address has lost one of its slashes."""
-HIDDEN = "..."
-
-
-def without_secrets(text: str) -> str:
-    """A text whose addresses have lost what may be secret: user and password, the query, values of a fragment."""
-
-    def public(found: re.Match[str]) -> str:
-        query = found["query"][0] + HIDDEN if found["query"] else ""
-        return f"{found['scheme']}{HIDDEN + '@' if found['user'] else ''}{found['rest']}{query}"
-
-    return ADDRESS.sub(public, text) if ":/" in text else text
 
 
 def shown(name: object) -> str:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cache
 
 import torch
 from torch import nn
 
-from .config import TrainConfig
 from .precision import PRECISIONS, pass_autocast
 from .precision_choice import AUTO, PrecisionChoice
-from .processes import Processes
 
 ROWS, WIDTH = 256, 512
 """Of the layer that is measured: large enough that its products are what takes the time."""
@@ -129,23 +126,6 @@ def choose_precision(asked: str, device: torch.device, why: str = "as asked") ->
         if times > 1:
             return PrecisionChoice(asked, f"{why}, though this CPU is slow at it ({_as_long(times)} as in fp32)", times)
     return PrecisionChoice(asked, why)
-
-
-def settle_precision(
-    config: TrainConfig, device: torch.device, processes: Processes, why: str = "as asked"
-) -> tuple[TrainConfig, PrecisionChoice]:
-    """The settings with a precision that is not `auto`, and why; the same in all processes.
-
-    Args:
-        config: resolved settings.
-        device: where the passes run.
-        processes: those that share the run; the first one's machine decides.
-        why: what is said of a precision that is named.
-    """
-    choice = choose_precision(config.precision, device, why)
-    if not processes.alone:
-        choice = PrecisionChoice(**processes.first_says(asdict(choice)))
-    return config.model_copy(update={"precision": choice.name}), choice
 
 
 def native_autocast(device_type: str = "cpu") -> torch.autocast:

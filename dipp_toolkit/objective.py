@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 
-from .assistant import Assistant
 from .config import TrainConfig
 from .decoding import DecodeOptions
-from .engine import WeightedTerm
 from .errors import RequestError
 from .estimators.base import GradientEstimator
 from .estimators.smoothing import Smoothing
@@ -20,11 +18,12 @@ from .mixing.kl_budget import KLBudget
 from .mixing.mix import RewardMix
 from .mixing.scale import RewardScale
 from .processes import Processes
-from .roles import Reference, Reward
+from .roles import Assistant, Reference, Reward
 from .terms.base import TermContext, side_of, takes_rewards
 from .terms.catalog import build_term, why_no_budget_of, why_no_pull_of
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
+from .weighted_terms import WeightedTerm
 
 
 def build_terms(

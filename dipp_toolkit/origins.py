@@ -13,8 +13,9 @@ from typing import Any
 from .config import TrainConfig
 from .contained import is_there, user_path
 from .download_lists import CARD
-from .known_names import DIFFUSERS, may_be_hub_id
+from .known_names import may_be_hub_id
 from .licences import Licence, Origin
+from .named_folders import DIFFUSERS
 from .published import PublishedPipeline
 from .registry import get_registry
 from .saved_generators import place_of

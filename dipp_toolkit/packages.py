@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, entry_points, requires
 
 from .errors import PluginError
 
+GROUP = "dipp"
+"""The entry-point group in which distributions name their plugins."""
+
 TOOLKIT = "dipp-toolkit"
 DISTRIBUTIONS = {
     "PIL": "pillow",

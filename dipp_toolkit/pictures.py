@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from .atomic import whole_file
-from .roles import Images
+
+Images = Float[Tensor, "batch 3 height width"]
 
 
 def to_uint8(images: Images) -> UInt8[np.ndarray, "batch height width 3"]:

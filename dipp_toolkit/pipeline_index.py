@@ -100,7 +100,7 @@ def check_pickled(name: str, place: Path) -> None:
     weights = weights_in(place, PICKLE)
     if weights is None:
         raise RequestError(pickles_are_refused(name, pickled))
-    from .rewards.weights import check_weights
+    from .tensor_files import check_weights
 
     for file in weights.files:
         try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import TrainConfig
-
 AUTO = "auto"
 
 
@@ -26,13 +24,3 @@ class PrecisionChoice:
 
     def __str__(self) -> str:
         return f"precision {self.name}: {self.reason}"
-
-
-def precision_as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
-    """The settings of a run that goes on: where no precision is named, the one it was begun with, on any machine.
-
-    Args:
-        config: the settings asked for now.
-        saved: those that the run was begun with.
-    """
-    return config.model_copy(update={"precision": saved.precision}) if config.precision == AUTO else config

@@ -13,36 +13,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .assembly import check_generator, choose_device, reference_options
+from .assembly import check_generator, reference_options
 from .begun_settings import as_begun
 from .blueprints import PipelineBlueprint
 from .checkpoint import checkpoints
 from .components import check_component, empty_component
 from .config import TrainConfig
 from .contained import is_there
+from .devices import choose_device
 from .diffusers_generator import DiffusersGenerator
 from .diffusers_reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
 from .errors import RequestError
+from .evaluation.loading import find_metric
 from .fetching import NotHere, check_fetching, without_fetching
 from .folders import family_of, resolve_folder
 from .generator_options import generator_options, pipeline_of_reference
 from .hub import check_repository
-from .known_names import DIFFUSERS
-from .loading import find_metric, find_reward, load_prompts
-from .named_folders import shrink_of
+from .named_folders import DIFFUSERS, shrink_of
 from .network_options import check_optimizer
 from .origins import licence_notices
 from .pipeline_parts.choosing import parts_text
 from .pipeline_parts.joining import check_pair
 from .processes import launched_count
+from .prompt_loading import load_prompts
 from .published import PublishedGenerator
 from .python_files import find_in_python, is_python_name
 from .recipes.layer import recipe_text
 from .registry import get_registry
 from .resolving import resolve
-from .rewards.names import is_remote_name
+from .rewards.loading import find_reward
 from .run_folder import choose_folder
 from .saved_generators import saved_generator
+from .setting_texts import is_remote_name
 from .trackers import Trackers
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import operator
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .contained import user_path
 from .errors import PluginError, RequestError
-from .naming import nearest
+from .naming import nearest, shown, unknown_name
+from .packages import how_to_install
 from .raised import raised
-from .registry import check_options, import_attribute
 
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -159,3 +160,41 @@ def check_parts(made: Any, name: str, what: str, parts: Sequence[str]) -> Any:
             f"{', '.join(parts)}."
         )
     return made
+
+
+def check_options(factory: Callable[..., Any], options: Iterable[str], what: str) -> None:
+    """Refuse options that a factory does not take, naming those it does.
+
+    Raises:
+        RequestError: an option is unknown.
+    """
+    import inspect
+
+    parameters = inspect.signature(factory).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    for option in options:
+        if option not in known:
+            names = unknown_name("option", option, known) if known else f"It takes none, and got '{shown(option)}'."
+            raise RequestError(f"The {what} takes no such option. {names}")
+
+
+def import_attribute(path: str, what: str) -> Any:
+    """Import `"module:attribute"`; the attribute may be dotted, as in `"module:Class.build"`.
+
+    Raises:
+        PluginError: it cannot be imported; the message says what for and why.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a script's sys.exit() as well
+        hint = f" Run: {how_to_install([error.name])}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+        raise PluginError(
+            f"Cannot load {what}: importing {shown(module_name)} failed with {raised(error)}.{hint}"
+        ) from error
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError:
+        raise PluginError(f"Cannot load {what}: {shown(module_name)} has no '{shown(attribute)}'.") from None

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import site
+import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
+from .errors import DippError, RequestError
 from .naming import shown
+from .packages import GROUP
 
 MOST = 500
 """Characters of an exception's own words that a message holds."""
@@ -72,9 +78,23 @@ def _libraries() -> tuple[Path, ...]:
 
 
 def _plugins() -> list[Path]:
-    """The packages, or single files, of the registered plugins, wherever they are installed."""
-    from .registry import get_registry
-
-    files = [getattr(one, "__file__", None) for one in get_registry().manager.get_plugins()]
-    paths = [Path(one).absolute() for one in files if one]
+    """The packages, or single files, of the installed plugins that have been imported, wherever they are installed."""
+    modules = [sys.modules.get(point.module) for point in entry_points(group=GROUP)]
+    files = [getattr(module, "__file__", None) for module in modules]
+    paths = [Path(file).absolute() for file in files if file]
     return [path.parent if path.name == "__init__.py" else path for path in paths]
+
+
+@contextmanager
+def loading(kind: str, name: str) -> Iterator[None]:
+    """Whatever a stranger's files or a user's code raise while they are loaded becomes a sentence.
+
+    Raises:
+        RequestError: in the place of anything that is no sentence already.
+    """
+    try:
+        yield
+    except DippError:
+        raise
+    except Exception as error:
+        raise RequestError(f"The {kind} '{shown(name)}' cannot be loaded: {raised(error)}.") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,10 +14,10 @@ from . import hooks
 from .errors import DippError, PluginError, RequestError
 from .licences import Origin
 from .naming import shown, unknown_name
-from .packages import distribution_of, how_to_install, missing_of, not_installed
+from .packages import GROUP, distribution_of, how_to_install, missing_of, not_installed
+from .python_files import check_options, import_attribute
 from .raised import raised
 
-GROUP = "dipp"
 KINDS = (
     "pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric", "recipe",
 )  # fmt: skip
@@ -99,44 +97,6 @@ class Entry:
             PluginError: see `find_factory`.
         """
         return self.find_factory(options)(*args, **options)
-
-
-def check_options(factory: Callable[..., Any], options: Iterable[str], what: str) -> None:
-    """Refuse options that a factory does not take, naming those it does.
-
-    Raises:
-        RequestError: an option is unknown.
-    """
-    import inspect
-
-    parameters = inspect.signature(factory).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
-    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    for option in options:
-        if option not in known:
-            names = unknown_name("option", option, known) if known else f"It takes none, and got '{shown(option)}'."
-            raise RequestError(f"The {what} takes no such option. {names}")
-
-
-def import_attribute(path: str, what: str) -> Any:
-    """Import `"module:attribute"`; the attribute may be dotted, as in `"module:Class.build"`.
-
-    Raises:
-        PluginError: it cannot be imported; the message says what for and why.
-    """
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a script's sys.exit() as well
-        hint = f" Run: {how_to_install([error.name])}" if isinstance(error, ModuleNotFoundError) and error.name else ""
-        raise PluginError(
-            f"Cannot load {what}: importing {shown(module_name)} failed with {raised(error)}.{hint}"
-        ) from error
-    try:
-        return operator.attrgetter(attribute)(module)
-    except AttributeError:
-        raise PluginError(f"Cannot load {what}: {shown(module_name)} has no '{shown(attribute)}'.") from None
 
 
 @dataclass(frozen=True)

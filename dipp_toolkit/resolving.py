@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .begun_settings import settled
 from .config import TrainConfig, make_config, over
-from .contained import user_path
+from .contained import looks_like_path, user_path
 from .errors import RequestError
 from .few_step_scheduler import saved_steps
 from .generator_options import generator_options, pipeline_of_reference
-from .known_names import check_names, looks_like_path
+from .known_names import check_names
 from .launcher import launcher_settings
 from .monitors.settings import check_monitors
 from .monitors.usual import LOOKS, usual_looks
 from .naming import shown
+from .native_precision import choose_precision
+from .precision_choice import PrecisionChoice
+from .processes import Processes
 from .python_files import is_python_name
 from .recipes.layer import recipe_settings
 from .registry import get_registry
-from .rewards.names import is_isolated_name, is_remote_name
 from .saved_generators import split_saved
 from .setting_layers import merge
-from .setting_texts import read_yaml
+from .setting_texts import is_isolated_name, is_remote_name, read_yaml
 from .terms.catalog import find_term, why_no_budget, why_no_pull
 from .terms.times import find_sampling, find_weighting
 from .warm_up.times import check_assistant_times
@@ -186,3 +191,20 @@ def resolve(config: TrainConfig) -> TrainConfig:
         )
     check_monitors(resolved)
     return resolved
+
+
+def settle_precision(
+    config: TrainConfig, device: torch.device, processes: Processes, why: str = "as asked"
+) -> tuple[TrainConfig, PrecisionChoice]:
+    """The settings with a precision that is not `auto`, and why; the same in all processes.
+
+    Args:
+        config: resolved settings.
+        device: where the passes run.
+        processes: those that share the run; the first one's machine decides.
+        why: what is said of a precision that is named.
+    """
+    choice = choose_precision(config.precision, device, why)
+    if not processes.alone:
+        choice = PrecisionChoice(**processes.first_says(asdict(choice)))
+    return config.model_copy(update={"precision": choice.name}), choice

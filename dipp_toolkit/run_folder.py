@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .atomic import naming, write_text
+from .atomic import write_text
 from .begun_settings import as_begun, read_begun_settings
 from .config import TrainConfig, make_config
 from .contained import check_all_below, remove_below
 from .disk_errors import reason_of, way_on
 from .errors import CheckpointError, RequestError, RunError
 from .folder_lock import LOCK
-from .json_lines import read_lines
 from .naming import shown
 from .recipes.recipe import settings_or_recipe
 from .setting_texts import read_yaml
@@ -229,50 +226,6 @@ class RunFolder:
             RequestError: one of them is a link out of the run's folder.
         """
         check_all_below((self.checkpoints, self.samples, self.comparison, self.final), self.path)
-
-
-class MetricsFile:
-    """`metrics.jsonl`, appended a line a step.
-
-    Args:
-        path: the file.
-        step: lines of later steps are dropped first, so that a resumed run writes them anew.
-    """
-
-    def __init__(self, path: Path, step: int):
-        kept = []
-        if step > 0:
-            for _, line in read_lines(path):
-                try:
-                    at = json.loads(line)["step"]
-                    if at > step:
-                        break
-                except (ValueError, LookupError, TypeError, RecursionError):
-                    break  # a line cut off by a kill; everything after it is later
-                kept.append(line + "\n")
-        write_text(path, "".join(kept))
-        self.path = path
-        # Without a buffer: what a full disk has refused is not tried again when the file is closed.
-        self._file = path.open("ab", buffering=0)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row.
-
-        Raises:
-            OSError: the disk does not take it; a part of it may be there, which is cut off when the run goes on.
-        """
-        line = memoryview((json.dumps(dict(row)) + "\n").encode())
-        with naming(self.path):
-            while line:
-                line = line[self._file.write(line) or 0 :]
-
-    def sync(self) -> None:
-        """Make all rows so far durable."""
-        with naming(self.path):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def choose_folder(config: TrainConfig) -> RunFolder:

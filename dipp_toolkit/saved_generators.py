@@ -19,8 +19,8 @@ from .contained import is_there, user_path
 from .errors import RequestError
 from .naming import quoted, shown
 from .plain_json import read_json
-from .python_files import is_python_name, load_python_name
-from .registry import check_options, get_registry
+from .python_files import check_options, is_python_name, load_python_name
+from .registry import get_registry
 
 if TYPE_CHECKING:
     from .roles import Generator

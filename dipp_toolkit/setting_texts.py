@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from .errors import RequestError
 from .naming import quoted, shown
-from .rewards.names import is_remote_name
 from .yaml_texts import YamlTextError, load_yaml, parse_yaml
+
+PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
+
+ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ADDRESSES = ("http://", "https://")
 
 OWN_SYNTAX = (
     "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
@@ -160,3 +165,14 @@ def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, d
             raise RequestError(f"--set {shown(one)} cannot be used here; expected {forms}.")
         found[kind].setdefault(name, {})[option] = _value(text)
     return found
+
+
+def is_remote_name(name: str) -> bool:
+    """Whether a name is the address of a reward behind HTTP."""
+    return name.startswith(ADDRESSES)
+
+
+def is_isolated_name(name: str) -> bool:
+    """Whether a name is `<reward>@<environment>`, the reward being named as it would be without an environment."""
+    reward, separator, environment = name.rpartition("@")
+    return bool(separator and reward and ENVIRONMENT.fullmatch(environment)) and not is_remote_name(name)

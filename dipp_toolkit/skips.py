@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .json_lines import whole_rows
-from .run_folder import MetricsFile
+from .json_lines import MetricsFile, whole_rows
 
 
 class FileOfSkips:

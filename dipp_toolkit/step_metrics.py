@@ -5,23 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from .config import TrainConfig
-from .engine import ObjectiveResult, WeightedTerm
+from .engine import ObjectiveResult
 from .processes import Processes
 from .terms.base import uses_assistant
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory of this process on the device, in MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+from .weighted_terms import WeightedTerm
 
 
 def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:

@@ -14,10 +14,11 @@ from .diagnostics.first_pull import FirstPulls
 from .disk_errors import reason_of, way_on
 from .errors import DippError, Interrupted, RunError
 from .events import CheckpointEvent, StepEvent, WarmUpEvent
+from .json_lines import MetricsFile
 from .monitors.stopping import Stop
 from .monitors.watch import Watch
 from .raised import raised
-from .run_folder import FolderGone, MetricsFile
+from .run_folder import FolderGone
 from .skips import FileOfSkips
 from .stop_request import StopRequest
 from .training_loop import TrainingLoop

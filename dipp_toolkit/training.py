@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .assembly import assemble, choose_device
+from .assembly import assemble
 from .begun_settings import as_begun
 from .broadcast import Broadcast
 from .config import TrainConfig
 from .determinism import deterministic_kernels
+from .devices import choose_device
 from .diagnostics.diagnose import Diagnoses
 from .errors import CheckpointError, RunError
 from .events import RunEndEvent, RunStartEvent
 from .finishing import finish, start_comparison, start_comparison_again
 from .hub import check_hub, push_to_hub
 from .monitors.watch import Watch
-from .native_precision import settle_precision
 from .origins import licence_notices
 from .processes import Processes
 from .random_states import seed_everything
-from .resolving import resolve
+from .resolving import resolve, settle_precision
 from .shared_folder import SharedFolder
 from .stepping import run_steps, with_way_back
 from .stop_request import StopRequest

@@ -14,6 +14,7 @@ from .assembly import Assembled
 from .checkpoint_writer import CheckpointWriter
 from .condition import Condition
 from .config import TrainConfig
+from .devices import peak_memory_mb
 from .estimators.pairing import noises_needed
 from .generation import generate_images
 from .pictures import save_grid
@@ -21,7 +22,7 @@ from .prompt_order import NoisesOfPrompts, PromptOrder
 from .random_states import random_states, random_states_kept, restore_random_states
 from .run_folder import RunFolder
 from .sharing import load_trainable_state, trainable_state
-from .step_metrics import divergence_of, mean_row, peak_memory_mb, scheduled_numbers, step_metrics
+from .step_metrics import divergence_of, mean_row, scheduled_numbers, step_metrics
 
 SAMPLES_IN_GRID = 16
 WARM_UPS = "updates of the assistant's warm-up"

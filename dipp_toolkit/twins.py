@@ -18,7 +18,8 @@ from torch import nn
 from .errors import RequestError
 from .folders import quiet_loading
 from .naming import unknown_name
-from .registry import check_options, get_registry
+from .python_files import check_options
+from .registry import get_registry
 
 LATENT_SIDE = 8
 VAE_CHANNELS = (8, 16)

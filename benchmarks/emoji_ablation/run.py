@@ -17,7 +17,8 @@ import torch
 
 from dipp_toolkit.ablation.choose import parse_constraint
 from dipp_toolkit.ablation.grid import Cell, grid, parse_vary
-from dipp_toolkit.ablation.run import AblationResult, AblationSettings, ablate
+from dipp_toolkit.ablation.run import AblationResult, ablate
+from dipp_toolkit.ablation.settings import AblationSettings
 from dipp_toolkit.ablation.trends import claims
 from dipp_toolkit.atomic import write_text
 from dipp_toolkit.config import make_config

@@ -22,8 +22,8 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.folders import family_of, quiet_loading
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.generator_options import READ_OUT
-from dipp_toolkit.loading import load_generator, load_reference
 from dipp_toolkit.model_card import call_arguments
+from dipp_toolkit.model_loading import load_generator, load_reference
 from dipp_toolkit.published import PublishedPipeline
 from dipp_toolkit.registry import get_registry
 

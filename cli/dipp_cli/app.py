@@ -138,7 +138,7 @@ def _explain(sentence: str, code: int) -> int:
     """
     if code == INTERRUPTED and os.environ.get("RANK", "0") != "0":
         return code
-    from dipp_toolkit.naming import without_secrets
+    from dipp_toolkit.errors import without_secrets
 
     stream: Any = sys.stderr
     sentence = "".join(one if one.isprintable() else " " for one in without_secrets(sentence))

@@ -22,7 +22,7 @@ from .study import Combination, Study
 from .trends import Change, changes, claims, ordered
 
 if TYPE_CHECKING:
-    from .run import AblationSettings
+    from .settings import AblationSettings
 
 PAGE = "ablation.html"
 PIXEL_ART = 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..bench.preflight import look_at_bench
 from ..preflight import Preflight, look_at_run, looking_only
 from .cells import cell_config, folders_of
-from .run import AblationSettings, bench_settings, check_ablation
+from .settings import AblationSettings, bench_settings, check_ablation
 
 
 def preflight_ablation(settings: AblationSettings) -> Preflight:

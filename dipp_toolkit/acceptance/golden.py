@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..atomic import write_text
-from ..bench.fingerprint import networks_in, weights_digest
 from ..errors import RequestError, first_line
+from ..fingerprint import networks_in, weights_digest
 from ..plain_json import read_json
 from ..registry import get_registry
 from .golden_images import NAME

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..roles import Images
+from ..pictures import Images
 
 NAME = "folded-waves-1"
 """Of this set; other images, or other prompts, have another name."""

@@ -17,10 +17,10 @@ from ..errors import RequestError
 from ..folders import family_of, quiet_loading
 from ..model_card import load_arguments
 from ..own_noise import own_generators
+from ..pictures import Images
 from ..pipeline_index import check_index, stock_pipeline
 from ..plain_json import read_json
 from ..precision import matching_autocast
-from ..roles import Images
 from ..stock_call import pack, stock_call_of
 from ..weight_files import weights_in
 

@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from ..naming import without_secrets
+from ..errors import without_secrets
 
 PLACE = "a folder of this machine"
 PATH = re.compile(

@@ -22,7 +22,7 @@ from ..errors import RequestError, first_line
 from ..naming import shown
 from ..plain_json import read_bytes
 from ..python_files import is_python_name
-from ..rewards.names import is_isolated_name, is_remote_name
+from ..setting_texts import is_isolated_name, is_remote_name
 from ..submitted_json import parse_submitted
 from .outcome import Outcome, Verdict
 from .public import public
@@ -209,7 +209,7 @@ def _check_row(outcome: Outcome) -> CheckRow:
 
 
 def _toolkit() -> Toolkit:
-    from ..code_digests import software
+    from ..fingerprint import software
     from ..utils.version import VERSION
 
     return Toolkit(version=VERSION, commit=_commit(), sources=software()["dipp-toolkit"])

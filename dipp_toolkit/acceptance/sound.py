@@ -78,7 +78,7 @@ def _check_problems(check: CheckRow, known: set[str]) -> Iterator[str]:
 
 def _own_limits(check: CheckRow) -> Iterator[str]:
     """A row's bounds may not be wider than the toolkit's own."""
-    from ..diagnostics.first_pull import MOST
+    from ..events import MOST
     from .checks import load, step, stock
 
     limits = {

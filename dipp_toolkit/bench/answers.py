@@ -26,8 +26,8 @@ from ..contained import below, is_there, user_path
 from ..content_digests import path_digest
 from ..disk_errors import AGAIN, reason_of, way_on
 from ..errors import RunError, first_line
+from ..fingerprint import digest_of, networks_in, weights_digest
 from ..rewards.elsewhere import ElsewhereReward
-from .fingerprint import digest_of, networks_in, weights_digest
 
 ROWS = "rows"
 

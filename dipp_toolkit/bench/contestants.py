@@ -12,8 +12,9 @@ import torch
 from .. import generator_options
 from ..contained import is_there, user_path
 from ..errors import RequestError
-from ..known_names import DIFFUSERS, check_pipeline
-from ..loading import load_generator, load_reference
+from ..known_names import check_pipeline
+from ..model_loading import load_generator, load_reference
+from ..named_folders import DIFFUSERS
 from ..naming import quoted, shown, unknown_name
 from ..pipeline_parts.joining import check_named, encode_for
 from ..prompt_encoder import PromptEncoder

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..assembly import choose_device
 from ..components import check_component
+from ..devices import choose_device
 from ..diffusers_reference import check_pipeline_folder, latent_shape_of
 from ..folders import family_of
 from ..preflight import Parts, Preflight, counted, looking_only

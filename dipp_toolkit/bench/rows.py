@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import RequestError, first_line
+from ..events import Warned
 from ..json_lines import numbered_lines
 from ..naming import shown
 from ..plain_json import read_bytes
@@ -90,13 +91,6 @@ class Picture(_Part):
     seed: int
     category: str = ""
     data: str
-
-
-class Warned(_Part):
-    """A warning of `dipp_toolkit.monitors`: which, and the sentence with its numbers."""
-
-    name: str
-    text: str
 
 
 class Subject(_Part):

@@ -14,19 +14,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..assembly import choose_device
 from ..atomic import write_text
 from ..contained import below
+from ..devices import choose_device
 from ..disk_errors import AGAIN, explained
 from ..errors import RequestError
-from ..loading import find_metric, find_reward, load_metric, load_prompts, load_reward
+from ..evaluation.loading import find_metric, load_metric
+from ..fingerprint import circumstances, digest_of
+from ..pictures import Images
 from ..processes import Processes
+from ..prompt_loading import load_prompts
 from ..rewards.asking import ask
-from ..roles import CostMetric, Images, Metric, PromptSet
+from ..rewards.loading import find_reward, load_reward
+from ..roles import CostMetric, Metric, PromptSet
 from ..taken_folder import own_folder
 from .answers import Answers, fill, folder_of, version_of
 from .contestants import Contestant
-from .fingerprint import circumstances, digest_of
 from .rows import Row, write_rows
 from .settings import METRICS, BenchSettings
 from .sources import Source

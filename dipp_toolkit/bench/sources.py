@@ -13,12 +13,13 @@ from ..code_digests import code_digest
 from ..condition import Condition
 from ..diffusers_reference import DiffusersReference
 from ..few_steps import step_count
+from ..fingerprint import digest_of, weights_digest
+from ..pictures import Images
 from ..prompt_cache import PromptCache, default_cache, encoder_folder
 from ..prompt_encoder import PromptEncoder
-from ..roles import Generator, Images, Reference
+from ..roles import Generator, Reference
 from ..schedules import FlowMatching
 from ..stock_call import stock_call_of
-from .fingerprint import digest_of, weights_digest
 from .noise import noise_of
 
 

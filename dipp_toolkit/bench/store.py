@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..disk_errors import AGAIN, reason_of, way_on
 from ..errors import RunError
+from ..fingerprint import digest_of
 from ..json_lines import read_lines
-from ..roles import Images
-from .fingerprint import digest_of
+from ..pictures import Images
 
 LOG = "made"
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ..assembly import choose_device
 from ..config import TrainConfig, make_config
-from ..finishing import environment
+from ..devices import choose_device, environment
+from ..events import Warned
 from ..monitors.check import find_warnings
 from ..monitors.trained import trained_on
 from ..roles import Metric, PromptSet
 from .contestants import Contestant
 from .figures import cost_figures, mean_figure, metric_figures
 from .pictures import pictures_of
-from .rows import SKEW_CORRECTED, Figure, Protocol, Row, Subject, Warned
+from .rows import SKEW_CORRECTED, Figure, Protocol, Row, Subject
 from .settings import BenchSettings
 from .snapshots import snapshot_of
 from .store import ImageStore

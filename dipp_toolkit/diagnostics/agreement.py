@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..bench.rows import Warned
+from ..events import Warned
 from ..spelling import number_text
 from .names import OPPOSED
 from .reading import Row, how_often, left, numbers

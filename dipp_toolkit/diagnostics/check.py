@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bench.rows import Warned
 from ..config import TrainConfig
-from ..monitors.record import read_rows
+from ..events import Warned
+from ..json_lines import read_rows
 from . import agreement, divergence, lag, pull, saturation
 from .reading import Row
 

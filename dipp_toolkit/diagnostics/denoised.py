@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..assistant import ScoreModel, clamped_snr
-from ..roles import Reference
+from ..roles import Reference, ScoreModel
 from ..schedules import add_noise
 from ..terms.divergence import guided_x0
+from ..terms.times import clamped_snr
 from .kl_by_time import kl_by_time
 from .lag import lag
 from .probe import Probe

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..assembly import Assembled
 from ..config import TrainConfig
-from ..monitors.record import Record, read_rows
+from ..json_lines import Record, read_rows
 from ..precision import pass_autocast
 from ..random_states import random_states_kept
 from ..run_folder import RunFolder

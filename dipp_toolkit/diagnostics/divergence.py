@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..bench.rows import Warned
+from ..events import Warned
 from .names import FAR
 from .reading import Row, numbers
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from ..bench.rows import Warned
+from ..events import Warned
 from ..spelling import number_text
 from .names import LAG
 from .reading import Row, how_often, left, numbers

@@ -16,10 +16,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..bench.rows import Warned
-from ..engine import WeightedTerm
+from ..events import MOST, Warned, healthy
 from ..terms.base import side_of
-from .first_pull import MOST, healthy
+from ..weighted_terms import WeightedTerm
 from .names import PULL
 from .reading import Row, how_often, left, numbers
 

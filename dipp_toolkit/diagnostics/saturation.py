@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..bench.rows import Warned
 from ..evaluation.colour import clipped_share, contrast, saturation
+from ..events import Warned
 from ..monitors.over_saturation import MARGINS, WORDS
 from ..roles import Reference
 from .names import COLOUR

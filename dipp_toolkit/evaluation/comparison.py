@@ -17,8 +17,9 @@ from torch import Tensor
 from ..atomic import write_text
 from ..contained import below
 from ..errors import CheckpointError, RequestError, first_line
+from ..pictures import Images
 from ..rewards.asking import ask
-from ..roles import Images, Reward
+from ..roles import Reward
 from .diversity import seed_diversity
 from .effects import effect_size
 from .intervals import mean_interval, paired_interval

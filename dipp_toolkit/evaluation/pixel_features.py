@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
-from ..roles import Images
+from ..pictures import Images
 
 SIDE = 64
 

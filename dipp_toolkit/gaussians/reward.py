@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from ..roles import Images
+from ..pictures import Images
 from .law import Gaussian
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..bench.rows import Warned
+from ..events import Warned
 from . import diversity_collapse, over_optimisation, over_saturation
 from .snapshot import Snapshot
 

@@ -12,9 +12,9 @@ to first order in each prompt (Cochran 1977, section 6.3).
 
 from __future__ import annotations
 
-from ..bench.rows import Warned
+from ..config import DIVERSITY_COLLAPSE as NAME
 from ..evaluation.intervals import mean_interval
-from .names import DIVERSITY_COLLAPSE as NAME
+from ..events import Warned
 from .snapshot import Snapshot
 
 KEPT = 0.8

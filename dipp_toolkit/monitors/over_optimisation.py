@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..bench.rows import Warned
+from ..config import OVER_OPTIMISATION as NAME
 from ..evaluation.intervals import Interval, paired_interval
-from .names import OVER_OPTIMISATION as NAME
+from ..events import Warned
 from .snapshot import Snapshot
 
 FALL = 0.1

@@ -8,9 +8,9 @@ against the training.
 
 from __future__ import annotations
 
-from ..bench.rows import Warned
+from ..config import OVER_SATURATION as NAME
 from ..evaluation.intervals import paired_interval
-from .names import OVER_SATURATION as NAME
+from ..events import Warned
 from .snapshot import Snapshot
 
 MARGINS = {"saturation": 0.05, "contrast": 0.03, "clipped": 0.05}

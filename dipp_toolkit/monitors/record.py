@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..atomic import write_tensors
-from ..bench.rows import Warned
 from ..evaluation.intervals import mean_interval, paired_interval
-from ..json_lines import whole_rows
-from ..run_folder import MetricsFile
+from ..events import Warned
 from .snapshot import Snapshot
 
 COLOURS = ("saturation", "contrast", "clipped")
@@ -101,27 +98,3 @@ def row_of(step: int, now: Snapshot, start: Snapshot, warnings: Sequence[Warned]
 
 def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:
     return mean_interval(values).as_dict()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
-    return list(takewhile(lambda row: "step" in row, whole_rows(path)))
-
-
-class Record(MetricsFile):
-    """`monitors.jsonl`, open for the lines to come, and the lines so far.
-
-    Args:
-        path: the file.
-        step: lines of later steps are dropped first, so that a resumed run writes them anew.
-    """
-
-    def __init__(self, path: Path, step: int):
-        super().__init__(path, step)
-        self.rows = read_rows(path)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append one line, whole on the disk before the run goes on."""
-        super().write(row)
-        self.sync()
-        self.rows.append(dict(row))

@@ -21,11 +21,12 @@ from ..errors import RequestError
 from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..generation import generate_images, sample_reference
+from ..json_lines import Record
 from ..random_states import random_states_kept
 from ..roles import Reward
 from ..run_folder import RunFolder
 from .check import LEAST_PROMPTS, find_warnings
-from .record import Bases, Record, read_bases, row_of, write_bases
+from .record import Bases, read_bases, row_of, write_bases
 from .snapshot import Snapshot, take_snapshot
 from .stopping import Stop, stop_of
 from .trained import trained_on

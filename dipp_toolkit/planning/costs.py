@@ -14,21 +14,21 @@ from .. import adapters
 from ..adapters import AdapterSettings
 from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..condition import Condition
-from ..contained import user_path
+from ..contained import looks_like_path, user_path
 from ..decoding import DecodeOptions, reward_decoder
 from ..denoiser import Denoiser
 from ..diffusers_reference import decoder_dtype, decodes_with
 from ..errors import RequestError
 from ..folders import quiet_loading, resolve_folder
-from ..known_names import DIFFUSERS, looks_like_path
+from ..named_folders import DIFFUSERS
 from ..plain_json import read_json
 from ..precision import pass_autocast
 from ..predictions import prediction_from_config
 from ..python_files import is_python_name
 from ..registry import get_registry
-from ..rewards.names import is_isolated_name, is_remote_name
 from ..saved_generators import saved_generator, split_saved
 from ..schedules import schedule_from_config
+from ..setting_texts import is_isolated_name, is_remote_name
 from .dry_run import Cost, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 

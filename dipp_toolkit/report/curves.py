@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ..diagnostics.first_pull import MOST
+from ..events import MOST
 from ..spelling import number_text
 from .chart import Series, colour_class, line_chart
 from .run_files import RunFiles

@@ -104,7 +104,7 @@ def read_run(folder: Path) -> RunFiles:
         CheckpointError: it is no finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
-    from ..monitors.record import read_rows
+    from ..json_lines import read_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():

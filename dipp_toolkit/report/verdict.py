@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from ..config import OVER_OPTIMISATION
+from ..config import WARNINGS as MONITORS
 from ..diagnostics.names import COLOUR, FAR
 from ..evaluation.effects import LEAST_EFFECT, matters
 from ..evaluation.intervals import Interval
 from ..monitors.diversity_collapse import KEPT
-from ..monitors.names import NAMES as MONITORS
-from ..monitors.names import OVER_OPTIMISATION
 from .contents import prompts_of
 from .numbers import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, text_of
 from .run_files import RunFiles

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import DippError, RunError
+from ..pictures import Images
 from ..precision import at_least_float32, full_precision
 from ..raised import raised
-from ..roles import Images, Reward
+from ..roles import Reward
 from .inputs import as_scores
 
 

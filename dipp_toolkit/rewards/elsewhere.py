@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import RequestError, RunError
-from ..roles import Images
+from ..pictures import Images
 from .inputs import as_scores, check_inputs
 
 

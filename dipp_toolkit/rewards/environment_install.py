@@ -22,7 +22,8 @@ from pathlib import Path
 from ..contained import user_path
 from ..errors import RequestError, RunError
 from ..naming import unknown_name
-from ..registry import import_attribute
+from ..python_files import import_attribute
+from ..setting_texts import ENVIRONMENT
 from .environments import (
     ISOLATED,
     MARKER,
@@ -38,7 +39,6 @@ from .environments import (
     share,
     write_whole,
 )
-from .names import ENVIRONMENT
 from .protocol import one_line
 
 OURS = ("torch", "torchvision", "triton")

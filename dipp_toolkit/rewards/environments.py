@@ -21,8 +21,9 @@ from typing import Any, cast
 from ..contained import cache_place
 from ..errors import RequestError
 from ..naming import nearest
-from ..registry import GROUP, get_registry
-from .names import ENVIRONMENT
+from ..packages import GROUP
+from ..registry import get_registry
+from ..setting_texts import ENVIRONMENT
 
 ISOLATED = "isolated"
 MARKER = "environment.json"

@@ -225,8 +225,8 @@ def read_prompts(source: str) -> Sequence[Prompt]:
     Raises:
         RequestError: it cannot be read, holds no prompts, or has two for one image.
     """
-    from ..loading import load_prompts
     from ..prompt_files import read_prompt_file
+    from ..prompt_loading import load_prompts
     from ..python_files import is_python_name
 
     path = user_path(source)

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import RequestError
+from ..pictures import Images
 from ..precision import DTYPES
-from ..roles import Images
 from .inputs import check_inputs
 from .preprocess import WAYS, Preprocess
 from .text_features import TextFeatures

@@ -15,9 +15,9 @@ from ..contained import user_path
 from ..errors import RequestError, first_line
 from ..fetching import NotHere, check_fetching
 from ..naming import unknown_name
+from ..tensor_files import check_weights
 from .model_reward import ModelReward
 from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from .weights import check_weights
 
 FITS = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 NUMPY = (".npz", ".npy")

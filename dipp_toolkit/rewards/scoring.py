@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import DippError
 from ..evaluation.intervals import Interval, mean_interval
-from ..roles import Images, Reward
+from ..pictures import Images
+from ..roles import Reward
 from .asking import ask
 from .elsewhere import ElsewhereReward
 from .image_files import ImageFile, read_image, say_notes

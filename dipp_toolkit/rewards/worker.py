@@ -18,12 +18,12 @@ import torch
 
 from ..code_digests import identity_of
 from ..errors import DippError, RequestError
-from ..loading import load_reward
+from ..python_files import check_options, import_attribute
 from ..raised import raised
-from ..registry import check_options, import_attribute
 from ..roles import Reward
 from .answering import answer
 from .isolated_frames import receive_frame, send_frame
+from .loading import load_reward
 from .protocol import VERSION, Message, decode, decode_request, encode, encode_error
 
 LIMIT = 2**36

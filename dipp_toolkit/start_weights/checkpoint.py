@@ -16,7 +16,7 @@ from torch import Size, Tensor
 
 from ..errors import RequestError, first_line
 from ..naming import shown
-from ..rewards.weights import read_state
+from ..tensor_files import read_state
 
 Shapes = Mapping[str, tuple[int, ...]]
 DEEPEST = 3

@@ -25,7 +25,7 @@ from ..errors import RequestError
 from ..fetching import NotHere
 from ..naming import quoted, shown
 from ..plain_json import read_json
-from ..rewards.weights import read_state, tensors_of
+from ..tensor_files import read_state, tensors_of
 from .source import WeightSource
 
 CONFIG = FILES[0]

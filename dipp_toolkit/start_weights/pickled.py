@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..content_digests import file_digest
-from ..rewards.weights import read_state, tensors_of
+from ..tensor_files import read_state, tensors_of
 from ..weight_files import BASES, PICKLE, SAFETENSORS, is_weights, weights_in
 from .store import converted_folder
 

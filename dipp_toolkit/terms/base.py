@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..assistant import Assistant
 from ..condition import Condition
 from ..config import TrainConfig
 from ..processes import Processes
-from ..roles import Reference, Reward
+from ..roles import Assistant, Reference, Reward
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..assistant import ScoreModel
 from ..condition import Condition
 from ..mixing.piecewise_linear import PiecewiseLinear, value_at
-from ..roles import Reference
+from ..roles import Reference, ScoreModel
 from ..schedules import Schedule, add_noise, expand_like
 from .base import Sample, TermContext, TermResult
 from .kl_estimate import kl_estimate

@@ -186,3 +186,8 @@ def find_weighting(name: str) -> Weighting:
     if name not in WEIGHTINGS:
         raise RequestError(unknown_name("weighting", name, WEIGHTINGS))
     return WEIGHTINGS[name]
+
+
+def clamped_snr(schedule: Schedule, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    r"""$\lambda(t) = \min(\alpha_t^2 / \sigma_t^2, 5) + 0.1$."""
+    return (schedule.alpha(t) / schedule.sigma(t)).square().clamp(max=5) + 0.1

@@ -17,8 +17,9 @@ from ..condition import Condition
 from ..denoiser import Denoiser
 from ..errors import RequestError
 from ..gaussians.law import Gaussian
+from ..pictures import Images
 from ..predictions import Prediction
-from ..roles import Images, Latents
+from ..roles import Latents
 from ..schedules import Schedule
 from .network import GIVEN, closed_form_denoiser
 

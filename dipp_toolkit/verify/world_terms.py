@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import torch
 
-from ..assistant import Assistant
 from ..config import make_config
-from ..engine import WeightedTerm
 from ..errors import RequestError
 from ..gaussians import Verification
 from ..objective import build_terms
+from ..roles import Assistant
 from ..terms.base import Term, uses_assistant
+from ..weighted_terms import WeightedTerm
 from .cases import TIME_RANGE, Case
 from .quadrature import Enumeration, Weighed
 from .world import GaussianReference

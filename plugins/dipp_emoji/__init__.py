@@ -60,14 +60,14 @@ DISTIL = WORLD | {
 
 def load_reference(**options: Any) -> Reference:
     """The multi-step reference, a small `PixArtAlphaPipeline`."""
-    from dipp_toolkit.loading import load_reference as load
+    from dipp_toolkit.model_loading import load_reference as load
 
     return load(str(WEIGHTS / "reference"), **options)
 
 
 def load_generator() -> Generator:
     """The one-step generator distilled from the reference."""
-    from dipp_toolkit.loading import load_generator as load
+    from dipp_toolkit.model_loading import load_generator as load
 
     return load(str(WEIGHTS / "onestep"))
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipp_toolkit.blueprints import PipelineBlueprint, RewardBlueprint
-from dipp_toolkit.roles import Images
+from dipp_toolkit.pictures import Images
 
 from . import WEIGHTS
 from .rewards import EmojiClip, EmojiPreference, ModelReward, embed_pixels, to_pixels

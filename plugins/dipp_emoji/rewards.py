@@ -22,10 +22,10 @@ from transformers import (
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import PluginError
+from dipp_toolkit.pictures import Images
 from dipp_toolkit.rewards.inputs import check_inputs
 from dipp_toolkit.rewards.text_features import TextFeatures
 from dipp_toolkit.rewards.weights import load_pretrained
-from dipp_toolkit.roles import Images
 
 from .compose import SIZE
 from .text import EOS, CaptionTokenizer

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import to_uint8
+from dipp_toolkit.pictures import Images, to_uint8
 from dipp_toolkit.rewards.environments import Environment
-from dipp_toolkit.rewards.weights import check_weights
-from dipp_toolkit.roles import Images
+from dipp_toolkit.tensor_files import check_weights
 
 REQUIREMENTS = (
     "absl-py",

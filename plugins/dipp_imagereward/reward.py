@@ -15,7 +15,8 @@ from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
-from dipp_toolkit.rewards.weights import fill, find_file, read_state, tensors_of
+from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.tensor_files import read_state, tensors_of
 
 from .network import ImageRewardNetwork, Sizes, converted
 

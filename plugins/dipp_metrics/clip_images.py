@@ -17,7 +17,8 @@ from dipp_toolkit.packages import how_to_install, missing_of, not_installed
 from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from dipp_toolkit.rewards.weights import PICKLED, check_weights, load_pretrained
+from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.tensor_files import PICKLED, check_weights
 
 Function = Callable[[Tensor], Float[Tensor, "batch dimensions"]]
 OPEN_CLIP_CONFIG = "open_clip_config.json"

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.rewards.weights import read_state, tensors_of
-from dipp_toolkit.roles import Images
+from dipp_toolkit.pictures import Images
+from dipp_toolkit.tensor_files import read_state, tensors_of
 
 LAYER = "2048"
 

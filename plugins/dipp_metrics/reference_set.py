@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.pictures import Images
 from dipp_toolkit.rewards.image_files import list_images, read_image
 from dipp_toolkit.rewards.inputs import check_inputs
-from dipp_toolkit.roles import Images
 
 from .extractors import load_extractor
 

@@ -12,7 +12,7 @@ import torch
 
 from dipp_cli.app import main
 from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.loading import load_generator
+from dipp_toolkit.model_loading import load_generator
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.twins import write_twin
 

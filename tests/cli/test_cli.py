@@ -20,8 +20,7 @@ from dipp_cli.build import build_app
 from dipp_cli.terminal.progress import Bar, PlainLines, numbers
 from dipp_cli.terminal.tables import interval, summary_table
 from dipp_toolkit import TrainConfig, hookimpl
-from dipp_toolkit.diagnostics.first_pull import FirstPull
-from dipp_toolkit.events import RunStartEvent, StepEvent
+from dipp_toolkit.events import FirstPull, RunStartEvent, StepEvent
 from dipp_toolkit.registry import Registry
 from dipp_toolkit.verify import VerifyRow
 from tiny import IMAGE_SHAPE, PROMPTS, tiny_pipeline

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dipp_cli.app import main
-from dipp_toolkit.loading import load_prompt_encoder
+from dipp_toolkit.model_loading import load_prompt_encoder
 from dipp_toolkit.prompt_encoder import PromptEncoder
 
 BENCH = "bench --generators emoji-onestep --prompts captions.txt --reward ./mine.py:blue"

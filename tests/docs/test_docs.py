@@ -12,8 +12,9 @@ import torch
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
-from dipp_toolkit.loading import load_reference, load_reward
+from dipp_toolkit.model_loading import load_reference
 from dipp_toolkit.registry import Registry
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.run_folder import MAY_CHANGE
 from dipp_toolkit.setting_texts import parse_assignments
 from dipp_toolkit.terms.base import Sample, TermContext

@@ -19,7 +19,7 @@ from dipp_cli.actions.score import without_grid
 from dipp_cli.app import main
 from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.loading import FunctionReward
+from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile, score_files, summarise
 
 MINE = """

@@ -15,15 +15,16 @@ from dipp_toolkit.ablation.choose import choose, parse_constraint
 from dipp_toolkit.ablation.differences import difference
 from dipp_toolkit.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
 from dipp_toolkit.ablation.page import heat_maps, render
-from dipp_toolkit.ablation.run import AblationSettings, check_ablation
+from dipp_toolkit.ablation.settings import AblationSettings, check_ablation
 from dipp_toolkit.ablation.study import Study, make_study
 from dipp_toolkit.ablation.trained_with import note_contents
 from dipp_toolkit.ablation.trends import change, claims
 from dipp_toolkit.ablation.trends import changes as listed_changes
 from dipp_toolkit.bench.figures import mean_figure
-from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject, Warned
+from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.events import Warned
 from dipp_toolkit.processes import Processes
 from dipp_toolkit.report.scatter import Point, pareto_front
 from dipp_toolkit.resolving import resolve

@@ -19,13 +19,13 @@ from dipp_cli.app import main
 from dipp_toolkit.bench.answers import Answers, version_of
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.bench.figures import mean_figure, metric_figures
-from dipp_toolkit.bench.fingerprint import circumstances, digest_of
 from dipp_toolkit.bench.noise import noise_of
 from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.bench.run import run_bench
 from dipp_toolkit.bench.settings import BenchSettings
 from dipp_toolkit.bench.store import ImageStore, image_key
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.fingerprint import circumstances, digest_of
 from dipp_toolkit.processes import Processes
 from launching import launch
 

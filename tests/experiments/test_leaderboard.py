@@ -16,9 +16,10 @@ from dipp_cli.build import build_app
 from dipp_toolkit.bench.figures import mean_figure
 from dipp_toolkit.bench.holm import holm
 from dipp_toolkit.bench.pairs import compare_all, compare_rows, compare_section
-from dipp_toolkit.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, Warned, read_rows, write_rows
+from dipp_toolkit.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, read_rows, write_rows
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.intervals import bootstrap_interval
+from dipp_toolkit.events import Warned
 from dipp_toolkit.leaderboard.agreement import agreements
 from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.check import check_files, row_problems

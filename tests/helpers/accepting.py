@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit.loading import load_generator
+from dipp_toolkit.model_loading import load_generator
 from dipp_toolkit.twins import write_twin
 
 QUICK = (

@@ -16,7 +16,7 @@ from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.export import ASSISTANT
-from dipp_toolkit.loading import load_generator, load_reference
+from dipp_toolkit.model_loading import load_generator, load_reference
 from dipp_toolkit.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.roles import Generator, Reference

@@ -20,7 +20,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.generation import fixed_noise
 from dipp_toolkit.input_scale import SIGMA_STARTS, recorded_input_scale
-from dipp_toolkit.loading import load_generator
+from dipp_toolkit.model_loading import load_generator
 from dipp_toolkit.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.predictions import Prediction
 from dipp_toolkit.schedules import expand_like

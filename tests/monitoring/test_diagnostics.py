@@ -27,8 +27,8 @@ from dipp_toolkit.diagnostics.names import COLOUR, FAR, LAG, NAMES, OPPOSED, PUL
 from dipp_toolkit.diagnostics.probe import BINS, Probe
 from dipp_toolkit.diagnostics.pull import Sides, mean_pull, pull_of
 from dipp_toolkit.gaussians.law import Gaussian
+from dipp_toolkit.json_lines import read_rows
 from dipp_toolkit.mixing.first_sizes import MEASURED as FIRST
-from dipp_toolkit.monitors.record import read_rows
 from dipp_toolkit.report import write_report
 from dipp_toolkit.schedules import VariancePreserving, discrete_times
 from dipp_toolkit.training import MEASURED

@@ -19,15 +19,14 @@ from safetensors.torch import load_file
 
 from dipp_cli.terminal.progress import Bar, PlainLines, held_out
 from dipp_toolkit import RequestError, RunError, TrainConfig, train
-from dipp_toolkit.bench.rows import Warned
 from dipp_toolkit.checkpoint import checkpoint_step, checkpoints
-from dipp_toolkit.config import make_config
+from dipp_toolkit.config import NAMES, make_config
 from dipp_toolkit.evaluation.diversity import seed_diversity
-from dipp_toolkit.events import MonitorEvent, StepEvent
+from dipp_toolkit.events import MonitorEvent, StepEvent, Warned
+from dipp_toolkit.json_lines import read_rows
 from dipp_toolkit.monitors import diversity_collapse, over_optimisation, over_saturation
 from dipp_toolkit.monitors.check import find_warnings
-from dipp_toolkit.monitors.names import NAMES
-from dipp_toolkit.monitors.record import Bases, read_bases, read_rows, write_bases
+from dipp_toolkit.monitors.record import Bases, read_bases, write_bases
 from dipp_toolkit.monitors.snapshot import Snapshot, take_snapshot
 from dipp_toolkit.monitors.stopping import in_a_row
 from dipp_toolkit.monitors.watch import random_states_kept

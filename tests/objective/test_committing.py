@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.condition import Condition
-from dipp_toolkit.engine import Engine, WeightedTerm
+from dipp_toolkit.engine import Engine
 from dipp_toolkit.errors import RunError
 from dipp_toolkit.estimators.base import Estimate, Score
 from dipp_toolkit.guard import Guard
 from dipp_toolkit.terms.base import Committing, Sample, TermResult
 from dipp_toolkit.terms.reward import RewardTerm
 from dipp_toolkit.terms.reward_sum import RewardSum
+from dipp_toolkit.weighted_terms import WeightedTerm
 
 
 class Line:

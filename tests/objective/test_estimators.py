@@ -15,8 +15,8 @@ from dipp_toolkit.errors import RunError
 from dipp_toolkit.estimators.base import GradientEstimator
 from dipp_toolkit.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
 from dipp_toolkit.estimators.surrogate import Surrogate, rank_correlation
-from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.random_states import random_states, restore_random_states, seed_everything
+from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.terms.base import Sample
 from dipp_toolkit.terms.reward import RewardTerm
 

@@ -18,8 +18,8 @@ from dipp_toolkit.assistant import LearnedAssistant, denoising_loss
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.estimators.density_ratio import LearnedRatio
-from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.precision import pass_autocast
+from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.schedules import (
     LEAST,
     FlowMatching,

@@ -13,11 +13,11 @@ import torch
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.loading import load_reward
-from dipp_toolkit.registry import import_attribute
+from dipp_toolkit.python_files import import_attribute
 from dipp_toolkit.rewards import environment_install, environments
 from dipp_toolkit.rewards.environment_install import install, plan
 from dipp_toolkit.rewards.environments import MARKER, SHARING, Environment, find_registered, packages_of
+from dipp_toolkit.rewards.loading import load_reward
 
 
 def write_wheel(folder: Path, name: str, source: str) -> Path:

@@ -19,12 +19,12 @@ import torch
 from dipp_toolkit.code_digests import identity_of
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError
-from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import environments, protocol
 from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_numbers
 from dipp_toolkit.rewards.isolated import IsolatedScorer
-from dipp_toolkit.rewards.names import is_isolated_name
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.worker import Worker
+from dipp_toolkit.setting_texts import is_isolated_name
 from dipp_toolkit.terms.base import Sample
 from dipp_toolkit.terms.reward import RewardTerm
 

@@ -21,8 +21,8 @@ import uvicorn
 
 from dipp_toolkit.condition import Condition
 from dipp_toolkit.errors import DippError, RequestError, RunError
-from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import protocol, remote_replica
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote_access import is_loopback, read_token
 from dipp_toolkit.rewards.remote_address import parse_addresses
 from dipp_toolkit.rewards.server_limits import Limits

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit.loading import load_reward
+from dipp_toolkit.rewards.loading import load_reward
 
 
 def test_it_serves_until_ctrl_c() -> None:

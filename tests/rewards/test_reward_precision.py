@@ -14,10 +14,10 @@ from dipp_toolkit.engine import evaluate_objective
 from dipp_toolkit.estimators.smoothing import Smoothing
 from dipp_toolkit.estimators.surrogate import Surrogate
 from dipp_toolkit.evaluation.comparison import score
-from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.mixing.mix import RewardMix
 from dipp_toolkit.precision import at_least_float32, pass_autocast
 from dipp_toolkit.rewards.answering import score as answered
+from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.rewards.protocol import Request
 from dipp_toolkit.rewards.scoring import PromptedFile, score_batch
 from dipp_toolkit.terms.base import Sample, TermResult

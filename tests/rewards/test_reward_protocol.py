@@ -15,10 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dipp_toolkit.errors import DippError, RunError
-from dipp_toolkit.loading import FunctionReward
 from dipp_toolkit.rewards import protocol
 from dipp_toolkit.rewards.elsewhere import ElsewhereReward
 from dipp_toolkit.rewards.inputs import as_scores
+from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.rewards.protocol import ProtocolError
 
 IMAGES = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))

@@ -19,9 +19,11 @@ from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.evaluation.comparison import INDEX, Comparison
 from dipp_toolkit.export import export_pipeline
 from dipp_toolkit.folders import family_of
-from dipp_toolkit.loading import load_generator, load_prompts, load_reference, load_reward
+from dipp_toolkit.model_loading import load_generator, load_reference
 from dipp_toolkit.pictures import save_grid
+from dipp_toolkit.prompt_loading import load_prompts
 from dipp_toolkit.rewards.environments import find_installed
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote_address import parse_addresses
 from dipp_toolkit.run_folder import choose_folder
 from tiny import PROMPTS, tiny_pipeline

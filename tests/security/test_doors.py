@@ -26,9 +26,10 @@ from dipp_toolkit.decoding import load_tiny_decoder
 from dipp_toolkit.errors import CheckpointError, RequestError, RunError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.folders import family_of
-from dipp_toolkit.loading import load_reference, load_reward
+from dipp_toolkit.model_loading import load_reference
 from dipp_toolkit.monitors.record import read_bases
-from dipp_toolkit.rewards.weights import check_weights, read_state
+from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.tensor_files import check_weights, read_state
 from tiny import PROMPTS, tiny_pipeline
 
 WRONG = 2

@@ -22,11 +22,14 @@ from dipp_cli.app import main
 from dipp_toolkit.ablation.grid import grid, parse_vary, read_cells
 from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.config import make_config
-from dipp_toolkit.loading import load_generator, load_metric, load_prompts, load_reference, load_reward
+from dipp_toolkit.evaluation.loading import load_metric
+from dipp_toolkit.model_loading import load_generator, load_reference
 from dipp_toolkit.prompt_files import read_prompt_file
+from dipp_toolkit.prompt_loading import load_prompts
 from dipp_toolkit.report.command import again_from_flags
 from dipp_toolkit.rewards.environment_install import plan
 from dipp_toolkit.rewards.image_files import read_image, read_prompts
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.remote_address import parse_addresses
 from dipp_toolkit.rewards.server_start import public_names

@@ -18,15 +18,16 @@ from starlette.exceptions import HTTPException
 from dipp_toolkit.bench.rows import Row, read_rows
 from dipp_toolkit.evaluation.comparison import INDEX, Comparison
 from dipp_toolkit.folders import family_of
+from dipp_toolkit.json_lines import read_rows as read_looks
 from dipp_toolkit.leaderboard.board import make_board
 from dipp_toolkit.leaderboard.check import check_files
 from dipp_toolkit.leaderboard.markdown import to_markdown
 from dipp_toolkit.leaderboard.page import render
-from dipp_toolkit.loading import load_generator, load_reference, load_reward
-from dipp_toolkit.monitors.record import read_rows as read_looks
+from dipp_toolkit.model_loading import load_generator, load_reference
 from dipp_toolkit.report.run_files import read_metrics
 from dipp_toolkit.rewards import protocol, remote_replica
 from dipp_toolkit.rewards.isolated_frames import receive_frame
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.server import ServedReward
 from dipp_toolkit.rewards.worker import Worker
 from fake_rows import fake_row

@@ -13,10 +13,10 @@ import pytest
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
 from dipp_toolkit.config import make_config
-from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.errors import RequestError, RunError, first_line, without_secrets
 from dipp_toolkit.folders import MOST_TIMES, check_files
 from dipp_toolkit.known_names import check_names
-from dipp_toolkit.naming import quoted, shown, without_secrets
+from dipp_toolkit.naming import quoted, shown
 from dipp_toolkit.plain_json import read_bytes, read_json
 from dipp_toolkit.prompt_encoder import PromptEncoder
 from dipp_toolkit.twins import write_twin

@@ -23,9 +23,9 @@ from safetensors.torch import save
 
 from bombs import write_bomb
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.loading import load_reward
 from dipp_toolkit.rewards import protocol
 from dipp_toolkit.rewards.isolated_frames import STEP, receive_frame
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.server import RewardService
 from dipp_toolkit.rewards.server_limits import Body, Crowd, CrowdedError, Limits
 from dipp_toolkit.rewards.server_start import MOST_CALLERS, address_of, listen, run_server, server_config

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.condition import Condition
-from dipp_toolkit.engine import Engine, ObjectiveResult, WeightedTerm, evaluate_objective
+from dipp_toolkit.engine import Engine, ObjectiveResult, evaluate_objective
 from dipp_toolkit.errors import BadNumbers, RunError
 from dipp_toolkit.gaussians.law import Gaussian
 from dipp_toolkit.terms.base import Sample, TermResult
@@ -22,6 +22,7 @@ from dipp_toolkit.terms.times import Draw, UniformTimes
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
+from dipp_toolkit.weighted_terms import WeightedTerm
 from kept_gradients import keep_gradients
 
 BATCH = 16

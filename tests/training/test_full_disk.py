@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, atomic
 from dipp_toolkit.checkpoint import checkpoints
+from dipp_toolkit.json_lines import MetricsFile
 from dipp_toolkit.report.run_files import read_run
-from dipp_toolkit.run_folder import MetricsFile
 from dipp_toolkit.skips import FileOfSkips
 from dipp_toolkit.training import train
 from dipp_toolkit.training_loop import MEASURED

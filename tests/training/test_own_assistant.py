@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dipp_toolkit.assistant import Assistant
 from dipp_toolkit.condition import Condition
-from dipp_toolkit.engine import Engine, WeightedTerm
+from dipp_toolkit.engine import Engine
 from dipp_toolkit.processes import Processes
+from dipp_toolkit.roles import Assistant
 from dipp_toolkit.terms.integral_kl import IntegralKL
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap
+from dipp_toolkit.weighted_terms import WeightedTerm
 
 BATCH = 12
 

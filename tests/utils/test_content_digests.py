@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dipp_toolkit import content_digests
 from dipp_toolkit.bench.answers import version_of
-from dipp_toolkit.bench.fingerprint import circumstances
-from dipp_toolkit.code_digests import code_digest, identity_of, software
+from dipp_toolkit.code_digests import code_digest, identity_of
 from dipp_toolkit.content_digests import file_digest, folder_digest, path_digest
-from dipp_toolkit.loading import load_reward
+from dipp_toolkit.fingerprint import circumstances, software
+from dipp_toolkit.rewards.loading import load_reward
 
 
 @pytest.fixture(autouse=True)

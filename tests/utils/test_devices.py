@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dipp_toolkit.assembly import choose_device
-from dipp_toolkit.devices import devices_here, no_device
+from dipp_toolkit.devices import choose_device, devices_here, no_device
 from dipp_toolkit.errors import RequestError
 
 

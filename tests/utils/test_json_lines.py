@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipp_toolkit.bench.rows import read_rows, write_rows
-from dipp_toolkit.json_lines import numbered_lines, read_lines, whole_rows
-from dipp_toolkit.monitors.record import read_rows as read_looks
+from dipp_toolkit.json_lines import MetricsFile, numbered_lines, read_lines, whole_rows
+from dipp_toolkit.json_lines import read_rows as read_looks
 from dipp_toolkit.report.run_files import read_metrics
 from dipp_toolkit.rewards.image_files import read_prompts
-from dipp_toolkit.run_folder import MetricsFile
 from dipp_toolkit.skips import FileOfSkips, skip_warning
 from fake_rows import fake_row
 

@@ -20,11 +20,11 @@ from dipp_toolkit import native_precision as native
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
-from dipp_toolkit.native_precision import choose_precision, settle_precision
+from dipp_toolkit.native_precision import choose_precision
 from dipp_toolkit.planning.estimate import with_precision
 from dipp_toolkit.precision_choice import PrecisionChoice
 from dipp_toolkit.processes import Processes
-from dipp_toolkit.resolving import resolve
+from dipp_toolkit.resolving import resolve, settle_precision
 from dipp_toolkit.setting_texts import read_yaml
 from dipp_toolkit.training import RunResult
 from tiny import PROMPTS, tiny_pipeline

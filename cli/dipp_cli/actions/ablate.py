@@ -12,7 +12,8 @@ from typing import Any
 
 from dipp_toolkit.ablation.choose import parse_constraint
 from dipp_toolkit.ablation.grid import SEED, Cell, grid, make_cell, parse_vary, read_cells
-from dipp_toolkit.ablation.run import AblationResult, AblationSettings, ablate
+from dipp_toolkit.ablation.run import AblationResult, ablate
+from dipp_toolkit.ablation.settings import AblationSettings
 from dipp_toolkit.ablation.trends import claims
 from dipp_toolkit.bench.run import RESULTS
 from dipp_toolkit.config import TrainConfig

@@ -84,7 +84,7 @@ def run_acceptance(request: Request, as_json: bool) -> int:
         from dipp_toolkit.acceptance.run import MINUTES, accept
         from dipp_toolkit.acceptance.settings import Wanted, settings_of
         from dipp_toolkit.acceptance.subject import Subject
-        from dipp_toolkit.assembly import choose_device
+        from dipp_toolkit.devices import choose_device
 
         wanted = Wanted(name, request.reference, request.reward, request.prompts, request.device, settings)
         config = settings_of(wanted, Path(scratch))

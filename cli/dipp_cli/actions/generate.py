@@ -114,11 +114,12 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     Raises:
         RequestError: a name is unknown or a file cannot be used.
     """
-    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.devices import choose_device
     from dipp_toolkit.few_steps import step_count
     from dipp_toolkit.generation import generate_images, sample_reference
-    from dipp_toolkit.loading import load_generator, load_prompts, load_reference
+    from dipp_toolkit.model_loading import load_generator, load_reference
     from dipp_toolkit.pipeline_parts.joining import check_named, encode_for
+    from dipp_toolkit.prompt_loading import load_prompts
     from dipp_toolkit.roles import texts
 
     chosen = list(

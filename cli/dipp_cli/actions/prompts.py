@@ -24,12 +24,13 @@ def encode_to_cache(
 
     check_pipeline(reference, "reference")
     check_prompts(prompts)
-    from dipp_toolkit.assembly import choose_device
     from dipp_toolkit.contained import user_path
+    from dipp_toolkit.devices import choose_device
     from dipp_toolkit.distinct import count_distinct
-    from dipp_toolkit.loading import load_prompt_encoder, load_prompts
+    from dipp_toolkit.model_loading import load_prompt_encoder
     from dipp_toolkit.precision import DTYPES
     from dipp_toolkit.prompt_cache import PromptCache, default_cache, encoder_folder
+    from dipp_toolkit.prompt_loading import load_prompts
     from dipp_toolkit.roles import texts
 
     if precision not in DTYPES:

@@ -94,7 +94,7 @@ def score_images(request: Request) -> dict[str, Any]:
     """
     request.check()
     names = reward_names(request.reward)
-    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.devices import choose_device
     from dipp_toolkit.rewards.paired_scores import compare_groups
     from dipp_toolkit.rewards.scoring import score_files
 

@@ -19,8 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dipp_toolkit.diagnostics.first_pull import FirstPull
-from dipp_toolkit.events import MonitorEvent, RunStartEvent, StepEvent, WarmUpEvent
+from dipp_toolkit.events import FirstPull, MonitorEvent, RunStartEvent, StepEvent, WarmUpEvent
 from dipp_toolkit.spelling import number_text, short_name
 
 from .long_run import LongRun

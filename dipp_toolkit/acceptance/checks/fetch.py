@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import DippError
 from ...folders import family_of
-from ...loading import find_reward
 from ...registry import get_registry
+from ...rewards.loading import find_reward
 from ...start_weights.network_folder import network_folder
 from ...start_weights.source import parse_source
 from ..check import Check

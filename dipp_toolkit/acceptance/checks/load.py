@@ -16,7 +16,7 @@ from ...errors import DippError
 from ...folders import family_of
 from ...generator_options import generator_options
 from ...input_scale import recorded_input_scale
-from ...loading import load_generator, load_reference
+from ...model_loading import load_generator, load_reference
 from ...named_folders import shrink_of
 from ...naming import shown
 from ...pipeline_parts.choosing import check_conditions, check_latents

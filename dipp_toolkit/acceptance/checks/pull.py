@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ...diagnostics.first_pull import MOST, USUAL, FirstPull, plain
 from ...diagnostics.pull import pull_of, sides_of
+from ...events import MOST, USUAL, FirstPull, plain
 from ..check import Check
 from ..outcome import Outcome, judged, skipped
 from ..settings import public_term

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...errors import DippError
-from ...loading import find_reward
 from ...raised import raised
 from ...rewards.inputs import as_scores
+from ...rewards.loading import find_reward
 from ..check import Check
 from ..golden import Golden, golden_of, weights_key
 from ..golden_images import NAME, PROMPTS, golden_images

@@ -17,10 +17,11 @@ from ...few_step_scheduler import stock_scheduler
 from ...folders import quiet_loading
 from ...generation import fixed_noise
 from ...generator_options import READ_OUT
-from ...loading import load_prompts
 from ...model_card import call_arguments
+from ...pictures import Images
+from ...prompt_loading import load_prompts
 from ...published import PublishedGenerator
-from ...roles import Images, texts
+from ...roles import texts
 from ..check import Check
 from ..outcome import Outcome, judged, skipped
 from ..plain_pipeline import plain_image, plain_pipeline

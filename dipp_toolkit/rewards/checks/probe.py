@@ -12,8 +12,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...errors import DippError, RunError
+from ...pictures import Images
 from ...raised import raised
-from ...roles import Images, Reward
+from ...roles import Reward
 from ..inputs import as_scores
 
 BATCH = 4

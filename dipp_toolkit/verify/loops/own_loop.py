@@ -22,7 +22,8 @@ from ...engine import Engine
 from ...errors import RequestError
 from ...few_steps import run_steps
 from ...objective import build_terms
-from ...roles import Images, Latents
+from ...pictures import Images
+from ...roles import Latents
 from ...schedules import FlowMatching, Schedule, VariancePreserving, expand_like
 from ...terms.times import UniformTimes
 from ..network import GIVEN, call_affine

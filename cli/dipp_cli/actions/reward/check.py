@@ -25,7 +25,7 @@ def check_by_name(name: str, assignments: list[str], device: str, size: int, see
     from dipp_toolkit.known_names import check_rewards
 
     check_rewards([name])
-    from dipp_toolkit.assembly import choose_device
+    from dipp_toolkit.devices import choose_device
     from dipp_toolkit.rewards.check import SMALLEST, check_reward
 
     if size < SMALLEST:

@@ -36,8 +36,8 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
     Raises:
         RequestError: one cannot be loaded, or an assignment is no option of one of them.
     """
-    from dipp_toolkit.loading import load_reward
     from dipp_toolkit.raised import raised
+    from dipp_toolkit.rewards.loading import load_reward
     from dipp_toolkit.setting_texts import parse_assignments
 
     assigned = parse_assignments(assignments)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from dipp_toolkit.assembly import choose_device
+from dipp_toolkit.devices import choose_device
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.loading import load_reward
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote_access import read_token
 from dipp_toolkit.rewards.server_start import listen, public_names, run_server
 from dipp_toolkit.setting_texts import parse_assignments

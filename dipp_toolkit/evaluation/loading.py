@@ -1,0 +1,49 @@
+"""From names to metrics: what scripts and the command line use alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..errors import RequestError
+from ..python_files import find_in_python, is_python_name
+from ..raised import loading
+from ..registry import get_registry
+from ..roles import CostMetric, Metric
+
+
+def load_metric(name: str, **options: Any) -> Metric | CostMetric:
+    """A metric by registered name, `file.py:Name` or `module:Name`: of images, or of what making them costs.
+
+    A class, or a function that makes the metric, is called with `options`; anything else is the metric itself.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, an option is none of the metric's, or what was found
+            is no metric.
+    """
+    with loading("metric", name):
+        return find_metric(name, **options)()
+
+
+def find_metric(name: str, **options: Any) -> Callable[[], Metric | CostMetric]:
+    """What makes a metric, once all is checked that does not need its weights or images; see `load_metric`.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, a package is not installed, or an option is none of
+            the metric's.
+    """
+    with loading("metric", name):
+        if not is_python_name(name):
+            return partial(get_registry().find("metric", name).find_factory(options), **options)
+        make = find_in_python(name, "metric", options)
+        return lambda: _metric_of(name, make())
+
+
+def _metric_of(name: str, found: Any) -> Metric | CostMetric:
+    if isinstance(found, Metric | CostMetric):
+        return found
+    raise RequestError(
+        f"The metric '{name}' is a {type(found).__name__} without what a metric has: `better` with either `features` "
+        "and `values`, or `costs`."
+    )

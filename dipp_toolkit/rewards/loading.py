@@ -1,0 +1,99 @@
+"""From names to rewards: what scripts and the command line use alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import RequestError
+from ..pictures import Images
+from ..python_files import check_call, check_options, is_python_name, load_python_name
+from ..raised import loading
+from ..registry import get_registry
+from ..roles import Reward
+from ..setting_texts import is_isolated_name, is_remote_name
+from .inputs import as_scores
+
+
+@dataclass
+class FunctionReward:
+    """A plain function of images and prompts as a reward; it may return a tensor, an array or a list of numbers.
+
+    Attributes:
+        differentiable: what the function says in an attribute of this name; None where it says nothing, and then the
+            first scores show it.
+    """
+
+    name: str
+    function: Callable[[Tensor, Sequence[str]], Any]
+
+    @property
+    def differentiable(self) -> bool | None:
+        return getattr(self.function, "differentiable", None)
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        # Whether they are finite is looked at by those who use them, as of any reward.
+        return as_scores(self.name, self.function(images, prompts), len(images), images.device, finite=False)
+
+
+def load_reward(name: str, **options: Any) -> Reward:
+    """A reward by registered name, `file.py:function` or `module:attribute`.
+
+    `<any of these>@<environment>` lives in an environment of its own on this machine, and an address behind HTTP.
+
+    A class, or a function whose parameters are not `(images, prompts)` but options, is called with `options` first;
+    anything else is the reward itself.
+
+    Raises:
+        RequestError: the name is unknown, the file cannot be used, or the signature does not fit.
+    """
+    with loading("reward", name):
+        return find_reward(name, **options)()
+
+
+def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
+    """What makes a reward, once all is checked that needs neither its weights nor its server; see `load_reward`.
+
+    Raises:
+        RequestError: the name is unknown, the file or the address cannot be used, a package or the environment is not
+            installed, or an option is none of the reward's.
+    """
+    with loading("reward", name):
+        if is_remote_name(name):
+            from .remote import load_remote
+            from .remote_address import parse_addresses
+
+            parse_addresses(name)
+            check_options(load_remote, options, f"reward '{name}'")
+            return partial(load_remote, name, **options)
+        if is_isolated_name(name):
+            from .isolated import find_isolated
+
+            return find_isolated(name, **options)
+        if not is_python_name(name):
+            return partial(get_registry().find("reward", name).find_factory(options), **options)
+        found = load_python_name(name, "reward")
+        if inspect.isclass(found):
+            check_options(found, options, f"reward '{name}'")
+        elif options:
+            raise RequestError(
+                f"The reward '{name}' is a function and takes no options; make it a class to give it some."
+            )
+        else:
+            check_call(found, ("images", "prompts"), f"reward '{name}'")
+        return partial(_reward_of, name, found, options)
+
+
+def _reward_of(name: str, found: Any, options: dict[str, Any]) -> Reward:
+    if inspect.isclass(found):
+        found = found(**options)
+        check_call(found, ("images", "prompts"), f"reward '{name}'")
+    if isinstance(found, Reward):
+        return found
+    return FunctionReward(name, found)
