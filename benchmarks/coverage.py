@@ -17,8 +17,8 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from dipp_toolkit.atomic import write_text
 from dipp_toolkit.evaluation.intervals import Interval, bootstrap_interval, mean_interval, share_interval
+from dipp_toolkit.utils.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results" / "coverage.md"
 COUNTS = (8, 16, 64, 352)

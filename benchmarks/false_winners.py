@@ -3,8 +3,8 @@
     python benchmarks/false_winners.py
 
 Every generator has the same score of every prompt but for its noises, in every figure. Counted are the benches in which
-anything is called better, by the rule of `dipp_toolkit.bench.pairs` and, beside it, by a single pair's interval that
-leaves zero out. Writes results/false_winners.md.
+anything is called better, by the rule of `dipp_toolkit.experiments.bench.pairs` and, beside it, by a single pair's
+interval that leaves zero out. Writes results/false_winners.md.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.pairs import compare_section
-from dipp_toolkit.bench.rows import Figure, Protocol, Row, Subject
+from dipp_toolkit.experiments.bench.pairs import compare_section
+from dipp_toolkit.experiments.bench.rows import Figure, Protocol, Row, Subject
+from dipp_toolkit.utils.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results" / "false_winners.md"
 GENERATORS, FIGURES, PROMPTS = (3, 5, 10), (1, 6), (8, 64)

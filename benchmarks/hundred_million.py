@@ -45,11 +45,11 @@ def write_pipeline(folder: Path, seed: int = 0) -> Path:
     from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
     from transformers import T5Config, T5EncoderModel
 
-    from dipp_toolkit.blueprints import find_pipeline
-    from dipp_toolkit.folders import quiet_loading
-    from dipp_toolkit.plain_json import read_json
-    from dipp_toolkit.tiny_tokenizers import tiny_t5_tokenizer
-    from dipp_toolkit.twins import drawn_from, finished
+    from dipp_toolkit.models.blueprints import find_pipeline
+    from dipp_toolkit.models.files.folders import quiet_loading
+    from dipp_toolkit.models.tiny_pipelines import drawn_from, finished
+    from dipp_toolkit.models.tiny_tokenizers import tiny_t5_tokenizer
+    from dipp_toolkit.utils.plain_json import read_json
 
     published = find_pipeline("pixart-alpha").folder
     network = {key: one for key, one in read_json(published / "transformer/config.json").items() if key[0] != "_"}

@@ -26,20 +26,23 @@ from typing import Any
 
 PHASES: dict[str, tuple[str, ...]] = {
     "load": (
-        "dipp_toolkit.training:_loaded",
-        "dipp_toolkit.training:assemble",
-        "dipp_toolkit.run_folder:RunFolder.create",
+        "dipp_toolkit.training.run:_loaded",
+        "dipp_toolkit.training.run:assemble",
+        "dipp_toolkit.training.run_state.run_folder:RunFolder.create",
     ),
-    "monitors' bases": ("dipp_toolkit.monitors.watch:Watch._bases", "dipp_toolkit.monitors.watch:Watch._reference"),
-    "start comparison": ("dipp_toolkit.training:start_comparison",),
-    "samples": ("dipp_toolkit.training_loop:TrainingLoop.save_samples",),
-    "steps": ("dipp_toolkit.stepping:Stepping._step", "dipp_toolkit.training_loop:TrainingLoop.one_step"),
-    "looks": ("dipp_toolkit.monitors.watch:Watch.look",),
-    "diagnoses": ("dipp_toolkit.diagnostics.diagnose:Diagnoses._write",),
-    "checkpoints": ("dipp_toolkit.stepping:Stepping._save", "dipp_toolkit.checkpoint_writer:CheckpointWriter._write"),
-    "export": ("dipp_toolkit.finishing:save_generator",),
-    "comparison": ("dipp_toolkit.training:finish",),
-    "summary": ("dipp_toolkit.finishing:write_model_card", "dipp_toolkit.finishing:write_text"),
+    "monitors' bases": ("dipp_toolkit.training.monitor:Watch._bases", "dipp_toolkit.training.monitor:Watch._reference"),
+    "start comparison": ("dipp_toolkit.training.run:start_comparison",),
+    "samples": ("dipp_toolkit.training.loop:TrainingLoop.save_samples",),
+    "steps": ("dipp_toolkit.training.stepping:Stepping._step", "dipp_toolkit.training.loop:TrainingLoop.one_step"),
+    "looks": ("dipp_toolkit.training.monitor:Watch.look",),
+    "diagnoses": ("dipp_toolkit.training.diagnose:Diagnoses._write",),
+    "checkpoints": (
+        "dipp_toolkit.training.stepping:Stepping._save",
+        "dipp_toolkit.training.run_state.checkpoint_writer:CheckpointWriter._write",
+    ),
+    "export": ("dipp_toolkit.training.finishing:save_generator",),
+    "comparison": ("dipp_toolkit.training.run:finish",),
+    "summary": ("dipp_toolkit.training.finishing:write_model_card", "dipp_toolkit.training.finishing:write_text"),
     "report": ("dipp_toolkit.report:write_report",),
 }
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
@@ -130,7 +133,7 @@ def watch(moments: Moments) -> None:
             *owners, name = path.split(".")
             owner = functools.reduce(getattr, owners, importlib.import_module(module))
             setattr(owner, name, moments.within(phase, getattr(owner, name)))
-    lines = importlib.import_module("dipp_toolkit.run_folder").MetricsFile
+    lines = importlib.import_module("dipp_toolkit.training.run_state.run_folder").MetricsFile
     lines.write = moments.torn(lines.write)
     sys.addaudithook(moments.audited)
 

@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from dipp_toolkit.training.run.optim import make_optimizer
+from dipp_toolkit.training.run.run import TrainingLoop
 from measuring import wait
 from torch import Tensor, nn
 
 from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixels
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.network_options import make_optimizer
-from dipp_toolkit.precision import PRECISIONS, pass_autocast
-from dipp_toolkit.sharing import trainable_parameters
-from dipp_toolkit.training import TrainingLoop
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.weight_sharing import trainable_parameters
+from dipp_toolkit.utils.precision import PRECISIONS, pass_autocast
 
 
 def scores_of(reward: Any, prompts: tuple[str, ...], device: torch.device) -> Callable[[Tensor], Tensor]:

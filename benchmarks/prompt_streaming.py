@@ -93,11 +93,11 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     import torch
 
     from dipp_toolkit import load_prompts
-    from dipp_toolkit.folders import family_of
-    from dipp_toolkit.prompt_cache import CachedConditions, PromptCache
-    from dipp_toolkit.prompt_encoder import PromptEncoder
-    from dipp_toolkit.prompt_order import PromptOrder
-    from dipp_toolkit.roles import texts
+    from dipp_toolkit.models.files.folders import family_of
+    from dipp_toolkit.models.text_encoders import PromptEncoder
+    from dipp_toolkit.prompts.cache import CachedConditions, PromptCache
+    from dipp_toolkit.prompts.sampler import PromptOrder
+    from dipp_toolkit.protocols import texts
 
     torch.set_num_threads(1)
     pipeline, place = folder / "pipeline", folder / f"cache-{count}"
@@ -202,8 +202,8 @@ def main() -> None:
         return
     import torch
 
-    from dipp_toolkit.devices import environment
-    from dipp_toolkit.twins import write_twin
+    from dipp_toolkit.models.tiny_pipelines import write_twin
+    from dipp_toolkit.utils.device import environment
 
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)

@@ -11,44 +11,46 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DippError, RequestError, RunError
 from .hooks import hookimpl
+from .utils import moved
 from .utils.version import VERSION
 
 if TYPE_CHECKING:
-    from .condition import Condition
     from .config import TrainConfig
-    from .denoiser import Denoiser
+    from .diffusion.condition import Condition
+    from .diffusion.denoiser import Denoiser
     from .evaluation.loading import load_metric
-    from .model_loading import load_generator, load_reference
-    from .prompt_loading import load_prompts
+    from .models.loading import load_generator, load_reference
+    from .objective.base import Sample, Term, TermContext, TermResult
+    from .prompts.loading import load_prompts
+    from .protocols import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
     from .rewards.loading import load_reward
-    from .roles import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
-    from .terms.base import Sample, Term, TermContext, TermResult
-    from .training import train
+    from .training.run import train
 
 __version__ = VERSION
+moved.install()
 
 _LAZY = {
-    "Condition": "condition",
-    "CostMetric": "roles",
-    "Denoiser": "denoiser",
-    "Generator": "roles",
-    "ImageSource": "roles",
-    "Metric": "roles",
-    "Prompt": "roles",
-    "PromptSet": "roles",
-    "Reference": "roles",
-    "Reward": "roles",
-    "Sample": "terms.base",
-    "Term": "terms.base",
-    "TermContext": "terms.base",
-    "TermResult": "terms.base",
+    "Condition": "diffusion.condition",
+    "CostMetric": "protocols",
+    "Denoiser": "diffusion.denoiser",
+    "Generator": "protocols",
+    "ImageSource": "protocols",
+    "Metric": "protocols",
+    "Prompt": "protocols",
+    "PromptSet": "protocols",
+    "Reference": "protocols",
+    "Reward": "protocols",
+    "Sample": "objective.base",
+    "Term": "objective.base",
+    "TermContext": "objective.base",
+    "TermResult": "objective.base",
     "TrainConfig": "config",
-    "load_generator": "loading",
-    "load_metric": "loading",
-    "load_prompts": "loading",
-    "load_reference": "loading",
-    "load_reward": "loading",
-    "train": "training",
+    "load_generator": "models.loading",
+    "load_metric": "evaluation.loading",
+    "load_prompts": "prompts.loading",
+    "load_reference": "models.loading",
+    "load_reward": "rewards.loading",
+    "train": "training.run",
 }
 
 __all__ = [

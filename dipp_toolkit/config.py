@@ -18,12 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from .contained import user_path
 from .errors import RequestError
-from .mixing.piecewise_linear import PiecewiseLinear, schedule_text, value_at
-from .naming import is_broken, nearest, quoted, shown, unknown_name
-from .setting_texts import parse_floors, parse_fraction, parse_rewards
-from .yaml_texts import LARGEST, plain_value
+from .utils.assignments import parse_floors, parse_fraction, parse_rewards
+from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
+from .utils.paths import user_path
+from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
+from .utils.yaml_loader import LARGEST, plain_value
 
 OVER_OPTIMISATION = "over-optimisation"
 DIVERSITY_COLLAPSE = "diversity-collapse"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from .config import TrainConfig
-from .precision_choice import PrecisionChoice
+from .utils.precision_choice import PrecisionChoice
 
 MOST = 100.0
 """Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
@@ -79,7 +79,7 @@ class MonitorEvent:
     Attributes:
         step: after which generator update; 0 is the start.
         steps: of how many.
-        numbers: what goes to `monitors.jsonl`, see `dipp_toolkit.monitors.record.row_of`.
+        numbers: what goes to `monitors.jsonl`, see `dipp_toolkit.monitoring.history.row_of`.
         warnings: what is wrong, none where nothing is.
         stop: why the run ends here, empty where it goes on.
     """
@@ -108,7 +108,7 @@ class RunEndEvent:
 
 
 class Warned(BaseModel):
-    """A warning of `dipp_toolkit.monitors`: which, and the sentence with its numbers."""
+    """A warning of `dipp_toolkit.monitoring`: which, and the sentence with its numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

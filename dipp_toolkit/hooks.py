@@ -14,7 +14,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .events import CheckpointEvent, MonitorEvent, RunEndEvent, RunStartEvent, StepEvent, WarmUpEvent
-    from .licences import Origin
+    from .utils.licences import Origin
 
 PROJECT = "dipp"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -56,7 +56,7 @@ def dipp_register_pipelines(register: Register) -> None:
 def dipp_register_blueprints(register: Register) -> None:
     """Register what `dipp plan` builds a name from without weights; a factory returns a blueprint.
 
-    The name is that of a reference, a generator or a reward; see `dipp_toolkit.blueprints`.
+    The name is that of a reference, a generator or a reward; see `dipp_toolkit.models.blueprints`.
     """
 
 
@@ -79,7 +79,7 @@ def dipp_register_rewards(register: Register) -> None:
 def dipp_register_environments(register: Register) -> None:
     """Register what a reward's private environment is made of; a factory returns an `Environment`.
 
-    See `dipp_toolkit.rewards.environments`.
+    See `dipp_toolkit.rewards.isolated.environments`.
     """
 
 
@@ -102,7 +102,7 @@ def dipp_register_metrics(register: Register) -> None:
 def dipp_register_recipes(register: Register) -> None:
     """Register recipes; a factory returns a `Recipe`.
 
-    A folder of them is registered by `dipp_toolkit.recipes.files.register_recipes`.
+    A folder of them is registered by `dipp_toolkit.planning.recipes.files.register_recipes`.
     """
 
 

@@ -12,11 +12,11 @@ import pluggy
 
 from . import hooks
 from .errors import DippError, PluginError, RequestError
-from .licences import Origin
-from .naming import shown, unknown_name
-from .packages import GROUP, distribution_of, how_to_install, missing_of, not_installed
-from .python_files import check_options, import_attribute
-from .raised import raised
+from .utils.exception_text import raised
+from .utils.imports import check_options, import_attribute
+from .utils.licences import Origin
+from .utils.messages import shown, unknown_name
+from .utils.packages import GROUP, distribution_of, how_to_install, missing_of, not_installed
 
 KINDS = (
     "pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric", "recipe",

@@ -9,7 +9,7 @@ import yaml
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.setting_texts import parse_assignments, parse_rewards, read_yaml
+from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards, read_yaml
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dipp_toolkit.acceptance.row import AcceptedRow
-from dipp_toolkit.acceptance.sound import check_rows
+from dipp_toolkit.experiments.acceptance.row import AcceptedRow
+from dipp_toolkit.experiments.acceptance.sound import check_rows
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NONE = "**Nothing has been accepted yet.** No row of anybody's GPU has been sent in."

@@ -25,7 +25,7 @@ def recorded(benchmark: str, page: str = "results.md") -> str:
 
 def published_generators() -> str:
     """A row for each published generator and reference, from its record."""
-    from dipp_toolkit.input_scale import recorded_input_scale
+    from dipp_toolkit.models.input_scale import recorded_input_scale
 
     lines = ["| generator | weights | read out at | input | reference | licence |", "|---|---|---|---|---|---|"]
     for model in _models("generator"):
@@ -42,7 +42,7 @@ def published_generators() -> str:
 
 
 def _models(kind: str) -> list[Any]:
-    from dipp_toolkit.published import PublishedPipeline
+    from dipp_toolkit.models.published import PublishedPipeline
     from dipp_toolkit.registry import get_registry
 
     entries = get_registry().entries[kind].values()
@@ -50,7 +50,7 @@ def _models(kind: str) -> list[Any]:
 
 
 def _read_out(model: Any) -> str:
-    from dipp_toolkit.schedules import FlowMatching, schedule_from_config
+    from dipp_toolkit.diffusion.schedules import FlowMatching, schedule_from_config
 
     if isinstance(schedule_from_config(model.blueprint().scheduler_config), FlowMatching):
         return "1"

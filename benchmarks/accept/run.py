@@ -86,7 +86,7 @@ def write_case(cache: HubCache, name: str, dtype: torch.dtype, twin: bool) -> No
     """
     from layouts import model_of
 
-    from dipp_toolkit.published import PublishedGenerator
+    from dipp_toolkit.models.published import PublishedGenerator
 
     model = model_of("generator", name)
     assert isinstance(model, PublishedGenerator)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from dipp_toolkit.objective.build.base import Sample
+from dipp_toolkit.objective.build.estimators.smoothing import lowest_cosines
+from dipp_toolkit.objective.build.estimators.surrogate import Surrogate
 from torch import Tensor
 
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.estimators.smoothing import lowest_cosines
-from dipp_toolkit.estimators.surrogate import Surrogate
-from dipp_toolkit.prompt_order import NoisesOfPrompts, PromptOrder
-from dipp_toolkit.terms.base import Sample
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.prompts.sampler import NoisesOfPrompts, PromptOrder
 
 SHAPE = (4, 8, 8)
 

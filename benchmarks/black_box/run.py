@@ -22,7 +22,7 @@ import torch
 from dipp_toolkit import TrainConfig, load_reward, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.comparison import Comparison, measure
-from dipp_toolkit.json_lines import whole_rows
+from dipp_toolkit.utils.jsonl import whole_rows
 
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {

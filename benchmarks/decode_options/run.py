@@ -12,16 +12,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from dipp_toolkit.objective.build.base import Sample
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
 from torch import Tensor
 from torch.nn import functional as F
 
 from dipp_toolkit import load_generator, load_prompts, load_reference, load_reward
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.decoding import DecodeOptions
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.roles import texts
-from dipp_toolkit.terms.base import Sample
-from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.decoding import DecodeOptions
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.protocols import texts
 
 OPTIONS = {
     "`decode_checkpointing`": (DecodeOptions(checkpointing=True), 0),

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from dipp_toolkit.ablation.choose import parse_constraint
-from dipp_toolkit.ablation.grid import Cell, grid, parse_vary
-from dipp_toolkit.ablation.run import AblationResult, ablate
-from dipp_toolkit.ablation.settings import AblationSettings
-from dipp_toolkit.ablation.trends import claims
-from dipp_toolkit.atomic import write_text
 from dipp_toolkit.config import make_config
+from dipp_toolkit.experiments.ablation.choose import parse_constraint
+from dipp_toolkit.experiments.ablation.grid import Cell, grid, parse_vary
+from dipp_toolkit.experiments.ablation.run import AblationResult, ablate
+from dipp_toolkit.experiments.ablation.settings import AblationSettings
+from dipp_toolkit.experiments.ablation.trends import claims
+from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
 VARY = ["reward_scale=0,20,1000", "guidance=1,1.5,3", "seed=0,1"]

@@ -14,14 +14,14 @@ import argparse
 from pathlib import Path
 
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.contestants import parse_contestants
-from dipp_toolkit.bench.rows import write_rows
-from dipp_toolkit.bench.run import run_bench
-from dipp_toolkit.bench.settings import METRICS, BenchSettings
-from dipp_toolkit.leaderboard.board import make_board
-from dipp_toolkit.leaderboard.markdown import to_markdown
-from dipp_toolkit.leaderboard.page import write_page
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.rows import write_rows
+from dipp_toolkit.experiments.bench.run import run_bench
+from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.experiments.leaderboard.board import make_board
+from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
+from dipp_toolkit.experiments.leaderboard.page import write_page
+from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
 EARLIER = {"generator": "emoji-onestep", "guidance": 1.5, "cooldown": 75, "diagnose_every": 25, "monitor_every": 50}

@@ -24,12 +24,12 @@ from dipp_emoji.captions import pairs
 from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
 from dipp_toolkit import Condition, Generator, TrainConfig, load_generator, load_prompts, load_reference, train
-from dipp_toolkit.atomic import write_text
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.frechet import frechet_distance
 from dipp_toolkit.evaluation.intervals import mean_interval
-from dipp_toolkit.generation import generate_images, sample_reference
-from dipp_toolkit.roles import Reference, texts
+from dipp_toolkit.models.sampling import generate_images, sample_reference
+from dipp_toolkit.protocols import Reference, texts
+from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
 NOISES = 2

@@ -13,10 +13,10 @@ from cells import PLAN
 from objectives import OBJECTIVES, PACE, UPDATES
 from torch import Tensor
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.rows import Row
 from dipp_toolkit.evaluation.intervals import Interval, mean_interval, paired_interval
-from dipp_toolkit.report.scatter import Point, scatter
+from dipp_toolkit.experiments.bench.rows import Row
+from dipp_toolkit.report.charts.scatter import Point, scatter
+from dipp_toolkit.utils.atomic import write_text
 
 JUDGE, REWARD, DISTANCE, DIVERSITY = "emoji-judge", "emoji-preference", "emoji-frechet", "diversity"
 REFERENCE, START = "emoji-reference", "emoji-onestep"

@@ -24,12 +24,12 @@ from cells import PLAN, Run, equal_time, equal_updates, plan_equal_time, train_s
 from objectives import UPDATES
 from page import write_results
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.contestants import Contestant, parse_contestants
-from dipp_toolkit.bench.rows import Row, read_rows, write_rows
-from dipp_toolkit.bench.run import run_bench
-from dipp_toolkit.bench.settings import METRICS, BenchSettings
-from dipp_toolkit.processes import Processes
+from dipp_toolkit.distributed import Processes
+from dipp_toolkit.experiments.bench.contestants import Contestant, parse_contestants
+from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.experiments.bench.run import run_bench
+from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"

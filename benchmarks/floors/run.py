@@ -19,7 +19,7 @@ import torch
 
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
-from dipp_toolkit.json_lines import whole_rows
+from dipp_toolkit.utils.jsonl import whole_rows
 
 HERE = Path(__file__).parent
 TRAINED, HELD = "colourfulness", "emoji-clip"

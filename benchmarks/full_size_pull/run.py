@@ -37,14 +37,15 @@ CASES: dict[str, dict[str, Any]] = {"as recommended": {}, "reward_scale=1": {"re
 
 def measure(case: dict[str, Any], device: torch.device, steps: int, warm: int, work: Path) -> list[dict[str, float]]:
     """Metrics of the first updates, a row each."""
-    from dipp_toolkit.assembly import assemble
-    from dipp_toolkit.blueprints import find_pipeline
+    from dipp_toolkit.training.run.run import TrainingLoop
+    from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+    from dipp_toolkit.training.run.setup.assembly import assemble
+    from dipp_toolkit.training.run.setup.resolve import resolve
+
     from dipp_toolkit.config import make_config
-    from dipp_toolkit.precision import DTYPES
+    from dipp_toolkit.models.blueprints import find_pipeline
     from dipp_toolkit.registry import get_registry
-    from dipp_toolkit.resolving import resolve
-    from dipp_toolkit.run_folder import RunFolder
-    from dipp_toolkit.training import TrainingLoop
+    from dipp_toolkit.utils.precision import DTYPES
 
     blueprint = find_pipeline(BLUEPRINT)
     prompts = work / "prompts.txt"
@@ -65,7 +66,7 @@ def measure(case: dict[str, Any], device: torch.device, steps: int, warm: int, w
 
 def pulls(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     """The pull in each row and what made it, measured from the terms' logged gradients."""
-    from dipp_toolkit.diagnostics.pull import Sides, pull_of
+    from dipp_toolkit.monitoring.pull import Sides, pull_of
 
     sides = Sides([name.removeprefix("grad_norm/") for name in rows[0] if "grad_norm/reward/" in name], ["integral_kl"])
     measured = [pull_of(row, sides) for row in rows]

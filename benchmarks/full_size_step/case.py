@@ -88,7 +88,7 @@ def random_component(blueprint: Any, device: torch.device) -> Any:
     """Stands in for `load_component`: the architecture with random weights, made where they will be used."""
 
     def build(folder: Path, name: str, place: Path | None = None, dtype: torch.dtype = torch.float32) -> Any:
-        from dipp_toolkit.folders import quiet_loading
+        from dipp_toolkit.models.files.folders import quiet_loading
 
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)  # never larger than it will be
@@ -106,19 +106,19 @@ def random_weights(blueprint: Any, device: torch.device) -> Iterator[None]:
     """Inside, pipelines are loaded without files."""
     build = random_component(blueprint, device)
     with (
-        patch("dipp_toolkit.diffusers_reference.check_component", lambda *_: None),  # there are no weights to check
-        patch("dipp_toolkit.diffusers_reference.load_component", build),
-        patch("dipp_toolkit.diffusers_generator.load_component", build),
+        patch("dipp_toolkit.models.reference.check_component", lambda *_: None),  # there are no weights to check
+        patch("dipp_toolkit.models.reference.load_component", build),
+        patch("dipp_toolkit.models.generator.load_component", build),
     ):
         yield
 
 
 def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
     """Random embeddings in the prompt cache: no text encoder is needed to train."""
-    from dipp_toolkit.condition import Condition
-    from dipp_toolkit.plain_json import read_json
-    from dipp_toolkit.prompt_cache import PromptCache, encoder_folder
-    from dipp_toolkit.prompt_encoder import PromptEncoder
+    from dipp_toolkit.diffusion.condition import Condition
+    from dipp_toolkit.models.text_encoders import PromptEncoder
+    from dipp_toolkit.prompts.cache import PromptCache, encoder_folder
+    from dipp_toolkit.utils.plain_json import read_json
 
     texts = ("", *PROMPTS)
     family = blueprint.family
@@ -133,13 +133,14 @@ def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
 
 def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
     """The training loop of a case, its parts watched."""
-    from dipp_toolkit.assembly import assemble
-    from dipp_toolkit.blueprints import find_pipeline
+    from dipp_toolkit.training.run.run import TrainingLoop
+    from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+    from dipp_toolkit.training.run.setup.assembly import assemble
+    from dipp_toolkit.training.run.setup.resolve import resolve
+
     from dipp_toolkit.config import TrainConfig
-    from dipp_toolkit.precision import DTYPES
-    from dipp_toolkit.resolving import resolve
-    from dipp_toolkit.run_folder import RunFolder
-    from dipp_toolkit.training import TrainingLoop
+    from dipp_toolkit.models.blueprints import find_pipeline
+    from dipp_toolkit.utils.precision import DTYPES
 
     blueprint = find_pipeline(case.pipeline)
     (work / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from weight_layouts import add_half, round_to_half, shard, state_of, write_pickle, write_single
 
-from dipp_toolkit.published import PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.models.published import PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
-from dipp_toolkit.twins import write_twin
 
 TWINS: dict[str, dict[str, Any]] = {
     "flux-schnell": {"guidance_embeds": False, "dynamic_shifting": False},

@@ -12,6 +12,7 @@ from typing import Any
 
 import stock_calls as stock
 import torch
+from dipp_toolkit.training.run.publish import call_arguments
 from hub_cache import HubCache
 from layouts import Layout, model_of
 from torch import Tensor
@@ -19,12 +20,11 @@ from torch import Tensor
 from dipp_cli.actions.generate import Request, make_images
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
-from dipp_toolkit.folders import family_of, quiet_loading
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.generator_options import READ_OUT
-from dipp_toolkit.model_card import call_arguments
-from dipp_toolkit.model_loading import load_generator, load_reference
-from dipp_toolkit.published import PublishedPipeline
+from dipp_toolkit.models.files.folders import family_of, quiet_loading
+from dipp_toolkit.models.generator_options import READ_OUT
+from dipp_toolkit.models.loading import load_generator, load_reference
+from dipp_toolkit.models.published import PublishedPipeline
+from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.registry import get_registry
 
 TOLERANCE = 1e-4

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dipp_toolkit.rewards.isolated.scorer.environments import find_installed
 from safetensors.torch import load_file, save_file
 from small_models import small_rows
 from torch import Tensor
@@ -35,8 +36,7 @@ from torch.nn import functional as F
 from dipp_emoji.captions import pairs
 from dipp_emoji.compose import compose
 from dipp_toolkit import Reward, load_prompts, load_reward
-from dipp_toolkit.rewards.environments import find_installed
-from dipp_toolkit.roles import texts
+from dipp_toolkit.protocols import texts
 
 HERE = Path(__file__).parent
 PACKAGES = {"imagereward": "image-reward", "hps": "hpsv2"}

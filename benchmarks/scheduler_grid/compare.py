@@ -15,14 +15,14 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from dipp_toolkit.components import load_scheduler
-from dipp_toolkit.diffusers_reference import DiffusersReference, check_pipeline_folder
+from dipp_toolkit.diffusion.schedules import FlowMatching, VariancePreserving
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import quiet_loading
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.own_noise import own_generators
-from dipp_toolkit.schedules import FlowMatching, VariancePreserving
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.components import load_scheduler
+from dipp_toolkit.models.files.folders import quiet_loading
+from dipp_toolkit.models.reference import DiffusersReference, check_pipeline_folder
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.utils.own_noise import own_generators
 
 from .cells import FLOW_PIPELINES, Cell
 

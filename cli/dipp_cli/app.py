@@ -83,7 +83,7 @@ def _run(words: list[str]) -> int:
 def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     """The exit code of an error, and a sentence about it."""
     from dipp_toolkit.errors import DippError, Interrupted, RequestError
-    from dipp_toolkit.raised import raised
+    from dipp_toolkit.utils.exception_text import raised
 
     from .terminal.usage import is_usage_error, usage_sentence
 
@@ -96,7 +96,7 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     if isinstance(error, DippError):
         return FAILED, str(error)
     if isinstance(error, OSError):
-        from dipp_toolkit.disk_errors import AGAIN, of_the_disk, reason_of, way_on
+        from dipp_toolkit.utils.disk_errors import AGAIN, of_the_disk, reason_of, way_on
 
         if of_the_disk(error):
             return FAILED, f"{reason_of(error)}. {way_on(error, AGAIN)}"
@@ -105,9 +105,9 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
 
 def _is_of_own_code(error: BaseException) -> bool:
     """Whether an error is no sentence of ours, or was caused by one of somebody's own code."""
-    from dipp_toolkit.disk_errors import of_the_disk
     from dipp_toolkit.errors import DippError
-    from dipp_toolkit.raised import own_line
+    from dipp_toolkit.utils.disk_errors import of_the_disk
+    from dipp_toolkit.utils.exception_text import own_line
 
     from .terminal.usage import is_usage_error
 

@@ -11,8 +11,8 @@ import typer
 from typer.main import get_command, get_group
 
 from dipp_toolkit import __version__
-from dipp_toolkit.raised import raised
 from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
+from dipp_toolkit.utils.exception_text import raised
 
 from . import commands
 

@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..atomic import write_text
-from ..contained import below
 from ..errors import CheckpointError, RequestError, first_line
-from ..pictures import Images
+from ..protocols import Reward
 from ..rewards.asking import ask
-from ..roles import Reward
+from ..utils.atomic import write_text
+from ..utils.images import Images
+from ..utils.paths import below
 from .diversity import seed_diversity
 from .effects import effect_size
+from .image_sheets import read_sheets, write_sheets
 from .intervals import mean_interval, paired_interval
-from .sheets import read_sheets, write_sheets
 
 INDEX = "comparison.json"
 

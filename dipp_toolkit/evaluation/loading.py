@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from ..errors import RequestError
-from ..python_files import find_in_python, is_python_name
-from ..raised import loading
+from ..protocols import CostMetric, Metric
 from ..registry import get_registry
-from ..roles import CostMetric, Metric
+from ..utils.exception_text import loading
+from ..utils.imports import find_in_python, is_python_name
 
 
 def load_metric(name: str, **options: Any) -> Metric | CostMetric:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
-from ..pictures import Images
+from ..utils.images import Images
 
 SIDE = 64
 

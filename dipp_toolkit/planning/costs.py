@@ -10,25 +10,25 @@ from functools import cache
 import torch
 from torch import nn
 
-from .. import adapters
-from ..adapters import AdapterSettings
-from ..blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
-from ..condition import Condition
-from ..contained import looks_like_path, user_path
-from ..decoding import DecodeOptions, reward_decoder
-from ..denoiser import Denoiser
-from ..diffusers_reference import decoder_dtype, decodes_with
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.predictions import prediction_from_config
+from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError
-from ..folders import quiet_loading, resolve_folder
-from ..named_folders import DIFFUSERS
-from ..plain_json import read_json
-from ..precision import pass_autocast
-from ..predictions import prediction_from_config
-from ..python_files import is_python_name
+from ..models import lora
+from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
+from ..models.decoding import DecodeOptions, reward_decoder
+from ..models.files.folders import quiet_loading, resolve_folder
+from ..models.files.named_folders import DIFFUSERS
+from ..models.files.saved_generators import saved_generator, split_saved
+from ..models.lora import AdapterSettings
+from ..models.reference import decoder_dtype, decodes_with
 from ..registry import get_registry
-from ..saved_generators import saved_generator, split_saved
-from ..schedules import schedule_from_config
-from ..setting_texts import is_isolated_name, is_remote_name
+from ..utils.assignments import is_isolated_name, is_remote_name
+from ..utils.imports import is_python_name
+from ..utils.paths import looks_like_path, user_path
+from ..utils.plain_json import read_json
+from ..utils.precision import pass_autocast
 from .dry_run import Cost, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 
@@ -200,7 +200,7 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
     with quiet_loading(), torch.device("meta"):
         base = build().to(shape.dtype).eval().requires_grad_(False)
         if shape.mode == "lora":
-            trained = adapters.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
+            trained = lora.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
         else:
             trained = build().train().requires_grad_(True)
     if shape.checkpointing:

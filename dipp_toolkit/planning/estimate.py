@@ -1,6 +1,6 @@
 r"""Memory, operations and seconds of a DI++ step, from dry runs of the real networks.
 
-A step is K assistant updates and one generator update (`dipp_toolkit.engine`):
+A step is K assistant updates and one generator update (`dipp_toolkit.training.engine`):
 
     assistant update      x0 = g(z, c) without a graph; forward and backward of the assistant
     generator forward     with its graph, held while the terms run; without one where it is recomputed
@@ -22,15 +22,15 @@ from typing import Any
 
 import torch
 
-from ..blueprints import PipelineBlueprint
 from ..config import TrainConfig
-from ..decoding import DecodeOptions
 from ..errors import RequestError
-from ..generator_options import starts_elsewhere
-from ..native_precision import choose_precision
-from ..pipeline_parts.choosing import check_conditions
-from ..precision import DTYPES, PRECISIONS
-from ..precision_choice import AUTO
+from ..models.blueprints import PipelineBlueprint
+from ..models.decoding import DecodeOptions
+from ..models.generator_options import starts_elsewhere
+from ..models.parts.choosing import check_conditions
+from ..utils.native_precision import choose_precision
+from ..utils.precision import DTYPES, PRECISIONS
+from ..utils.precision_choice import AUTO
 from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
 from .dry_run import Cost
 from .machines import GPUS, LAUNCH, REWARD_UTILISATION, UTILISATION

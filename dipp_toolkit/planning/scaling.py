@@ -21,8 +21,8 @@ import torch
 
 from ..config import TrainConfig
 from ..errors import RequestError
-from ..folders import quiet_loading
-from ..precision import DTYPES
+from ..models.files.folders import quiet_loading
+from ..utils.precision import DTYPES
 from .costs import pipeline_blueprint
 from .estimate import Plan, make_plan
 from .machines import UTILISATION, ring_rate

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import TrainConfig
-from ..diagnostics.first_pull import pull_in_words
-from ..mixing.kl_budget import LARGEST
-from ..prompt_subsets import counted_prompts
-from ..recipes.layer import recipe_text
-from .command import setting_text
-from .numbers import finite, weight_text
+from ..monitoring.first_pull import pull_in_words
+from ..objective.mixing.kl_budget import LARGEST
+from ..planning.recipes.layer import recipe_text
+from ..prompts.subsets import counted_prompts
+from .rerun_command import setting_text
 from .run_files import RunFiles
+from .table import finite, weight_text
 from .thumbnails import PIXEL_ART, Thumbnail, evenly, thumbnail
 
 SHOWN = 12

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..events import MOST
-from ..spelling import number_text
-from .chart import Series, colour_class, line_chart
+from ..utils.spelling import number_text
+from .charts.lines import Series, colour_class, line_chart
 from .run_files import RunFiles
 
 LOG_RATIO = 20

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..diagnostics import agreement, divergence, lag, pull, saturation
-from ..diagnostics.names import COLOUR, FAR, LAG, OPPOSED, PULL
-from ..diagnostics.reading import numbers
-from ..monitors.over_saturation import WORDS
-from ..spelling import number_text
-from .chart import Series
+from ..monitoring import agreement, divergence, lag, pull, sample_colours
+from ..monitoring.diagnostic_names import COLOUR, FAR, LAG, OPPOSED, PULL
+from ..monitoring.over_saturation import WORDS
+from ..monitoring.ranges import numbers
+from ..utils.spelling import number_text
+from .charts.lines import Series
 from .curves import Curve, curve
-from .numbers import finite, text_of
 from .run_files import RunFiles
+from .table import finite, text_of
 
 Row = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ def diagnosed_of(run: RunFiles) -> list[Diagnosed]:
         ),
         (
             COLOUR,
-            curve("Colours of training samples", colours, saturation.READING, saturation.HEALTHY),
+            curve("Colours of training samples", colours, sample_colours.READING, sample_colours.HEALTHY),
             _now(colours, named=True),
         ),
     ]

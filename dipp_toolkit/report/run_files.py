@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig, make_config
 from ..errors import CheckpointError, first_line
-from ..json_lines import read_lines
-from ..setting_texts import read_yaml
-from ..spelling import Spelling
+from ..utils.assignments import read_yaml
+from ..utils.jsonl import read_lines
+from ..utils.spelling import Spelling
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
@@ -104,7 +104,7 @@ def read_run(folder: Path) -> RunFiles:
         CheckpointError: it is no finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
-    from ..json_lines import read_rows
+    from ..utils.jsonl import read_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..pictures import to_uint8
+from ..utils.images import to_uint8
 
 LARGEST = 320
 """Larger images are shrunk to this many pixels on their longer side, and stored as JPEG."""

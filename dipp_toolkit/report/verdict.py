@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from ..config import OVER_OPTIMISATION
 from ..config import WARNINGS as MONITORS
-from ..diagnostics.names import COLOUR, FAR
 from ..evaluation.effects import LEAST_EFFECT, matters
 from ..evaluation.intervals import Interval
-from ..monitors.diversity_collapse import KEPT
+from ..monitoring.diagnostic_names import COLOUR, FAR
+from ..monitoring.diversity_collapse import KEPT
 from .contents import prompts_of
-from .numbers import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, text_of
 from .run_files import RunFiles
+from .table import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, text_of
 
 Direction = Literal["rose", "fell", "same", "unknown"]
 Tone = Literal["better", "mixed", "worse", "unclear"]

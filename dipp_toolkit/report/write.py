@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..atomic import write_text
 from ..evaluation.effects import LEAST_EFFECT
-from ..pictures import write_png
-from .chart import interval_plot
-from .command import again_from_config, again_from_flags
+from ..utils.atomic import write_text
+from ..utils.images import write_png
+from .before_after import draw_before_after
+from .charts.lines import interval_plot
 from .contents import (
     SHOWN,
     column_notes,
@@ -22,10 +22,10 @@ from .contents import (
 )
 from .curves import curves_of
 from .diagnosed import diagnosed_of, diagnoses_with_warnings, left_out
-from .monitored import monitor_curves, monitor_warnings
-from .numbers import table_rows
-from .picture import draw_before_after
+from .monitor_charts import monitor_curves, monitor_warnings
+from .rerun_command import again_from_config, again_from_flags
 from .run_files import RunFiles, read_run
+from .table import table_rows
 from .templates import template
 from .thumbnails import PIXEL_ART
 from .verdict import verdict

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import DippError, RunError
-from ..pictures import Images
-from ..precision import at_least_float32, full_precision
-from ..raised import raised
-from ..roles import Reward
-from .inputs import as_scores
+from ..protocols import Reward
+from ..utils.exception_text import raised
+from ..utils.images import Images
+from ..utils.precision import at_least_float32, full_precision
+from .scores import as_scores
 
 
 def answer_of(reward: Reward, images: Images, prompts: Sequence[str]) -> Any:

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
-from ..pictures import Images
-from ..python_files import check_call, check_options, is_python_name, load_python_name
-from ..raised import loading
+from ..protocols import Reward
 from ..registry import get_registry
-from ..roles import Reward
-from ..setting_texts import is_isolated_name, is_remote_name
-from .inputs import as_scores
+from ..utils.assignments import is_isolated_name, is_remote_name
+from ..utils.exception_text import loading
+from ..utils.images import Images
+from ..utils.imports import check_call, check_options, is_python_name, load_python_name
+from .scores import as_scores
 
 
 @dataclass
@@ -66,14 +66,14 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
     """
     with loading("reward", name):
         if is_remote_name(name):
-            from .remote import load_remote
-            from .remote_address import parse_addresses
+            from .remote.address import parse_addresses
+            from .remote.client import load_remote
 
             parse_addresses(name)
             check_options(load_remote, options, f"reward '{name}'")
             return partial(load_remote, name, **options)
         if is_isolated_name(name):
-            from .isolated import find_isolated
+            from .isolated.scorer import find_isolated
 
             return find_isolated(name, **options)
         if not is_python_name(name):

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from ..pictures import Images
-from ..precision import DTYPES
-from .inputs import check_inputs
+from ..utils.images import Images
+from ..utils.precision import DTYPES
 from .preprocess import WAYS, Preprocess
+from .scores import check_inputs
 from .text_features import TextFeatures
 
 

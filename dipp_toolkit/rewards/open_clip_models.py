@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contained import user_path
 from ..errors import RequestError, first_line
-from ..fetching import NotHere, check_fetching
-from ..naming import unknown_name
-from ..tensor_files import check_weights
+from ..models.files.fetching import NotHere, check_fetching
+from ..utils.messages import unknown_name
+from ..utils.paths import user_path
+from ..utils.tensor_files import check_weights
 from .model_reward import ModelReward
 from .preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 

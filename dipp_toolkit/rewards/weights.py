@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..contained import user_path
 from ..errors import RequestError, first_line
-from ..fetching import NotHere, hub_file
-from ..naming import nearest
+from ..models.files.fetching import NotHere, hub_file
+from ..utils.messages import nearest
+from ..utils.paths import user_path
 
 
 def find_file(name: str, hub: str, filename: str, given: str | Path | None = None) -> Path:
@@ -97,10 +97,10 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
     Raises:
         RequestError: it is not there, is none, or is a pickle.
     """
-    from ..folders import check_files, quiet_loading
-    from ..pipeline_index import check_config, only_pickled, pickles_are_refused
-    from ..plain_json import read_json
-    from ..weight_files import weights_in
+    from ..models.files.folders import check_files, quiet_loading
+    from ..models.files.safety import check_config, only_pickled, pickles_are_refused
+    from ..models.files.weight_files import weights_in
+    from ..utils.plain_json import read_json
 
     folder = user_path(place)
     if folder.is_dir():

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from ..condition import Condition
-from ..denoiser import Denoiser
-from ..gaussians import Gaussian
-from ..roles import Latents
-from ..schedules import Schedule
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.schedules import Schedule
+from ..objective.gaussians import Gaussian
+from ..protocols import Latents
 from .network import GIVEN
 from .world import GaussianReference
 

@@ -15,10 +15,10 @@ import math
 import torch
 
 from ..config import make_config
-from ..engine import Engine
-from ..gaussians import Gaussian
-from ..objective import build_mix
-from ..schedules import Schedule
+from ..diffusion.schedules import Schedule
+from ..objective.build import build_mix
+from ..objective.gaussians import Gaussian
+from ..training.engine import Engine
 from .any_time import AnyTimeReference
 from .cases import CASES, make_generator, make_reference
 from .kl_rows import TIMES, closed_form_kl, schedules

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
-from ..predictions import Prediction
-from ..schedules import Schedule, VariancePreserving
-from ..terms.base import Term, takes_rewards
+from ..diffusion.predictions import Prediction
+from ..diffusion.schedules import Schedule, VariancePreserving
+from ..objective.base import Term, takes_rewards
+from ..objective.gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
 from .optima import Objective, optimum
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..gaussians import Gaussian
-from ..terms.base import Term
+from ..objective.base import Term
+from ..objective.gaussians import Gaussian
 from .cases import Case
 from .optima import gradient
 from .quadrature import Weighed

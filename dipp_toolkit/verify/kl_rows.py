@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 
-from ..gaussians import Gaussian, GaussianProblem, average_kl
-from ..schedules import FlowMatching, Schedule, VariancePreserving
-from ..terms.base import Sample
-from ..terms.integral_kl import IntegralKL
-from ..terms.times import SAMPLINGS, dmd
+from ..diffusion.schedules import FlowMatching, Schedule, VariancePreserving
+from ..diffusion.times import SAMPLINGS, dmd
+from ..objective.base import Sample
+from ..objective.gaussians import Gaussian, GaussianProblem, average_kl
+from ..objective.terms.integral_kl import IntegralKL
 from .any_time import AnyTimeReference
 from .cases import make_reference
 from .gradients import trial_generator

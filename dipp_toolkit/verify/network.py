@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..condition import Condition
-from ..denoiser import Denoiser
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.predictions import Prediction, from_x0
+from ..diffusion.schedules import Schedule
 from ..errors import RunError
-from ..gaussians.law import Gaussian
-from ..predictions import Prediction, from_x0
-from ..schedules import Schedule
+from ..objective.gaussians.law import Gaussian
 
 GIVEN = "given"
 """The condition's tensor, `(batch, 1)`: 1 where there is a prompt, 0 where it is empty."""

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..engine import Engine
+from ..diffusion.times import Draw
 from ..errors import RunError
-from ..gaussians.problem import normal_nodes
-from ..terms.base import Sample, Term, TermResult
-from ..terms.times import Draw
+from ..objective.base import Sample, Term, TermResult
+from ..objective.gaussians.problem import normal_nodes
+from ..training.engine import Engine
 
 
 def midpoints(low: float, high: float, count: int) -> Float[Tensor, " times"]:

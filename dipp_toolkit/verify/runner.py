@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
-from ..gaussians import Verification
-from ..naming import unknown_name
+from ..objective.base import Term
+from ..objective.gaussians import Verification
 from ..registry import get_registry
-from ..terms.base import Term
+from ..utils.messages import unknown_name
 from .budget_rows import CASE as KL_BUDGET
 from .budget_rows import budget_rows
 from .cases import CASES, Case, make_generator, make_reference

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..assistant import LearnedAssistant
-from ..averaging import WeightAverage
-from ..condition import Condition
-from ..engine import Engine
-from ..gaussians import Gaussian
-from ..terms.base import uses_assistant
-from ..terms.times import UniformTimes
+from ..diffusion.condition import Condition
+from ..diffusion.times import UniformTimes
+from ..objective.base import uses_assistant
+from ..objective.gaussians import Gaussian
+from ..training.assistant import LearnedAssistant
+from ..training.ema import WeightAverage
+from ..training.engine import Engine
 from .cases import TIME_RANGE, Case, grid, make_generator
 from .quadrature import Enumeration, QuadratureEngine
 from .world import AffineGenerator, ExactAssistant, GaussianReference

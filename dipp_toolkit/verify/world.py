@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..condition import Condition
-from ..denoiser import Denoiser
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.predictions import Prediction
+from ..diffusion.schedules import Schedule
 from ..errors import RequestError
-from ..gaussians.law import Gaussian
-from ..pictures import Images
-from ..predictions import Prediction
-from ..roles import Latents
-from ..schedules import Schedule
+from ..objective.gaussians.law import Gaussian
+from ..protocols import Latents
+from ..utils.images import Images
 from .network import GIVEN, closed_form_denoiser
 
 

@@ -10,11 +10,11 @@ import torch
 
 from ..config import make_config
 from ..errors import RequestError
-from ..gaussians import Verification
-from ..objective import build_terms
-from ..roles import Assistant
-from ..terms.base import Term, uses_assistant
-from ..weighted_terms import WeightedTerm
+from ..objective.base import Term, uses_assistant
+from ..objective.build import build_terms
+from ..objective.evaluate import WeightedTerm
+from ..objective.gaussians import Verification
+from ..protocols import Assistant
 from .cases import TIME_RANGE, Case
 from .quadrature import Enumeration, Weighed
 from .world import GaussianReference
@@ -91,7 +91,7 @@ def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: 
     if "sampling" not in names and uses_assistant(term):
         raise RequestError(
             f"The term '{subject.term}' cannot be verified with the exact assistant: that enumerates times and noises, "
-            "so make the term a dataclass with a field `sampling` (dipp_toolkit.terms.times.Sampling)."
+            "so make the term a dataclass with a field `sampling` (dipp_toolkit.diffusion.times.Sampling)."
         )
     changes = {name: make(**world) for name, make in verification_of(term).exact.items()}
     if "sampling" in names:

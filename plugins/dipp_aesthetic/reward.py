@@ -15,7 +15,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import load_clip, note_clip
 from dipp_toolkit.rewards.weights import fill, find_file
-from dipp_toolkit.tensor_files import read_state, tensors_of
+from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 HUB, FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
 
 
 class JpegSize:

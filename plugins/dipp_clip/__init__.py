@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.licences import Licence, Origin
+from dipp_toolkit.utils.licences import Licence, Origin
 
 
 @hookimpl

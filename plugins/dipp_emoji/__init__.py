@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipp_toolkit import hookimpl, licences
+from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.licences import Origin
+from dipp_toolkit.utils import licences
+from dipp_toolkit.utils.licences import Origin
 
 if TYPE_CHECKING:
     from dipp_toolkit import Generator, PromptSet, Reference
@@ -60,22 +61,22 @@ DISTIL = WORLD | {
 
 def load_reference(**options: Any) -> Reference:
     """The multi-step reference, a small `PixArtAlphaPipeline`."""
-    from dipp_toolkit.model_loading import load_reference as load
+    from dipp_toolkit.models.loading import load_reference as load
 
     return load(str(WEIGHTS / "reference"), **options)
 
 
 def load_generator() -> Generator:
     """The one-step generator distilled from the reference."""
-    from dipp_toolkit.model_loading import load_generator as load
+    from dipp_toolkit.models.loading import load_generator as load
 
     return load(str(WEIGHTS / "onestep"))
 
 
 def load_prompts(name: str, held_out: bool) -> PromptSet:
     """The canonical captions of the training or of the held-out pairs; the category is the background."""
-    from dipp_toolkit.prompt_files import PromptList
-    from dipp_toolkit.roles import Prompt
+    from dipp_toolkit.prompts.files import PromptList
+    from dipp_toolkit.protocols import Prompt
 
     from .captions import BACKGROUNDS, caption, pairs
 

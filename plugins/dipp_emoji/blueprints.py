@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipp_toolkit.blueprints import PipelineBlueprint, RewardBlueprint
-from dipp_toolkit.pictures import Images
+from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint
+from dipp_toolkit.utils.images import Images
 
 from . import WEIGHTS
 from .rewards import EmojiClip, EmojiPreference, ModelReward, embed_pixels, to_pixels

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, RegNetConfig, RegNetModel
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
 
 from .captions import BACKGROUNDS, TEMPLATES, caption, emoji
 from .rewards import ModelReward, QualityAndMatch, to_pixels

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
-from dipp_toolkit.naming import nearest
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.messages import nearest
 
 from .captions import pairs
 from .compose import compose

@@ -20,12 +20,12 @@ from transformers import (
     ResNetModel,
 )
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import PluginError
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.rewards.text_features import TextFeatures
 from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.paths import user_path
 
 from .compose import SIZE
 from .text import EOS, CaptionTokenizer

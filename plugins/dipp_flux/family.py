@@ -10,9 +10,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.folders import component_config
-from dipp_toolkit.stock_call import StockCall, pack, unpack
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.stock_call import StockCall, pack, unpack
 
 STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
@@ -114,8 +114,8 @@ class FluxFamily:
         return unpack(output, x_t.shape)
 
     def write_twin(self, folder: Path, **options: Any) -> None:
-        """A tiny random pipeline; see `dipp_toolkit.twins`."""
-        from dipp_toolkit.twins import write_with
+        """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
+        from dipp_toolkit.models.tiny_pipelines import write_with
 
         from .twin import write_flux_twin
 

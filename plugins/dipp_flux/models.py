@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit import licences
-from dipp_toolkit.published import SETTINGS, PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.models.published import SETTINGS, PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.utils import licences
 
 CONFIGS = Path(__file__).parent / "published"
 FLUX = "black-forest-labs/FLUX.1-dev"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dipp_toolkit.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer, tiny_t5_tokenizer
-from dipp_toolkit.twins import (
+from dipp_toolkit.models.tiny_pipelines import (
     check_prediction,
     drawn_from,
     finished,
@@ -14,6 +13,7 @@ from dipp_toolkit.twins import (
     tiny_t5_encoder,
     tiny_vae,
 )
+from dipp_toolkit.models.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer, tiny_t5_tokenizer
 
 WIDTH, SECOND_WIDTH = 16, 32
 AXES = (4, 6, 6)

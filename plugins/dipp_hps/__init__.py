@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dipp_toolkit import hookimpl, licences
+from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.licences import Origin
+from dipp_toolkit.utils import licences
+from dipp_toolkit.utils.licences import Origin
 
 
 @hookimpl

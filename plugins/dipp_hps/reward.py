@@ -12,7 +12,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.open_clip_models import CosineReward, empty_clip, mend_mask, tokenizer_of
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
-from dipp_toolkit.tensor_files import read_state, tensors_of
+from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 HUB = "xswu/HPSv2"
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}

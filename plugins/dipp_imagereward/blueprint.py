@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dipp_toolkit.blueprints import RewardBlueprint
+from dipp_toolkit.models.blueprints import RewardBlueprint
 
 SIZE, TOKENS = 224, 35
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

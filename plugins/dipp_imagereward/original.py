@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dipp_toolkit.rewards.isolated.scorer.environments import Environment
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import Images, to_uint8
-from dipp_toolkit.rewards.environments import Environment
-from dipp_toolkit.tensor_files import check_weights
+from dipp_toolkit.utils.images import Images, to_uint8
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.tensor_files import check_weights
 
 SIDE, TOKENS = 224, 35
 

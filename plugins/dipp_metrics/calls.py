@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.roles import ImageSource
+from dipp_toolkit.protocols import ImageSource
 
 
 def call_with(source: ImageSource, prompts: Sequence[str], count: int, call: int) -> Tensor:

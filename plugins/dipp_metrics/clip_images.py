@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.naming import unknown_name
-from dipp_toolkit.packages import how_to_install, missing_of, not_installed
-from dipp_toolkit.plain_json import read_json
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from dipp_toolkit.rewards.weights import load_pretrained
-from dipp_toolkit.tensor_files import PICKLED, check_weights
+from dipp_toolkit.utils.messages import unknown_name
+from dipp_toolkit.utils.packages import how_to_install, missing_of, not_installed
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.plain_json import read_json
+from dipp_toolkit.utils.tensor_files import PICKLED, check_weights
 
 Function = Callable[[Tensor], Float[Tensor, "batch dimensions"]]
 OPEN_CLIP_CONFIG = "open_clip_config.json"

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.evaluation.colour import clipped_share, contrast, saturation
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
 
 
 class OneNumber:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dipp_toolkit.evaluation.pixel_features import SIDE, pixel_features
 from dipp_toolkit.evaluation.spread import pairwise_spread
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
 
 
 class Diversity:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.evaluation.pixel_features import pixel_features
-from dipp_toolkit.naming import unknown_name
-from dipp_toolkit.packages import missing_of, not_installed
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.python_files import check_call, is_python_name, load_python_name
-from dipp_toolkit.raised import raised
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.exception_text import raised
+from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.imports import check_call, is_python_name, load_python_name
+from dipp_toolkit.utils.messages import unknown_name
+from dipp_toolkit.utils.packages import missing_of, not_installed
 
 CLIP = "clip:"
 NAMES = ("inception", "pixels")

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.tensor_files import read_state, tensors_of
+from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 LAYER = "2048"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.roles import ImageSource
+from dipp_toolkit.protocols import ImageSource
 
 from .calls import call_with, wait_for
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.roles import ImageSource
+from dipp_toolkit.protocols import ImageSource
 
 from .calls import call_with, wait_for
 

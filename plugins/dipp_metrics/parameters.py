@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dipp_toolkit.roles import ImageSource
+from dipp_toolkit.protocols import ImageSource
 
 
 class Parameters:

@@ -8,13 +8,13 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.evaluation.neighbours import neighbour_radii, neighbourhood
+from dipp_toolkit.evaluation.precision_recall import neighbour_radii, neighbourhood
 
 from .reference_set import AgainstFolder
 
 
 class PrecisionRecall(AgainstFolder):
-    """Precision, recall, density and coverage; see `dipp_toolkit.evaluation.neighbours`.
+    """Precision, recall, density and coverage; see `dipp_toolkit.evaluation.precision_recall`.
 
     Precision and density are means over made images, and so have a value for every prompt. Recall and coverage belong
     to the set; prompts drawn twice hold no new image, so a bootstrap draws them a little low.

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.image_files import list_images, read_image
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.evaluation.image_files import list_images, read_image
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.paths import user_path
 
 from .extractors import load_extractor
 

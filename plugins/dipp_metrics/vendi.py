@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.evaluation.vendi import vendi_scores
-from dipp_toolkit.pictures import Images
-from dipp_toolkit.rewards.inputs import check_inputs
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.images import Images
 
 from .extractors import load_extractor
 

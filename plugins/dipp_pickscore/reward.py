@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import find_file, load_pretrained
+from dipp_toolkit.utils.paths import user_path
 
 HUB = "yuvalkirstain/PickScore_v1"
 PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

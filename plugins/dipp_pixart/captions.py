@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.packages import how_to_install, missing_of
+from dipp_toolkit.utils.packages import how_to_install, missing_of
 
 PLAIN = re.compile(r"[a-z]+( [a-z]+)*|")
 REMOVED = re.compile(r"shipping|download|click|png|jpe?g|bmp|webp|eps|pdf|apk")

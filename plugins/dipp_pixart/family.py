@@ -10,11 +10,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import component_config
-from dipp_toolkit.plain_json import read_json
-from dipp_toolkit.stock_call import StockCall
+from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.stock_call import StockCall
+from dipp_toolkit.utils.plain_json import read_json
 
 from .captions import cleaned
 
@@ -149,8 +149,8 @@ class PixArtFamily:
         return from_published_names(tensors)
 
     def write_twin(self, folder: Path, **options: Any) -> None:
-        """A tiny random pipeline; see `dipp_toolkit.twins`."""
-        from dipp_toolkit.twins import write_with
+        """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
+        from dipp_toolkit.models.tiny_pipelines import write_with
 
         from .twin import write_pixart_twin
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dipp_toolkit.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
-from dipp_toolkit.twins import (
+from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
     check_prediction,
     drawn_from,
@@ -14,6 +13,7 @@ from dipp_toolkit.twins import (
     tiny_t5_encoder,
     tiny_vae,
 )
+from dipp_toolkit.models.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
 
 CHANNELS = 4
 TOLD_SIZE = 128

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.pictures import Images
+from dipp_toolkit.utils.images import Images
 
 EPSILON = 1e-10
 """Under every square root, so that a plain image has a score near 0 and a finite gradient."""

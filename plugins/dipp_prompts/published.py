@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dipp_toolkit.contained import cache_place, user_path
 from dipp_toolkit.errors import RequestError, first_line
-from dipp_toolkit.fetching import NotHere, check_fetching, hub_file
-from dipp_toolkit.prompt_files import PromptList, read_prompt_file
-from dipp_toolkit.roles import Prompt
+from dipp_toolkit.models.files.fetching import NotHere, check_fetching, hub_file
+from dipp_toolkit.prompts.files import PromptList, read_prompt_file
+from dipp_toolkit.protocols import Prompt
+from dipp_toolkit.utils.paths import cache_place, user_path
 
 SECONDS = 60
 """Longest that a download may stay silent."""

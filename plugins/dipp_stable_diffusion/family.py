@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import component_config
-from dipp_toolkit.stock_call import StockCall
+from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.stock_call import StockCall
 
 CLIP_TOKENS = 77
 GUIDANCE = "timestep_cond"
@@ -80,8 +80,8 @@ class StableDiffusionFamily:
         return output
 
     def write_twin(self, folder: Path, **options: Any) -> None:
-        """A tiny random pipeline; see `dipp_toolkit.twins`."""
-        from dipp_toolkit.twins import write_with
+        """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
+        from dipp_toolkit.models.tiny_pipelines import write_with
 
         from .twin import write_stable_diffusion_twin
 
@@ -160,7 +160,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         return Condition(("",) * batch, {**tensors, "text_embeds": pooled, "time_ids": torch.zeros(batch, 6)})
 
     def write_twin(self, folder: Path, **options: Any) -> None:
-        from dipp_toolkit.twins import write_with
+        from dipp_toolkit.models.tiny_pipelines import write_with
 
         from .twin import write_stable_diffusion_xl_twin
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer
-from dipp_toolkit.twins import (
+from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
     check_prediction,
     drawn_from,
@@ -15,6 +14,7 @@ from dipp_toolkit.twins import (
     tiny_clip_encoder,
     tiny_vae,
 )
+from dipp_toolkit.models.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer
 
 CHANNELS = 4
 WIDTH, SECOND_WIDTH = 16, 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.published import register_blueprints, register_models
+from dipp_toolkit.models.published import register_blueprints, register_models
 
 from .models import GENERATORS, MODELS, REFERENCES
 

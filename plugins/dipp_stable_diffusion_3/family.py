@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import component_config
-from dipp_toolkit.stock_call import StockCall
+from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.stock_call import StockCall
 
 CLIP_TOKENS = 77
 
@@ -83,8 +83,8 @@ class StableDiffusion3Family:
         return output
 
     def write_twin(self, folder: Path, **options: Any) -> None:
-        """A tiny random pipeline; see `dipp_toolkit.twins`."""
-        from dipp_toolkit.twins import write_with
+        """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
+        from dipp_toolkit.models.tiny_pipelines import write_with
 
         from .twin import write_stable_diffusion_3_twin
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dipp_toolkit.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer, tiny_t5_tokenizer
-from dipp_toolkit.twins import (
+from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
     check_prediction,
     drawn_from,
@@ -15,6 +14,7 @@ from dipp_toolkit.twins import (
     tiny_t5_encoder,
     tiny_vae,
 )
+from dipp_toolkit.models.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer, tiny_t5_tokenizer
 
 WIDTH, SECOND_WIDTH, THIRD_WIDTH = 16, 24, 48
 """Of the text encoders. Both CLIP ones side by side are narrower than the T5 one, so that zeros must be added."""

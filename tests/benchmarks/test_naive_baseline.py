@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.training.run.setup.assembly import Assembled, assemble
+from dipp_toolkit.training.run.setup.resolve import resolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,8 +15,6 @@ from benchmarks.naive_baseline.baseline import Draws, NaiveTrainer
 from benchmarks.naive_baseline.rewards import PlainReward
 from dipp_emoji import WEIGHTS
 from dipp_toolkit import TrainConfig
-from dipp_toolkit.assembly import Assembled, assemble
-from dipp_toolkit.resolving import resolve
 
 BATCH = 3
 SETTINGS: dict[str, Any] = {

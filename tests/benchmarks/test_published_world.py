@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.model_loading import load_generator
+from dipp_toolkit.models.loading import load_generator
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
-from dipp_toolkit.twins import write_twin
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "published_world"
 QUICK = ("distar-sdxl", "sdxl-dmd2", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "hyper-sd15", "sd35-large-turbo")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dipp_cli.app import main
+from dipp_toolkit.diffusion.predictions import Prediction
 from dipp_toolkit.errors import Interrupted, RunError
-from dipp_toolkit.predictions import Prediction
 from tiny import PROMPTS, tiny_pipeline
 
 WRONG, FAILED, INTERRUPTED = 2, 1, 130

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dipp_cli.app import main
-from dipp_toolkit.model_loading import load_prompt_encoder
-from dipp_toolkit.prompt_encoder import PromptEncoder
+from dipp_toolkit.models.loading import load_prompt_encoder
+from dipp_toolkit.models.text_encoders import PromptEncoder
 
 BENCH = "bench --generators emoji-onestep --prompts captions.txt --reward ./mine.py:blue"
 SCORE = "score a.png --reward ./mine.py:blue --prompt x"
@@ -153,7 +153,7 @@ def test_a_figure_that_will_be_measured_is_no_reason_to_refuse(
     def train_cells(*arguments: object) -> None:
         raise BegunError
 
-    monkeypatch.setattr("dipp_toolkit.ablation.run.train_cells", train_cells)
+    monkeypatch.setattr("dipp_toolkit.experiments.ablation.run.train_cells", train_cells)
     for figure in ("saturation", "parameters-transformer", "emoji-judge", "emoji-clip", "sharpness"):
         assert main(["ablate", "--vary", "steps=1,2", "--measure", "sharpness", "--best", figure]) == 1
         assert "BegunError" in capsys.readouterr().err

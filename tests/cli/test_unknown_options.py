@@ -13,7 +13,7 @@ from dipp_cli.build import build_command
 from dipp_cli.options import Assignments
 from dipp_cli.terminal.usage import FLAGS_OF_SETTINGS, OF_REWARDS, TAKE_SETTINGS
 from dipp_toolkit import TrainConfig
-from dipp_toolkit.setting_texts import parse_assignments
+from dipp_toolkit.utils.assignments import parse_assignments
 
 ANY_SETTING: str = Assignments.__metadata__[0].help  # type: ignore[attr-defined]
 

@@ -9,8 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from dipp_toolkit.errors import RequestError
-from dipp_toolkit.predictions import (
+from dipp_toolkit.diffusion.predictions import (
     Prediction,
     from_x0,
     prediction_from_config,
@@ -18,7 +17,8 @@ from dipp_toolkit.predictions import (
     to_x0,
     x0_from_score,
 )
-from dipp_toolkit.schedules import FlowMatching, Schedule, VariancePreserving, add_noise, expand_like
+from dipp_toolkit.diffusion.schedules import FlowMatching, Schedule, VariancePreserving, add_noise, expand_like
+from dipp_toolkit.errors import RequestError
 
 KINDS = get_args(Prediction)
 SCHEDULES = {

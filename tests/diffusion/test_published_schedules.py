@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from dipp_toolkit.blueprints import PipelineBlueprint, find_blueprint
-from dipp_toolkit.predictions import from_x0, prediction_from_config, to_x0
-from dipp_toolkit.schedules import add_noise, expand_like, schedule_from_config
+from dipp_toolkit.diffusion.predictions import from_x0, prediction_from_config, to_x0
+from dipp_toolkit.diffusion.schedules import add_noise, expand_like, schedule_from_config
+from dipp_toolkit.models.blueprints import PipelineBlueprint, find_blueprint
 
 VARIANCE_PRESERVING = ("pixart-alpha", "sd15", "sd21", "sdxl", "sd-turbo", "sdxl-turbo")
 KEPT = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")

@@ -6,8 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from dipp_toolkit.errors import RequestError
-from dipp_toolkit.schedules import (
+from dipp_toolkit.diffusion.schedules import (
     FlowMatching,
     VariancePreserving,
     add_noise,
@@ -15,6 +14,7 @@ from dipp_toolkit.schedules import (
     expand_like,
     schedule_from_config,
 )
+from dipp_toolkit.errors import RequestError
 
 CONFIGS = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},

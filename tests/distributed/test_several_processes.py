@@ -121,8 +121,9 @@ def test_a_reward_that_fails_in_one_process_ends_all_with_its_sentence(words: li
 
 
 def test_the_launchers_precision_and_passes_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dipp_toolkit.training.run.setup.resolve import resolve
+
     from dipp_toolkit.config import make_config
-    from dipp_toolkit.resolving import resolve
 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
@@ -136,9 +137,9 @@ def test_the_launchers_precision_and_passes_are_settings(tmp_path: Path, monkeyp
 def test_the_first_version_of_fsdp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    from dipp_toolkit.distributed import Processes
+    from dipp_toolkit.distributed.sharding import Sharding
     from dipp_toolkit.errors import RequestError
-    from dipp_toolkit.processes import Processes
-    from dipp_toolkit.processes.sharding import Sharding
 
     for name, value in {**FSDP2, "FSDP_VERSION": "1"}.items():
         monkeypatch.setenv(name, value)

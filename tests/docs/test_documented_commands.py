@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from dipp_toolkit.training.run.run import RunResult
 
 import dipp_toolkit
-import dipp_toolkit.training
+import dipp_toolkit.training.run
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig, make_config
-from dipp_toolkit.training import RunResult
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from documented import MODES, ROOT, Mode, Runner, blocks_of, copied, spelled
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,7 +26,7 @@ SHORT = {"steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 2, "as
 @contextmanager
 def short_trainings() -> Iterator[None]:
     """Trainings from Python take a step."""
-    train = dipp_toolkit.training.train
+    train = dipp_toolkit.training.run.train
 
     def short(config: TrainConfig, **options: object) -> RunResult:
         given = {name: getattr(config, name) for name in config.model_fields_set}

@@ -29,7 +29,7 @@ from dipp_toolkit.evaluation import (
     share_interval,
 )
 from dipp_toolkit.evaluation.effects import effect_size, matters
-from dipp_toolkit.evaluation.sheets import grid_shape
+from dipp_toolkit.evaluation.image_sheets import grid_shape
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -264,7 +264,7 @@ def test_comparison_comes_back_to_eight_bits(tmp_path: Path, prompts: int, seeds
 
 
 def test_large_comparisons_span_several_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipp_toolkit.evaluation.sheets.LARGEST_SIDE", 20)
+    monkeypatch.setattr("dipp_toolkit.evaluation.image_sheets.LARGEST_SIDE", 20)
     comparison = make_comparison(11, 2)
     comparison.save(tmp_path)
     assert len(list(tmp_path.glob("before-*.png"))) > 1

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.rewards.image_files import (
+from dipp_toolkit.evaluation.image_files import (
     ANIMATED,
     TRANSPARENT,
     formats,
@@ -24,7 +24,7 @@ from dipp_toolkit.rewards.image_files import (
     read_prompts,
     say_notes,
 )
-from dipp_toolkit.roles import texts
+from dipp_toolkit.protocols import texts
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [51, 102, 204]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
 

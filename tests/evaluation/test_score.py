@@ -19,8 +19,8 @@ from dipp_cli.actions.score import without_grid
 from dipp_cli.app import main
 from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.evaluation.scoring import PromptedFile, ScoredFile, score_files, summarise
 from dipp_toolkit.rewards.loading import FunctionReward
-from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile, score_files, summarise
 
 MINE = """
 def red(images, prompts):

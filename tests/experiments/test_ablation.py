@@ -9,26 +9,32 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run.setup.resolve import resolve
 
-from dipp_toolkit.ablation.cells import CellFolder, cell_config, check_trained_cells, folders_of, train_cells
-from dipp_toolkit.ablation.choose import choose, parse_constraint
-from dipp_toolkit.ablation.differences import difference
-from dipp_toolkit.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
-from dipp_toolkit.ablation.page import heat_maps, render
-from dipp_toolkit.ablation.settings import AblationSettings, check_ablation
-from dipp_toolkit.ablation.study import Study, make_study
-from dipp_toolkit.ablation.trained_with import note_contents
-from dipp_toolkit.ablation.trends import change, claims
-from dipp_toolkit.ablation.trends import changes as listed_changes
-from dipp_toolkit.bench.figures import mean_figure
-from dipp_toolkit.bench.rows import Figure, Picture, Protocol, Row, Subject
 from dipp_toolkit.config import make_config
+from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.events import Warned
-from dipp_toolkit.processes import Processes
-from dipp_toolkit.report.scatter import Point, pareto_front
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.run_folder import RunFolder
+from dipp_toolkit.experiments.ablation.cells import (
+    CellFolder,
+    cell_config,
+    check_trained_cells,
+    folders_of,
+    train_cells,
+)
+from dipp_toolkit.experiments.ablation.choose import choose, parse_constraint
+from dipp_toolkit.experiments.ablation.differences import difference
+from dipp_toolkit.experiments.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
+from dipp_toolkit.experiments.ablation.page import heat_maps, render
+from dipp_toolkit.experiments.ablation.settings import AblationSettings, check_ablation
+from dipp_toolkit.experiments.ablation.study import Study, make_study
+from dipp_toolkit.experiments.ablation.trained_with import note_contents
+from dipp_toolkit.experiments.ablation.trends import change, claims
+from dipp_toolkit.experiments.ablation.trends import changes as listed_changes
+from dipp_toolkit.experiments.bench.figures import mean_figure
+from dipp_toolkit.experiments.bench.rows import Figure, Picture, Protocol, Row, Subject
+from dipp_toolkit.report.charts.scatter import Point, pareto_front
 from launching import launch
 
 PIXEL = (

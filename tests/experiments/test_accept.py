@@ -1,4 +1,4 @@
-"""`dipp accept` on twins: what is right passes, and what is not is found by name; see `dipp_toolkit.acceptance`."""
+"""`dipp accept` on twins: what is right passes, and what is not is found by name."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from safetensors.torch import load_file, save_file
 
 from accepting import TRAINING, accepted, edit, failing, verdicts, write_pair
 from dipp_cli.app import main
-from dipp_toolkit import licences
-from dipp_toolkit.acceptance import check as checks_there_are
-from dipp_toolkit.acceptance import run as running
-from dipp_toolkit.acceptance.check import Check, all_checks, names
-from dipp_toolkit.acceptance.checks import step
-from dipp_toolkit.acceptance.checks.pull import held, scaled
-from dipp_toolkit.acceptance.checks.rewards import _compared
-from dipp_toolkit.acceptance.golden import Golden, golden_of, read_golden, weights_key, write_golden
-from dipp_toolkit.acceptance.golden_images import NAME, golden_images
-from dipp_toolkit.acceptance.outcome import Outcome, skipped
-from dipp_toolkit.acceptance.prompts import PROMPTS
-from dipp_toolkit.acceptance.public import has_path, public
-from dipp_toolkit.acceptance.settings import Wanted, settings_of
-from dipp_toolkit.acceptance.subject import Subject
-from dipp_toolkit.acceptance.weights_used import weight_file
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.published import PublishedGenerator, PublishedReference
+from dipp_toolkit.experiments.acceptance import check as checks_there_are
+from dipp_toolkit.experiments.acceptance import run as running
+from dipp_toolkit.experiments.acceptance.check import Check, all_checks, names
+from dipp_toolkit.experiments.acceptance.checks import step
+from dipp_toolkit.experiments.acceptance.checks.pull import held, scaled
+from dipp_toolkit.experiments.acceptance.checks.rewards import _compared
+from dipp_toolkit.experiments.acceptance.golden import Golden, golden_of, read_golden, weights_key, write_golden
+from dipp_toolkit.experiments.acceptance.golden_images import NAME, golden_images
+from dipp_toolkit.experiments.acceptance.outcome import Outcome, skipped
+from dipp_toolkit.experiments.acceptance.prompts import PROMPTS
+from dipp_toolkit.experiments.acceptance.public import has_path, public
+from dipp_toolkit.experiments.acceptance.settings import Wanted, settings_of
+from dipp_toolkit.experiments.acceptance.subject import Subject
+from dipp_toolkit.experiments.acceptance.weights_used import weight_file
+from dipp_toolkit.models.published import PublishedGenerator, PublishedReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import Entry, get_registry
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.utils import licences
 
 EMOJI = Path(__file__).parents[2] / "plugins" / "dipp_emoji"
 
@@ -401,7 +401,8 @@ def test_no_check_begins_after_the_time_and_none_that_is_left_out(
 
 def test_another_check_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taste.py").write_text(
-        "from dipp_toolkit.acceptance.check import Check\nCHECK = Check('taste', 35, lambda subject: [], 'tastes')\n",
+        "from dipp_toolkit.experiments.acceptance.check import Check\n"
+        "CHECK = Check('taste', 35, lambda subject: [], 'tastes')\n",
         encoding="utf-8",
     )
     there = checks_there_are.checks.__path__

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dipp_cli.app import main
-from dipp_toolkit.acceptance.check import names
-from dipp_toolkit.acceptance.row import read_row, settings_digest
-from dipp_toolkit.acceptance.sound import check_rows, row_problems
+from dipp_toolkit.experiments.acceptance.check import names
+from dipp_toolkit.experiments.acceptance.row import read_row, settings_digest
+from dipp_toolkit.experiments.acceptance.sound import check_rows, row_problems
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

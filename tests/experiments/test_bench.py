@@ -16,17 +16,17 @@ import pytest
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit.bench.answers import Answers, version_of
-from dipp_toolkit.bench.contestants import parse_contestants
-from dipp_toolkit.bench.figures import mean_figure, metric_figures
-from dipp_toolkit.bench.noise import noise_of
-from dipp_toolkit.bench.rows import Row, read_rows, write_rows
-from dipp_toolkit.bench.run import run_bench
-from dipp_toolkit.bench.settings import BenchSettings
-from dipp_toolkit.bench.store import ImageStore, image_key
+from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.fingerprint import circumstances, digest_of
-from dipp_toolkit.processes import Processes
+from dipp_toolkit.experiments.bench.answers import Answers, version_of
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.figures import mean_figure, metric_figures
+from dipp_toolkit.experiments.bench.noise import noise_of
+from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.experiments.bench.run import run_bench
+from dipp_toolkit.experiments.bench.settings import BenchSettings
+from dipp_toolkit.experiments.bench.store import ImageStore, image_key
+from dipp_toolkit.utils.fingerprint import circumstances, digest_of
 from launching import launch
 
 PROMPTS = "emoji-heldout?count=6"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from dipp_cli.app import main
-from dipp_toolkit.model_loading import load_generator
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.loading import load_generator
+from dipp_toolkit.models.tiny_pipelines import write_twin
 
 QUICK = (
     "--device", "cpu", "--set", "precision=fp32", "--set", "steps=2", "--set", "eval_count=3", "--set", "batch_size=2",

@@ -30,7 +30,7 @@ from typing import Any
 
 from command_words import check_command
 from dipp_cli.app import main
-from dipp_toolkit.packages import extras_of
+from dipp_toolkit.utils.packages import extras_of
 
 ROOT = Path(__file__).parents[2]
 MODES = ("plain", "small", "dry-run", "twin", "words", "skip")

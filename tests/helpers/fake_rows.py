@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from dipp_toolkit.bench.figures import mean_figure
-from dipp_toolkit.bench.rows import SKEW_CORRECTED, Figure, Picture, Protocol, Row, Subject
 from dipp_toolkit.events import Warned
+from dipp_toolkit.experiments.bench.figures import mean_figure
+from dipp_toolkit.experiments.bench.rows import SKEW_CORRECTED, Figure, Picture, Protocol, Row, Subject
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"

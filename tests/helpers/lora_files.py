@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.tiny_pipelines import write_twin
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 

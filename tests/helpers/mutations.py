@@ -7,9 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from dipp_toolkit.objective.build.base import Sample, TermResult
+from dipp_toolkit.objective.build.terms import divergence, integral_kl
 
-from dipp_toolkit.terms import divergence, integral_kl, times
-from dipp_toolkit.terms.base import Sample, TermResult
+from dipp_toolkit.diffusion import times
 
 KL = integral_kl.IntegralKL
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from dipp_toolkit.predictions import Prediction
+from dipp_toolkit.diffusion.predictions import Prediction
 
 WORDS = ("a", "red", "green", "blue", "cat", "dog", "tree", "on", "the", "sea")
 PROMPTS = ("a red cat", "the blue sea", "a green tree", "a dog on the tree")

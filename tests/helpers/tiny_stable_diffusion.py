@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from dipp_toolkit.predictions import Prediction
+from dipp_toolkit.diffusion.predictions import Prediction
 from tiny import LATENT_SHAPE, TOKENS, tiny_tokenizer
 
 TEXT_WIDTH = 16

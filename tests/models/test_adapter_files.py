@@ -14,14 +14,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dipp_toolkit import adapters
-from dipp_toolkit.adapters import AdapterSettings
-from dipp_toolkit.components import load_component
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.sharing import trainable_parameters
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models import lora
+from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.lora import AdapterSettings
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.models.weight_sharing import trainable_parameters
 
 CLASSES = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
@@ -126,18 +126,18 @@ def test_other_loaders_without_metadata_meet_the_right_strength(
 def saved(tmp_path: Path) -> tuple[DiffusersReference, Path]:
     """A reference, and the folder of an adapter on its network."""
     reference = DiffusersReference.load(str(write_twin("StableDiffusionPipeline", tmp_path / "base")))
-    network = adapters.adapted(reference.network, AdapterSettings(RANK, ALPHA))
-    adapters.save_adapter(network, tmp_path / "adapter")
+    network = lora.adapted(reference.network, AdapterSettings(RANK, ALPHA))
+    lora.save_adapter(network, tmp_path / "adapter")
     return reference, tmp_path / "adapter"
 
 
 def test_an_adapter_of_an_older_run_comes_back(saved: tuple[DiffusersReference, Path]) -> None:
     reference, folder = saved
-    ours = adapters.load_adapter(reference.network, folder)
+    ours = lora.load_adapter(reference.network, folder)
     file = folder / "adapter_model.safetensors"
-    bare = {name.removeprefix(adapters.PEFT_PREFIX): one for name, one in load_file(file).items() if one.numel()}
+    bare = {name.removeprefix(lora.PEFT_PREFIX): one for name, one in load_file(file).items() if one.numel()}
     save_file(bare, file)
-    older = adapters.load_adapter(reference.network, folder)
+    older = lora.load_adapter(reference.network, folder)
     states = [{name: one for name, one in each.state_dict().items() if "lora_" in name} for each in (ours, older)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
@@ -156,11 +156,11 @@ def test_an_adapter_that_does_not_fit_is_refused(saved: tuple[DiffusersReference
     else:
         tensors["base_model.model.nowhere.lora_A.weight"] = torch.zeros(RANK, 3)
     save_file(tensors, file)
-    bare = "nowhere.lora_A.weight" if harm == "other" else name.removeprefix(adapters.PEFT_PREFIX)
+    bare = "nowhere.lora_A.weight" if harm == "other" else name.removeprefix(lora.PEFT_PREFIX)
     with pytest.raises(
         RequestError, match=rf"does not fit UNet2DConditionModel: {bare} is .* \(one of 1 that differ\)"
     ):
-        adapters.load_adapter(reference.network, folder)
+        lora.load_adapter(reference.network, folder)
 
 
 def test_the_base_is_named_by_its_hub_id_alone(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_the_base_is_named_by_its_hub_id_alone(tmp_path: Path) -> None:
             weights.symlink_to(twin / "unet")
         generator = replace(DiffusersGenerator.load(str(twin)), weights=weights)
         generator.adapt(AdapterSettings(RANK, ALPHA), reference)
-        adapters.save_adapter(generator.network, tmp_path / "adapter")
+        lora.save_adapter(generator.network, tmp_path / "adapter")
         config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == named
         PeftModel.from_pretrained(load_component(twin, "unet"), str(tmp_path / "adapter"))
@@ -183,12 +183,12 @@ def test_a_half_precision_base_is_merged_in_its_own_precision_where_the_update_s
     tmp_path: Path, size: float, precision: torch.dtype
 ) -> None:
     reference = DiffusersReference.load(str(write_twin("FluxPipeline", tmp_path / "base")), dtype=torch.bfloat16)
-    network = adapters.adapted(reference.network, AdapterSettings(RANK, ALPHA))
-    assert adapters.rounding(network) == 0.0  # nothing is added yet
+    network = lora.adapted(reference.network, AdapterSettings(RANK, ALPHA))
+    assert lora.rounding(network) == 0.0  # nothing is added yet
     with torch.no_grad():
         for parameter in trainable_parameters(network):
             parameter.add_(size)
-    plain, exact = adapters.merged(network), adapters.merged(network, torch.float32)
+    plain, exact = lora.merged(network), lora.merged(network, torch.float32)
     assert {one.dtype for one in plain.parameters()} == {precision}
     assert all(torch.equal(one, exact.get_parameter(name).to(precision)) for name, one in plain.named_parameters())
     assert {one.dtype for one in exact.parameters()} == {torch.float32}
@@ -201,5 +201,5 @@ def test_a_half_precision_base_is_merged_in_its_own_precision_where_the_update_s
         for one in (plain, exact)
     )
     share = float((rounded - merged).norm() / (merged - before).norm())
-    assert adapters.rounding(network) == pytest.approx(share, rel=0.05)
-    assert (share <= adapters.LARGEST_ROUNDING) is (precision == torch.bfloat16)
+    assert lora.rounding(network) == pytest.approx(share, rel=0.05)
+    assert (share <= lora.LARGEST_ROUNDING) is (precision == torch.bfloat16)

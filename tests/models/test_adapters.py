@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit import adapters
-from dipp_toolkit.adapters import AdapterSettings, adapted, load_adapter, merged, save_adapter
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.precision import pass_autocast
-from dipp_toolkit.sharing import load_trainable_state, trainable_parameters, trainable_state, weight_sharing_copy
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models import lora
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.lora import AdapterSettings, adapted, load_adapter, merged, save_adapter
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.models.weight_sharing import (
+    load_trainable_state,
+    trainable_parameters,
+    trainable_state,
+    weight_sharing_copy,
+)
+from dipp_toolkit.utils.precision import pass_autocast
 from tiny import PROMPTS
 
 SMALL = AdapterSettings(rank=4, alpha=8.0)
@@ -81,7 +86,7 @@ def test_gradients_reach_the_adapter_alone_and_equal_those_through_merged_weight
     t = torch.full((len(noise),), 0.6)
     generator._around(plain).predict_x0(noise, t, condition).square().mean().backward()
     name = next(
-        one for one in adapters.target_layers(reference.network, SMALL.rank)
+        one for one in lora.target_layers(reference.network, SMALL.rank)
         if isinstance(reference.network.get_submodule(one), nn.Linear)
     )  # fmt: skip
     layer = generator.network.get_submodule(name)
@@ -100,7 +105,7 @@ def test_merging_keeps_the_function_and_the_plain_names(reference: DiffusersRefe
     with torch.no_grad():
         ours = generator._around(plain).predict_x0(noise, t, condition)
         torch.testing.assert_close(ours, generator.generate(noise, condition), rtol=1e-4, atol=1e-4)
-    assert adapters.is_adapted(generator.network)
+    assert lora.is_adapted(generator.network)
 
 
 def test_a_saved_adapter_comes_back(reference: DiffusersReference, noise: Tensor, tmp_path: Path) -> None:

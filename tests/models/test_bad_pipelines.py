@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dipp_cli.app import main
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from tiny import PROMPTS
 
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dipp_hps.blueprint as hps
-from dipp_toolkit.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
-from dipp_toolkit.components import load_component
-from dipp_toolkit.diffusers_reference import latent_shape_of
+from dipp_toolkit.diffusion.schedules import FlowMatching, VariancePreserving, schedule_from_config
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
+from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.reference import latent_shape_of
+from dipp_toolkit.models.tiny_pipelines import drawn_from
 from dipp_toolkit.planning.dry_run import dry, faked
 from dipp_toolkit.registry import get_registry
-from dipp_toolkit.schedules import FlowMatching, VariancePreserving, schedule_from_config
-from dipp_toolkit.twins import drawn_from
 
 VAE, CLIP_L, CLIP_G, T5 = 83.65e6, 123.06e6, 694.66e6, 4.762e9
 PUBLISHED: dict[str, dict[str, float]] = {

@@ -19,10 +19,10 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from dipp_toolkit import load_generator, load_reference
-from dipp_toolkit.download_lists import network_files, pipeline_files
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import resolve_folder
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.files.download_lists import network_files, pipeline_files
+from dipp_toolkit.models.files.folders import resolve_folder
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from hub_errors import hub_error
 
 LISTINGS = Path(__file__).parent / "listings"

@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from dipp_toolkit.training.run.publish import call_arguments
+from dipp_toolkit.training.run.run import RunResult
+from dipp_toolkit.training.run.setup.assembly import assemble
+from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dipp_cli.app import main
 from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
-from dipp_toolkit.assembly import assemble
-from dipp_toolkit.bench.contestants import Contestant
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import Interrupted
-from dipp_toolkit.few_steps import noises_of
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.model_card import call_arguments
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.training import RunResult
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.experiments.bench.contestants import Contestant
+from dipp_toolkit.models.few_steps import noises_of
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from tiny import PROMPTS
 from tiny_runs import BLUE, StopAt, assert_same_bits, blue_settings, metrics
 

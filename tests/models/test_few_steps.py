@@ -12,17 +12,17 @@ from weakref import WeakSet
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from dipp_toolkit.objective.build.base import Sample, TermResult
+from dipp_toolkit.objective.build.evaluate import WeightedTerm
+from dipp_toolkit.training.run.engine import Engine
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.engine import Engine
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.few_steps import step_count, with_steps
-from dipp_toolkit.roles import FewStepGenerator
-from dipp_toolkit.terms.base import Sample, TermResult
-from dipp_toolkit.weighted_terms import WeightedTerm
+from dipp_toolkit.models.few_steps import step_count, with_steps
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.protocols import FewStepGenerator
 from kept_gradients import keep_gradients
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 

@@ -11,15 +11,15 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.diffusion.predictions import Prediction
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.export import ASSISTANT
-from dipp_toolkit.model_loading import load_generator, load_reference
-from dipp_toolkit.one_step_scheduler import one_step_scheduler
-from dipp_toolkit.predictions import Prediction
-from dipp_toolkit.roles import Generator, Reference
+from dipp_toolkit.models.export import ASSISTANT
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.loading import load_generator, load_reference
+from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.protocols import Generator, Reference
 from tiny import IMAGE_SHAPE, LATENT_SHAPE, PROMPTS, TOKENS, plain_diffusers, tiny_pipeline
 
 

@@ -10,22 +10,22 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from dipp_toolkit.training.run.run import train
 
 from dipp_cli.app import main
-from dipp_toolkit.bench.contestants import Contestant
 from dipp_toolkit.config import TrainConfig
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
+from dipp_toolkit.diffusion.predictions import Prediction
+from dipp_toolkit.diffusion.schedules import expand_like
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import Comparison
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.input_scale import SIGMA_STARTS, recorded_input_scale
-from dipp_toolkit.model_loading import load_generator
-from dipp_toolkit.one_step_scheduler import one_step_scheduler
-from dipp_toolkit.predictions import Prediction
-from dipp_toolkit.schedules import expand_like
-from dipp_toolkit.training import train
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.experiments.bench.contestants import Contestant
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.input_scale import SIGMA_STARTS, recorded_input_scale
+from dipp_toolkit.models.loading import load_generator
+from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from tiny import PROMPTS, plain_diffusers
 
 PIXART, STABLE, XL = "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"

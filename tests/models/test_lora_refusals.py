@@ -19,8 +19,8 @@ from torch import Tensor
 
 import lora_files
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.start_weights import source
-from dipp_toolkit.start_weights.lora import fused_weights
+from dipp_toolkit.models.start_weights import source
+from dipp_toolkit.models.start_weights.lora import fused_weights
 from lora_files import peft_folder, random_pairs, twins_below, write
 
 COMPONENTS = {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, LCMScheduler
+from dipp_toolkit.training.run.setup.origins import start_origins
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -19,15 +20,14 @@ import lora_files
 from dipp_cli.actions.generate import Request, make_images
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, load_generator, train
-from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.errors import CheckpointError, RequestError
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.generator_options import parsed_options
-from dipp_toolkit.origins import start_origins
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.models.generator_options import parsed_options
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.start_weights import source as sources
 from dipp_toolkit.planning import make_plan
 from dipp_toolkit.planning.costs import pipeline_blueprint
 from dipp_toolkit.planning.estimate import shares_weights
-from dipp_toolkit.start_weights import source as sources
 from lora_files import added, peft_folder, random_pairs, twins_below, write
 from tiny import PROMPTS
 

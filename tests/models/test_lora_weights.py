@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import lora_files
-from dipp_toolkit.adapters import AdapterSettings
-from dipp_toolkit.blueprints import find_pipeline
-from dipp_toolkit.components import empty_component
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.sharing import trainable_parameters
-from dipp_toolkit.start_weights.lora import fused_weights, layers_of
-from dipp_toolkit.start_weights.lora_file import LoraFile
-from dipp_toolkit.start_weights.source import parse_source
+from dipp_toolkit.models.blueprints import find_pipeline
+from dipp_toolkit.models.components import empty_component
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.lora import AdapterSettings
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.start_weights.lora import fused_weights, layers_of
+from dipp_toolkit.models.start_weights.lora_file import LoraFile
+from dipp_toolkit.models.start_weights.source import parse_source
+from dipp_toolkit.models.weight_sharing import trainable_parameters
 from lora_files import added, peft_folder, random_pairs, twins_below, write
 
 RANK, ALPHA, SCALE = 4, 10.0, 0.3

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
+from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bombs import write_bomb
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_reference
-from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.config import TrainConfig
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.fetching import without_fetching
-from dipp_toolkit.folders import quiet_loading
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.generator_options import generator_options
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.start_weights import source as sources
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.models.files.fetching import without_fetching
+from dipp_toolkit.models.files.folders import quiet_loading
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.generator_options import generator_options
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.start_weights import source as sources
+from dipp_toolkit.models.tiny_pipelines import write_twin
 
 PROMPTS = ["a red fox on blue", "birthday cake"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.training.run.setup.resolve import resolve, with_recommended
 
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
-from dipp_toolkit.bench.contestants import parse_contestants
-from dipp_toolkit.code_digests import code_digest
 from dipp_toolkit.config import make_config
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
 from dipp_toolkit.errors import PluginError, RequestError
-from dipp_toolkit.monitors.usual import EVERY, SMALL
-from dipp_toolkit.python_files import load_python_name
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.models.files.saved_generators import note_generator, reference_beside, split_saved
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.monitoring.interval import EVERY, SMALL
+from dipp_toolkit.protocols import texts
 from dipp_toolkit.registry import Entry, get_registry
-from dipp_toolkit.resolving import resolve, with_recommended
-from dipp_toolkit.roles import texts
-from dipp_toolkit.saved_generators import note_generator, reference_beside, split_saved
+from dipp_toolkit.rewards.code_digests import code_digest
+from dipp_toolkit.utils.imports import load_python_name
 from tiny import PROMPTS, tiny_pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "writing-a-plugin.md"
@@ -194,7 +194,7 @@ def test_a_reference_and_prompts_of_a_file(place: Path) -> None:
     assert load_reference("./mine.py:reference").latent_shape == (4, 32, 32)
     assert list(texts(load_prompts("./mine.py:PROMPTS?count=1&seed=3"))) in (["fox on blue"], ["cake on yellow"])
     Path("sets.py").write_text(
-        "from dipp_toolkit.roles import Prompt\n"
+        "from dipp_toolkit.protocols import Prompt\n"
         "class Two:\n    name = 'two'\n    prompts = [Prompt('a', 'x', 'animals'), Prompt('b', 'y')]\n"
         "def made(count=3): return [str(k) for k in range(count)]\n"
         "EMPTY = ['']\nNUMBER = 3\n"

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from dipp_toolkit.training.run.setup.assembly import assemble
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig
-from dipp_toolkit.assembly import assemble
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.generation import fixed_noise, generate_images
-from dipp_toolkit.pipeline_parts import comparing
-from dipp_toolkit.pipeline_parts.choosing import check_conditions
-from dipp_toolkit.pipeline_parts.comparing import differing_parts, part_names
+from dipp_toolkit.models.parts import comparing
+from dipp_toolkit.models.parts.choosing import check_conditions
+from dipp_toolkit.models.parts.comparing import differing_parts, part_names
+from dipp_toolkit.models.sampling import fixed_noise, generate_images
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.estimate import make_plan
-from dipp_toolkit.twins import write_twin
 from tiny import PROMPTS
 
 CLASSES = ("PixArtAlpha", "StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux")

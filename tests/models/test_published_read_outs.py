@@ -16,12 +16,12 @@ from diffusers import (
 )
 from torch import Tensor
 
-from dipp_toolkit.adapters import AdapterSettings
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.lora import AdapterSettings
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from tiny import PROMPTS
 
 PIXART, STABLE, XL = "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"

@@ -16,9 +16,9 @@ from torch import Tensor
 from dipp_cli.actions.generate import Request, make_images
 from dipp_cli.app import main
 from dipp_toolkit import load_reference
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.roles import Reference
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.protocols import Reference
 from tiny import LATENT_SHAPE, PROMPTS
 
 CLASSES = (

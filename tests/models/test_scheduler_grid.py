@@ -10,8 +10,8 @@ import torch
 from benchmarks.scheduler_grid.cells import FLOW_SIGMAS, PIPELINES, RESOLUTION, Cell, allowed, cells
 from benchmarks.scheduler_grid.compare import Twin
 from benchmarks.scheduler_grid.run import outcomes, summary, table
+from dipp_toolkit.diffusion.schedules import FlowMatching
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.schedules import FlowMatching
 
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 LEADING = {"timestep_spacing": "leading", "steps_offset": 1}

@@ -18,10 +18,10 @@ from huggingface_hub.errors import (
 )
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.fetching import NotHere, without_fetching
-from dipp_toolkit.start_weights import source as sources
-from dipp_toolkit.start_weights.source import parse_source
-from dipp_toolkit.start_weights.store import converted_folder
+from dipp_toolkit.models.files.fetching import NotHere, without_fetching
+from dipp_toolkit.models.start_weights import source as sources
+from dipp_toolkit.models.start_weights.source import parse_source
+from dipp_toolkit.models.start_weights.store import converted_folder
 from hub_errors import hub_error
 
 
@@ -136,7 +136,7 @@ def test_a_conversion_is_made_once_and_is_whole_or_not_there(tmp_path: Path, mon
 PROCESS = """
 import sys, time
 from pathlib import Path
-from dipp_toolkit.start_weights.store import converted_folder
+from dipp_toolkit.models.start_weights.store import converted_folder
 
 def make(folder):
     print("made", flush=True)
@@ -150,7 +150,7 @@ print(sorted(path.name for path in converted_folder("same", make).iterdir()))
 
 KILLED = """
 import os, signal
-from dipp_toolkit.start_weights.store import converted_folder
+from dipp_toolkit.models.start_weights.store import converted_folder
 
 def make(folder):
     (folder / "half").write_text("x")

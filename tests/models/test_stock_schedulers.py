@@ -16,17 +16,17 @@ from torch import Tensor
 
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_reference
-from dipp_toolkit.bench.sources import Source
-from dipp_toolkit.components import heeded_scheduler_config, load_scheduler
-from dipp_toolkit.diffusers_reference import DiffusersReference, check_pipeline_folder
+from dipp_toolkit.diffusion.scheduler_classes import class_config
+from dipp_toolkit.diffusion.schedules import schedule_from_config
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.few_steps import noises_of
-from dipp_toolkit.folders import family_of
-from dipp_toolkit.generation import generate_images, sample_reference
-from dipp_toolkit.own_noise import own_generators
-from dipp_toolkit.scheduler_classes import class_config
-from dipp_toolkit.schedules import schedule_from_config
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.experiments.bench.sources import Source
+from dipp_toolkit.models.components import heeded_scheduler_config, load_scheduler
+from dipp_toolkit.models.few_steps import noises_of
+from dipp_toolkit.models.files.folders import family_of
+from dipp_toolkit.models.reference import DiffusersReference, check_pipeline_folder
+from dipp_toolkit.models.sampling import generate_images, sample_reference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.utils.own_noise import own_generators
 
 PROMPTS = ("a red fox on blue", "birthday cake")
 
@@ -134,7 +134,7 @@ def test_a_bench_knows_images_that_were_sampled_otherwise(stable_diffusion: Path
         source = Source(load_reference(str(with_scheduler(stable_diffusion, kind))), steps=3)
         new = source.fingerprint()
         with monkeypatch.context() as before:
-            before.setattr("dipp_toolkit.bench.sources._was_sampled_otherwise", lambda _: False)
+            before.setattr("dipp_toolkit.experiments.bench.sources._was_sampled_otherwise", lambda _: False)
             return new, source.fingerprint()
 
     new, old = fingerprints("EulerAncestralDiscreteScheduler")

@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
+from dipp_toolkit.training.run.publish import call_arguments, load_arguments
+from dipp_toolkit.training.run.setup.preflight import Parts, look_at_networks
 from torch import Tensor
 
 from dipp_cli.actions.generate import Request, make_images
 from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
-from dipp_toolkit.bench.sources import Source
 from dipp_toolkit.config import make_config
-from dipp_toolkit.decoding import DecodeOptions
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.generation import fixed_noise, sample_reference
-from dipp_toolkit.model_card import call_arguments, load_arguments
-from dipp_toolkit.preflight import Parts, look_at_networks
-from dipp_toolkit.prompt_cache import encoder_folder
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.experiments.bench.sources import Source
+from dipp_toolkit.models.decoding import DecodeOptions
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.sampling import fixed_noise, sample_reference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.prompts.cache import encoder_folder
 
 PIXART, SD, SDXL, SD3, FLUX = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
@@ -399,7 +399,7 @@ def test_conditions_of_size_that_stock_never_tells_are_refused(tmp_path: Path) -
 def test_a_tokenizer_of_sentencepiece_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PixArt's is published without a tokenizer.json."""
     folder = write_twin(PIXART, tmp_path / "twin")
-    monkeypatch.setattr("dipp_toolkit.prompt_encoder.missing_of", list)
+    monkeypatch.setattr("dipp_toolkit.models.text_encoders.missing_of", list)
     (folder / "tokenizer" / "spiece.model").write_bytes(b"a model")
     reference_of(folder).encode(PROMPTS)
     (folder / "tokenizer" / "tokenizer.json").unlink()

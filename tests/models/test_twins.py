@@ -16,9 +16,9 @@ from dipp_pixart.twin import write_pixart_twin
 from dipp_stable_diffusion.twin import write_stable_diffusion_twin, write_stable_diffusion_xl_twin
 from dipp_stable_diffusion_3.twin import write_stable_diffusion_3_twin
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.models.tiny_tokenizers import WORDS, byte_symbols, tiny_clip_tokenizer, tiny_t5_tokenizer
 from dipp_toolkit.registry import Entry, Registry
-from dipp_toolkit.tiny_tokenizers import WORDS, byte_symbols, tiny_clip_tokenizer, tiny_t5_tokenizer
-from dipp_toolkit.twins import write_twin
 
 WRITERS: dict[str, Callable[..., Path]] = {
     "PixArtAlphaPipeline": write_pixart_twin,
@@ -172,7 +172,7 @@ def test_what_fails_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_family_without_a_twin(registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     registry.entries["pipeline"]["BarePipeline"] = Entry("pipeline", "BarePipeline", object, "no twin", (), "bare")
-    monkeypatch.setattr("dipp_toolkit.twins.get_registry", lambda: registry)
+    monkeypatch.setattr("dipp_toolkit.models.tiny_pipelines.get_registry", lambda: registry)
     with pytest.raises(RequestError, match="'bare' has no tiny twin of BarePipeline"):
         write_twin("BarePipeline", tmp_path / "twin")
 

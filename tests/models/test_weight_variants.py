@@ -12,14 +12,14 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from dipp_toolkit import load_generator, load_reference
-from dipp_toolkit.components import load_component
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import quiet_loading
-from dipp_toolkit.generation import fixed_noise, sample_reference
-from dipp_toolkit.monitors.usual import bytes_of_networks
-from dipp_toolkit.prompt_cache import encoder_folder
-from dipp_toolkit.twins import write_twin
-from dipp_toolkit.weight_files import WeightFiles, choose_weights, plain_name, weights_in
+from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.files.folders import quiet_loading
+from dipp_toolkit.models.files.weight_files import WeightFiles, choose_weights, plain_name, weights_in
+from dipp_toolkit.models.sampling import fixed_noise, sample_reference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.monitoring.interval import bytes_of_networks
+from dipp_toolkit.prompts.cache import encoder_folder
 
 PROMPTS = ["a red fox on blue", "birthday cake"]
 UNET = "diffusion_pytorch_model"

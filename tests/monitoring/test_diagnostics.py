@@ -11,27 +11,27 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.gaussians.law import Gaussian
+from dipp_toolkit.objective.build.mixing.first_sizes import MEASURED as FIRST
+from dipp_toolkit.training.run.run import MEASURED
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.condition import Condition
 from dipp_toolkit.config import make_config
-from dipp_toolkit.diagnostics import agreement, divergence, lag, pull, saturation
-from dipp_toolkit.diagnostics import probe as probe_module
-from dipp_toolkit.diagnostics.check import find_warnings, is_diagnosed
-from dipp_toolkit.diagnostics.denoised import look_at, numbers_of
-from dipp_toolkit.diagnostics.first_pull import FirstPulls, first_warning, of_step, pull_in_words
-from dipp_toolkit.diagnostics.kl_by_time import bin_middles, kl_by_time
-from dipp_toolkit.diagnostics.names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
-from dipp_toolkit.diagnostics.probe import BINS, Probe
-from dipp_toolkit.diagnostics.pull import Sides, mean_pull, pull_of
-from dipp_toolkit.gaussians.law import Gaussian
-from dipp_toolkit.json_lines import read_rows
-from dipp_toolkit.mixing.first_sizes import MEASURED as FIRST
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.diffusion.schedules import VariancePreserving, discrete_times
+from dipp_toolkit.monitoring import agreement, divergence, lag, pull, sample_colours
+from dipp_toolkit.monitoring import probe as probe_module
+from dipp_toolkit.monitoring.denoised import look_at, numbers_of
+from dipp_toolkit.monitoring.diagnostic_names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
+from dipp_toolkit.monitoring.diagnostics import find_warnings, is_diagnosed
+from dipp_toolkit.monitoring.first_pull import FirstPulls, first_warning, of_step, pull_in_words
+from dipp_toolkit.monitoring.kl_by_time import bin_middles, kl_by_time
+from dipp_toolkit.monitoring.probe import BINS, Probe
+from dipp_toolkit.monitoring.pull import Sides, mean_pull, pull_of
 from dipp_toolkit.report import write_report
-from dipp_toolkit.schedules import VariancePreserving, discrete_times
-from dipp_toolkit.training import MEASURED
+from dipp_toolkit.utils.jsonl import read_rows
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
 from fake_run import write_run
 from tiny import PROMPTS, tiny_pipeline
@@ -298,7 +298,7 @@ def test_limits_that_are_said_are_those_that_count() -> None:
     assert f"{lag.MOST:g}" in lag.HEALTHY
     assert f"{pull.MOST:g}" in pull.HEALTHY
     assert f"{abs(agreement.LEAST):g}" in agreement.HEALTHY
-    assert "no more above" in saturation.HEALTHY
+    assert "no more above" in sample_colours.HEALTHY
 
 
 Run = Callable[..., Path]

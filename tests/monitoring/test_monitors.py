@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dipp_toolkit.training.run.early_stop import in_a_row
+from dipp_toolkit.training.run.monitor import random_states_kept
+from dipp_toolkit.training.run.run import RunResult
+from dipp_toolkit.training.run.run_state.checkpoint import checkpoint_step, checkpoints
 from rich.console import Console
 from safetensors.torch import load_file
 
 from dipp_cli.terminal.progress import Bar, PlainLines, held_out
 from dipp_toolkit import RequestError, RunError, TrainConfig, train
-from dipp_toolkit.checkpoint import checkpoint_step, checkpoints
 from dipp_toolkit.config import NAMES, make_config
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.events import MonitorEvent, StepEvent, Warned
-from dipp_toolkit.json_lines import read_rows
-from dipp_toolkit.monitors import diversity_collapse, over_optimisation, over_saturation
-from dipp_toolkit.monitors.check import find_warnings
-from dipp_toolkit.monitors.record import Bases, read_bases, write_bases
-from dipp_toolkit.monitors.snapshot import Snapshot, take_snapshot
-from dipp_toolkit.monitors.stopping import in_a_row
-from dipp_toolkit.monitors.watch import random_states_kept
+from dipp_toolkit.monitoring import diversity_collapse, over_optimisation, over_saturation
+from dipp_toolkit.monitoring.history import Bases, read_bases, write_bases
+from dipp_toolkit.monitoring.monitors import find_warnings
+from dipp_toolkit.monitoring.snapshot import Snapshot, take_snapshot
 from dipp_toolkit.report import write_report
-from dipp_toolkit.training import RunResult
+from dipp_toolkit.utils.jsonl import read_rows
 from fake_run import write_run
 from tiny import tiny_pipeline
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import Committing, Sample, TermResult
+from dipp_toolkit.objective.build.estimators.base import Estimate, Score
+from dipp_toolkit.objective.build.evaluate import WeightedTerm
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
+from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
+from dipp_toolkit.training.run.engine import Engine
+from dipp_toolkit.training.run.guard import Guard
 from torch import Tensor, nn
 
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.engine import Engine
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RunError
-from dipp_toolkit.estimators.base import Estimate, Score
-from dipp_toolkit.guard import Guard
-from dipp_toolkit.terms.base import Committing, Sample, TermResult
-from dipp_toolkit.terms.reward import RewardTerm
-from dipp_toolkit.terms.reward_sum import RewardSum
-from dipp_toolkit.weighted_terms import WeightedTerm
 
 
 class Line:

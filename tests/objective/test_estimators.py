@@ -8,17 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import Sample
+from dipp_toolkit.objective.build.estimators.base import GradientEstimator
+from dipp_toolkit.objective.build.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
+from dipp_toolkit.objective.build.estimators.surrogate import Surrogate, rank_correlation
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
 from torch import Tensor
 
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RunError
-from dipp_toolkit.estimators.base import GradientEstimator
-from dipp_toolkit.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
-from dipp_toolkit.estimators.surrogate import Surrogate, rank_correlation
-from dipp_toolkit.random_states import random_states, restore_random_states, seed_everything
 from dipp_toolkit.rewards.loading import FunctionReward
-from dipp_toolkit.terms.base import Sample
-from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.utils.reproducibility import random_states, restore_random_states, seed_everything
 
 SHAPE = (4, 8, 8)
 

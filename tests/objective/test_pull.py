@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import TermResult
+from dipp_toolkit.objective.build.mixing.balance import Balance
+from dipp_toolkit.objective.build.mixing.first_sizes import MEASURED, FirstSizes
+from dipp_toolkit.objective.build.mixing.floors import Floor
+from dipp_toolkit.objective.build.mixing.mix import Mixed, RewardMix
+from dipp_toolkit.objective.build.mixing.scale import RewardScale
 from torch import Tensor
 
-from dipp_toolkit.mixing.balance import Balance
-from dipp_toolkit.mixing.first_sizes import MEASURED, FirstSizes
-from dipp_toolkit.mixing.floors import Floor
-from dipp_toolkit.mixing.mix import Mixed, RewardMix
-from dipp_toolkit.mixing.piecewise_linear import PiecewiseLinear
-from dipp_toolkit.mixing.scale import RewardScale
-from dipp_toolkit.terms.base import TermResult
+from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 
 SHAPE = (8, 3, 2)
 

@@ -11,16 +11,21 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import Sample, Term
+from dipp_toolkit.objective.build.estimators.density_ratio import LearnedRatio
+from dipp_toolkit.objective.build.terms.diffused_reward import DiffusedReward
+from dipp_toolkit.objective.build.terms.divergence import noised
+from dipp_toolkit.objective.build.terms.f_divergence import DiscriminatorRatio, FDivergence, Pool
+from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
+from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
+from dipp_toolkit.objective.build.terms.score_divergence import ScoreDivergence
+from dipp_toolkit.training.run.assistant import LearnedAssistant, denoising_loss
 from torch import Tensor
 
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.assistant import LearnedAssistant, denoising_loss
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.estimators.density_ratio import LearnedRatio
-from dipp_toolkit.precision import pass_autocast
-from dipp_toolkit.rewards.loading import FunctionReward
-from dipp_toolkit.schedules import (
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.diffusion.schedules import (
     LEAST,
     FlowMatching,
     Schedule,
@@ -30,16 +35,11 @@ from dipp_toolkit.schedules import (
     schedule_from_config,
     usable_times,
 )
-from dipp_toolkit.terms.base import Sample, Term
-from dipp_toolkit.terms.diffused_reward import DiffusedReward
-from dipp_toolkit.terms.divergence import noised
-from dipp_toolkit.terms.f_divergence import DiscriminatorRatio, FDivergence, Pool
-from dipp_toolkit.terms.integral_kl import IntegralKL
-from dipp_toolkit.terms.reward import RewardTerm
-from dipp_toolkit.terms.reward_sum import RewardSum
-from dipp_toolkit.terms.score_divergence import ScoreDivergence
-from dipp_toolkit.terms.times import WEIGHTINGS, Draw, LogitNormalTimes, UniformTimes
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.diffusion.times import WEIGHTINGS, Draw, LogitNormalTimes, UniformTimes
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.rewards.loading import FunctionReward
+from dipp_toolkit.utils.precision import pass_autocast
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 
 PLACES = (0.0, 1e-7, 1 - 1e-7, 1.0)

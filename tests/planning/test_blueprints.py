@@ -12,16 +12,16 @@ from torch import nn
 
 from dipp_cli.actions.plan import describe, parse_memory, said_when_slow
 from dipp_cli.app import main
-from dipp_toolkit.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
-from dipp_toolkit.components import load_component
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
+from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning import costs, make_plan, recommend
 from dipp_toolkit.planning.dry_run import cost_of, dry
 from dipp_toolkit.planning.estimate import Plan
 from dipp_toolkit.planning.repeated import counts_of, extrapolated, shorten
 from dipp_toolkit.registry import get_registry
-from dipp_toolkit.twins import write_twin
 
 PUBLISHED = {
     "pixart-alpha": {"transformer": 610.9, "vae": 83.65, "text_encoder": 4762.3},

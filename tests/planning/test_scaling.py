@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from dipp_cli.app import main
-from dipp_toolkit.blueprints import PipelineBlueprint
-from dipp_toolkit.components import load_component
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import PipelineBlueprint
+from dipp_toolkit.models.components import load_component
 from dipp_toolkit.planning import Scale, estimate, machines, make_plan, scaled_plan
 from dipp_toolkit.planning.machines import ring_rate
 from dipp_toolkit.registry import Entry, get_registry

@@ -13,8 +13,8 @@ from dipp_emoji.recipe.judge import judge_pairs
 from dipp_emoji.recipe.ordered import ordered_versions, wrong_pairs
 from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward
 from dipp_toolkit.errors import PluginError, RequestError
-from dipp_toolkit.rewards.inputs import check_inputs
-from dipp_toolkit.roles import Reward
+from dipp_toolkit.protocols import Reward
+from dipp_toolkit.rewards.scores import check_inputs
 
 CLASSES = (EmojiClip, EmojiPreference, EmojiJudge)
 

@@ -11,10 +11,10 @@ from dipp_emoji.compose import backgrounds, compose, sprites
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.reference import CaptionTable, build_tokenizer
 from dipp_toolkit import load_generator, load_prompts, load_reference
-from dipp_toolkit.diffusers_generator import DiffusersGenerator
-from dipp_toolkit.diffusers_reference import DiffusersReference
-from dipp_toolkit.generation import fixed_noise, generate_images, sample_reference
-from dipp_toolkit.roles import texts
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.sampling import fixed_noise, generate_images, sample_reference
+from dipp_toolkit.protocols import texts
 
 
 def test_a_third_of_the_pairs_is_held_out_evenly() -> None:

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dipp_toolkit import CostMetric, Metric, RequestError, RunError, load_metric
-from dipp_toolkit.evaluation import mmd, neighbours
-from dipp_toolkit.evaluation.agreement import pairwise_agreement, rank_agreement
+from dipp_toolkit.evaluation import mmd, precision_recall
 from dipp_toolkit.evaluation.colour import clipped_share, contrast, saturation
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.frechet import frechet_distance
+from dipp_toolkit.evaluation.rank_agreement import pairwise_agreement, rank_agreement
 from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
 from dipp_toolkit.evaluation.vendi import vendi_scores
 from dipp_toolkit.registry import get_registry
@@ -120,11 +120,11 @@ def test_the_discrepancy_of_two_points_has_a_closed_form() -> None:
 def test_neighbours_agree_with_prdc(k: int, shift: float, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from prdc import compute_prdc
 
-    monkeypatch.setattr(neighbours, "_DISTANCES_AT_ONCE", at_once)
+    monkeypatch.setattr(precision_recall, "_DISTANCES_AT_ONCE", at_once)
     random = np.random.default_rng(k)
     real, made = random.normal(size=(70, 6)), 0.7 * random.normal(size=(60, 6)) + shift
     expected = compute_prdc(real, made, k)
-    found = neighbours.neighbourhood(torch.from_numpy(real), torch.from_numpy(made), k)
+    found = precision_recall.neighbourhood(torch.from_numpy(real), torch.from_numpy(made), k)
     assert expected["precision"] > 0 and 0 < expected["recall"] < 1
     for name, value in (
         ("precision", found.precise.mean().item()), ("density", found.dense.mean().item()),
@@ -132,7 +132,7 @@ def test_neighbours_agree_with_prdc(k: int, shift: float, at_once: int, monkeypa
     ):  # fmt: skip
         assert value == pytest.approx(expected[name], rel=1e-9), name
     with pytest.raises(RequestError, match=f"at least {k + 1} images"):
-        neighbours.neighbour_radii(torch.rand(k, 2), k)
+        precision_recall.neighbour_radii(torch.rand(k, 2), k)
 
 
 def test_vendi_agrees_with_vendi_score_and_its_limits() -> None:
@@ -476,7 +476,7 @@ def test_parameters_count_shared_ones_once() -> None:
 def test_metrics_of_real_compositions_are_the_recorded_ones() -> None:
     from dipp_emoji.metrics import real_images
     from dipp_toolkit import load_prompts
-    from dipp_toolkit.roles import texts
+    from dipp_toolkit.protocols import texts
 
     benchmark = Path(__file__).parents[2] / "benchmarks" / "emoji_quality" / "results.json"
     recorded = json.loads(benchmark.read_text())["columns"]["real compositions"]
@@ -493,7 +493,7 @@ def test_emoji_metrics_know_real_compositions() -> None:
     from dipp_emoji.judge import EmojiJudge
     from dipp_emoji.metrics import real_images
     from dipp_toolkit import load_prompts
-    from dipp_toolkit.roles import texts
+    from dipp_toolkit.protocols import texts
 
     prompts = [text for text in texts(load_prompts("emoji-heldout"))[:40] for _ in range(2)]
     images = real_images(seed=2)[:80]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipp_pixels.rewards import Colourfulness, Sharpness, colourfulness, sharpness, split_channels
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.roles import Reward
+from dipp_toolkit.protocols import Reward
 
 
 def random_images(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipp_toolkit import distinct
-from dipp_toolkit.distinct import count_distinct
+from dipp_toolkit.prompts import distinct
+from dipp_toolkit.prompts.distinct import count_distinct
 
 
 @pytest.mark.parametrize("part", [1, 3, 2**16])

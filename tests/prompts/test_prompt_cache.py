@@ -14,15 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, load_reference, prompt_cache, prompt_rows, train
-from dipp_toolkit.condition import Condition
+from dipp_toolkit import TrainConfig, load_reference, train
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folders import family_of
-from dipp_toolkit.prompt_cache import CachedConditions, PromptCache, encoder_folder
-from dipp_toolkit.prompt_chunks import open_chunk, write_chunk
-from dipp_toolkit.prompt_conditions import encode_prompts
-from dipp_toolkit.prompt_encoder import PromptEncoder
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.files.folders import family_of
+from dipp_toolkit.models.text_encoders import PromptEncoder
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.prompts import cache as prompt_cache
+from dipp_toolkit.prompts import rows as prompt_rows
+from dipp_toolkit.prompts.cache import CachedConditions, PromptCache, encoder_folder
+from dipp_toolkit.prompts.chunks import open_chunk, write_chunk
+from dipp_toolkit.prompts.conditions import encode_prompts
 from tiny import PROMPTS
 
 CLASSES = ("PixArtAlpha", "StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux")

@@ -21,12 +21,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dipp_toolkit import prompt_cache, prompt_chunks, prompt_index
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.prompt_cache import PromptCache
-from dipp_toolkit.prompt_chunks import write_chunk
-from dipp_toolkit.prompt_index import NAME
+from dipp_toolkit.prompts import cache as prompt_cache
+from dipp_toolkit.prompts import chunks as prompt_chunks
+from dipp_toolkit.prompts import index
+from dipp_toolkit.prompts.cache import PromptCache
+from dipp_toolkit.prompts.chunks import write_chunk
+from dipp_toolkit.prompts.index import NAME
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [f"prompt {k}" for k in range(40)]
@@ -63,7 +65,7 @@ def test_chunks_without_an_index_are_found_and_opened_once(tmp_path: Path, monke
     (tmp_path / NAME).unlink()
     check(PromptCache(tmp_path), TEXTS)
     assert remembered(tmp_path) == len(TEXTS)
-    monkeypatch.setattr(prompt_index, "open_chunk", None)
+    monkeypatch.setattr(index, "open_chunk", None)
     check(PromptCache(tmp_path), TEXTS)
 
 
@@ -183,7 +185,7 @@ def test_chunks_that_come_go_and_change_are_noticed(tmp_path: Path) -> None:
     chunks = sorted(tmp_path.glob("*.safetensors"))
     with closing(sqlite3.connect(tmp_path / NAME)) as database:
         query = "SELECT name FROM places JOIN chunks USING (chunk) WHERE digest = ?"
-        held = database.execute(query, (prompt_index.digest_of(TEXTS[0]),)).fetchone()[0]
+        held = database.execute(query, (index.digest_of(TEXTS[0]),)).fetchone()[0]
     gone = tmp_path / held
     # The same prompts elsewhere as well: they are found there once the first chunk is gone.
     write_chunk(tmp_path / "zz.safetensors", condition_of(TEXTS[:2]))
@@ -322,7 +324,7 @@ def test_a_chunk_that_is_written_again_is_opened_again(tmp_path: Path, monkeypat
     before = {one.name: one.stat().st_ino for one in tmp_path.glob("*.safetensors")}
     fill(tmp_path, TEXTS)
     assert all(one.stat().st_ino != before[one.name] for one in tmp_path.glob("*.safetensors"))
-    monkeypatch.setattr(prompt_index.PromptIndex, "renew", None)
+    monkeypatch.setattr(index.PromptIndex, "renew", None)
     check(cache, TEXTS)
     check(PromptCache(tmp_path), TEXTS)
     assert remembered(tmp_path) == len(TEXTS)
@@ -363,7 +365,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_prompt_index import condition_of
-from dipp_toolkit.prompt_cache import PromptCache
+from dipp_toolkit.prompts.cache import PromptCache
 
 folder, start, ready = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 cache = PromptCache(folder)
@@ -431,7 +433,7 @@ def killed_at(call: int, work: Callable[..., Any]) -> Callable[..., object]:
 def test_a_process_killed_between_a_chunk_and_its_index(tmp_path: Path, call: int) -> None:
     child = os.fork()
     if child == 0:
-        prompt_index.PromptIndex._note = killed_at(call, prompt_index.PromptIndex._note)  # type: ignore[method-assign]
+        index.PromptIndex._note = killed_at(call, index.PromptIndex._note)  # type: ignore[method-assign]
         fill(tmp_path, TEXTS)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -448,7 +450,7 @@ def test_a_process_killed_while_it_makes_the_index(tmp_path: Path, call: int) ->
     (tmp_path / NAME).unlink()
     child = os.fork()
     if child == 0:
-        prompt_index.open_chunk = killed_at(call, prompt_index.open_chunk)
+        index.open_chunk = killed_at(call, index.open_chunk)
         PromptCache(tmp_path)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dipp_toolkit import prompt_order
-from dipp_toolkit.prompt_order import LISTED, NoisesOfPrompts, PromptOrder
+from dipp_toolkit.prompts import sampler
+from dipp_toolkit.prompts.sampler import LISTED, NoisesOfPrompts, PromptOrder
 
 COUNTS = [LISTED + 1, 100_003, 2**18, 2**18 + 1]
 FIRST = [73744, 67807, 3091, 579, 67293]
@@ -58,13 +58,13 @@ def test_the_order_of_many_is_the_same_everywhere() -> None:
 
 def test_ten_million_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A position is worked out where it is asked for: at most a few dozen numbers at a time, none of all."""
-    permuted, sizes = prompt_order._permuted, []
+    permuted, sizes = sampler._permuted, []
 
     def counted(positions: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
         sizes.append(len(positions))
         return permuted(positions, count, keys)
 
-    monkeypatch.setattr(prompt_order, "_permuted", counted)
+    monkeypatch.setattr(sampler, "_permuted", counted)
     monkeypatch.setattr(torch, "randperm", lambda *given, **named: pytest.fail("an epoch was listed"))
     order = PromptOrder(10**7, 0)
     taken = order.take(10**7 - 16, 32)

@@ -16,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipp_toolkit import RequestError, load_prompts, prompt_rows, prompt_subsets
+from dipp_toolkit import RequestError, load_prompts
 from dipp_toolkit.errors import RunError
-from dipp_toolkit.prompt_files import PromptList, read_prompt_file
-from dipp_toolkit.prompt_rows import IndexedPrompts
-from dipp_toolkit.prompt_subsets import part_of
-from dipp_toolkit.roles import Prompt, texts
-from dipp_toolkit.sequences import LazySequence
+from dipp_toolkit.prompts import rows as prompt_rows
+from dipp_toolkit.prompts import subsets
+from dipp_toolkit.prompts.files import PromptList, read_prompt_file
+from dipp_toolkit.prompts.rows import IndexedPrompts
+from dipp_toolkit.prompts.subsets import part_of
+from dipp_toolkit.protocols import Prompt, texts
+from dipp_toolkit.utils.lazy_sequence import LazySequence
 
 NASTY = [
     "a cat", "  spaced  ", "# no comment", 'quoted "dog"', "comma, tab\tand\nnew line", "é\u2028ü 漢字 🐈",
@@ -178,7 +180,7 @@ def test_parts_of_what_stays_in_the_file_are_those_of_a_list(tmp_path: Path, mon
     parts = ["?count=50", "?count=299&seed=2", "?category=B", "?category=a&count=20", "?category=a,b&count=7"]
     held = [load_prompts(f"{path}{part}") for part in parts]
     few_are_many(monkeypatch)
-    monkeypatch.setattr(prompt_subsets, "PART", 64)
+    monkeypatch.setattr(subsets, "PART", 64)
     for part, one in zip(parts, held, strict=True):
         lazy = load_prompts(f"{path}{part}")
         assert isinstance(lazy.prompts, LazySequence) and lazy.name == one.name
@@ -199,7 +201,7 @@ def test_parts_of_what_stays_in_the_file_are_those_of_a_list(tmp_path: Path, mon
 def test_a_sample_is_that_of_sorting_all_draws(rows: list[tuple[str, str, str]], count: int, seed: int) -> None:
     """Prompts that are there several times have equal draws; then the first of them are taken."""
     prompts = [Prompt(*one) for one in rows]
-    ranked = sorted(range(len(prompts)), key=lambda index: (prompt_subsets._draw(seed, prompts[index]), index))
+    ranked = sorted(range(len(prompts)), key=lambda index: (subsets._draw(seed, prompts[index]), index))
     expected = [prompts[index] for index in sorted(ranked[:count])]
     assert list(part_of(PromptList("s", prompts), count=count, seed=seed).prompts) == expected
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from dipp_prompts import published
 from dipp_toolkit import RequestError, load_prompts
-from dipp_toolkit.prompt_files import PromptList, read_prompt_file
-from dipp_toolkit.prompt_subsets import part_of
-from dipp_toolkit.roles import Prompt, texts
+from dipp_toolkit.prompts.files import PromptList, read_prompt_file
+from dipp_toolkit.prompts.subsets import part_of
+from dipp_toolkit.protocols import Prompt, texts
 
 SHARED = Path(__file__).parents[3] / "shared" / "prompts"
 CONTENTS = {

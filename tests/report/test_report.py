@@ -17,14 +17,14 @@ from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.report import write_report
-from dipp_toolkit.report.chart import Axis, Series, line_chart, nice_ticks, smooth, tick_texts
-from dipp_toolkit.report.command import again_from_flags
+from dipp_toolkit.report.before_after import choose_layout, tile_size
+from dipp_toolkit.report.charts.lines import Axis, Series, line_chart, nice_ticks, smooth, tick_texts
 from dipp_toolkit.report.curves import curves_of
-from dipp_toolkit.report.picture import choose_layout, tile_size
+from dipp_toolkit.report.rerun_command import again_from_flags
 from dipp_toolkit.report.run_files import read_metrics, read_run
 from dipp_toolkit.report.thumbnails import evenly
 from dipp_toolkit.report.verdict import verdict
-from dipp_toolkit.setting_texts import parse_assignments, parse_rewards
+from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards
 from fake_run import interval, write_run
 
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "link", "input", "hr"}

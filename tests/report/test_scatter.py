@@ -8,8 +8,8 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipp_toolkit.report.placement import Box, place
-from dipp_toolkit.report.scatter import Point, scatter
+from dipp_toolkit.report.charts.label_placement import Box, place
+from dipp_toolkit.report.charts.scatter import Point, scatter
 
 FRAME = (0.0, 0.0, 380.0, 270.0)
 SPOTS = st.lists(st.tuples(st.floats(60, 320), st.floats(40, 230)), min_size=1, max_size=8)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from dipp_toolkit.rewards.isolated.scorer.environments import MARKER, SHARING, Environment, find_registered, packages_of
+from dipp_toolkit.rewards.isolated.scorer.install import install, plan
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.python_files import import_attribute
-from dipp_toolkit.rewards import environment_install, environments
-from dipp_toolkit.rewards.environment_install import install, plan
-from dipp_toolkit.rewards.environments import MARKER, SHARING, Environment, find_registered, packages_of
+from dipp_toolkit.rewards.isolated.scorer import environments
+from dipp_toolkit.rewards.isolated.scorer import install as environment_install
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.utils.imports import import_attribute
 
 
 def write_wheel(folder: Path, name: str, source: str) -> Path:

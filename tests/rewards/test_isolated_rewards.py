@@ -15,18 +15,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import Sample
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
+from dipp_toolkit.rewards.isolated.scorer.scorer import IsolatedScorer
+from dipp_toolkit.rewards.isolated.scorer.worker import Worker
+from dipp_toolkit.rewards.remote.client.proxy import ElsewhereReward, check_numbers
 
-from dipp_toolkit.code_digests import identity_of
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError
-from dipp_toolkit.rewards import environments, protocol
-from dipp_toolkit.rewards.elsewhere import ElsewhereReward, check_numbers
-from dipp_toolkit.rewards.isolated import IsolatedScorer
+from dipp_toolkit.rewards.code_digests import identity_of
+from dipp_toolkit.rewards.isolated.scorer import environments
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.worker import Worker
-from dipp_toolkit.setting_texts import is_isolated_name
-from dipp_toolkit.terms.base import Sample
-from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.utils.assignments import is_isolated_name
 
 FILE = Path(__file__).parents[1] / "helpers" / "isolated_rewards.py"
 PROMPTS = ["a cat", "a small red cat"]
@@ -169,7 +170,7 @@ def test_our_death_is_the_workers_too(tmp_path: Path) -> None:
     source = f"""
 import os, signal, threading, time, torch
 from pathlib import Path
-from dipp_toolkit.loading import load_reward
+from dipp_toolkit.rewards.loading import load_reward
 reward = load_reward({f"{FILE}:Moody@mine"!r}, file={str(tmp_path / "pid")!r})
 threading.Thread(target=reward, args=(torch.zeros(1, 3, 2, 2), ["hang"]), daemon=True).start()
 while not (Path({str(tmp_path)!r}) / "pid").exists():
@@ -219,7 +220,7 @@ while head := stream.read(8):
 
 @pytest.mark.parametrize("dies", [True, False])
 def test_what_a_worker_has_forked_ends_with_it(tmp_path: Path, dies: bool) -> None:
-    ready, pids, program = protocol.encode({"kind": "ready"}), tmp_path / "pids", tmp_path / "forked.py"
+    ready, pids, program = wire.encode({"kind": "ready"}), tmp_path / "pids", tmp_path / "forked.py"
     program.write_text(FORKED.replace("PIDS", str(pids)).replace("READY", repr(ready)).replace("DIES", str(dies)))
     command = [sys.executable, str(program)]
     if dies:  # the fork holds the socket: without anybody who waits for the process, this takes the whole hour
@@ -284,14 +285,14 @@ def test_a_worker_says_why_it_cannot_load(
     name: str, entry: str, options: dict[str, object], sentence: str, wrong: bool
 ) -> None:
     content = {"kind": "load", "name": name, "entry": entry, "options": options, "device": "cpu", "paths": []}
-    answer = protocol.decode(Worker().answer(protocol.encode(content)))
-    assert re.search(sentence, protocol.error_of(answer) or "")
+    answer = wire.decode(Worker().answer(wire.encode(content)))
+    assert re.search(sentence, wire.error_of(answer) or "")
     assert answer.content["wrong_request"] is wrong
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 50, protocol.encode({"kind": "exec"}), protocol.encode({"kind": "load"})])
+@pytest.mark.parametrize("data", [b"", b"x" * 50, wire.encode({"kind": "exec"}), wire.encode({"kind": "load"})])
 def test_a_worker_answers_nonsense_with_an_error(data: bytes) -> None:
-    assert protocol.error_of(protocol.decode(Worker().answer(data)))
+    assert wire.error_of(wire.decode(Worker().answer(data)))
 
 
 @pytest.mark.parametrize("value", ["soon", True, None, float("nan"), float("inf"), -1])
@@ -340,7 +341,7 @@ while head := stream.read(8):
 
 def _fake(tmp_path: Path, replies: list[bytes]) -> IsolatedScorer:
     """A worker that answers with these bytes, whatever it is asked; it says that it is ready first."""
-    ready = protocol.encode({"kind": "ready", "differentiable": True})
+    ready = wire.encode({"kind": "ready", "differentiable": True})
     program, content = tmp_path / "fake.py", tmp_path / "replies"
     program.write_text(FAKE.replace("REPLIES", str(content)))
     content.write_bytes(b"<<END>>".join([ready, *replies]))
@@ -349,7 +350,7 @@ def _fake(tmp_path: Path, replies: list[bytes]) -> IsolatedScorer:
 
 def test_fuzzed_answers_are_a_sentence_each(tmp_path: Path) -> None:
     draw = random.Random(1)
-    good = protocol.encode_scores(torch.ones(2), IMAGES)
+    good = wire.encode_scores(torch.ones(2), IMAGES)
     replies = []
     while len(replies) < 250:
         data = bytearray(good)
@@ -376,9 +377,9 @@ def test_fuzzed_answers_are_a_sentence_each(tmp_path: Path) -> None:
     [
         (b"RAW" + (2**30).to_bytes(8, "little"), "1073741824 bytes was announced; expected"),
         (b"RAW" + b"\xff" * 8, "bytes was announced"),
-        (protocol.encode_error("no\nluck"), "in its environment: no luck"),
-        (protocol.encode({"kind": "ready"}), "is of kind 'ready'; expected 'scores'"),
-        (protocol.encode_scores(torch.ones(3), None), r"shape \(3,\) as scores"),
+        (wire.encode_error("no\nluck"), "in its environment: no luck"),
+        (wire.encode({"kind": "ready"}), "is of kind 'ready'; expected 'scores'"),
+        (wire.encode_scores(torch.ones(3), None), r"shape \(3,\) as scores"),
     ],
 )
 def test_a_worker_that_answers_nonsense_is_a_sentence(tmp_path: Path, reply: bytes, sentence: str) -> None:

@@ -18,17 +18,18 @@ import httpx
 import pytest
 import torch
 import uvicorn
+from dipp_toolkit.objective.build.base import Sample
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
+from dipp_toolkit.rewards.remote.client.access import is_loopback, read_token
+from dipp_toolkit.rewards.remote.client.address import parse_addresses
+from dipp_toolkit.rewards.remote.client.limits import Limits
+from dipp_toolkit.rewards.remote.client.serve import address_of, listen, public_names, server_config
 
-from dipp_toolkit.condition import Condition
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import DippError, RequestError, RunError
-from dipp_toolkit.rewards import protocol, remote_replica
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote_access import is_loopback, read_token
-from dipp_toolkit.rewards.remote_address import parse_addresses
-from dipp_toolkit.rewards.server_limits import Limits
-from dipp_toolkit.rewards.server_start import address_of, listen, public_names, server_config
-from dipp_toolkit.terms.base import Sample
-from dipp_toolkit.terms.reward import RewardTerm
+from dipp_toolkit.rewards.remote.client import replica as remote_replica
+from dipp_toolkit.rewards.remote.client import wire
 
 PROMPTS = ["a cat", "a dog"]
 IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))
@@ -311,7 +312,7 @@ def test_a_password_in_an_address_is_refused_and_not_quoted() -> None:
 
 Answer = tuple[int, dict[str, str], bytes]
 DESCRIPTION = json.dumps({"protocol": 1, "rewards": {"r": {"differentiable": True}}}).encode()
-GOOD: Answer = (200, {}, protocol.encode_scores(torch.ones(2), IMAGES))
+GOOD: Answer = (200, {}, wire.encode_scores(torch.ones(2), IMAGES))
 
 
 @contextmanager
@@ -398,9 +399,9 @@ BAD_ANSWERS = {
     "garbage": ((200, {}, b"garbage"), "answered nonsense: .*no safetensors"),
     "an empty answer": ((200, {}, b""), "answered nonsense"),
     "pickle": ((200, {}, b"\x80\x04."), "answered nonsense"),
-    "wrong shape": ((200, {}, protocol.encode_scores(torch.ones(3), None)), r"shape \(3,\) as scores"),
-    "no gradient": ((200, {}, protocol.encode_scores(torch.ones(2), None)), "returned no gradient; expected one"),
-    "an error": ((200, {}, protocol.encode_error("no luck")), "says: no luck"),
+    "wrong shape": ((200, {}, wire.encode_scores(torch.ones(3), None)), r"shape \(3,\) as scores"),
+    "no gradient": ((200, {}, wire.encode_scores(torch.ones(2), None)), "returned no gradient; expected one"),
+    "an error": ((200, {}, wire.encode_error("no luck")), "says: no luck"),
     "a page": ((500, {}, b"<html>\x00oops"), r"says: <html> oops\."),
     "moved": ((307, {"Location": "http://127.0.0.1:1/"}, b""), "points elsewhere"),
     "half": ((200, {"Content-Length": "500"}, b"half"), "cannot be had: .*cannot be reached"),
@@ -425,7 +426,7 @@ def test_a_bad_answer_gets_a_sentence(answer: Answer, sentence: str) -> None:
     ],
 )
 def test_bad_numbers_are_for_the_run_to_skip(scores: list[float], gradients: torch.Tensor, explained: str) -> None:
-    answer = (200, {}, protocol.encode_scores(torch.tensor(scores), gradients))
+    answer = (200, {}, wire.encode_scores(torch.tensor(scores), gradients))
     with pretending(lambda _: answer) as server:
         term = RewardTerm("r", load_reward(server.address), lambda latents: latents)
         sample = Sample(IMAGES, Condition(tuple(PROMPTS), {}), IMAGES, torch.Generator())
@@ -526,7 +527,7 @@ def describing(identity: str) -> Answer:
 
 
 def scoring(*scores: float, identity: str = "") -> Callable[[int], Answer]:
-    return lambda _: (200, {}, protocol.encode_scores(torch.tensor(scores), None, identity))
+    return lambda _: (200, {}, wire.encode_scores(torch.tensor(scores), None, identity))
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.rewards.remote.client.proxy import ElsewhereReward
+from dipp_toolkit.rewards.remote.client.wire import ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
 from dipp_toolkit.errors import DippError, RunError
-from dipp_toolkit.rewards import protocol
-from dipp_toolkit.rewards.elsewhere import ElsewhereReward
-from dipp_toolkit.rewards.inputs import as_scores
 from dipp_toolkit.rewards.loading import FunctionReward
-from dipp_toolkit.rewards.protocol import ProtocolError
+from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.rewards.scores import as_scores
 
 IMAGES = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
 PROMPTS = ["a cat", '日本 \x00 \U0001f600 "quoted"']
@@ -27,34 +27,34 @@ PROMPTS = ["a cat", '日本 \x00 \U0001f600 "quoted"']
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_request_comes_out_as_it_went_in(gradients: bool) -> None:
-    found = protocol.decode_request(protocol.decode(protocol.encode_request(IMAGES, PROMPTS, gradients)))
+    found = wire.decode_request(wire.decode(wire.encode_request(IMAGES, PROMPTS, gradients)))
     assert torch.equal(found.images, IMAGES)
     assert (found.prompts, found.gradients) == (PROMPTS, gradients)
 
 
 def test_images_of_any_layout_and_precision_are_sent_as_float32() -> None:
     images = IMAGES.double().transpose(2, 3)
-    found = protocol.decode_request(protocol.decode(protocol.encode_request(images, PROMPTS, False)))
+    found = wire.decode_request(wire.decode(wire.encode_request(images, PROMPTS, False)))
     assert torch.equal(found.images, images.float())
 
 
 @pytest.mark.parametrize("gradients", [None, IMAGES + 1])
 def test_scores_come_out_as_they_went_in(gradients: Tensor | None) -> None:
     scores = torch.tensor([1.5, float("nan")])
-    found, gradient = protocol.decode_scores(protocol.decode(protocol.encode_scores(scores, gradients)), IMAGES.shape)
+    found, gradient = wire.decode_scores(wire.decode(wire.encode_scores(scores, gradients)), IMAGES.shape)
     torch.testing.assert_close(found, scores, equal_nan=True, rtol=0, atol=0)
     assert gradient is None if gradients is None else torch.equal(gradient, gradients)
 
 
 def test_an_error_is_one_line_of_readable_length() -> None:
-    message = protocol.decode(protocol.encode_error("bad\n\x1b[31m" + "x" * 5000))
-    sentence = protocol.error_of(message)
+    message = wire.decode(wire.encode_error("bad\n\x1b[31m" + "x" * 5000))
+    sentence = wire.error_of(message)
     assert sentence is not None and sentence.startswith("bad [31mxxx") and len(sentence) < 2010
-    assert protocol.error_of(protocol.decode(protocol.encode_scores(torch.zeros(1), None))) is None
+    assert wire.error_of(wire.decode(wire.encode_scores(torch.zeros(1), None))) is None
 
 
 def test_a_reply_of_full_size_is_within_its_bound() -> None:
-    assert len(protocol.encode_scores(torch.zeros(2), IMAGES)) <= protocol.largest_reply(IMAGES.shape, True)
+    assert len(wire.encode_scores(torch.zeros(2), IMAGES)) <= wire.largest_reply(IMAGES.shape, True)
 
 
 def _message(content: Any, **tensors: Tensor) -> bytes:
@@ -89,7 +89,7 @@ BAD_REQUESTS = {
 @pytest.mark.parametrize(("data", "sentence"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_a_bad_request_gets_a_sentence(data: bytes, sentence: str) -> None:
     with pytest.raises(ProtocolError, match=sentence):
-        protocol.decode_request(protocol.decode(data))
+        wire.decode_request(wire.decode(data))
 
 
 SCORES = {"kind": "scores"}
@@ -107,14 +107,14 @@ BAD_REPLIES = {
 @pytest.mark.parametrize(("data", "sentence"), BAD_REPLIES.values(), ids=BAD_REPLIES)
 def test_a_bad_reply_gets_a_sentence(data: bytes, sentence: str) -> None:
     with pytest.raises(ProtocolError, match=sentence):
-        protocol.decode_scores(protocol.decode(data), IMAGES.shape)
+        wire.decode_scores(wire.decode(data), IMAGES.shape)
 
 
 def _decode_anything(data: bytes) -> None:
     try:
-        message = protocol.decode(data)
-        protocol.error_of(message)
-        for read in (protocol.decode_request, lambda one: protocol.decode_scores(one, IMAGES.shape)):
+        message = wire.decode(data)
+        wire.error_of(message)
+        for read in (wire.decode_request, lambda one: wire.decode_scores(one, IMAGES.shape)):
             with suppress(ProtocolError):
                 read(message)
     except ProtocolError as error:
@@ -124,9 +124,9 @@ def _decode_anything(data: bytes) -> None:
 def test_damaged_messages_never_raise_anything_else() -> None:
     draw = random.Random(0)
     whole = [
-        protocol.encode_request(IMAGES, PROMPTS, True),
-        protocol.encode_scores(torch.zeros(2), IMAGES),
-        protocol.encode_error("no"),
+        wire.encode_request(IMAGES, PROMPTS, True),
+        wire.encode_scores(torch.zeros(2), IMAGES),
+        wire.encode_error("no"),
     ]
     for _ in range(1500):
         data = bytearray(draw.choice(whole))

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from dipp_toolkit.rewards.isolated.scorer.environments import find_installed
+from dipp_toolkit.rewards.remote.client.address import parse_addresses
+from dipp_toolkit.training.run.run_state.run_folder import choose_folder
 
 from dipp_cli.actions.pictures import write_pictures
-from dipp_toolkit.ablation.cells import folders_of
-from dipp_toolkit.ablation.grid import LONGEST, make_cell
-from dipp_toolkit.bench.answers import folder_of
 from dipp_toolkit.config import make_config
-from dipp_toolkit.contained import below, check_all_below, is_there, remove_below, unlinked, user_path
 from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.evaluation.comparison import INDEX, Comparison
-from dipp_toolkit.export import export_pipeline
-from dipp_toolkit.folders import family_of
-from dipp_toolkit.model_loading import load_generator, load_reference
-from dipp_toolkit.pictures import save_grid
-from dipp_toolkit.prompt_loading import load_prompts
-from dipp_toolkit.rewards.environments import find_installed
+from dipp_toolkit.experiments.ablation.cells import folders_of
+from dipp_toolkit.experiments.ablation.grid import LONGEST, make_cell
+from dipp_toolkit.experiments.bench.answers import folder_of
+from dipp_toolkit.models.export import export_pipeline
+from dipp_toolkit.models.files.folders import family_of
+from dipp_toolkit.models.loading import load_generator, load_reference
+from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote_address import parse_addresses
-from dipp_toolkit.run_folder import choose_folder
+from dipp_toolkit.utils.images import save_grid
+from dipp_toolkit.utils.paths import below, check_all_below, is_there, remove_below, unlinked, user_path
 from tiny import PROMPTS, tiny_pipeline
 
 ESCAPES = ("../x", "../../x", "/etc/passwd", "a/../../x", "..", ".", "", "a/../..")

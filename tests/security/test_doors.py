@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from dipp_toolkit.training.run.run_state.checkpoint import load_checkpoint, save_checkpoint
 from PIL import Image
 from safetensors.torch import save_file
 
 from bombs import FORMS, write_bomb
 from dipp_cli.app import main
-from dipp_toolkit.adapters import load_adapter
-from dipp_toolkit.bench.answers import Answers
-from dipp_toolkit.checkpoint import load_checkpoint, save_checkpoint
-from dipp_toolkit.components import load_component
 from dipp_toolkit.config import make_config
-from dipp_toolkit.decoding import load_tiny_decoder
 from dipp_toolkit.errors import CheckpointError, RequestError, RunError
 from dipp_toolkit.evaluation.comparison import Comparison
-from dipp_toolkit.folders import family_of
-from dipp_toolkit.model_loading import load_reference
-from dipp_toolkit.monitors.record import read_bases
+from dipp_toolkit.experiments.bench.answers import Answers
+from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.decoding import load_tiny_decoder
+from dipp_toolkit.models.files.folders import family_of
+from dipp_toolkit.models.loading import load_reference
+from dipp_toolkit.models.lora import load_adapter
+from dipp_toolkit.monitoring.history import read_bases
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.tensor_files import check_weights, read_state
+from dipp_toolkit.utils.tensor_files import check_weights, read_state
 from tiny import PROMPTS, tiny_pipeline
 
 WRONG = 2

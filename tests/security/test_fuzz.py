@@ -15,28 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dipp_toolkit.rewards.isolated.scorer.install import plan
+from dipp_toolkit.rewards.remote.client.access import read_token
+from dipp_toolkit.rewards.remote.client.address import parse_addresses
+from dipp_toolkit.rewards.remote.client.serve import public_names
+from dipp_toolkit.training.run.run_state.run_folder import choose_folder
+from dipp_toolkit.training.run.setup.setting_layers import merge
 from hypothesis import strategies as st
 
 from dipp_cli.actions.settings import said
 from dipp_cli.app import main
-from dipp_toolkit.ablation.grid import grid, parse_vary, read_cells
-from dipp_toolkit.bench.contestants import parse_contestants
 from dipp_toolkit.config import make_config
+from dipp_toolkit.evaluation.image_files import read_image, read_prompts
 from dipp_toolkit.evaluation.loading import load_metric
-from dipp_toolkit.model_loading import load_generator, load_reference
-from dipp_toolkit.prompt_files import read_prompt_file
-from dipp_toolkit.prompt_loading import load_prompts
-from dipp_toolkit.report.command import again_from_flags
-from dipp_toolkit.rewards.environment_install import plan
-from dipp_toolkit.rewards.image_files import read_image, read_prompts
+from dipp_toolkit.experiments.ablation.grid import grid, parse_vary, read_cells
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.models.loading import load_generator, load_reference
+from dipp_toolkit.prompts.files import read_prompt_file
+from dipp_toolkit.prompts.loading import load_prompts
+from dipp_toolkit.report.rerun_command import again_from_flags
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote_access import read_token
-from dipp_toolkit.rewards.remote_address import parse_addresses
-from dipp_toolkit.rewards.server_start import public_names
-from dipp_toolkit.run_folder import choose_folder
-from dipp_toolkit.setting_layers import merge
-from dipp_toolkit.setting_texts import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml
-from dipp_toolkit.yaml_texts import parse_yaml
+from dipp_toolkit.utils.assignments import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml
+from dipp_toolkit.utils.yaml_loader import parse_yaml
 from fuzzing import (
     FIELDS,
     JSON,

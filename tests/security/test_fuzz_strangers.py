@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.rewards.isolated.scorer.frames import receive_frame
+from dipp_toolkit.rewards.isolated.scorer.worker import Worker
+from dipp_toolkit.rewards.remote.client.server import ServedReward
 from hypothesis import strategies as st
 from safetensors.torch import save
 from starlette.exceptions import HTTPException
 
-from dipp_toolkit.bench.rows import Row, read_rows
 from dipp_toolkit.evaluation.comparison import INDEX, Comparison
-from dipp_toolkit.folders import family_of
-from dipp_toolkit.json_lines import read_rows as read_looks
-from dipp_toolkit.leaderboard.board import make_board
-from dipp_toolkit.leaderboard.check import check_files
-from dipp_toolkit.leaderboard.markdown import to_markdown
-from dipp_toolkit.leaderboard.page import render
-from dipp_toolkit.model_loading import load_generator, load_reference
+from dipp_toolkit.experiments.bench.rows import Row, read_rows
+from dipp_toolkit.experiments.leaderboard.board import make_board
+from dipp_toolkit.experiments.leaderboard.check import check_files
+from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
+from dipp_toolkit.experiments.leaderboard.page import render
+from dipp_toolkit.models.files.folders import family_of
+from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.report.run_files import read_metrics
-from dipp_toolkit.rewards import protocol, remote_replica
-from dipp_toolkit.rewards.isolated_frames import receive_frame
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.server import ServedReward
-from dipp_toolkit.rewards.worker import Worker
+from dipp_toolkit.rewards.remote.client import replica, wire
+from dipp_toolkit.utils.jsonl import read_rows as read_looks
 from fake_rows import fake_row
 from fuzzing import COUNTS, JSON, LEAST, LETTERS, NUMBERS, alone, answered, damaged, fuzz
 from tiny import PROMPTS, tiny_pipeline
@@ -45,7 +45,7 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 # What comes over a line.
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-REQUEST = protocol.encode_request(IMAGES, ["a cat", "日本"], True)
+REQUEST = wire.encode_request(IMAGES, ["a cat", "日本"], True)
 CONTENT = st.one_of(
     st.dictionaries(
         st.sampled_from(["kind", "protocol", "prompts", "gradients", "error", "differentiable", "device", "name", "x"]),
@@ -67,7 +67,7 @@ def message(content: Any, shape: list[int], dtype: torch.dtype, name: str, fill:
 MESSAGES = st.one_of(
     st.binary(max_size=100),
     damaged(REQUEST),
-    damaged(protocol.encode_scores(torch.ones(2), IMAGES)),
+    damaged(wire.encode_scores(torch.ones(2), IMAGES)),
     st.builds(
         message,
         CONTENT,
@@ -90,13 +90,11 @@ SHARPNESS = load_reward("sharpness")
 @fuzz(150, 1500, data=MESSAGES)
 def test_server_bodies(data: bytes) -> None:
     try:
-        scores, _ = protocol.decode_scores(
-            protocol.decode(ServedReward("sharpness", SHARPNESS).score(data)), IMAGES.shape
-        )
+        scores, _ = wire.decode_scores(wire.decode(ServedReward("sharpness", SHARPNESS).score(data)), IMAGES.shape)
         assert bool(torch.isfinite(scores).all())
     except HTTPException as error:
         assert error.status_code == 400 and error.detail and "\n" not in error.detail and len(error.detail) < 3000
-    except protocol.ProtocolError as error:
+    except wire.ProtocolError as error:
         assert "as scores; expected" in str(error) or "as gradients; expected" in str(error)  # of another batch's size
 
 
@@ -105,15 +103,15 @@ def test_workers_and_answers(data: bytes) -> None:
     paths = list(sys.path)
     worker = Worker()
     worker.name, worker.reward = "sharpness", SHARPNESS
-    reply = protocol.decode(worker.answer(data))
+    reply = wire.decode(worker.answer(data))
     sys.path[:] = paths
-    assert reply.kind in ("error", "ready", "scores") and len(protocol.error_of(reply) or "") < 3000
-    found = answered(lambda: protocol.decode(data))
+    assert reply.kind in ("error", "ready", "scores") and len(wire.error_of(reply) or "") < 3000
+    found = answered(lambda: wire.decode(data))
     if found is not None:
-        protocol.error_of(found)
-        answered(lambda: protocol.decode_scores(found, IMAGES.shape))
-        answered(lambda: protocol.differentiable_of(found.content))
-    answered(lambda: remote_replica._sentence(data))
+        wire.error_of(found)
+        answered(lambda: wire.decode_scores(found, IMAGES.shape))
+        answered(lambda: wire.differentiable_of(found.content))
+    answered(lambda: replica._sentence(data))
 
 
 @fuzz(
@@ -129,7 +127,7 @@ def test_frames(data: bytes) -> None:
         try:
             while (found := receive_frame(ours, 100)) is not None:
                 assert len(found) <= 100
-        except (protocol.ProtocolError, ConnectionResetError) as error:
+        except (wire.ProtocolError, ConnectionResetError) as error:
             assert str(error)
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dipp_toolkit.training.run.setup.name_checks import check_names
 
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RequestError, RunError, first_line, without_secrets
-from dipp_toolkit.folders import MOST_TIMES, check_files
-from dipp_toolkit.known_names import check_names
-from dipp_toolkit.naming import quoted, shown
-from dipp_toolkit.plain_json import read_bytes, read_json
-from dipp_toolkit.prompt_encoder import PromptEncoder
-from dipp_toolkit.twins import write_twin
+from dipp_toolkit.models.files.folders import MOST_TIMES, check_files
+from dipp_toolkit.models.text_encoders import PromptEncoder
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.utils.messages import quoted, shown
+from dipp_toolkit.utils.plain_json import read_bytes, read_json
 
 PLACES = (
     "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "text_encoder/config.json",
@@ -145,7 +145,7 @@ def parquet(path: Path, values: Any, **options: Any) -> Path:
 def test_a_small_parquet_that_says_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = parquet(tmp_path / "p.parquet", ["a" * 2**22], compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 4000
-    monkeypatch.setattr("dipp_toolkit.prompt_files.LARGE", 2**20)
+    monkeypatch.setattr("dipp_toolkit.prompts.files.LARGE", 2**20)
     with pytest.raises(RequestError, match=r"says that [\d,]+ bytes of it become [\d,]+: that is no file of prompts"):
         load_prompts(str(path))
 

@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 import torch
 import uvicorn
+from dipp_toolkit.rewards.isolated.scorer.frames import STEP, receive_frame
+from dipp_toolkit.rewards.remote.client.limits import Body, Crowd, CrowdedError, Limits
+from dipp_toolkit.rewards.remote.client.serve import MOST_CALLERS, address_of, listen, run_server, server_config
+from dipp_toolkit.rewards.remote.client.server import RewardService
 from safetensors.torch import save
 
 from bombs import write_bomb
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.rewards import protocol
-from dipp_toolkit.rewards.isolated_frames import STEP, receive_frame
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.server import RewardService
-from dipp_toolkit.rewards.server_limits import Body, Crowd, CrowdedError, Limits
-from dipp_toolkit.rewards.server_start import MOST_CALLERS, address_of, listen, run_server, server_config
+from dipp_toolkit.rewards.remote.client import wire
 
 TOKEN = "a-token-that-nobody-guesses"
 GUARD = 120.0
@@ -96,7 +96,7 @@ def ask(address: tuple[str, int], body: bytes, headers: dict[str, str] | None = 
 
 
 def request(count: int = 2, height: int = 6, width: int = 5, prompt: str = "a cat") -> bytes:
-    return protocol.encode_request(torch.rand(count, 3, height, width), [prompt] * count, False)
+    return wire.encode_request(torch.rand(count, 3, height, width), [prompt] * count, False)
 
 
 # Who may ask.
@@ -153,7 +153,7 @@ def test_what_is_within_the_limits_is_scored(server: tuple[str, int]) -> None:
     assert ask(server, request(4, 64, 8, "x" * 100)) == (200, "")
 
 
-NOT_FINITE = protocol.encode_request(torch.full((1, 3, 4, 4), float("nan")), [""], False)
+NOT_FINITE = wire.encode_request(torch.full((1, 3, 4, 4), float("nan")), [""], False)
 TOO_MUCH = {
     "images": (request(5, 4, 4), 400, "has 5 images; expected 4 at most"),
     "pixels": (request(1, 65, 65), 400, "65 by 65 pixels; expected 64 a side at most"),
@@ -164,7 +164,7 @@ TOO_MUCH = {
             b'{"kind": "score", "protocol": 1, "prompts": ["\\ud800"], "gradients": false}'), dtype=torch.uint8),
             "images": torch.rand(1, 3, 4, 4)}), 400, "no text: it holds half of a character"),
     "no numbers": (NOT_FINITE, 400, "that are not finite"),
-    "wild numbers": (protocol.encode_request(torch.full((1, 3, 4, 4), 1e30), [""], False), 400, "far from [0, 1]"),
+    "wild numbers": (wire.encode_request(torch.full((1, 3, 4, 4), 1e30), [""], False), 400, "far from [0, 1]"),
     "a header": ((2**17).to_bytes(8, "little") + b" " * 2**17, 400, "header has 131072 bytes; expected 65536 at most"),
     "many tensors": (save({str(index): torch.zeros(1) for index in range(5000)}), 400, "header has"),
     "json": (save({"message": torch.zeros(2**10, dtype=torch.uint8)}), 400, "is no JSON"),
@@ -200,9 +200,9 @@ def test_a_pickle_is_no_body(server: tuple[str, int], tmp_path: Path) -> None:
 
 
 def test_a_text_of_many_megabytes_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_TEXT", 100)
-    with pytest.raises(protocol.ProtocolError, match="has 101 bytes; expected 100 at most"):
-        protocol.decode(save({"message": torch.zeros(101, dtype=torch.uint8)}))
+    monkeypatch.setattr(wire, "MOST_TEXT", 100)
+    with pytest.raises(wire.ProtocolError, match="has 101 bytes; expected 100 at most"):
+        wire.decode(save({"message": torch.zeros(101, dtype=torch.uint8)}))
 
 
 def test_all_callers_together_take_no_more_than_there_is() -> None:
@@ -224,7 +224,7 @@ UNFINISHED = (
 def test_bodies_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two callers that never finish fill the room; a third is told to come again, and served once they have gone."""
     crowd = Crowd(2**21)
-    monkeypatch.setattr("dipp_toolkit.rewards.server.Crowd", lambda most: crowd)
+    monkeypatch.setattr("dipp_toolkit.rewards.remote.server.Crowd", lambda most: crowd)
     with serving(token=TOKEN, limits=PATIENT) as server:
         with socket.create_connection(server) as first, socket.create_connection(server) as second:
             for connection in (first, second):
@@ -286,12 +286,12 @@ def test_a_long_head_in_one_piece_is_refused_too(head: bytes) -> None:
         config = server_config({"sharpness": load_reward("sharpness")})
         config.load()
         transport = Transport()
-        protocol = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
-        protocol.connection_made(transport)
-        protocol.data_received(data)
+        wire = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
+        wire.connection_made(transport)
+        wire.data_received(data)
         for _ in range(20):
             await asyncio.sleep(0)
-        protocol.connection_lost(None)
+        wire.connection_lost(None)
         return transport.written
 
     rest = b"\r\nauthorization: Bearer none\r\n\r\n"
@@ -418,7 +418,7 @@ def test_a_body_that_keeps_its_pace_is_waited_for() -> None:
 def test_an_answer_that_nobody_takes_is_not_kept_for_ever() -> None:
     limits = Limits(megabytes=64, timeout=3.0, grace=GUARD, slowest=64.0)
     images = torch.rand(4, 3, 512, 512)
-    body = protocol.encode_request(images, [""] * 4, True)
+    body = wire.encode_request(images, [""] * 4, True)
     head = f"POST /mean HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
 
     class Mean:

@@ -17,12 +17,12 @@ from dipp_cli.actions.bench import Bars
 from dipp_cli.build import build_app
 from dipp_cli.terminal import output, tables
 from dipp_cli.terminal.output import plain_line, print_json, print_line
-from dipp_toolkit.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.events import Warned
-from dipp_toolkit.leaderboard.board import make_board
-from dipp_toolkit.leaderboard.check import check_files, row_problems
-from dipp_toolkit.leaderboard.page import render
+from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.experiments.leaderboard.board import make_board
+from dipp_toolkit.experiments.leaderboard.check import check_files, row_problems
+from dipp_toolkit.experiments.leaderboard.page import render
 from fake_rows import fake_row
 
 CLI = Path(output.__file__).parent

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dipp_toolkit.training.run.run_state import start_record
+from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run.run_state.start_record import Begun
+from dipp_toolkit.training.run.setup.assembly import assemble
+from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 
-from dipp_toolkit import TrainConfig, begun, train
-from dipp_toolkit.assembly import assemble
-from dipp_toolkit.begun import Begun
+from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.run_folder import RunFolder
 from tiny import PROMPTS, tiny_pipeline
 
 MINE = """
@@ -226,12 +227,12 @@ def test_a_pipeline_of_the_hub_counts_by_its_commit(tmp_path: Path, monkeypatch:
     def refuse(path: Path) -> str:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(begun, "file_digest", refuse)
+    monkeypatch.setattr(start_record, "file_digest", refuse)
     first, second = (tmp_path / "snapshots" / (digit * 40) for digit in "ab")
     for folder in (first, second):
         folder.mkdir(parents=True)
         (folder / "model_index.json").write_text("{}")
-    assert begun._pipeline(first) != begun._pipeline(second)
+    assert start_record._pipeline(first) != start_record._pipeline(second)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.float64, torch.int64, torch.bool, torch.uint8])
@@ -241,7 +242,7 @@ def test_any_change_of_a_weight_shows(kind: torch.dtype) -> None:
     other[4001] = 1 - other[4001].to(torch.uint8)
     swapped = whole.clone()
     swapped[0], swapped[5] = whole[5], whole[0]
-    digests = {begun._sketch({"w": one}) for one in (whole, other, swapped, whole[1:], whole.reshape(1, -1))}
+    digests = {start_record._sketch({"w": one}) for one in (whole, other, swapped, whole[1:], whole.reshape(1, -1))}
     assert len(digests) == 5
-    assert begun._sketch({"w": whole.clone()}) in digests
-    assert begun._sketch({"w": whole[:0]}) not in digests
+    assert start_record._sketch({"w": whole.clone()}) in digests
+    assert start_record._sketch({"w": whole[:0]}) not in digests

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
-from dipp_toolkit import checkpoint
-from dipp_toolkit.checkpoint import (
+from dipp_toolkit.training.run.run_state import checkpoint
+from dipp_toolkit.training.run.run_state.checkpoint import (
     SKELETON,
     TENSORS,
     checkpoint_step,
@@ -18,6 +17,7 @@ from dipp_toolkit.checkpoint import (
     newest_whole_checkpoint,
     save_checkpoint,
 )
+
 from dipp_toolkit.errors import CheckpointError
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from dipp_toolkit.objective.build.base import Sample, TermResult
+from dipp_toolkit.objective.build.evaluate import WeightedTerm
+from dipp_toolkit.objective.build.gaussians.law import Gaussian
+from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.build.terms.reward import RewardTerm
+from dipp_toolkit.training.run.assistant import LearnedAssistant
+from dipp_toolkit.training.run.engine import Engine, ObjectiveResult, evaluate_objective
 from torch import Tensor, nn
 
-from dipp_toolkit.assistant import LearnedAssistant
-from dipp_toolkit.condition import Condition
-from dipp_toolkit.engine import Engine, ObjectiveResult, evaluate_objective
+from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.diffusion.times import Draw, UniformTimes
 from dipp_toolkit.errors import BadNumbers, RunError
-from dipp_toolkit.gaussians.law import Gaussian
-from dipp_toolkit.terms.base import Sample, TermResult
-from dipp_toolkit.terms.integral_kl import IntegralKL
-from dipp_toolkit.terms.reward import RewardTerm
-from dipp_toolkit.terms.times import Draw, UniformTimes
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference
-from dipp_toolkit.weighted_terms import WeightedTerm
 from kept_gradients import keep_gradients
 
 BATCH = 16

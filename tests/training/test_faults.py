@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.training.run.listeners import Broadcast
+from dipp_toolkit.training.run.loop import TrainingLoop
+from dipp_toolkit.training.run.loss_scale import LossScale
+from dipp_toolkit.training.run.run import train
+from dipp_toolkit.training.run.run_state.checkpoint import checkpoints, load_checkpoint
+from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run.setup.assembly import assemble
+from dipp_toolkit.training.run.setup.resolve import resolve
+from dipp_toolkit.training.run.stepping import run_steps
+from dipp_toolkit.training.run.stop_request import StopRequest
 from torch import Tensor
 
 from dipp_toolkit import TrainConfig
-from dipp_toolkit.assembly import assemble
-from dipp_toolkit.broadcast import Broadcast
-from dipp_toolkit.checkpoint import checkpoints, load_checkpoint
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import DippError, RequestError, RunError
-from dipp_toolkit.loss_scale import LossScale
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.run_folder import RunFolder
-from dipp_toolkit.stepping import run_steps
-from dipp_toolkit.stop_request import StopRequest
-from dipp_toolkit.training import train
-from dipp_toolkit.training_loop import TrainingLoop
 from tiny import PROMPTS, tiny_pipeline
 
 BAD = float("nan")
@@ -195,7 +195,7 @@ def test_a_full_disk_is_a_sentence_and_the_last_good_checkpoint_is_whole(
     loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     go_until(loop, 4)
-    monkeypatch.setattr(f"dipp_toolkit.checkpoint.{broken}", full)
+    monkeypatch.setattr(f"dipp_toolkit.training.run_state.checkpoint.{broken}", full)
     with pytest.raises(
         RunError, match=r"stopped after step [5-8]: state.safetensors: No space left on device"
     ) as caught:

@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 import torch
+from dipp_toolkit.training.run.loop import MEASURED
+from dipp_toolkit.training.run.run import train
+from dipp_toolkit.training.run.run_state.checkpoint import checkpoints
+from dipp_toolkit.training.run.skips import FileOfSkips
 from safetensors.torch import load_file
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, atomic
-from dipp_toolkit.checkpoint import checkpoints
-from dipp_toolkit.json_lines import MetricsFile
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.report.run_files import read_run
-from dipp_toolkit.skips import FileOfSkips
-from dipp_toolkit.training import train
-from dipp_toolkit.training_loop import MEASURED
+from dipp_toolkit.utils import atomic
+from dipp_toolkit.utils.jsonl import MetricsFile
 from tiny import PROMPTS, tiny_pipeline
 
 # Files in the order in which a run writes them, and how often each is let through before the disk is full.
@@ -97,7 +98,7 @@ def disk() -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "replace", replaced)
         patch.setattr(atomic, "put_in_place", put_in_place)
-        patch.setattr("dipp_toolkit.checkpoint.put_in_place", put_in_place)
+        patch.setattr("dipp_toolkit.training.run_state.checkpoint.put_in_place", put_in_place)
         patch.setattr(MetricsFile, "write", written)
         yield taken
 

@@ -8,13 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from dipp_toolkit.training.run.setup.name_checks import (
+    check_folder,
+    check_names,
+    check_prompts,
+    check_rewards,
+    may_be_hub_id,
+)
+from dipp_toolkit.training.run.setup.resolve import resolve
 
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.known_names import check_folder, check_names, check_prompts, check_rewards, may_be_hub_id
 from dipp_toolkit.registry import BrokenPlugin, Registry
-from dipp_toolkit.resolving import resolve
 
 BENCH = "bench --generators emoji-onestep --prompts emoji-heldout"
 
@@ -171,7 +177,7 @@ def test_an_unknown_name_tells_of_the_broken_plugin_that_may_have_it(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.broken.append(BrokenPlugin("my-rewards", "ModuleNotFoundError: No module named 'somewhere'"))
-    monkeypatch.setattr("dipp_toolkit.known_names.get_registry", lambda: registry)
+    monkeypatch.setattr("dipp_toolkit.training.setup.name_checks.get_registry", lambda: registry)
     with pytest.raises(RequestError) as raised:
         check_rewards(["mine"])
     assert str(raised.value) == (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dipp_toolkit.training.run.gradients import clipped_norm
 from torch import nn
 
-from dipp_toolkit.gradients import clipped_norm
 from dipp_toolkit.planning.dry_run import cost_of, dry, faked
-from dipp_toolkit.precision import pass_autocast
+from dipp_toolkit.utils.precision import pass_autocast
 
 WIDTH = 64
 

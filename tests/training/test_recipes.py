@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 import yaml
+from dipp_toolkit.training.run.publish import _recipe
+from dipp_toolkit.training.run.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run.setup.preflight import preflight
+from dipp_toolkit.training.run.setup.resolve import resolve, with_recommended
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, hookimpl
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, PluginError, RequestError
-from dipp_toolkit.model_card import _recipe
-from dipp_toolkit.preflight import preflight
-from dipp_toolkit.recipes.files import RecipeFile, register_recipes
-from dipp_toolkit.recipes.layer import find_recipe, recipe_settings, recipe_text
-from dipp_toolkit.recipes.recipe import OURS, parse_recipe
+from dipp_toolkit.planning.recipes.files import RecipeFile, register_recipes
+from dipp_toolkit.planning.recipes.layer import find_recipe, recipe_settings, recipe_text
+from dipp_toolkit.planning.recipes.recipe import OURS, parse_recipe
 from dipp_toolkit.registry import Registry, get_registry
 from dipp_toolkit.report.contents import facts_of
 from dipp_toolkit.report.run_files import read_run
-from dipp_toolkit.resolving import resolve, with_recommended
-from dipp_toolkit.run_folder import RunFolder
 from fake_run import write_run
 
 NAMES = sorted(get_registry().entries["recipe"])

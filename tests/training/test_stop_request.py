@@ -6,8 +6,7 @@ import os
 import signal
 
 import pytest
-
-from dipp_toolkit.stop_request import StopNow, StopRequest
+from dipp_toolkit.training.run.stop_request import StopNow, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

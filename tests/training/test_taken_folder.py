@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dipp_toolkit.training.run.run import RunResult
+from dipp_toolkit.training.run.run_state.reserved_folder import own_folder, taken_folder
+from dipp_toolkit.training.run.run_state.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
 from dipp_toolkit import RequestError, TrainConfig, train
-from dipp_toolkit.ablation.cells import folders_of, train_cells
-from dipp_toolkit.ablation.grid import make_cell
 from dipp_toolkit.config import make_config
+from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import CheckpointError, Interrupted, RunError
 from dipp_toolkit.events import StepEvent
-from dipp_toolkit.processes import Processes
-from dipp_toolkit.run_folder import MAY_CHANGE, RunFolder, is_unbegun
-from dipp_toolkit.setting_texts import read_yaml
-from dipp_toolkit.taken_folder import own_folder, taken_folder
-from dipp_toolkit.training import RunResult
+from dipp_toolkit.experiments.ablation.cells import folders_of, train_cells
+from dipp_toolkit.experiments.ablation.grid import make_cell
+from dipp_toolkit.utils.assignments import read_yaml
 from tiny import PROMPTS, tiny_pipeline
 
 

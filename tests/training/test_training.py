@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from dipp_toolkit.training.run.ema import WeightAverage
+from dipp_toolkit.training.run.run import RunResult, learning_rate
 
 from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
-from dipp_toolkit.averaging import WeightAverage
 from dipp_toolkit.errors import CheckpointError, Interrupted
 from dipp_toolkit.events import CheckpointEvent, StepEvent
-from dipp_toolkit.generation import fixed_noise
-from dipp_toolkit.prompt_order import PromptOrder
-from dipp_toolkit.training import RunResult, learning_rate
+from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.prompts.sampler import PromptOrder
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import BLUE, StopAt, assert_same_bits, metrics
 
@@ -117,7 +117,7 @@ def test_a_signal_in_the_last_step_or_after_it_is_honoured(run: Run, monkeypatch
             pytest.fail("it waits")
 
         with monkeypatch.context() as patch, pytest.raises(Interrupted, match=r"by SIGINT.+Step 4 is saved"):
-            patch.setattr(f"dipp_toolkit.finishing.{where}", ask)
+            patch.setattr(f"dipp_toolkit.training.finishing.{where}", ask)
             run("parts", steps=4, resume=True)
     assert_same_bits(run("whole", steps=4).folder, run("parts", steps=4, resume=True).folder, 4)
 
@@ -129,7 +129,7 @@ def test_a_signal_before_the_first_step_is_honoured(run: Run, monkeypatch: pytes
 
     for where, said in (("assemble", "before anything was written"), ("start_comparison", "No step was saved yet")):
         with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"by SIGTERM.*{said}"):
-            patch.setattr(f"dipp_toolkit.training.{where}", ask)
+            patch.setattr(f"dipp_toolkit.training.run.{where}", ask)
             run(where, steps=2)
 
 

@@ -14,24 +14,24 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from dipp_toolkit.training.run.assistant import LearnedAssistant
+from dipp_toolkit.training.run.run import MEASURED
+from dipp_toolkit.training.run.setup import warm_up_length
+from dipp_toolkit.training.run.setup.assistant_times import assistant_times
+from dipp_toolkit.training.run.setup.preflight import preflight
+from dipp_toolkit.training.run.setup.resolve import resolve
 from rich.console import Console
 from safetensors.torch import load_file
 
 from dipp_cli.actions.plan import describe
 from dipp_cli.terminal.progress import Bar, PlainLines
 from dipp_toolkit import TrainConfig
-from dipp_toolkit import assistant as assistant_module
-from dipp_toolkit.assistant import LearnedAssistant
 from dipp_toolkit.config import make_config
+from dipp_toolkit.diffusion.times import LogitNormalTimes, UniformTimes
 from dipp_toolkit.errors import Interrupted, RequestError, RunError
 from dipp_toolkit.events import CheckpointEvent, RunStartEvent, StepEvent, WarmUpEvent
 from dipp_toolkit.planning import make_plan
-from dipp_toolkit.preflight import preflight
-from dipp_toolkit.resolving import resolve
-from dipp_toolkit.terms.times import LogitNormalTimes, UniformTimes
-from dipp_toolkit.training import MEASURED
-from dipp_toolkit.warm_up import usual
-from dipp_toolkit.warm_up.times import assistant_times
+from dipp_toolkit.training.run import assistant as assistant_module
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import Run, runs_in
 
@@ -148,19 +148,19 @@ def test_folders_have_a_warm_up_by_size_and_by_what_is_beside_them(
     world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = world["generator"]
-    assert usual.usual_warm_up(twin, twin, 900) == 0, "a small one"
-    assert usual.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
-    assert usual.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
-    monkeypatch.setattr("dipp_toolkit.monitors.usual.SMALL", 0)
-    assert usual.usual_warm_up(twin, twin, 900) == 500
-    assert usual.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
-    assert usual.usual_warm_up(None, twin, 40) == 40
+    assert warm_up_length.usual_warm_up(twin, twin, 900) == 0, "a small one"
+    assert warm_up_length.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
+    assert warm_up_length.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
+    monkeypatch.setattr("dipp_toolkit.monitoring.interval.SMALL", 0)
+    assert warm_up_length.usual_warm_up(twin, twin, 900) == 500
+    assert warm_up_length.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
+    assert warm_up_length.usual_warm_up(None, twin, 40) == 40
     run = tmp_path / "run"
     shutil.copytree(twin, run / "final")
-    assert usual.usual_warm_up(str(run), twin, 900) == 500
+    assert warm_up_length.usual_warm_up(str(run), twin, 900) == 500
     (run / "final" / "assistant").mkdir()
-    assert usual.usual_warm_up(str(run), twin, 900) == 0, "its assistant is saved with it"
-    assert usual.usual_warm_up(str(run / "final"), twin, 900) == 0
+    assert warm_up_length.usual_warm_up(str(run), twin, 900) == 0, "its assistant is saved with it"
+    assert warm_up_length.usual_warm_up(str(run / "final"), twin, 900) == 0
 
 
 def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on_without(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dipp_toolkit.atomic import whole_file, whole_folder, write_tensors, write_text
 from dipp_toolkit.evaluation.comparison import Comparison
+from dipp_toolkit.utils.atomic import whole_file, whole_folder, write_tensors, write_text
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dipp_toolkit.atomic import whole_folder, write_text
+from dipp_toolkit.utils.atomic import whole_folder, write_text
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 left = int(sys.argv[1])

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit import content_digests
-from dipp_toolkit.bench.answers import version_of
-from dipp_toolkit.code_digests import code_digest, identity_of
-from dipp_toolkit.content_digests import file_digest, folder_digest, path_digest
-from dipp_toolkit.fingerprint import circumstances, software
+from dipp_toolkit.experiments.bench.answers import version_of
+from dipp_toolkit.rewards.code_digests import code_digest, identity_of
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.utils import content_digests
+from dipp_toolkit.utils.content_digests import file_digest, folder_digest, path_digest
+from dipp_toolkit.utils.fingerprint import circumstances, software
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +220,8 @@ def test_an_installed_package_is_read_where_the_reward_is_of_it(
 def test_an_identity_is_the_same_in_another_process(reward: tuple[Path, str]) -> None:
     path, _ = reward
     code = (
-        "import sys; from dipp_toolkit.code_digests import identity_of; from dipp_toolkit.loading import load_reward\n"
+        "import sys; from dipp_toolkit.rewards.code_digests import identity_of\n"
+        "from dipp_toolkit.rewards.loading import load_reward\n"
         "print(identity_of(load_reward(sys.argv[1])))"
     )
     done = subprocess.run(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dipp_toolkit.devices import choose_device, devices_here, no_device
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.utils.device import choose_device, devices_here, no_device
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.folder_lock import LOCK, locked
+from dipp_toolkit.utils.folder_lock import LOCK, locked
 
 HOLDER = """
 import os, sys
 from pathlib import Path
-from dipp_toolkit.folder_lock import locked
+from dipp_toolkit.utils.folder_lock import locked
 with locked(Path(sys.argv[1])):
     worker = os.fork() if sys.argv[2] == "forks" else 0
     if worker == 0:  # it is at work by now

@@ -12,8 +12,8 @@ import pytest
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import PluginError
-from dipp_toolkit.packages import DISTRIBUTIONS, extras_of, how_to_install, not_installed
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.utils.packages import DISTRIBUTIONS, extras_of, how_to_install, not_installed
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -55,7 +55,7 @@ def test_the_command(modules: list[str], extra: str, command: str) -> None:
 
 def test_extras_of_a_plugins_own_distribution_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {"dipp-mine": ["scorer>=1; extra == 'score'"], "dipp-toolkit": ["pyarrow>=14; extra == 'parquet'", "torch"]}
-    monkeypatch.setattr("dipp_toolkit.packages.requires", lambda name: lines[name])
+    monkeypatch.setattr("dipp_toolkit.utils.packages.requires", lambda name: lines[name])
     install = how_to_install(["pyarrow", "scorer"], distribution="dipp-mine")
     assert install == "pip install 'dipp-mine[score]' 'dipp-toolkit[parquet]'"
 

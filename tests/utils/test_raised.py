@@ -13,8 +13,8 @@ from PIL import Image
 
 from dipp_cli.app import main
 from dipp_toolkit import hookimpl
-from dipp_toolkit.raised import own_line, raised
 from dipp_toolkit.registry import Registry
+from dipp_toolkit.utils.exception_text import own_line, raised
 from tiny import PROMPTS, tiny_pipeline
 
 REWARD = """def blue(images, prompts):
@@ -29,7 +29,7 @@ calls = []
 
 class Fails:
     def __init__(self, context):
-        from dipp_toolkit.terms.integral_kl import IntegralKL
+        from dipp_toolkit.objective.terms.integral_kl import IntegralKL
         self.inner = IntegralKL.build(context)
 
     def __call__(self, sample):
@@ -153,7 +153,12 @@ def test_a_plugins_factory_that_raises_is_named_by_its_line(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.add_plugin("mine", EntryPoint("mine", "my_plugin", "dipp").load)
-    for module in ("dipp_toolkit.loading", "dipp_toolkit.known_names", "dipp_toolkit.named_folders"):
+    for module in (
+        "dipp_toolkit.models.loading",
+        "dipp_toolkit.rewards.loading",
+        "dipp_toolkit.training.setup.name_checks",
+        "dipp_toolkit.models.files.named_folders",
+    ):
         monkeypatch.setattr(f"{module}.get_registry", lambda: registry)
     (tmp_path / "model_index.json").write_text("{}")
     said = refused(["generate", "--generator", "mine", "--reference", str(tmp_path), "--prompt", "x"], 2, capsys)

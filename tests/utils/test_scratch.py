@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dipp_toolkit import scratch
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.scratch import BLOCK, Rows, scratch_file
+from dipp_toolkit.utils import spill
+from dipp_toolkit.utils.spill import BLOCK, Rows, scratch_file
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
@@ -47,8 +47,8 @@ def test_files_go_elsewhere_where_the_cache_cannot_be_written(tmp_path: Path, mo
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "file"))
     with scratch_file() as file:
-        file.write(b"x" * (scratch.HELD_BYTES + 1))
-        assert os.pread(file.fileno(), 1, scratch.HELD_BYTES) == b"x"
+        file.write(b"x" * (spill.HELD_BYTES + 1))
+        assert os.pread(file.fileno(), 1, spill.HELD_BYTES) == b"x"
 
 
 def test_a_full_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +56,6 @@ def test_a_full_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         def rollover(self) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch, "scratch_file", Full)
+    monkeypatch.setattr(spill, "scratch_file", Full)
     with pytest.raises(RequestError, match=r"temporary file: No space left.*DIPP_CACHE"):
         Rows(np.int64).extend(np.arange(2 * BLOCK))

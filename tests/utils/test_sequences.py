@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipp_toolkit.sequences import Chosen, Mapped, through
+from dipp_toolkit.utils.lazy_sequence import Chosen, Mapped, through
 
 LIST = list(range(10, 30))
 

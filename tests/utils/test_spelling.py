@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from dipp_toolkit.prompt_subsets import counted_prompts
+from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.report.templates import breakable, command_line
-from dipp_toolkit.spelling import Spelling, number_text
+from dipp_toolkit.utils.spelling import Spelling, number_text
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipp_toolkit import text_lines
-from dipp_toolkit.text_lines import Lines
+from dipp_toolkit.utils import line_reader
+from dipp_toolkit.utils.line_reader import Lines
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (2**12, 2**18)])
@@ -21,8 +21,8 @@ def test_lines_are_those_of_python(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.txt"
     path.write_bytes(text.encode())
-    before = text_lines.LEAST, text_lines.MOST
-    text_lines.LEAST, text_lines.MOST = sizes
+    before = line_reader.LEAST, line_reader.MOST
+    line_reader.LEAST, line_reader.MOST = sizes
     try:
         with path.open("rb") as file:
             lines, places, found = Lines(file.fileno()), [], []
@@ -40,7 +40,7 @@ def test_lines_are_those_of_python(
                 lines.mark()
                 assert next(lines) == found[index] and (lines.start, lines.check) == places[index]
     finally:
-        text_lines.LEAST, text_lines.MOST = before
+        line_reader.LEAST, line_reader.MOST = before
 
 
 def test_a_line_of_megabytes_is_read_in_few_steps(tmp_path: Path) -> None:

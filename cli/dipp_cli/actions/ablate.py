@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.ablation.choose import parse_constraint
-from dipp_toolkit.ablation.grid import SEED, Cell, grid, make_cell, parse_vary, read_cells
-from dipp_toolkit.ablation.run import AblationResult, ablate
-from dipp_toolkit.ablation.settings import AblationSettings
-from dipp_toolkit.ablation.trends import claims
-from dipp_toolkit.bench.run import RESULTS
 from dipp_toolkit.config import TrainConfig
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.setting_texts import parse_names, parse_options
-from dipp_toolkit.spelling import Spelling, number_text
+from dipp_toolkit.experiments.ablation.choose import parse_constraint
+from dipp_toolkit.experiments.ablation.grid import SEED, Cell, grid, make_cell, parse_vary, read_cells
+from dipp_toolkit.experiments.ablation.run import AblationResult, ablate
+from dipp_toolkit.experiments.ablation.settings import AblationSettings
+from dipp_toolkit.experiments.ablation.trends import claims
+from dipp_toolkit.experiments.bench.run import RESULTS
+from dipp_toolkit.utils.assignments import parse_names, parse_options
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.spelling import Spelling, number_text
 
 from ..terminal.output import print_line
 from .bench import watch

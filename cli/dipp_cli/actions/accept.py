@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipp_toolkit.acceptance.check import names as check_names
-from dipp_toolkit.contained import user_path
+from dipp_toolkit.training.run.setup.name_checks import check_prompts, check_rewards
+
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.known_names import check_prompts, check_rewards
-from dipp_toolkit.naming import unknown_name
-from dipp_toolkit.setting_texts import parse_assignments, parse_rewards
+from dipp_toolkit.experiments.acceptance.check import names as check_names
+from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards
+from dipp_toolkit.utils.messages import unknown_name
+from dipp_toolkit.utils.paths import user_path
 
 from ..app import INTERRUPTED
 from ..terminal.output import plain_lines, print_json, print_line, quiet_stdout
 
 if TYPE_CHECKING:
-    from dipp_toolkit.acceptance.outcome import Outcome
-    from dipp_toolkit.acceptance.run import Found
-    from dipp_toolkit.acceptance.subject import Subject
+    from dipp_toolkit.experiments.acceptance.outcome import Outcome
+    from dipp_toolkit.experiments.acceptance.run import Found
+    from dipp_toolkit.experiments.acceptance.subject import Subject
 
 COLOURS = {"pass": "green", "fail": "red", "skipped": "dim", "not seen": "yellow"}
 MOST_MINUTES = 24 * 60.0
@@ -80,11 +81,11 @@ def run_acceptance(request: Request, as_json: bool) -> int:
     name = request.check()
     settings = parse_assignments(request.assignments)
     with tempfile.TemporaryDirectory(prefix="dipp-accept-", ignore_cleanup_errors=True) as scratch, quiet_stdout():
-        from dipp_toolkit.acceptance.row import file_name, make_row, write_row
-        from dipp_toolkit.acceptance.run import MINUTES, accept
-        from dipp_toolkit.acceptance.settings import Wanted, settings_of
-        from dipp_toolkit.acceptance.subject import Subject
-        from dipp_toolkit.devices import choose_device
+        from dipp_toolkit.experiments.acceptance.row import file_name, make_row, write_row
+        from dipp_toolkit.experiments.acceptance.run import MINUTES, accept
+        from dipp_toolkit.experiments.acceptance.settings import Wanted, settings_of
+        from dipp_toolkit.experiments.acceptance.subject import Subject
+        from dipp_toolkit.utils.device import choose_device
 
         wanted = Wanted(name, request.reference, request.reward, request.prompts, request.device, settings)
         config = settings_of(wanted, Path(scratch))
@@ -105,7 +106,7 @@ def run_acceptance(request: Request, as_json: bool) -> int:
 
 def _record(subject: Subject, path: Path) -> None:
     """Write what the rewards gave as golden numbers."""
-    from dipp_toolkit.acceptance.golden import measured_golden, write_golden
+    from dipp_toolkit.experiments.acceptance.golden import measured_golden, write_golden
 
     write_golden(path, measured_golden(subject))
 
@@ -141,7 +142,7 @@ def check_submissions(files: list[str], as_json: bool) -> int:
     Returns:
         The exit code: 0 where all are sound, 1 where one is not.
     """
-    from dipp_toolkit.acceptance.sound import check_rows
+    from dipp_toolkit.experiments.acceptance.sound import check_rows
 
     rows, problems = check_rows([user_path(file) for file in files])
     if as_json:

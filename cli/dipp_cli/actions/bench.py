@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.contestants import parse_contestants
-from dipp_toolkit.bench.pairs import Comparison, compare_all
-from dipp_toolkit.bench.rows import Row, figure_names
-from dipp_toolkit.bench.run import RESULTS, Listener, Silent, run_bench
-from dipp_toolkit.bench.settings import METRICS, BenchSettings
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.prompt_subsets import counted_prompts
-from dipp_toolkit.setting_texts import parse_names, parse_options
-from dipp_toolkit.spelling import Spelling, number_text
+from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.pairs import Comparison, compare_all
+from dipp_toolkit.experiments.bench.rows import Row, figure_names
+from dipp_toolkit.experiments.bench.run import RESULTS, Listener, Silent, run_bench
+from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
+from dipp_toolkit.prompts.subsets import counted_prompts
+from dipp_toolkit.utils.assignments import parse_names, parse_options
+from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.spelling import Spelling, number_text
 
 from ..terminal.output import plain_line, print_line
 

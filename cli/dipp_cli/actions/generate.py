@@ -83,7 +83,7 @@ def known_steps(generator: str) -> int | None:
     Raises:
         RequestError: its scheduler's configuration is no JSON.
     """
-    from dipp_toolkit.few_step_scheduler import saved_steps
+    from dipp_toolkit.models.stock_schedulers import saved_steps
 
     entry = get_registry().entries["generator"].get(generator)
     if entry is not None:
@@ -97,7 +97,7 @@ def reference_of(generator: str) -> str:
     Raises:
         RequestError: none is known.
     """
-    from dipp_toolkit.saved_generators import reference_beside
+    from dipp_toolkit.models.files.saved_generators import reference_beside
 
     known = reference_beside(generator)
     if known is None:
@@ -114,13 +114,13 @@ def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 hei
     Raises:
         RequestError: a name is unknown or a file cannot be used.
     """
-    from dipp_toolkit.devices import choose_device
-    from dipp_toolkit.few_steps import step_count
-    from dipp_toolkit.generation import generate_images, sample_reference
-    from dipp_toolkit.model_loading import load_generator, load_reference
-    from dipp_toolkit.pipeline_parts.joining import check_named, encode_for
-    from dipp_toolkit.prompt_loading import load_prompts
-    from dipp_toolkit.roles import texts
+    from dipp_toolkit.models.few_steps import step_count
+    from dipp_toolkit.models.loading import load_generator, load_reference
+    from dipp_toolkit.models.parts.joining import check_named, encode_for
+    from dipp_toolkit.models.sampling import generate_images, sample_reference
+    from dipp_toolkit.prompts.loading import load_prompts
+    from dipp_toolkit.protocols import texts
+    from dipp_toolkit.utils.device import choose_device
 
     chosen = list(
         texts(load_prompts(request.prompts))[: request.count] if request.prompts is not None else request.prompt

@@ -6,17 +6,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.bench.rows import Row, read_rows, write_rows
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.leaderboard.board import Board, make_board
-from dipp_toolkit.leaderboard.check import check_files
-from dipp_toolkit.leaderboard.markdown import to_markdown
-from dipp_toolkit.leaderboard.page import write_page
-from dipp_toolkit.leaderboard.reported import fitting, reported_rows
-from dipp_toolkit.prompt_subsets import counted_prompts
-from dipp_toolkit.spelling import short_name
+from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
+from dipp_toolkit.experiments.leaderboard.board import Board, make_board
+from dipp_toolkit.experiments.leaderboard.check import check_files
+from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
+from dipp_toolkit.experiments.leaderboard.page import write_page
+from dipp_toolkit.experiments.leaderboard.reported import fitting, reported_rows
+from dipp_toolkit.prompts.subsets import counted_prompts
+from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.spelling import short_name
 
 from ..terminal.output import print_json, print_line
 

@@ -50,7 +50,7 @@ def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Seque
     Raises:
         RunError: the disk does not take it.
     """
-    from dipp_toolkit.pictures import save_grid, save_image
+    from dipp_toolkit.utils.images import save_grid, save_image
 
     folder, single = (out.parent, out.name) if out.suffix.lower() == ".png" else (out, None)
     digits = max(3, len(str(len(prompts))))

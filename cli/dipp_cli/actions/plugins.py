@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.naming import nearest, shown
 from dipp_toolkit.registry import KINDS, Entry, Registry
+from dipp_toolkit.utils.messages import nearest, shown
 
 SHOWN_FIRST = ("generator", "reference", "reward", "prompts", "term", "metric")
 """Kinds that somebody types the names of; the others stand below them."""

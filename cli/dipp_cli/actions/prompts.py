@@ -20,18 +20,18 @@ def encode_to_cache(
     Raises:
         RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
     """
-    from dipp_toolkit.known_names import check_pipeline, check_prompts
+    from dipp_toolkit.training.run.setup.name_checks import check_pipeline, check_prompts
 
     check_pipeline(reference, "reference")
     check_prompts(prompts)
-    from dipp_toolkit.contained import user_path
-    from dipp_toolkit.devices import choose_device
-    from dipp_toolkit.distinct import count_distinct
-    from dipp_toolkit.model_loading import load_prompt_encoder
-    from dipp_toolkit.precision import DTYPES
-    from dipp_toolkit.prompt_cache import PromptCache, default_cache, encoder_folder
-    from dipp_toolkit.prompt_loading import load_prompts
-    from dipp_toolkit.roles import texts
+    from dipp_toolkit.models.loading import load_prompt_encoder
+    from dipp_toolkit.prompts.cache import PromptCache, default_cache, encoder_folder
+    from dipp_toolkit.prompts.distinct import count_distinct
+    from dipp_toolkit.prompts.loading import load_prompts
+    from dipp_toolkit.protocols import texts
+    from dipp_toolkit.utils.device import choose_device
+    from dipp_toolkit.utils.paths import user_path
+    from dipp_toolkit.utils.precision import DTYPES
 
     if precision not in DTYPES:
         raise RequestError(f"--precision {precision} is unknown; expected one of {', '.join(DTYPES)}.")

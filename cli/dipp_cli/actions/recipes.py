@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from dipp_toolkit.errors import PluginError
-from dipp_toolkit.recipes.files import RecipeFile
-from dipp_toolkit.recipes.recipe import Recipe
+from dipp_toolkit.planning.recipes.files import RecipeFile
+from dipp_toolkit.planning.recipes.recipe import Recipe
 from dipp_toolkit.registry import get_registry
 
 from ..terminal.output import plain_lines, print_json, print_line

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipp_toolkit.atomic import write_text
-from dipp_toolkit.contained import user_path
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.spelling import number_text
+from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.spelling import number_text
 
 from ..terminal.output import print_line
 from .reward.loading import close, load_rewards, reward_names
 
 if TYPE_CHECKING:
-    from dipp_toolkit.rewards.scoring import PromptedFile, ScoredFile
+    from dipp_toolkit.evaluation.scoring import PromptedFile, ScoredFile
 
 FILES = "(files)"
 """What single images are compared as, where folders stand beside them."""
@@ -85,7 +85,7 @@ def score_images(request: Request) -> dict[str, Any]:
     Returns:
         `rewards`, `{name: {"mean", "low", "high", "drawn", "lowest", "highest"}}` over all images; `folders`, for each
         `{"folder", "images", "rewards"}`, the same over its images; `pairs`, two folders by a reward prompt by prompt,
-        as `dipp_toolkit.bench.pairs.Comparison`, with `text`, the sentence; `images`, for each
+        as `dipp_toolkit.experiments.bench.pairs.Comparison`, with `text`, the sentence; `images`, for each
         `{"file", "folder", "prompt", "scores": {name: score}}`; `notices`, sentences.
 
     Raises:
@@ -94,9 +94,9 @@ def score_images(request: Request) -> dict[str, Any]:
     """
     request.check()
     names = reward_names(request.reward)
-    from dipp_toolkit.devices import choose_device
-    from dipp_toolkit.rewards.paired_scores import compare_groups
-    from dipp_toolkit.rewards.scoring import score_files
+    from dipp_toolkit.evaluation.scoring import score_files
+    from dipp_toolkit.experiments.bench.paired_scores import compare_groups
+    from dipp_toolkit.utils.device import choose_device
 
     files, notices = gather(request)
     device = choose_device(request.device)
@@ -131,8 +131,8 @@ def gather(request: Request) -> tuple[list[PromptedFile], list[str]]:
     Raises:
         RequestError: an image or a prompt is missing.
     """
-    from dipp_toolkit.rewards.image_files import list_images, natural_key
-    from dipp_toolkit.rewards.scoring import PromptedFile
+    from dipp_toolkit.evaluation.image_files import list_images, natural_key
+    from dipp_toolkit.evaluation.scoring import PromptedFile
 
     groups: dict[str, list[Path]] = {}
     named = list(dict.fromkeys(user_path(path) for path in request.images))
@@ -206,7 +206,7 @@ def _from_names(images: Sequence[Path], group: str) -> tuple[list[str], str]:
 
 def _in_order_or_by_name(images: Sequence[Path], group: str, source: str) -> list[str]:
     """By the images' names, where prompts name them; by the prompts' ids, where all images are called so; in order."""
-    from dipp_toolkit.rewards.image_files import read_prompts
+    from dipp_toolkit.evaluation.image_files import read_prompts
 
     prompts = read_prompts(source)
     if all(prompt.file for prompt in prompts):
@@ -243,7 +243,7 @@ def summaries(scored: Sequence[ScoredFile], names: Sequence[str]) -> dict[str, A
     """The numbers of every folder, and of all images together."""
 
     def rewards(some: Sequence[ScoredFile]) -> dict[str, Any]:
-        from dipp_toolkit.rewards.scoring import summarise
+        from dipp_toolkit.evaluation.scoring import summarise
 
         found = {}
         for name in names:

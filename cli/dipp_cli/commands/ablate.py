@@ -68,8 +68,9 @@ def ablate(
 
     An ablation that was stopped goes on by the same command. Several processes share it under `accelerate launch`.
     """
-    from dipp_toolkit.known_names import check_parts, check_rewards
-    from dipp_toolkit.setting_texts import parse_names
+    from dipp_toolkit.training.run.setup.name_checks import check_parts, check_rewards
+
+    from dipp_toolkit.utils.assignments import parse_names
 
     from ..actions.settings import gather
 
@@ -95,7 +96,7 @@ def ablate(
         vary or [], cells, seeds, base, rewards, metrics, noises, count, best, subject_to or [], out, quiet, measured
     )
     if dry_run:
-        from dipp_toolkit.ablation.preflight import preflight_ablation
+        from dipp_toolkit.experiments.ablation.preflight import preflight_ablation
 
         from ..terminal.dry_run import tell
 

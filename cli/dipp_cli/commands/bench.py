@@ -63,8 +63,9 @@ def bench(
 
     Images are made once and kept; a bench that was stopped goes on where it was. Make the page with `dipp leaderboard`.
     """
-    from dipp_toolkit.known_names import check_parts, check_pipeline, check_prompts, check_rewards
-    from dipp_toolkit.setting_texts import parse_names
+    from dipp_toolkit.training.run.setup.name_checks import check_parts, check_pipeline, check_prompts, check_rewards
+
+    from dipp_toolkit.utils.assignments import parse_names
 
     for name in parse_names(generators):
         check_pipeline(name.rpartition("=")[2].strip(), "generator", "reference")
@@ -79,7 +80,7 @@ def bench(
         assignments or [], device or "auto", quiet,
     )  # fmt: skip
     if dry_run:
-        from dipp_toolkit.bench.preflight import preflight_bench
+        from dipp_toolkit.experiments.bench.preflight import preflight_bench
 
         from ..terminal.dry_run import tell
 

@@ -55,7 +55,7 @@ def train(
 
     Without arguments: the built-in emoji generator, with its recommended rewards and settings.
     """
-    from dipp_toolkit.setting_texts import parse_number
+    from dipp_toolkit.utils.assignments import parse_number
 
     from ..actions.settings import gather
 

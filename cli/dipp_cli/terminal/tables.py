@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dipp_toolkit.spelling import Spelling, number_text
+from dipp_toolkit.utils.spelling import Spelling, number_text
 
 from .output import plain_lines
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from dipp_toolkit.naming import shown
+from dipp_toolkit.utils.messages import shown
 
 # Typer 0.2x brings its own copy of click; either way this is the base of every error that means "used wrongly".
 _UsageBase = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")

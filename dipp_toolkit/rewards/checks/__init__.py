@@ -1,1 +1,1 @@
-"""What can be wrong with a reward, one idea a file; `dipp_toolkit.rewards.check` runs all of it."""
+"""What can be wrong with a reward, one idea a file; `dipp_toolkit.rewards.checks.run` runs all of it."""

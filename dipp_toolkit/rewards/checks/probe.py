@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...errors import DippError, RunError
-from ...pictures import Images
-from ...raised import raised
-from ...roles import Reward
-from ..inputs import as_scores
+from ...protocols import Reward
+from ...utils.exception_text import raised
+from ...utils.images import Images
+from ..scores import as_scores
 
 BATCH = 4
 PROMPTS = (

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
+from ...diffusion.predictions import Prediction
 from ...errors import DippError, PluginError, RunError
-from ...naming import unknown_name
-from ...predictions import Prediction
-from ...python_files import load_python_name
-from ...raised import raised
+from ...utils.exception_text import raised
+from ...utils.imports import load_python_name
+from ...utils.messages import unknown_name
 from .chain import Sampler
 from .levels import TRAINING_TIMES, Forward
 

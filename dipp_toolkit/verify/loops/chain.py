@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...gaussians import Gaussian
+from ...objective.gaussians import Gaussian
 
 Sampler = Literal["renoise", "ode"]
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...gaussians import Gaussian
+from ...objective.gaussians import Gaussian
 from .chain import Chain
 from .levels import Levels
 from .networks import Exact

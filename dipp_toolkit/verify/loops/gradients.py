@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ...gaussians import Gaussian
+from ...objective.gaussians import Gaussian
 from .adapter import Adapter, call
 from .evidence import ERRORS, SIZE, Evidence
 from .fake_score import FOLLOWED, distance

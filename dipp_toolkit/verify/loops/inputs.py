@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ...gaussians import Gaussian
+from ...objective.gaussians import Gaussian
 from .evidence import Evidence, Moments, standardised
 from .recording import Call
 from .rows import LoopRow

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...diffusion.predictions import Prediction, from_x0
 from ...errors import RunError
-from ...gaussians import Gaussian
-from ...predictions import Prediction, from_x0
+from ...objective.gaussians import Gaussian
 from .levels import Levels
 from .recording import Call, Recorder, Role
 

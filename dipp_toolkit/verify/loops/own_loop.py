@@ -14,18 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...assistant import LearnedAssistant
-from ...condition import Condition
 from ...config import make_config
-from ...denoiser import Denoiser
-from ...engine import Engine
+from ...diffusion.condition import Condition
+from ...diffusion.denoiser import Denoiser
+from ...diffusion.schedules import FlowMatching, Schedule, VariancePreserving, expand_like
+from ...diffusion.times import UniformTimes
 from ...errors import RequestError
-from ...few_steps import run_steps
-from ...objective import build_terms
-from ...pictures import Images
-from ...roles import Latents
-from ...schedules import FlowMatching, Schedule, VariancePreserving, expand_like
-from ...terms.times import UniformTimes
+from ...models.few_steps import run_steps
+from ...objective.build import build_terms
+from ...protocols import Latents
+from ...training.assistant import LearnedAssistant
+from ...training.engine import Engine
+from ...utils.images import Images
 from ..network import GIVEN, call_affine
 from ..training import PROMPT
 from .levels import Forward

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ...errors import RequestError, RunError
-from ...naming import unknown_name
-from ...random_states import random_states_kept, seed_everything
+from ...utils.messages import unknown_name
+from ...utils.reproducibility import random_states_kept, seed_everything
 from ..cases import CASES
 from .adapter import LOOP_CASES, Adapter, call, find_adapter, make_loop
 from .evidence import Evidence

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...gaussians import Gaussian
+from ...objective.gaussians import Gaussian
 from ..cases import CASES, Case, make_reference
 from .adapter import Adapter
 from .chain import Chain

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from dipp_toolkit.atomic import write_text
+from dipp_toolkit.utils.atomic import write_text
 
 from .. import DISTIL, WEIGHTS
 from .clip import train_clip

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dipp_toolkit.generation import generate_images, sample_reference
-from dipp_toolkit.model_loading import load_generator, load_reference
+from dipp_toolkit.models.loading import load_generator, load_reference
+from dipp_toolkit.models.sampling import generate_images, sample_reference
 
 from ..captions import caption, pairs
 

@@ -22,11 +22,11 @@ def check_by_name(name: str, assignments: list[str], device: str, size: int, see
     Raises:
         RequestError: the reward cannot be loaded, or an option or the device cannot be used.
     """
-    from dipp_toolkit.known_names import check_rewards
+    from dipp_toolkit.training.run.setup.name_checks import check_rewards
 
     check_rewards([name])
-    from dipp_toolkit.devices import choose_device
-    from dipp_toolkit.rewards.check import SMALLEST, check_reward
+    from dipp_toolkit.rewards.checks.run import SMALLEST, check_reward
+    from dipp_toolkit.utils.device import choose_device
 
     if size < SMALLEST:
         raise RequestError(f"--size is {size}; expected at least {SMALLEST}.")

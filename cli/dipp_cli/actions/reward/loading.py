@@ -14,8 +14,9 @@ def reward_names(text: str) -> list[str]:
     Raises:
         RequestError: there are none, one stands twice, one has a weight, or one is unknown.
     """
-    from dipp_toolkit.known_names import check_rewards
-    from dipp_toolkit.setting_texts import parse_rewards
+    from dipp_toolkit.training.run.setup.name_checks import check_rewards
+
+    from dipp_toolkit.utils.assignments import parse_rewards
 
     names = list(parse_rewards(text))
     weighted = [part.strip() for part in text.split(",") if part.strip() not in names and part.strip()]
@@ -36,9 +37,9 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
     Raises:
         RequestError: one cannot be loaded, or an assignment is no option of one of them.
     """
-    from dipp_toolkit.raised import raised
     from dipp_toolkit.rewards.loading import load_reward
-    from dipp_toolkit.setting_texts import parse_assignments
+    from dipp_toolkit.utils.assignments import parse_assignments
+    from dipp_toolkit.utils.exception_text import raised
 
     assigned = parse_assignments(assignments)
     options = assigned.pop("reward_options", {})

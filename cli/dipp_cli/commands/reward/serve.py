@@ -42,8 +42,9 @@ def serve(
 
     Use one with --reward http://HOST:PORT/NAME. Ctrl-C ends the server.
     """
-    from dipp_toolkit.known_names import check_rewards
-    from dipp_toolkit.setting_texts import parse_names
+    from dipp_toolkit.training.run.setup.name_checks import check_rewards
+
+    from dipp_toolkit.utils.assignments import parse_names
 
     check_rewards(parse_names(rewards))
     from ...actions.reward.serve import serve_rewards  # imports torch, which a misspelt name does not wait for

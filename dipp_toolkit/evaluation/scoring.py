@@ -1,0 +1,187 @@
+"""Scores of image files: read, batched by size, scored by every reward, summed up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from ..errors import DippError
+from ..protocols import Reward
+from ..rewards.asking import ask
+from ..rewards.remote.proxy import ElsewhereReward
+from ..utils.images import Images
+from .image_files import ImageFile, read_image, say_notes
+from .intervals import Interval, mean_interval
+
+WAITING = 4
+"""Batches' worth of images of different sizes that wait in memory before an incomplete batch is scored."""
+
+
+@dataclass(frozen=True)
+class PromptedFile:
+    """An image file and the prompt that it was made for.
+
+    Attributes:
+        group: what it is compared as, such as its folder.
+    """
+
+    path: Path
+    prompt: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """What every reward says of an image."""
+
+    file: PromptedFile
+    scores: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{"file", "prompt", "scores"}`, and the group where there is one."""
+        group = {"folder": self.file.group} if self.file.group else {}
+        return {"file": str(self.file.path), **group, "prompt": self.file.prompt, "scores": dict(self.scores)}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reward says of a group of images.
+
+    Attributes:
+        interval: mean and 95 % interval.
+        drawn: over what the interval is, `prompts` or `images`.
+        lowest: the image with the lowest score.
+        highest: the image with the highest score.
+    """
+
+    interval: Interval
+    drawn: str
+    lowest: ScoredFile
+    highest: ScoredFile
+
+
+@dataclass
+class _Batches:
+    """Images that wait for others of their size."""
+
+    size: int
+    waiting: dict[tuple[int, int], list[tuple[int, ImageFile]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, index: int, image: ImageFile) -> list[tuple[int, ImageFile]]:
+        """Take an image; returns a batch where one is due, and else nothing."""
+        height, width = image.pixels.shape[1:]
+        self.waiting[height, width].append((index, image))
+        if len(self.waiting[height, width]) >= self.size:
+            return self.waiting.pop((height, width))
+        if sum(map(len, self.waiting.values())) >= WAITING * self.size:
+            return self.waiting.pop(max(self.waiting, key=lambda key: len(self.waiting[key])))
+        return []
+
+
+def score_files(
+    rewards: Mapping[str, Reward],
+    files: Sequence[PromptedFile],
+    *,
+    batch: int = 16,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[ScoredFile], list[str]]:
+    """Score image files; images of one size are scored together, and few are in memory at a time.
+
+    Args:
+        rewards: by name; they are where `device` is.
+        files: the images.
+        batch: images at a time.
+        device: where images go before they are scored.
+        progress: told the number of images scored so far.
+
+    Returns:
+        The scores, in the order of `files`, and notices about how images were read.
+
+    Raises:
+        RequestError: a file is no image that can be read.
+        RunError: a reward raised, or did not return one finite score for each image; the message names the file.
+    """
+    found: dict[int, ScoredFile] = {}
+    notes: list[tuple[str, ...]] = []
+    batches = _Batches(batch)
+
+    def finish(due: Sequence[tuple[int, ImageFile]]) -> None:
+        images = torch.stack([image.pixels for _, image in due]).to(device)
+        here = [files[index] for index, _ in due]
+        columns = {name: score_batch(reward, name, images, here).tolist() for name, reward in rewards.items()}
+        for row, (index, _) in enumerate(due):
+            found[index] = ScoredFile(files[index], {name: column[row] for name, column in columns.items()})
+        if progress is not None:
+            progress(len(found))
+
+    for index, file in enumerate(files):
+        image = read_image(file.path)
+        notes.append(image.notes)
+        due = batches.add(index, image)
+        if due:
+            finish(due)
+    for left in batches.waiting.values():
+        finish(left)
+    return [found[index] for index in range(len(files))], say_notes(notes)
+
+
+def score_batch(reward: Reward, name: str, images: Images, files: Sequence[PromptedFile]) -> Float64[Tensor, " batch"]:
+    """Scores of one batch, float64 on the CPU.
+
+    Raises:
+        RunError: the reward raised, or did not return one finite score for each image; the message names the first
+            image at which it does so by itself, or else the batch's first.
+    """
+    try:
+        return _scores(reward, name, images, files)
+    except DippError as error:
+        raise type(error)(f"{str(error).rstrip('.')} ({_culprit(reward, name, images, files)}).") from error
+
+
+@torch.no_grad()
+def _scores(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> Tensor:
+    # A copy: the next reward must see what is in the file.
+    return ask(name, reward, images.clone(), [file.prompt for file in files]).cpu().double()
+
+
+def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> str:
+    """The image that a reward failed at, found by showing it one at a time."""
+    if len(files) == 1:
+        return f"image: {files[0].path}"
+    if not isinstance(reward, ElsewhereReward):  # one that does not answer would not answer so many times
+        for index, file in enumerate(files):
+            try:
+                _scores(reward, name, images[index : index + 1], [file])
+            except DippError:
+                return f"first image: {file.path}"
+    return f"images: {files[0].path} and {len(files) - 1} more"
+
+
+def summarise(scored: Sequence[ScoredFile], reward: str) -> Summary:
+    """Mean, interval and extremes of one reward over a group of images.
+
+    The interval is over prompts, as in the rest of the toolkit, and a prompt with several images enters by their
+    mean; where all images have one prompt, it is over images.
+
+    Args:
+        scored: at least one image.
+        reward: its name.
+    """
+    by_prompt: dict[str, list[float]] = defaultdict(list)
+    for one in scored:
+        by_prompt[one.file.prompt].append(one.scores[reward])
+    values = [one.scores[reward] for one in scored]
+    drawn = "prompts" if len(by_prompt) > 1 else "images"
+    if drawn == "prompts":
+        values = [sum(scores) / len(scores) for scores in by_prompt.values()]
+    interval = mean_interval(torch.tensor(values, dtype=torch.float64))
+    ordered = sorted(scored, key=lambda one: one.scores[reward])
+    return Summary(interval, drawn, ordered[0], ordered[-1])

@@ -1,0 +1,1 @@
+"""Several generators side by side: benchmarks, leaderboards, ablations and acceptance tests."""

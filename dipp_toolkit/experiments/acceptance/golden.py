@@ -1,0 +1,136 @@
+"""Golden numbers: what a reward gives for fixed images, kept beside its plugin with where they come from.
+
+`golden.json` in a plugin's package holds, by reward, a list of `Golden`. A number holds for the weights that it was
+measured with and no others, so each is kept under their SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import RequestError, first_line
+from ...registry import get_registry
+from ...utils.atomic import write_text
+from ...utils.fingerprint import networks_in, weights_digest
+from ...utils.plain_json import read_json
+from .golden_images import NAME
+from .weights_used import WeightFile
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+FILE = "golden.json"
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Golden(BaseModel):
+    """What a reward gave once.
+
+    Attributes:
+        weights: the key: SHA-256 of the weight files, `+` between several, or `state-` and that of the tensors.
+        version: of the reward, where it has several that are meant to differ; numbers of another one say nothing.
+        images: name of the set of images and prompts.
+        scores: one an image.
+        tolerance: by how much a score may differ on another machine.
+        origin: who measured it, with what, and when.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str
+    version: str = ""
+    images: str
+    scores: tuple[Finite, ...]
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    origin: str
+
+
+def weights_key(reward: Any, files: Sequence[WeightFile]) -> str:
+    """What golden numbers of a reward are kept under.
+
+    Args:
+        reward: as loaded.
+        files: its own weight files, in order; none where its plugin says nothing of files.
+    """
+    if files:
+        return "+".join(file.sha256 for file in files)
+    return f"state-{weights_digest(networks_in(reward))}"
+
+
+def golden_of(name: str) -> list[Golden]:
+    """The golden numbers of a reward for these images; none where its plugin has none.
+
+    Args:
+        name: a registered reward; of any other one nothing is known.
+
+    Raises:
+        RequestError: the plugin's file is damaged.
+    """
+    registry = get_registry()
+    entry = registry.entries["reward"].get(name)
+    place = getattr(registry.manager.get_plugin(entry.plugin), "__file__", None) if entry is not None else None
+    path = Path(place).with_name(FILE) if place else None
+    if path is None or not path.is_file():
+        return []
+    return [golden for golden in read_golden(path).get(name, []) if golden.images == NAME]
+
+
+def read_golden(path: Path) -> dict[str, list[Golden]]:
+    """A file of golden numbers.
+
+    Raises:
+        RequestError: it is damaged.
+    """
+    content = read_json(path)
+    try:
+        return {name: [Golden.model_validate(one) for one in rows] for name, rows in content.items()}
+    except (ValidationError, TypeError) as error:
+        raise RequestError(f"{path} holds no golden numbers as expected: {first_line(error)}.") from error
+
+
+def write_golden(path: Path, found: Mapping[str, Golden]) -> None:
+    """Put measured numbers into a file, beside those of other rewards and weights that it has.
+
+    Raises:
+        RequestError: what is there is no such file, or it cannot be written.
+    """
+    known = read_golden(path) if path.exists() else {}
+    for name, golden in found.items():
+        others = [one for one in known.get(name, []) if (one.weights, one.images) != (golden.weights, golden.images)]
+        known[name] = [*others, golden]
+    rows = {name: [one.model_dump(mode="json") for one in many] for name, many in sorted(known.items())}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(rows, indent=1) + "\n")
+    except OSError as error:
+        raise RequestError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def measured_golden(subject: Subject) -> dict[str, Golden]:
+    """What an acceptance's rewards gave, as golden numbers of theirs."""
+    import torch
+
+    where = torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else subject.device.type
+    return {
+        name: Golden(
+            weights=scored.weights,
+            version=scored.version,
+            images=NAME,
+            scores=scored.scores,
+            tolerance=tolerance_of(scored.scores),
+            origin=f"measured by dipp accept on {where}, torch {torch.__version__}, {datetime.now(UTC).date()}",
+        )
+        for name, scored in subject.scores.items()
+    }
+
+
+def tolerance_of(scores: Sequence[float]) -> float:
+    """By how much scores may differ between machines: a thousandth of their size, or five of their spread."""
+    spread = max(scores) - min(scores)
+    return float(f"{max(1e-3 * max(map(abs, scores)), 5e-3 * spread, 1e-5):.1e}")

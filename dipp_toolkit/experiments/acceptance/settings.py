@@ -1,0 +1,138 @@
+"""From a name and a few words to the settings of an acceptance: those recommended with it, and those of a short run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...config import TrainConfig, make_config
+from ...errors import RequestError
+from ...models.files.saved_generators import split_saved
+from ...registry import get_registry
+from ...training.setup.name_checks import check_pipeline
+from ...training.setup.resolve import resolve, with_recommended
+from ...utils.imports import is_python_name
+from ...utils.messages import shown
+from ...utils.paths import is_there, user_path
+from .prompts import PROMPTS
+
+REWARDS: dict[str, float] = {"hps": 1.0, "imagereward": 1.0}
+"""Of names that recommend none."""
+
+SHORT: dict[str, Any] = {
+    "steps": 60,
+    "warmup": 0,
+    "cooldown": 0,
+    "assistant_warmup": 16,
+    "ema": 0.9,
+    "eval_count": 64,
+    "monitor_every": 0,
+    "diagnose_every": 0,
+}
+"""Of an alignment that takes minutes. Its average is short, so that it has followed the generator by the end."""
+
+FAST: dict[str, float] = {"learning_rate": 1e-4, "assistant_learning_rate": 2e-4}
+"""Of adapters in so few updates, where less is recommended for a run of thousands."""
+
+FIXED: dict[str, Any] = {"resume": False, "push_to_hub": None, "trackers": (), "out": None}
+"""Settings that mean nothing here."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody asks to be accepted.
+
+    Attributes:
+        name: a registered generator or reference, a folder, or a hub id.
+        reference: named beside it; None for the recommended one.
+        rewards: with their weights, as `--reward` takes them; None for those recommended.
+        prompts: a set or a file; None for those recommended.
+        device: as of `TrainConfig`.
+        settings: those that `--set` gives.
+    """
+
+    name: str
+    reference: str | None = None
+    rewards: str | None = None
+    prompts: str | None = None
+    device: str = "auto"
+    settings: Mapping[str, Any] | None = None
+
+    @property
+    def kind(self) -> str:
+        """`"generator"` or `"reference"`, of which a generator is begun."""
+        known = get_registry().entries
+        if self.reference is not None or self.name in known["generator"]:
+            return "generator"
+        if self.name in known["reference"]:
+            return "reference"
+        place = self.name.removeprefix("diffusers:")
+        return "generator" if is_there(place) and _is_run(user_path(place)) else "reference"
+
+    @property
+    def public_name(self) -> str:
+        """The name as others may read it: a folder of somebody's own is a folder."""
+        return public_name(self.name)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a training's, or the generator that one left in it."""
+    return any((place / "config.yaml").is_file() for place in (folder, folder.parent))
+
+
+def public_name(name: str) -> str:
+    """A registered name or a hub id as it is; anything else as the kind of thing that it is."""
+    known = get_registry().entries
+    if any(name in known[kind] for kind in ("generator", "reference", "reward", "prompts")):
+        return name
+    plain = name.removeprefix("diffusers:")
+    if is_there(plain):
+        return "a folder" if user_path(plain).is_dir() else "a file"
+    if is_python_name(name):
+        return "own code"
+    return plain if not plain.startswith(("/", "~", ".", "\\")) else "a folder"
+
+
+def public_term(name: str) -> str:
+    """A term's name in the metrics likewise; that of a reward's has the reward's name behind a slash."""
+    kind, slash, own = name.partition("/")
+    return f"{kind}{slash}{public_name(own)}" if slash else public_name(name)
+
+
+def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
+    """The settings of an acceptance.
+
+    Args:
+        wanted: what is asked for.
+        scratch: where a file of prompts is written, if the name recommends none.
+
+    Raises:
+        RequestError: a name or a setting cannot be used, or the name is that of somebody's own code.
+    """
+    own, place = split_saved(wanted.name)
+    if is_python_name(own) or place is not None:
+        raise RequestError(
+            f"{shown(wanted.name)} is code of your own, which has no files that others could compare. Name a "
+            "registered generator or reference, a pipeline's or run's folder, or a hub id."
+        )
+    check_pipeline(wanted.name, "generator", *(() if wanted.kind == "generator" else ("reference",)))
+    said: dict[str, Any] = {wanted.kind: wanted.name, "device": wanted.device, **(wanted.settings or {})}
+    for name, value in FIXED.items():
+        if said.get(name, value) != value:
+            raise RequestError(f"--set {name} means nothing to an acceptance, which writes one row and nothing else.")
+    for name, value in (("reference", wanted.reference), ("rewards", wanted.rewards), ("prompts", wanted.prompts)):
+        if value is not None:
+            said[name] = value
+    recommended = with_recommended(make_config(said))
+    short = dict(SHORT)
+    if recommended.mode == "lora":
+        short |= {name: value for name, value in FAST.items() if getattr(recommended, name) < value}
+    if not recommended.rewards:
+        short["rewards"] = REWARDS
+    if recommended.prompts is None:
+        file = scratch / "prompts.txt"
+        file.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+        short["prompts"] = str(file)
+    return resolve(make_config(short | said))

@@ -1,0 +1,42 @@
+"""The few small pictures that a row carries."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+from ...protocols import PromptSet
+from .rows import Picture
+from .store import ImageStore
+
+SIDE = 192
+"""Larger images are made smaller, to at most so many pixels a side."""
+LOSSLESS = 96
+"""Images up to this side stay PNG."""
+
+
+def data_address(path: ImageStore, key: str) -> str:
+    """A stored image, small, as a `data:` address."""
+    with Image.open(path.path(key), formats=("PNG",)) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    kind = "png" if max(image.size) <= LOSSLESS else "webp"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 80}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def pictures_of(
+    prompts: PromptSet, keys: Sequence[str], seeds: Sequence[int], count: int, store: ImageStore
+) -> tuple[Picture, ...]:
+    """Pictures of `count` prompts, evenly over the set, each with its first seed."""
+    total = len(prompts.prompts)
+    found = []
+    for index in sorted({k * total // max(count, 1) for k in range(min(count, total))}):
+        prompt = prompts.prompts[index]
+        data = data_address(store, keys[index * len(seeds)])
+        found.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))
+    return tuple(found)

@@ -1,0 +1,77 @@
+"""What `dipp bench --dry-run` looks at; see `dipp_toolkit.training.setup.preflight`."""
+
+from __future__ import annotations
+
+from ...models.components import check_component
+from ...models.files.folders import family_of
+from ...models.reference import check_pipeline_folder, latent_shape_of
+from ...training.setup.preflight import Parts, Preflight, counted, looking_only
+from ...utils.device import choose_device
+from .contestants import Contestant
+from .run import check_bench
+from .settings import METRICS, BenchSettings
+
+
+def preflight_bench(settings: BenchSettings) -> Preflight:
+    """Look at everything a bench needs.
+
+    Returns:
+        What would be done.
+
+    Raises:
+        RequestError: what the bench would be refused with.
+    """
+    with looking_only() as parts:
+        return Preflight(look_at_bench(settings, parts), tuple(parts.fetched))
+
+
+def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
+    """Look at everything a bench needs; see `preflight_bench`.
+
+    Raises:
+        RequestError: what the bench would be refused with.
+    """
+    check_bench(settings)
+    parts.rewards((*settings.rewards, *settings.judges), settings.options)
+    prompts = parts.prompts(settings.prompts)
+    device = choose_device(settings.device)
+    for contestant in settings.contestants:
+        look_at_contestant(contestant, parts)
+    images = len(settings.contestants) * len(settings.seeds)
+    rows = {
+        "generators": ", ".join(one.label for one in settings.contestants),
+        "rewards": ", ".join(settings.rewards),
+        "judges": ", ".join(settings.judges),
+        "metrics": ", ".join(dict.fromkeys([*METRICS, *settings.metrics])),
+        "prompts": counted(settings.prompts, prompts),
+        "images": f"{images} for each prompt" + ("" if prompts is None else f", {images * prompts}"),
+        "device": str(device),
+        "folder": str(settings.out),
+    }
+    return {name: text for name, text in rows.items() if text}
+
+
+def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
+    """Look at the folders of a contestant and of its decoder.
+
+    Raises:
+        RequestError: one cannot be used, or they do not fit each other.
+    """
+    if contestant.is_reference:
+        found = parts.pipeline("reference", contestant.name)
+        if found is not None:
+            check_pipeline_folder(*found)
+        return
+    generator, reference = (
+        parts.pipeline("generator", contestant.name),
+        parts.pipeline("reference", contestant.decoder),
+    )
+    if reference is not None:
+        check_pipeline_folder(*reference)
+    if generator is None or reference is None:
+        return
+    if generator[1]:
+        check_component(generator[0], family_of(generator[0]).network_name)
+    contestant.check_shapes(
+        latent_shape_of(generator[0], family_of(generator[0])), parts.latent_shape(contestant.decoder, reference[0])
+    )

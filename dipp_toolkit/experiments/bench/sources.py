@@ -1,0 +1,144 @@
+"""What makes a bench's images: a generator with its decoder, or a reference with its own sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ...diffusion.condition import Condition
+from ...diffusion.schedules import FlowMatching
+from ...models.few_steps import step_count
+from ...models.reference import DiffusersReference
+from ...models.stock_call import stock_call_of
+from ...models.text_encoders import PromptEncoder
+from ...prompts.cache import PromptCache, default_cache, encoder_folder
+from ...protocols import Generator, Reference
+from ...rewards.code_digests import code_digest
+from ...utils.fingerprint import digest_of, weights_digest
+from ...utils.images import Images
+from .noise import noise_of
+
+
+@dataclass
+class Source:
+    """An `ImageSource`: a generator's one pass or few, or a reference's steps where there is no generator.
+
+    Attributes:
+        reference: decodes, encodes prompts, and samples where `generator` is None.
+        generator: makes latents in its own number of steps.
+        steps: of the reference's sampler.
+        guidance: of the reference's sampler.
+    """
+
+    reference: Reference
+    generator: Generator | None = None
+    steps: int = 1
+    guidance: float = 1.0
+    _cache: PromptCache | None = field(default=None, repr=False)
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        encoder = getattr(self.reference, "encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            return self.networks_without_text()
+        pipeline = encoder.load()
+        return self.networks_without_text() | {name: getattr(pipeline, name) for name in encoder.names}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.reference.denoiser.network.parameters()).device
+
+    @property
+    def evaluations(self) -> int:
+        if self.generator is not None:
+            return step_count(self.generator)
+        two_passes = getattr(self.reference, "takes_two_passes", lambda guidance: guidance != 1)
+        return self.steps * (2 if two_passes(self.guidance) else 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return tuple((self.generator or self.reference).latent_shape)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders, and
+        the code of somebody's own."""
+        encoder = getattr(self.reference, "encoder", None)
+        text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
+        scheduler = getattr(self.reference, "scheduler", None)
+        code = list(filter(None, map(code_digest, (self.reference, self.generator))))
+        return digest_of(
+            {
+                "weights": weights_digest(self.networks_without_text()),
+                "text": text,
+                "latents": list(self.latent_shape),
+                "scheduler": dict(scheduler.config) if scheduler is not None and self.generator is None else "",
+                "readout": getattr(self.generator, "readout", "") if self.generator is not None else "",
+                "steps": self.steps if self.generator is None else self.evaluations,
+                "guidance": self.guidance if self.generator is None else 1.0,
+            }
+            | ({"code": code} if code else {})
+            | _decoded_otherwise(self.reference)
+            | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
+            | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
+            | ({"sampled": "as stock"} if self.generator is None and _was_sampled_otherwise(self.reference) else {})
+        )
+
+    def networks_without_text(self) -> dict[str, nn.Module]:
+        """The denoising network and the decoder."""
+        found: dict[str, nn.Module] = {
+            "network": self.generator.network if self.generator is not None else self.reference.denoiser.network
+        }
+        vae = getattr(self.reference, "vae", None)
+        return found | ({"vae": vae} if isinstance(vae, nn.Module) else {})
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode prompts through the cache and release a pipeline's text encoders."""
+        encoder = getattr(self.reference, "encoder", None)
+        if isinstance(encoder, PromptEncoder):
+            self._cache = PromptCache(encoder_folder(default_cache(), encoder))
+            self._cache.encode(encoder, [*prompts, ""])
+            encoder.release()
+            cast(Any, self.reference).null_condition = self._condition([""]).to(self.device)
+
+    def _condition(self, prompts: Sequence[str]) -> Condition:
+        if self._cache is not None and not self._cache.missing(prompts):
+            return cast(Condition, cast(Any, self.reference).at_size(self._cache.read(prompts)))
+        return self.reference.encode(prompts)
+
+    @torch.no_grad()
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        noise = noise_of(prompts, seeds, self.latent_shape).to(self.device)
+        condition = self._condition(prompts).to(self.device)
+        if self.generator is not None:
+            latents = self.generator.generate(noise, condition)
+        else:
+            latents = self.reference.sample(condition, noise, self.steps, self.guidance)
+        return self.reference.decode(latents).float().cpu()
+
+
+def _was_sampled_otherwise(reference: Reference) -> bool:
+    """Whether images of this reference may be there that an earlier version drew otherwise than the stock pipeline.
+
+    Those of schedulers that draw noise depended on the images beside them, and those of flow matching were shifted by
+    resolution otherwise.
+    """
+    if not isinstance(reference, DiffusersReference):
+        return False
+    if isinstance(reference.denoiser.schedule, FlowMatching):
+        return True
+    return stock_call_of(reference.family).draws_noise(reference.scheduler, reference.latent_shape)
+
+
+def _decoded_otherwise(reference: Reference) -> dict[str, Any]:
+    """How latents are normalised, where an earlier version did not heed it."""
+    from ...models.latent_space import LatentSpace
+    from ...models.reference import DiffusersReference, decodes_with
+
+    if not isinstance(reference, DiffusersReference):
+        return {}
+    space = LatentSpace.from_config(reference.vae.config, decodes_with(reference.family))
+    return {"latent_space": [space.factor, space.std, space.mean]} if space.normalised else {}

@@ -1,0 +1,162 @@
+"""From images and answers to the rows of the leaderboard."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ...config import TrainConfig, make_config
+from ...events import Warned
+from ...monitoring.monitors import find_warnings
+from ...monitoring.trained import trained_on
+from ...protocols import Metric, PromptSet
+from ...utils.device import choose_device, environment
+from .contestants import Contestant
+from .figures import cost_figures, mean_figure, metric_figures
+from .pictures import pictures_of
+from .rows import SKEW_CORRECTED, Figure, Protocol, Row, Subject
+from .settings import BenchSettings
+from .snapshots import snapshot_of
+from .store import ImageStore
+
+
+@dataclass
+class Measured:
+    """What is known of a contestant.
+
+    Attributes:
+        contestant: as it was named.
+        fingerprint: of all that decides its images.
+        evaluations: network passes an image.
+        keys: its images in the store, prompt by prompt.
+        costs: by metric, `{"costs": {figure: values}, "better": {...}}`.
+        tables: by reward or metric, its rows `(P, S, D)`.
+    """
+
+    contestant: Contestant
+    fingerprint: str
+    evaluations: int
+    keys: list[str]
+    costs: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Tensor] = field(default_factory=dict)
+
+
+def prompts_digest(prompts: PromptSet) -> str:
+    """SHA-256 of the prompts' ids and texts, in order."""
+    text = "".join(f"{one.id}\0{one.text}\n" for one in prompts.prompts)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_rows(
+    settings: BenchSettings,
+    prompts: PromptSet,
+    measured: Mapping[str, Measured],
+    metrics: Mapping[str, Metric],
+    versions: Mapping[str, str],
+    store: ImageStore,
+) -> list[Row]:
+    """A row for every contestant, with figures, warnings and pictures."""
+    categories = [one.category for one in prompts.prompts]
+    first = store.read([next(iter(measured.values())).keys[0]])
+    protocol = Protocol(
+        prompts=prompts.name,
+        digest=prompts_digest(prompts),
+        count=len(prompts.prompts),
+        seeds=settings.seeds,
+        size=(first.shape[-2], first.shape[-1]),
+        versions={},
+    )
+    about = environment(choose_device(settings.device)) | {"date": datetime.date.today().isoformat()}
+    rows = []
+    for one in measured.values():
+        figures, from_whom = _figures(settings, one, categories, metrics)
+        size = store.read([one.keys[0]]).shape[-2:]
+        rows.append(
+            Row(
+                subject=_subject(one),
+                protocol=protocol.model_copy(
+                    update={
+                        "versions": {name: versions[who] for name, who in from_whom.items() if who in versions},
+                        "size": (size[0], size[1]),
+                    }
+                ),
+                figures=figures,
+                notes=tuple(note for metric in metrics.values() for note in getattr(metric, "notes", ())),
+                pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
+                command=settings.command,
+                environment=about,
+                intervals=SKEW_CORRECTED,
+            )
+        )
+    trained = {one.contestant.label: _trained_on(one.contestant) for one in measured.values()}
+    return [_with_warnings(row, rows, settings, trained[row.label]) for row in rows]
+
+
+def _figures(
+    settings: BenchSettings, one: Measured, categories: Sequence[str], metrics: Mapping[str, Metric]
+) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Figures by name, and which reward or metric each comes from."""
+    figures: dict[str, Figure] = {}
+    origin: dict[str, str] = {}
+    for role, names in (("reward", settings.rewards), ("judge", settings.judges)):
+        for name in names:
+            figures[name] = mean_figure(one.tables[name].squeeze(-1), categories, role, "higher")
+            origin[name] = name
+    for name, metric in metrics.items():
+        if one.tables[name].shape[1] < 2 and getattr(metric, "needs_seeds", False):
+            continue
+        found = metric_figures(name, metric, one.tables[name], categories)
+        figures |= found
+        origin |= dict.fromkeys(found, name)
+    for name, cost in one.costs.items():
+        found = cost_figures(cost["costs"], cost["better"])
+        figures |= found
+        origin |= dict.fromkeys(found, name)
+    return figures, origin
+
+
+def _subject(one: Measured) -> Subject:
+    contestant, run = one.contestant, one.contestant.run_settings
+    return Subject(
+        label=contestant.label,
+        name=contestant.name,
+        evaluations=one.evaluations,
+        settings={**contestant.options, **contestant.about},
+        fingerprint=one.fingerprint,
+        trained_on=tuple(_trained_on(contestant)),
+        started_from=str(run.get("generator") or ""),
+        is_reference=contestant.is_reference,
+    )
+
+
+def _trained_on(contestant: Contestant) -> dict[str, float]:
+    """Rewards that a run's settings let count, with their weights; none where it is no run."""
+    known = {name: value for name, value in contestant.run_settings.items() if name in TrainConfig.model_fields}
+    return trained_on(make_config(known))
+
+
+def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of what a training started from, by name or label; None where it is not among them."""
+    start = row.subject.started_from
+    return next((one for one in rows if start and start in (one.subject.name, one.label) and one is not row), None)
+
+
+def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weights: Mapping[str, float]) -> Row:
+    start = baseline_of(row, rows)
+    if start is None:
+        return row
+    names = [*settings.rewards, *settings.judges]
+    reference = next((one for one in rows if one.subject.is_reference), None)
+    found = find_warnings(
+        snapshot_of(row, names),
+        snapshot_of(start, names),
+        weights,
+        snapshot_of(reference, names) if reference is not None else None,
+    )
+    warned = tuple(Warned(name=one.name, text=one.text) for one in found)
+    return row.model_copy(update={"baseline": start.label, "warnings": warned})

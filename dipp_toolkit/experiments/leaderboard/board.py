@@ -1,0 +1,127 @@
+"""Rows in order: a section for each protocol, ranks within it, and never across."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...errors import RequestError
+from ...utils.messages import unknown_name
+from ..bench.pairs import Comparison, compare_section
+from ..bench.rows import Figure, Row, figure_names
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that were measured alike.
+
+    Attributes:
+        rows: best first.
+        figures: names of all figures, rewards before judges before metrics before costs.
+        pairs: every pair by every figure.
+        sort: the figure that decides the order.
+        ranks: by figure and label, 1 plus the number of rows that are measurably better, as `compare_section` finds
+            them over all pairs and all figures of the section.
+    """
+
+    rows: Sequence[Row]
+    figures: Sequence[str]
+    pairs: Sequence[Comparison]
+    sort: str
+    ranks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def figure(self, name: str) -> Figure:
+        """Any row's figure of this name: its role and which way is better."""
+        return next(row.figures[name] for row in self.rows if name in row.figures)
+
+    def named(self, *roles: str) -> list[str]:
+        """Figures with these roles."""
+        return [name for name in self.figures if self.figure(name).role in roles]
+
+    @property
+    def columns(self) -> list[str]:
+        """Figures of the main table, without parts of another figure such as `parameters-vae`."""
+        return [name for name in self.figures if not any(name.startswith(f"{other}-") for other in self.figures)]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A whole leaderboard.
+
+    Attributes:
+        sections: measured rows, a section for each protocol.
+        reported: rows of papers, in no order.
+    """
+
+    sections: Sequence[Section]
+    reported: Sequence[Row]
+
+
+ROLES = ("reward", "judge", "metric", "cost")
+
+
+def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
+    """Group, rank and order rows.
+
+    Args:
+        rows: of any files; a row that stands twice (same label, weights and protocol) is taken once, the later one.
+        sort: figure that decides the order; the first judge, or else the first reward, or else the first
+            figure with a better side, where None.
+
+    Raises:
+        RequestError: no row is measured, or none has the figure to sort by.
+    """
+    latest: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        protocol = row.protocol
+        key = (row.kind, row.label, row.subject.fingerprint, row.source, protocol.digest, protocol.seeds, protocol.size)
+        latest.pop(key, None)
+        latest[key] = row
+    measured = [row for row in latest.values() if row.kind == "measured"]
+    if not measured:
+        raise RequestError("There is no measured row to show; make some with dipp bench.")
+    groups: list[list[Row]] = []
+    for row in measured:
+        for group in groups:
+            if group[0].protocol.comparable(row.protocol):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    known = figure_names(measured)
+    if sort is not None and sort not in known:
+        raise RequestError(unknown_name("figure", sort, known))
+    return Board(
+        [_section(_told_apart(group), sort) for group in groups],
+        [row for row in latest.values() if row.kind == "reported"],
+    )
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows that share a label although their weights differ get the start of their fingerprint beside it."""
+    labels = Counter(row.label for row in rows)
+
+    def told(row: Row) -> Row:
+        if labels[row.label] == 1:
+            return row
+        label = f"{row.label} ({row.subject.fingerprint[:8] or 'unknown weights'})"
+        return row.model_copy(update={"subject": row.subject.model_copy(update={"label": label})})
+
+    return [told(row) for row in rows]
+
+
+def _section(rows: Sequence[Row], sort: str | None) -> Section:
+    names = [name for role in ROLES for name in figure_names(rows, role)]
+    names = list(dict.fromkeys(names))
+    by_role = {role: figure_names(rows, role) for role in ROLES}
+    directed = [name for name in names if any(row.figures[name].better for row in rows if name in row.figures)]
+    chosen = sort if sort in names else next(iter([*by_role["judge"], *by_role["reward"], *directed, *names]))
+    compared = compare_section(rows, names)
+    ranks: dict[str, dict[str, int]] = {name: {row.label: 1 for row in rows if name in row.figures} for name in names}
+    for name, label in compared.beaten:
+        ranks[name][label] += 1
+    sign = -1 if next(row.figures[chosen] for row in rows if chosen in row.figures).better == "lower" else 1
+    absent = float("-inf")
+    ordered = sorted(rows, key=lambda row: sign * row.figures[chosen].mean if chosen in row.figures else absent)
+    return Section(ordered[::-1], names, compared.pairs, chosen, ranks)

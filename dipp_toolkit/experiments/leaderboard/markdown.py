@@ -1,0 +1,84 @@
+"""A leaderboard as Markdown, for a README."""
+
+from __future__ import annotations
+
+import re
+
+from ...evaluation.effects import LEAST_EFFECT
+from ...prompts.subsets import counted_prompts
+from ...utils.spelling import Spelling, number_text
+from .board import Board, Section
+from .formatting import arrow, interval_text, mean_text
+from .reported import by_source
+
+_MARKS = re.compile(r"([\\`*_\[\]#|~$])")
+"""What Markdown would read as something else than itself inside a cell or a footnote."""
+
+
+def escaped(text: str) -> str:
+    """Anybody's text as Markdown shows it, on one line: no link, picture, heading, footnote or HTML of its own."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = _MARKS.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    # Addresses and names of people become links by themselves where Markdown is shown.
+    return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "&#64;")
+
+
+def _section(section: Section, notes: list[str]) -> list[str]:
+    names = section.columns
+    protocol = section.rows[0].protocol
+    spelling = Spelling(section.figures)
+    head = [
+        "rank",
+        "generator",
+        "evaluations",
+        *(f"{escaped(spelling.name(name))} {arrow(section.figure(name).better)}".strip() for name in names),
+    ]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in section.rows:
+        marks = []
+        for warning in row.warnings:
+            notes.append(
+                f"[^{len(notes) + 1}]: {escaped(row.label)}, {escaped(warning.name)}: "
+                + escaped(spelling.text(warning.text))
+            )
+            marks.append(f"[^{len(notes)}]")
+        cells = [str(section.ranks[section.sort].get(row.label, "-")), escaped(row.label) + "".join(marks)]
+        cells.append("-" if row.subject.evaluations is None else str(row.subject.evaluations))
+        for name in names:
+            figure = row.figures.get(name)
+            interval = interval_text(figure) if figure else ""
+            cells.append("-" if figure is None else mean_text(figure) + (f" ({interval})" if interval else ""))
+        lines.append(f"| {' | '.join(cells)} |")
+    noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
+    said = (
+        f"{escaped(counted_prompts(protocol.count, protocol.prompts))}, {noises}; means with 95 % intervals over "
+        "prompts. "
+    )
+    rank = (
+        f"The rank is by {escaped(spelling.name(section.sort))}: 1 plus the number of rows that are measurably "
+        f"better, by a paired test corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard "
+        "deviations over prompts."
+    )
+    return [*lines, "", said + rank, ""]
+
+
+def to_markdown(board: Board) -> str:
+    """Tables of all sections, reported rows marked, warnings as footnotes."""
+    notes: list[str] = []
+    lines: list[str] = []
+    for section in board.sections:
+        lines += _section(section, notes)
+    for table in by_source(board.reported):
+        head = ["*reported*, not ranked", *map(escaped, table.figures.values())]
+        lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for row in table.rows:
+            cells = [number_text(row.figures[name].mean, "g") if name in row.figures else "-" for name in table.figures]
+            lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} |")
+        said = [f"Source: {table.source}", f"Prompts: {table.prompts}", table.note, *table.notes]
+        lines += ["", escaped(" ".join(f"{one.rstrip('.')}." for one in said if one)), ""]
+    if board.reported:
+        lines += [
+            "Reported by the papers on other prompts, seeds and images; no rank can be given against measured rows.",
+            "",
+        ]
+    return "\n".join([*lines, *notes]).rstrip() + "\n"

@@ -1,0 +1,1 @@
+"""References, generators and text encoders: loaded, sampled, decoded, adapted and exported."""

@@ -1,0 +1,183 @@
+"""Latents to pixels, with a gradient: the plain decode, and ways to make it cheaper inside a reward.
+
+What each costs in accuracy is measured by `benchmarks/decode_options/run.py`; see docs/guide/real-models.md#memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import RequestError, first_line
+from ..utils.images import Images
+from ..utils.paths import is_there, user_path
+from ..utils.precision import matching_autocast, narrowed_to
+from .files.folders import check_files, quiet_loading
+from .files.safety import only_pickled, pickles_are_refused
+from .files.weight_files import weights_in
+from .latent_space import DECODES_WITH, Latents, LatentSpace
+from .weight_sharing import weight_sharing_copy
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How the reward's decode saves memory and time; the defaults are the plain decode.
+
+    Attributes:
+        checkpointing: recompute the decoder's activations in the backward pass. Exact.
+        tiling: decode overlapping tiles of half the side and blend them. Approximate at the seams.
+        decoder: folder or hub id of an `AutoencoderTiny` to decode with instead. Approximate.
+        resolution: decode images of about this many pixels a side, by shrinking the latents first. Approximate.
+    """
+
+    checkpointing: bool = False
+    tiling: bool = False
+    decoder: str | None = None
+    resolution: int | None = None
+
+
+class RisingClamp(torch.autograd.Function):
+    r"""$\mathrm{clamp}(x, 0, 1)$, whose gradient is that of something that **rises**, a score say, not of a loss.
+
+    The gradient $g$ of a pixel passes unless a step along it would lead further out: where $x > 1$ it passes if
+    $g < 0$, where $x < 0$ if $g > 0$. The clamp's own gradient would leave a saturated pixel where it is for ever; all
+    of it, straight through, would push the pixel outwards for ever, which no image shows and no score rewards.
+
+    Whoever lowers a score differentiates minus the score. Pixels that are infinite or no numbers come out as no
+    numbers, so that they are noticed.
+    """
+
+    @staticmethod
+    def forward(context: Any, pixels: Tensor) -> Tensor:
+        context.save_for_backward((pixels > 1).to(torch.int8) - (pixels < 0).to(torch.int8))
+        return pixels.clamp(0, 1) + (pixels - pixels)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (outside,) = context.saved_tensors
+        return gradient.masked_fill(outside * gradient > 0, 0)
+
+
+@dataclass
+class LatentDecoder:
+    r"""A VAE's decoder as a function to pixels in [0, 1], differentiable with respect to the latents.
+
+    $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. A
+    saturated pixel hears that it should come back, and never that it should go on: see `RisingClamp`.
+
+    Attributes:
+        vae: any diffusers autoencoder with `decode`.
+        resolution: latents are shrunk first, so that images have about this many pixels a side; None for their own.
+        decodes_with: the autoencoder's settings that its pipeline looks at.
+    """
+
+    vae: Any
+    resolution: int | None = None
+    decodes_with: Collection[str] = DECODES_WITH
+    pixels_per_latent: int = field(init=False)
+    space: LatentSpace = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.vae.config
+        channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
+        self.pixels_per_latent = 2 ** (len(channels) - 1)
+        self.space = LatentSpace.from_config(config, self.decodes_with)
+
+    def __call__(self, latents: Latents) -> Images:
+        latents = self.space.decodable(self._shrunk(latents.float())).to(next(self.vae.parameters()).dtype)
+        with self._arithmetic(latents.device):
+            pixels = self.vae.decode(latents, return_dict=False)[0]
+        images: Tensor = RisingClamp.apply(pixels.float() * 0.5 + 0.5)
+        return images
+
+    @contextmanager
+    def _arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Autocast for the decoder's pass: none of float16 where its numbers grow out of float16's range."""
+        if self.space.upcast and narrowed_to(device) is torch.float16:
+            with torch.autocast(device.type, enabled=False):
+                yield
+            return
+        with matching_autocast(self.vae, device):
+            yield
+
+    def _shrunk(self, latents: Tensor) -> Tensor:
+        if self.resolution is None:
+            return latents
+        height, width = latents.shape[-2:]
+        side = max(1, round(self.resolution / self.pixels_per_latent))
+        if side >= min(height, width):
+            return latents
+        ratio = side / min(height, width)
+        size = (round(height * ratio), round(width * ratio))
+        return F.interpolate(latents, size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def reward_decoder(
+    vae: nn.Module, options: DecodeOptions, decodes_with: Collection[str] = DECODES_WITH
+) -> LatentDecoder:
+    """The decoder that rewards see through.
+
+    Args:
+        vae: the reference's autoencoder; it is not changed, its weights are shared.
+        options: what to trade.
+        decodes_with: the autoencoder's settings that its pipeline looks at.
+
+    Raises:
+        RequestError: the tiny decoder cannot be loaded or has other latents, or the autoencoder cannot do what is
+            asked.
+    """
+    if options.decoder and LatentSpace.from_config(vae.config, decodes_with).normalised:  # type: ignore[arg-type]
+        raise RequestError(
+            f"The tiny decoder '{options.decoder}' cannot stand in for this reference's autoencoder, whose latents are "
+            "normalised by latents_mean and latents_std: tiny decoders know a scaling_factor alone. Leave decoder out."
+        )
+    chosen: Any = load_tiny_decoder(options.decoder, vae) if options.decoder else weight_sharing_copy(vae)
+    for wanted, method in ((options.tiling, "enable_tiling"), (options.checkpointing, "enable_gradient_checkpointing")):
+        if not wanted:
+            continue
+        try:
+            getattr(chosen, method)()
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            raise RequestError(f"{type(chosen).__name__} has no {method}; leave the decode option out.") from error
+    if options.tiling and type(chosen).__name__ == "AutoencoderTiny":
+        raise RequestError(f"{type(chosen).__name__} cannot decode in tiles of another size; leave decode_tiling out.")
+    if options.tiling:  # tiles of half the side the autoencoder was made for, or nothing would be cut at that side
+        chosen.tile_latent_min_size = max(1, chosen.tile_latent_min_size // 2)
+        chosen.tile_sample_min_size = max(1, chosen.tile_sample_min_size // 2)
+    return LatentDecoder(chosen, options.resolution, decodes_with)
+
+
+def load_tiny_decoder(name: str, vae: Any) -> nn.Module:
+    """An `AutoencoderTiny` from a folder or hub id, such as `madebyollin/taesd`, to stand in for `vae`.
+
+    Raises:
+        RequestError: it cannot be loaded, is a pickle, or its latents have another number of channels.
+    """
+    from diffusers import AutoencoderTiny
+
+    place = user_path(name) if is_there(name) else name
+    if isinstance(place, Path) and place.is_dir():
+        check_files(place, deep=False)
+    pickled = only_pickled(place) if isinstance(place, Path) else None
+    if pickled is not None:
+        raise RequestError(pickles_are_refused("tiny decoder", pickled))
+    weights = weights_in(place) if isinstance(place, Path) else None
+    variant = None if weights is None else weights.variant
+    try:
+        with quiet_loading():
+            tiny = AutoencoderTiny.from_pretrained(place, use_safetensors=True, variant=variant)
+    except Exception as error:  # the hub's client and diffusers raise their own
+        raise RequestError(f"The tiny decoder '{name}' cannot be loaded: {first_line(error)}") from error
+    if tiny.config.latent_channels != vae.config.latent_channels:
+        raise RequestError(
+            f"The tiny decoder '{name}' has {tiny.config.latent_channels} latent channels, the reference's autoencoder "
+            f"{vae.config.latent_channels}; they must share a latent space."
+        )
+    return tiny.eval().requires_grad_(False).to(next(vae.parameters()).device)  # type: ignore[no-any-return]

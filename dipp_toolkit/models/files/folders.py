@@ -1,0 +1,216 @@
+"""Pipelines in the Hugging Face layout: one code path makes a local folder or hub id a reference or a generator.
+
+What differs between pipeline classes (which component is the network, how prompts are encoded, how the network is
+called) is a `PipelineFamily`, registered by a plugin under the class's name. Everything else is here, once.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from torch import Tensor, nn
+
+from ...diffusion.condition import Condition
+from ...errors import DippError, RequestError
+from ...registry import get_registry
+from ...utils.messages import quoted, shown, unknown_name
+from ...utils.paths import user_path
+from ...utils.plain_json import MOST_BYTES, check_regular, read_json
+from .download_lists import INDEX, pipeline_files
+from .fetching import hub_file, hub_files
+from .hub_problems import hub_problem
+from .safety import check_index
+
+MOST_NAMES = 8
+"""Files that are looked at for a message."""
+MOST_TIMES = 100_000
+"""Training times of a schedule; published ones have 1000, and every one takes memory."""
+
+
+@runtime_checkable
+class PipelineFamily(Protocol):
+    """What is particular to a diffusers pipeline class.
+
+    Attributes:
+        network_name: the pipeline component that denoises, `"transformer"` or `"unet"`.
+
+    A family may also have
+
+    - `configured(folder)`: the family as the configurations in a pipeline folder make it, or a `RequestError` where the
+      stock pipeline cannot draw with them;
+    - `decodes_with`: which of the autoencoder's settings its stock pipeline decodes with, besides `scaling_factor`; see
+      `dipp_toolkit.models.latent_space`;
+    - `stock_call`, how its stock pipeline drives the scheduler; see `dipp_toolkit.models.stock_call`;
+    - `embedded_guidance`, the guidance that its network is always told;
+    - `takes_guidance(network_config)`, whether a network takes the sampler's guidance as an input, and then
+      `guided(network, condition, guidance)`, the condition with it;
+    - `optional_encoders`, the text encoders without which its stock pipeline draws too;
+    - `latent_side(network, vae)`, and `call_arguments(network, vae)`: from the two configurations, arguments without
+      which the stock pipeline makes other images than a generator of its network;
+    - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
+    - `from_published_names(tensors)`, a network's tensors under diffusers' names, or None: of a file in names of its
+      authors' code that diffusers itself does not convert;
+    - `encoding_for(family)`, the family that encodes prompts for its network and another's at once;
+    - `texts_read(pipeline, prompts)`, what its tokenizers are given in the prompts' place;
+    - `image_stream`, the place of the image's features in what a block of its network returns, where it returns the
+      prompt's too;
+    - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
+      without it that is `max_tokens`.
+    """
+
+    @property
+    def network_name(self) -> str:
+        """The component's name in `model_index.json`."""
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
+        """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length.
+
+        What is masked is best zero: the prompt cache does not keep the zeros in which a row ends.
+        """
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        """The tokenizer that reads furthest into a prompt, and how many tokens it reads."""
+
+    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
+        """The network's raw output, like `x_t` (learned-variance channels dropped)."""
+
+
+def resolve_folder(name: str) -> Path:
+    """The local folder of a pipeline, from a path or a hub id (downloaded to the hub's cache).
+
+    Raises:
+        RequestError: no pipeline is there; the message says where was looked.
+    """
+    path = user_path(name)
+    if path.is_dir():
+        for folder in (path, path / "final"):
+            if (folder / "model_index.json").is_file():
+                check_files(folder)
+                return folder
+        raise RequestError(
+            f"{path} is no diffusers pipeline: it has neither model_index.json nor final/model_index.json."
+        )
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
+    fetched = fetched_files(name, [INDEX], lambda listing: _needed_of(name, listing))
+    check_files(fetched)
+    return fetched
+
+
+def fetched_files(hub: str, anchors: Sequence[str], choose: Callable[[Sequence[str]], Sequence[str]]) -> Path:
+    """`fetching.hub_files`, whose errors are sentences.
+
+    Raises:
+        RequestError: it cannot be fetched; the message says the way out.
+        NotHere: it would have to be fetched, and this is a dry run.
+    """
+    try:
+        return hub_files(hub, anchors, choose)
+    except DippError:
+        raise
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(f"There is no folder {shown(hub)} here. {hub_problem(error, hub)}") from error
+
+
+def _needed_of(hub: str, listing: Sequence[str]) -> list[str]:
+    """What is fetched of a pipeline's repository.
+
+    Raises:
+        RequestError: it holds no pipeline.
+    """
+    from ..export import ASSISTANT
+
+    if INDEX not in listing:
+        weights = [name for name in listing if name.endswith(".safetensors")][:MOST_NAMES]
+        way = f" To start from a file of it, name it: --set weights={hub}:{weights[0]}" if weights else ""
+        raise RequestError(
+            f"{hub} is not a diffusers pipeline: it has no {INDEX}. Name the pipeline that it belongs to.{way}"
+        )
+    return pipeline_files(listing, read_json(hub_file(hub, INDEX)), (ASSISTANT,))
+
+
+def check_files(folder: Path, *, deep: bool = True) -> None:
+    """Refuse a folder with something that the loading libraries would wait for, or read without end.
+
+    Args:
+        folder: that is going to be loaded from.
+        deep: whether its own folders are looked into as well, as a pipeline's components are.
+
+    Raises:
+        RequestError: a file is a pipe, a device, or JSON of more than 64 MB.
+    """
+    for path in (*folder.iterdir(), *(folder.glob("*/*") if deep else ())):
+        try:
+            status = path.stat()
+        except OSError:  # a link to nothing; whoever needs the file says so
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            check_regular(path, status, MOST_BYTES if path.suffix in (".json", ".txt", ".md") else None)
+
+
+def read_scheduler_config(folder: Path) -> dict[str, Any]:
+    """The scheduler's configuration in a pipeline folder.
+
+    Raises:
+        RequestError: it is missing, is no JSON, or says more training times than any scheduler has.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    count = config.get("num_train_timesteps")
+    if isinstance(count, int | float) and not 1 <= count <= MOST_TIMES:
+        raise RequestError(
+            f"{path} says num_train_timesteps={quoted(count)}; expected a whole number from 1 to {MOST_TIMES:,}, such "
+            "as 1000."
+        )
+    return config
+
+
+def family_of(folder: Path) -> PipelineFamily:
+    """The family of a pipeline folder, by the class its `model_index.json` names.
+
+    Raises:
+        RequestError: no installed plugin knows the class, or the folder asks for code of its own; see `check_index`.
+    """
+    index = read_json(folder / "model_index.json")
+    name = shown(index.get("_class_name"))
+    known = get_registry().entries["pipeline"]
+    if name not in known:
+        raise RequestError(
+            f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, known)}"
+        )
+    check_index(index, folder)
+    family = known[name].build()
+    configured = getattr(family, "configured", None)
+    return cast(PipelineFamily, family if configured is None else configured(folder))
+
+
+def component_config(folder: Path, name: str) -> dict[str, Any]:
+    """The configuration of a pipeline's network; empty where it is missing, which whoever loads the network says.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
+    path = folder / name / "config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and no advice from the loading libraries: a run says what matters itself."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip((diffusers_logging, transformers_logging), before, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()

@@ -1,0 +1,275 @@
+"""A diffusers network as a generator of one step, or of a few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.predictions import prediction_from_config
+from ..diffusion.schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
+from ..errors import DippError, RequestError, first_line
+from . import lora as adapters
+from .components import heeded_scheduler_config, load_component
+from .export import ASSISTANT, export_pipeline
+from .few_steps import noises_of, run_steps
+from .files.fetching import hub_id_of
+from .files.folders import PipelineFamily, family_of, resolve_folder
+from .input_scale import InputScale, recorded_input_scale
+from .lora import AdapterSettings
+from .reference import DiffusersReference, latent_shape_of
+from .start_weights.lora import fused_weights
+from .start_weights.network_folder import network_folder
+from .stock_schedulers import MOST_STEPS, recorded_steps, step_times, stock_scheduler
+
+
+@dataclass
+class DiffusersGenerator:
+    r"""A diffusers network read out once from pure noise: $g_\theta(z, c) = \hat x_0(s z, t_{readout}, c)$.
+
+    Its input's scale $s$ is 1 or $\sigma(t_{readout})$, as `input_scale` says; of $x_{t} = s z$ the denoised sample is
+    read as of any $x_t$, $(x_t - \sigma \epsilon_\theta) / \alpha$ where noise is predicted.
+
+    With `steps` above 1 its sample is noised and read out again, at the times of the stock scheduler that it is
+    exported with; see `few_steps`.
+
+    The network is loaded when it is first asked for, so that a generator which starts from its reference's own weights
+    can share them instead.
+
+    Attributes:
+        folder: the pipeline folder whose other components an export copies.
+        family: what is particular to the pipeline's class.
+        readout: the time in [0, 1] at which the network is read, the first one where there are several.
+        weights: folder of the network's weights.
+        scheduler_config: says the schedule and what the network predicts.
+        assistant_folder: folder holding the assistant this generator was trained with, where there is one.
+        steps: passes of the network that make a sample.
+        parts: the pipeline folder whose text encoders, tokenizers and autoencoder it is trained with, and an export
+            carries; its own where None.
+        input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `input_scale.py`.
+    """
+
+    folder: Path
+    family: PipelineFamily
+    readout: float
+    weights: Path
+    scheduler_config: dict[str, Any]
+    assistant_folder: Path | None = None
+    steps: int = 1
+    input_scale: InputScale = "unit"
+    parts: Path | None = None
+    _denoiser: Denoiser | None = field(default=None, repr=False)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The trainable network with its schedule and prediction type."""
+        if self._denoiser is None:
+            network = load_component(self.folder, self.family.network_name, self.weights)
+            self._denoiser = self._around(network).trainable_copy()
+        return self._denoiser
+
+    def _around(self, network: nn.Module) -> Denoiser:
+        config = self.scheduler_config
+        try:
+            schedule, prediction = schedule_from_config(config, self.latent_shape), prediction_from_config(config)
+        except DippError:
+            raise
+        except Exception as error:  # whatever diffusers makes of a configuration that is none
+            raise RequestError(f"The scheduler of {self.folder} cannot be used: {first_line(error)}.") from error
+        return Denoiser(network, schedule, prediction, self.family.forward)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.denoiser.network
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return latent_shape_of(self.folder, self.family)
+
+    @cached_property
+    def times(self) -> tuple[float, ...]:
+        """The times in [0, 1] at which the network is read, one a step.
+
+        Raises:
+            RequestError: no stock scheduler has so many steps from this read-out.
+        """
+        return step_times(self.scheduler_config, self.readout, self.steps, self.latent_shape, self.input_scale)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        readout: float | None = None,
+        *,
+        weights: str | None = None,
+        lora: str | Sequence[str] = (),
+        input_scale: InputScale | None = None,
+    ) -> DiffusersGenerator:
+        """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
+
+        Args:
+            name: the folder or hub id.
+            readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
+            weights: a file or folder of the network's weights that are used instead of the folder's own, such as
+                `OWNER/REPO:path/in/repo.safetensors`; see `start_weights.network_folder`.
+            lora: addresses of LoRA files that are added to the weights in their order, each with a scale where it is
+                not 1, such as `OWNER/REPO:path/in/repo.safetensors=0.125`; see `start_weights.lora`.
+            input_scale: `"unit"` or `"sigma"`; where None, the folder's scheduler says it, see `recorded_input_scale`.
+
+        Raises:
+            RequestError: it is missing, no plugin knows its class, or the weights or a LoRA do not fit it.
+        """
+        folder = resolve_folder(name)
+        family = family_of(folder)
+        config = heeded_scheduler_config(folder, family)
+        latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
+        assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
+        when = stock_readout(config) if readout is None else readout
+        scale = recorded_input_scale(config) if input_scale is None else input_scale
+        place = folder / family.network_name
+        if weights is not None:
+            place = network_folder(weights, folder, family.network_name)
+        if lora:
+            place = fused_weights(folder, family.network_name, place, [lora] if isinstance(lora, str) else lora)
+        return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale)
+
+    @classmethod
+    def from_reference(
+        cls, reference: DiffusersReference, readout: float = 1.0, input_scale: InputScale = "unit", **start: Any
+    ) -> DiffusersGenerator:
+        """A generator that starts as the reference's own network, read out once at `readout`.
+
+        The reference's scheduler says how it is sampled in many steps, which decides nothing here.
+
+        Args:
+            reference: whose pipeline it is.
+            readout: time in [0, 1] at which the network is read.
+            input_scale: `"unit"` or `"sigma"`.
+            start: the options of `load` that bring other weights.
+        """
+        if start:
+            return cls.load(str(reference.folder), readout, input_scale=input_scale, **start)
+        made = cls(
+            reference.folder, reference.family, readout, reference.network_folder,
+            heeded_scheduler_config(reference.folder, reference.family), input_scale=input_scale,
+        )  # fmt: skip
+        made._denoiser = made._around(reference.network).trainable_copy()
+        return made
+
+    def adapt(self, settings: AdapterSettings, reference: DiffusersReference, seed: int = 0) -> None:
+        """Train an adapter alone. Where the generator starts from the reference's weights, it shares their memory."""
+        if self.weights.resolve() == reference.network_folder.resolve():
+            base = reference.network
+        else:
+            base = load_component(
+                self.folder, self.family.network_name, self.weights, next(reference.network.parameters()).dtype
+            ).to(next(reference.network.parameters()).device)
+        self._denoiser = self._around(adapters.adapted(base, settings, seed, hub_id_of(self.weights)))
+
+    def generate(
+        self, noise: Float[Tensor, "batch channels height width"], condition: Condition
+    ) -> Float[Tensor, "batch channels height width"]:
+        if self.steps == 1:
+            return self.read_out(self._network_input(noise), 0, condition)
+        return run_steps(self, noise, noises_of(noise, self.steps - 1), condition)
+
+    def read_out(
+        self, x_t: Float[Tensor, "batch channels height width"], step: int, condition: Condition
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The denoised sample of one step, from 0, differentiable with respect to the parameters and to `x_t`."""
+        return self.denoiser.predict_x0(x_t, self._time(step, x_t), condition)
+
+    def noised(
+        self,
+        x0: Float[Tensor, "batch channels height width"],
+        noise: Float[Tensor, "batch channels height width"],
+        step: int,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The sample of the step before this one, noised to this step's time."""
+        return add_noise(self.denoiser.schedule, x0, noise, self._time(step, x0))
+
+    def _network_input(self, noise: Tensor) -> Tensor:
+        """What the only step reads. Of several steps the first one reads z: `few_step_scheduler` says why."""
+        if self.input_scale == "unit":
+            return noise
+        return expand_like(self.denoiser.schedule.sigma(self._time(0, noise)), noise) * noise
+
+    def _time(self, step: int, x: Tensor) -> Tensor:
+        return torch.full((len(x),), self.times[step], device=x.device, dtype=x.dtype)
+
+    def with_network(self, network: nn.Module) -> DiffusersGenerator:
+        """The same generator around another network of its kind, such as one gathered from its parts."""
+        return replace(self, _denoiser=self._around(network))
+
+    def load_assistant(self, base: nn.Module) -> nn.Module | None:
+        """The assistant that was saved with this generator, if any.
+
+        Args:
+            base: the reference's network, which a saved adapter sits on; it is shared, not copied.
+        """
+        if self.assistant_folder is None:
+            return None
+        if (self.assistant_folder / adapters.FILES[0]).is_file():
+            return adapters.load_adapter(base, self.assistant_folder)
+        return cast(nn.Module, load_component(self.folder, self.family.network_name, self.assistant_folder))
+
+    def check_exportable(self) -> None:
+        """Raise before a training what `save_pretrained` would raise after it.
+
+        Raises:
+            RequestError: no stock scheduler can express this generator; see `stock_scheduler`.
+        """
+        stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
+
+    def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
+        """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.
+
+        Text encoders, tokenizers and autoencoder are copied from the folder in `parts`, which the training used, and
+        other components from the generator's own. An adapter is merged into the weights
+        and written beside them as well.
+
+        Args:
+            folder: where to; it appears whole or not at all, an existing one is replaced.
+            assistant: the assistant's network, kept beside so that training can go on from here.
+        """
+        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
+        export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant, self.parts)
+
+    def at(self, readout: float) -> DiffusersGenerator:
+        """The same generator read out at another time."""
+        return replace(self, readout=readout)
+
+    def in_steps(self, steps: int) -> DiffusersGenerator:
+        """The same generator with another number of steps, from 1 to 8.
+
+        Raises:
+            RequestError: the number is none of these.
+        """
+        if not 1 <= steps <= MOST_STEPS:
+            raise RequestError(f"A generator cannot take {steps} steps; expected 1 to {MOST_STEPS}.")
+        return replace(self, steps=steps)
+
+
+def stock_readout(config: dict[str, Any]) -> float:
+    """The time in [0, 1] at which a pipeline with this scheduler is read out.
+
+    One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
+    as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule ends
+    at its first step.
+    """
+    from diffusers import DDIMScheduler
+
+    schedule = schedule_from_config(config)
+    if not isinstance(schedule, VariancePreserving) or config.get("timestep_spacing") != "trailing":
+        return 1.0
+    scheduler = DDIMScheduler.from_config(config)
+    scheduler.set_timesteps(1)
+    return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)

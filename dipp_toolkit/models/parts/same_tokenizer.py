@@ -1,0 +1,73 @@
+"""Whether two folders hold one tokenizer: by their files, or where these differ by what it makes of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError, first_line
+from ...utils.content_digests import file_digest
+from ...utils.plain_json import read_json
+from ..files.folders import quiet_loading
+
+PROBES = (
+    "", "a red fox", "A Photo of 3 Cats, 4K -- by Van Gogh!", "  two  spaces\tand a tab\n", "naïve café, Ünïcödé",
+    "小さな猫", "🦊🎂 emoji", "(parentheses) [brackets] {braces} <tags> #hash @at https://example.org/a?b=c",
+    "antidisestablishmentarianism", "it's 10:30; don't 'quote' \"this\"",
+)  # fmt: skip
+PADDED = 24
+LONGEST = 10**6
+"""More tokens than any text encoder reads: a tokenizer that says so says nothing of its length."""
+
+
+def tokenizer_difference(one: Path, other: Path, name: str) -> str | None:
+    """In what two pipelines' tokenizers differ, in a few words; None where they are the same.
+
+    Args:
+        one: a pipeline's folder.
+        other: the other's.
+        name: of the component.
+
+    Raises:
+        RequestError: one cannot be loaded.
+    """
+    if _files(one / name) == _files(other / name):
+        return None
+    tokenizers = [_load(folder, name) for folder in (one, other)]
+    for what, look in (("vocabulary", _vocabulary), ("special tokens", _special), ("length", _length)):
+        if look(tokenizers[0]) != look(tokenizers[1]):
+            return f"another {what}" if what != "special tokens" else "other special tokens"
+    for text in PROBES:
+        ids = [each(text, padding="max_length", max_length=PADDED, truncation=True).input_ids for each in tokenizers]
+        if ids[0] != ids[1]:
+            return f"other tokens for {text!r}"
+    return None
+
+
+def _files(place: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in sorted(place.iterdir()) if path.is_file()}
+
+
+def _load(folder: Path, name: str) -> Any:
+    import transformers
+
+    kind: Any = getattr(transformers, str(read_json(folder / "model_index.json")[name][1]), None)
+    try:
+        with quiet_loading():
+            return kind.from_pretrained(folder / name, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise errors of several libraries
+        raise RequestError(f"The tokenizer in {folder / name} cannot be loaded: {first_line(error)}") from error
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    return dict(tokenizer.get_vocab())
+
+
+def _special(tokenizer: Any) -> list[Any]:
+    return [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+
+
+def _length(tokenizer: Any) -> int | None:
+    """None where it says none: that of the text encoder is taken then."""
+    said = tokenizer.model_max_length
+    return said if isinstance(said, int) and said < LONGEST else None

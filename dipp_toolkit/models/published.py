@@ -1,0 +1,167 @@
+"""Published pipelines by name: each is one record that says what is where, how it is read, and on which terms.
+
+A plugin lists its records and registers them with the functions here; another name is one more record. Importing it
+loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..utils.licences import Licence, Origin
+
+if TYPE_CHECKING:
+    from ..hooks import Register
+    from .blueprints import PipelineBlueprint
+
+SETTINGS: dict[str, Any] = {
+    "guidance": 4.5,
+    "reference_guidance": 4.5,
+    "reward_scale": "auto",
+    "mode": "lora",
+    "batch_size": 4,
+    "eval_count": 16,
+}
+"""Starting points for networks of this size, not results of a search."""
+
+
+@dataclass(frozen=True)
+class PublishedPipeline:
+    """What a published generator and a published reference have in common.
+
+    Attributes:
+        name: what people type.
+        summary: one line for `dipp plugins`.
+        pipeline: the repository of the whole pipeline; of `weights` or `lora` the one that they are made for.
+        configs: folder of the configurations as published, without weights.
+        licence: of the weights that the network is made of.
+        defaults: settings recommended with it.
+        base_licence: of the repository `pipeline`, where that is another one.
+    """
+
+    name: str
+    summary: str
+    pipeline: str
+    configs: Path
+    licence: Licence
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    base_licence: Licence | None = None
+
+    @property
+    def hub(self) -> str:
+        """The repository that the network's weights are published in."""
+        return self.pipeline
+
+    @property
+    def origin(self) -> Origin:
+        """The network's weights' repository and licence."""
+        return Origin(self.hub, self.licence)
+
+    def blueprint(self) -> PipelineBlueprint:
+        """The pipeline without its weights."""
+        from .blueprints import PipelineBlueprint
+
+        return PipelineBlueprint(self.configs, self.pipeline)
+
+
+@dataclass(frozen=True)
+class PublishedReference(PublishedPipeline):
+    """A published multi-step pipeline. Called, it loads from the hub's cache or the hub.
+
+    Attributes:
+        shrink: by what the sides of its images are divided, for generators of smaller ones than it was made for.
+    """
+
+    shrink: int = 1
+
+    def __call__(self, **options: Any) -> Any:
+        """The reference.
+
+        Raises:
+            RequestError: the weights are not here and cannot be fetched; the message says how to.
+        """
+        from .reference import DiffusersReference
+
+        return DiffusersReference.load(self.pipeline, shrink=self.shrink, **options)
+
+    def blueprint(self) -> PipelineBlueprint:
+        from .blueprints import PipelineBlueprint
+
+        return PipelineBlueprint(self.configs, self.pipeline, self.shrink)
+
+
+@dataclass(frozen=True)
+class PublishedGenerator(PublishedPipeline):
+    """A published generator of one step. Called, it loads from the hub's cache or the hub.
+
+    Attributes:
+        reference: name of the reference that it is aligned against.
+        readout: the time in [0, 1] at which its network is read; where None, the pipeline's scheduler says it.
+        input_scale: `"unit"` for a network that was given z, `"sigma"` for sigma(t*) z; where None, the pipeline's
+            scheduler says it.
+        weights: address of the network's weights, where they are published without a pipeline.
+        lora: addresses of LoRA files, each with its scale, that are fused into the weights.
+        prediction: what the network predicts, where the pipeline's scheduler says something else.
+    """
+
+    reference: str = ""
+    readout: float | None = None
+    input_scale: str | None = None
+    weights: str | None = None
+    lora: tuple[str, ...] = ()
+    prediction: str | None = None
+
+    @property
+    def hub(self) -> str:
+        addresses = (*self.lora, self.weights) if self.lora else (self.weights,)
+        return next((address.partition(":")[0] for address in addresses if address), self.pipeline)
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the generator is loaded with: what the record says, and what somebody gave in its stead.
+
+        LoRA files that somebody gave are fused on top of the record's own.
+        """
+        own: dict[str, Any] = {"readout": self.readout, "input_scale": self.input_scale, "weights": self.weights}
+        merged = {name: value for name, value in own.items() if value is not None} | dict(given)
+        given_lora = given.get("lora", ())
+        lora = (*self.lora, *([given_lora] if isinstance(given_lora, str) else given_lora))
+        return merged | ({"lora": lora} if lora else {})
+
+    def __call__(self, **options: Any) -> Any:
+        """The generator, `options` as `DiffusersGenerator.load` takes them.
+
+        Raises:
+            RequestError: the weights are not here and cannot be fetched; the message says how to.
+        """
+        from dataclasses import replace
+
+        from .generator import DiffusersGenerator
+
+        generator = DiffusersGenerator.load(self.pipeline, **self.options(options))
+        if self.prediction is None:
+            return generator
+        return replace(generator, scheduler_config={**generator.scheduler_config, "prediction_type": self.prediction})
+
+
+def register_blueprints(register: Register, models: Iterable[PublishedPipeline]) -> None:
+    """Register what `dipp plan` builds these names from; one of a name that is both reference and generator."""
+    for name, model in {model.name: model for model in models}.items():
+        register(name, model.blueprint, summary=f"{name} without weights")
+
+
+def register_models(register: Register, models: Iterable[PublishedPipeline]) -> None:
+    """Register references or generators."""
+    for model in models:
+        register(model.name, model, summary=model.summary, defaults=_defaults(model), origin=model.origin)
+
+
+def _defaults(model: PublishedPipeline) -> dict[str, Any]:
+    """Recommended settings: those that the record implies, and its own."""
+    if not isinstance(model, PublishedGenerator):
+        return {"reference": model.name, **model.defaults}
+    read = {"readout": model.readout, "input_scale": model.input_scale}
+    reference = {"reference": model.reference} if model.reference else {}
+    return {name: value for name, value in read.items() if value is not None} | reference | dict(model.defaults)

@@ -1,0 +1,293 @@
+"""A diffusers pipeline as the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..diffusion.condition import Condition
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.predictions import prediction_from_config
+from ..diffusion.schedules import schedule_from_config
+from ..errors import RequestError, first_line
+from ..utils.images import Images
+from ..utils.plain_json import read_json
+from .components import check_component, component_class, load_component, load_scheduler
+from .decoding import DecodeOptions, LatentDecoder, reward_decoder
+from .files.folders import PipelineFamily, component_config, family_of, resolve_folder
+from .latent_space import DECODES_WITH, SHIFT, LatentSpace
+from .stock_call import stock_call_of
+from .text_encoders import PromptEncoder
+
+MOST_NUMBERS = 2**26
+"""In one latent; an image of 8192 pixels a side has 16 channels of 1024 by 1024, a quarter of it."""
+
+RANDOM_DECODER = "ConsistencyDecoderVAE"
+
+
+@dataclass
+class DiffusersReference:
+    """A diffusers pipeline as the reference: its network, decoder, scheduler and, when they are needed, text encoders.
+
+    Attributes:
+        folder: where it was loaded from.
+        family: what is particular to its class.
+        network: the denoising network, frozen.
+        vae: the autoencoder, frozen.
+        scheduler: the pipeline's own.
+        encoder: its text encoders, loaded when the first prompt is encoded.
+        shrink: by what the sides of its images are divided, for a generator of smaller ones; see `latent_shape_of`.
+    """
+
+    folder: Path
+    family: PipelineFamily
+    network: nn.Module
+    vae: Any
+    scheduler: Any
+    encoder: PromptEncoder
+    shrink: int = 1
+    denoiser: Denoiser = field(init=False)
+    latent_shape: tuple[int, ...] = field(init=False)
+    null_condition: Condition | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        for component in (self.network, self.vae):
+            component.eval().requires_grad_(False)
+        self.latent_shape = latent_shape_of(self.folder, self.family, self.shrink)
+        config = stock_call_of(self.family).understood(self.scheduler)
+        self.denoiser = Denoiser(
+            self.network,
+            schedule_from_config(config, self.latent_shape),
+            prediction_from_config(config),
+            self.family.forward,
+        )
+
+    @classmethod
+    def load(cls, name: str, dtype: torch.dtype = torch.float32, *, shrink: int = 1) -> DiffusersReference:
+        """Load a local folder or hub id.
+
+        Args:
+            name: the folder or hub id.
+            dtype: of the weights, the text encoders' included.
+            shrink: by what the sides of its images are divided.
+
+        Raises:
+            RequestError: it is missing, or no plugin knows its class.
+        """
+        folder = resolve_folder(name)
+        family = check_pipeline_folder(folder)
+        return cls(
+            folder,
+            family,
+            load_component(folder, family.network_name, dtype=dtype),
+            load_component(folder, "vae", dtype=decoder_dtype(folder, family, dtype)),
+            load_scheduler(folder),
+            PromptEncoder(folder, family, dtype),
+            shrink,
+        )
+
+    def use_parts(self, folder: Path) -> None:
+        """Encode prompts and decode latents with another pipeline's text encoders, tokenizers and autoencoder.
+
+        Raises:
+            RequestError: they cannot be loaded.
+        """
+        family = family_of(folder)
+        dtype = decoder_dtype(folder, family, self.encoder.dtype)
+        self.vae = load_component(folder, "vae", dtype=dtype).eval().requires_grad_(False)
+        self.encoder = replace(self.encoder, folder=folder, family=family, _pipeline=None)
+        self.null_condition = None
+
+    @property
+    def network_folder(self) -> Path:
+        """Where the network's weights lie; a generator of the same weights can share them."""
+        return self.folder / self.family.network_name
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        return self.at_size(self.encoder.encode(prompts))
+
+    def at_size(self, condition: Condition) -> Condition:
+        """Encoded prompts with what the network is told of an image's size: that of this pipeline's images.
+
+        The prompt cache does not hold it.
+        """
+        add = getattr(self.family, "at_size", None)
+        return condition if add is None else add(condition, self.image_size)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels, by the pipelines' own rule that every level but the last one halves them."""
+        channels = self.vae.config.get("block_out_channels") or self.vae.config.get("decoder_block_out_channels")
+        height, width = (side * 2 ** (len(channels) - 1) for side in self.latent_shape[1:])
+        return height, width
+
+    def null(self, batch: int) -> Condition:
+        if self.null_condition is None:
+            self.null_condition = self.encode([""])
+        return self.null_condition[[0] * batch]
+
+    def decode(self, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> Images:
+        return LatentDecoder(self.vae, decodes_with=decodes_with(self.family))(latents)
+
+    def reward_decoder(self, options: DecodeOptions) -> LatentDecoder:
+        """The decoder that rewards see through; see `dipp_toolkit.models.decoding`."""
+        return reward_decoder(self.vae, options, decodes_with(self.family))
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, noise: Float[Tensor, "batch channels height width"], steps: int, guidance: float
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Latents by the stock pipeline's own steps; see `StockCall.sample`.
+
+        An image's noise is its own: schedulers that draw noise in their steps are given a random generator for each
+        image, seeded with its row of `noise`. So an image depends neither on those beside it nor on the device.
+        """
+        two_passes = self.takes_two_passes(guidance)
+        if two_passes:
+            both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
+        elif self.guidance_is_input:
+            condition = cast(Any, self.family).guided(self.network, condition, guidance)
+
+        def output_of(x_t: Tensor, timestep: Tensor) -> Tensor:
+            if not two_passes:
+                return self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
+            doubled = torch.cat([x_t, x_t])
+            given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
+            return empty + guidance * (given - empty)
+
+        return stock_call_of(self.family).sample(self.scheduler, noise, steps, output_of, self.latent_shape)
+
+    @property
+    def guidance_is_input(self) -> bool:
+        """Whether the network takes the sampler's guidance as an input, as a latent consistency model's does."""
+        takes = getattr(self.family, "takes_guidance", None)
+        return takes is not None and bool(takes(cast(Any, self.network).config))
+
+    def takes_two_passes(self, guidance: float) -> bool:
+        """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
+        return guidance > 1 and not self.guidance_is_input
+
+    def to(self, device: torch.device | str) -> DiffusersReference:
+        self.network.to(device)
+        self.vae.to(device)
+        if torch.device(device).type == "cpu":  # there, convolutions work in this order, and would reorder every layer
+            self.vae.to(memory_format=torch.channels_last)
+        self.encoder.to(device)
+        self.null_condition = self.null_condition.to(device) if self.null_condition is not None else None
+        return self
+
+
+def decodes_with(family: PipelineFamily) -> Collection[str]:
+    """The autoencoder's settings that a family's stock pipeline decodes with."""
+    return getattr(family, "decodes_with", DECODES_WITH)
+
+
+def decoder_dtype(folder: Path, family: PipelineFamily, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that the autoencoder's weights are kept in: float32 in float16's place where it decodes in float32."""
+    space = LatentSpace.from_config(component_config(folder, "vae"), decodes_with(family))
+    return torch.float32 if space.upcast and dtype is torch.float16 else dtype
+
+
+def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
+    """Refuse a pipeline folder that cannot be a reference, without reading its weights.
+
+    Args:
+        folder: the pipeline's.
+        weights: whether they are to be there; without them it is the folder of a blueprint.
+
+    Raises:
+        RequestError: no plugin knows its class, a file is missing, or a configuration cannot be used.
+    """
+    family = family_of(folder)
+    if weights:
+        for name in (family.network_name, "vae"):
+            check_component(folder, name)
+    check_decoder(folder, family)
+    scheduler, call, latent_shape = load_scheduler(folder), stock_call_of(family), latent_shape_of(folder, family)
+    config = call.understood(scheduler)
+    schedule_from_config(config, latent_shape)
+    prediction_from_config(config)
+    call.check(scheduler, latent_shape)
+    return family
+
+
+def check_decoder(folder: Path, family: PipelineFamily) -> None:
+    """Refuse an autoencoder that cannot decode a pipeline's latents, or whose images are no function of them.
+
+    Raises:
+        RequestError: it is one.
+    """
+    kind = component_class(folder, "vae").__name__
+    if kind == RANDOM_DECODER:
+        raise RequestError(
+            f"The autoencoder of {folder} is a {RANDOM_DECODER}, which draws noise of its own for every image, so that "
+            "a seed does not say what is decoded. Put the AutoencoderKL that the network was trained with into "
+            f"{folder / 'vae'}."
+        )
+    config = component_config(folder, "vae")
+    LatentSpace.from_config(config, decodes_with(family))
+    if SHIFT in getattr(family, "decodes_with", ()) and config.get(SHIFT) is None and kind == "AutoencoderKL":
+        raise RequestError(
+            f"{folder / 'vae' / 'config.json'} says no {SHIFT}, without which the stock pipeline cannot decode; "
+            "expected a number, 0 for no shift."
+        )
+
+
+def check_score(folder: Path, family: PipelineFamily) -> None:
+    """Refuse a reference whose network predicts no score that a training could follow.
+
+    Raises:
+        RequestError: it is a latent consistency model's.
+    """
+    takes_guidance = getattr(family, "takes_guidance", None)
+    if takes_guidance is not None and takes_guidance(component_config(folder, family.network_name)):
+        raise RequestError(
+            f"{folder} cannot be the reference of a training: its network is a latent consistency model's, which "
+            f"predicts the end of a path and no score (time_cond_proj_dim in {family.network_name}/config.json). Name "
+            "the model it was distilled from as the reference; this one can be the generator."
+        )
+
+
+def check_steps(folder: Path, family: PipelineFamily, steps: int) -> None:
+    """Refuse a number of sampling steps that a reference's scheduler cannot take, without its network.
+
+    Raises:
+        RequestError: the stock pipeline would fail, or its samples would be no numbers.
+    """
+    stock_call_of(family).check(load_scheduler(folder), latent_shape_of(folder, family), steps)
+
+
+def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tuple[int, ...]:
+    """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read.
+
+    Args:
+        folder: the pipeline's.
+        family: what is particular to its class.
+        shrink: by what its sides are divided; a UNet takes any size, and Stable Diffusion XL is told which.
+
+    Raises:
+        RequestError: they do not say it.
+    """
+    network = read_json(folder / family.network_name / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    side = getattr(family, "latent_side", None)
+    try:
+        size = side(network, vae) if side is not None else network["sample_size"]
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        shape = (int(vae.get("latent_channels", 4)), int(height) // shrink, int(width) // shrink)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise RequestError(f"The configurations in {folder} say no shape of a latent: {first_line(error)}.") from error
+    if min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
+        raise RequestError(
+            f"The configurations in {folder} say latents of the shape {shape}; expected positive numbers, and "
+            f"{MOST_NUMBERS:,} in a latent at most: see sample_size in {family.network_name}/config.json and "
+            "latent_channels in vae/config.json."
+        )
+    return shape

@@ -1,0 +1,71 @@
+"""Images from prompts: one step or a few with a generator, many with a reference."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..diffusion.condition import Condition
+from ..protocols import Generator, Reference
+from ..utils.images import Images
+
+
+def fixed_noise(
+    count: int, shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "count ..."]:
+    """Standard normal noise that depends on the seed alone, not on the device."""
+    return torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+@torch.no_grad()
+def generate_images(
+    generator: Generator, reference: Reference, condition: Condition, seed: int, batch: int = 32
+) -> Images:
+    """One image for each prompt, in the generator's one network pass or its few.
+
+    Args:
+        generator: makes latents; what it draws between its steps is a function of each image's own noise.
+        reference: its decoder makes pixels.
+        condition: the encoded prompts, `reference.encode(prompts)`.
+        seed: noise `i` belongs to prompt `i` of this seed.
+        batch: images a pass.
+
+    Returns:
+        Images in [0, 1], on the CPU.
+    """
+    device = next(generator.network.parameters()).device
+    noise = fixed_noise(len(condition), generator.latent_shape, seed)
+    parts = []
+    for rows in torch.arange(len(condition)).split(batch):
+        chosen = condition[rows.tolist()].to(device)
+        latents = generator.generate(noise[rows].to(device), chosen)
+        parts.append(reference.decode(latents).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def sample_reference(
+    reference: Reference, condition: Condition, seed: int, steps: int = 50, guidance: float = 1.0, batch: int = 32
+) -> Images:
+    """One image for each prompt by the reference's own multi-step sampler, from the same noise a generator is given.
+
+    Args:
+        reference: the diffusion model.
+        condition: the encoded prompts.
+        seed: noise `i` belongs to prompt `i` of this seed.
+        steps: sampling steps.
+        guidance: classifier-free guidance, 1 for none.
+        batch: images a pass.
+
+    Returns:
+        Images in [0, 1], on the CPU.
+    """
+    device = next(reference.denoiser.network.parameters()).device
+    noise = fixed_noise(len(condition), reference.latent_shape, seed)
+    parts = []
+    for rows in torch.arange(len(condition)).split(batch):
+        chosen = condition[rows.tolist()].to(device)
+        latents = reference.sample(chosen, noise[rows].to(device), steps, guidance)
+        parts.append(reference.decode(latents).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,180 @@
+"""Tiny twins: random pipelines in the folder layout and of the component classes of published ones, made offline.
+
+Whatever loads, encodes, trains or exports a published pipeline runs on its twin, in seconds and on a processor. A
+pipeline family that has a twin offers `write_twin(folder, *, seed, **options)`; what its networks share is here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import RequestError
+from ..registry import get_registry
+from ..utils.imports import check_options
+from ..utils.messages import unknown_name
+from .files.folders import quiet_loading
+
+LATENT_SIDE = 8
+VAE_CHANNELS = (8, 16)
+IMAGE_SIDE = LATENT_SIDE * 2 ** (len(VAE_CHANNELS) - 1)
+"""Pixels, by the pipelines' own rule that every level of the autoencoder but the last one halves the side."""
+
+PERTURBATION = 0.05
+"""The scale of the noise on every weight. What starts as zero, such as adaLN layers, would hide the prompt."""
+
+
+def write_twin(pipeline_class: str, folder: Path, *, seed: int = 0, **options: Any) -> Path:
+    """Save a tiny random pipeline. Where this fails, nothing is left in `folder`'s place.
+
+    Args:
+        pipeline_class: the diffusers class, such as `"FluxPipeline"`.
+        folder: where to; missing, or empty.
+        seed: of the weights.
+        options: what the family's twin takes besides.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        RequestError: the class is unknown or has no twin, an option is unknown, or the folder is in use.
+    """
+    known = get_registry().entries["pipeline"]
+    if pipeline_class not in known:
+        raise RequestError(unknown_name("pipeline", pipeline_class, known))
+    writer = getattr(known[pipeline_class].build(), "write_twin", None)
+    if writer is None:
+        raise RequestError(f"The plugin '{known[pipeline_class].plugin}' has no tiny twin of {pipeline_class}.")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RequestError(f"{folder} is in use; name a folder that is missing or empty.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as scratch:
+        whole = Path(scratch) / folder.name
+        writer(whole, seed=seed, **options)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+    return folder
+
+
+def write_with(writer: Any, folder: Path, what: str, options: dict[str, Any]) -> Path:
+    """Call a twin's function, in a family's `write_twin`.
+
+    Raises:
+        RequestError: it does not take one of the options; the message names those it does.
+    """
+    check_options(writer, options, f"twin of {what}")
+    path: Path = writer(folder, **options)
+    return path
+
+
+def save_quietly(pipeline: Any, folder: Path) -> Path:
+    """Save a pipeline without progress bars, and return its folder."""
+    with quiet_loading():
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+def check_prediction(prediction_type: str | None, known: Iterable[str], what: str) -> None:
+    """Refuse a prediction that the twin's published scheduler class cannot express.
+
+    Raises:
+        RequestError: `prediction_type` is neither None nor one of `known`.
+    """
+    if prediction_type is not None and prediction_type not in known:
+        raise RequestError(
+            f"The scheduler of a {what} twin has no prediction_type '{prediction_type}'; it has {', '.join(known)}."
+        )
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Random numbers of this seed inside, and outside as though nothing had been drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.no_grad()
+def finished(network: nn.Module) -> Any:
+    """The network in evaluation mode, with noise on every weight, so that none is zero or one."""
+    for parameter in network.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=PERTURBATION)
+    return network.eval()
+
+
+def tiny_clip_encoder(tokenizer: Any, *, width: int = 16, projected: bool = False) -> Any:
+    """A `CLIPTextModel`, or a `CLIPTextModelWithProjection`, for a tokenizer.
+
+    The end token's number is the tokenizer's: the pooled embedding is taken where the first one stands.
+
+    Args:
+        tokenizer: what its prompts are encoded with.
+        width: of its embeddings, pooled ones included.
+        projected: whether the pooled embedding is projected.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=width,
+        hidden_act="gelu" if projected else "quick_gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return finished((CLIPTextModelWithProjection if projected else CLIPTextModel)(config))
+
+
+def tiny_t5_encoder(tokenizer: Any, *, width: int = 32) -> Any:
+    """A `T5EncoderModel` of T5 1.1, with gated feed-forward layers, for a tokenizer."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=8,
+        d_ff=2 * width,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        is_encoder_decoder=False,
+        use_cache=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return finished(T5EncoderModel(config))
+
+
+def tiny_vae(**special: Any) -> Any:
+    """An `AutoencoderKL` between images `(3, IMAGE_SIDE, IMAGE_SIDE)` and latents of `LATENT_SIDE`.
+
+    Args:
+        special: what differs between pipelines, such as `latent_channels` and `scaling_factor`.
+    """
+    from diffusers import AutoencoderKL
+
+    levels = len(VAE_CHANNELS)
+    return finished(
+        AutoencoderKL(
+            block_out_channels=VAE_CHANNELS,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            norm_num_groups=4,
+            sample_size=IMAGE_SIDE,
+            **special,
+        )
+    )

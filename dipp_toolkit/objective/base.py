@@ -1,0 +1,172 @@
+"""What a term is: it looks at generated samples and returns a value and a gradient on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..diffusion.condition import Condition
+from ..distributed import Processes
+from ..protocols import Assistant, Reference, Reward
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch of generated samples, cut off from the generator's graph.
+
+    Attributes:
+        x0: latents, `(batch, ...)`, detached.
+        condition: what each was generated for.
+        noise: the noise each was generated from, like `x0`.
+        random: the run's random source on `x0`'s device; a term draws from nothing else. Where several processes
+            share the batch, `torch.randn(..., generator=random)` draws for this process alone, and
+            `dipp_toolkit.distributed.shared_draws.normal` what one process of the whole batch would.
+        step: number of the generator update, from 0.
+        readout: which of the generator's steps made the samples, from 0, where each is supervised.
+    """
+
+    x0: Float[Tensor, "batch ..."]
+    condition: Condition
+    noise: Float[Tensor, "batch ..."]
+    random: torch.Generator
+    step: int = 0
+    readout: int = 0
+
+
+@dataclass(frozen=True)
+class TermResult:
+    """What a term says about a batch.
+
+    Attributes:
+        value: what the term measures, for each sample: a score for a reward, a divergence estimate for a divergence.
+        grad: gradient of the term's loss with respect to each sample, like `x0`. The engine descends it, so a reward
+            returns minus the gradient of its score.
+        details: further numbers for the log, by name. A tensor of one number is read together with all others, so
+            that an accelerator is waited for once.
+        scores: what rewards said that the term took into its own formula, by the reward's name.
+    """
+
+    value: Float[Tensor, " batch"]
+    grad: Float[Tensor, "batch ..."]
+    details: Mapping[str, float | Tensor] = field(default_factory=dict)
+    scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Term(Protocol):
+    """One summand of the objective.
+
+    A class may say what it is by class attributes; see `uses_assistant` and `takes_rewards` of this module.
+    """
+
+    def __call__(self, sample: Sample) -> TermResult:
+        """Value and gradient for a batch."""
+
+
+@runtime_checkable
+class ScoringTerm(Term, Protocol):
+    """A reward as a term: it can be asked for scores alone."""
+
+    def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores without a gradient."""
+
+
+@runtime_checkable
+class ExplainingTerm(Term, Protocol):
+    """A term that can say where numbers that are not finite came from."""
+
+    def explain(self, sample: Sample, result: TermResult) -> str:
+        """Which of its parts gave them, as part of a sentence; empty where it cannot tell.
+
+        Args:
+            sample: what it was asked about, with a random source of its own.
+            result: what it said, not finite.
+        """
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A term that changes from step to step; a checkpoint holds its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dictionaries and lists of tensors, numbers, strings, booleans and None."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+
+@runtime_checkable
+class Committing(Protocol):
+    """A term whose lasting state moves once an update, however many passes, processes and steps make its batch.
+
+    Within an update every call sees the state of the updates before it and keeps what it finds apart. After all passes
+    the engine calls one of the two, once, in every process: a process may talk with the others there. What is kept
+    apart is in no state: a checkpoint is made between updates.
+    """
+
+    def commit(self) -> None:
+        """The update's gradient is followed: take in what its passes found."""
+
+    def discard(self) -> None:
+        """The update is skipped, or failed: forget what its passes found. Also called where there is nothing."""
+
+
+def uses_assistant(term: Term) -> bool:
+    """Whether a term looks at the assistant: unless its class says `uses_assistant = False`. Where no term of a run
+    does, the assistant is not trained."""
+    return bool(getattr(term, "uses_assistant", True))
+
+
+def takes_rewards(term: Term) -> bool:
+    """Whether a term takes the run's rewards into its own formula: where its class says `takes_rewards = True`. The
+    rewards are then no terms of their own."""
+    return bool(getattr(term, "takes_rewards", False))
+
+
+Side = Literal["rewards", "divergences"]
+"""Which way a term pulls: towards rewards, or back to the reference."""
+
+
+def side_of(term: Term) -> Side | None:
+    """The side of a term: a reward's where it does not look at the assistant; none where it is both, as a diffused
+    reward is."""
+    if not uses_assistant(term):
+        return "rewards"
+    return None if takes_rewards(term) else "divergences"
+
+
+def asks_scores_alone(term: Term) -> bool:
+    """Whether a term never asks the rewards that it takes for their gradients: where its class says
+    `asks_scores_alone = True`."""
+    return bool(getattr(term, "asks_scores_alone", False))
+
+
+@dataclass(frozen=True)
+class TermContext:
+    """What a term's factory may build on.
+
+    Attributes:
+        reference: the frozen reference.
+        assistant: the score network of the generator's own samples.
+        config: the run's settings.
+        rewards: the run's rewards by name.
+        reward_terms: the same rewards as terms, for a term that takes them into its own formula.
+        name: the term's own, for messages.
+        options: what the settings say of this term, by option.
+        processes: those that share the run; what a term learns on the way it learns with all of them.
+    """
+
+    reference: Reference
+    assistant: Assistant
+    config: TrainConfig
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
+    reward_terms: Mapping[str, ScoringTerm] = field(default_factory=dict)
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)

@@ -1,0 +1,266 @@
+r"""A surrogate network, fitted online to the black box's scores, whose gradient stands in for the missing one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...distributed import Processes
+from ...errors import RunError
+from ...models.weight_sharing import load_trainable_state, trainable_state
+from ..base import Sample
+from .base import Estimate, Score
+from .memory import KEYS, SCORES, Memory, Pairs, Rows, chosen_rows, joined_rows, neighbours, prompt_key
+from .network import SurrogateNetwork, pooled
+
+BATCH = 32
+"""Pairs of a round."""
+LEARNING_RATE = 1e-3
+JUDGED = 96
+"""Newest pairs that trust is measured on; all of an update's, where those are more."""
+ENOUGH = 32
+"""Pairs without which nothing is trusted."""
+
+
+def rank_correlation(a: Float[Tensor, " batch"], b: Float[Tensor, " batch"]) -> float:
+    """Spearman's rank correlation, in [-1, 1]; 0 where one side is constant."""
+    from scipy.stats import rankdata
+
+    ranks = torch.from_numpy(rankdata(torch.stack([a, b]).double().cpu().numpy(), axis=1))
+    centred = ranks - ranks.mean(1, keepdim=True)
+    lengths = centred.norm(dim=1).prod().item()
+    return (centred[0] @ centred[1]).item() / lengths if lengths > 0 else 0.0
+
+
+@dataclass
+class Surrogate:
+    r"""Fits $\hat r_\phi(x_0, c)$ to the scores of the generator's own samples and lends its gradient.
+
+    The reward is asked for numbers alone, a surrogate that learns beside the generator gives the gradients: the
+    decoupling of TDM-R1 (arXiv 2603.07700). What can move a sample is how its score differs from that of another
+    sample of the same prompt; how prompts differ moves nothing, and may be ten times as much. So the generator's batch
+    holds `noises_per_prompt` samples of each prompt, and the surrogate is fitted to differences within a prompt,
+
+    $$\min_\phi E_{c} E_{x, y | c} \Big[ \hat r_\phi(x, c) - \hat r_\phi(y, c) - \frac{r(x, c) - r(y, c)}{\sigma}
+      \Big]^2,$$
+
+    $\sigma$ the deviation of a score within its prompt; the gradient lent is $\sigma \nabla_x \hat r_\phi$, in the
+    score's units. Pairs are formed of all samples of a prompt that are remembered.
+
+    An update's pairs are predicted before they are learned from, so the rank correlation between predicted and true
+    differences is measured on samples that the surrogate has never seen. While it is below `trust` over the newest
+    pairs, the gradient is 0: a surrogate that knows nothing moves nothing.
+
+    It learns once an update, from all its passes and in every process from all samples; within an update every pass
+    is lent the gradient of the same network. It costs one score a sample.
+
+    Attributes:
+        trust: rank correlation of differences within a prompt from which the gradient is used.
+        rounds: fits of the surrogate an update, each to 32 pairs of the newest 2048 samples.
+        seed: of its weights and of the pairs that are drawn.
+        device: where it lives.
+        correlation: over the newest pairs, of differences that were unseen.
+        updates: generator updates that it has learned from.
+        trusted: updates in which its gradient was used.
+        restarted: whether it began again in a run that went on, whose checkpoint an older version wrote.
+        judged: predicted and true differences of the newest pairs.
+        waiting: samples of the last update whose prompt had no second one in it: that may come in the next.
+        processes: those that learn together.
+    """
+
+    noises_per_prompt: ClassVar[int] = 2
+
+    trust: float = 0.4
+    rounds: int = 8
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    correlation: float = 0.0
+    updates: int = 0
+    trusted: int = 0
+    restarted: bool = False
+    memory: Memory = field(default_factory=Memory)
+    judged: Float[Tensor, "2 pairs"] = field(default_factory=lambda: torch.zeros(2, 0))
+    waiting: Rows = field(default_factory=dict)
+    network: SurrogateNetwork | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    processes: Processes = field(default_factory=Processes)
+    deviation: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _proposed: list[Rows] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its gradient is used in the update under way."""
+        return self.judged.shape[1] >= ENOUGH and self.correlation >= self.trust
+
+    def estimate(self, sample: Sample, score: Score) -> Estimate:
+        """As `GradientEstimator` says; latents are `(batch, channels, height, width)`.
+
+        Raises:
+            RunError: they are of another shape.
+        """
+        _check_shape(sample.x0)
+        scores = self.processes.together(lambda: score(sample.x0, sample.condition.prompts))
+        text = pooled(sample.condition)
+        keys = [prompt_key(prompt, sample.readout) for prompt in sample.condition.prompts]
+        rows = {KEYS: torch.tensor(keys, device=sample.x0.device), SCORES: scores.float(), "x0": sample.x0.float()}
+        if text is not None:
+            rows["text"] = text
+        self._proposed.append({name: self.processes.gather(tensor.detach()) for name, tensor in rows.items()})
+        gradient = self.lend(sample) if self.is_trusted else torch.zeros_like(sample.x0)
+        details: dict[str, float | Tensor] = {
+            "rank_correlation": self.correlation,
+            "trusted": float(self.is_trusted),
+        }
+        if len(self.memory):
+            details["surrogate_loss"] = self.loss
+        return Estimate(scores, gradient, details)
+
+    def commit(self) -> None:
+        """Judge the surrogate by the update's samples, then learn from them."""
+        if not self._proposed:
+            return
+        self.trusted += self.is_trusted
+        self.updates += 1
+        parts = [self.waiting, *self._proposed] if self.waiting else self._proposed
+        waited = len(next(iter(self.waiting.values()), ()))
+        rows = joined_rows(parts)
+        self._proposed = []
+        network = self._network(rows)
+        with torch.no_grad():  # what is waited for, once an update
+            scores, predicted = torch.stack([rows[SCORES], network(rows["x0"], rows.get("text"))]).cpu()
+        keys = rows[KEYS].tolist()
+        if len(self.memory):  # nothing has been learned before
+            self._judge(keys, scores, predicted)
+        counts = Counter(keys)
+        lone = [place for place, key in enumerate(keys) if counts[key] == 1 and place >= waited]
+        self.waiting = chosen_rows(rows, lone)
+        self.memory.add(chosen_rows(rows, sorted(set(range(len(keys))) - set(lone))))
+        if len(self.memory):
+            self._fit(network)
+
+    def discard(self) -> None:
+        """Forget the update's samples."""
+        self._proposed = []
+
+    def _judge(self, keys: list[int], scores: Tensor, predicted: Tensor) -> None:
+        first, second = neighbours(keys)
+        if not first:
+            return
+        differences = torch.stack([values[first] - values[second] for values in (predicted, scores)])
+        self.judged = torch.cat([self.judged, differences], dim=1)[:, -max(JUDGED, len(first)) :]
+        # A pair has no order: it counts both ways.
+        self.correlation = rank_correlation(*torch.cat([self.judged, -self.judged], dim=1))
+
+    def _network(self, rows: Rows) -> SurrogateNetwork:
+        if self.network is None:
+            self._build(rows["x0"].shape[1], rows["text"].shape[1] if "text" in rows else 0)
+        assert self.network is not None
+        return self.network
+
+    def _build(self, channels: int, text: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = SurrogateNetwork(channels, text).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=LEARNING_RATE)
+
+    def _fit(self, network: SurrogateNetwork) -> None:
+        assert self.optimizer is not None
+        rows = self.memory.rows
+        pairs = Pairs.among(rows)
+        self.deviation = pairs.deviation.clamp_min(1e-6)  # a constant score is not blown up
+        # Of its own, so that every process draws the same pairs, and a run that goes on those that it would have.
+        random = torch.Generator(rows["x0"].device).manual_seed(self.seed * 1_000_003 + self.updates)
+        losses = []
+        for _ in range(self.rounds):
+            first, second = pairs.draw(BATCH, random)
+            both = torch.cat([first, second])
+            difference = (rows[SCORES][first] - rows[SCORES][second]) / self.deviation
+            with torch.enable_grad():
+                predicted = network(rows["x0"][both], rows["text"][both] if "text" in rows else None)
+                loss = (predicted[: len(first)] - predicted[len(first) :] - difference).square().mean() / 2
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+        self.loss = torch.stack(losses).mean()
+
+    def lend(self, sample: Sample) -> Float[Tensor, "batch channels height width"]:
+        """Its gradient of each score, trusted or not; it has learned from one update at least."""
+        assert self.network is not None
+        with torch.enable_grad(), torch.autocast(sample.x0.device.type, enabled=False):
+            leaf = sample.x0.detach().float().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.network(leaf, pooled(sample.condition)).sum(), leaf)
+        return (gradient * self.deviation).to(sample.x0)
+
+    def warnings(self) -> list[str]:
+        """Where the surrogate was trusted for less than half of the updates."""
+        if 2 * self.trusted >= self.updates:
+            return []
+        restarted = (
+            " It began again where the run went on, because the checkpoint's version kept no prompts with its samples."
+        )
+        return [
+            f"its surrogate was trusted in {self.trusted} of {self.updates} steps, and its rank correlation with "
+            f"unseen scores, within a prompt, ended at {self.correlation:.2f}, where {self.trust:g} is asked for. Give "
+            f"it more samples a step, or use black_box=smoothing.{restarted if self.restarted else ''}"
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.network is None or self.optimizer is None:
+            return {}
+        return {
+            "network": trainable_state(self.network),
+            "optimizer": self.optimizer.state_dict(),
+            "memory": dict(self.memory.tensors),
+            "count": self.memory.count,
+            "waiting": dict(self.waiting),
+            "judged": self.judged,
+            "correlation": self.correlation,
+            "deviation": self.deviation,
+            "loss": self.loss,
+            "updates": self.updates,
+            "trusted": self.trusted,
+            "restarted": self.restarted,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave. What a version without prompts learned is no use: it begins again."""
+        if not state:
+            return
+        if "judged" not in state:
+            self.restarted = True
+            return
+        self.memory.tensors = _moved(state["memory"], self.device)
+        self.memory.count, self.waiting = state["count"], _moved(state["waiting"], self.device)
+        rows = self.memory.tensors or self.waiting
+        self._build(rows["x0"].shape[1], rows["text"].shape[1] if "text" in rows else 0)
+        assert self.network is not None and self.optimizer is not None
+        load_trainable_state(self.network, state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.judged, self.correlation = state["judged"], state["correlation"]
+        self.deviation, self.loss = state["deviation"].to(self.device), state["loss"].to(self.device)
+        self.updates, self.trusted, self.restarted = state["updates"], state["trusted"], state["restarted"]
+
+
+def _moved(rows: Mapping[str, Tensor], device: torch.device | str) -> Rows:
+    return {name: tensor.to(device) for name, tensor in rows.items()}
+
+
+def _check_shape(latents: Tensor) -> None:
+    """The network reads pictures.
+
+    Raises:
+        RunError: these are none.
+    """
+    if latents.ndim != 4 or min(latents.shape[-2:]) < 2:
+        raise RunError(
+            f"A surrogate reads latents of channels, height and width, 2 or more each way; these are of shape "
+            f"{tuple(latents.shape[1:])}. Train a reward without a gradient with term=policy_gradient there."
+        )

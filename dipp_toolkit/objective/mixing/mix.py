@@ -1,0 +1,288 @@
+"""The mix: from each reward's own gradient to what the generator is moved by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...distributed import Processes
+from ...errors import RunError
+from ...utils.read_scalars import read
+from ..base import TermResult
+from .balance import BALANCES, Balance
+from .floors import Floor
+from .kl_budget import KLBudget
+from .scale import RewardScale
+from .sizes import inverse, mean_square, root_mean_square
+from .statistics import RewardStatistics
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a batch's rewards contribute.
+
+    Attributes:
+        contributions: each reward's weighted gradient, like the samples, by name; before balancing.
+        added: what is added up in their place.
+        details: numbers for the log, by `"number/name"`.
+    """
+
+    contributions: Mapping[str, Tensor]
+    added: Mapping[str, Tensor]
+    details: Mapping[str, float | Tensor]
+
+
+@dataclass
+class Proposal:
+    """What the passes of the update under way found of a reward.
+
+    Attributes:
+        scores: of each pass, of all processes.
+        squares: mean square of each pass' gradient, over all processes.
+        share: its weight's, where the scale is measured.
+    """
+
+    scores: list[Tensor] = field(default_factory=list)
+    squares: list[Tensor] = field(default_factory=list)
+    share: float = 0.0
+
+    @property
+    def size(self) -> Tensor:
+        """Root mean square of the update's gradient."""
+        return torch.stack(self.squares).mean().sqrt()
+
+
+@dataclass
+class RewardMix:
+    r"""Weighs, clips and balances the gradients of a run's rewards, and holds those with a floor above it.
+
+    Reward $i$ with gradient $g_i$ and weight $w_i$ (its own times `reward_scale`) contributes
+    $\mathrm{clip}(w_i g_i)$, or $\mathrm{clip}(w_i g_i / \bar g_i)$ under `normalised`, with $\bar g_i$ its running
+    root-mean-square gradient: weights then say how strongly rewards pull, whatever their units.
+
+    Where the scale is measured for a pull (see `RewardScale`) it contributes $A s_i\, \mathrm{clip}(g_i / \bar g_i)$,
+    with $\bar g_i$ its size in the first updates, or the running one under `normalised`. A clip is then in multiples of
+    the reward's own usual gradient.
+
+    A reward with a floor and the multiplier $\lambda_i$ is also pushed by $\lambda_i G g_i / \bar g_i$, with the
+    running $\bar g_i$ and $G$ being the root mean square of everything else that pulls: $\lambda_i = 1$ is as strong as
+    the rest of the objective, whatever the weights. It comes on top of a pull that was asked for. What `pcgrad` and
+    `mgda` do next is said in `balance`.
+
+    Statistics and floors move once an update, by all scores and gradients of its passes and processes: within an update
+    every pass uses those of the updates before it. A floor's multiplier is thus 0 in the first update. A gradient of
+    which there is no statistic yet is measured by the pass itself.
+
+    Attributes:
+        balance: `sum`, `normalised`, `pcgrad` or `mgda`.
+        clip: largest root mean square of one sample's contribution, a floor's push aside; None for no limit.
+        scale: what all weights are multiplied by.
+        floors: by the terms' names.
+        statistics: by the terms' names.
+        processes: those that share the batch; statistics are of the whole of it.
+    """
+
+    balance: Balance = "sum"
+    clip: float | None = None
+    floors: dict[str, Floor] = field(default_factory=dict)
+    statistics: dict[str, RewardStatistics] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+    scale: RewardScale = field(default_factory=RewardScale)
+    _proposed: dict[str, Proposal] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sides: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __call__(
+        self,
+        results: Mapping[str, TermResult],
+        weights: Mapping[str, float],
+        rest: Tensor,
+        random: torch.Generator,
+        divergence: Tensor | None = None,
+        step: int = 0,
+        kl: Tensor | None = None,
+    ) -> Mixed:
+        """Mix a pass.
+
+        Args:
+            results: scores and gradients of the rewards, by the terms' names.
+            weights: without what floors add.
+            rest: the gradients of all other terms, weighted and added up.
+            random: source of what balancing draws.
+            divergence: those of the divergences among them; `rest` where not given.
+            step: number of the generator update, from 0.
+            kl: the integral KL of the pass in nats a dimension, where a divergence reports it.
+
+        Raises:
+            RunError: there is a budget for the KL, and none reports it.
+        """
+        details: dict[str, float | Tensor] = {}
+        sizes = {}
+        for name, result in results.items():
+            scores = self.processes.gather(result.value.float())
+            square = self.processes.mean(mean_square(result.grad))
+            proposal = self._proposed.setdefault(name, Proposal())
+            proposal.scores.append(scores.detach())
+            proposal.squares.append(square.detach())
+            details[f"deviation/{name}"] = scores.std(correction=0)
+            sizes[name] = square.sqrt()
+        gradients = {name: result.grad.to(rest.dtype) for name, result in results.items()}
+        factor = self.scale.multiplier(step)
+        if self.scale.measures:
+            against = rest if divergence is None else divergence
+            contributions, added = self._pulled(gradients, weights, sizes, against, random, details, factor)
+        else:
+            contributions = {
+                name: self._clipped(name, self._weighed(name, gradient, factor * weights[name], sizes[name]), details)
+                for name, gradient in gradients.items()
+            }
+            added = None
+        if self.scale.budget is not None:
+            self._note(self.scale.budget, kl, contributions, step, details)
+        if not self.floors:
+            return Mixed(contributions, added or self._balanced(contributions, random), details)
+        pull = self.processes.mean(mean_square(torch.stack([rest, *contributions.values()]).sum(0))).sqrt()
+        for name in sorted(self.floors.keys() & results.keys()):
+            multiplier = self.floors[name].multiplier.to(rest.device)
+            details[f"multiplier/{name}"] = multiplier
+            push = (multiplier * inverse(self._running(name, sizes[name])) * pull).to(rest.dtype) * gradients[name]
+            contributions[name] = contributions[name] + push
+        return Mixed(contributions, self._balanced(contributions, random), details)
+
+    def _pulled(
+        self,
+        gradients: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        sizes: Mapping[str, Tensor],
+        divergence: Tensor,
+        random: torch.Generator,
+        details: dict[str, float | Tensor],
+        factor_of_all: Tensor | float,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Contributions, and what is added up in their place, that pull as hard as was asked for."""
+        scale, shares = self.scale, self.scale.shares(weights)
+        factors, units, begins = {}, {}, torch.zeros((), dtype=torch.bool, device=divergence.device)
+        for name, gradient in gradients.items():
+            usual = (self._running if self.balance == "normalised" else scale.usual)(name, sizes[name])
+            factors[name] = shares[name] * inverse(usual)
+            units[name] = shares[name] * self._clipped(name, inverse(usual).to(gradient.dtype) * gradient, details)
+            self._proposed[name].share = shares[name]
+            if shares[name] and not scale.has_begun(name):
+                begins = begins | (sizes[name] > 0)
+        balanced = self._balanced(units, random)
+        held = scale.held() if scale.settled(shares) else None
+        if held is None:
+            joint = torch.stack(list(balanced.values())).sum(0)
+            squares = self.processes.mean(torch.stack([mean_square(joint), mean_square(divergence)]))
+            self._sides.append(squares)
+            joint_size, divergence_size = squares.sqrt()
+            amount = factor_of_all * scale.amount(joint_size, divergence_size, begins)
+        else:
+            amount = torch.as_tensor(factor_of_all * held, device=divergence.device)
+        details |= {f"scale/{name}": amount * factor for name, factor in factors.items()}
+        amount = amount.to(divergence.dtype)
+        contributions = {name: amount * one for name, one in units.items()}
+        return contributions, {name: amount * one for name, one in balanced.items()}
+
+    def _note(
+        self,
+        budget: KLBudget,
+        kl: Tensor | None,
+        contributions: Mapping[str, Tensor],
+        step: int,
+        details: dict[str, float | Tensor],
+    ) -> None:
+        """Let the budget know of a pass."""
+        if kl is None:
+            raise RunError(
+                "The settings have a kl_budget, and no divergence of the objective reports the KL it holds: a term of "
+                "your own does with the detail 'kl', as terms/divergence.py makes it. Or leave kl_budget out."
+            )
+        pulls = torch.stack(list(contributions.values())).any()
+        budget.note(kl, torch.zeros_like(pulls) if self.scale.rests(step) else pulls)
+        details |= {"kl_running": budget.kl, "kl_factor": budget.factor}
+
+    def commit(self) -> None:
+        """Take in what the passes of an update found, whose gradient is followed."""
+        for name, proposal in self._proposed.items():
+            scores = torch.cat(proposal.scores)
+            statistics = self.statistics.setdefault(name, RewardStatistics())
+            statistics.update(scores, proposal.size)
+            if name in self.floors:
+                self.floors[name].update(scores, statistics.deviation)
+        self._measure()
+        if self.scale.budget is not None:
+            self.scale.budget.commit()
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what the passes of an update found that is skipped, or failed."""
+        self._proposed.clear()
+        self._sides.clear()
+        if self.scale.budget is not None:
+            self.scale.budget.discard()
+
+    def _measure(self) -> None:
+        """Take the update's sizes in while something has to be measured: in a run's first updates they are read."""
+        if not self._sides:
+            return
+        joint, divergence = torch.stack(self._sides).mean(0).sqrt()
+        sizes = {f"of/{name}": one.size for name, one in self._proposed.items() if one.share}
+        told = read({"joint": joint, "divergence": divergence, **sizes})
+        joint_size, divergence_size = told.pop("joint"), told.pop("divergence")
+        self.scale.take({name.removeprefix("of/"): size for name, size in told.items()}, joint_size, divergence_size)
+
+    def _running(self, name: str, now: Tensor) -> Tensor:
+        """The running root mean square of a reward's gradient; the pass' own where no update before had any.
+
+        Args:
+            name: of the reward's term.
+            now: of the pass.
+        """
+        statistics = self.statistics.get(name)
+        if statistics is None:
+            return now
+        return torch.where(statistics.pulls.to(now.device) > 0, statistics.gradient.to(now), now)
+
+    def _weighed(self, name: str, gradient: Tensor, weight: Tensor | float, now: Tensor) -> Tensor:
+        if self.balance != "normalised":
+            return weight * gradient
+        return (weight * inverse(self._running(name, now))).to(gradient.dtype) * gradient
+
+    def _clipped(self, name: str, gradient: Tensor, details: dict[str, float | Tensor]) -> Tensor:
+        if self.clip is None:
+            return gradient
+        size = root_mean_square(gradient)
+        factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+        details[f"clipped/{name}"] = (factor < 1).float().mean()
+        return gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1))
+
+    def _balanced(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+        if self.balance not in ("pcgrad", "mgda") or len(gradients) < 2:
+            return dict(gradients)
+        pulls = torch.stack([one.any() for one in gradients.values()]).tolist()
+        # A zero would be the least norm of all.
+        pulling = {name: one for (name, one), nonzero in zip(gradients.items(), pulls, strict=True) if nonzero}
+        if len(pulling) < 2:
+            return dict(gradients)
+        stacked = torch.stack([one.flatten(1) for one in pulling.values()])
+        balanced = BALANCES[self.balance](stacked, random)
+        return {**gradients, **{name: balanced[i].reshape(one.shape) for i, (name, one) in enumerate(pulling.items())}}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "statistics": {name: one.state_dict() for name, one in self.statistics.items()},
+            "floors": {name: one.state_dict() for name, one in self.floors.items()},
+            "scale": self.scale.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, one in state.get("statistics", {}).items():
+            self.statistics.setdefault(name, RewardStatistics()).load_state_dict(one)
+        for name, one in state.get("floors", {}).items():
+            if name in self.floors:
+                self.floors[name].load_state_dict(one)
+        self.scale.load_state_dict(state.get("scale", {}))

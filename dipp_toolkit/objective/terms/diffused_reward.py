@@ -1,0 +1,157 @@
+r"""Integral KL to the reference tilted by the diffused reward (DIDR), by a short denoise from x_t.
+
+The target of alignment on clean images is $p^* \propto q\, e^{r/\beta}$. Its noised law has the score
+$s_{ref}(x_t) + \nabla_{x_t} \log E[e^{r(x_0)/\beta} | x_t]$, so an integral KL towards that score has the optimum
+$p^*$ whatever $w(t)$ is (DIDR, arXiv 2605.24001; the plain reward's optimum under an integral KL depends on w). With
+$\hat x_0 = (x_t + \sigma_t^2 s)/\alpha_t$ the gradient with respect to a sample is
+
+$$\nabla_{x_0} = E_{t, \epsilon}\Big[w(t) (\alpha_t/\sigma_t)^2 \big(\hat x_0^\psi - \hat x_0^{ref}
+    - \tfrac{\sigma_t^2}{\alpha_t} \nabla_{x_t} \log E[e^{r(x_0)/\beta} | x_t]\big)\Big].$$
+
+The expectation is estimated by a short, differentiable denoise from $x_t$: `steps` network passes, ancestral steps in
+between (the first pass is the reference's own prediction), and a mean over `proxies` of them. One pass is exact for a
+linear reward on a Gaussian, where $\log E[e^{r/\beta}|x_t] = a^T \hat x_0^{ref}/\beta + \mathrm{const}$; otherwise it
+takes the reward of the denoised mean for the mean over what it could become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ...diffusion.schedules import expand_like, usable_times
+from ...distributed.shared_draws import normal
+from ...utils.precision import full_precision
+from ..base import Sample, TermContext, TermResult
+from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
+from .divergence import Divergence, Noised, guided_x0, noised
+from .options import option
+from .reward_sum import RewardSum
+
+
+@dataclass
+class DiffusedReward(Divergence):
+    r"""Diffused reward term. `reward_scale` is $1/\beta$.
+
+    Its value is the integral KL's, towards the tilted target. The rewards' scores it reports are those of the
+    denoised samples, not of the generator's own.
+
+    Attributes:
+        steps: network passes of the short denoise, 1 to 4.
+        proxies: denoised samples the expectation is a mean over; more than one where there is more than one step.
+        rewards: $r/\beta$.
+    """
+
+    takes_rewards: ClassVar[bool] = True
+    verification: ClassVar[Verification] = Verification(
+        cases=("distillation", "linear", "snr", "guidance"), variants=({"steps": 1}, {"steps": 3, "proxies": 2})
+    )
+
+    steps: Annotated[int, Field(ge=1, le=4)] = option(1, "network passes of the short denoise, 1 to 4")
+    proxies: Annotated[int, Field(ge=1)] = option(1, "short denoises the expectation is a mean over")
+    rewards: RewardSum = field(default_factory=RewardSum)
+
+    def __call__(self, sample: Sample) -> TermResult:
+        look = noised(self.schedule, sample, self.sampling)
+        with torch.enable_grad():
+            x_t = look.x_t.detach().requires_grad_(True)
+            first = guided_x0(self.reference, x_t, look.t, look.condition, self.guidance_at(look.step))
+        x0_reference, x0_assistant = first.detach(), self._assistant_x0(look)
+        slope, scores = self._diffused_slope(look, x_t, first, sample)
+        difference = x0_assistant - x0_reference - look.sigma.square() / look.alpha * slope
+        factor = self.factor(look, x0_reference, x0_assistant)
+        value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
+        gap = (x0_assistant - x0_reference).square().mean().sqrt()
+        details = {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)}
+        return TermResult(value, factor * difference, details, scores)
+
+    @torch.no_grad()
+    def _assistant_x0(self, look: Noised) -> Tensor:
+        return self.assistant_x0(look)
+
+    def _diffused_slope(
+        self, look: Noised, x_t: Tensor, first: Tensor, sample: Sample
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        r"""$\nabla_{x_t} \log \frac{1}{n} \sum_j e^{R(\hat x_0^{(j)})}$, and each reward's mean score."""
+        if not self.rewards.terms:
+            return torch.zeros_like(x_t), {}
+        count = self.proxies if self.steps > 1 else 1  # one pass has no chance in it
+        totals, slopes, said = [], [], []
+        for index in range(count):
+            with torch.enable_grad():
+                proxy = self._denoise(look, x_t, first, sample.random)
+            seen = Sample(proxy.detach(), sample.condition, sample.noise, sample.random, sample.step, sample.readout)
+            total, gradient, scores = self.rewards.differentiate(seen)
+            last = index == count - 1
+            with full_precision(x_t.device):
+                (slope,) = torch.autograd.grad(proxy, x_t, gradient.to(proxy.dtype), retain_graph=not last)
+            totals.append(total)
+            slopes.append(slope)
+            said.append(scores)
+        shares = torch.stack(totals).softmax(0)  # the gradient of a logarithm of a mean of exponentials
+        slope = sum(
+            (expand_like(share, x_t) * one for share, one in zip(shares, slopes, strict=True)), x_t.new_zeros(())
+        )
+        return slope, {name: torch.stack([one[name] for one in said]).mean(0) for name in said[0]}
+
+    def _denoise(self, look: Noised, x_t: Tensor, first: Tensor, random: torch.Generator) -> Tensor:
+        """The rest of a short denoise, differentiable in `x_t`: at even times below t, each an ancestral step."""
+        x0, x, t = first, x_t, look.t
+        for index in range(1, self.steps):
+            lower = (look.t * (self.steps - index) / self.steps).clamp_min(self._least_time()).minimum(t)
+            x = self._ancestral(x, x0, t, lower, random)
+            x0, t = guided_x0(self.reference, x, lower, look.condition, self.guidance_at(look.step)), lower
+        return x0
+
+    def _least_time(self) -> float:
+        """No earlier than the times the divergence looks at: nearer to 0 the reference tells nothing new."""
+        return max(float(getattr(self.sampling, "low", 0.0)), usable_times(self.schedule)[0])
+
+    def _ancestral(self, x: Tensor, x0: Tensor, t: Tensor, lower: Tensor, random: torch.Generator) -> Tensor:
+        r"""A draw from $q(x_s | x_t, x_0)$, $s < t$ (Ho et al. 2020, eq. 6, for any alpha and sigma)."""
+        schedule = self.schedule
+        alpha_t, sigma_t = expand_like(schedule.alpha(t), x), expand_like(schedule.sigma(t), x)
+        alpha_s, sigma_s = expand_like(schedule.alpha(lower), x), expand_like(schedule.sigma(lower), x)
+        step = alpha_t / alpha_s
+        added = (sigma_t.square() - step.square() * sigma_s.square()).clamp_min(0)
+        mean = (step * sigma_s.square() * x + alpha_s * added * x0) / sigma_t.square()
+        noise = normal(x.shape, random, x.dtype)
+        return mean + (added.sqrt() * sigma_s / sigma_t) * noise
+
+    def commit(self) -> None:
+        """The rewards' estimators keep what they found in the update's passes."""
+        self.rewards.commit()
+
+    def discard(self) -> None:
+        """They forget it."""
+        self.rewards.discard()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rewards' estimators have learned."""
+        return {"rewards": self.rewards.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give it back."""
+        self.rewards.load_state_dict(state.get("rewards", {}))
+
+    def warnings(self) -> list[str]:
+        """What the rewards have to say of how they were trained."""
+        return self.rewards.warnings()
+
+    def closed_form(self, problem: GaussianProblem) -> Tensor:
+        r"""The integral KL to $q\, e^{a^T x/\beta} \propto N(\mu + \Sigma a/\beta, \Sigma)$."""
+        target = problem.target
+        if problem.reward is not None:
+            moved = target.mean + problem.reward_scale * target.covariance @ problem.reward.slope
+            target = Gaussian(moved, target.covariance)
+        return average_kl(problem.law, target, problem)
+
+
+def build(context: TermContext) -> DiffusedReward:
+    """The term as the run's settings ask for it."""
+    return DiffusedReward.build(context, rewards=RewardSum.build(context, schedule=context.config.scale_by_step))

@@ -1,0 +1,192 @@
+r"""Explicit rewards: decode the sample, score it, and bring the gradient back to $x_0$.
+
+The term's loss is $-r(\mathrm{decode}(x_0), c)$; the graph of the decoder and the reward lives only inside the call.
+A reward without a gradient, a black box, is only ever asked for numbers, and an estimator makes a gradient of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...diffusion.condition import Condition
+from ...errors import RunError
+from ...protocols import Reward
+from ...rewards.asking import ask
+from ...utils.precision import at_least_float32, full_precision
+from ...utils.reproducibility import random_states_kept
+from ..base import Committing, Sample, TermResult
+from ..estimators.base import GradientEstimator
+from .shared_decode import Decoded, SharedDecode
+
+
+@dataclass
+class RewardTerm:
+    """A reward as a term.
+
+    The decoder's passes are narrowed as the run's are; the reward sees float32 images outside that, and so are its
+    gradient and the way back through the decoder.
+
+    Attributes:
+        name: the reward's name, for messages.
+        reward: scores images in [0, 1].
+        decode: turns latents into images in [0, 1], differentiably; a `SharedDecode` is shared with other rewards.
+        batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
+        estimator: stands in where the reward has no gradient; without one, such a reward is refused.
+        black_box: whether the reward has none; None until the first call where it does not say.
+        ascended: whether the run raises the score; with a negative weight it lowers it. The decoder lets a gradient
+            pass by where a step along it would lead, so it is asked for that of what rises.
+    """
+
+    uses_assistant: ClassVar[bool] = False
+
+    name: str
+    reward: Reward
+    decode: Callable[[Tensor], Tensor]
+    batch: int = 0
+    estimator: GradientEstimator | None = None
+    black_box: bool | None = None
+    ascended: bool = True
+
+    def __call__(self, sample: Sample) -> TermResult:
+        """Score the samples and differentiate, or estimate.
+
+        Raises:
+            RunError: the reward failed, or returned something else than one finite score for each image, or its
+                scores have no gradient and nothing can estimate one.
+        """
+        if self.black_box is None:
+            self.find_out(sample.x0, sample.condition)
+        if self.black_box:
+            assert self.estimator is not None
+            estimate = self.estimator.estimate(sample, self.score)
+            return TermResult(estimate.scores, -estimate.gradient, estimate.details)
+        size, prompts = self.batch or len(sample.x0), sample.condition.prompts
+        if size >= len(sample.x0):
+            scores, gradient = self._differentiate(self._shared.decoded(sample.x0), prompts)
+            return TermResult(scores, -gradient)
+        parts = [
+            self._differentiate(
+                self._shared.decoded_alone(sample.x0[start : start + size]), prompts[start : start + size]
+            )
+            for start in range(0, len(sample.x0), size)
+        ]
+        return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
+
+    def find_out(self, latents: Float[Tensor, "batch ..."], condition: Condition) -> None:
+        """Settle `black_box`: as the reward says, or, where it does not say, as a trial shows.
+
+        Raises:
+            RunError: the reward failed.
+        """
+        self.black_box = self.estimator is not None and self._has_no_gradient(latents, condition)
+        if self.black_box:
+            self._shared.forgone()
+
+    def _has_no_gradient(self, latents: Tensor, condition: Condition) -> bool:
+        """Whether there is nothing to differentiate.
+
+        Every process makes the trial once, also one that goes on with a run: what the reward draws in it is given back,
+        so that a run that was stopped has the random numbers of one that was not.
+        """
+        if self.reward.differentiable is not None:
+            return not self.reward.differentiable
+        size = self.batch or len(latents)
+        prompts = condition.prompts[:size]
+        with random_states_kept(latents.device), torch.enable_grad():
+            images = self.decode(latents[:size].detach().requires_grad_(True))
+            try:
+                return not self._call(images, prompts).requires_grad
+            except RunError:  # NumPy refuses tensors with a graph; without one it may do
+                self._call(images.detach(), prompts)
+                return True
+
+    @property
+    def _shared(self) -> SharedDecode:
+        if not isinstance(self.decode, SharedDecode):
+            self.decode = SharedDecode(self.decode)
+        return self.decode
+
+    def _differentiate(self, decoded: Decoded, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        rising = 1 if self.ascended else -1
+        with torch.enable_grad(), full_precision(decoded.images.device):
+            images = at_least_float32(decoded.images.detach()).requires_grad_(True)
+            # Whether they are finite is read later, with everything else that is.
+            scores = self._call(images, prompts, finite=False)
+            if not scores.requires_grad:
+                raise RunError(
+                    f"The reward '{self.name}' is not differentiable: its scores do not depend on the images through "
+                    "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
+                    "torch.no_grad(), or declare differentiable = False to train it as a black box."
+                )
+            (gradient,) = torch.autograd.grad(rising * scores.sum(), images, allow_unused=True)
+        if gradient is None:
+            raise RunError(
+                f"The reward '{self.name}' does not depend on the images, so it has no gradient to train with."
+            )
+        return scores.detach(), rising * decoded.pull_back(gradient)
+
+    @torch.no_grad()
+    def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores without a gradient.
+
+        Raises:
+            RunError: the reward failed, or returned something else than one finite score for each image.
+        """
+        size = self.batch or len(latents)
+        starts = range(0, len(latents), size)
+        return torch.cat(
+            [self._call(self.decode(latents[one : one + size]), prompts[one : one + size]).detach() for one in starts]
+        )
+
+    def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
+        return ask(self.name, self.reward, images, prompts, finite=finite)
+
+    @torch.no_grad()
+    def explain(self, sample: Sample, result: TermResult) -> str:
+        """Whether the decoder, the reward's scores, or their gradient is to blame."""
+        size = self.batch or len(sample.x0)
+        pixels = torch.cat([self.decode(sample.x0[at : at + size]) for at in range(0, len(sample.x0), size)])
+        bad = int((~torch.isfinite(pixels).flatten(1).all(1)).sum())
+        if bad:
+            return f"the decoder gave pixels that are not finite for {bad} of {len(pixels)} samples"
+        bad = int((~torch.isfinite(result.value)).sum())
+        if bad:
+            return f"the reward '{self.name}' returned a score that is not finite for {bad} of {len(pixels)} images"
+        return f"the gradient of the reward '{self.name}' is not finite"
+
+    def warnings(self) -> list[str]:
+        """What somebody should know of how the reward was trained."""
+        if not self.black_box or self.estimator is None:
+            return []
+        found = []
+        if self.reward.differentiable is None:
+            found.append(
+                f"The reward '{self.name}' has no gradient, so it was trained as a black box. Where it is meant to "
+                "have one, compute it with torch, without .detach(), .numpy() or torch.no_grad()."
+            )
+        return found + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
+
+    def commit(self) -> None:
+        """The estimator keeps what it found in the update's passes."""
+        if isinstance(self.estimator, Committing):
+            self.estimator.commit()
+
+    def discard(self) -> None:
+        """The estimator forgets it."""
+        if isinstance(self.estimator, Committing):
+            self.estimator.discard()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the estimator has learned."""
+        return {} if self.estimator is None else dict(self.estimator.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the estimator back what it had learned."""
+        if self.estimator is not None:
+            self.estimator.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""Prompts: files and subsets, the order they are drawn in, and their encoded conditions."""

@@ -1,0 +1,258 @@
+"""The roles that plugins fill. Each is a protocol: anything of the right shape will do, no base class to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .diffusion.condition import Condition
+from .diffusion.denoiser import Denoiser
+from .utils.images import Images
+from .utils.lazy_sequence import Mapped
+
+Latents = Float[Tensor, "batch ..."]
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """A frozen multi-step diffusion model: what the generator must stay close to.
+
+    Attributes:
+        denoiser: its network, schedule and prediction type, frozen.
+        latent_shape: the shape of one latent, without the batch.
+    """
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The frozen denoiser."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Such as `(4, 64, 64)`."""
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts; every call pads to the same length, so that conditions can be joined."""
+
+    def null(self, batch: int) -> Condition:
+        """The condition of the empty prompt, `batch` times."""
+
+    def decode(self, latents: Latents) -> Images:
+        """Pixels in [0, 1], float32, differentiable with respect to the latents.
+
+        Gradients that flow back are of something that rises, a score and no loss: a decoder that clamps may hold back
+        what would push a saturated pixel further out (`dipp_toolkit.models.decoding.RisingClamp`).
+        """
+
+    def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
+        """Multi-step sampling with the reference's own scheduler, from standard normal `noise`."""
+
+    def to(self, device: torch.device | str) -> Reference:
+        """Move every network; returns itself."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A generator $x_0 = g_\\theta(z, c)$ of one step; one of several is a `few_steps.FewStepGenerator` besides.
+
+    Attributes:
+        network: holds the trainable parameters.
+        latent_shape: the shape of one noise and of one latent, without the batch.
+    """
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that is trained."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Such as `(4, 64, 64)`."""
+
+    def generate(self, noise: Latents, condition: Condition) -> Latents:
+        """Latents, differentiable with respect to the parameters; a function of noise and condition alone. Half
+        precision becomes float32 before anything looks at it."""
+
+    def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
+        """Write a folder that plain diffusers loads, the assistant's network beside it where one is given."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """How much people would like an image for a prompt; higher is better.
+
+    Attributes:
+        differentiable: whether gradients flow from the score to the images; None where it is not known before the
+            first call.
+    """
+
+    @property
+    def differentiable(self) -> bool | None:
+        """True where `score.sum().backward()` reaches the images. A score depends on its own image alone."""
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1], float32, one for each image."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a set.
+
+    Attributes:
+        text: what the image is to show.
+        id: what the set calls it.
+        category: of those that the set has.
+        file: the image that was made for it, in files that say so.
+    """
+
+    text: str
+    id: str = ""
+    category: str = ""
+    file: str = ""
+
+
+@runtime_checkable
+class PromptSet(Protocol):
+    """A named sequence of prompts."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """In a fixed order."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Numbers of a whole set of images, such as a Frechet distance or a diversity.
+
+    It works in two halves, so that images are looked at once and the bootstrap draws prompts again and again:
+    `features` keeps a row of numbers of every image, `values` makes figures of the rows.
+
+    Attributes:
+        better: its figures by name, each `"higher"`, `"lower"` or, where neither is better, `""`.
+    """
+
+    @property
+    def better(self) -> Mapping[str, str]:
+        """The same names that `values` returns."""
+
+    def features(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch dimensions"]:
+        """What is kept of each image: `(B, D)`, each row a function of its own image and prompt alone."""
+
+    def values(self, features: Float[Tensor, "prompts seeds dimensions"]) -> Mapping[str, float | Tensor]:
+        """The figures by name: a number for the set, or one a prompt, `(P,)`, whose mean over prompts is the figure."""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Whatever makes images from prompts: a one-step generator with its decoder, or a reference with its sampler.
+
+    Attributes:
+        networks: all its networks by name (`"network"`, `"vae"`, `"text_encoder"`), each once.
+        device: where they are.
+        evaluations: passes of the denoising network an image, guidance's second ones included.
+    """
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def evaluations(self) -> int: ...
+
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """One image for each prompt and seed, in [0, 1], on the CPU; noise is a function of prompt and seed alone."""
+
+
+@runtime_checkable
+class CostMetric(Protocol):
+    """Numbers of making images: latency, memory, parameters.
+
+    Attributes:
+        better: as for `Metric`.
+    """
+
+    @property
+    def better(self) -> Mapping[str, str]: ...
+
+    def costs(self, source: ImageSource, prompts: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """Measurements by figure name, each repeated as often as it was measured (once for what is exact)."""
+
+
+class NotDecodableError(TypeError):
+    """A reference without pixels (a Gaussian, say) was asked for images."""
+
+
+def texts(prompts: PromptSet) -> Sequence[str]:
+    """The prompts' texts, in order: a list where the prompts are one, otherwise a view of them."""
+    rows = prompts.prompts
+    return [one.text for one in rows] if isinstance(rows, list | tuple) else Mapped(rows, attrgetter("text"))
+
+
+def describe(role: Any) -> str:
+    """A short name of an object for messages."""
+    return getattr(role, "name", None) or type(role).__name__
+
+
+@runtime_checkable
+class ScoreModel(Protocol):
+    """Whatever estimates the denoised sample of the generator's law."""
+
+    def predict_x0(
+        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ..."]:
+        """The denoised sample, like `x_t`."""
+
+
+@runtime_checkable
+class Assistant(ScoreModel, Protocol):
+    """A score model that follows the generator.
+
+    One that is no `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
+    and of all processes, in the same order in every process. With the same random source everywhere, and the same
+    state at the beginning, it stays the same everywhere, and nothing has to be averaged.
+    """
+
+    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
+        """Fit a batch of the generator's samples, held fixed; returns the loss.
+
+        Args:
+            x0: all samples of the update, made without a graph.
+            condition: one row a sample.
+            random: the run's random source, in the same state in every process.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+@runtime_checkable
+class FewStepGenerator(Protocol):
+    """What a generator has besides where it may take several steps. Steps count from 0.
+
+    Attributes:
+        steps: K, 1 or more.
+    """
+
+    @property
+    def steps(self) -> int:
+        """How many passes of the network make a sample."""
+
+    def read_out(self, x_t: Latents, step: int, condition: Condition) -> Latents:
+        """The denoised sample of one step, differentiable with respect to the parameters and to `x_t`."""
+
+    def noised(self, x0: Latents, noise: Latents, step: int) -> Latents:
+        """What a step from 1 on reads: the sample of the step before it, noised to this step's time."""

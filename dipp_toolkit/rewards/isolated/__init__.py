@@ -1,0 +1,1 @@
+"""Rewards in environments of their own on this machine, each in a process."""

@@ -1,0 +1,112 @@
+"""The far side of an isolated reward: `python -m dipp_toolkit.rewards.isolated.worker FD` in its environment.
+
+It answers messages on the socket that it was given until it is closed: `load` first, then `score`, `to`, `identity`. It
+imports of the toolkit what needs torch and nothing newer, since the environment's other packages may be years old.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ...errors import DippError, RequestError
+from ...protocols import Reward
+from ...utils.exception_text import raised
+from ...utils.imports import check_options, import_attribute
+from ..code_digests import identity_of
+from ..loading import load_reward
+from ..remote.answering import answer
+from ..remote.wire import VERSION, Message, decode, decode_request, encode, encode_error
+from .frames import receive_frame, send_frame
+
+LIMIT = 2**36
+"""Bytes of a request: far more than any batch has, far less than eight bytes of garbage may announce."""
+
+
+class Worker:
+    """A reward and the device it is on; answers one message at a time."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.reward: Reward | None = None
+        self.device = "cpu"
+
+    def answer(self, data: bytes) -> bytes:
+        """An encoded reply to an encoded message; errors are replies."""
+        try:
+            message = decode(data)
+            handlers: Mapping[str, Callable[[Message], bytes]] = {
+                "load": self._load,
+                "to": self._to,
+                "score": self._score,
+                "identity": self._identity,
+            }
+            return handlers[message.kind](message)
+        except DippError as error:
+            return encode_error(str(error), isinstance(error, RequestError))
+        except Exception as error:  # noqa: BLE001 -- a package's own error while it loads: the asker gets a sentence
+            return encode_error(f"{raised(error)}.")
+
+    def _load(self, message: Message) -> bytes:
+        content = message.content
+        self.name, options = content["name"], content["options"]
+        sys.path.extend(one for one in content["paths"] if one not in sys.path)
+        if content["entry"]:
+            load = import_attribute(content["entry"], f"the reward '{self.name}'")
+            check_options(load, options, f"reward '{self.name}'")
+            self.reward = load(**options)
+        else:
+            self.reward = load_reward(self.name, **options)
+        return self._move(content["device"])
+
+    def _to(self, message: Message) -> bytes:
+        return self._move(message.content["device"])
+
+    def _move(self, device: str) -> bytes:
+        assert self.reward is not None
+        torch.empty(0, device=device)
+        move = getattr(self.reward, "to", None)
+        if move is not None:
+            moved = move(device)
+            self.reward = self.reward if moved is None else moved
+        self.device = device
+        differentiable = getattr(self.reward, "differentiable", None)
+        return encode({"kind": "ready", "protocol": VERSION, "differentiable": differentiable})
+
+    def _identity(self, message: Message) -> bytes:
+        return encode({"kind": "identity", "protocol": VERSION, "identity": identity_of(self.reward)})
+
+    def _score(self, message: Message) -> bytes:
+        assert self.reward is not None
+        return answer(self.name, self.reward, decode_request(message), self.device)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """Wait until nobody is at the other end, then end the process and those it started, whatever they are doing."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll()):
+        pass
+    if os.getpgrp() == os.getpid():  # the group is our own: nobody is left to end it for us where our caller was killed
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def main(descriptor: int) -> None:
+    """Answer until the socket is closed."""
+    connection = socket.socket(fileno=descriptor)
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    worker = Worker()
+    while (data := receive_frame(connection, LIMIT)) is not None:
+        send_frame(connection, worker.answer(data))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

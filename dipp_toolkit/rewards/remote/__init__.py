@@ -1,0 +1,1 @@
+"""Rewards behind HTTP: the server, the client and what they send each other."""

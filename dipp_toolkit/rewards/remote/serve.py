@@ -1,0 +1,154 @@
+"""Starting a server of rewards: who may reach it, with which token, on which address."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...errors import RequestError, RunError
+from ...utils.packages import not_installed
+from .access import TOKEN_VARIABLE, is_loopback
+
+MOST_CALLERS = 64
+SHORTEST_TOKEN = 16
+"""Characters of a token where others can reach the server and try."""
+
+
+def public_name(name: str) -> str:
+    """What a reward is called in an address: `imagereward` for `imagereward@isolated`, `blue` for `./mine.py:blue`."""
+    plain = name.rpartition("@")[0] or name
+    return plain.rpartition(":")[2].rpartition("/")[2].removesuffix(".py") or plain
+
+
+def public_names(names: Sequence[str]) -> dict[str, str]:
+    """Rewards as typed, by what they are called in addresses.
+
+    Raises:
+        RequestError: two would be called the same.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        short = public_name(name)
+        if not re.fullmatch(r"[\w.-]+", short):
+            raise RequestError(f"The reward '{name}' cannot be named in an address.")
+        if short in found:
+            raise RequestError(f"The rewards '{found[short]}' and '{name}' would both be served as '{short}'.")
+        found[short] = name
+    return found
+
+
+def listen(host: str, port: int, token: str | None) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        RequestError: the address is taken or none of ours, or others could reach it and there is no token or one that
+            can be guessed.
+    """
+    if not is_loopback(host):
+        _check_guarded(host, token)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = found[0], str(found[4][0])
+        if not is_loopback(address):  # `localhost` is whatever this machine's files say
+            _check_guarded(host, token)
+        listening = socket.create_server((address, port), family=family)
+        # Connections inherit it. Without it an answer waits for the caller's delayed acknowledgement, 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"Cannot listen on {host}, port {port}: {reason}. Choose another with --port.") from error
+
+
+def _check_guarded(host: str, token: str | None) -> None:
+    if token is None:
+        raise RequestError(
+            f"Others can reach {host}, so a token is needed: put one into a file and name it with --token-file, or "
+            f"into the environment variable {TOKEN_VARIABLE}. Without --host, only this machine can reach the server."
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise RequestError(
+            f"Others can reach {host} and guess the token, which has {len(token)} characters; expected "
+            f"{SHORTEST_TOKEN} or more, as of: openssl rand -hex 32"
+        )
+
+
+def address_of(listening: socket.socket) -> str:
+    """Such as `http://127.0.0.1:8700`; this machine's name stands in it where the socket hears all addresses."""
+    host, port = listening.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    shown = socket.gethostname() if address.is_unspecified else f"[{host}]" if address.version == 6 else host
+    return f"http://{shown}:{port}"
+
+
+def server_config(rewards: Mapping[str, Any], **options: Any) -> Any:
+    """uvicorn's configuration of a server of rewards, with limits on all that callers can make it wait for.
+
+    Args:
+        rewards: loaded, by what they are called in addresses.
+        options: of `build_server`.
+
+    Raises:
+        PluginError: the packages of the extra `remote` are missing.
+    """
+    try:
+        import uvicorn
+
+        from .http import MOST_HEAD, patient_protocol
+        from .limits import Limits
+        from .server import build_server
+    except ImportError as error:
+        raise not_installed("Serving rewards needs", [error.name or "uvicorn"], extra="remote") from error
+    limits = options.get("limits") or Limits()
+    return uvicorn.Config(
+        build_server(rewards, **{**options, "limits": limits}),
+        http=patient_protocol(limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEAD,
+        limit_concurrency=MOST_CALLERS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def run_server(
+    rewards: Mapping[str, Any], listening: socket.socket, on_start: Callable[[str], None] | None = None, **options: Any
+) -> None:
+    """Serve until somebody stops the process; Ctrl-C lets calls that have begun come to their end, twice does not.
+
+    Args:
+        rewards: loaded, by what they are called in addresses.
+        listening: from `listen`.
+        on_start: told the address once the server answers.
+        options: of `build_server`.
+
+    Raises:
+        PluginError: the packages of the extra `remote` are missing.
+        RequestError: others can reach the socket, and there is no token.
+        RunError: the server stopped by itself.
+        KeyboardInterrupt: somebody stopped it.
+    """
+    config = server_config(rewards, **options)
+    host = str(listening.getsockname()[0])
+    if not is_loopback(host):
+        _check_guarded(host, options.get("token"))
+    import uvicorn
+
+    if on_start is not None:
+        on_start(address_of(listening))
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listening])
+    except SystemExit as stopped:
+        raise RunError("The server could not start; its last words are above.") from stopped
+    finally:
+        listening.close()
+    # uvicorn returns because it was told to stop, and where SIGINT is ignored (in the background) it raises nothing.
+    raise KeyboardInterrupt

@@ -1,0 +1,197 @@
+"""Rewards behind HTTP: `GET /` says which there are, `POST /<name>` scores a batch. Nothing else is there.
+
+Bodies are the messages of `protocol`. Every error is a JSON object `{"error": "a sentence"}` with a status that says
+whose it is: 400 the message, 401 the token, 403 a stranger's page in a browser here, 404 the name, 408 a body that does
+not come or comes too slowly, 413 one that is too large, 500 the reward, 503 too many callers, 504 a reward that takes
+too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...errors import RequestError, RunError
+from ...protocols import Reward
+from ...utils.messages import unknown_name
+from ..code_digests import identity_of
+from .access import is_loopback
+from .answering import describe_error, score
+from .limits import Body, Crowd, CrowdedError, Limits, TooLargeError
+from .server_queue import OneAtATime
+from .wire import MEGABYTE, VERSION, ProtocolError, decode, decode_request, encode_scores
+
+BINARY = "application/octet-stream"
+UNREAD = (400, 401, 403, 404, 405, 408, 413, 503)
+"""Refusals that may come before the body has been read."""
+
+
+@dataclass
+class ServedReward:
+    """A reward, what it is, where it computes, what it is asked at most, and the one thread that may call it."""
+
+    name: str
+    reward: Reward
+    identity: str = ""
+    device: str = "cpu"
+    limits: Limits = field(default_factory=Limits)
+    queue: OneAtATime = field(default_factory=OneAtATime)
+
+    def score(self, data: bytes) -> bytes:
+        """An encoded reply to an encoded request.
+
+        Raises:
+            HTTPException: 400 or 500, with a sentence.
+        """
+        try:
+            request = decode_request(decode(data))
+            self.limits.check(request)
+            return encode_scores(*score(self.name, self.reward, request, self.device), self.identity)
+        except (ProtocolError, RequestError) as error:
+            raise HTTPException(400, str(error)) from error
+        except RunError as error:
+            raise HTTPException(500, str(error)) from error
+        except Exception as error:
+            raise HTTPException(500, f"The reward '{self.name}' failed with {describe_error(error)}.") from error
+
+
+@dataclass
+class RewardService:
+    """What the server answers.
+
+    Attributes:
+        rewards: by the name that stands in the address.
+        token: what callers must present; None where nobody must.
+        limits: what it takes from callers.
+        crowd: what all callers hold together.
+    """
+
+    rewards: Mapping[str, ServedReward]
+    token: str | None
+    limits: Limits
+    crowd: Crowd
+
+    async def describe(self, request: Request) -> Response:
+        """`GET /`: the protocol's version and the rewards."""
+        self._check_caller(request)
+        rewards = {
+            name: {
+                "differentiable": getattr(one.reward, "differentiable", None),
+                "device": one.device,
+                "identity": one.identity,
+            }
+            for name, one in self.rewards.items()
+        }
+        return JSONResponse({"protocol": VERSION, "rewards": rewards})
+
+    async def score(self, request: Request) -> Response:
+        """`POST /<name>`: scores of a batch. Nobody's body is read who has no token or names no reward."""
+        self._check_caller(request)
+        name = request.path_params["name"]
+        served = self.rewards.get(name)
+        if served is None:
+            raise HTTPException(404, unknown_name("reward", name, self.rewards))
+        body = Body(self.limits, self.crowd)
+        try:
+            data = await self._receive(body, request)
+        except BaseException:
+            body.let_go()
+            raise
+        call = served.queue.submit(lambda: served.score(data))
+        call.add_done_callback(lambda _: body.let_go())
+        seconds = self.limits.timeout
+        try:
+            reply = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(call)), seconds)
+        except TimeoutError:
+            if call.cancel():
+                raise HTTPException(503, f"The reward '{name}' was busy for {seconds:g} s.") from None
+            raise HTTPException(504, f"The reward '{name}' took longer than {seconds:g} s.") from None
+        return Response(reply, media_type=BINARY)
+
+    async def _receive(self, body: Body, request: Request) -> bytes:
+        """The request's body.
+
+        Raises:
+            HTTPException: 400, 408, 413 or 503.
+        """
+        try:
+            return await body.receive(request.headers.get("content-length", ""), request.stream())
+        except TooLargeError:
+            most = f"{int(self.limits.megabytes * MEGABYTE) / MEGABYTE:.3g} MB"
+            raise HTTPException(413, f"The request has more than {most}; send fewer images at a time.") from None
+        except CrowdedError:
+            raise HTTPException(503, "The requests that wait take all the memory there is for them.") from None
+        except TimeoutError:
+            came = f"{body.size / MEGABYTE:.3g} MB came"
+            raise HTTPException(408, f"The request did not arrive in time or came too slowly: {came}.") from None
+        except ClientDisconnect:
+            raise HTTPException(400, "The caller went away.") from None
+
+    def _check_caller(self, request: Request) -> None:
+        """Refuse who has not got the token. Where nobody needs one, refuse callers that were told another name for
+        this machine: pages of strangers, which a browser here shows, reach us by names of their own.
+
+        Raises:
+            HTTPException: 401 or 403.
+        """
+        if self.token is None:
+            host = request.headers.get("host", "")
+            name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+            if name and not is_loopback(name):
+                raise HTTPException(403, "Access refused: without a token this server answers to 127.0.0.1 alone.")
+            return
+        scheme, _, found = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(found.strip().encode(), self.token.encode()):
+            reason = "wrong token" if found else "no token"
+            raise HTTPException(401, f"Access refused: {reason}.", {"WWW-Authenticate": "Bearer"})
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code in UNREAD:  # what is left of the body is not waited for
+        headers["connection"] = "close"
+    return JSONResponse({"error": error.detail}, error.status_code, headers=headers)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"The server failed with {describe_error(error)}."}, 500)
+
+
+def build_server(
+    rewards: Mapping[str, Reward],
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    device: torch.device | str = "cpu",
+) -> Starlette:
+    """The ASGI application that serves these rewards.
+
+    Args:
+        rewards: by the name that will stand in the address.
+        token: what callers must present; None where nobody must.
+        limits: what it takes from callers; those of `Limits` where none are named.
+        device: where the rewards compute.
+    """
+    limits = limits or Limits()
+    served = {
+        name: ServedReward(name, reward, identity_of(reward), str(device), limits) for name, reward in rewards.items()
+    }
+    crowd = Crowd(int(max(limits.crowd, limits.megabytes) * MEGABYTE))
+    service = RewardService(served, token, limits, crowd)
+    handlers: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        HTTPException: _refuse,
+        Exception: _fail,
+    }
+    routes = [Route("/", service.describe), Route("/{name}", service.score, methods=["POST"])]
+    return Starlette(routes=routes, exception_handlers=handlers)

@@ -1,0 +1,235 @@
+"""The messages between us and a reward that lives elsewhere: safetensors, never pickle.
+
+One format serves both transports, the socket of an isolated worker and HTTP. A message is a safetensors file in memory:
+a tensor `message`, the UTF-8 bytes of a JSON object that says what it is, and the tensors it speaks of.
+
+    request   {"kind": "score", "prompts": [...], "gradients": true}   images (batch, 3, height, width) float32
+    reply     {"kind": "scores"}      scores (batch,) float32, gradients like images where they were asked for
+              with "identity": "..."  a digest of the reward's code and weights, where the far side says one
+    error     {"kind": "error", "error": "a sentence", "wrong_request": false}
+
+Whoever decodes trusts nothing: whatever the bytes are, the outcome is a checked message or a `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ...errors import RunError
+from ...utils.messages import is_broken
+
+VERSION = 1
+MESSAGE = "message"
+ROOM = 2**20
+"""Bytes that a message may be larger than its tensors: headers, an error sentence, a description."""
+MEGABYTE = 2**20
+IDENTITY = re.compile(r"[0-9A-Za-z+/=_.:-]{1,128}")
+MOST_HEADER, MOST_TEXT = 2**16, 2**24
+"""Bytes of a message's safetensors header, which lists three tensors or so, and of its JSON."""
+
+
+class ProtocolError(RunError):
+    """Bytes from elsewhere that are no message of this protocol."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What was said, and the tensors it speaks of.
+
+    Attributes:
+        content: a JSON object; its `kind` says what kind of message it is.
+        tensors: by name.
+    """
+
+    content: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Such as `scores`."""
+        return str(self.content.get("kind"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """Images to score.
+
+    Attributes:
+        images: in [0, 1], `(batch, 3, height, width)`, float32.
+        prompts: one an image.
+        gradients: whether the gradient of each score with respect to its image is wanted too.
+    """
+
+    images: Float32[Tensor, "batch 3 height width"]
+    prompts: Sequence[str]
+    gradients: bool
+
+
+def encode(content: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
+    """A message as bytes; tensors may be anywhere and of any layout."""
+    text = torch.frombuffer(bytearray(json.dumps(content, allow_nan=False).encode()), dtype=torch.uint8)
+    plain = {name: one.detach().cpu().contiguous() for name, one in (tensors or {}).items()}
+    return save({MESSAGE: text, **plain})
+
+
+def decode(data: bytes) -> Message:
+    """The message in these bytes.
+
+    Raises:
+        ProtocolError: they are no safetensors, or hold no JSON object that names a kind.
+    """
+    announced = int.from_bytes(data[:8], "little")
+    if len(data) >= 8 and announced > MOST_HEADER:
+        raise ProtocolError(
+            f"The message of {len(data)} bytes is no safetensors: its header has {announced} bytes; expected "
+            f"{MOST_HEADER} at most."
+        )
+    try:
+        tensors = load(data)
+    except Exception as error:  # safetensors and torch raise errors of several kinds for bytes that are neither's
+        raise ProtocolError(f"The message of {len(data)} bytes is no safetensors: {_short(error)}.") from error
+    text = tensors.pop(MESSAGE, None)
+    if text is None or text.dtype != torch.uint8 or text.ndim != 1:
+        raise ProtocolError(f"The message lacks its part '{MESSAGE}', a row of bytes.")
+    if len(text) > MOST_TEXT:
+        raise ProtocolError(f"The message's part '{MESSAGE}' has {len(text)} bytes; expected {MOST_TEXT} at most.")
+    try:
+        content = json.loads(text.numpy().tobytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"The message's part '{MESSAGE}' is no JSON: {_short(error)}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ProtocolError(f"The message's part '{MESSAGE}' is no JSON object that names a kind.")
+    return Message(content, tensors)
+
+
+def encode_request(images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str], gradients: bool) -> bytes:
+    """A request to score images, sent in float32."""
+    content = {"kind": "score", "protocol": VERSION, "prompts": list(prompts), "gradients": gradients}
+    return encode(content, {"images": images.float()})
+
+
+def decode_request(message: Message) -> Request:
+    """A request, checked.
+
+    Raises:
+        ProtocolError: with what was found and what was expected.
+    """
+    content = message.content
+    if content["kind"] != "score" or content.get("protocol") != VERSION:
+        raise ProtocolError(
+            f"The message is of kind {_quoted(content['kind'])} and protocol {_quoted(content.get('protocol'))}; "
+            f"expected 'score' and {VERSION}."
+        )
+    images = message.tensors.get("images")
+    if images is None or images.dtype != torch.float32 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ProtocolError(
+            f"The request has {_described(images)} as images; expected float32, (batch, 3, height, width)."
+        )
+    prompts, gradients = content.get("prompts"), content.get("gradients")
+    if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
+        raise ProtocolError("The request's prompts are no list of texts.")
+    if any(map(is_broken, prompts)):
+        raise ProtocolError("A prompt of the request is no text: it holds half of a character.")
+    if len(prompts) != len(images):
+        raise ProtocolError(f"The request has {len(images)} images and {len(prompts)} prompts; expected one for each.")
+    if not isinstance(gradients, bool):
+        raise ProtocolError("The request does not say whether gradients are wanted.")
+    return Request(images, prompts, gradients)
+
+
+def encode_scores(scores: Float[Tensor, " batch"], gradients: Tensor | None, identity: str = "") -> bytes:
+    """A reply with scores, and with the gradients of each score with respect to its image where there are any."""
+    tensors = {"scores": scores.float()}
+    if gradients is not None:
+        tensors["gradients"] = gradients.float()
+    return encode({"kind": "scores", "protocol": VERSION} | ({"identity": identity} if identity else {}), tensors)
+
+
+def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Scores and gradients of a reply, checked; whether the numbers are finite is for those who use them to say.
+
+    Args:
+        message: of any kind but an error.
+        shape: of the images that were sent.
+
+    Returns:
+        Scores `(batch,)`, and gradients of the images' shape or None, both float32.
+
+    Raises:
+        ProtocolError: with what was found and what was expected.
+    """
+    if message.kind != "scores":
+        raise ProtocolError(f"The answer is of kind {_quoted(message.kind)}; expected 'scores'.")
+    scores, gradients = message.tensors.get("scores"), message.tensors.get("gradients")
+    if scores is None or scores.dtype != torch.float32 or scores.shape != (shape[0],):
+        raise ProtocolError(f"The answer has {_described(scores)} as scores; expected float32, ({shape[0]},).")
+    if gradients is not None and (gradients.dtype != torch.float32 or gradients.shape != tuple(shape)):
+        raise ProtocolError(f"The answer has {_described(gradients)} as gradients; expected float32, {tuple(shape)}.")
+    return scores, gradients
+
+
+def encode_error(sentence: str, wrong_request: bool = False) -> bytes:
+    """A reply that says what went wrong, and whether it was with the request."""
+    return encode({"kind": "error", "protocol": VERSION, "error": sentence, "wrong_request": wrong_request})
+
+
+def error_of(message: Message) -> str | None:
+    """The sentence of a reply that is an error, on one line; None for any other reply."""
+    if message.kind != "error":
+        return None
+    return one_line(message.content.get("error") or "it gave no reason")
+
+
+def differentiable_of(content: Any) -> bool | None:
+    """Whether a description says that a reward has gradients; None where it does not know.
+
+    Raises:
+        ProtocolError: it is no description, or of another version of the protocol.
+    """
+    if not isinstance(content, Mapping) or content.get("protocol", VERSION) != VERSION:
+        raise ProtocolError(f"The far side does not speak version {VERSION} of the protocol.")
+    found = content.get("differentiable")
+    if found is not None and not isinstance(found, bool):
+        raise ProtocolError(
+            f"The far side describes its reward as differentiable: {_quoted(found)}; expected true or false."
+        )
+    return found
+
+
+def said_identity(content: Any) -> str:
+    """What a description or a reply says that its reward is, as a digest; empty where it says nothing usable."""
+    found = content.get("identity") if isinstance(content, Mapping) else None
+    return found if isinstance(found, str) and IDENTITY.fullmatch(found) else ""
+
+
+def largest_reply(shape: Sequence[int], gradients: bool) -> int:
+    """Bytes that an honest reply to images of this shape does not exceed."""
+    count = shape[0] * (1 + (shape[1] * shape[2] * shape[3] if gradients else 0))
+    return 4 * count + ROOM
+
+
+def one_line(text: Any, length: int = 2000) -> str:
+    """Text from elsewhere on one line, cut to a length that a person reads, without control characters."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in str(text)[: 4 * length]).split())
+    return line if len(line) <= length else line[:length] + " ..."
+
+
+def _short(error: BaseException) -> str:
+    return one_line(error, 200).rstrip(".") or type(error).__name__
+
+
+def _quoted(value: Any) -> str:
+    return f"'{one_line(value, 60)}'"
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"

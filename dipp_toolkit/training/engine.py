@@ -1,0 +1,374 @@
+r"""The engine: everything is a gradient on $x_0$.
+
+    x0 = generator(z, c)                                             # the only graph that is kept
+    total = sum(weight * term(sample_of(x0.detach())).grad for term in objective)
+    x0.backward(total / batch)                                       # one backward through the generator
+
+Divergences, guidance, differentiable and black-box rewards look the same here, because each returns a value and a
+gradient. Every term's graph lives and dies inside its own call, so peak memory is the largest term's, not the sum.
+
+A generator of K steps (see `few_steps`) is supervised in one of two ways. `last`: the terms look at the last step's
+$x_0$, and the one backward goes through all steps. `every`: each step's $x_0^k$ has an objective of its own, its input
+held fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
+graph is alive at a time.
+
+A batch may be made in several passes and shared by several processes: gradients add up over the passes and are averaged
+over the processes, and noises and times are those of the whole batch (see `processes.draws`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..diffusion.condition import Condition
+from ..distributed import Processes
+from ..distributed.gradient_average import GradientAverage
+from ..distributed.shared_draws import normal, shared_by_all
+from ..errors import BadNumbers
+from ..models.attention import GraphAttention
+from ..models.few_steps import run_steps, step_count
+from ..models.weight_sharing import trainable_parameters
+from ..objective.base import Committing, Sample, Stateful
+from ..objective.evaluate import WeightedTerm, evaluate_objective
+from ..objective.mixing.mix import RewardMix
+from ..objective.not_finite import find_cause
+from ..objective.result import ObjectiveResult, averaged, joined, read_result
+from ..protocols import Assistant, FewStepGenerator, Generator
+from ..utils.precision import at_least_float32, pass_autocast
+from ..utils.read_scalars import read
+from .assistant import LearnedAssistant
+from .gradients import clipped_norm
+from .guard import Guard
+from .loss_scale import LossScale
+from .micro_batches import Pass, gathered, passes_of
+from .optimizer_state import load_optimizer
+
+__all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
+
+
+@dataclass
+class Engine:
+    """Alternates the assistant's updates and the generator's.
+
+    Attributes:
+        generator: what is trained.
+        optimizer: over the generator's parameters.
+        assistant: learns the score of the generator's samples.
+        terms: the objective.
+        random: source of every noise and time; in the same state in every process.
+        assistant_rounds: assistant updates for each generator update (K_TA).
+        max_grad_norm: the generator's gradient is clipped to this norm; infinity for none.
+        precision: autocast dtype of network passes, None for none.
+        recompute_generator: run the generator again for the backward pass, so that its activations are not held while
+            the terms run. The gradient is the same.
+        mix: balances the rewards among the terms.
+        supervise: whether the terms look at the `last` step's samples or at `every` step's, where there are several.
+        accumulation: passes that make an update's batch in this process.
+        processes: those that share the batch.
+        average: of the generator's gradients over the processes.
+        guard: decides which updates are made; without one, numbers that are not finite are an error.
+        scale: of the generator's gradient, under float16.
+        attention: context of the generator's passes with a graph.
+    """
+
+    generator: Generator
+    optimizer: torch.optim.Optimizer
+    assistant: Assistant
+    terms: Sequence[WeightedTerm]
+    random: torch.Generator
+    assistant_rounds: int = 1
+    max_grad_norm: float = 1.0
+    precision: torch.dtype | None = None
+    recompute_generator: bool = False
+    mix: RewardMix = field(default_factory=RewardMix)
+    supervise: Literal["last", "every"] = "last"
+    accumulation: int = 1
+    processes: Processes = field(default_factory=Processes)
+    average: GradientAverage | None = None
+    guard: Guard | None = None
+    scale: LossScale = field(default_factory=LossScale)
+    attention: GraphAttention = field(default_factory=GraphAttention)
+
+    def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
+        """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
+        dtype = next(one for one in self.generator.network.parameters() if one.requires_grad).dtype
+        return normal((batch, *self.generator.latent_shape), random or self.random, dtype)
+
+    def _autocast(self) -> torch.autocast:
+        return pass_autocast(self.random.device.type, self.precision)
+
+    def _passes(self, condition: Condition) -> Iterator[Pass]:
+        return passes_of(condition, self.random, self.accumulation, self.processes)
+
+    def _run(self, noise: Tensor, between: Sequence[Tensor], condition: Condition) -> Tensor:
+        """The samples of a generator of one step, or of the step that follows the fresh noises."""
+        if isinstance(self.generator, FewStepGenerator) and self.generator.steps > 1:
+            return run_steps(self.generator, noise, between, condition)
+        return self.generator.generate(noise, condition)
+
+    def _samples(self, one: Pass) -> Tensor:
+        """Fresh samples without a graph. Where every step is supervised, they are samples of one step, drawn at random
+        for the batch: the assistant then follows the mixture of all steps' samples, as DMD2's does."""
+        batch, count = len(one.condition), step_count(self.generator) - 1
+        noise = self.draw_noise(batch, one.random)
+        if self.supervise == "every" and count:
+            random = shared_by_all(one.random)
+            count = int(torch.randint(count + 1, (), generator=random, device=random.device))
+        between = [self.draw_noise(batch, one.random) for _ in range(count)]
+        with torch.no_grad(), self._autocast():
+            return at_least_float32(self._run(noise, between, one.condition))
+
+    def update_assistant(self, condition: Condition) -> float:
+        """One assistant update on fresh samples of the generator.
+
+        Returns:
+            Its loss; not finite where the update was skipped.
+
+        Raises:
+            BadNumbers: the loss or its gradient is not finite, and nothing guards the run.
+        """
+        if not isinstance(self.assistant, LearnedAssistant):
+            return self._update_own_assistant(self.assistant, condition)
+        assistant, losses = self.assistant, []
+        assistant.optimizer.zero_grad(set_to_none=True)
+        for one in self._passes(condition):
+            losses.append(assistant.accumulate(self._samples(one), one.condition, one.random, one.share, one.last))
+        told = read({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
+        sound = math.isfinite(told["norm"]) or self._on_all(math.isfinite(told["loss"]))
+        cause = partial(self._assistant_cause, told["loss"])
+        if self._refused("assistant", told["norm"], assistant.scale, cause, sound=sound):
+            assistant.optimizer.zero_grad(set_to_none=True)
+            return math.nan
+        assistant.optimizer.step()
+        assistant.optimizer.zero_grad(set_to_none=True)
+        return told["loss"]
+
+    def _update_own_assistant(self, assistant: Assistant, condition: Condition) -> float:
+        """One update of an assistant of somebody's own, which is given the whole batch at once: of all passes and all
+        processes, in the order that one pass of one process would have it."""
+        samples, conditions = [], []
+        for part in self._passes(condition):
+            samples.append(self.processes.gather(self._samples(part)))
+            conditions.append(gathered(part.condition, self.processes))
+        return assistant.update(torch.cat(samples), Condition.cat(conditions), self.random)
+
+    @staticmethod
+    def _assistant_cause(loss: float) -> str:
+        return f"the assistant's {'gradient' if math.isfinite(loss) else 'loss'} is not finite"
+
+    def _on_all(self, holds: bool) -> bool:
+        """Whether something holds in every process; all of them ask."""
+        return holds if self.processes.alone else not any(self.processes.tell("" if holds else "no"))
+
+    def _refused(
+        self, network: str, norm: float, scale: LossScale, cause: Callable[[], str], when: str = "", sound: bool = True
+    ) -> str:
+        """Why an update is not to be made; empty where it is.
+
+        Args:
+            network: whose update it is.
+            norm: of its gradient.
+            scale: what the gradient was multiplied by on its way.
+            cause: finds out why it is not finite.
+            when: the step, for a message.
+            sound: whether all was finite where the gradient set out. Where it was not, the scale is not to blame:
+                halving it would hide a broken reward, or a decoder whose numbers do not fit, for many updates.
+
+        Raises:
+            BadNumbers: it is not, and nothing guards the run.
+        """
+        finite = math.isfinite(norm) and sound
+        if sound and scale.overflowed(finite):
+            return f"the {network}'s gradient overflowed; its scale is now {scale.scale:g}"
+        reason = "" if finite else cause()
+        if not self.processes.alone and not finite:
+            reason = "; ".join(dict.fromkeys(filter(None, self.processes.tell(reason))))
+        if self.guard is None:
+            if reason:
+                raise BadNumbers(f"{reason[0].upper()}{reason[1:]}{when}.")
+            return ""
+        reason = reason or self.guard.spiked(network, norm)
+        if reason:
+            self.guard.skip(reason)
+        return reason
+
+    def update_generator(self, condition: Condition, step: int = 0) -> ObjectiveResult:
+        """One generator update.
+
+        Raises:
+            BadNumbers: a gradient is not finite, and nothing guards the run.
+            RunError: a term failed.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            result = self._gradient(condition, step)
+            if not result.skipped:
+                # Before the weights move: a term that fails here leaves them as they were.
+                for term in self._committing:
+                    term.commit()
+                self.mix.commit()
+        except BaseException as error:  # this update will be repeated or is lost
+            self._discard()
+            if not isinstance(error, BadNumbers) or self.guard is None:
+                raise
+            self.guard.skip(_as_part(str(error)))
+            return ObjectiveResult(torch.zeros(0), {}, {}, {}, {}, skipped=str(error))
+        if result.skipped:
+            self._discard()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing is held while the assistant learns
+        return result
+
+    @property
+    def _committing(self) -> list[Committing]:
+        return [one.term for one in self.terms if isinstance(one.term, Committing)]
+
+    def _discard(self) -> None:
+        for term in self._committing:
+            term.discard()
+        self.mix.discard()
+
+    def _gradient(self, condition: Condition, step: int) -> ObjectiveResult:
+        """Leave the update's gradient with the parameters; the result says where it is not to be followed.
+
+        Raises:
+            BadNumbers: it is not finite, and nothing guards the run.
+            RunError: a term failed.
+        """
+        results, samples = [], []
+        for one in self._passes(condition):
+            sample, result = self._generator_pass(one, step)
+            results.append(result)
+            samples.append(sample)
+        if self.average is not None:
+            self.average.finish()
+        parameters = trainable_parameters(self.generator.network)
+        self.scale.unscale(parameters)
+        norm, result = clipped_norm(parameters, self.max_grad_norm), joined(results)
+        # A score may be none while its gradient is fine: the reward is broken all the same, for every process.
+        result = replace(result, details={**result.details, "pull": self._pull(result)})
+        result, (told,) = read_result(result, {"norm": norm, "sound": self.processes.mean(result.sound)})
+
+        def cause() -> str:
+            found = [find_cause(self.terms, sample, one.results) for sample, one in zip(samples, results, strict=True)]
+            return next(filter(None, found), "the generator's gradient is not finite")
+
+        reason = self._refused("generator", told["norm"], self.scale, cause, f" at step {step}", told["sound"] == 1)
+        return replace(result, skipped=reason)
+
+    def _pull(self, result: ObjectiveResult) -> Tensor:
+        """Size of the rewards' joint gradient on the samples over the divergences', of all passes and processes; none
+        where one of them has no gradient."""
+        squares = torch.stack([torch.as_tensor(result.squares[side]) for side in ("rewards", "divergences")])
+        rewards, divergences = self.processes.mean(squares).sqrt()
+        return torch.where((rewards > 0) & (divergences > 0), rewards / divergences, torch.nan)
+
+    def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
+        """Add a pass's gradient to those that are there."""
+        noise = self.draw_noise(len(one.condition), one.random)
+        between = [self.draw_noise(len(one.condition), one.random) for _ in range(step_count(self.generator) - 1)]
+        if self.supervise == "every" and between:
+            return self._supervise_every(noise, between, one, step)
+        x0, sample, result = self._evaluate(partial(self._run, noise, between, one.condition), noise, one, step)
+        self._backward(x0, result.grad, one.share, one.last)
+        return sample, result
+
+    def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
+        if self.average is not None and last:
+            self.average.arm()
+        with self.attention():  # blocks that are recomputed take the kernels they took before
+            x0.backward(grad * (share * self.scale.factor / len(x0)))
+
+    def _evaluate(
+        self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int, readout: int = 0
+    ) -> tuple[Tensor, Sample, ObjectiveResult]:
+        """The samples that `make` makes, with their graph, and what the objective says of them.
+
+        They are float32 here, or wider, whatever the generator's own dtype: times, noises and gradients take it from
+        them. The gradient flows back in the generator's.
+        """
+        with self._autocast():
+            with torch.set_grad_enabled(not self.recompute_generator), self.attention():
+                x0 = at_least_float32(make())
+            sample = Sample(x0.detach(), one.condition, noise.to(x0.dtype), one.random, step, readout)
+            result = evaluate_objective(self.terms, sample, self.mix, self.processes)
+            if self.recompute_generator:
+                with self.attention():
+                    x0 = at_least_float32(make())
+        return x0, sample, result
+
+    def _supervise_every(
+        self, noise: Tensor, between: Sequence[Tensor], one: Pass, step: int
+    ) -> tuple[Sample, ObjectiveResult]:
+        """Add the mean of all steps' gradients to those that are there."""
+        generator, steps = self.generator, len(between) + 1
+        assert isinstance(generator, FewStepGenerator)
+        results: list[ObjectiveResult] = []
+        x_t = noise
+        for number in range(steps):
+            make = partial(generator.read_out, x_t, number, one.condition)
+            x0, sample, result = self._evaluate(make, noise, one, step, number)
+            self._backward(x0, result.grad, one.share / steps, one.last and number + 1 == steps)
+            results.append(result)
+            if number + 1 < steps:
+                x_t = generator.noised(x0.detach(), between[number], number + 1)
+        return sample, averaged(results)
+
+    def update_assistants(self, conditions: Sequence[Condition]) -> float:
+        """The assistant's K updates before a generator update, one a batch; returns the mean loss of those made."""
+        losses = [self.update_assistant(condition) for condition in conditions]
+        made = [one for one in losses if math.isfinite(one)]
+        return sum(made) / len(made) if made else (math.nan if losses else 0.0)
+
+    def step(self, conditions: Sequence[Condition], step: int = 0) -> tuple[ObjectiveResult, float]:
+        """K assistant updates and one generator update.
+
+        Args:
+            conditions: `assistant_rounds + 1` batches; the last is the generator's.
+            step: number of the update, from 0.
+
+        Returns:
+            What the objective said, and the assistant's mean loss.
+        """
+        loss = self.update_assistants(conditions[: self.assistant_rounds])
+        return self.update_generator(conditions[-1], step), loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step, the generator's own weights aside."""
+        terms = {one.name: one.term.state_dict() for one in self.terms if isinstance(one.term, Stateful)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "assistant": self.assistant.state_dict(),
+            "mix": self.mix.state_dict(),
+            "terms": terms,
+            "random": self.random.get_state(),
+            "scale": self.scale.state_dict(),
+            "guard": {} if self.guard is None else self.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.assistant.load_state_dict(state["assistant"])
+        self.mix.load_state_dict(state.get("mix", {}))
+        for one in self.terms:
+            if isinstance(one.term, Stateful) and one.name in state.get("terms", {}):
+                one.term.load_state_dict(state["terms"][one.name])
+        self.random.set_state(state["random"])
+        self.scale.load_state_dict(state.get("scale", {}))
+        if self.guard is not None:
+            self.guard.load_state_dict(state.get("guard", {}))
+
+
+def _as_part(sentence: str) -> str:
+    """A sentence as part of another."""
+    return (sentence[:1].lower() + sentence[1:]).removesuffix(".")

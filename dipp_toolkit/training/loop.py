@@ -1,0 +1,252 @@
+"""The steps of a run, and everything that a resumed run needs of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig
+from ..diffusion.condition import Condition
+from ..models.sampling import generate_images
+from ..models.weight_sharing import load_trainable_state, trainable_state
+from ..prompts.sampler import NoisesOfPrompts, PromptOrder
+from ..utils.device import peak_memory_mb
+from ..utils.images import save_grid
+from ..utils.reproducibility import random_states, random_states_kept, restore_random_states
+from .run_state.checkpoint_writer import CheckpointWriter
+from .run_state.run_folder import RunFolder
+from .setup.assembly import Assembled
+from .setup.pairing import noises_needed
+from .step_metrics import divergence_of, mean_row, scheduled_numbers, step_metrics
+
+SAMPLES_IN_GRID = 16
+WARM_UPS = "updates of the assistant's warm-up"
+
+MEASURED = ("seconds", "images_per_second", "memory_mb")
+"""Metrics that are measurements of the machine; every other one is the same bits for the same seed."""
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The generator's learning rate at an update, the first being 0.
+
+    Rises linearly over `warmup` updates, holds, and falls linearly over the last `cooldown`; where both would rule, the
+    lower one does. It is never 0 inside the run.
+    """
+    rising = (step + 1) / (config.warmup + 1)
+    falling = (config.steps - step) / (config.cooldown + 1)
+    return config.learning_rate * min(1.0, rising, falling)
+
+
+class TrainingLoop:
+    """Steps an assembled run and keeps its folder.
+
+    Args:
+        config: resolved settings.
+        parts: the assembled run.
+        folder: where it writes.
+        checkpoints: where checkpoints go; the folder's own place where None.
+    """
+
+    def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder, checkpoints: Path | None = None):
+        self.config, self.parts, self.folder = config, parts, folder
+        self.checkpoints = checkpoints or folder.checkpoints
+        self.step, self.seconds = 0, 0.0
+        self.warmed = 0
+        """Updates of the assistant's warm-up that are done."""
+        self.taken = 0
+        """Prompts that all processes together have taken from the order."""
+        self.noises: NoisesOfPrompts | None = None
+        """How the generator's batches are made of prompts; settled at the first step."""
+        self.assistant_loss: float | None = None
+        """Of the step under way, once the assistant's updates are done; None between steps."""
+        self.skipped: list[str] = []
+        """Why updates of the last step were not made."""
+        self.order = PromptOrder(len(parts.conditions), config.seed)
+        self.processes = parts.engine.processes
+        self.writer = CheckpointWriter(self.processes, after=self._forget_old)
+
+    def state_dict(self) -> dict[str, Any]:
+        engine = self.parts.engine
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "warmed": self.warmed,
+            "taken": self.taken,
+            "noises": {} if self.noises is None else self.noises.state_dict(),
+            "assistant_loss": self.assistant_loss,
+            "generator": trainable_state(self.parts.generator.network),
+            "average": self.parts.average.state_dict(),
+            "process_random": random_states(self.parts.device),
+            **engine.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        engine = self.parts.engine
+        self.step, self.seconds = state["step"], state["seconds"]
+        # An earlier version had no checkpoint before the first step.
+        self.warmed = state.get("warmed", self.warm_rounds)
+        self.taken = state.get("taken", self._taken_by(self.step))
+        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state.get("noises") else None
+        self.assistant_loss = state.get("assistant_loss")
+        load_trainable_state(self.parts.generator.network, state["generator"])
+        engine.load_state_dict(state)
+        self.parts.average.load_state_dict(state["average"])
+        if "process_random" in state:
+            restore_random_states(state["process_random"], self.parts.device)
+        else:
+            torch.set_rng_state(state["torch_random"])
+
+    def _forget_old(self) -> None:
+        self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step, whole on disk when this returns, and forget the oldest.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; older checkpoints are whole.
+        """
+        self.save_meanwhile()
+        return self.writer.wait()[0]
+
+    def save_meanwhile(self) -> list[Path]:
+        """Begin to write a checkpoint of this step; the one before it, where that became whole only now.
+
+        Raises:
+            OSError: that one could not be written.
+        """
+        return self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict())
+
+    @property
+    def warm_rounds(self) -> int:
+        """The assistant's updates before the first step; none where no term looks at it."""
+        return 0 if divergence_of(self.parts.engine.terms) is None else self.config.assistant_warmup
+
+    @property
+    def batch(self) -> int:
+        """Samples of an update in all processes together."""
+        return self.config.batch_size * self.config.accumulation * self.processes.count
+
+    def _taken_by(self, step: int) -> int:
+        return (self.warm_rounds + step * (self.parts.engine.assistant_rounds + 1)) * self.batch
+
+    def _take(self, positions: Sequence[int]) -> Condition:
+        """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
+        size, count = self.config.batch_size, self.processes.count
+        own: list[int] = []
+        for k in range(self.config.accumulation):
+            start = (k * count + self.processes.rank) * size
+            own += positions[start : start + size]
+        return self.parts.conditions[self.order.at(own)]
+
+    def _assistant_batches(self, rounds: int) -> list[Condition]:
+        """This process's conditions of the assistant's next updates, one a sample."""
+        starts = range(self.taken, self.taken + rounds * self.batch, self.batch)
+        return [self._take(range(start, start + self.batch)) for start in starts]
+
+    def _settle_noises(self) -> NoisesOfPrompts:
+        """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
+        if self.noises is None:
+            config, size = self.config, self.config.reward_batch or self.config.batch_size
+            condition = self.parts.conditions[self.order.take(self.taken, size)]
+            each = config.noises_per_prompt or noises_needed(self.parts.engine, condition, config.seed)
+            self.noises = NoisesOfPrompts(each)
+        return self.noises
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the assistant has had its updates before the generator's first."""
+        return self.step > 0 or self.warmed >= self.warm_rounds
+
+    @property
+    def place(self) -> str:
+        """How far the run is, as part of a sentence."""
+        if self.step or not self.warmed:
+            return f"after step {self.step} of {self.config.steps}"
+        return f"in the assistant's warm-up, after {self.warmed} of {self.warm_rounds} updates"
+
+    def warm_once(self) -> float:
+        """One update of the assistant before the generator's first; returns its loss, not finite where it was skipped.
+
+        Raises:
+            RunError: bad numbers came up in too many updates in a row.
+        """
+        started = time.perf_counter()
+        engine = self.parts.engine
+        loss = engine.update_assistant(*self._assistant_batches(1))
+        self.warmed += 1
+        self.taken += self.batch
+        self.seconds += time.perf_counter() - started
+        self.skipped = engine.guard.end_step(self.warmed, WARM_UPS) if engine.guard is not None else []
+        return loss
+
+    def warm_assistant(self, stop: Any) -> None:
+        """What is left of the assistant's updates before the generator's first.
+
+        Args:
+            stop: a `StopRequest`; its signal ends them.
+        """
+        while not self.is_warm and not self.asked_to_stop(stop):
+            self.warm_once()
+
+    def asked_to_stop(self, stop: Any) -> bool:
+        """Whether any process was asked to; all hear of it at the same step."""
+        if self.processes.alone:
+            return stop.signal is not None
+        return any(self.processes.tell(stop.signal is not None))
+
+    def one_step(self) -> dict[str, float]:
+        """One generator update; returns its row of metrics.
+
+        Raises:
+            RunError: a term failed, or bad numbers came up in too many steps in a row.
+        """
+        started = time.perf_counter()
+        engine, rounds = self.parts.engine, self.parts.engine.assistant_rounds
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        positions, noises = self._settle_noises().take(self.taken + rounds * self.batch, self.batch)
+        if self.assistant_loss is None:
+            self.assistant_loss = engine.update_assistants(self._assistant_batches(rounds))
+        last = self._take(positions)
+        with self.random_states_kept_on_failure():
+            result = engine.update_generator(last, self.step)
+        assistant_loss, self.assistant_loss = self.assistant_loss, None
+        if not result.skipped:
+            self.parts.average.update()
+        scheduled = scheduled_numbers(self.config, self.step)
+        self.step += 1
+        self.taken += rounds * self.batch + self._settle_noises().new_prompts(self.batch)
+        self.noises = noises
+        elapsed = max(time.perf_counter() - started, 1e-9)
+        self.seconds += elapsed
+        row = mean_row(self.processes, step_metrics(result, assistant_loss, divergence_of(engine.terms)))
+        row |= scheduled
+        self.skipped = engine.guard.end_step(self.step) if engine.guard is not None else []
+        if self.skipped:
+            row["skipped"] = float(len(self.skipped))
+        measured = (self.seconds, self.batch / elapsed, peak_memory_mb(self.parts.device))
+        return {"step": self.step} | row | dict(zip(MEASURED, measured, strict=True))
+
+    @contextmanager
+    def random_states_kept_on_failure(self) -> Iterator[None]:
+        """Where a term fails, a dead reward say, the state is as before the update: resuming repeats it to the bit."""
+        engine = self.parts.engine
+        before = engine.random.get_state(), torch.get_rng_state()
+        try:
+            yield
+        except BaseException:
+            engine.random.set_state(before[0])
+            torch.set_rng_state(before[1])
+            raise
+
+    def save_samples(self) -> None:
+        """The grid of fixed prompts and fixed noise as it is now, from the averaged weights."""
+        chosen = self.parts.eval_conditions[:SAMPLES_IN_GRID]
+        with random_states_kept(self.parts.device), self.parts.average.applied():
+            images = generate_images(self.parts.generator, self.parts.reference, chosen, self.config.seed)
+            save_grid(images, self.folder.samples / f"step-{self.step:08d}.png")

@@ -1,0 +1,166 @@
+"""The monitors while a run goes on: held-out prompts and fixed noises, looked at every so many steps.
+
+A look changes nothing but the files it writes: no random state moves, and no number of the training depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..errors import RequestError
+from ..evaluation.comparison import score
+from ..events import MonitorEvent
+from ..models.sampling import generate_images, sample_reference
+from ..monitoring.history import Bases, read_bases, row_of, write_bases
+from ..monitoring.monitors import LEAST_PROMPTS, find_warnings
+from ..monitoring.snapshot import Snapshot, take_snapshot
+from ..monitoring.trained import trained_on
+from ..protocols import Reward
+from ..utils.jsonl import Record
+from ..utils.reproducibility import random_states_kept
+from .early_stop import Stop, stop_of
+from .run_state.run_folder import RunFolder
+from .setup.assembly import Assembled
+
+SEEDS = 2
+FIRST_SEED = 10_000
+"""Added to the run's seed: the noises are none of those that the comparison at the end uses."""
+
+
+class Watch:
+    """Looks at a run.
+
+    Made before a resumed run's state is loaded, while the generator is still what the training started from.
+
+    Args:
+        config: the run's settings; with `monitor_every` 0, or more than its steps, nothing is ever due.
+        parts: the run's parts, as assembled.
+        folder: where the files go.
+
+    Raises:
+        RequestError: warnings are to stop the run, and there are too few prompts for any.
+        RunError: a reward failed on the start's images.
+    """
+
+    def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder):
+        self.config, self.parts, self.folder = config, parts, folder
+        self.trained_on = trained_on(config)
+        self.rewards: Mapping[str, Reward] = {
+            **parts.rewards,
+            **({parts.judge[0]: parts.judge[1]} if parts.judge else {}),
+            **parts.watchers,
+        }
+        self.record: Record | None = None
+        self.active = 0 < config.monitor_every <= config.steps
+        if not self.active:
+            return
+        known = len(parts.eval_conditions)
+        count = min(config.monitor_count, known)
+        if config.stop_on and count < LEAST_PROMPTS:
+            raise RequestError(
+                f"stop_on needs at least {LEAST_PROMPTS} held-out prompts to tell a warning from chance, and there are "
+                f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
+            )
+        self.about = ""
+        self.conditions = parts.eval_conditions[[index * known // count for index in range(count)]]
+        self.seeds = [config.seed + FIRST_SEED + k for k in range(SEEDS)]
+        self.bases = self._bases()
+
+    def _bases(self) -> Bases:
+        config = self.config
+        about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards), config.reward_options]
+        about += [config.generator, config.reference, config.reference_steps, config.comparison_guidance]
+        self.about = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
+        found = read_bases(self.folder.monitor_bases, self.about)
+        if found is None:
+            found = Bases(self._snapshot(self._generated))
+            write_bases(self.folder.monitor_bases, found, self.about)
+        return found
+
+    def _reference(self) -> Snapshot:
+        """What the reference makes of the prompts: sampled at the first look, so that the first step need not wait."""
+        if self.bases.reference is None:
+            self.bases = replace(self.bases, reference=self._snapshot(self._sampled))
+            write_bases(self.folder.monitor_bases, self.bases, self.about)
+        assert self.bases.reference is not None
+        return self.bases.reference
+
+    def _generated(self, seed: int) -> Tensor:
+        return generate_images(
+            self.parts.generator, self.parts.reference, self.conditions, seed, self.config.batch_size
+        )
+
+    def _sampled(self, seed: int) -> Tensor:
+        config = self.config
+        return sample_reference(
+            self.parts.reference,
+            self.conditions,
+            seed,
+            config.reference_steps,
+            config.comparison_guidance,
+            config.batch_size,
+        )
+
+    def _snapshot(self, images_of: Any) -> Snapshot:
+        with random_states_kept(self.parts.device), self.parts.average.applied():
+            images = torch.stack([images_of(seed) for seed in self.seeds], dim=1)
+            scores = {name: self._scores(name, reward, images) for name, reward in self.rewards.items()}
+        return take_snapshot(images, scores)
+
+    def _scores(
+        self, name: str, reward: Reward, images: Float[Tensor, "prompts seeds 3 height width"]
+    ) -> Float[Tensor, "prompts seeds"]:
+        prompts = [prompt for prompt in self.conditions.prompts for _ in self.seeds]
+        values = score(
+            reward, images.flatten(0, 1), prompts, batch=self.config.batch_size, device=self.parts.device, name=name
+        )
+        return values.reshape(images.shape[:2])
+
+    def open(self, step: int) -> None:
+        """Go on with `monitors.jsonl` from this step."""
+        if self.active:
+            self.record = Record(self.folder.monitors, step)
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self.record is not None:
+            self.record.close()
+
+    def due(self, step: int) -> bool:
+        """Whether this step is to be looked at and has not been."""
+        if self.record is None or step % self.config.monitor_every:
+            return False
+        return not self.record.rows or self.record.rows[-1]["step"] != step
+
+    def look(self, step: int) -> MonitorEvent:
+        """Look at the averaged generator, and write a line.
+
+        Raises:
+            RunError: a reward failed.
+        """
+        if self.record is None:
+            raise ValueError("There is nothing to look at: the monitors are off, or the file was not opened.")
+        start = self.bases.start
+        if step and not self.record.rows:  # the monitors were not asked for when the run began
+            self.record.write(row_of(0, start, start, []))
+        now = self._snapshot(self._generated) if step else start
+        found = find_warnings(now, start, self.trained_on, self._reference()) if step else []
+        row = row_of(step, now, start, found)
+        self.record.write(row)
+        stop = self.stop(step)
+        return MonitorEvent(step, self.config.steps, row, tuple(found), stop.text if stop else "")
+
+    def stop(self, step: int) -> Stop | None:
+        """Why the run has to end at this step, or None, also where this step was not looked at."""
+        if self.record is None or not self.record.rows or self.record.rows[-1]["step"] != step:
+            return None
+        return stop_of(self.record.rows, self.config, self.folder)

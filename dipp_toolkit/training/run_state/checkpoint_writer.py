@@ -1,0 +1,93 @@
+"""Checkpoints written while the training goes on: the state is copied at once, the disk is waited for in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...distributed import Processes
+from .checkpoint import Snapshot, prepare
+
+
+def nothing() -> None:
+    """What is done beside the rename where nobody asks for more."""
+
+
+@dataclass
+class CheckpointWriter:
+    """Writes one checkpoint at a time; where the disk is slower than the training, the training waits.
+
+    Attributes:
+        processes: those that write together.
+        before: done in the thread before anything is written.
+        after: done in the thread once the checkpoint is whole.
+    """
+
+    processes: Processes = field(default_factory=Processes)
+    before: Callable[[], None] = nothing
+    after: Callable[[], None] = nothing
+    _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
+    _pending: tuple[Path, Future[None]] | None = field(default=None, repr=False)
+
+    def submit(self, folder: Path, state: dict[str, Any]) -> list[Path]:
+        """Copy a state and begin to write it.
+
+        Args:
+            folder: the checkpoint's final place.
+            state: may change as soon as this returns.
+
+        Returns:
+            The checkpoint before it, where that was still being written: it is whole now.
+
+        Raises:
+            OSError: that one could not be written, or this one's place cannot be made.
+            TypeError: the state holds something that a checkpoint cannot.
+        """
+        finished = self.wait()
+        snapshot = Snapshot.of(state, self.processes)
+        if self.processes.main:
+            prepare(folder)
+        if snapshot.shards:
+            self.processes.wait()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending = (folder, self._pool.submit(self._write, snapshot, folder))
+        return finished
+
+    def _write(self, snapshot: Snapshot, folder: Path) -> None:
+        if not snapshot.mine:
+            return
+        if self.processes.main:
+            self.before()
+        snapshot.write(folder)
+        if self.processes.main:
+            self.after()
+
+    def done(self) -> list[Path]:
+        """The checkpoint that has become whole since it was last asked; none where one is still being written.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        return self.wait() if self._pending is not None and self._pending[1].done() else []
+
+    def wait(self) -> list[Path]:
+        """Until nothing is being written; the checkpoint that was, if any.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._pending is None:
+            return []
+        (folder, future), self._pending = self._pending, None
+        future.result()
+        return [folder]
+
+    def close(self) -> None:
+        """Wait, whatever comes of it, and end the thread."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None

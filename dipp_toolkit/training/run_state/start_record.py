@@ -1,0 +1,305 @@
+"""What a run was begun with, by content, kept in `begun.json`: names say nothing of what stands behind them later.
+
+Prompts count by their texts in order, pipelines by the bytes of their files (those of the hub by their commit),
+somebody's own code by that of the file and of what it imports, rewards' networks by their weights. The machine is
+written down as well: a run resumed on another one, or with another number of threads, may differ in its last digits,
+and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...config import TrainConfig
+from ...errors import CheckpointError, RequestError, first_line
+from ...models.files.saved_generators import split_saved
+from ...report.rerun_command import new_run_with
+from ...rewards.code_digests import code_digest, source_digest
+from ...rewards.remote.proxy import ElsewhereReward
+from ...utils.assignments import is_isolated_name, is_remote_name
+from ...utils.atomic import write_text
+from ...utils.content_digests import file_digest, path_digest
+from ...utils.fingerprint import digest_of, networks_in
+from ...utils.imports import find_python_file, is_python_name
+from ...utils.messages import shown
+from ...utils.paths import is_there, user_path
+from ..setup.assembly import Assembled
+from .run_folder import RunFolder
+
+FORMAT = 1
+LOADED = (".json", ".safetensors", ".txt", ".model")
+"""Endings of the files of a pipeline that are loaded."""
+PLACES = 1024
+"""Numbers of a tensor that count with their places; all others count in a sum."""
+
+MACHINE = {
+    "processor": "on {}", "threads": "with {} threads", "processes": "in {} processes", "torch": "torch {}",
+    "diffusers": "diffusers {}", "transformers": "transformers {}", "dipp_toolkit": "dipp-toolkit {}",
+}  # fmt: skip
+"""What a machine is described by, in words."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run was begun with.
+
+    Attributes:
+        contents: by what it is in words, `sha256` and, of prompts, `count`.
+        machine: where it began, by the names in `MACHINE`.
+        went_on: where it was resumed elsewhere: `step` and `machine`.
+    """
+
+    contents: Mapping[str, Mapping[str, Any]]
+    machine: Mapping[str, Any]
+    went_on: Sequence[Mapping[str, Any]] = field(default=())
+
+    @classmethod
+    def of(cls, config: TrainConfig, parts: Assembled) -> Begun:
+        """What an assembled run is about to be trained with; no random numbers are drawn.
+
+        Raises:
+            RequestError: a file cannot be read.
+        """
+        try:
+            return cls(_contents(config, parts), _machine(parts))
+        except OSError as error:
+            raise RequestError(f"Cannot read {error.filename or 'a file'}: {error.strerror or error}.") from error
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Begun | None:
+        """What a run folder says; None where it says nothing, as those of earlier versions.
+
+        Raises:
+            CheckpointError: `begun.json` is damaged.
+        """
+        try:
+            content = json.loads(folder.begun.read_text(encoding="utf-8"))
+            known = cls(content["contents"], content["machine"], content["went_on"])
+            for one in (*known.contents.values(), known.machine, *(one["machine"] for one in known.went_on)):
+                dict(one)
+            [int(one["step"]) for one in known.went_on]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{folder.begun} cannot be used: {shown(first_line(error))}. It says what the run was begun with. "
+                "Without it a run goes on unchecked: delete it if prompts, rewards and weights are what they were."
+            ) from error
+        return known
+
+    def write(self, folder: RunFolder) -> None:
+        """Write `begun.json`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        content = {
+            "format": FORMAT, "contents": self.contents, "machine": self.machine, "went_on": list(self.went_on),
+        }  # fmt: skip
+        write_text(folder.begun, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def resumed(self, now: Begun, config: TrainConfig, folder: RunFolder, step: int) -> Begun:
+        """The same run, gone on with from a step.
+
+        Args:
+            now: what is there today.
+            config: the settings of today, those that decide numbers being the run's.
+            folder: the run's.
+            step: it goes on from.
+
+        Raises:
+            CheckpointError: what is there is something else than the run was begun with.
+        """
+        changed = [
+            _change(what, self.contents[what], now.contents[what])
+            for what in self.contents.keys() & now.contents.keys()
+            if self.contents[what].get("sha256") != now.contents[what]["sha256"] and _decides(what, config)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"Cannot resume {folder.path}: something changed since the run began, under the same name: "
+                f"{', '.join(sorted(changed))}. Put back what was there, or begin a new run with what is there now: "
+                f"{new_run_with(folder.path, config, config, ())}"
+            )
+        last = self.went_on[-1]["machine"] if self.went_on else self.machine
+        known = replace(self, contents={**now.contents, **self.contents})
+        if now.machine == last:
+            return known
+        return replace(known, went_on=[*self.went_on, {"step": step, "machine": dict(now.machine)}])
+
+    def warnings(self, now: Begun, config: TrainConfig) -> list[str]:
+        """Sentences about what is another than at the beginning, and was not refused."""
+        found = [
+            f"Changed since the run began: {_change(what, self.contents[what], now.contents[what])}."
+            f"{' Its weights come from the checkpoint.' if what.startswith(GENERATOR) else NOT_ALIKE}"
+            for what in sorted(self.contents.keys() & now.contents.keys())
+            if self.contents[what].get("sha256") != now.contents[what]["sha256"] and not _decides(what, config)
+        ]
+        for one in self.went_on:
+            then, here = dict(self.machine), dict(one["machine"])
+            names = [name for name in MACHINE if then.get(name) != here.get(name)]
+            if names:
+                found.append(
+                    f"From step {int(one['step'])} on the run went on {_words(here, names)}; it began "
+                    f"{_words(then, names)}. Its numbers may differ in their last digits from those of a run that was "
+                    "never stopped."
+                )
+        return found
+
+
+def _words(machine: Mapping[str, Any], names: Iterable[str]) -> str:
+    return ", ".join(MACHINE[name].format(shown(machine.get(name, "unknown"))) for name in names)
+
+
+def _change(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if "count" in now:
+        counts = (before.get("count"), now["count"])
+        how = "other ones or another order" if counts[0] == counts[1] else f"{shown(counts[0])} then, {counts[1]} now"
+        return f"{what} differ ({how})"
+    return f"{what} (sha256 {shown(before.get('sha256'))[:8]} then, {now['sha256'][:8]} now)"
+
+
+def _decides(what: str, config: TrainConfig) -> bool:
+    """Whether another content is refused.
+
+    Not where checkpoints have all of it, where it only watches, nor where it is somebody's own code: a run that its
+    reward's mistake has stopped goes on once that is mended.
+    """
+    return not what.startswith((CODE, WATCHER, SERVED)) and not (what.startswith(GENERATOR) and config.mode == "full")
+
+
+NOT_ALIKE = " Steps before and after that may not have been made alike."
+CODE, GENERATOR, WATCHER, SERVED = (
+    "the code of ", "the generator", "the watching reward", "what answers as the reward",
+)  # fmt: skip
+
+
+def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {f"the prompts of {config.prompts}": _texts(parts.conditions.prompts)}
+    if config.eval_prompts is not None:
+        found[f"the comparison's prompts of {config.eval_prompts}"] = _texts(parts.eval_conditions.prompts)
+    for kind, rewards in (
+        ("the reward", parts.rewards),
+        ("the judge", dict([parts.judge] if parts.judge else [])),
+        (WATCHER, parts.watchers),
+    ):
+        for name, reward in rewards.items():
+            what = f"{kind} '{name}'"
+            found |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
+            found |= _weights(what, reward, config.reward_options.get(name, {}))
+            served = _said_by_servers(reward)
+            if served:
+                found[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}
+    terms = {one.name: one.term for one in parts.engine.terms}
+    for name in config.terms:
+        found |= _code(f"the term '{name}'", name, terms.get(name))
+    found |= _role("the reference", config.reference or "", parts.reference)
+    if config.generator is not None:
+        found |= _role(GENERATOR, config.generator, parts.generator)
+    found |= _start_weights(parts.generator)
+    decoder = config.decoder
+    if decoder is not None and is_there(decoder):
+        found[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
+    return found
+
+
+def _texts(prompts: Sequence[str]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for text in prompts:
+        digest.update(f"{len(text)} {text}\n".encode("utf-8", "surrogatepass"))
+    return {"count": len(prompts), "sha256": digest.hexdigest()}
+
+
+def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
+    """Somebody's own code: a file's by its name, a module's by what was made of it."""
+    if is_remote_name(name) or not is_python_name(name):
+        return {}
+    file = find_python_file(name, "part")
+    return {f"{CODE}{what}": {"sha256": source_digest(file[0]) if file is not None else code_digest(thing)}}
+
+
+def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The weights in a reward's networks, and files and folders among its options."""
+    sketches = {key: _sketch(network.state_dict()) for key, network in networks_in(reward).items()}
+    files = {
+        key: path_digest(user_path(value))
+        for key, value in options.items()
+        if isinstance(value, str) and is_there(value)
+    }
+    return {what: {"sha256": digest_of([sketches, files])}} if sketches or files else {}
+
+
+def _said_by_servers(reward: Any) -> str:
+    """What the servers of a reward behind HTTP say that it is; they are not asked again."""
+    replicas = getattr(reward.scorer, "replicas", ()) if isinstance(reward, ElsewhereReward) else ()
+    return next((one.identity for one in replicas if one.identity), "")
+
+
+def _role(kind: str, name: str, role: Any) -> dict[str, dict[str, Any]]:
+    """A pipeline by its folder; anything else by its networks' weights as they were loaded; and code of its own."""
+    what, folder = f"{kind} '{name}'", getattr(role, "folder", None)
+    if isinstance(folder, Path) and folder.is_dir():
+        digest = _pipeline(folder)
+    else:
+        digest = digest_of({key: _sketch(network.state_dict()) for key, network in networks_in(role).items()})
+    return {what: {"sha256": digest}} | _code(what, split_saved(name)[0], role)
+
+
+def _start_weights(generator: Any) -> dict[str, dict[str, Any]]:
+    """The generator's weights where they are not its pipeline's own: of a file, or with a LoRA fused into them."""
+    folder, weights = getattr(generator, "folder", None), getattr(generator, "weights", None)
+    if not (isinstance(folder, Path) and isinstance(weights, Path)) or weights.is_relative_to(folder):
+        return {}
+    return {f"{GENERATOR}'s start weights": {"sha256": _pipeline(weights)}}
+
+
+def _pipeline(folder: Path) -> str:
+    """A digest of a pipeline folder's configurations and weights; of one in the hub's cache, of its commit."""
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return digest_of(folder.name)
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in LOADED and path.is_file()]
+    return digest_of([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
+
+
+def _sketch(state: Mapping[str, Any]) -> str:
+    """A digest of tensors' names, shapes, sums over all bytes, and values at some places."""
+    found = []
+    for name, tensor in sorted(state.items()):
+        if isinstance(tensor, Tensor):
+            values = tensor.detach().contiguous().reshape(-1)
+            places = values[:: max(1, len(values) // PLACES)].cpu().contiguous().view(torch.uint8)
+            words = values.element_size() in (2, 4) and values.nbytes % 4 == 0 and values.data_ptr() % 4 == 0
+            total = int(values.view(torch.int32 if words else torch.uint8).sum(dtype=torch.int64))
+            found.append([name, str(tensor.dtype), list(tensor.shape), total, places.numpy().tobytes().hex()])
+    return digest_of(found)
+
+
+def _machine(parts: Assembled) -> dict[str, Any]:
+    import diffusers
+    import transformers
+
+    from ...utils.version import VERSION
+
+    if parts.device.type == "cpu":
+        kind = f"{platform.processor() or platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+        found: dict[str, Any] = {"processor": kind, "threads": torch.get_num_threads()}
+    else:
+        device = parts.device
+        found = {"processor": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    return found | {
+        "processes": parts.engine.processes.count,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "dipp_toolkit": VERSION,
+    }

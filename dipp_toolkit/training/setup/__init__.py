@@ -1,0 +1,1 @@
+"""From settings to a training that is ready to start."""

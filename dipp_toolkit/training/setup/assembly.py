@@ -1,0 +1,297 @@
+"""From settings to a ready engine: resolves recommended settings, loads every part, and puts the objective together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...config import TrainConfig
+from ...diffusion.condition import Condition
+from ...diffusion.denoiser import Denoiser
+from ...distributed import Processes
+from ...distributed.gradient_average import GradientAverage
+from ...distributed.sharding import Sharding
+from ...errors import RequestError, RunError
+from ...models import lora
+from ...models.attention import GraphAttention
+from ...models.few_steps import with_steps
+from ...models.generator_options import generator_options
+from ...models.loading import load_generator, load_reference
+from ...models.lora import AdapterSettings
+from ...models.parts.choosing import check_latents
+from ...models.parts.joining import compare_named, join
+from ...models.weight_sharing import trainable_parameters
+from ...objective.base import uses_assistant
+from ...objective.build import build_mix, build_terms
+from ...prompts.conditions import Conditions, encode_prompts
+from ...prompts.loading import load_prompts
+from ...protocols import Generator, Reference, Reward, texts
+from ...rewards.loading import load_reward
+from ...utils.device import choose_device
+from ...utils.precision import DTYPES, PRECISIONS
+from ...utils.precision_choice import AUTO
+from ..assistant import LearnedAssistant
+from ..ema import WeightAverage
+from ..engine import Engine
+from ..guard import Guard
+from ..loss_scale import LossScale
+from ..optim import apply_network_options, make_optimizer
+from .assistant_times import assistant_times
+from .resolve import settle_precision
+
+
+@dataclass
+class Assembled:
+    """Everything a run works with.
+
+    Attributes:
+        engine: ready to step.
+        generator: what is trained.
+        reference: frozen.
+        average: of the generator's weights.
+        rewards: trained on, by name.
+        judge: name and reward that only judges.
+        conditions: the training prompts, encoded.
+        eval_conditions: the comparison's prompts, encoded.
+        watchers: other rewards that only the monitors and the comparison look at.
+        sharding: what cuts networks into parts; None where each process has the whole.
+        assistant_is_trained: whether the assistant was saved with the generator; it starts as the reference elsewhere.
+    """
+
+    engine: Engine
+    generator: Generator
+    reference: Reference
+    assistant: LearnedAssistant
+    average: WeightAverage
+    rewards: Mapping[str, Reward]
+    judge: tuple[str, Reward] | None
+    conditions: Conditions
+    eval_conditions: Condition
+    device: torch.device
+    watchers: Mapping[str, Reward] = field(default_factory=dict)
+    sharding: Sharding | None = None
+    assistant_is_trained: bool = False
+
+
+def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:
+    count = min(count, len(prompts))
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Reward] | None]:
+    names = dict.fromkeys([*config.rewards, *config.floors])
+    rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
+    if config.judge is None:
+        return rewards, None
+    return rewards, (config.judge, load_reward(config.judge, **config.reward_options.get(config.judge, {})))
+
+
+def _load_watchers(config: TrainConfig) -> dict[str, Reward]:
+    names = dict.fromkeys(name for name in config.monitor_rewards if name != config.judge)
+    return {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
+
+
+def _to_device(role: Any, device: torch.device) -> Any:
+    return role.to(device) if hasattr(role, "to") else role
+
+
+def _load_reference(config: TrainConfig) -> Reference:
+    from ...models.reference import DiffusersReference, check_score, check_steps
+
+    reference = load_reference(config.reference or "", **reference_options(config))
+    if isinstance(reference, DiffusersReference):
+        check_score(reference.folder, reference.family)
+        check_steps(reference.folder, reference.family, config.reference_steps)
+    encoder = getattr(reference, "encoder", None)
+    if encoder is not None:
+        encoder.long_prompts, encoder.how_to_cut = config.long_prompts, "--set long_prompts=cut"
+    return reference
+
+
+def reference_options(config: TrainConfig) -> dict[str, Any]:
+    """What the settings ask of the reference as it is loaded."""
+    return {} if config.frozen_precision == "fp32" else {"dtype": DTYPES[config.frozen_precision]}
+
+
+def adapter_settings(config: TrainConfig) -> AdapterSettings:
+    """The adapters that the settings ask for."""
+    return AdapterSettings(config.lora_rank, config.lora_alpha or float(config.lora_rank), config.lora_targets)
+
+
+def _named_generator(config: TrainConfig, reference: Reference) -> Generator:
+    from ...models.generator import DiffusersGenerator
+    from ...models.reference import DiffusersReference
+
+    pipeline = reference if isinstance(reference, DiffusersReference) else None
+    if config.generator is not None:
+        generator = load_generator(config.generator, **generator_options(config))
+    elif pipeline is not None:
+        generator = DiffusersGenerator.from_reference(pipeline, **generator_options(config))
+    else:
+        raise RequestError(
+            "Only a diffusers pipeline can be distilled from its own network; name a generator with --generator."
+        )
+    return generator
+
+
+def _initial_generator(generator: Generator, config: TrainConfig, reference: Reference) -> Generator:
+    from ...models.generator import DiffusersGenerator
+    from ...models.reference import DiffusersReference
+
+    pipeline = reference if isinstance(reference, DiffusersReference) else None
+    generator = check_generator(generator, config, reference.latent_shape)
+    if config.mode == "lora":
+        if pipeline is None or not isinstance(generator, DiffusersGenerator):
+            raise RequestError("The mode lora works on diffusers pipelines alone; use mode=full.")
+        generator.adapt(adapter_settings(config), pipeline, config.seed)
+    return generator
+
+
+def check_generator(generator: Generator, config: TrainConfig, latent_shape: Sequence[int]) -> Generator:
+    """The generator in as many steps as the settings say.
+
+    Args:
+        generator: as loaded.
+        config: resolved settings.
+        latent_shape: the reference's.
+
+    Raises:
+        RequestError: it cannot take so many, makes other latents, or could not be exported after the training.
+    """
+    asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
+    generator = with_steps(generator, asked, config.generator or "")
+    check_latents(generator.latent_shape, latent_shape)
+    check = getattr(generator, "check_exportable", None)
+    if check is not None:
+        check()
+    return generator
+
+
+def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembled:
+    """Load and join every part of a run.
+
+    Args:
+        config: resolved settings.
+        processes: those that share the run; this one alone where None.
+
+    Raises:
+        RequestError: a part is unknown, unusable, or does not fit the others.
+    """
+    device, processes = choose_device(config.device), processes or Processes()
+    if config.precision == AUTO:
+        config, _ = settle_precision(config, device, processes)
+    sharding = Sharding.launched(processes, device)
+    compared = compare_named(config, processes)
+    rewards, judge = _load_rewards(config)
+    watchers = _load_watchers(config)
+    prompts = texts(load_prompts(config.prompts or ""))
+    eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
+    reference = _load_reference(config)
+    generator = _named_generator(config, reference)
+    join(generator, reference, config.parts, compared)
+    place = _placing(reference, device, sharding)
+    generator = _initial_generator(generator, config, reference)
+    conditions, eval_conditions = encode_prompts(
+        reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
+    )
+    reference.denoiser.frozen()
+    rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
+    judge = (judge[0], _to_device(judge[1], device)) if judge else None
+    watchers = {name: _to_device(reward, device) for name, reward in watchers.items()}
+    denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
+    for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
+        apply_network_options(network, config, trained=trained)
+        place(network)
+    precision = PRECISIONS[config.precision]
+    attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
+    assistant = _around(denoiser, config, processes, attention)
+    terms = build_terms(config, reference, assistant, rewards, device, processes)
+    engine = Engine(
+        generator=generator,
+        optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
+        assistant=assistant,
+        terms=terms,
+        random=torch.Generator(device).manual_seed(config.seed),
+        assistant_rounds=config.assistant_rounds if any(uses_assistant(one.term) for one in terms) else 0,
+        max_grad_norm=config.max_grad_norm,
+        precision=precision,
+        recompute_generator=config.recompute_generator,
+        mix=build_mix(config, processes),
+        supervise=config.supervise,
+        accumulation=config.accumulation,
+        processes=processes,
+        average=GradientAverage(trainable_parameters(generator.network), processes),
+        guard=Guard(config.spike, config.bad_steps),
+        scale=LossScale(config.precision == "fp16"),
+        attention=attention,
+    )
+    average = WeightAverage(generator.network, config.ema)
+    return Assembled(
+        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers,
+        sharding, assistant_is_trained,
+    )  # fmt: skip
+
+
+def _placing(reference: Reference, device: torch.device, sharding: Sharding | None) -> Callable[[nn.Module], nn.Module]:
+    """Move what belongs to the reference beside its network; returns what places a network.
+
+    Raises:
+        RequestError: weights are to be sharded, and the reference is no diffusers pipeline.
+    """
+    from ...models.reference import DiffusersReference
+
+    if sharding is None:
+        reference.to(device)
+        return lambda network: network.to(device)
+    if not isinstance(reference, DiffusersReference):
+        raise RequestError("Only diffusers pipelines can be sharded; launch without FSDP.")
+    reference.vae.to(device)
+    reference.encoder.to(device)
+    return sharding.shard
+
+
+def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator: Generator) -> tuple[Denoiser, bool]:
+    """What the assistant starts as, and whether it was saved with the generator."""
+    load = getattr(generator, "load_assistant", None)
+    saved: nn.Module | None = load(reference.denoiser.network) if load is not None else None
+    try:
+        return _assistant_denoiser(config, reference, saved), saved is not None
+    except RuntimeError as error:
+        raise RunError(
+            f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _around(
+    denoiser: Denoiser, config: TrainConfig, processes: Processes, attention: GraphAttention
+) -> LearnedAssistant:
+    """The assistant that trains a denoiser."""
+    parameters = trainable_parameters(denoiser.network)
+    return LearnedAssistant(
+        denoiser,
+        make_optimizer(parameters, config.assistant_learning_rate, config.optimizer),
+        assistant_times(config),
+        config.max_grad_norm,
+        PRECISIONS[config.precision],
+        GradientAverage(parameters, processes),
+        LossScale(config.precision == "fp16"),
+        attention,
+    )
+
+
+def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Module | None) -> Denoiser:
+    """A whole copy of the reference, or an adapter on it; either starts from the saved assistant where there is one."""
+    if config.mode == "full":
+        denoiser = reference.denoiser.trainable_copy()
+        if saved is not None:
+            plain = lora.merged(saved, torch.float32) if lora.is_adapted(saved) else saved
+            denoiser.network.load_state_dict(plain.state_dict())
+        return denoiser
+    if saved is None or not lora.is_adapted(saved):
+        base = reference.denoiser.network if saved is None else saved.eval()
+        saved = lora.adapted(base, adapter_settings(config), config.seed + 1)
+    return replace(reference.denoiser, network=saved)

@@ -1,0 +1,210 @@
+"""From what a user says to settings that leave nothing open: recommended ones filled in, names checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...config import TrainConfig, make_config, over
+from ...diffusion.times import find_sampling, find_weighting
+from ...distributed import Processes
+from ...distributed.launcher import launcher_settings
+from ...errors import RequestError
+from ...models.files.saved_generators import split_saved
+from ...models.generator_options import generator_options, pipeline_of_reference
+from ...models.stock_schedulers import saved_steps
+from ...monitoring.interval import LOOKS, usual_looks
+from ...monitoring.settings import check_monitors
+from ...objective.catalog import find_term, why_no_budget, why_no_pull
+from ...planning.recipes.layer import recipe_settings
+from ...registry import get_registry
+from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
+from ...utils.imports import is_python_name
+from ...utils.messages import shown
+from ...utils.native_precision import choose_precision
+from ...utils.paths import looks_like_path, user_path
+from ...utils.precision_choice import PrecisionChoice
+from ..run_state.start_settings import settled
+from .assistant_times import check_assistant_times
+from .name_checks import check_names
+from .setting_layers import merge
+from .warm_up_length import usual_warm_up
+
+FROM_RUN = (
+    "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
+    "generator_steps",
+)  # fmt: skip
+"""Settings that carry over where a run folder is named as the generator, the guidance as it was at the end; the
+precision is the machine's."""
+
+
+WARM_UP = ("assistant_warmup", "assistant_rounds")
+"""Settings whose usual values depend on more than a name; a run that goes on keeps its own."""
+
+NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
+
+
+def _recommended(config: TrainConfig) -> Mapping[str, Any]:
+    """Settings that come with the generator, or, for a distillation, with the reference.
+
+    Raises:
+        RequestError: neither is named.
+    """
+    kind, name = ("reference", config.reference) if config.generator is None else ("generator", config.generator)
+    if name is None:
+        raise RequestError("Name a generator to train with --generator, or a reference to distil with --reference.")
+    own, place = split_saved(name) if kind == "generator" else (name, None)
+    entry = get_registry().entries[kind].get(own)
+    if entry is None and kind == "generator":
+        entry = pipeline_of_reference(name, generator_options(config))
+    recommended = dict(entry.defaults) if entry is not None else {}
+    if place is None and (entry is not None or is_python_name(name)):
+        return recommended
+    where = name if place is None else place
+    for folder in (user_path(where), user_path(where).parent):
+        if looks_like_path(where) and (folder / "config.yaml").is_file():
+            return recommended | _of_run(folder / "config.yaml", config)
+    saved = saved_steps(where) if kind == "generator" else None
+    return recommended if saved is None else recommended | {"generator_steps": saved}
+
+
+def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
+    """What carries over from the run whose folder is named.
+
+    Raises:
+        RequestError: that is code, or an address, and nobody named it here.
+    """
+    earlier = make_config(read_yaml(path))
+    for field in NAMES_FROM_RUN:
+        name = getattr(earlier, field)
+        code = name is not None and (is_python_name(name) or is_remote_name(name) or is_isolated_name(name))
+        if code and field not in config.model_fields_set:
+            raise RequestError(
+                f"{path} names {shown(name)} as its {field}, and a generator's folder names no code and no address "
+                f"that is used. If it is yours, say so: --set {field}={shown(name)}; else name another, or none with "
+                f"--set {field}=null."
+            )
+    return {field: getattr(earlier, field) for field in FROM_RUN} | {"guidance": earlier.guidance_at(earlier.steps - 1)}
+
+
+def with_recommended(config: TrainConfig) -> TrainConfig:
+    """The settings; those that the user did not give are the launcher's, the recipe's or recommended ones.
+
+    Raises:
+        RequestError: neither a generator nor a reference is named, or there is no such recipe.
+    """
+    said = {name: getattr(config, name) for name in config.model_fields_set}
+    asked = merge(recipe_settings(config), said)
+    recommended = dict(_recommended(make_config(asked)))
+    if not recommended.keys() & LOOKS:
+        named = {name: recommended.get(name) for name in ("generator", "reference")} | asked
+        recommended |= usual_looks(named["generator"], named["reference"])
+    if config.resume and config.out is not None:
+        recommended |= settled(user_path(config.out), {*recommended, *WARM_UP})
+    launcher = {name: value for name, value in launcher_settings().items() if name not in said}
+    wanted = over(recommended, asked) | launcher
+    if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in asked:
+        wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
+    resolved = make_config(wanted)
+    if "assistant_warmup" in wanted:
+        return resolved
+    updates = usual_warm_up(resolved.generator, resolved.reference, resolved.steps)
+    return make_config(wanted | {"assistant_warmup": updates})
+
+
+def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConfig:
+    """The settings, their scale a number where it is only recommended to be measured and the terms have no pull.
+
+    Raises:
+        RequestError: they have none, and a pull was asked for.
+    """
+    if not resolved.measures_pull or not (resolved.rewards or resolved.floors):
+        return resolved
+    why = why_no_pull(resolved.terms)
+    if not why:
+        return resolved
+    if "reward_scale" in given.model_fields_set:
+        raise RequestError(why)
+    return resolved.model_copy(update={"reward_scale": 1.0})
+
+
+def _check_scaled_rewards(config: TrainConfig) -> None:
+    """Refuse what scales rewards where there is nothing to scale, and a budget that nothing measures.
+
+    Raises:
+        RequestError: it does.
+    """
+    for setting in ("kl_budget", "scale_schedule"):
+        if getattr(config, setting) is None:
+            continue
+        if not any(config.rewards.values()):
+            raise RequestError(
+                f"The setting {setting} moves the scale of the rewards, and this run has none. Leave it out, "
+                "or train with rewards, as in dipp train --reward hps."
+            )
+        if not config.alpha_rew:
+            raise RequestError(
+                f"The setting {setting} multiplies the rewards' scale, and reward_scale is 0. Leave {setting} out, or "
+                "say --set pull=0.7."
+            )
+    if config.kl_budget is not None:
+        why = why_no_budget(config.terms)
+        if why:
+            raise RequestError(why)
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill every setting the user did not give from those recommended with the generator or reference.
+
+    Raises:
+        RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
+            find out.
+    """
+    check_names(config)
+    resolved = with_recommended(config)
+    check_names(resolved)
+    if resolved.reference is None:
+        raise RequestError(f"Name the reference of '{resolved.generator}' with --reference.")
+    if resolved.prompts is None:
+        raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
+    if not resolved.terms:
+        raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
+    for name in resolved.terms:
+        find_term(name)
+    for name in resolved.term_options.keys() - resolved.terms.keys():
+        raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
+    resolved = _with_possible_scale(config, resolved)
+    _check_scaled_rewards(resolved)
+    find_weighting(resolved.weighting)
+    find_sampling(resolved.time_sampling, *resolved.time_range)
+    check_assistant_times(resolved)
+    for name in resolved.reward_options:
+        if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
+            raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    if resolved.judge in {*resolved.rewards, *resolved.floors}:
+        raise RequestError(
+            f"The judge '{resolved.judge}' is also trained on; a judge only judges. Name another with --judge."
+        )
+    check_monitors(resolved)
+    return resolved
+
+
+def settle_precision(
+    config: TrainConfig, device: torch.device, processes: Processes, why: str = "as asked"
+) -> tuple[TrainConfig, PrecisionChoice]:
+    """The settings with a precision that is not `auto`, and why; the same in all processes.
+
+    Args:
+        config: resolved settings.
+        device: where the passes run.
+        processes: those that share the run; the first one's machine decides.
+        why: what is said of a precision that is named.
+    """
+    choice = choose_precision(config.precision, device, why)
+    if not processes.alone:
+        choice = PrecisionChoice(**processes.first_says(asdict(choice)))
+    return config.model_copy(update={"precision": choice.name}), choice

@@ -1,0 +1,219 @@
+"""From the first step to the last, a signal, a failure or a warning that ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DippError, Interrupted, RunError
+from ..events import CheckpointEvent, StepEvent, WarmUpEvent
+from ..monitoring.first_pull import FirstPulls
+from ..utils.disk_errors import reason_of, way_on
+from ..utils.exception_text import raised
+from ..utils.jsonl import MetricsFile
+from .diagnose import Diagnoses
+from .early_stop import Stop
+from .listeners import Broadcast
+from .loop import TrainingLoop
+from .monitor import Watch
+from .run_state.checkpoint import checkpoints
+from .run_state.checkpoint_writer import nothing
+from .run_state.resume_advice import resumed, way_back
+from .run_state.run_folder import FolderGone
+from .skips import FileOfSkips
+from .stop_request import StopRequest
+
+
+@dataclass
+class Stepping:
+    """The steps of a run with all that happens between them.
+
+    Attributes:
+        loop: makes the steps.
+        stop: notes signals.
+        broadcast: tells of everything.
+        watch: looks at held-out prompts now and then.
+        diagnoses: diagnose the training now and then.
+    """
+
+    loop: TrainingLoop
+    stop: StopRequest
+    broadcast: Broadcast
+    watch: Watch | None = None
+    diagnoses: Diagnoses | None = None
+    pulls: FirstPulls = field(init=False)
+    metrics: MetricsFile = field(init=False)
+    skips: FileOfSkips = field(init=False)
+    saved: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        loop, folder = self.loop, self.loop.folder
+        self.pulls = FirstPulls(loop.config)
+        self.metrics, self.skips = MetricsFile(folder.metrics, loop.step), FileOfSkips(folder.skips, loop.step)
+        # Rows up to a checkpoint's step are on the disk before the checkpoint is.
+        loop.writer.before = self._sync
+        self.saved = self._place
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """What is to be saved where it has changed: updates of the warm-up, and of the generator."""
+        return self.loop.warmed, self.loop.step
+
+    def _sync(self) -> None:
+        self.metrics.sync()
+        self.skips.sync()
+
+    def _tell(self, whole: Sequence[Path]) -> None:
+        for one in whole:
+            self.broadcast("dipp_on_checkpoint", CheckpointEvent(int(one.name.removeprefix("step-")), one))
+
+    def _save(self) -> None:
+        """Begin to write a checkpoint; it is told of once it is whole."""
+        self.loop.folder.check_in_place()
+        self.saved = self._place
+        self._tell(self.loop.save_meanwhile())
+
+    def save_last(self) -> None:
+        """Be sure that this step is on the disk."""
+        if self.saved != self._place:
+            self._save()
+        self._tell(self.loop.writer.wait())
+
+    def _look(self) -> Stop | None:
+        loop, ended = self.loop, None
+        if self.watch is not None:
+            if self.watch.due(loop.step):
+                self.broadcast("dipp_on_monitor", self.watch.look(loop.step))
+            ended = self.watch.stop(loop.step)
+        if loop.processes.first_says(ended is not None):
+            return ended or Stop(loop.step, (), loop.step, "")
+        return None
+
+    def run(self) -> Stop | None:
+        """Step until something ends it; a warning that did is returned."""
+        loop, config = self.loop, self.loop.config
+        self._warm_up()
+        if not loop.is_warm:
+            self.save_last()
+            return None
+        for part in (self.watch, self.diagnoses):
+            if part is not None:
+                part.open(loop.step)
+        # Before the first step, and where a look failed in the run that is resumed.
+        ended = self._look()
+        while loop.step < config.steps and ended is None and not loop.asked_to_stop(self.stop):
+            self._step()
+            ended = self._look()
+            self._tell(loop.writer.done())
+            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps or ended is not None:
+                self._save()
+        self.save_last()
+        return ended
+
+    def _warm_up(self) -> None:
+        """The assistant's updates before the first step, until a signal comes; checkpoints as among steps."""
+        loop = self.loop
+        while not loop.is_warm and not loop.asked_to_stop(self.stop):
+            loss = loop.warm_once()
+            loop.folder.check_in_place()
+            event = WarmUpEvent(loop.warmed, loop.warm_rounds, loss, tuple(loop.skipped))
+            self.broadcast("dipp_on_warm_up", event)
+            self._tell(loop.writer.done())
+            if loop.warmed % loop.config.checkpoint_every == 0:
+                self._save()
+
+    def _step(self) -> None:
+        loop, config = self.loop, self.loop.config
+        earlier = self.diagnoses.before(loop.step + 1) if self.diagnoses is not None else None
+        row = loop.one_step()
+        loop.folder.check_in_place()
+        self.metrics.write(row)
+        self.skips.note(loop.step, loop.skipped)
+        if self.diagnoses is not None:
+            self.diagnoses.after(row, earlier)
+        pull = self.pulls.look(loop.step, row)
+        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
+        if loop.step % config.sample_every == 0:
+            loop.save_samples()
+
+    def close(self) -> None:
+        """Wait for the checkpoint under way and close every file."""
+        self.loop.writer.close()
+        self.loop.writer.before = nothing
+        for file in (self.metrics, self.skips, self.watch, self.diagnoses):
+            if file is not None:
+                file.close()
+
+
+def run_steps(
+    loop: TrainingLoop,
+    stop: StopRequest,
+    broadcast: Broadcast,
+    watch: Watch | None = None,
+    diagnoses: Diagnoses | None = None,
+) -> Stop | None:
+    """Step until the last step, a signal, or a warning that ends the run; returns the latter.
+
+    Raises:
+        RunError: a step failed, or the disk; what was done up to then is saved where it can be.
+        Interrupted: a signal arrived; everything is saved.
+    """
+    stepping: Stepping | None = None
+    try:
+        stepping = Stepping(loop, stop, broadcast, watch, diagnoses)
+        try:
+            ended = stepping.run()
+        except FolderGone:
+            raise
+        except DippError as error:
+            stepping.save_last()
+            raise with_way_back(error, loop) from error
+        except OSError:
+            raise
+        except Exception as error:  # the code of a term, a generator or a plugin may raise anything
+            stepping.save_last()
+            raise with_way_back(RunError(f"The run failed with {raised(error)}."), loop) from error
+        if ended is None and loop.step < loop.config.steps:
+            name = stop.signal.name if stop.signal is not None else "a signal to another process"
+            raise Interrupted(
+                f"Interrupted by {name} {loop.place}; everything is saved. {resumed(loop.checkpoints.parent)}"
+            )
+        return ended
+    except FolderGone as error:
+        raise _lost(error, loop) from error
+    except OSError as error:
+        _check_in_place(loop)
+        whole = f" The last checkpoint in {loop.checkpoints} is whole." if checkpoints(loop.checkpoints) else ""
+        way = way_on(error, way_back(loop.checkpoints.parent))
+        place = f"after step {loop.step}" if loop.step or not loop.warmed else loop.place
+        raise RunError(f"The run stopped {place}: {reason_of(error)}.{whole} {way}") from error
+    finally:
+        if stepping is not None:
+            stepping.close()
+
+
+def _check_in_place(loop: TrainingLoop) -> None:
+    """Where the folder itself is gone, that is what there is to say.
+
+    Raises:
+        RunError: it is.
+    """
+    try:
+        loop.folder.check_in_place()
+    except FolderGone as error:
+        raise _lost(error, loop) from error
+
+
+def _lost(error: FolderGone, loop: TrainingLoop) -> RunError:
+    return RunError(
+        f"{error} It stopped {loop.place}; what was in no checkpoint is lost. If you "
+        "moved it, go on with: dipp train --resume --out, and the folder's new name."
+    )
+
+
+def with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
+    """What stopped the run, and how to go on."""
+    if not loop.step and not loop.warmed:
+        return RunError(f"{error} The run stopped before its first step was done.")
+    return RunError(f"{error} The run stopped {loop.place}; everything is saved. {way_back(loop.checkpoints.parent)}")

@@ -1,0 +1,178 @@
+"""Settings as people write them: rewards with weights, `NAME=VALUE`, YAML files."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from .messages import quoted, shown
+from .yaml_loader import YamlTextError, load_yaml, parse_yaml
+
+PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
+
+ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ADDRESSES = ("http://", "https://")
+
+OWN_SYNTAX = (
+    "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
+)  # fmt: skip
+"""Settings whose texts are no YAML."""
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """`"a,b"` as names, each once."""
+    return tuple(dict.fromkeys(filter(None, (one.strip() for one in text.split(",")))))
+
+
+def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict[str, float]:
+    """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
+
+    Args:
+        text: as typed.
+        what: the numbers are, for messages.
+        kind: what the names are, for messages.
+
+    Raises:
+        RequestError: a weight is no finite number, or a name stands twice.
+    """
+    rewards: dict[str, float] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, separator, weight_text = part.partition("=")
+        name = name.strip()
+        try:
+            weight = float(weight_text) if separator else 1.0
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight) and is_remote_name(part) and {*"?#"} & {*name}:
+            name, weight = part, 1.0  # the address has a query, which is refused elsewhere without being shown
+        if not math.isfinite(weight):
+            raise RequestError(
+                f"The {what} of the {kind} '{shown(name)}' is '{shown(weight_text.strip())}'; expected a number, as in "
+                f"{shown(name)}=0.5."
+            )
+        if name in rewards:
+            raise RequestError(f"The {kind} '{shown(name)}' is named twice; give it one {what}.")
+        rewards[name] = weight
+    return rewards
+
+
+def parse_floors(text: str) -> dict[str, float]:
+    """`"clip=0.26,hps=0.3"` as `{"clip": 0.26, "hps": 0.3}`.
+
+    Raises:
+        RequestError: a level is missing or no finite number, or a name stands twice.
+    """
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        if "=" not in part:
+            raise RequestError(
+                f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
+            )
+    return parse_rewards(text, "floor")
+
+
+def parse_fraction(text: str) -> float | str:
+    """`"399/999"` as a number; any other text, or a fraction of zero, as it is."""
+    above, line, below = text.partition("/")
+    try:
+        return float(Fraction(int(above), int(below))) if line else text
+    except (ValueError, ArithmeticError):
+        return text
+
+
+def parse_number(text: str) -> float | str:
+    """`"0.5"` as a number; any other text as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file.
+
+    Raises:
+        RequestError: the file is missing, no YAML of plain values, or no mapping.
+    """
+    content = load_yaml(path, "settings file")
+    if content is None:
+        raise RequestError(f"The settings file {path} is empty; expected names with values, as in 'steps: 300'.")
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
+        )
+    wrong = next((name for name in content if not isinstance(name, str)), None)
+    if wrong is not None or None in content:
+        raise RequestError(f"The settings file {path} has a setting named {quoted(wrong)}; expected a text.")
+    return content
+
+
+def _value(text: str) -> Any:
+    """What a text means as YAML; the text itself where it is none."""
+    try:
+        return parse_yaml(text)
+    except YamlTextError:
+        return text
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["steps=100", "reward.hps.version=v2.1"]` as settings; values are read as YAML.
+
+    Raises:
+        RequestError: an assignment has no `=`, or options are given to something that has a value already.
+    """
+    values: dict[str, Any] = {}
+    for one in assignments:
+        name, separator, text = one.partition("=")
+        if not separator or not name.strip():
+            raise RequestError(f"--set {shown(one)} is no assignment; expected NAME=VALUE, as in --set steps=100.")
+        value = text if name.strip() in OWN_SYNTAX else _value(text)
+        kind, dot, rest = name.partition(".")
+        if dot and kind in ("reward", "term"):
+            owner, _, option = rest.rpartition(".")
+            if not owner:
+                raise RequestError(f"--set {shown(one)} names no option; expected {kind}.NAME.OPTION=VALUE.")
+            owners = values.setdefault(f"{kind}_options", {})
+            options = owners.setdefault(owner, {}) if isinstance(owners, dict) else owners
+            if not isinstance(options, dict):
+                raise RequestError(f"--set {shown(one)} gives an option to {quoted(options)}, which has none.")
+            options[option] = value
+        else:
+            values[name.strip()] = value
+    return values
+
+
+def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`["metric.fid.images=real"]` as `{"metric": {"fid": {"images": "real"}}}`; values are read as YAML.
+
+    Args:
+        assignments: as typed.
+        kinds: what may have options, such as `("reward", "metric")`.
+
+    Raises:
+        RequestError: an assignment is none, or is of another kind.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for one in assignments:
+        path, separator, text = one.partition("=")
+        kind, _, rest = path.strip().partition(".")
+        name, _, option = rest.rpartition(".")
+        if not separator or kind not in kinds or not name or not option:
+            forms = " or ".join(f"{kind}.NAME.OPTION=VALUE" for kind in kinds)
+            raise RequestError(f"--set {shown(one)} cannot be used here; expected {forms}.")
+        found[kind].setdefault(name, {})[option] = _value(text)
+    return found
+
+
+def is_remote_name(name: str) -> bool:
+    """Whether a name is the address of a reward behind HTTP."""
+    return name.startswith(ADDRESSES)
+
+
+def is_isolated_name(name: str) -> bool:
+    """Whether a name is `<reward>@<environment>`, the reward being named as it would be without an environment."""
+    reward, separator, environment = name.rpartition("@")
+    return bool(separator and reward and ENVIRONMENT.fullmatch(environment)) and not is_remote_name(name)
