@@ -44,9 +44,7 @@ def install() -> None:
 class OldPaths(MetaPathFinder):
     """Finds the modules of `moved.json`."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
         if package != PACKAGE or name not in _moved():
             return None
