@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.training.run.run import TrainingLoop
-from dipp_toolkit.training.run.setup.resolve import resolve
 from measuring import Turns
 from torch import nn
 
 from dipp_emoji.rewards import EmojiClip
 from dipp_toolkit import TrainConfig, load_prompts
+from dipp_toolkit.training.run import TrainingLoop
+from dipp_toolkit.training.setup.resolve import resolve
 
 
 @dataclass

@@ -32,12 +32,12 @@ from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.loop import MEASURED
 from killed_in_phase import PHASES
 from measuring import ran_on, write_results
 from safetensors.torch import load_file
 
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.loop import MEASURED
 from dipp_toolkit.utils.jsonl import whole_rows
 
 PROMPTS = ("a fox on blue", "a red cat", "an owl on pink", "a cake on white", "a dog by the sea", "a green tree")

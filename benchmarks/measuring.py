@@ -15,9 +15,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from dipp_toolkit.training.run.run import TrainingLoop
 
 from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.utils.device import environment
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.optim import make_optimizer
-from dipp_toolkit.training.run.run import TrainingLoop
 from measuring import wait
 from torch import Tensor, nn
 
 from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixels
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.weight_sharing import trainable_parameters
+from dipp_toolkit.training.optim import make_optimizer
+from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.utils.precision import PRECISIONS, pass_autocast
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import hundred_million
 import torch
 from counting import Counter, counted
-from dipp_toolkit.training.run.run import TrainingLoop
 from measuring import CLOCKS, PLAIN, Spread, Turns, choose, print_results, ran_on, write_results
 from passes import Passes
 
 from dipp_toolkit import TrainConfig
+from dipp_toolkit.training.run import TrainingLoop
 
 LIMIT = 1.05
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from dipp_toolkit.training.run.run_state.run_folder import MAY_CHANGE
 from pydantic.fields import FieldInfo
 
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}

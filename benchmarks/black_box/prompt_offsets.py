@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.estimators.smoothing import lowest_cosines
-from dipp_toolkit.objective.build.estimators.surrogate import Surrogate
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.estimators.smoothing import lowest_cosines
+from dipp_toolkit.objective.estimators.surrogate import Surrogate
 from dipp_toolkit.prompts.sampler import NoisesOfPrompts, PromptOrder
 
 SHAPE = (4, 8, 8)

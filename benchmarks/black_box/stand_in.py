@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from dipp_toolkit.objective.build.estimators.smoothing import lowest_cosines
 from PIL import Image
 from torch import Tensor
+
+from dipp_toolkit.objective.estimators.smoothing import lowest_cosines
 
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 """JFIF's colour transform, chroma not shifted."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from dipp_toolkit.objective.build.estimators.surrogate import Surrogate
+from dipp_toolkit.objective.estimators.surrogate import Surrogate
 
 try:
     from benchmarks.black_box.prompt_offsets import Learned, PromptOffsets, curved, learn, linear

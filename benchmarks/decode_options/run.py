@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +19,8 @@ from dipp_toolkit import load_generator, load_prompts, load_reference, load_rewa
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.decoding import DecodeOptions
 from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.protocols import texts
 
 OPTIONS = {

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.training.run.run import train
 from objectives import OBJECTIVES, PACE, SHARED, UPDATES
 from pace import seconds_per_update
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.distributed import Processes
+from dipp_toolkit.training.run import train
 from dipp_toolkit.utils.atomic import write_text
 
 PLAN = "equal-time.json"

@@ -8,13 +8,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.run import TrainingLoop
-from dipp_toolkit.training.run.run_state.run_folder import choose_folder
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from objectives import OBJECTIVES, SHARED
 
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.training.run import TrainingLoop
+from dipp_toolkit.training.run_state.run_folder import choose_folder
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 
 WARM, ROUNDS = 1, 7
 

@@ -37,14 +37,13 @@ CASES: dict[str, dict[str, Any]] = {"as recommended": {}, "reward_scale=1": {"re
 
 def measure(case: dict[str, Any], device: torch.device, steps: int, warm: int, work: Path) -> list[dict[str, float]]:
     """Metrics of the first updates, a row each."""
-    from dipp_toolkit.training.run.run import TrainingLoop
-    from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-    from dipp_toolkit.training.run.setup.assembly import assemble
-    from dipp_toolkit.training.run.setup.resolve import resolve
-
     from dipp_toolkit.config import make_config
     from dipp_toolkit.models.blueprints import find_pipeline
     from dipp_toolkit.registry import get_registry
+    from dipp_toolkit.training.run import TrainingLoop
+    from dipp_toolkit.training.run_state.run_folder import RunFolder
+    from dipp_toolkit.training.setup.assembly import assemble
+    from dipp_toolkit.training.setup.resolve import resolve
     from dipp_toolkit.utils.precision import DTYPES
 
     blueprint = find_pipeline(BLUEPRINT)

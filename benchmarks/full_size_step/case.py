@@ -133,13 +133,12 @@ def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
 
 def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
     """The training loop of a case, its parts watched."""
-    from dipp_toolkit.training.run.run import TrainingLoop
-    from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-    from dipp_toolkit.training.run.setup.assembly import assemble
-    from dipp_toolkit.training.run.setup.resolve import resolve
-
     from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.models.blueprints import find_pipeline
+    from dipp_toolkit.training.run import TrainingLoop
+    from dipp_toolkit.training.run_state.run_folder import RunFolder
+    from dipp_toolkit.training.setup.assembly import assemble
+    from dipp_toolkit.training.setup.resolve import resolve
     from dipp_toolkit.utils.precision import DTYPES
 
     blueprint = find_pipeline(case.pipeline)

@@ -28,7 +28,6 @@ import hundred_million  # noqa: E402
 import torch  # noqa: E402
 from baseline import NaiveTrainer  # noqa: E402
 from counting import counted  # noqa: E402
-from dipp_toolkit.training.run.run import TrainingLoop  # noqa: E402
 from measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results  # noqa: E402
 from passes import Passes  # noqa: E402
 from rewards import PlainReward  # noqa: E402
@@ -39,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from dipp_emoji import WEIGHTS  # noqa: E402
 from dipp_toolkit import TrainConfig, load_prompts, load_reward  # noqa: E402
 from dipp_toolkit.protocols import texts  # noqa: E402
+from dipp_toolkit.training.run import TrainingLoop  # noqa: E402
 from dipp_toolkit.utils.precision import PRECISIONS  # noqa: E402
 
 MIB = 2**20

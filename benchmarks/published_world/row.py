@@ -12,7 +12,6 @@ from typing import Any
 
 import stock_calls as stock
 import torch
-from dipp_toolkit.training.run.publish import call_arguments
 from hub_cache import HubCache
 from layouts import Layout, model_of
 from torch import Tensor
@@ -26,6 +25,7 @@ from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.training.publish import call_arguments
 
 TOLERANCE = 1e-4
 """Of pixels in [0, 1], in float32."""

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.run_state.checkpoint import load_checkpoint, newest_whole_checkpoint
 
 from dipp_cli.terminal.progress import listener
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.monitoring.first_pull import first_rows, held_weights
+from dipp_toolkit.training.run_state.checkpoint import load_checkpoint, newest_whole_checkpoint
 from dipp_toolkit.utils.jsonl import whole_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.rewards.isolated.scorer.environments import find_installed
 from safetensors.torch import load_file, save_file
 from small_models import small_rows
 from torch import Tensor
@@ -37,6 +36,7 @@ from dipp_emoji.captions import pairs
 from dipp_emoji.compose import compose
 from dipp_toolkit import Reward, load_prompts, load_reward
 from dipp_toolkit.protocols import texts
+from dipp_toolkit.rewards.isolated.environments import find_installed
 
 HERE = Path(__file__).parent
 PACKAGES = {"imagereward": "image-reward", "hps": "hpsv2"}

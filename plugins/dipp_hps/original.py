@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.rewards.isolated.scorer.environments import Environment
 from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.rewards.isolated.environments import Environment
 from dipp_toolkit.utils.images import Images, to_uint8
 from dipp_toolkit.utils.packages import how_to_install
 from dipp_toolkit.utils.paths import user_path

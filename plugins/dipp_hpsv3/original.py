@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.rewards.isolated.scorer.environments import Environment
 from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.rewards.isolated.environments import Environment
 from dipp_toolkit.utils.images import Images, to_uint8
 from dipp_toolkit.utils.paths import user_path
 from dipp_toolkit.utils.tensor_files import check_weights

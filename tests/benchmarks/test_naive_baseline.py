@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.setup.assembly import Assembled, assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +13,8 @@ from benchmarks.naive_baseline.baseline import Draws, NaiveTrainer
 from benchmarks.naive_baseline.rewards import PlainReward
 from dipp_emoji import WEIGHTS
 from dipp_toolkit import TrainConfig
+from dipp_toolkit.training.setup.assembly import Assembled, assemble
+from dipp_toolkit.training.setup.resolve import resolve
 
 BATCH = 3
 SETTINGS: dict[str, Any] = {

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from diffusers import ModelMixin
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
 from transformers import PreTrainedModel
 
 from dipp_cli.app import main
 from dipp_pixart.twin import write_pixart_twin
 from dipp_toolkit.config import make_config
+from dipp_toolkit.training.run_state.run_folder import RunFolder
 
 BLUE = "def blueness(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
 

@@ -121,9 +121,8 @@ def test_a_reward_that_fails_in_one_process_ends_all_with_its_sentence(words: li
 
 
 def test_the_launchers_precision_and_passes_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dipp_toolkit.training.run.setup.resolve import resolve
-
     from dipp_toolkit.config import make_config
+    from dipp_toolkit.training.setup.resolve import resolve
 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermContext
-from dipp_toolkit.objective.build.catalog import build_term
-from dipp_toolkit.training.run.assistant import LearnedAssistant
-from dipp_toolkit.training.run.run_state.run_folder import MAY_CHANGE
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.models.loading import load_reference
+from dipp_toolkit.objective.base import Sample, TermContext
+from dipp_toolkit.objective.catalog import build_term
 from dipp_toolkit.registry import Registry
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.training.assistant import LearnedAssistant
+from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
 from dipp_toolkit.utils.assignments import parse_assignments
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from dipp_toolkit.training.run.run import RunResult
 
 import dipp_toolkit
 import dipp_toolkit.training.run
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.run import RunResult
 from documented import MODES, ROOT, Mode, Runner, blocks_of, copied, spelled
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.setup.resolve import resolve
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
@@ -35,6 +33,8 @@ from dipp_toolkit.experiments.ablation.trends import changes as listed_changes
 from dipp_toolkit.experiments.bench.figures import mean_figure
 from dipp_toolkit.experiments.bench.rows import Figure, Picture, Protocol, Row, Subject
 from dipp_toolkit.report.charts.scatter import Point, pareto_front
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.setup.resolve import resolve
 from launching import launch
 
 PIXEL = (

@@ -17,7 +17,7 @@ from jaxtyping import TypeCheckError
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import DippError
-from dipp_toolkit.rewards.remote.client import replica
+from dipp_toolkit.rewards.remote import replica
 
 COUNTS: Counter[str] = Counter()
 LEAST = 10_000

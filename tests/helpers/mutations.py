@@ -7,10 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.terms import divergence, integral_kl
 
 from dipp_toolkit.diffusion import times
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.terms import divergence, integral_kl
 
 KL = integral_kl.IntegralKL
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.run import MEASURED, train
 from safetensors.torch import load_file
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.events import StepEvent
+from dipp_toolkit.training.run import MEASURED, train
 from tiny import PROMPTS, tiny_pipeline
 
 BLUE = """

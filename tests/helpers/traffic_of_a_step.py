@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipp_toolkit.training.run.run import TrainingLoop
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
+from dipp_toolkit.training.run import TrainingLoop
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 
 SMALL = 64
 """Numbers for the log, such as norms, are no larger; they are not counted."""

@@ -14,10 +14,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from dipp_toolkit.training.run.publish import call_arguments
-from dipp_toolkit.training.run.run import RunResult
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +25,10 @@ from dipp_toolkit.models.few_steps import noises_of
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.publish import call_arguments
+from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS
 from tiny_runs import BLUE, StopAt, assert_same_bits, blue_settings, metrics
 

@@ -12,9 +12,6 @@ from weakref import WeakSet
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.evaluate import WeightedTerm
-from dipp_toolkit.training.run.engine import Engine
 from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
@@ -22,7 +19,10 @@ from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.models.few_steps import step_count, with_steps
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.evaluate import WeightedTerm
 from dipp_toolkit.protocols import FewStepGenerator
+from dipp_toolkit.training.engine import Engine
 from kept_gradients import keep_gradients
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 

@@ -10,7 +10,6 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from dipp_toolkit.training.run.run import train
 
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig
@@ -26,6 +25,7 @@ from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.run import train
 from tiny import PROMPTS, plain_diffusers
 
 PIXART, STABLE, XL = "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipp_toolkit.training.run.publish import write_model_card
-from dipp_toolkit.training.run.setup.origins import licence_notices, origins_of, start_origins
 from huggingface_hub.repocard import metadata_load
 
 from dipp_cli.app import main
@@ -19,6 +17,8 @@ from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.training.publish import write_model_card
+from dipp_toolkit.training.setup.origins import licence_notices, origins_of, start_origins
 from dipp_toolkit.utils.licences import Licence
 
 OWN = Licence("other", "https://a.b", "own-nc", non_commercial=True)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, LCMScheduler
-from dipp_toolkit.training.run.setup.origins import start_origins
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -28,6 +27,7 @@ from dipp_toolkit.models.start_weights import source as sources
 from dipp_toolkit.planning import make_plan
 from dipp_toolkit.planning.costs import pipeline_blueprint
 from dipp_toolkit.planning.estimate import shares_weights
+from dipp_toolkit.training.setup.origins import start_origins
 from lora_files import added, peft_folder, random_pairs, twins_below, write
 from tiny import PROMPTS
 

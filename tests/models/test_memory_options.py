@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.training.run.optim import make_optimizer
 from torch import Tensor
 
 from dipp_toolkit import TrainConfig, train
@@ -21,6 +18,9 @@ from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.models.decoding import DecodeOptions
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.training.optim import make_optimizer
 from tiny import PROMPTS
 
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
-from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from dipp_toolkit.models.generator_options import generator_options
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.start_weights import source as sources
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.setup.resolve import resolve
 
 PROMPTS = ["a red fox on blue", "birthday cake"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.setup.resolve import resolve, with_recommended
 
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
@@ -24,6 +23,7 @@ from dipp_toolkit.monitoring.interval import EVERY, SMALL
 from dipp_toolkit.protocols import texts
 from dipp_toolkit.registry import Entry, get_registry
 from dipp_toolkit.rewards.code_digests import code_digest
+from dipp_toolkit.training.setup.resolve import resolve, with_recommended
 from dipp_toolkit.utils.imports import load_python_name
 from tiny import PROMPTS, tiny_pipeline
 

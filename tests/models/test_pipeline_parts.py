@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from dipp_toolkit.training.run.setup.assembly import assemble
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
@@ -25,6 +24,7 @@ from dipp_toolkit.models.parts.comparing import differing_parts, part_names
 from dipp_toolkit.models.sampling import fixed_noise, generate_images
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.estimate import make_plan
+from dipp_toolkit.training.setup.assembly import assemble
 from tiny import PROMPTS
 
 CLASSES = ("PixArtAlpha", "StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux")

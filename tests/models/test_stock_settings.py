@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
-from dipp_toolkit.training.run.publish import call_arguments, load_arguments
-from dipp_toolkit.training.run.setup.preflight import Parts, look_at_networks
 from torch import Tensor
 
 from dipp_cli.actions.generate import Request, make_images
@@ -28,6 +26,8 @@ from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise, sample_reference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.prompts.cache import encoder_folder
+from dipp_toolkit.training.publish import call_arguments, load_arguments
+from dipp_toolkit.training.setup.preflight import Parts, look_at_networks
 
 PIXART, SD, SDXL, SD3, FLUX = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",

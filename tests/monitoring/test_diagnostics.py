@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.gaussians.law import Gaussian
-from dipp_toolkit.objective.build.mixing.first_sizes import MEASURED as FIRST
-from dipp_toolkit.training.run.run import MEASURED
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -30,7 +27,10 @@ from dipp_toolkit.monitoring.first_pull import FirstPulls, first_warning, of_ste
 from dipp_toolkit.monitoring.kl_by_time import bin_middles, kl_by_time
 from dipp_toolkit.monitoring.probe import BINS, Probe
 from dipp_toolkit.monitoring.pull import Sides, mean_pull, pull_of
+from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.mixing.first_sizes import MEASURED as FIRST
 from dipp_toolkit.report import write_report
+from dipp_toolkit.training.run import MEASURED
 from dipp_toolkit.utils.jsonl import read_rows
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
 from fake_run import write_run

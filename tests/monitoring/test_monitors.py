@@ -14,10 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dipp_toolkit.training.run.early_stop import in_a_row
-from dipp_toolkit.training.run.monitor import random_states_kept
-from dipp_toolkit.training.run.run import RunResult
-from dipp_toolkit.training.run.run_state.checkpoint import checkpoint_step, checkpoints
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -31,6 +27,10 @@ from dipp_toolkit.monitoring.history import Bases, read_bases, write_bases
 from dipp_toolkit.monitoring.monitors import find_warnings
 from dipp_toolkit.monitoring.snapshot import Snapshot, take_snapshot
 from dipp_toolkit.report import write_report
+from dipp_toolkit.training.early_stop import in_a_row
+from dipp_toolkit.training.monitor import random_states_kept
+from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run_state.checkpoint import checkpoint_step, checkpoints
 from dipp_toolkit.utils.jsonl import read_rows
 from fake_run import write_run
 from tiny import tiny_pipeline

@@ -6,13 +6,14 @@ import itertools
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import TermResult
-from dipp_toolkit.objective.build.mixing.balance import Balance, mgda, pcgrad, unchanged
-from dipp_toolkit.objective.build.mixing.floors import Floor
-from dipp_toolkit.objective.build.mixing.mix import Mixed, RewardMix
-from dipp_toolkit.objective.build.mixing.statistics import RewardStatistics
 from scipy.optimize import minimize
 from torch import Tensor
+
+from dipp_toolkit.objective.base import TermResult
+from dipp_toolkit.objective.mixing.balance import Balance, mgda, pcgrad, unchanged
+from dipp_toolkit.objective.mixing.floors import Floor
+from dipp_toolkit.objective.mixing.mix import Mixed, RewardMix
+from dipp_toolkit.objective.mixing.statistics import RewardStatistics
 
 
 def gradients(rewards: int, batch: int = 6, dims: int = 5) -> Tensor:

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.build import build_terms
-from dipp_toolkit.objective.build.gaussians.law import Gaussian
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.objective.build.terms.shared_decode import SharedDecode
-from dipp_toolkit.training.run.assistant import LearnedAssistant
 from torch import Tensor, nn
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.decoding import LatentDecoder, RisingClamp
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.build import build_terms
+from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.objective.terms.shared_decode import SharedDecode
+from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 

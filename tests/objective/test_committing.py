@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Committing, Sample, TermResult
-from dipp_toolkit.objective.build.estimators.base import Estimate, Score
-from dipp_toolkit.objective.build.evaluate import WeightedTerm
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
-from dipp_toolkit.training.run.engine import Engine
-from dipp_toolkit.training.run.guard import Guard
 from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.objective.base import Committing, Sample, TermResult
+from dipp_toolkit.objective.estimators.base import Estimate, Score
+from dipp_toolkit.objective.evaluate import WeightedTerm
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
+from dipp_toolkit.training.engine import Engine
+from dipp_toolkit.training.guard import Guard
 
 
 class Line:

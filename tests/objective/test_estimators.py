@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.estimators.base import GradientEstimator
-from dipp_toolkit.objective.build.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
-from dipp_toolkit.objective.build.estimators.surrogate import Surrogate, rank_correlation
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.estimators.base import GradientEstimator
+from dipp_toolkit.objective.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
+from dipp_toolkit.objective.estimators.surrogate import Surrogate, rank_correlation
+from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.utils.reproducibility import random_states, restore_random_states, seed_everything
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermContext
-from dipp_toolkit.objective.build.gaussians.law import Gaussian
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.training.run.assistant import LearnedAssistant
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.schedules import FlowMatching, Schedule, VariancePreserving
 from dipp_toolkit.diffusion.times import Draw
+from dipp_toolkit.objective.base import Sample, TermContext
+from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
+from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.verify.cases import CASES, grid, make_generator, make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.training import exact_engine, exact_rows

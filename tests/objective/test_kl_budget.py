@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import TermResult
-from dipp_toolkit.objective.build.gaussians import Gaussian
-from dipp_toolkit.objective.build.mixing import kl_budget
-from dipp_toolkit.objective.build.mixing.kl_budget import LARGEST, REST, KLBudget
-from dipp_toolkit.objective.build.mixing.mix import RewardMix
-from dipp_toolkit.objective.build.mixing.scale import RewardScale
-from dipp_toolkit.training.run.setup.resolve import resolve
 from torch import Tensor
 
 from dipp_toolkit import RequestError, TrainConfig, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import Interrupted, RunError
+from dipp_toolkit.objective.base import TermResult
+from dipp_toolkit.objective.gaussians import Gaussian
+from dipp_toolkit.objective.mixing import kl_budget
+from dipp_toolkit.objective.mixing.kl_budget import LARGEST, REST, KLBudget
+from dipp_toolkit.objective.mixing.mix import RewardMix
+from dipp_toolkit.objective.mixing.scale import RewardScale
+from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 from dipp_toolkit.verify.budget_rows import BUDGET, budget_rows, scale_for
 from dipp_toolkit.verify.cases import CASES, make_reference

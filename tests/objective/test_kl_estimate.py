@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.gaussians import Gaussian
-from dipp_toolkit.objective.build.terms import kl_estimate as estimates
-from dipp_toolkit.objective.build.terms.diffused_reward import DiffusedReward
-from dipp_toolkit.objective.build.terms.divergence import Divergence
-from dipp_toolkit.objective.build.terms.f_divergence import FDivergence, GaussianRatio
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.objective.build.terms.kl_estimate import kl_weight
-from dipp_toolkit.objective.build.terms.score_divergence import ScoreDivergence
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.schedules import FlowMatching, Schedule, VariancePreserving, schedule_from_config
 from dipp_toolkit.diffusion.times import WEIGHTINGS, Draw, LogitNormalTimes, TimeLaw, UniformTimes, uniform
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.gaussians import Gaussian
+from dipp_toolkit.objective.terms import kl_estimate as estimates
+from dipp_toolkit.objective.terms.diffused_reward import DiffusedReward
+from dipp_toolkit.objective.terms.divergence import Divergence
+from dipp_toolkit.objective.terms.f_divergence import FDivergence, GaussianRatio
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.terms.kl_estimate import kl_weight
+from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.verify import kl_rows as kl_rows_module
 from dipp_toolkit.verify import run_verify
 from dipp_toolkit.verify.any_time import AnyTimeReference

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.loop import TrainingLoop
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from torch import Tensor
 
 from dipp_toolkit.config import make_config
+from dipp_toolkit.training.loop import TrainingLoop
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS, tiny_pipeline
 
 BOXES = """

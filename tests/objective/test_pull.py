@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import TermResult
-from dipp_toolkit.objective.build.mixing.balance import Balance
-from dipp_toolkit.objective.build.mixing.first_sizes import MEASURED, FirstSizes
-from dipp_toolkit.objective.build.mixing.floors import Floor
-from dipp_toolkit.objective.build.mixing.mix import Mixed, RewardMix
-from dipp_toolkit.objective.build.mixing.scale import RewardScale
 from torch import Tensor
 
+from dipp_toolkit.objective.base import TermResult
+from dipp_toolkit.objective.mixing.balance import Balance
+from dipp_toolkit.objective.mixing.first_sizes import MEASURED, FirstSizes
+from dipp_toolkit.objective.mixing.floors import Floor
+from dipp_toolkit.objective.mixing.mix import Mixed, RewardMix
+from dipp_toolkit.objective.mixing.scale import RewardScale
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 
 SHAPE = (8, 3, 2)

@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.terms.policy_gradient import PolicyGradient
-from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
-from dipp_toolkit.training.run.setup.resolve import resolve
 from torch import Tensor
 
 from dipp_cli.actions.settings import gather
@@ -23,6 +19,10 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.ablation.grid import make_cell
 from dipp_toolkit.monitoring.trained import trained_on
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
+from dipp_toolkit.training.setup.resolve import resolve
 from tiny_runs import colour_words, colour_world
 
 COLOURS = """

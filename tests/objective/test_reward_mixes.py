@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipp_toolkit.training.run.run_state.checkpoint import newest_whole_checkpoint
 
 from dipp_cli.app import main
+from dipp_toolkit.training.run_state.checkpoint import newest_whole_checkpoint
 from tiny_runs import colour_words, colour_world
 
 COLOURS = """

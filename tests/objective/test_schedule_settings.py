@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 
 from dipp_toolkit import RequestError
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
 from dipp_toolkit.planning import make_plan
 from dipp_toolkit.report.rerun_command import again_from_flags
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.assignments import parse_assignments, read_yaml
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 from tiny_runs import BLUE, blue_settings

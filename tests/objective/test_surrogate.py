@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Committing, Sample
-from dipp_toolkit.objective.build.estimators.memory import KEYS, SCORES, Memory, Pairs, neighbours, prompt_key
-from dipp_toolkit.objective.build.estimators.network import SurrogateNetwork, pooled
-from dipp_toolkit.objective.build.estimators.surrogate import ENOUGH, Surrogate, rank_correlation
 from torch import Tensor
 
 from benchmarks.black_box.prompt_offsets import PromptOffsets, curved, learn
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed.sharded_state import flatten, restore
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.objective.base import Committing, Sample
+from dipp_toolkit.objective.estimators.memory import KEYS, SCORES, Memory, Pairs, neighbours, prompt_key
+from dipp_toolkit.objective.estimators.network import SurrogateNetwork, pooled
+from dipp_toolkit.objective.estimators.surrogate import ENOUGH, Surrogate, rank_correlation
 
 SHAPE = (4, 8, 8)
 Score = Callable[[Tensor, Sequence[str]], Tensor]

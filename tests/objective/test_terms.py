@@ -10,18 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermContext
-from dipp_toolkit.objective.build.catalog import build_term
-from dipp_toolkit.objective.build.estimators.density_ratio import (
-    LearnedRatio,
-    as_tokens,
-    image_features,
-    middle_block,
-    tokens_of,
-)
-from dipp_toolkit.objective.build.terms.policy_gradient import NormalExploration, SigmaPoints
-from dipp_toolkit.training.run.assistant import LearnedAssistant
-from dipp_toolkit.training.run.run import MEASURED
 from torch import Tensor, nn
 
 from dipp_toolkit import RequestError, TrainConfig, load_reference
@@ -30,7 +18,19 @@ from dipp_toolkit.errors import RunError
 from dipp_toolkit.events import StepEvent
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.objective.base import Sample, TermContext
+from dipp_toolkit.objective.catalog import build_term
+from dipp_toolkit.objective.estimators.density_ratio import (
+    LearnedRatio,
+    as_tokens,
+    image_features,
+    middle_block,
+    tokens_of,
+)
+from dipp_toolkit.objective.terms.policy_gradient import NormalExploration, SigmaPoints
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.training.assistant import LearnedAssistant
+from dipp_toolkit.training.run import MEASURED
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import Run, runs_in
 

@@ -11,16 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, Term
-from dipp_toolkit.objective.build.estimators.density_ratio import LearnedRatio
-from dipp_toolkit.objective.build.terms.diffused_reward import DiffusedReward
-from dipp_toolkit.objective.build.terms.divergence import noised
-from dipp_toolkit.objective.build.terms.f_divergence import DiscriminatorRatio, FDivergence, Pool
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
-from dipp_toolkit.objective.build.terms.score_divergence import ScoreDivergence
-from dipp_toolkit.training.run.assistant import LearnedAssistant, denoising_loss
 from torch import Tensor
 
 from dipp_toolkit import TrainConfig, train
@@ -38,7 +28,17 @@ from dipp_toolkit.diffusion.schedules import (
 from dipp_toolkit.diffusion.times import WEIGHTINGS, Draw, LogitNormalTimes, UniformTimes
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.objective.base import Sample, Term
+from dipp_toolkit.objective.estimators.density_ratio import LearnedRatio
+from dipp_toolkit.objective.terms.diffused_reward import DiffusedReward
+from dipp_toolkit.objective.terms.divergence import noised
+from dipp_toolkit.objective.terms.f_divergence import DiscriminatorRatio, FDivergence, Pool
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
+from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.rewards.loading import FunctionReward
+from dipp_toolkit.training.assistant import LearnedAssistant, denoising_loss
 from dipp_toolkit.utils.precision import pass_autocast
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dipp_cli.app import main
-from dipp_toolkit.rewards.isolated.scorer import environments
+from dipp_toolkit.rewards.isolated import environments
 
 COLOURS = """
 def blue(images, prompts):

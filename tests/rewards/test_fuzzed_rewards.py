@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dipp_toolkit.training.run.listeners import Broadcast
-from dipp_toolkit.training.run.loop import TrainingLoop
-from dipp_toolkit.training.run.run_state.checkpoint import newest_whole_checkpoint
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
-from dipp_toolkit.training.run.stepping import run_steps
-from dipp_toolkit.training.run.stop_request import StopRequest
 from torch import Tensor
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import DippError
+from dipp_toolkit.training.listeners import Broadcast
+from dipp_toolkit.training.loop import TrainingLoop
+from dipp_toolkit.training.run_state.checkpoint import newest_whole_checkpoint
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
+from dipp_toolkit.training.stepping import run_steps
+from dipp_toolkit.training.stop_request import StopRequest
 from tiny import PROMPTS, tiny_pipeline
 
 BATCH = 2

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.rewards.isolated.scorer.environments import MARKER, SHARING, Environment, find_registered, packages_of
-from dipp_toolkit.rewards.isolated.scorer.install import install, plan
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.rewards.isolated.scorer import environments
-from dipp_toolkit.rewards.isolated.scorer import install as environment_install
+from dipp_toolkit.rewards.isolated import environments
+from dipp_toolkit.rewards.isolated import install as environment_install
+from dipp_toolkit.rewards.isolated.environments import MARKER, SHARING, Environment, find_registered, packages_of
+from dipp_toolkit.rewards.isolated.install import install, plan
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.utils.imports import import_attribute
 

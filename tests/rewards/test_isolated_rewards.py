@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.rewards.isolated.scorer.scorer import IsolatedScorer
-from dipp_toolkit.rewards.isolated.scorer.worker import Worker
-from dipp_toolkit.rewards.remote.client.proxy import ElsewhereReward, check_numbers
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.code_digests import identity_of
-from dipp_toolkit.rewards.isolated.scorer import environments
+from dipp_toolkit.rewards.isolated import environments
+from dipp_toolkit.rewards.isolated.scorer import IsolatedScorer
+from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.rewards.remote import wire
+from dipp_toolkit.rewards.remote.proxy import ElsewhereReward, check_numbers
 from dipp_toolkit.utils.assignments import is_isolated_name
 
 FILE = Path(__file__).parents[1] / "helpers" / "isolated_rewards.py"

@@ -18,18 +18,18 @@ import httpx
 import pytest
 import torch
 import uvicorn
-from dipp_toolkit.objective.build.base import Sample
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.rewards.remote.client.access import is_loopback, read_token
-from dipp_toolkit.rewards.remote.client.address import parse_addresses
-from dipp_toolkit.rewards.remote.client.limits import Limits
-from dipp_toolkit.rewards.remote.client.serve import address_of, listen, public_names, server_config
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.client import replica as remote_replica
-from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.rewards.remote import replica as remote_replica
+from dipp_toolkit.rewards.remote import wire
+from dipp_toolkit.rewards.remote.access import is_loopback, read_token
+from dipp_toolkit.rewards.remote.address import parse_addresses
+from dipp_toolkit.rewards.remote.limits import Limits
+from dipp_toolkit.rewards.remote.serve import address_of, listen, public_names, server_config
 
 PROMPTS = ["a cat", "a dog"]
 IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))

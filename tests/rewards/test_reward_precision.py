@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.estimators.smoothing import Smoothing
-from dipp_toolkit.objective.build.estimators.surrogate import Surrogate
-from dipp_toolkit.objective.build.evaluate import WeightedTerm
-from dipp_toolkit.objective.build.mixing.mix import RewardMix
-from dipp_toolkit.objective.build.terms.policy_gradient import PolicyGradient
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.objective.build.terms.reward_sum import RewardSum
-from dipp_toolkit.rewards.remote.client.answering import score as answered
-from dipp_toolkit.rewards.remote.client.wire import Request
-from dipp_toolkit.training.run.engine import evaluate_objective
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.evaluation.comparison import score
 from dipp_toolkit.evaluation.scoring import PromptedFile, score_batch
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.estimators.smoothing import Smoothing
+from dipp_toolkit.objective.estimators.surrogate import Surrogate
+from dipp_toolkit.objective.evaluate import WeightedTerm
+from dipp_toolkit.objective.mixing.mix import RewardMix
+from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
 from dipp_toolkit.rewards.loading import FunctionReward
+from dipp_toolkit.rewards.remote.answering import score as answered
+from dipp_toolkit.rewards.remote.wire import Request
+from dipp_toolkit.training.engine import evaluate_objective
 from dipp_toolkit.utils.precision import at_least_float32, pass_autocast
 
 PROMPTS = ("a", "b", "c", "d")

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.rewards.remote.client.proxy import ElsewhereReward
-from dipp_toolkit.rewards.remote.client.wire import ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -18,7 +16,9 @@ from torch import Tensor
 
 from dipp_toolkit.errors import DippError, RunError
 from dipp_toolkit.rewards.loading import FunctionReward
-from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.rewards.remote import wire
+from dipp_toolkit.rewards.remote.proxy import ElsewhereReward
+from dipp_toolkit.rewards.remote.wire import ProtocolError
 from dipp_toolkit.rewards.scores import as_scores
 
 IMAGES = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.rewards.isolated.scorer.environments import find_installed
-from dipp_toolkit.rewards.remote.client.address import parse_addresses
-from dipp_toolkit.training.run.run_state.run_folder import choose_folder
 
 from dipp_cli.actions.pictures import write_pictures
 from dipp_toolkit.config import make_config
@@ -23,7 +20,10 @@ from dipp_toolkit.models.export import export_pipeline
 from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.prompts.loading import load_prompts
+from dipp_toolkit.rewards.isolated.environments import find_installed
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.rewards.remote.address import parse_addresses
+from dipp_toolkit.training.run_state.run_folder import choose_folder
 from dipp_toolkit.utils.images import save_grid
 from dipp_toolkit.utils.paths import below, check_all_below, is_there, remove_below, unlinked, user_path
 from tiny import PROMPTS, tiny_pipeline

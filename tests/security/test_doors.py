@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.training.run.run_state.checkpoint import load_checkpoint, save_checkpoint
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -29,6 +28,7 @@ from dipp_toolkit.models.loading import load_reference
 from dipp_toolkit.models.lora import load_adapter
 from dipp_toolkit.monitoring.history import read_bases
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.training.run_state.checkpoint import load_checkpoint, save_checkpoint
 from dipp_toolkit.utils.tensor_files import check_weights, read_state
 from tiny import PROMPTS, tiny_pipeline
 

@@ -15,12 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipp_toolkit.rewards.isolated.scorer.install import plan
-from dipp_toolkit.rewards.remote.client.access import read_token
-from dipp_toolkit.rewards.remote.client.address import parse_addresses
-from dipp_toolkit.rewards.remote.client.serve import public_names
-from dipp_toolkit.training.run.run_state.run_folder import choose_folder
-from dipp_toolkit.training.run.setup.setting_layers import merge
 from hypothesis import strategies as st
 
 from dipp_cli.actions.settings import said
@@ -34,7 +28,13 @@ from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.prompts.files import read_prompt_file
 from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.report.rerun_command import again_from_flags
+from dipp_toolkit.rewards.isolated.install import plan
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.rewards.remote.access import read_token
+from dipp_toolkit.rewards.remote.address import parse_addresses
+from dipp_toolkit.rewards.remote.serve import public_names
+from dipp_toolkit.training.run_state.run_folder import choose_folder
+from dipp_toolkit.training.setup.setting_layers import merge
 from dipp_toolkit.utils.assignments import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml
 from dipp_toolkit.utils.yaml_loader import parse_yaml
 from fuzzing import (

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.rewards.isolated.scorer.frames import receive_frame
-from dipp_toolkit.rewards.isolated.scorer.worker import Worker
-from dipp_toolkit.rewards.remote.client.server import ServedReward
 from hypothesis import strategies as st
 from safetensors.torch import save
 from starlette.exceptions import HTTPException
@@ -27,8 +24,11 @@ from dipp_toolkit.experiments.leaderboard.page import render
 from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.report.run_files import read_metrics
+from dipp_toolkit.rewards.isolated.frames import receive_frame
+from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.client import replica, wire
+from dipp_toolkit.rewards.remote import replica, wire
+from dipp_toolkit.rewards.remote.server import ServedReward
 from dipp_toolkit.utils.jsonl import read_rows as read_looks
 from fake_rows import fake_row
 from fuzzing import COUNTS, JSON, LEAST, LETTERS, NUMBERS, alone, answered, damaged, fuzz

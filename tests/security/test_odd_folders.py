@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipp_toolkit.training.run.setup.name_checks import check_names
 
 from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
@@ -18,6 +17,7 @@ from dipp_toolkit.errors import RequestError, RunError, first_line, without_secr
 from dipp_toolkit.models.files.folders import MOST_TIMES, check_files
 from dipp_toolkit.models.text_encoders import PromptEncoder
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.setup.name_checks import check_names
 from dipp_toolkit.utils.messages import quoted, shown
 from dipp_toolkit.utils.plain_json import read_bytes, read_json
 

@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 import torch
 import uvicorn
-from dipp_toolkit.rewards.isolated.scorer.frames import STEP, receive_frame
-from dipp_toolkit.rewards.remote.client.limits import Body, Crowd, CrowdedError, Limits
-from dipp_toolkit.rewards.remote.client.serve import MOST_CALLERS, address_of, listen, run_server, server_config
-from dipp_toolkit.rewards.remote.client.server import RewardService
 from safetensors.torch import save
 
 from bombs import write_bomb
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.rewards.isolated.frames import STEP, receive_frame
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.client import wire
+from dipp_toolkit.rewards.remote import wire
+from dipp_toolkit.rewards.remote.limits import Body, Crowd, CrowdedError, Limits
+from dipp_toolkit.rewards.remote.serve import MOST_CALLERS, address_of, listen, run_server, server_config
+from dipp_toolkit.rewards.remote.server import RewardService
 
 TOKEN = "a-token-that-nobody-guesses"
 GUARD = 120.0

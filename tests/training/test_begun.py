@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dipp_toolkit.training.run.run_state import start_record
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.run_state.start_record import Begun
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file, save_file
 
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
+from dipp_toolkit.training.run_state import start_record
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run_state.start_record import Begun
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS, tiny_pipeline
 
 MINE = """

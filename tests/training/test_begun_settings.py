@@ -9,10 +9,6 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.run_state.start_settings import as_begun, read_begun_settings
-from dipp_toolkit.training.run.setup.assembly import assemble
-from dipp_toolkit.training.run.setup.resolve import resolve
 from safetensors.torch import load_file
 
 from dipp_cli.actions.settings import gather
@@ -21,6 +17,10 @@ from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.models.files.folders import read_scheduler_config
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.run_state.start_settings import as_begun, read_begun_settings
+from dipp_toolkit.training.setup.assembly import assemble
+from dipp_toolkit.training.setup.resolve import resolve
 
 
 def begun(folder: Path, **settings: Any) -> Path:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.run_state import checkpoint
-from dipp_toolkit.training.run.run_state.checkpoint import (
+
+from dipp_toolkit.errors import CheckpointError
+from dipp_toolkit.training.run_state import checkpoint
+from dipp_toolkit.training.run_state.checkpoint import (
     SKELETON,
     TENSORS,
     checkpoint_step,
@@ -17,8 +19,6 @@ from dipp_toolkit.training.run.run_state.checkpoint import (
     newest_whole_checkpoint,
     save_checkpoint,
 )
-
-from dipp_toolkit.errors import CheckpointError
 
 
 def same(a: Any, b: Any) -> bool:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.evaluate import WeightedTerm
-from dipp_toolkit.objective.build.gaussians.law import Gaussian
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.objective.build.terms.reward import RewardTerm
-from dipp_toolkit.training.run.assistant import LearnedAssistant
-from dipp_toolkit.training.run.engine import Engine, ObjectiveResult, evaluate_objective
 from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.times import Draw, UniformTimes
 from dipp_toolkit.errors import BadNumbers, RunError
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.evaluate import WeightedTerm
+from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.training.assistant import LearnedAssistant
+from dipp_toolkit.training.engine import Engine, ObjectiveResult, evaluate_objective
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.network import closed_form_denoiser
 from dipp_toolkit.verify.world import GaussianReference

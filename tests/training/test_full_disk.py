@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.loop import MEASURED
-from dipp_toolkit.training.run.run import train
-from dipp_toolkit.training.run.run_state.checkpoint import checkpoints
-from dipp_toolkit.training.run.skips import FileOfSkips
 from safetensors.torch import load_file
 
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.report.run_files import read_run
+from dipp_toolkit.training.loop import MEASURED
+from dipp_toolkit.training.run import train
+from dipp_toolkit.training.run_state.checkpoint import checkpoints
+from dipp_toolkit.training.skips import FileOfSkips
 from dipp_toolkit.utils import atomic
 from dipp_toolkit.utils.jsonl import MetricsFile
 from tiny import PROMPTS, tiny_pipeline

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from dipp_toolkit.training.run.guard import LEAST, Guard
-from dipp_toolkit.training.run.loss_scale import PATIENCE, LossScale
 
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.training.guard import LEAST, Guard
+from dipp_toolkit.training.loss_scale import PATIENCE, LossScale
 
 
 def settled(**options: float) -> Guard:

@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from dipp_toolkit.training.run.setup.name_checks import (
+
+from dipp_cli.app import main
+from dipp_toolkit import TrainConfig
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.registry import BrokenPlugin, Registry
+from dipp_toolkit.training.setup.name_checks import (
     check_folder,
     check_names,
     check_prompts,
     check_rewards,
     may_be_hub_id,
 )
-from dipp_toolkit.training.run.setup.resolve import resolve
-
-from dipp_cli.app import main
-from dipp_toolkit import TrainConfig
-from dipp_toolkit.errors import RequestError
-from dipp_toolkit.registry import BrokenPlugin, Registry
+from dipp_toolkit.training.setup.resolve import resolve
 
 BENCH = "bench --generators emoji-onestep --prompts emoji-heldout"
 

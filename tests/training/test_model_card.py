@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from dipp_toolkit.training.run.publish import call_arguments, write_model_card
 
 from dipp_cli.actions.generate import Request, make_images
 from dipp_pixart.family import PixArtFamily
@@ -19,6 +18,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.publish import call_arguments, write_model_card
 
 CLASSES = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.evaluate import WeightedTerm
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.training.run.engine import Engine
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed import Processes
+from dipp_toolkit.objective.evaluate import WeightedTerm
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.protocols import Assistant
+from dipp_toolkit.training.engine import Engine
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap
 

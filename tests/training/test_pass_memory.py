@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dipp_toolkit.training.run.gradients import clipped_norm
 from torch import nn
 
 from dipp_toolkit.planning.dry_run import cost_of, dry, faked
+from dipp_toolkit.training.gradients import clipped_norm
 from dipp_toolkit.utils.precision import pass_autocast
 
 WIDTH = 64

@@ -10,10 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from dipp_toolkit.training.run.publish import _recipe
-from dipp_toolkit.training.run.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run.setup.preflight import preflight
-from dipp_toolkit.training.run.setup.resolve import resolve, with_recommended
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
@@ -26,6 +22,10 @@ from dipp_toolkit.planning.recipes.recipe import OURS, parse_recipe
 from dipp_toolkit.registry import Registry, get_registry
 from dipp_toolkit.report.contents import facts_of
 from dipp_toolkit.report.run_files import read_run
+from dipp_toolkit.training.publish import _recipe
+from dipp_toolkit.training.run_state.run_folder import RunFolder
+from dipp_toolkit.training.setup.preflight import preflight
+from dipp_toolkit.training.setup.resolve import resolve, with_recommended
 from fake_run import write_run
 
 NAMES = sorted(get_registry().entries["recipe"])

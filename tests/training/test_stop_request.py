@@ -6,7 +6,8 @@ import os
 import signal
 
 import pytest
-from dipp_toolkit.training.run.stop_request import StopNow, StopRequest
+
+from dipp_toolkit.training.stop_request import StopNow, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

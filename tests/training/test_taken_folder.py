@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipp_toolkit.training.run.run import RunResult
-from dipp_toolkit.training.run.run_state.reserved_folder import own_folder, taken_folder
-from dipp_toolkit.training.run.run_state.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
@@ -22,6 +19,9 @@ from dipp_toolkit.errors import CheckpointError, Interrupted, RunError
 from dipp_toolkit.events import StepEvent
 from dipp_toolkit.experiments.ablation.cells import folders_of, train_cells
 from dipp_toolkit.experiments.ablation.grid import make_cell
+from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run_state.reserved_folder import own_folder, taken_folder
+from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 from dipp_toolkit.utils.assignments import read_yaml
 from tiny import PROMPTS, tiny_pipeline
 

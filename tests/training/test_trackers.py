@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dipp_toolkit.training.run.run_state.run_folder import LEFT_BY_A_START
-from dipp_toolkit.training.run.trackers import Trackers
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RunError
 from dipp_toolkit.events import RunEndEvent, RunStartEvent, StepEvent
+from dipp_toolkit.training.run_state.run_folder import LEFT_BY_A_START
+from dipp_toolkit.training.trackers import Trackers
 
 STAND_IN = """
 import json, pathlib

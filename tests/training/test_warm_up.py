@@ -14,12 +14,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from dipp_toolkit.training.run.assistant import LearnedAssistant
-from dipp_toolkit.training.run.run import MEASURED
-from dipp_toolkit.training.run.setup import warm_up_length
-from dipp_toolkit.training.run.setup.assistant_times import assistant_times
-from dipp_toolkit.training.run.setup.preflight import preflight
-from dipp_toolkit.training.run.setup.resolve import resolve
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -31,7 +25,13 @@ from dipp_toolkit.diffusion.times import LogitNormalTimes, UniformTimes
 from dipp_toolkit.errors import Interrupted, RequestError, RunError
 from dipp_toolkit.events import CheckpointEvent, RunStartEvent, StepEvent, WarmUpEvent
 from dipp_toolkit.planning import make_plan
-from dipp_toolkit.training.run import assistant as assistant_module
+from dipp_toolkit.training import assistant as assistant_module
+from dipp_toolkit.training.assistant import LearnedAssistant
+from dipp_toolkit.training.run import MEASURED
+from dipp_toolkit.training.setup import warm_up_length
+from dipp_toolkit.training.setup.assistant_times import assistant_times
+from dipp_toolkit.training.setup.preflight import preflight
+from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import Run, runs_in
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from dipp_toolkit.training.run.run import RunResult
-from dipp_toolkit.training.run.setup.resolve import resolve, settle_precision
 
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
@@ -23,6 +21,8 @@ from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.planning.estimate import with_precision
+from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.setup.resolve import resolve, settle_precision
 from dipp_toolkit.utils import native_precision as native
 from dipp_toolkit.utils.assignments import read_yaml
 from dipp_toolkit.utils.native_precision import choose_precision

@@ -8,11 +8,11 @@ from textwrap import dedent
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import TermContext
-from dipp_toolkit.objective.build.catalog import build_term
 
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.objective.base import TermContext
+from dipp_toolkit.objective.catalog import build_term
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.utils.imports import check_call, is_python_name, load_python_name
 from dipp_toolkit.verify.cases import make_reference

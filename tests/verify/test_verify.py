@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.gaussians import Gaussian, QuadraticReward
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
 from torch.distributions import kl_divergence
 
 from dipp_toolkit.diffusion.schedules import FlowMatching
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.objective.gaussians import Gaussian, QuadraticReward
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.protocols import Generator, Reference, Reward
 from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
 from dipp_toolkit.verify.cases import grid, make_generator, make_reference

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.gaussians import Gaussian
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import PluginError, RequestError, RunError
+from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.verify.loops import LoopRow, run_loop
 from dipp_toolkit.verify.loops.chain import Chain
 from dipp_toolkit.verify.loops.levels import Levels

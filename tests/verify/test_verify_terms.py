@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.build.base import Sample, TermResult
-from dipp_toolkit.objective.build.terms import divergence
-from dipp_toolkit.objective.build.terms.diffused_reward import DiffusedReward
-from dipp_toolkit.objective.build.terms.f_divergence import FDivergence
-from dipp_toolkit.objective.build.terms.integral_kl import IntegralKL
-from dipp_toolkit.objective.build.terms.policy_gradient import PolicyGradient
-from dipp_toolkit.objective.build.terms.score_divergence import ScoreDivergence
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.objective.base import Sample, TermResult
+from dipp_toolkit.objective.terms import divergence
+from dipp_toolkit.objective.terms.diffused_reward import DiffusedReward
+from dipp_toolkit.objective.terms.f_divergence import FDivergence
+from dipp_toolkit.objective.terms.integral_kl import IntegralKL
+from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
+from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.verify import CASES, run_verify
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.gradients import compare_gradients

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipp_toolkit.training.run.setup.name_checks import check_prompts, check_rewards
-
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.acceptance.check import names as check_names
+from dipp_toolkit.training.setup.name_checks import check_prompts, check_rewards
 from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards
 from dipp_toolkit.utils.messages import unknown_name
 from dipp_toolkit.utils.paths import user_path

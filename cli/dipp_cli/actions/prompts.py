@@ -20,7 +20,7 @@ def encode_to_cache(
     Raises:
         RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_pipeline, check_prompts
+    from dipp_toolkit.training.setup.name_checks import check_pipeline, check_prompts
 
     check_pipeline(reference, "reference")
     check_prompts(prompts)

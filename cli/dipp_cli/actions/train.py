@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.training.run.run import train
-
 from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.training.run import train
 
 from ..terminal.output import is_first_process, print_json, print_line, quiet_stdout
 from ..terminal.progress import listener
@@ -22,7 +21,7 @@ def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> N
         DippError: as `dipp_toolkit.train` does.
     """
     if dry:
-        from dipp_toolkit.training.run.setup.preflight import preflight
+        from dipp_toolkit.training.setup.preflight import preflight
 
         from ..terminal.dry_run import tell
 

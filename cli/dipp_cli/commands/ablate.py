@@ -68,8 +68,7 @@ def ablate(
 
     An ablation that was stopped goes on by the same command. Several processes share it under `accelerate launch`.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_parts, check_rewards
-
+    from dipp_toolkit.training.setup.name_checks import check_parts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names
 
     from ..actions.settings import gather

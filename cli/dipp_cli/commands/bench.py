@@ -63,8 +63,7 @@ def bench(
 
     Images are made once and kept; a bench that was stopped goes on where it was. Make the page with `dipp leaderboard`.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_parts, check_pipeline, check_prompts, check_rewards
-
+    from dipp_toolkit.training.setup.name_checks import check_parts, check_pipeline, check_prompts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names
 
     for name in parse_names(generators):

@@ -43,9 +43,8 @@ def verify(
     With --loop a training loop is looked at there, whosever it is. Does each step read in training what it reads in
     sampling, is the fake score unbiased, does the gradient match? docs/guide/verify-a-loop.md shows the adapter.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_parts
-
     from dipp_toolkit.errors import RequestError
+    from dipp_toolkit.training.setup.name_checks import check_parts
     from dipp_toolkit.utils.assignments import parse_assignments
 
     from ..terminal.output import print_json, quiet_stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dipp_toolkit.training.run.setup.preflight import Preflight
+from dipp_toolkit.training.setup.preflight import Preflight
 
 from .output import is_first_process, print_json
 

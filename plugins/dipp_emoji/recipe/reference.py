@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor
-from dipp_toolkit.training.run.run_state.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from dipp_toolkit.training.run_state.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
 from dipp_toolkit.utils.native_precision import native_autocast
 
 from ..captions import TEMPLATES, caption, vocabulary

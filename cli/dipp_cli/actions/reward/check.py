@@ -22,7 +22,7 @@ def check_by_name(name: str, assignments: list[str], device: str, size: int, see
     Raises:
         RequestError: the reward cannot be loaded, or an option or the device cannot be used.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_rewards
+    from dipp_toolkit.training.setup.name_checks import check_rewards
 
     check_rewards([name])
     from dipp_toolkit.rewards.checks.run import SMALLEST, check_reward

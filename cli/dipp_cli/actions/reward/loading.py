@@ -14,8 +14,7 @@ def reward_names(text: str) -> list[str]:
     Raises:
         RequestError: there are none, one stands twice, one has a weight, or one is unknown.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_rewards
-
+    from dipp_toolkit.training.setup.name_checks import check_rewards
     from dipp_toolkit.utils.assignments import parse_rewards
 
     names = list(parse_rewards(text))

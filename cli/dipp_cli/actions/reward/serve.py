@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from dipp_toolkit.rewards.remote.client.access import read_token
-from dipp_toolkit.rewards.remote.client.serve import listen, public_names, run_server
-
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.rewards.remote.access import read_token
+from dipp_toolkit.rewards.remote.serve import listen, public_names, run_server
 from dipp_toolkit.utils.assignments import parse_assignments
 from dipp_toolkit.utils.device import choose_device
 
@@ -58,7 +57,7 @@ def serve_rewards(
         addresses = ",".join(f"{address}/{short}" for short in rewards)
         print_line(f"Serving on {device}; use it with: --reward {addresses}")
 
-    from dipp_toolkit.rewards.remote.client.limits import Limits
+    from dipp_toolkit.rewards.remote.limits import Limits
 
     megabytes = limits["max_megabytes"]
     crowd = max(Limits.crowd, 4 * megabytes)

@@ -28,8 +28,8 @@ def install(
 
     Then use the reward with --reward imagereward@isolated, or a file of yours with --reward ./mine.py:blue@mine.
     """
-    from dipp_toolkit.rewards.isolated.scorer.environments import ISOLATED, find_registered
-    from dipp_toolkit.rewards.isolated.scorer.install import install as install_packages
+    from dipp_toolkit.rewards.isolated.environments import ISOLATED, find_registered
+    from dipp_toolkit.rewards.isolated.install import install as install_packages
 
     from ...terminal.output import print_line
 

@@ -42,8 +42,7 @@ def serve(
 
     Use one with --reward http://HOST:PORT/NAME. Ctrl-C ends the server.
     """
-    from dipp_toolkit.training.run.setup.name_checks import check_rewards
-
+    from dipp_toolkit.training.setup.name_checks import check_rewards
     from dipp_toolkit.utils.assignments import parse_names
 
     check_rewards(parse_names(rewards))
