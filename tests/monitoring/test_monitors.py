@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from dipp_cli.terminal.progress import Bar, PlainLines, held_out
 from dipp_toolkit import RequestError, RunError, TrainConfig, train
-from dipp_toolkit.config import NAMES, make_config
+from dipp_toolkit.config import WARNINGS, make_config
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.events import MonitorEvent, StepEvent, Warned
 from dipp_toolkit.monitoring import diversity_collapse, over_optimisation, over_saturation
@@ -153,7 +153,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], sai
 
 
 def test_stop_on_reads_as_people_write_it() -> None:
-    assert make_config({"stop_on": "all"}).stop_on == NAMES
+    assert make_config({"stop_on": "all"}).stop_on == WARNINGS
     assert make_config({"stop_on": "over-saturation, diversity-collapse"}).stop_on == (
         "over-saturation", "diversity-collapse",
     )  # fmt: skip
