@@ -81,6 +81,25 @@ def test_issue_forms_have_what_the_host_asks_for(form: Path) -> None:
     assert all(field["attributes"]["label"] for field in fields)
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_paths_that_the_pages_name_exist(page: str) -> None:
+    roots = {path.name for path in ROOT.iterdir()}
+    spans = re.findall(r"`([^`\s]+)`", text_of(page))
+    paths = [span for span in spans if span.partition("/")[0] in roots and "NAME" not in span]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_map_has_every_room_and_every_loose_file() -> None:
+    table = text_of("CONTRIBUTING.md")
+    package = ROOT / "dipp_toolkit"
+    for path in sorted(package.iterdir()):
+        if (path / "__init__.py").is_file():
+            assert f"| `dipp_toolkit/{path.name}/` |" in table, path
+        elif path.suffix == ".py":
+            assert f"`dipp_toolkit/{path.name}`" in table, path
+
+
 def test_contrib_is_imported_by_nothing_and_is_not_in_the_wheel() -> None:
     find = PROJECT["tool"]["setuptools"]["packages"]["find"]
     assert "contrib" not in find["where"]
