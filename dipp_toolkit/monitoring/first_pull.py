@@ -8,7 +8,7 @@ from statistics import median
 
 from ..config import TrainConfig
 from ..events import FirstPull, healthy
-from ..objective.mixing.first_sizes import MEASURED
+from ..objective.mixing.scale import MEASURED
 
 
 def pull_at(row: Mapping[str, float]) -> float | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, cast, get_type_hints
 
 import torch
 
 from ..config import TrainConfig
 from ..distributed import Processes
-from ..errors import RequestError
+from ..errors import PluginError, RequestError
 from ..models.decoding import DecodeOptions
 from ..protocols import Assistant, Reference, Reward
-from .base import TermContext, side_of, takes_rewards
-from .catalog import build_term, why_no_budget_of, why_no_pull_of
+from ..registry import get_registry
+from ..utils.imports import check_call, is_python_name, load_python_name
+from .base import Term, TermContext, side_of, takes_rewards, uses_assistant
 from .estimators.base import GradientEstimator
 from .estimators.smoothing import Smoothing
 from .estimators.surrogate import Surrogate
@@ -24,6 +26,112 @@ from .mixing.mix import RewardMix
 from .mixing.scale import RewardScale
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
+
+
+def find_term(name: str) -> Callable[[TermContext], Term]:
+    """The factory of a term, by registered name, `file.py:attribute` or `module:attribute`.
+
+    A class with a `build(context)` classmethod is built with that.
+
+    Raises:
+        RequestError: there is no such term; the message names the nearest.
+    """
+    registered = get_registry().entries["term"]
+    if name in registered:
+        return cast("Callable[[TermContext], Term]", registered[name].build)
+    if is_python_name(name):
+        found: Any = load_python_name(name, "term")
+        factory = getattr(found, "build", found)
+        check_call(factory, ("context",), f"term '{name}'")
+        return cast("Callable[[TermContext], Term]", factory)
+    raise get_registry().unknown(name, "term")
+
+
+def build_term(name: str, context: TermContext) -> Term:
+    """Build the term of this name; see `find_term`.
+
+    Raises:
+        PluginError: what the factory made cannot be called with a sample.
+    """
+    term = find_term(name)(replace(context, name=name, options=context.config.term_options.get(name, {})))
+    if not callable(term):
+        raise PluginError(
+            f"The term '{name}' made {term!r}; expected something to call with a sample, which returns a TermResult."
+        )
+    return term
+
+
+def _made_by(factory: Callable[[TermContext], Term]) -> Any:
+    """The class that a factory makes, as far as it says so."""
+    owner = getattr(factory, "__self__", factory)
+    if isinstance(owner, type):
+        return owner
+    try:
+        return get_type_hints(factory).get("return")
+    except (NameError, AttributeError, TypeError, SyntaxError):  # the term itself is looked at once it is made
+        return None
+
+
+NO_PULL = "Name a scale, as in --set reward_scale=1, and no pull."
+
+
+def why_no_pull(names: Iterable[str]) -> str:
+    """Why the rewards of these terms have no pull to measure, and the way out; empty where they have one.
+
+    A factory that does not say what it makes is taken to make a divergence.
+    """
+    return why_no_pull_of(_classes(names))
+
+
+def why_no_pull_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    return _why_not_scaled(
+        terms,
+        "The term '{}' has the rewards inside its own formula, where they have no gradient of their own whose pull "
+        f"could be measured. {NO_PULL}",
+        f"A pull is measured against a divergence, and {{}} is none. {NO_PULL}",
+    )
+
+
+def why_no_budget(names: Iterable[str]) -> str:
+    """Why no KL budget can be held with these terms, and the way out; empty where one can.
+
+    A factory that does not say what it makes is taken to make a divergence.
+    """
+    return why_no_budget_of(_classes(names))
+
+
+def why_no_budget_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    return _why_not_scaled(
+        terms,
+        "The term '{}' has the rewards inside its own formula, where a kl_budget cannot scale them. Leave it out, or "
+        "train with integral_kl.",
+        "A kl_budget needs a divergence to the reference, and {} is none. Leave it out, or add integral_kl.",
+    )
+
+
+def _classes(names: Iterable[str]) -> dict[str, Any]:
+    registered = get_registry().entries["term"]
+    return {
+        name: _made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names
+    }
+
+
+def _why_not_scaled(terms: Mapping[str, Any], inside: str, alone: str) -> str:
+    """What keeps rewards from being scaled beside a divergence; empty where nothing does.
+
+    Args:
+        terms: or their classes, by name.
+        inside: what to say of a term that has the rewards inside its formula, `{}` being its name.
+        alone: what to say where no term is a divergence, `{}` being their names.
+    """
+    both = next((name for name, term in terms.items() if takes_rewards(term) and uses_assistant(term)), None)
+    if both is not None:
+        return inside.format(both)
+    if any(side_of(term) == "divergences" for term in terms.values()):
+        return ""
+    return alone.format(", ".join(f"'{name}'" for name in terms))
 
 
 def build_terms(

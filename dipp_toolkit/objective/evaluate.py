@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..distributed import Processes
-from ..errors import BadNumbers, RunError
+from ..errors import BadNumbers, DippError, RunError
 from ..utils.precision import full_precision
 from ..utils.read_scalars import Numbers
-from .base import Sample, Side, Term, TermResult, side_of
+from .base import ExplainingTerm, Sample, Side, Term, TermResult, side_of
 from .mixing.mix import Mixed, RewardMix
-from .mixing.sizes import mean_square
+from .mixing.statistics import mean_square
 from .result import ObjectiveResult, directions
 
 
@@ -113,3 +113,34 @@ def _mixed(
             return mix(answers, weights, rest, sample.random, divergence, sample.step, kl)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error
+
+
+def find_cause(terms: Sequence[WeightedTerm], sample: Sample, results: Mapping[str, TermResult]) -> str:
+    """Which part of the objective gave numbers that are not finite, as part of a sentence; empty where none did.
+
+    Args:
+        terms: the objective.
+        sample: what they were asked about.
+        results: what they said.
+    """
+    if not torch.isfinite(sample.x0).all():
+        return "the generator's samples are not finite"
+    causes = []
+    for one in terms:
+        result = results.get(one.name)
+        if result is None or bool(torch.isfinite(result.grad).all() & torch.isfinite(result.value).all()):
+            continue
+        causes.append(_explained(one, sample, result))
+    return "; ".join(causes)
+
+
+def _explained(one: WeightedTerm, sample: Sample, result: TermResult) -> str:
+    plain = f"the gradient of the term '{one.name}' is not finite"
+    if not isinstance(one.term, ExplainingTerm):
+        return plain
+    # The run's own random numbers are left alone.
+    random = torch.Generator(sample.random.device).manual_seed(0)
+    try:
+        return one.term.explain(replace(sample, random=random), result) or plain
+    except DippError as error:
+        return f"{plain}, and looking for the reason failed: {error}"

@@ -37,9 +37,8 @@ from ..models.attention import GraphAttention
 from ..models.few_steps import run_steps, step_count
 from ..models.weight_sharing import trainable_parameters
 from ..objective.base import Committing, Sample, Stateful
-from ..objective.evaluate import WeightedTerm, evaluate_objective
+from ..objective.evaluate import WeightedTerm, evaluate_objective, find_cause
 from ..objective.mixing.mix import RewardMix
-from ..objective.not_finite import find_cause
 from ..objective.result import ObjectiveResult, averaged, joined, read_result
 from ..protocols import Assistant, FewStepGenerator, Generator
 from ..utils.precision import at_least_float32, pass_autocast

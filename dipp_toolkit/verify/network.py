@@ -15,7 +15,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import Prediction, from_x0
 from ..diffusion.schedules import Schedule
 from ..errors import RunError
-from ..objective.gaussians.law import Gaussian
+from ..objective.gaussians import Gaussian
 
 GIVEN = "given"
 """The condition's tensor, `(batch, 1)`: 1 where there is a prompt, 0 where it is empty."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
-from ..objective.gaussians.law import Gaussian
+from ..objective.gaussians import Gaussian
 
 Objective = Callable[[Gaussian, Gaussian], Tensor]
 """`objective(law, drawn)`: a scalar, differentiated in `law`; `drawn` is the same law, held fixed."""

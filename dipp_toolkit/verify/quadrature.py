@@ -17,7 +17,7 @@ from torch import Tensor
 from ..diffusion.times import Draw
 from ..errors import RunError
 from ..objective.base import Sample, Term, TermResult
-from ..objective.gaussians.problem import normal_nodes
+from ..objective.gaussians import normal_nodes
 from ..training.engine import Engine
 
 

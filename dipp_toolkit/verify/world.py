@@ -18,7 +18,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import Prediction
 from ..diffusion.schedules import Schedule
 from ..errors import RequestError
-from ..objective.gaussians.law import Gaussian
+from ..objective.gaussians import Gaussian
 from ..protocols import Latents
 from ..utils.images import Images
 from .network import GIVEN, closed_form_denoiser

@@ -13,7 +13,7 @@ from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.models.loading import load_reference
 from dipp_toolkit.objective.base import Sample, TermContext
-from dipp_toolkit.objective.catalog import build_term
+from dipp_toolkit.objective.build import build_term
 from dipp_toolkit.registry import Registry
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.training.assistant import LearnedAssistant

@@ -27,8 +27,8 @@ from dipp_toolkit.monitoring.first_pull import FirstPulls, first_warning, of_ste
 from dipp_toolkit.monitoring.kl_by_time import bin_middles, kl_by_time
 from dipp_toolkit.monitoring.probe import BINS, Probe
 from dipp_toolkit.monitoring.pull import Sides, mean_pull, pull_of
-from dipp_toolkit.objective.gaussians.law import Gaussian
-from dipp_toolkit.objective.mixing.first_sizes import MEASURED as FIRST
+from dipp_toolkit.objective.gaussians import Gaussian
+from dipp_toolkit.objective.mixing.scale import MEASURED as FIRST
 from dipp_toolkit.report import write_report
 from dipp_toolkit.training.run import MEASURED
 from dipp_toolkit.utils.jsonl import read_rows

@@ -14,7 +14,7 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.decoding import LatentDecoder, RisingClamp
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.build import build_terms
-from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.objective.terms.shared_decode import SharedDecode
 from dipp_toolkit.training.assistant import LearnedAssistant

@@ -14,7 +14,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.schedules import FlowMatching, Schedule, VariancePreserving
 from dipp_toolkit.diffusion.times import Draw
 from dipp_toolkit.objective.base import Sample, TermContext
-from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.verify.cases import CASES, grid, make_generator, make_reference

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from dipp_toolkit.objective.base import TermResult
 from dipp_toolkit.objective.mixing.balance import Balance
-from dipp_toolkit.objective.mixing.first_sizes import MEASURED, FirstSizes
 from dipp_toolkit.objective.mixing.floors import Floor
 from dipp_toolkit.objective.mixing.mix import Mixed, RewardMix
-from dipp_toolkit.objective.mixing.scale import RewardScale
+from dipp_toolkit.objective.mixing.scale import MEASURED, FirstSizes, RewardScale
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 
 SHAPE = (8, 3, 2)

@@ -19,7 +19,7 @@ from dipp_toolkit.events import StepEvent
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.objective.base import Sample, TermContext
-from dipp_toolkit.objective.catalog import build_term
+from dipp_toolkit.objective.build import build_term
 from dipp_toolkit.objective.estimators.density_ratio import (
     LearnedRatio,
     as_tokens,

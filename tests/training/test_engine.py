@@ -15,7 +15,7 @@ from dipp_toolkit.diffusion.times import Draw, UniformTimes
 from dipp_toolkit.errors import BadNumbers, RunError
 from dipp_toolkit.objective.base import Sample, TermResult
 from dipp_toolkit.objective.evaluate import WeightedTerm
-from dipp_toolkit.objective.gaussians.law import Gaussian
+from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.training.assistant import LearnedAssistant

@@ -12,7 +12,7 @@ import torch
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.objective.base import TermContext
-from dipp_toolkit.objective.catalog import build_term
+from dipp_toolkit.objective.build import build_term
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.utils.imports import check_call, is_python_name, load_python_name
 from dipp_toolkit.verify.cases import make_reference

@@ -17,8 +17,7 @@ from .balance import BALANCES, Balance
 from .floors import Floor
 from .kl_budget import KLBudget
 from .scale import RewardScale
-from .sizes import inverse, mean_square, root_mean_square
-from .statistics import RewardStatistics
+from .statistics import RewardStatistics, inverse, mean_square, root_mean_square
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...utils.piecewise_linear import PiecewiseLinear
-from .first_sizes import FirstSizes
 from .kl_budget import KLBudget
+
+MEASURED = 16
+"""Updates that a size is measured over."""
+
+
+@dataclass
+class FirstSizes:
+    """The first sizes of a gradient, one an update, as far as it was neither 0 nor infinite; their median is held.
+
+    Attributes:
+        values: at most `MEASURED`.
+    """
+
+    values: list[float] = field(default_factory=list)
+
+    def add(self, size: float) -> None:
+        """Take an update's size in, unless there are enough."""
+        if not self.full and 0 < size < math.inf:
+            self.values.append(size)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is taken in any more."""
+        return len(self.values) >= MEASURED
+
+    @property
+    def usual(self) -> float | None:
+        """The median; None before the first."""
+        return median(self.values) if self.values else None
+
 
 CANCELLED = 1e-5
 """Size of the rewards' joint gradient, in shares, below which they cancel: what is left then is rounding."""
