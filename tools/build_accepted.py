@@ -70,11 +70,11 @@ def _table(rows: Sequence[AcceptedRow]) -> str:
 def _line(row: AcceptedRow) -> str:
     failing = ", ".join(dict.fromkeys(check.check for check in row.failing))
     passed = sum(check.verdict == "pass" for check in row.checks)
-    found = f"{passed} of {len(row.checks)} rows pass" + (f"; **{failing} failed**" if failing else "")
-    found += "" if row.complete else "; interrupted"
+    outcome = f"{passed} of {len(row.checks)} rows pass" + (f"; **{failing} failed**" if failing else "")
+    outcome += "" if row.complete else "; interrupted"
     device = f"{row.machine.device}, torch {row.machine.torch}"
     toolkit = row.toolkit.commit[:8] or row.toolkit.version
-    cells = [f"`{row.name}`", f"`{row.reference}`", ", ".join(row.rewards), device, found, row.date, toolkit]
+    cells = [f"`{row.name}`", f"`{row.reference}`", ", ".join(row.rewards), device, outcome, row.date, toolkit]
     return "| " + " | ".join(cell.replace("|", "/").replace("<", "&lt;") for cell in cells) + " |"
 
 

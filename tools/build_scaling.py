@@ -34,7 +34,7 @@ class Model:
     Attributes:
         title: of its tables.
         reference: its name.
-        batch: samples a pass of one GPU.
+        batch: samples a micro-batch of one GPU.
         guidance: alpha_cfg.
         more: further settings.
     """
@@ -114,7 +114,7 @@ def setups() -> str:
                 "graphs recomputed" if model.more else "graphs kept",
             ]
         )  # fmt: skip
-    head = ["model", "B parameters", "B trained, lora", "B trained, full", "samples a pass", "guidance", ""]
+    head = ["model", "B parameters", "B trained, lora", "B trained, full", "samples a micro-batch", "guidance", ""]
     return table(head, rows)
 
 
@@ -124,7 +124,7 @@ def memory(model: Model) -> str:
         ("lora", 1, "none"), ("lora", 8, "fsdp"), ("lora", 64, "fsdp"),
         ("full", 1, "none"), ("full", 8, "none"), ("full", 8, "fsdp"), ("full", 64, "fsdp"),
     ]  # fmt: skip
-    plans = [model.plan(*one) for one in arrangements]
+    plans = [model.plan(*arrangement) for arrangement in arrangements]
     head = [
         f"{mode}, {count} GPU{'s' if count > 1 else ''}{', sharded' if sharding == 'fsdp' else ''}"
         for mode, count, sharding in arrangements
@@ -160,8 +160,8 @@ def steps(model: Model) -> str:
                         mode, str(count), "sharded" if sharding == "fsdp" else "whole",
                         "yes" if fits(made) else "no", str(made.batch), f"{made.seconds:.2f}",
                         number(made.images_per_second), number(sent / 1e9),
-                        number(sum(one.communication for one in made.pieces.values())),
-                        number(sum(one.exposed for one in made.pieces.values())) or "0",
+                        number(sum(piece.communication for piece in made.pieces.values())),
+                        number(sum(piece.exposed for piece in made.pieces.values())) or "0",
                         number(made.hiding_rate / 1e9),
                     ]
                 )  # fmt: skip
@@ -178,9 +178,9 @@ def shares() -> str:
     for model in MODELS.values():
         for mode in ("lora", "full"):
             pieces = model.plan(mode, 1).pieces
-            total = sum(one.compute for one in pieces.values())
+            total = sum(piece.compute for piece in pieces.values())
             names = list(pieces)
-            rows.append([f"{model.title}, {mode}", *(f"{one.compute / total:.0%}" for one in pieces.values())])
+            rows.append([f"{model.title}, {mode}", *(f"{piece.compute / total:.0%}" for piece in pieces.values())])
     return table(["", *names], rows)
 
 
@@ -190,8 +190,8 @@ def least() -> str:
     for model in MODELS.values():
         for mode in ("lora", "full"):
             whole = "yes" if fits(model.plan(mode, 1)) else "no"
-            found = next((count for count in (1, 2, 4, 8, 16, 32, 64) if fits(model.plan(mode, count, "fsdp"))), None)
-            rows.append([f"{model.title}, {mode}", whole, str(found) if found else "more than 64"])
+            fewest = next((count for count in (1, 2, 4, 8, 16, 32, 64) if fits(model.plan(mode, count, "fsdp"))), None)
+            rows.append([f"{model.title}, {mode}", whole, str(fewest) if fewest else "more than 64"])
     return table(["", "fits one GPU whole", "fewest GPUs, sharded"], rows)
 
 
@@ -207,7 +207,7 @@ def batches() -> str:
     for batch in (1, 4, 16):
         made = MODELS["pixart"].plan("full", 1, batch_size=batch, **SPARING)
         rows.append([str(batch), f"{made.seconds:.2f}", number(made.images_per_second), f"{made.plan.peak / GIB:.1f}"])
-    return table(["PixArt-alpha, full, samples a pass", "s a step", "images/s", "peak, GiB"], rows)
+    return table(["PixArt-alpha, full, samples a micro-batch", "s a step", "images/s", "peak, GiB"], rows)
 
 
 def slower() -> str:
@@ -221,12 +221,12 @@ def slower() -> str:
                 ]
                 if fits(made[0]):
                     words = "sharded" if sharding == "fsdp" else "whole"
-                    rows.append([f"{model.title}, {mode}, {words}", *(f"{one.seconds:.2f}" for one in made)])
+                    rows.append([f"{model.title}, {mode}, {words}", *(f"{plan.seconds:.2f}" for plan in made)])
     return table(["64 GPUs, s a step", *NETWORKS], rows)
 
 
 def accumulation() -> str:
-    """What more passes an update change."""
+    """What more micro-batches an update change."""
     rows = []
     for sharding in ("none", "fsdp"):
         for passes in (1, 4, 16):
@@ -234,7 +234,7 @@ def accumulation() -> str:
             sent = sum(sum(kind.values()) for kind in made.traffic.values())
             rows.append(
                 [
-                    f"{'sharded' if sharding == 'fsdp' else 'whole'}, {passes} pass{'es' if passes > 1 else ''}",
+                    f"{'sharded' if sharding == 'fsdp' else 'whole'}, {passes} micro-batch{'es' if passes > 1 else ''}",
                     str(made.batch), f"{made.plan.peak / GIB:.1f}",
                     number(sent / made.batch * made.scale.processes / 1e9), f"{made.seconds:.2f}",
                     number(made.images_per_second),

@@ -31,36 +31,36 @@ command that begins a new run with it. The fourth column says which may have ano
 def type_name(annotation: Any) -> str:
     """A type as a reader would say it."""
     plain = getattr(annotation, "__name__", str(annotation))
-    arguments = [one for one in get_args(annotation) if one is not type(None)]
-    if "Literal" in str(annotation) and all(isinstance(one, str) for one in arguments):
-        return ", ".join(f"`{one}`" for one in arguments)
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if "Literal" in str(annotation) and all(isinstance(argument, str) for argument in arguments):
+        return ", ".join(f"`{argument}`" for argument in arguments)
     names = {"int": "whole number", "float": "number", "str": "text", "Path": "path", "bool": "true or false"}
     if plain in names:
         return names[plain]
     if plain == "dict":
         return "names with values"
     if plain == "tuple":
-        inner = [one for one in arguments if one is not ...]
+        inner = [argument for argument in arguments if argument is not ...]
         return f"{len(inner)} of: {type_name(inner[0])}" if ... not in arguments else f"any of: {type_name(inner[0])}"
-    return " or ".join(type_name(one) for one in arguments if not isinstance(one, FieldInfo))
+    return " or ".join(type_name(argument) for argument in arguments if not isinstance(argument, FieldInfo))
 
 
 def bounds(metadata: list[Any]) -> list[str]:
     """The bounds that a field's metadata sets, such as `> 0`."""
-    found = []
-    for one in metadata:
+    texts = []
+    for item in metadata:
         for name, sign in SIGNS.items():
-            value = getattr(one, name, None)
+            value = getattr(item, name, None)
             if value is not None:
-                found.append(f"{sign} {value}")
-        if isinstance(one, FieldInfo):
-            found += bounds(one.metadata)
-    return found
+                texts.append(f"{sign} {value}")
+        if isinstance(item, FieldInfo):
+            texts += bounds(item.metadata)
+    return texts
 
 
 def nested_bounds(field: FieldInfo) -> list[str]:
     """Bounds of the field itself, or of the annotated type inside `... | None`."""
-    inner = [one for argument in get_args(field.annotation) for one in getattr(argument, "__metadata__", ())]
+    inner = [item for argument in get_args(field.annotation) for item in getattr(argument, "__metadata__", ())]
     return bounds(list(field.metadata)) or bounds(inner)
 
 

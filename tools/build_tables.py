@@ -27,10 +27,10 @@ def published_generators() -> str:
     """A row for each published generator and reference, from its record."""
     from dipp_toolkit.models.input_scale import recorded_input_scale
 
-    lines = ["| generator | weights | read out at | input | reference | licence |", "|---|---|---|---|---|---|"]
+    lines = ["| generator | weights | timestep | input | reference | licence |", "|---|---|---|---|---|---|"]
     for model in _models("generator"):
         over = f" over `{model.pipeline}`" if model.hub != model.pipeline else ""
-        time = _read_out(model)
+        time = _timestep(model)
         scale = model.input_scale or recorded_input_scale(model.blueprint().scheduler_config)
         given = "$z$" if time == "1" or scale == "unit" else r"$\sigma z$"
         lines.append(
@@ -49,7 +49,7 @@ def _models(kind: str) -> list[Any]:
     return [entry.factory for entry in entries if isinstance(entry.factory, PublishedPipeline)]
 
 
-def _read_out(model: Any) -> str:
+def _timestep(model: Any) -> str:
     from dipp_toolkit.diffusion.schedules import FlowMatching, schedule_from_config
 
     if isinstance(schedule_from_config(model.blueprint().scheduler_config), FlowMatching):

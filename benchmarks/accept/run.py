@@ -25,13 +25,12 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "published_world"), str(HERE.parent / "full_size_step")]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from case import use_plugins_of_the_checkout  # noqa: E402
-from hub_cache import HubCache  # noqa: E402
+from benchmarks.full_size_step.case import use_plugins_of_the_checkout
+from benchmarks.published_world.hub_cache import HubCache
 
-REWARD = f"{HERE.parent / 'full_size_step' / 'reward.py'}:RandomHPSv2"
+REWARD = f"{Path(__file__).parents[1] / 'full_size_step' / 'reward.py'}:RandomHPSv2"
 CASES = ("pixart-onestep", "sdxl-dmd2")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,31 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--twin", action="store_true", help="tiny pipelines of the same classes")
     parser.add_argument("--out", type=Path, default=Path("accepted"), metavar="FOLDER")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of dipp accept")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     use_plugins_of_the_checkout()
-    codes = [run_case(name, asked) for name in asked.cases.split(",")]
+    codes = [run_case(name, options) for name in options.cases.split(",")]
     return max(codes, default=2)
 
 
-def run_case(name: str, asked: Any) -> int:
+def run_case(name: str, options: Any) -> int:
     """Write the case's repositories and accept it."""
     from dipp_cli.app import main as dipp
 
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="accept-") as home:
         cache = HubCache(Path(home))
-        write_case(cache, name, DTYPES[asked.dtype], asked.twin)
-        settings = [f"frozen_precision={asked.dtype}", *asked.set]
-        if not asked.twin:
+        write_case(cache, name, DTYPES[options.dtype], options.twin)
+        settings = [f"frozen_precision={options.dtype}", *options.set]
+        if not options.twin:
             settings += ["gradient_checkpointing=true", "recompute_generator=true"]
-        if asked.reward == REWARD and not asked.twin:
-            device = asked.device if asked.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if options.reward == REWARD and not options.twin:
+            device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
             settings.append(f"reward.{REWARD}.device={device}")
         words = [word for setting in settings for word in ("--set", setting)]
         with cache.used():
             return dipp(
-                ["accept", name, "--reward", asked.reward, "--device", asked.device, "--minutes", asked.minutes,
-                    "--out", str(asked.out / f"{name}.json"), *words]
+                ["accept", name, "--reward", options.reward, "--device", options.device, "--minutes", options.minutes,
+                    "--out", str(options.out / f"{name}.json"), *words]
             )  # fmt: skip
 
 
@@ -84,14 +83,13 @@ def write_case(cache: HubCache, name: str, dtype: torch.dtype, twin: bool) -> No
         dtype: that weights are stored in.
         twin: whether they are tiny.
     """
-    from layouts import model_of
-
+    from benchmarks.published_world.layouts import model_of
     from dipp_toolkit.models.published import PublishedGenerator
 
     model = model_of("generator", name)
     assert isinstance(model, PublishedGenerator)
     reference = model_of("reference", model.reference)
-    for number, pipeline in enumerate({one.pipeline: one for one in (reference, model)}.values()):
+    for number, pipeline in enumerate({each.pipeline: each for each in (reference, model)}.values()):
         write_pipeline(cache, pipeline, number, dtype, twin)
     if model.weights is not None:
         write_single_file(cache, model, twin, dtype)
@@ -102,14 +100,18 @@ def write_pipeline(cache: HubCache, model: Any, seed: int, dtype: torch.dtype, t
     import json
     import shutil
 
-    from layouts import _write_pipeline
+    from benchmarks.published_world.layouts import _write_pipeline
 
     folder = cache.snapshot(model.pipeline)
     _write_pipeline(folder, model, seed)
     if twin:
         return
     index = json.loads((model.configs / "model_index.json").read_text(encoding="utf-8"))
-    names = [one for one, entry in index.items() if isinstance(entry, list) and entry[0] and is_network(model, one)]
+    names = [
+        component
+        for component, entry in index.items()
+        if isinstance(entry, list) and entry[0] and is_network(model, component)
+    ]
     with tempfile.TemporaryDirectory(dir=cache.home) as scratch:
         whole = model.blueprint().write(Path(scratch) / "whole", names, seed=seed, dtype=dtype)
         for name in names:
@@ -124,7 +126,7 @@ def is_network(model: Any, component: str) -> bool:
 
 def write_single_file(cache: HubCache, model: Any, twin: bool, dtype: torch.dtype) -> None:
     """The file that a generator's network is published in: the reference's weights, a little larger."""
-    from weight_layouts import state_of, write_pickle, write_single
+    from benchmarks.published_world.weight_layouts import state_of, write_pickle, write_single
 
     base = cache.snapshot(model.pipeline)
     network = next(base / name for name in ("unet", "transformer") if (base / name).is_dir())

@@ -55,12 +55,12 @@ def run(method: str, seed: int, steps: int, scale: float, work: Path) -> dict[st
         train(config)
     rows = whole_rows(out / "metrics.jsonl")
     comparison = Comparison.load(out / "samples" / "comparison")
-    found = measure(comparison, {"jpeg": load_reward("jpeg")}, ("emoji-judge", load_reward("emoji-judge")))
+    scores = measure(comparison, {"jpeg": load_reward("jpeg")}, ("emoji-judge", load_reward("emoji-judge")))
     return {
-        "jpeg": {name: found["rewards"]["jpeg"][name] for name in ("before", "after")},
-        "judge": {name: found["judge"][name] for name in ("before", "after")},
-        "gain": found["gain"]["jpeg"],
-        "diversity": found["diversity"]["after"] / found["diversity"]["before"],
+        "jpeg": {name: scores["rewards"]["jpeg"][name] for name in ("before", "after")},
+        "judge": {name: scores["judge"][name] for name in ("before", "after")},
+        "gain": scores["gain"]["jpeg"],
+        "diversity": scores["diversity"]["after"] / scores["diversity"]["before"],
         "rank_correlation": rows[-1].get("rank_correlation/reward/jpeg"),
         "scores_a_sample": scores_a_sample(method, config),
     }
@@ -68,24 +68,24 @@ def run(method: str, seed: int, steps: int, scale: float, work: Path) -> dict[st
 
 def table(results: dict[str, list[dict[str, Any]]], seeds: int, steps: int, scale: float) -> str:
     """The results as Markdown."""
-    best = statistics.mean(one["gain"]["mean"] for one in results["differentiable stand-in"])
+    best = statistics.mean(result["gain"]["mean"] for result in results["differentiable stand-in"])
     lines = [
         "| gradient by | JPEG bits a pixel, before | after, each seed | saved, of the stand-in's saving "
         "| judge, before | judge, after | diversity | scores a sample | rank correlation at the end |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
-        before = statistics.mean(-one["jpeg"]["before"]["mean"] for one in runs)
-        after = ", ".join(f"{-one['jpeg']['after']['mean']:.2f}" for one in runs)
-        shares = [one["gain"]["mean"] / best for one in runs]
-        judges = [statistics.mean(one["judge"][name]["mean"] for one in runs) for name in ("before", "after")]
-        diversity = statistics.mean(one["diversity"] for one in runs)
-        known = [one["rank_correlation"] for one in runs if one["rank_correlation"] is not None]
+        before = statistics.mean(-run["jpeg"]["before"]["mean"] for run in runs)
+        after = ", ".join(f"{-run['jpeg']['after']['mean']:.2f}" for run in runs)
+        shares = [run["gain"]["mean"] / best for run in runs]
+        judges = [statistics.mean(run["judge"][name]["mean"] for run in runs) for name in ("before", "after")]
+        diversity = statistics.mean(run["diversity"] for run in runs)
+        correlations = [run["rank_correlation"] for run in runs if run["rank_correlation"] is not None]
         saved = f"{statistics.mean(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
         lines.append(
             f"| {method} | {before:.2f} | {after} | {saved} | {judges[0]:.2f} | {judges[1]:.2f} | {diversity:.2f} | "
             f"{runs[0]['scores_a_sample']} | "
-            f"{f'{statistics.mean(known):.2f}' if known else ''} |"
+            f"{f'{statistics.mean(correlations):.2f}' if correlations else ''} |"
         )
     note = (
         f"{seeds} seeds, {steps} steps of 32 samples, `reward_scale={scale:g}`, `balance=normalised`; 64 held-out "

@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from dipp_toolkit.objective.estimators.surrogate import Surrogate
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-try:
-    from benchmarks.black_box.prompt_offsets import Learned, PromptOffsets, curved, learn, linear
-except ModuleNotFoundError:
-    from prompt_offsets import Learned, PromptOffsets, curved, learn, linear  # type: ignore[import-not-found,no-redef]
+from benchmarks.black_box.prompt_offsets import Learned, PromptOffsets, curved, learn, linear
+from dipp_toolkit.objective.estimators.surrogate import Surrogate
 
 HERE = Path(__file__).parent
 SHAPES = {"linear": linear, "saturated and curved": curved}
@@ -35,10 +34,10 @@ def spread(numbers: Sequence[float]) -> str:
 
 def row(shape: str, between: float, batch: tuple[int, int], runs: Sequence[Learned], updates: int) -> str:
     """A row of the table."""
-    first = ", ".join(str(one.first) if one.first else "never" for one in runs)
+    first = ", ".join(str(run.first) if run.first else "never" for run in runs)
     cells = [
-        shape, f"{between:g}", f"{batch[0]} x {batch[1]}", spread([one.cosine for one in runs]),
-        spread([one.length for one in runs]), spread([one.correlation for one in runs]),
+        shape, f"{between:g}", f"{batch[0]} x {batch[1]}", spread([run.cosine for run in runs]),
+        spread([run.length for run in runs]), spread([run.correlation for run in runs]),
         f"{first} of {updates}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -62,7 +61,7 @@ def main() -> None:
                 learn(PromptOffsets(seed, shape, between), Surrogate(seed=seed), words.updates, *batch)
                 for seed in range(words.seeds)
             ]
-            results.append({"shape": name, "between": between, "batch": batch, "runs": [asdict(one) for one in runs]})
+            results.append({"shape": name, "between": between, "batch": batch, "runs": [asdict(run) for run in runs]})
             lines.append(row(name, between, batch, runs, words.updates))
             print(lines[-1], flush=True)
     note = f"{words.seeds} seeds, {words.updates} updates; deviation 0.1 within a prompt. Mean (least to largest)."

@@ -60,13 +60,15 @@ def table(result: AblationResult) -> str:
         f"| {' | '.join([*study.settings, *figures, 'warnings'])} |",
         "|---" * (len(study.settings) + len(figures)) + "|---|",
     ]
-    for one in study.combinations:
-        cells = [f"{one.figures[name].mean:.3g}" for name in figures]
-        lines.append(f"| {' | '.join([*one.values.values(), *cells, ', '.join(one.warnings) or '-'])} |")
+    for combination in study.combinations:
+        cells = [f"{combination.figures[name].mean:.3g}" for name in figures]
+        lines.append(
+            f"| {' | '.join([*combination.values.values(), *cells, ', '.join(combination.warnings) or '-'])} |"
+        )
     lines += ["", f"Means over two seeds, {study.rows[0].protocol.count} held-out prompts with two noises each.", ""]
-    for one in claims(study):
-        verdict = one.verdict[0].upper() + one.verdict[1:]
-        lines.append(f"- {one.expectation} **{verdict}.** {one.numbers} ({one.source})")
+    for claim in claims(study):
+        verdict = claim.verdict[0].upper() + claim.verdict[1:]
+        lines.append(f"- {claim.expectation} **{verdict}.** {claim.numbers} ({claim.source})")
     lines += ["", result.choice.sentence(), "", f"`{COMMAND}`, on {platform.machine()} CPU, torch {torch.__version__}."]
     return "\n".join(lines) + "\n"
 

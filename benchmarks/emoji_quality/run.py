@@ -73,7 +73,7 @@ def best_guidance(
         images = sample_reference(reference, condition[rows], 77, steps, guidance)
         with torch.no_grad():
             scores[guidance] = judge(images, chosen).mean().item()
-    return {"preference_by_guidance": scores, "guidance": max(scores, key=lambda one: scores[one])}
+    return {"preference_by_guidance": scores, "guidance": max(scores, key=lambda guidance: scores[guidance])}
 
 
 def milliseconds(make: Callable[[], object], images: int, repeats: int = 5) -> float:
@@ -164,7 +164,7 @@ def main() -> None:
     for name, generator in generators.items():
         columns[name] = measure(judge, one_step_column(generator, reference, condition), prompts, real_features) | {
             "evaluations": 1,
-            "milliseconds": milliseconds(lambda one=generator: generate_images(one, reference, few, 0), 32),  # type: ignore[misc]
+            "milliseconds": milliseconds(lambda generator=generator: generate_images(generator, reference, few, 0), 32),  # type: ignore[misc]
         }
     results = {
         "command": f"python benchmarks/emoji_quality/run.py --seeds {arguments.seeds}",

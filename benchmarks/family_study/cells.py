@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives import OBJECTIVES, PACE, SHARED, UPDATES
-from pace import seconds_per_update
-
+from benchmarks.family_study.objectives import OBJECTIVES, PACE, SHARED, UPDATES
+from benchmarks.family_study.pace import seconds_per_update
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.training.run import train
@@ -92,12 +91,12 @@ def plan_equal_time(work: Path, updates: int = UPDATES) -> None:
 def equal_time(work: Path, runs: list[Run]) -> list[Run]:
     """The runs of the plan. Where an objective has as many updates in both, its run under equal updates is taken."""
     counts = json.loads((work / PLAN).read_text(encoding="utf-8"))["updates"]
-    found = []
+    runs_of_time = []
     for run in runs:
         steps = counts[run.objective]
         new = work / "time" / f"{slug(run.objective)}-{run.seed}"
-        found.append(Run(run.objective, "time", run.seed, steps, run.folder if steps == run.steps else new))
-    return found
+        runs_of_time.append(Run(run.objective, "time", run.seed, steps, run.folder if steps == run.steps else new))
+    return runs_of_time
 
 
 def train_share(runs: list[Run], processes: Processes) -> Iterator[Run]:

@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from objectives import OBJECTIVES, SHARED
 
+from benchmarks.family_study.objectives import OBJECTIVES, SHARED
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.training.run_state.run_folder import choose_folder
@@ -38,11 +38,11 @@ def seconds_per_update(work: Path) -> dict[str, float]:
     The objectives take turns, so that whatever else the machine does falls on all of them alike. Nothing is written.
     """
     loops = {kind(name): _loop(name, work) for name in OBJECTIVES}
-    seconds: dict[tuple[str, bool], list[float]] = {one: [] for one in loops}
+    seconds: dict[tuple[str, bool], list[float]] = {key: [] for key in loops}
     for turn in range(WARM + ROUNDS):
-        for one, loop in loops.items():
+        for key, loop in loops.items():
             started = time.perf_counter()
             loop.one_step()
             if turn >= WARM:
-                seconds[one].append(time.perf_counter() - started)
+                seconds[key].append(time.perf_counter() - started)
     return {name: median(seconds[kind(name)]) for name in OBJECTIVES}

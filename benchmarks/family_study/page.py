@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cells import PLAN
-from objectives import OBJECTIVES, PACE, UPDATES
 from torch import Tensor
 
+from benchmarks.family_study.cells import PLAN
+from benchmarks.family_study.objectives import OBJECTIVES, PACE, UPDATES
 from dipp_toolkit.evaluation.intervals import Interval, mean_interval, paired_interval
 from dipp_toolkit.experiments.bench.rows import Row
 from dipp_toolkit.report.charts.scatter import Point, scatter
@@ -64,13 +64,13 @@ class Group:
 
 def groups(rows: Sequence[Row], budget: str, counts: Mapping[str, int]) -> list[Group]:
     """The objectives under a budget, in the order of the study."""
-    found = []
+    made = []
     for name in OBJECTIVES:
         # An objective that gets as many updates under both budgets was run once.
         kept = budget if counts[name] != UPDATES else "updates"
         own = [row for row in rows if re.fullmatch(rf"{kept} {re.escape(name)} seed \d+", row.label)]
-        found.append(Group(name, own, counts[name]))
-    return [one for one in found if one.rows]
+        made.append(Group(name, own, counts[name]))
+    return [group for group in made if group.rows]
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -78,8 +78,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else mean
 
 
-def _said(one: Interval) -> str:
-    return f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
+def _interval_text(interval: Interval) -> str:
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def table(shown: Sequence[Group], reference: Group) -> str:
@@ -89,20 +89,20 @@ def table(shown: Sequence[Group], reference: Group) -> str:
         f"| {REWARD} (trained) | Frechet distance | diversity |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for one in shown:
-        runs = one.means(JUDGE)
+    for group in shown:
+        runs = group.means(JUDGE)
         over = "-"
-        if one is not reference:
-            over = _said(paired_interval(reference.per_prompt(JUDGE), one.per_prompt(JUDGE)))
+        if group is not reference:
+            over = _interval_text(paired_interval(reference.per_prompt(JUDGE), group.per_prompt(JUDGE)))
         cells = [
-            one.name,
-            str(one.updates or "-"),
-            _said(one.interval(JUDGE)),
+            group.name,
+            str(group.updates or "-"),
+            _interval_text(group.interval(JUDGE)),
             f"{min(runs):.2f}, {max(runs):.2f}" if len(runs) > 1 else "-",
             over,
-            _spread(one.means(REWARD), 2),
-            _spread(one.means(DISTANCE), 2),
-            _spread(one.means(DIVERSITY), 3),
+            _spread(group.means(REWARD), 2),
+            _spread(group.means(DISTANCE), 2),
+            _spread(group.means(DIVERSITY), 3),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -111,10 +111,11 @@ def table(shown: Sequence[Group], reference: Group) -> str:
 def figure(shown: Sequence[Group], compared: Sequence[Group]) -> str:
     """Judge against Frechet distance, with the Pareto front of what was trained, as an SVG file of its own."""
     points = [
-        Point(one.name, one.mean(DISTANCE), one.mean(JUDGE), 0, label=SHORT.get(one.name, one.name)) for one in shown
+        Point(group.name, group.mean(DISTANCE), group.mean(JUDGE), 0, label=SHORT.get(group.name, group.name))
+        for group in shown
     ]
-    points += [Point(one.name, one.mean(DISTANCE), one.mean(JUDGE), mark=one.name) for one in compared]
-    inside = [one for one in points if one.x <= OFF_SCALE]
+    points += [Point(group.name, group.mean(DISTANCE), group.mean(JUDGE), mark=group.name) for group in compared]
+    inside = [point for point in points if point.x <= OFF_SCALE]
     drawn = str(scatter(inside, "Frechet distance (less is better)", "judge's preference", -1, 1))
     head, _, rest = drawn.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg" width="760"><style>{STYLE}</style>{rest}\n'
@@ -133,20 +134,20 @@ def write_results(rows: Sequence[Row], folder: Path) -> None:
     plan = folder / PLAN
     paces: Mapping[str, float] = {}
     if plan.is_file():
-        known = json.loads(plan.read_text(encoding="utf-8"))
-        budgets["time"], paces = known["updates"], known["seconds_per_update"]
+        planned = json.loads(plan.read_text(encoding="utf-8"))
+        budgets["time"], paces = planned["updates"], planned["seconds_per_update"]
     titles = {
         "updates": f"Equal updates: {UPDATES} of the generator",
         "time": f"Equal time: that of {UPDATES} updates of {PACE}",
     }
     parts = []
     for budget, counts in budgets.items():
-        found = groups(rows, budget, counts)
-        write_text(folder / f"{budget}.svg", figure(found, [reference, start]))
-        parts += [f"**{titles[budget]}**", table([reference, start, *found], reference)]
+        compared = groups(rows, budget, counts)
+        write_text(folder / f"{budget}.svg", figure(compared, [reference, start]))
+        parts += [f"**{titles[budget]}**", table([reference, start, *compared], reference)]
     if paces:
-        said = ", ".join(f"{name} {seconds:.2f}" for name, seconds in paces.items())
-        parts.append(f"Seconds an update, one thread, measured turn by turn: {said}.")
+        shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in paces.items())
+        parts.append(f"Seconds an update, one thread, measured turn by turn: {shown}.")
     shown = rows[0]
     parts.append(
         f"Judge: mean over runs with a 95 % interval over {shown.protocol.count} held-out prompts, "

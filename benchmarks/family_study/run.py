@@ -5,25 +5,27 @@
 
 Trains 45 runs (about two hours on two cores), generates every contestant's images of the held-out prompts, and has
 them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
-after an interruption: finished runs and images are kept. Writes
-`results.jsonl`, the plan of equal time, `results.md` and two figures beside this file;
-`docs/results/family-study.md` says what is to be seen.
+after an interruption: finished runs and images are kept. Writes `results.jsonl`, the plan of equal time, `results.md`
+and two figures beside this file; `docs/results/family-study.md` says what is to be seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 # One core a process: the runs are small, and the time of an update must not depend on who else is at work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from cells import PLAN, Run, equal_time, equal_updates, plan_equal_time, train_share
-from objectives import UPDATES
-from page import write_results
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.family_study.cells import PLAN, Run, equal_time, equal_updates, plan_equal_time, train_share
+from benchmarks.family_study.objectives import UPDATES
+from benchmarks.family_study.page import write_results
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.experiments.bench.contestants import Contestant, parse_contestants
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows

@@ -50,7 +50,7 @@ def run(floor: float | None, level: float, seed: int, steps: int, scale: float, 
         "start": rows[0][f"reward/{HELD}"],
         "held": statistics.mean(held),
         "lowest": min(held),
-        "beneath": sum(one < level for one in held) / len(held),
+        "beneath": sum(score < level for score in held) / len(held),
         "trained_start": rows[0][f"reward/{TRAINED}"],
         "trained": statistics.mean(row[f"reward/{TRAINED}"] for row in late),
         "multiplier": late[-1].get(f"multiplier/reward/{HELD}"),
@@ -66,11 +66,11 @@ def table(results: dict[str, list[dict[str, Any]]], level: float, note: str) -> 
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in results.items():
-        for seed, one in enumerate(runs):
-            exported = "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**one["exported"])
+        for seed, run in enumerate(runs):
+            exported = "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**run["exported"])
             lines.append(
-                f"| {name} | {seed} | {one['start']:.1f} | {one['held']:.1f} | {one['lowest']:.1f} | "
-                f"{one['beneath']:.0%} | {exported} | {one['trained_start']:.3f} | {one['trained']:.3f} |"
+                f"| {name} | {seed} | {run['start']:.1f} | {run['held']:.1f} | {run['lowest']:.1f} | "
+                f"{run['beneath']:.0%} | {exported} | {run['trained_start']:.3f} | {run['trained']:.3f} |"
             )
     return "\n".join(lines) + f"\n\n{note}\n"
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "full_size_step"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from case import PROMPTS, random_weights, use_plugins_of_the_checkout, where, write_prompts  # noqa: E402
+from benchmarks.full_size_step.case import PROMPTS, random_weights, use_plugins_of_the_checkout, where, write_prompts
 
 NAME, BLUEPRINT = "pixart-onestep", "pixart-alpha"
+HERE = Path(__file__).parent
 REWARDS = {f"{HERE / 'rewards.py'}:RandomHPSv2": 1.0, f"{HERE / 'rewards.py'}:RandomImageReward": 1.0}
 SMALL: dict[str, Any] = {
     "batch_size": 1, "precision": "bf16", "frozen_precision": "bf16", "eval_count": 1, "ema": 0.9,

@@ -15,7 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from watch import Watch, resident
+
+from benchmarks.full_size_step.watch import Watch, resident
 
 HERE = Path(__file__).parent
 GIB = 2**30
@@ -69,8 +70,8 @@ def recommended(pipeline: str) -> Mapping[str, Any]:
     """The settings that come with a reference."""
     from dipp_toolkit.registry import get_registry
 
-    known = get_registry().entries["reference"].get(pipeline)
-    return known.defaults if known is not None else {}
+    entry = get_registry().entries["reference"].get(pipeline)
+    return entry.defaults if entry is not None else {}
 
 
 def use_plugins_of_the_checkout() -> None:
@@ -124,11 +125,12 @@ def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
     family = blueprint.family
     blank = family.blank(read_json(blueprint.folder / family.network_name / "config.json"), len(texts))
     tensors = {
-        name: torch.randn_like(one) if one.is_floating_point() else one.clone() for name, one in blank.tensors.items()
+        name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in blank.tensors.items()
     }
-    known = PromptCache(encoder_folder(cache, PromptEncoder(blueprint.folder, family, dtype)))
-    if "" not in known:
-        known.add(Condition(texts, tensors))
+    prompts = PromptCache(encoder_folder(cache, PromptEncoder(blueprint.folder, family, dtype)))
+    if "" not in prompts:
+        prompts.add(Condition(texts, tensors))
 
 
 def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
@@ -202,7 +204,7 @@ def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[st
         with watch.recording(seconds=True, operations=True):
             timed(steps)
         seconds, recorded, counted = list(each), steps, steps
-        peak = reserved = max(one.peak for one in watch.parts.values())
+        peak = reserved = max(part.peak for part in watch.parts.values())
     network = loop.parts.generator.network
     return {
         "case": str(case), "pipeline": case.pipeline, "mode": case.mode, "batch": case.batch,
@@ -210,12 +212,12 @@ def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[st
         "held_gib": held / GIB, "peak_gib": peak / GIB, "reserved_gib": reserved / GIB,
         "parts": {
             name: {
-                "seconds": one.seconds / recorded, "peak_gib": one.peak / GIB,
-                "tflop": one.operations / counted / 1e12,
+                "seconds": part.seconds / recorded, "peak_gib": part.peak / GIB,
+                "tflop": part.operations / counted / 1e12,
             }
-            for name, one in watch.parts.items()
+            for name, part in watch.parts.items()
         },
-        "trainable": sum(one.numel() for one in network.parameters() if one.requires_grad),
+        "trainable": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         "ran_on": where(device),
     }  # fmt: skip
 

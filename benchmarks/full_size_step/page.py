@@ -24,7 +24,7 @@ def write_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
 def with_result(results: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """The results with a new one, in place of an earlier one of the same case."""
-    return [one for one in results if one["case"] != new["case"]] + [new]
+    return [result for result in results if result["case"] != new["case"]] + [new]
 
 
 def predicted(result: dict[str, Any]) -> dict[str, Any]:
@@ -60,36 +60,37 @@ def peak_rate(ran_on: str) -> float | None:
 
 def page(results: Sequence[dict[str, Any]]) -> str:
     """All results as Markdown; what a plan says stands where one was made."""
-    done = [one for one in results if "failed" not in one]
+    done = [result for result in results if "failed" not in result]
     rows = [
         "| case | seconds a step | planned | images/s | TFLOP a step | of the peak rate | peak, measured | "
         "peak, planned | three full copies, planned |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in done:
-        seconds, rate, plan = median(one["seconds"]), peak_rate(one["ran_on"]), one.get("predicted", {})
+    for result in done:
+        seconds, rate, plan = median(result["seconds"]), peak_rate(result["ran_on"]), result.get("predicted", {})
         own = plan.get("tensors_gib" if rate else "peak_gib")
-        tflop = sum(part.get("tflop", 0) for part in one["parts"].values())
-        planned = f"{own:.2f} GiB ({own / one['peak_gib'] - 1:+.0%})" if own else ""
+        tflop = sum(part.get("tflop", 0) for part in result["parts"].values())
+        planned = f"{own:.2f} GiB ({own / result['peak_gib'] - 1:+.0%})" if own else ""
         full = f"{plan['full_gib']:.2f} GiB" if plan else ""
         rows.append(
-            f"| {one['case']} | {seconds:.3g} | {_number(plan.get('seconds') or 0)} | {one['batch'] / seconds:.3g} | "
-            f"{_number(tflop)} | {_share(tflop, seconds, rate)} | {one['peak_gib']:.2f} GiB | {planned} | {full} |"
+            f"| {result['case']} | {seconds:.3g} | {_number(plan.get('seconds') or 0)} | "
+            f"{result['batch'] / seconds:.3g} | {_number(tflop)} | {_share(tflop, seconds, rate)} | "
+            f"{result['peak_gib']:.2f} GiB | {planned} | {full} |"
         )
-    rows += [f"| {one['case']} | {one['failed']} | | | | | | | |" for one in results if "failed" in one]
-    return "\n".join([*rows, *(line for one in done for line in _parts(one))]) + "\n"
+    rows += [f"| {result['case']} | {result['failed']} | | | | | | | |" for result in results if "failed" in result]
+    return "\n".join([*rows, *(line for result in done for line in _parts(result))]) + "\n"
 
 
-def _parts(one: dict[str, Any]) -> list[str]:
-    rate, plan = peak_rate(one["ran_on"]), one.get("predicted", {}).get("tflop", {})
+def _parts(result: dict[str, Any]) -> list[str]:
+    rate, plan = peak_rate(result["ran_on"]), result.get("predicted", {}).get("tflop", {})
     rows = [
         "",
-        f"{one['case']}, by part ({one['ran_on']}; held before the first step {one['held_gib']:.2f} GiB):",
+        f"{result['case']}, by part ({result['ran_on']}; held before the first step {result['held_gib']:.2f} GiB):",
         "",
         "| part | seconds a step | TFLOP | planned | of the peak rate | memory at its peak |",
         "|---|---|---|---|---|---|",
     ]
-    for name, part in one["parts"].items():
+    for name, part in result["parts"].items():
         tflop = part.get("tflop", 0)
         if name not in ("assemble", "step"):
             rows.append(

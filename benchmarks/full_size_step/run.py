@@ -24,9 +24,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import torch
-from case import Case, forget, measure_or_say, use_plugins_of_the_checkout
-from page import page, predicted, read_results, with_result, write_results
+
+from benchmarks.full_size_step.case import Case, forget, measure_or_say, use_plugins_of_the_checkout
+from benchmarks.full_size_step.page import page, predicted, read_results, with_result, write_results
 
 HERE = Path(__file__).parent
 CPU_CASES = "pixart-alpha:lora:1:thrifty,sd15:lora:1:thrifty"
@@ -53,8 +56,8 @@ def measure_in_process_of_its_own(case: Case, words: argparse.Namespace, work: P
     command = [sys.executable, __file__, "--one", str(case), "--device", words.device, "--steps", str(words.steps)]
     more = [part for name, value in case.more.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     subprocess.run([*command, *more, "--work", str(work), "--results", str(target)], check=True)
-    found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
-    return found
+    result: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return result
 
 
 def measure_all(words: argparse.Namespace, work: Path) -> None:
@@ -75,7 +78,7 @@ def measure_all(words: argparse.Namespace, work: Path) -> None:
             result = measure_in_process_of_its_own(case, words, work)
         results = with_result(results, result)
         write_results(words.results, results)
-        each = [round(one, 4) for one in result.get("seconds", [])]
+        each = [round(second, 4) for second in result.get("seconds", [])]
         print(f"{case}: {result.get('failed', each)}; {time.perf_counter() - started:.0f} s so far", flush=True)
     print(page(results))
 
@@ -102,7 +105,7 @@ def main() -> None:
         return
     if words.plan_only:
         results = read_results(words.results)
-        held = [one if "failed" in one else one | {"predicted": predicted(one)} for one in results]
+        held = [result if "failed" in result else result | {"predicted": predicted(result)} for result in results]
         write_results(words.results, held)
         print(page(held))
         return

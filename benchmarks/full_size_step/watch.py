@@ -123,7 +123,7 @@ class Watch:
 
         return watched
 
-    def calls_of(self, one: Any, name: str) -> None:
+    def calls_of(self, module: Any, name: str) -> None:
         """Calls of an object become a part; it stays of its class."""
-        kind = type(one)
-        one.__class__ = type(kind.__name__, (kind,), {"__call__": self.around(name, kind.__call__)})
+        kind = type(module)
+        module.__class__ = type(kind.__name__, (kind,), {"__call__": self.around(name, kind.__call__)})

@@ -166,7 +166,7 @@ class NaiveTrainer:
     def generator_loss(self, prompts: Sequence[str], draws: Draws) -> tuple[Tensor, dict[str, float]]:
         """Distribution matching and every reward, as one loss."""
         prompt = self.encode(prompts)
-        empty = tuple(one.expand(len(prompts), *one.shape[1:]) for one in self.empty)
+        empty = tuple(tensor.expand(len(prompts), *tensor.shape[1:]) for tensor in self.empty)
         with self.autocast():
             with self.graph_attention():
                 x0 = self.generate(draws.pure, prompt)
@@ -192,7 +192,7 @@ class NaiveTrainer:
 
     def step(self, prompts: Sequence[Sequence[str]], draws: Sequence[Draws] | None = None) -> dict[str, float]:
         """An update of the fake-score network, then one of the generator; each has its own batch of prompts."""
-        draws = draws or [self.draw(len(one)) for one in prompts]
+        draws = draws or [self.draw(len(batch)) for batch in prompts]
         loss = self.fake_loss(prompts[0], draws[0])
         loss.backward()
         fake_norm = torch.nn.utils.clip_grad_norm_(self.fake.parameters(), 1.0)

@@ -5,7 +5,7 @@
 `baseline.py` says what is naive about it. Speed: a real training and the naive one take turns in one process, on the
 same networks, batch and autocast. The bounds say what a comparison can show at all: one from the floating-point
 operations of both, as torch counts them, and one from the time that our network passes take by themselves. Memory: each
-in a process of its own, stepped a few times. Writes results/naive_baseline.json and .md.
+in a process of its own, stepped a few times. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._shared import hundred_million
+from benchmarks._shared.counting import counted
+from benchmarks._shared.measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results
+from benchmarks._shared.passes import Passes
+from benchmarks.naive_baseline.baseline import NaiveTrainer
+from benchmarks.naive_baseline.rewards import PlainReward
+from benchmarks.step_overhead.run import config_of
+from dipp_emoji import WEIGHTS
+from dipp_toolkit import TrainConfig, load_prompts, load_reward
+from dipp_toolkit.protocols import texts
+from dipp_toolkit.training.run import TrainingLoop
+from dipp_toolkit.utils.precision import PRECISIONS
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-import hundred_million  # noqa: E402
-import torch  # noqa: E402
-from baseline import NaiveTrainer  # noqa: E402
-from counting import counted  # noqa: E402
-from measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results  # noqa: E402
-from passes import Passes  # noqa: E402
-from rewards import PlainReward  # noqa: E402
-from step_overhead import config_of  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from dipp_emoji import WEIGHTS  # noqa: E402
-from dipp_toolkit import TrainConfig, load_prompts, load_reward  # noqa: E402
-from dipp_toolkit.protocols import texts  # noqa: E402
-from dipp_toolkit.training.run import TrainingLoop  # noqa: E402
-from dipp_toolkit.utils.precision import PRECISIONS  # noqa: E402
-
 MIB = 2**20
 LORA = {"mode": "lora", "frozen_precision": "bf16"}
 THRIFTY = {"recompute_generator": True, "gradient_checkpointing": True, "decode_checkpointing": True, "reward_batch": 1}
@@ -121,7 +121,7 @@ def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], floa
 
     def ratio(name: str, base: str = "step") -> dict[str, float]:
         pairs = zip(turns.seconds(name), turns.seconds(base), strict=True)
-        return vars(Spread.of([one / other for one, other in pairs]))
+        return vars(Spread.of([step / other for step, other in pairs]))
 
     return {
         "seconds": {name: vars(Spread.of(turns.seconds(name))) for name in ("step", "naive", "same_kernels")},
@@ -135,18 +135,18 @@ def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], floa
 
 def flops_of_a_step(config: TrainConfig) -> int:
     """Operations of the training's first step."""
-    found: list[int] = []
+    counts: list[int] = []
     counter = FlopCounterMode(display=False)
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:
         def work() -> None:
-            found.append(counter.get_total_flops())
+            counts.append(counter.get_total_flops())
 
         return {"read": work}
 
     with sdpa_kernel(SDPBackend.MATH), counter:
         Turns(make, rounds=1, warm=1).run(config.model_copy(update={"out": Path(f"{config.out}-operations")}))
-    return found[1] - found[0]
+    return counts[1] - counts[0]
 
 
 def memory_of(which: str, steps: int, work: Path, device: torch.device) -> dict[str, float]:
@@ -181,7 +181,7 @@ def peak(device: torch.device, fresh: bool = False) -> float:
 
 def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of each, every one in a process of its own."""
-    found = {}
+    results = {}
     for which in ("naive", *MODES):
         command = [sys.executable, __file__, "--one", which, "--work", str(work), "--device", words.device]
         command += ["--threads", str(words.threads), "--memory-steps", str(steps)]
@@ -190,9 +190,9 @@ def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
         if done.returncode:
             sys.stderr.write(f"{which} failed; its row is left out.\n")
             continue
-        found[which] = json.loads(done.stdout.splitlines()[-1])
-        found[which]["above"] = found[which]["peak"] - found[which]["before"]
-    return found
+        results[which] = json.loads(done.stdout.splitlines()[-1])
+        results[which]["above"] = results[which]["peak"] - results[which]["before"]
+    return results
 
 
 def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, about: str, words: Any) -> str:
@@ -231,13 +231,13 @@ def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, a
             "| | peak | share of naive |",
             "|---|---|---|",
         ]
-        for which, one in memories.items():
-            lines.append(f"| {WORDS[which]} | {one['above'] / MIB:.0f} MiB | {one['above'] / naive:.2f} |")
-        said = []
+        for which, memory in memories.items():
+            lines.append(f"| {WORDS[which]} | {memory['above'] / MIB:.0f} MiB | {memory['above'] / naive:.2f} |")
+        verdicts = []
         for which in ("lora", "lora-bf16"):
             share = memories[which]["above"] / naive
-            said.append(f"{'met' if share <= 0.5 else 'not met'} by {WORDS[which]} ({share:.2f})")
-        lines += ["", f"At most half in LoRA-shared mode: {'; '.join(said)}."]
+            verdicts.append(f"{'met' if share <= 0.5 else 'not met'} by {WORDS[which]} ({share:.2f})")
+        lines += ["", f"At most half in LoRA-shared mode: {'; '.join(verdicts)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -269,8 +269,8 @@ def main() -> None:
             memories = memory(words.memory_steps, work, words)
     about = ran_on(device)
     numbers = {"ran_on": about, "clock": words.clock, "speed": speeds, "memory": memories}
-    write_results("naive_baseline", numbers, page(speeds, memories, about, words))
-    print_results("naive_baseline")
+    write_results(HERE, numbers, page(speeds, memories, about, words))
+    print_results(HERE)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import stock_calls as stock
-from hub_cache import HubCache
-from lora_layouts import random_lora, write_diffusers, write_kohya, write_peft
 from safetensors.torch import load_file
 from torch import Tensor
-from weight_layouts import add_half, round_to_half, shard, state_of, write_pickle, write_single
 
+from benchmarks.published_world import stock_calls as stock
+from benchmarks.published_world.hub_cache import HubCache
+from benchmarks.published_world.lora_layouts import random_lora, write_diffusers, write_kohya, write_peft
+from benchmarks.published_world.weight_layouts import (
+    add_half,
+    round_to_half,
+    shard,
+    state_of,
+    write_pickle,
+    write_single,
+)
 from dipp_toolkit.models.published import PublishedGenerator, PublishedPipeline, PublishedReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import stock_calls as stock
 import torch
-from hub_cache import HubCache
-from layouts import Layout, model_of
 from torch import Tensor
 
+from benchmarks.published_world import stock_calls as stock
+from benchmarks.published_world.hub_cache import HubCache
+from benchmarks.published_world.layouts import Layout, model_of
 from dipp_cli.actions.generate import Request, make_images
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config

@@ -20,9 +20,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import torch
-from layouts import LAYOUTS
-from row import TOLERANCE, Row, look_at
+
+from benchmarks.published_world.layouts import LAYOUTS
+from benchmarks.published_world.row import TOLERANCE, Row, look_at
 
 TRAINED = {True: "yes", False: "**no**", None: "-"}
 HEAD = (
@@ -36,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="WORD", help="rows with this word in their name or format")
     parser.add_argument("--record", action="store_true", help="write results.md")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     print("\n".join(HEAD), flush=True)
     rows = []
     for layout in LAYOUTS:
-        if asked.only in f"{layout.name} {layout.format}":
+        if options.only in f"{layout.name} {layout.format}":
             with tempfile.TemporaryDirectory(prefix="published-world-") as folder:
                 rows.append(look_at(layout, Path(folder)))
             print(line_of(rows[-1]), flush=True)
     failing = [row for row in rows if not row.holds]
     print(f"\n{len(rows)} rows, {len(failing)} failing.")
-    if asked.record:
+    if options.record:
         Path(__file__).with_name("results.md").write_text(table(rows), encoding="utf-8")
     return 1 if failing or not rows else 0
 

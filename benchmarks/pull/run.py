@@ -23,6 +23,9 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks._shared.measuring import ran_on
 from dipp_cli.terminal.progress import listener
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
@@ -30,9 +33,6 @@ from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.monitoring.first_pull import first_rows, held_weights
 from dipp_toolkit.training.run_state.checkpoint import load_checkpoint, newest_whole_checkpoint
 from dipp_toolkit.utils.jsonl import whole_rows
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from measuring import ran_on
 
 HERE = Path(__file__).parent
 UNITS = {
@@ -46,12 +46,12 @@ WEAK = 0.3
 """The `reward_scale` at which README's reward does nothing."""
 
 
-def trained(out: Path, said: list[str] | None = None, **settings: Any) -> Path:
+def trained(out: Path, lines_shown: list[str] | None = None, **settings: Any) -> Path:
     """Train a generator of the emoji world, or take what an earlier call has trained.
 
     Args:
         out: the run folder.
-        said: takes the lines that a quiet terminal would show.
+        lines_shown: takes the lines that a quiet terminal would show.
         settings: over the recommended ones.
     """
     quick = {
@@ -62,8 +62,8 @@ def trained(out: Path, said: list[str] | None = None, **settings: Any) -> Path:
         lines = io.StringIO()
         with contextlib.redirect_stderr(lines), listener(quiet=True) as shown:
             train(make_config(quick | settings), listeners=[shown])
-        if said is not None:
-            said += lines.getvalue().splitlines()
+        if lines_shown is not None:
+            lines_shown += lines.getvalue().splitlines()
     return out
 
 
@@ -76,8 +76,8 @@ def ends(out: Path) -> dict[str, Any]:
     """What a run ended with: rewards and judge with intervals, and its pull at the start."""
     summary = json.loads((out / "summary.json").read_text())
     judge = summary["judge"]
-    scores = {name: one["after"] for name, one in summary["rewards"].items()} | {judge["name"]: judge["after"]}
-    starts = {name: one["before"]["mean"] for name, one in summary["rewards"].items()}
+    scores = {name: reward["after"] for name, reward in summary["rewards"].items()} | {judge["name"]: judge["after"]}
+    starts = {name: reward["before"]["mean"] for name, reward in summary["rewards"].items()}
     starts[judge["name"]] = judge["before"]["mean"]
     return {"pull": first_pull(out), "after": scores, "before": starts, "said": summary["pull"]}
 
@@ -90,15 +90,16 @@ def by_hand_and_measured(seed: int, words: argparse.Namespace) -> dict[str, Any]
     return {"by hand": ends(hand), "measured": ends(measured)}
 
 
-def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def largest_difference(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """Between two sets of weights."""
-    return max(float((one[key] - weight).abs().max()) for key, weight in other.items())
+    return max(float((weights[key] - weight).abs().max()) for key, weight in other.items())
 
 
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def relative_difference(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """Norm of the difference of two sets of weights over that of the second."""
     squares = [
-        ((one[key] - weight).double().square().sum(), weight.double().square().sum()) for key, weight in other.items()
+        ((weights[key] - weight).double().square().sum(), weight.double().square().sum())
+        for key, weight in other.items()
     ]
     return float((sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5)
 
@@ -142,23 +143,23 @@ def blue(words: argparse.Namespace) -> dict[str, Any]:
     """README's reward at a few pulls, and at a scale by which it does nothing."""
     reward = {f"{HERE / 'rewards.py'}:blueness": 1.0}
     common = {"rewards": reward, "batch_size": words.batch, "eval_count": words.prompts}
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for pull in PULLS:
         out = trained(words.work / f"blue-{pull:g}", pull=pull, steps=words.steps, **common)
         images = Comparison.load(out / "samples" / "comparison").images
         scores = next(iter(json.loads((out / "summary.json").read_text())["rewards"].values()))
-        found[f"pull {pull:g}"] = {
+        results[f"pull {pull:g}"] = {
             "share": {name: blue_share(images[name]) for name in ("before", "after")},
             "score": {name: scores[name]["mean"] for name in ("before", "after")},
             "held": next(iter(held_weights(whole_rows(out / "metrics.jsonl")).values())),
         }
-    out, note, said = words.work / "blue-weak", words.work / "blue-weak.txt", []
-    trained(out, said, reward_scale=WEAK, steps=2, **(common | {"eval_count": 2}))
-    if said:
-        note.write_text("\n".join(said), encoding="utf-8")
+    out, note, lines_shown = words.work / "blue-weak", words.work / "blue-weak.txt", []
+    trained(out, lines_shown, reward_scale=WEAK, steps=2, **(common | {"eval_count": 2}))
+    if lines_shown:
+        note.write_text("\n".join(lines_shown), encoding="utf-8")
     lines = note.read_text(encoding="utf-8").splitlines()
-    found["warning"] = next((line for line in lines if line.startswith("Warning: The rewards pull")), "")
-    return found
+    results["warning"] = next((line for line in lines if line.startswith("Warning: The rewards pull")), "")
+    return results
 
 
 def page(results: dict[str, Any], note: str) -> str:
@@ -170,37 +171,38 @@ def page(results: dict[str, Any], note: str) -> str:
     lines[0] += " | inside the other's interval |"
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     for seed, runs in results["seeds"].items():
-        for name, one in runs.items():
+        for name, result in runs.items():
             other = runs["measured" if name == "by hand" else "by hand"]["after"]
             cells = [
-                f"{score['mean']:.3g} [{score['low']:.3g}, {score['high']:.3g}]" for score in one["after"].values()
+                f"{score['mean']:.3g} [{score['low']:.3g}, {score['high']:.3g}]" for score in result["after"].values()
             ]
             inside = sum(
-                other[key]["low"] <= score["mean"] <= other[key]["high"] for key, score in one["after"].items()
+                other[key]["low"] <= score["mean"] <= other[key]["high"] for key, score in result["after"].items()
             )
-            lines.append(f"| {seed} | {name} | {one['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
+            lines.append(f"| {seed} | {name} | {result['pull']:.3g} | {' | '.join(cells)} | {inside} of {len(cells)} |")
     lines += [
         "",
         f"| the reward | {FEW} updates: a pull differs by | weights | largest weight | all: weights | held as |",
     ]
     lines.append("|---|---|---|---|---|---|")
-    for name, one in results["units"].items():
+    for name, result in results["units"].items():
         lines.append(
-            f"| {name} | {one['pull_differs']:.1e} | {one['few_differ']:.1e} | {one['few_largest']:.1e} | "
-            f"{one['weights_differ']:.1e} | "
-            f"`--reward-scale {one['held']:.4g}` |"
+            f"| {name} | {result['pull_differs']:.1e} | {result['few_differ']:.1e} | {result['few_largest']:.1e} | "
+            f"{result['weights_differ']:.1e} | "
+            f"`--reward-scale {result['held']:.4g}` |"
         )
     lines += ["", "| `blue.py` at | blue pictures, before | after | blueness, before | after | held as |"]
     lines.append("|---|---|---|---|---|---|")
-    for name, one in results["blue"].items():
+    for name, result in results["blue"].items():
         if name != "warning":
             lines.append(
-                f"| {name} | {one['share']['before']:.0%} | {one['share']['after']:.0%} | "
-                f"{one['score']['before']:.3f} | {one['score']['after']:.3f} | `--reward-scale {one['held']:.4g}` |"
+                f"| {name} | {result['share']['before']:.0%} | {result['share']['after']:.0%} | "
+                f"{result['score']['before']:.3f} | {result['score']['after']:.3f} | "
+                f"`--reward-scale {result['held']:.4g}` |"
             )
-    said = results["blue"]["warning"] or "nothing was said"
+    warning = results["blue"]["warning"] or "nothing was said"
     lines += ["", "Weights differ by the norm of the difference over that of the weights."]
-    return "\n".join(lines) + f"\n\nAt `--reward-scale {WEAK:g}`: {said}\n\n{note}\n"
+    return "\n".join(lines) + f"\n\nAt `--reward-scale {WEAK:g}`: {warning}\n\n{note}\n"
 
 
 def main() -> None:

@@ -38,9 +38,9 @@ Scored = tuple[Callable[[Image.Image, str], float], Callable[[Tensor, str], Tens
 def make_wide(module: torch.nn.Module) -> None:
     """Weights of a head as large as its inputs ask for; the package's own start at almost 0, and so would scores."""
     with torch.no_grad():
-        for one in module.modules():
-            if isinstance(one, torch.nn.Linear):
-                one.weight.normal_(0, one.in_features**-0.5)
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.normal_(0, layer.in_features**-0.5)
 
 
 def find_vocabulary(file: str | None) -> None:
@@ -112,11 +112,11 @@ def hpsv2(folder: Path) -> Scored:
             torch.load = load
 
     after = Compose(prepare.transforms[2:])  # what follows the conversion to RGB and ToTensor
-    assert [type(one).__name__ for one in prepare.transforms[1:3]] == ["ToTensor", "ResizeMaxSize"]
+    assert [type(transform).__name__ for transform in prepare.transforms[1:3]] == ["ToTensor", "ResizeMaxSize"]
 
     def differentiable(images: Tensor, prompt: str) -> Tensor:
-        found = model(after(images[0])[None], tokenizer([prompt]))
-        return (found["image_features"] * found["text_features"]).sum(-1)
+        output = model(after(images[0])[None], tokenizer([prompt]))
+        return (output["image_features"] * output["text_features"]).sum(-1)
 
     return score, differentiable
 
@@ -142,18 +142,18 @@ def main() -> None:
     score, differentiable = package(words.folder)
     prompts = json.loads((words.inputs / "prompts.json").read_text())
     images = load_file(words.inputs / "images.safetensors")
-    found: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     for index, prompt in enumerate(prompts):
         image = images[str(index)]
         picture = Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy())
         with torch.no_grad():
-            found[f"score/{index}"] = torch.tensor(score(picture, prompt))
+            rows[f"score/{index}"] = torch.tensor(score(picture, prompt))
         image.requires_grad_(True)
         value = differentiable(image, prompt)
         (gradient,) = torch.autograd.grad(value.sum(), image)
-        found[f"training/{index}"], found[f"gradient/{index}"] = value.detach()[0], gradient
+        rows[f"training/{index}"], rows[f"gradient/{index}"] = value.detach()[0], gradient
         print(f"{words.package}: {index + 1} of {len(prompts)}", flush=True)
-    save_file(found, words.output)
+    save_file(rows, words.output)
 
 
 if __name__ == "__main__":

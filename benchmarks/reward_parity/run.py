@@ -26,12 +26,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import small_rows
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.reward_parity.small_models import small_rows
 from dipp_emoji.captions import pairs
 from dipp_emoji.compose import compose
 from dipp_toolkit import Reward, load_prompts, load_reward
@@ -50,7 +52,7 @@ def odd_pictures(count: int) -> list[Tensor]:
     small = compose(table[:, 0], table[:, 1], random)
     pictures = []
     for image in small:
-        height, width = (int(one) for one in torch.randint(150, 700, (2,), generator=random))
+        height, width = (int(side) for side in torch.randint(150, 700, (2,), generator=random))
         large = F.interpolate(image[None], size=(height | 1, width | 1), mode="bicubic", align_corners=False)
         noisy = large + 0.04 * torch.randn(large.shape, generator=random)
         pictures.append(noisy.clamp(0, 1).mul(255).round().div(255))
@@ -61,23 +63,25 @@ def write_inputs(folder: Path, prompts: list[str]) -> None:
     """Pictures and prompts, as every path gets them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompts.json").write_text(json.dumps(prompts))
-    save_file({str(index): one for index, one in enumerate(odd_pictures(len(prompts)))}, folder / "images.safetensors")
+    save_file(
+        {str(index): image for index, image in enumerate(odd_pictures(len(prompts)))}, folder / "images.safetensors"
+    )
 
 
 def through(reward: Reward, inputs: Path) -> dict[str, Tensor]:
     """What a reward says of every picture: its score, the score of the path that trains, and the gradient."""
     prompts, images = json.loads((inputs / "prompts.json").read_text()), load_file(inputs / "images.safetensors")
-    found = {}
+    rows = {}
     for index, prompt in enumerate(prompts):
         image = images[str(index)]
         with torch.no_grad():
-            found[f"score/{index}"] = reward(image, [prompt])[0].clone()
+            rows[f"score/{index}"] = reward(image, [prompt])[0].clone()
         image.requires_grad_(True)
         value = reward(image, [prompt])
         (gradient,) = torch.autograd.grad(value.sum(), image)
-        found[f"training/{index}"], found[f"gradient/{index}"] = value.detach()[0].clone(), gradient
+        rows[f"training/{index}"], rows[f"gradient/{index}"] = value.detach()[0].clone(), gradient
         print(f"{index + 1} of {len(prompts)}", flush=True)
-    return found
+    return rows
 
 
 def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -153,9 +157,9 @@ def rows_of(name: str, work: Path, vocabulary: str) -> list[dict[str, Any]]:
     def original() -> dict[str, Tensor]:
         output = work / f"{name}-by-package.partial"
         in_its_environment(package, "score", package, str(weights), str(inputs), str(output), *extra)
-        found = load_file(output)
+        rows = load_file(output)
         output.unlink()
-        return found
+        return rows
 
     def isolated() -> dict[str, Tensor]:
         with closed(load_reward(f"{name}@isolated", **original_options)) as reward:

@@ -62,8 +62,8 @@ def pickscore(folder: Path) -> tuple[Reward, Theirs]:
 
     def logits(pixels: Tensor, prompt: str) -> Tensor:
         ids = tokenizer([prompt], padding=True, truncation=True, max_length=77, return_tensors="pt")
-        found: Tensor = model(pixel_values=pixels, **ids).logits_per_image[:, 0]
-        return found
+        scores: Tensor = model(pixel_values=pixels, **ids).logits_per_image[:, 0]
+        return scores
 
     def by_tensors(image: Tensor, prompt: str) -> Tensor:
         resized = T.resize(image, [224], T.InterpolationMode.BICUBIC, antialias=True)
@@ -128,9 +128,9 @@ def aesthetic(folder: Path) -> tuple[Reward, Theirs]:
         nn.Linear(64, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2), nn.Linear(128, 64),
         nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1),
     )  # fmt: skip
-    for one in head:
-        if isinstance(one, nn.Linear):
-            nn.init.normal_(one.weight, std=one.in_features**-0.5)
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
     torch.save({f"layers.{name}": tensor for name, tensor in head.state_dict().items()}, folder / "head.pth")
     head.eval()
 
@@ -155,7 +155,7 @@ def small_pictures(count: int) -> list[Tensor]:
     dice = np.random.default_rng(3)
     pictures = []
     for _ in range(count):
-        height, width = (int(one) | 1 for one in dice.integers(120, 600, 2))
+        height, width = (int(side) | 1 for side in dice.integers(120, 600, 2))
         coarse = Image.fromarray(dice.integers(0, 256, (height // 9, width // 9, 3), dtype=np.uint8))
         pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
         pictures.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255)
@@ -166,16 +166,16 @@ def answers(
     call: Callable[[Tensor, str], Tensor], training: Callable[[Tensor, str], Tensor], count: int
 ) -> dict[str, Tensor]:
     """Scores, scores of the path that trains, and gradients, of `count` pictures."""
-    found = {}
+    rows = {}
     for index, image in enumerate(small_pictures(count)):
         prompt = PROMPTS[index % len(PROMPTS)]
         with torch.no_grad():
-            found[f"score/{index}"] = call(image, prompt)[0]
+            rows[f"score/{index}"] = call(image, prompt)[0]
         image.requires_grad_(True)
         value = training(image, prompt)
         (gradient,) = torch.autograd.grad(value.sum(), image)
-        found[f"training/{index}"], found[f"gradient/{index}"] = value.detach()[0], gradient
-    return found
+        rows[f"training/{index}"], rows[f"gradient/{index}"] = value.detach()[0], gradient
+    return rows
 
 
 def small_rows(folder: Path, count: int, compare: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:

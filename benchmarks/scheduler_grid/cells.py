@@ -150,12 +150,12 @@ def cells(pipeline: str) -> Iterator[Cell]:
 
 
 def _settings(pipeline: str, scheduler: str) -> Iterator[dict[str, Any]]:
-    known = inspect.signature(getattr(diffusers, scheduler)).parameters
-    base = {name: value for name, value in BETAS.get(pipeline, {}).items() if name in known}
+    parameters = inspect.signature(getattr(diffusers, scheduler)).parameters
+    base = {name: value for name, value in BETAS.get(pipeline, {}).items() if name in parameters}
     offered = DIFFUSION if pipeline in BETAS else MATCHING if scheduler in FLOW else ({}, *FLOW_SOLVERS)
     for settings in offered:
-        if all(name in known for name in settings):
+        if all(name in parameters for name in settings):
             yield base | settings
     for settings in LEFT_OVER:
-        if not any(name in known for name in settings):
+        if not any(name in parameters for name in settings):
             yield base | settings

@@ -37,12 +37,12 @@ def outcomes(pipeline: str) -> list[Outcome]:
 def summary(results: Sequence[Outcome]) -> str:
     """The counts, and a row for each pipeline class."""
     rows = ["| pipeline | scheduler classes | cells | equal | refused | largest difference | noise levels |", RULE]
-    for pipeline in dict.fromkeys(one.cell.pipeline for one in results):
-        own = [one for one in results if one.cell.pipeline == pipeline]
-        usable = {one.cell.scheduler for one in own if one.kind == "equal"}
-        classes = f"{len(usable)} of {len({one.cell.scheduler for one in own})}"
+    for pipeline in dict.fromkeys(outcome.cell.pipeline for outcome in results):
+        own = [outcome for outcome in results if outcome.cell.pipeline == pipeline]
+        usable = {outcome.cell.scheduler for outcome in own if outcome.kind == "equal"}
+        classes = f"{len(usable)} of {len({outcome.cell.scheduler for outcome in own})}"
         rows.append(f"| `{pipeline}` | {classes} | {_figures(own)} |")
-    counts = {kind: sum(one.kind == kind for one in results) for kind in ("equal", "refused", "differs")}
+    counts = {kind: sum(outcome.kind == kind for outcome in results) for kind in ("equal", "refused", "differs")}
     lines = [
         f"{len(results)} cells: {counts['equal']} equal, {counts['refused']} refused by name, {counts['differs']} at "
         "fault.",
@@ -58,9 +58,11 @@ def table(results: Sequence[Outcome]) -> str:
     """A row for each pipeline class and scheduler class with a cell that is equal; the refused classes below."""
     rows = ["| pipeline | scheduler | cells | equal | refused | largest difference | noise levels |", RULE]
     refused: dict[str, list[str]] = {}
-    for pipeline, scheduler in dict.fromkeys((one.cell.pipeline, one.cell.scheduler) for one in results):
-        own = [one for one in results if (one.cell.pipeline, one.cell.scheduler) == (pipeline, scheduler)]
-        if all(one.kind == "refused" for one in own):
+    for pipeline, scheduler in dict.fromkeys((outcome.cell.pipeline, outcome.cell.scheduler) for outcome in results):
+        own = [
+            outcome for outcome in results if (outcome.cell.pipeline, outcome.cell.scheduler) == (pipeline, scheduler)
+        ]
+        if all(outcome.kind == "refused" for outcome in own):
             refused.setdefault(pipeline, []).append(scheduler)
         else:
             rows.append(f"| {pipeline} | {scheduler} | {_figures(own)} |")
@@ -70,10 +72,10 @@ def table(results: Sequence[Outcome]) -> str:
 
 def _figures(results: Sequence[Outcome]) -> str:
     """Cells, how many are equal and how many refused, and the largest differences of those that are equal."""
-    equal = [one for one in results if one.kind == "equal"]
-    levels = max((one.levels for one in equal if one.levels is not None), default=None)
-    refused = sum(one.kind == "refused" for one in results)
-    difference = f"{max(one.difference for one in equal):.1g}" if equal else "-"
+    equal = [outcome for outcome in results if outcome.kind == "equal"]
+    levels = max((outcome.levels for outcome in equal if outcome.levels is not None), default=None)
+    refused = sum(outcome.kind == "refused" for outcome in results)
+    difference = f"{max(outcome.difference for outcome in equal):.1g}" if equal else "-"
     return f"{len(results)} | {len(equal)} | {refused} | {difference} | {'-' if levels is None else f'{levels:.1g}'}"
 
 
@@ -83,18 +85,20 @@ def main() -> int:
     parser.add_argument("--pipeline", choices=PIPELINES, action="append", help="this class alone; writes nothing")
     chosen = parser.parse_args().pipeline
     diffusers.utils.logging.set_verbosity_error()  # how schedulers mend their settings
-    results = [one for pipeline in chosen or PIPELINES for one in outcomes(pipeline)]
+    results = [outcome for pipeline in chosen or PIPELINES for outcome in outcomes(pipeline)]
     print(f"{table(results)}\n{summary(results)}")
-    for one in results:
-        if one.kind == "differs":
-            print(f"{one.cell}: {one.reason} ({one.difference:.3g}, {one.levels})")
+    for outcome in results:
+        if outcome.kind == "differs":
+            print(f"{outcome.cell}: {outcome.reason} ({outcome.difference:.3g}, {outcome.levels})")
     if not chosen:
         here = Path(__file__).parent
         (here / "results.md").write_text(summary(results), encoding="utf-8")
         (here / "classes.md").write_text(table(results).rstrip() + "\n", encoding="utf-8")
-        refusals = [{"cell": str(one.cell), "reason": one.reason} for one in results if one.kind == "refused"]
+        refusals = [
+            {"cell": str(outcome.cell), "reason": outcome.reason} for outcome in results if outcome.kind == "refused"
+        ]
         (here / "results.json").write_text(json.dumps(refusals, indent=1) + "\n", encoding="utf-8")
-    return int(any(one.kind == "differs" for one in results))
+    return int(any(outcome.kind == "differs" for outcome in results))
 
 
 if __name__ == "__main__":

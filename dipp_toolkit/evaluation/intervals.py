@@ -12,7 +12,7 @@ takes the skewness out of $T = (\bar v - \mu) \sqrt n / s$, and inverted at Stud
 as far from the mean as each tail asks. The interval reaches as far as these ends and as the plain
 $\bar v \pm t_{n-1} s / \sqrt n$, whichever lies further out: a skewness of few prompts is itself uncertain, and must
 not shorten what is said.
-`benchmarks/coverage.py` measures how often it holds the true mean, beside other intervals.
+`benchmarks/coverage/run.py` measures how often it holds the true mean, beside other intervals.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Recorded:
 
 
 def gradients(network: nn.Module) -> Tensor:
-    return torch.cat([one.grad.flatten() for one in network.parameters() if one.grad is not None])
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
 
 
 def before_step(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[Tensor]:
@@ -56,7 +56,7 @@ def parts(request: pytest.FixtureRequest) -> Assembled:
 
 def naive_twin(parts: Assembled) -> NaiveTrainer:
     """The naive trainer of the same networks, rewards and weights."""
-    weights = {one.name.removeprefix("reward/"): one.weight for one in parts.engine.terms}
+    weights = {weighted.name.removeprefix("reward/"): weighted.weight for weighted in parts.engine.terms}
     rewards = [(PlainReward(reward), weights[name]) for name, reward in parts.rewards.items()]
     term: Any = parts.engine.terms[0].term
     return NaiveTrainer(
@@ -65,10 +65,10 @@ def naive_twin(parts: Assembled) -> NaiveTrainer:
     )  # fmt: skip
 
 
-def check_same(found: Tensor, expected: Tensor) -> None:
+def check_same(actual: Tensor, expected: Tensor) -> None:
     assert expected.norm() > 0
-    assert F.cosine_similarity(found, expected, dim=0) > 1 - 1e-4
-    torch.testing.assert_close(found.norm(), expected.norm(), rtol=1e-4, atol=0)
+    assert F.cosine_similarity(actual, expected, dim=0) > 1 - 1e-4
+    torch.testing.assert_close(actual.norm(), expected.norm(), rtol=1e-4, atol=0)
 
 
 def test_both_updates_have_the_toolkits_gradients(parts: Assembled, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ def test_both_updates_have_the_toolkits_gradients(parts: Assembled, monkeypatch:
 
 def test_a_step_of_the_naive_implementation_moves_all_its_networks() -> None:
     naive = NaiveTrainer(WEIGHTS / "onestep", WEIGHTS / "reference", [], guidance=1.5)
-    before = [next(one.parameters()).clone() for one in (naive.generator, naive.fake, naive.average)]
+    before = [next(network.parameters()).clone() for network in (naive.generator, naive.fake, naive.average)]
     log = naive.step([["a dog on red"], ["a cat on blue"]])
-    after = [next(one.parameters()) for one in (naive.generator, naive.fake, naive.average)]
-    assert all(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    after = [next(network.parameters()) for network in (naive.generator, naive.fake, naive.average)]
+    assert all(not torch.equal(first, other) for first, other in zip(before, after, strict=True))
     assert all(torch.isfinite(torch.tensor(number)) for number in log.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,61 +9,49 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.published_world import layouts
+from benchmarks.published_world import run as benchmark
+from benchmarks.published_world.row import look_at
 from dipp_cli.app import main
 from dipp_toolkit.models.loading import load_generator
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "published_world"
+ROOT = Path(__file__).parents[2]
 QUICK = ("distar-sdxl", "sdxl-dmd2", "hyper-sdxl", "sdxl-lightning", "pixart-dmd", "hyper-sd15", "sd35-large-turbo")
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The benchmark's modules."""
-    monkeypatch.syspath_prepend(BENCHMARK)
-    import layouts
-    import row
-    import run
-
-    yield type("World", (), {"layouts": layouts, "row": row, "run": run})
-    for name in ("layouts", "row", "run", "hub_cache", "stock_calls", "weight_layouts"):
-        sys.modules.pop(name, None)
-
-
 @pytest.mark.parametrize("kind", ["generator", "reference"])
-def test_every_published_name_is_in_the_table(kind: str, world: Any) -> None:
+def test_every_published_name_is_in_the_table(kind: str) -> None:
     entries = get_registry().entries[kind].values()
     published = {entry.name for entry in entries if entry.origin is not None and entry.origin.hub}
     trainable = {name for name in published if name.endswith("-onestep")}  # a reference's network, read out once
-    assert {layout.name for layout in world.layouts.LAYOUTS if layout.kind == kind} == published - trainable
+    assert {layout.name for layout in layouts.LAYOUTS if layout.kind == kind} == published - trainable
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_name_draws_what_the_published_call_of_stock_diffusers_draws(name: str, world: Any, tmp_path: Path) -> None:
-    layout = next(each for each in world.layouts.LAYOUTS if each.name == name)
-    row = world.row.look_at(layout, tmp_path, modes=())
+def test_the_name_draws_what_the_published_call_of_stock_diffusers_draws(name: str, tmp_path: Path) -> None:
+    layout = next(each for each in layouts.LAYOUTS if each.name == name)
+    row = look_at(layout, tmp_path, modes=())
     assert row.holds, row.problem or row.stock
 
 
-def test_a_row_is_trained_and_its_export_is_drawn_from(world: Any, tmp_path: Path) -> None:
-    layout = next(each for each in world.layouts.LAYOUTS if each.name == "sdxl-turbo")
-    row = world.row.look_at(layout, tmp_path, modes=("lora",))
+def test_a_row_is_trained_and_its_export_is_drawn_from(tmp_path: Path) -> None:
+    layout = next(each for each in layouts.LAYOUTS if each.name == "sdxl-turbo")
+    row = look_at(layout, tmp_path, modes=("lora",))
     assert row.holds, row.problem or row.exported
     assert row.trained == {"lora": True}
 
 
 def test_a_row_fails_where_the_name_is_read_out_elsewhere(
-    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = next(each for each in world.layouts.LAYOUTS if each.name == "pixart-dmd")
-    wrong = replace(
-        layout, call=lambda pipeline, noise: world.layouts.stock.lcm(pipeline, noise, 440, clean_caption=False)
-    )
-    monkeypatch.setattr(world.run, "LAYOUTS", (wrong,))
-    monkeypatch.setattr(world.run, "look_at", lambda one, folder: world.row.look_at(one, folder, modes=()))
-    assert world.run.main([]) == 1
+    layout = next(each for each in layouts.LAYOUTS if each.name == "pixart-dmd")
+    wrong = replace(layout, call=lambda pipeline, noise: layouts.stock.lcm(pipeline, noise, 440, clean_caption=False))
+    monkeypatch.setattr(benchmark, "LAYOUTS", (wrong,))
+    monkeypatch.setattr(benchmark, "look_at", lambda one, folder: look_at(one, folder, modes=()))
+    assert benchmark.main([]) == 1
     assert "`pixart-dmd` **fails**" in capsys.readouterr().out
 
 
@@ -76,22 +63,22 @@ def test_a_reference_is_asked_for_half_its_size_and_told_so(tmp_path: Path) -> N
     assert sizes == [[16, 16, 0, 0, 16, 16], [8, 8, 0, 0, 8, 8]]
 
 
-def test_a_name_is_loaded_with_what_its_record_says(world: Any, tmp_path: Path) -> None:
-    layout = next(each for each in world.layouts.LAYOUTS if each.name == "sdxl-lightning")
-    cache = world.layouts.HubCache(tmp_path)
+def test_a_name_is_loaded_with_what_its_record_says(tmp_path: Path) -> None:
+    layout = next(each for each in layouts.LAYOUTS if each.name == "sdxl-lightning")
+    cache = layouts.HubCache(tmp_path)
     with cache.used():
-        layout.write(cache, world.layouts.model_of("generator", layout.name))
+        layout.write(cache, layouts.model_of("generator", layout.name))
         generator: Any = load_generator(layout.name)
         asked: Any = load_generator(layout.name, readout=0.5, input_scale="unit")
     assert (generator.readout, generator.input_scale, generator.denoiser.prediction) == (1.0, "sigma", "sample")
     assert (asked.readout, asked.input_scale) == (0.5, "unit")
     with cache.used():
-        base: Any = DiffusersReference.load(world.layouts.model_of("reference", "sdxl").pipeline)
+        base: Any = DiffusersReference.load(layouts.model_of("reference", "sdxl").pipeline)
     assert not torch.equal(next(generator.network.parameters()), next(base.network.parameters()))
 
 
 def test_a_published_reference_with_a_generators_weights_is_that_generator(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--generator sdxl --set weights=...` draws and trains as the name of those weights does."""
     monkeypatch.chdir(tmp_path)
@@ -99,10 +86,10 @@ def test_a_published_reference_with_a_generators_weights_is_that_generator(
     Path("prompts.txt").write_text("a red fox\n")
     weights = ["--set", "weights=ByteDance/Hyper-SD:Hyper-SDXL-1step-Unet.safetensors", "--set", "readout=800/999"]
     words = ["--device", "cpu", "--prompts", "prompts.txt"]
-    cache = world.layouts.HubCache(tmp_path / "hub")
+    cache = layouts.HubCache(tmp_path / "hub")
     with cache.used():
-        layout = next(each for each in world.layouts.LAYOUTS if each.name == "hyper-sdxl")
-        layout.write(cache, world.layouts.model_of("generator", layout.name))
+        layout = next(each for each in layouts.LAYOUTS if each.name == "hyper-sdxl")
+        layout.write(cache, layouts.model_of("generator", layout.name))
         assert main(["generate", "--generator", "hyper-sdxl", *words, "--out", "a"]) == 0
         assert main(["generate", "--generator", "sdxl", *weights, *words, "--out", "b"]) == 0
         (first,), (second,) = (list(Path(folder).glob("001-*.png")) for folder in "ab")
@@ -122,15 +109,12 @@ def test_networks_that_read_other_embeddings_are_refused_by_the_names_that_were_
         assert main(command) == 2
         error = " ".join(capsys.readouterr().err.split())
         assert "The network of the generator sd-turbo (StableDiffusionPipeline) reads 1024 channels" in error
-        assert (
-            "that of the reference sd15 (StableDiffusionPipeline) 768" in error
-            and str(BENCHMARK.parent.parent) not in error
-        )
+        assert "that of the reference sd15 (StableDiffusionPipeline) 768" in error and str(ROOT) not in error
 
 
 @pytest.mark.exhaustive
-def test_the_whole_table(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    code = world.run.main([])
+def test_the_whole_table(capsys: pytest.CaptureFixture[str]) -> None:
+    code = benchmark.main([])
     with capsys.disabled():
         print(capsys.readouterr().out)
     assert code == 0

@@ -85,7 +85,7 @@ def given(config: TrainConfig) -> dict[str, Any]:
 def test_listing_imports_nothing_but_what_lists(words: list[str], more: tuple[str, ...]) -> None:
     """What is imported is what it takes: held by names and number, for seconds are those of a machine.
 
-    `benchmarks/start_up.py` has the seconds.
+    `benchmarks/start_up/run.py` has the seconds.
     """
     script = (
         "import sys; from dipp_cli.app import main; code = main(sys.argv[1:]);"

@@ -58,11 +58,14 @@ def texts_of(path: Path) -> Iterator[tuple[int, str]]:
     """Every text of a source file with its line, holes filled with `HOLE`; docstrings are for those who read code."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
-    passed = {id(one.value) for body in bodies for one in body if isinstance(one, ast.Expr)}
+    passed = {id(statement.value) for body in bodies for statement in body if isinstance(statement, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             passed |= {id(part) for part in ast.walk(node)} - {id(node)}
-            yield node.lineno, "".join(str(one.value) if isinstance(one, ast.Constant) else HOLE for one in node.values)
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values),
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in passed:
             yield node.lineno, node.value
 
@@ -83,12 +86,12 @@ def commands_of(file: str) -> tuple[str, ...]:
 
 def every_flag() -> set[str]:
     """The options of all commands."""
-    found, waiting = {"--help", "--debug"}, [find_command([])[0]]
+    flags, waiting = {"--help", "--debug"}, [find_command([])[0]]
     while waiting:
         command = waiting.pop()
-        found |= flags_of(command).keys()
+        flags |= flags_of(command).keys()
         waiting += list(getattr(command, "commands", {}).values())
-    return found
+    return flags
 
 
 def test_there_is_advice_to_look_at() -> None:
@@ -98,7 +101,7 @@ def test_there_is_advice_to_look_at() -> None:
 
 @pytest.mark.parametrize("file", sorted({file for file, _, _ in MESSAGES}))
 def test_what_a_file_advises_exists(file: str) -> None:
-    known = every_flag()
+    flags = every_flag()
     for name, line, text in MESSAGES:
         if name != file:
             continue
@@ -108,13 +111,13 @@ def test_what_a_file_advises_exists(file: str) -> None:
             check_advised(words, where)
         spared = ELSEWHERE.get(file, set())
         for flag in FLAG.findall(COMMAND.sub("", own)):
-            assert flag in known, where
+            assert flag in flags, where
             for command in commands_of(file):
                 assert flag in spared or flag in flags_of(find_command(command.split())[0]), f"{command}: {where}"
         for setting in ASSIGNMENT.findall(own):
             assert setting in TrainConfig.model_fields or setting.startswith((*OPTIONS_OF, HOLE)), where
             if commands_of(file):
-                assert any("--set" in flags_of(find_command(one.split())[0]) for one in commands_of(file)), where
+                assert any("--set" in flags_of(find_command(words.split())[0]) for words in commands_of(file)), where
 
 
 def check_advised(words: str, where: str) -> None:
@@ -127,9 +130,9 @@ def check_advised(words: str, where: str) -> None:
     command, rest = find_command(parts[:1])
     while rest == [] and hasattr(command, "commands") and len(parts) > 1 and parts[1] in command.commands:
         command, rest = command.commands[parts[1]], parts[2:]
-    known = flags_of(command)
+    flags = flags_of(command)
     for flag in FLAG.findall(words):
-        assert flag in known or flag in ("--help", "--debug"), f"dipp {words} has no {flag}: {where}"
+        assert flag in flags or flag in ("--help", "--debug"), f"dipp {words} has no {flag}: {where}"
 
 
 @pytest.mark.parametrize(

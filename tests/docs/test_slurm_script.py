@@ -44,7 +44,7 @@ def place(tmp_path: Path) -> Path:
 
 def submit(place: Path, steps: int) -> subprocess.Popen[str]:
     """The script as Slurm runs it, on a node of two."""
-    paths = os.pathsep.join(str(ROOT / one) for one in (".", "plugins", "cli"))
+    paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "plugins", "cli"))
     words = [
         "--generator", "tiny", "--reference", "tiny", "--prompts", "prompts.txt", "--reward", "colourfulness",
         "--device", "cpu", "--precision", "fp32", "--steps", str(steps), "--batch-size", "2", "--out", "run",
@@ -75,8 +75,8 @@ def test_a_job_whose_time_is_up_is_saved_and_queued_again(place: Path) -> None:
     while len(rows(place)) < 3 and job.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
     job.send_signal(signal.SIGUSR1)
-    said, _ = job.communicate(timeout=200)
-    assert "everything is saved" in said, said[-3000:]
+    output, _ = job.communicate(timeout=200)
+    assert "everything is saved" in output, output[-3000:]
     assert job.returncode != 0
     assert (place / "scancel").read_text() == "--signal=TERM 7\n"
     assert (place / "scontrol").read_text().splitlines()[-1] == "requeue 7"
@@ -84,8 +84,8 @@ def test_a_job_whose_time_is_up_is_saved_and_queued_again(place: Path) -> None:
     assert 3 <= done < 100_000
     assert (place / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
     again = submit(place, done + 2)
-    said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, said[-3000:]
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output[-3000:]
     assert [row["step"] for row in rows(place)] == list(range(1, done + 3))
     assert (place / "scontrol").read_text().count("requeue") == 1
 
@@ -98,15 +98,15 @@ def test_the_launchers_files_are_accelerates_own(name: str) -> None:
     path = str(ROOT / "docs" / "operations" / "accelerate" / f"{name}.yaml")
     assert load_config_from_file(path).num_processes == 8
     words = ["--config_file", path, "--num_processes", "2", "-m", "dipp_cli", "train", "--seed", "1"]
-    told, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
-    assert told.num_processes == 2
-    assert told.mixed_precision == "bf16"
-    assert (told.multi_gpu, told.use_fsdp) == ((True, False) if name == "ddp" else (False, True))
-    assert (told.module, told.training_script, told.training_script_args) == (
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert arguments.num_processes == 2
+    assert arguments.mixed_precision == "bf16"
+    assert (arguments.multi_gpu, arguments.use_fsdp) == ((True, False) if name == "ddp" else (False, True))
+    assert (arguments.module, arguments.training_script, arguments.training_script_args) == (
         True, "dipp_cli", ["train", "--seed", "1"],
     )  # fmt: skip
     if name == "fsdp2":
-        assert told.fsdp_version == 2
+        assert arguments.fsdp_version == 2
         # Else transformers before 5 leaves weights out in every process but the first.
-        assert not told.fsdp_cpu_ram_efficient_loading
-        assert set(yaml.safe_load(Path(path).read_text())["fsdp_config"]) <= set(vars(told))
+        assert not arguments.fsdp_cpu_ram_efficient_loading
+        assert set(yaml.safe_load(Path(path).read_text())["fsdp_config"]) <= set(vars(arguments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib
 import json
 import platform
 import shutil
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from accepting import TRAINING, accepted, edit, failing, verdicts, write_pair
+from benchmarks.published_world.hub_cache import HubCache
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.experiments.acceptance import check as checks_there_are
@@ -154,10 +154,8 @@ def test_half_precision_is_compared_in_half_precision(pair: tuple[Path, Path], t
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """`tiny-onestep` and `tiny-reference`, published in a hub's cache; the folder is the repository's snapshot."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "published_world")
-    hub_cache = importlib.import_module("hub_cache")
     twin = write_twin("PixArtAlphaPipeline", tmp_path / "twin")
-    cache = hub_cache.HubCache(tmp_path / "home")
+    cache = HubCache(tmp_path / "home")
     snapshot = cache.add("somebody/tiny", twin)
     reference = PublishedReference("tiny-reference", "", "somebody/tiny", twin, licences.APACHE)
     generator = PublishedGenerator(

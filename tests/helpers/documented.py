@@ -121,19 +121,21 @@ def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page, in its order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text[: match.start(2)].count("\n") + 1, match.group(2), match.group(3), *_said(match.group(1)))
+        Block(
+            page, text[: match.start(2)].count("\n") + 1, match.group(2), match.group(3), *_settings_of(match.group(1))
+        )
         for match in BLOCK.finditer(text)
     ]
 
 
-def _said(comments: str) -> tuple[tuple[str, ...], tuple[Mode, ...]]:
-    said = {kind: [one.strip() for one in text.split(";")] for kind, text in COMMENT.findall(comments)}
+def _settings_of(comments: str) -> tuple[tuple[str, ...], tuple[Mode, ...]]:
+    values = {kind: [part.strip() for part in text.split(";")] for kind, text in COMMENT.findall(comments)}
     modes = []
-    for text in said.get("run", ["plain"]):
+    for text in values.get("run", ["plain"]):
         match = MODE.fullmatch(text)
-        assert match is not None, f"'{text}' is no mode"
+        assert match is not None, f"'{text}' is not a mode"
         modes.append(Mode(match.group(1), match.group(2) or ""))
-    return tuple(said.get("given", ())), tuple(modes)
+    return tuple(values.get("given", ())), tuple(modes)
 
 
 @dataclass
@@ -156,8 +158,8 @@ class Runner:
         Raises:
             AssertionError: one failed, or does not exist.
         """
-        for one in block.given:
-            self.give(one)
+        for text in block.given:
+            self.give(text)
         for command, mode in block.each():
             if mode.name == "twin" and not (self.folder / TWIN).exists():
                 self.finished["twin"](self.folder / TWIN)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
 
+from benchmarks._shared.counting import counted
+from benchmarks._shared.measuring import PLAIN
 from dipp_toolkit import TrainConfig
 
 BATCH = 3
@@ -14,14 +15,12 @@ BATCH = 3
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("guidance", "seen"), [(1.5, 2 * BATCH), (1.0, BATCH)])
-def test_passes_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guidance: float, seen: int) -> None:
+def test_passes_of_a_step(tmp_path: Path, guidance: float, seen: int) -> None:
     """Guidance is one pass of both halves, and none where it is 1; the decoder runs once for all rewards; captions that
     were read before are not read again."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    counting, measuring = importlib.import_module("counting"), importlib.import_module("measuring")
-    settings = measuring.PLAIN | {"guidance": guidance, "batch_size": BATCH, "device": "cpu", "out": tmp_path / "run"}
-    found = counting.counted(TrainConfig(generator="emoji-onestep", **settings), tmp_path)
-    assert found == {
+    settings = PLAIN | {"guidance": guidance, "batch_size": BATCH, "device": "cpu", "out": tmp_path / "run"}
+    passes = counted(TrainConfig(generator="emoji-onestep", **settings), tmp_path)
+    assert passes == {
         "generator": [BATCH, BATCH],
         "assistant": [BATCH, BATCH],
         "reference": [seen],

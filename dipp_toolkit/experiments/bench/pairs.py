@@ -4,7 +4,7 @@ A row is called better where three things hold: the test finds a difference afte
 tested beside it, the interval of the mean difference leaves zero out on the same side, and the difference is large
 enough to matter. With the correction over all pairs and all figures of a section, a winner among generators that are
 all the same is seen in at most 5 % of sections, however many generators and figures there are
-(`benchmarks/false_winners.py`).
+(`benchmarks/false_winners/run.py`).
 """
 
 from __future__ import annotations

@@ -1,33 +1,37 @@
 """What a training step costs beside the network passes it consists of.
 
-    python benchmarks/step_overhead.py [--cases emoji,full,lora] [--device cuda] [--threads 2]
+    python benchmarks/step_overhead/run.py [--cases emoji,full,lora] [--device cuda] [--threads 2]
 
 A real training, as `dipp train` runs it, with its metrics and checkpoints, takes turns in one process with the bare
 forward and backward passes of a step: the same networks, batch, dtypes, autocast and attention kernels, on tensors that
 are there already. Cases are the emoji world with its recommended settings, and a PixArt-alpha network of 96 M
 parameters trained whole (`full`) and by adapters on shared weights (`lora`). The ratio is the median over the turns.
-Passes are also counted, in a real step, by hooks on the networks. Writes results/step_overhead.json and .md.
+Passes are also counted, in a real step, by hooks on the networks. Writes results.json and results.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hundred_million
-import torch
-from counting import Counter, counted
-from measuring import CLOCKS, PLAIN, Spread, Turns, choose, print_results, ran_on, write_results
-from passes import Passes
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import torch
+
+from benchmarks._shared import hundred_million
+from benchmarks._shared.counting import Counter, counted
+from benchmarks._shared.measuring import CLOCKS, PLAIN, Spread, Turns, choose, print_results, ran_on, write_results
+from benchmarks._shared.passes import Passes
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.training.run import TrainingLoop
 
+HERE = Path(__file__).parent
 LIMIT = 1.05
 
 
@@ -70,10 +74,10 @@ def measure(config: TrainConfig, rounds: int, warm: int, block: int, clock: Call
     turns = Turns(make, rounds, warm, block, clock=clock, saves=1).run(config)
     (beside,) = held
     passes, updates, steps = turns.seconds("passes"), turns.seconds("updates"), turns.seconds("step")
-    both = [one + other for one, other in zip(passes, updates, strict=True)]
+    both = [pass_ + other for pass_, other in zip(passes, updates, strict=True)]
 
     def ratio(base: list[float]) -> dict[str, float]:
-        return vars(Spread.of([step / one for step, one in zip(steps, base, strict=True)]))
+        return vars(Spread.of([step / duration for step, duration in zip(steps, base, strict=True)]))
 
     return {
         "step": vars(Spread.of(steps)),
@@ -118,10 +122,10 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
         "| case | real step | bare passes | step / passes | optimisers, clipping, average | step / (passes + these) |",
         "|---|---|---|---|---|---|",
     ]
-    cases = {case: one for case, one in results.items() if case in NAMES}
-    for case, one in cases.items():
-        step, passes, updates = (Spread(**one[key]).text() for key in ("step", "passes", "updates"))
-        alone, together = (Spread(**one[key]) for key in ("to_passes", "to_passes_and_updates"))
+    cases = {case: result for case, result in results.items() if case in NAMES}
+    for case, result in cases.items():
+        step, passes, updates = (Spread(**result[key]).text() for key in ("step", "passes", "updates"))
+        alone, together = (Spread(**result[key]) for key in ("to_passes", "to_passes_and_updates"))
         lines.append(
             f"| {NAMES[case]} | {step} | {passes} | {alone.text('', 1, 3)} | {updates} | {together.text('', 1, 3)} |"
         )
@@ -129,9 +133,9 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
         "",
         f"The limit is {LIMIT}: "
         + ", ".join(
-            f"{NAMES[case]} {'met' if one['to_passes']['median'] <= LIMIT else 'not met'} against the passes alone, "
-            f"{'met' if one['to_passes_and_updates']['median'] <= LIMIT else 'not met'} with the updates"
-            for case, one in cases.items()
+            f"{NAMES[case]} {'met' if result['to_passes']['median'] <= LIMIT else 'not met'} against the passes alone, "
+            f"{'met' if result['to_passes_and_updates']['median'] <= LIMIT else 'not met'} with the updates"
+            for case, result in cases.items()
         )
         + ".",
         "",
@@ -140,20 +144,21 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
         "| case | a checkpoint costs the training | a step, at one every 100 steps | step with it / passes |",
         "|---|---|---|---|",
     ]
-    for case, one in cases.items():
-        share = one["checkpoint"] / 100
+    for case, result in cases.items():
+        share = result["checkpoint"] / 100
         lines.append(
-            f"| {NAMES[case]} | {1e3 * one['checkpoint']:.0f} ms | {1e3 * share:.1f} ms | "
-            f"{one['to_passes']['median'] + share / one['passes']['median']:.3f} |"
+            f"| {NAMES[case]} | {1e3 * result['checkpoint']:.0f} ms | {1e3 * share:.1f} ms | "
+            f"{result['to_passes']['median'] + share / result['passes']['median']:.3f} |"
         )
-    said = [
-        f"{one['read']['seconds']:.2f} s for {one['read']['prompts']} ({NAMES[case]})" for case, one in cases.items()
+    readings = [
+        f"{result['read']['seconds']:.2f} s for {result['read']['prompts']} ({NAMES[case]})"
+        for case, result in cases.items()
     ]
-    lines += ["", f"Rewards read each prompt once in a run, outside of the steps measured here: {', '.join(said)}."]
-    for case, one in cases.items():
+    lines += ["", f"Rewards read each prompt once in a run, outside of the steps measured here: {', '.join(readings)}."]
+    for case, result in cases.items():
         lines += ["", f"{NAMES[case]}, pass by pass:", "", "| pass | time | share of the step |", "|---|---|---|"]
-        whole = one["step"]["median"]
-        times = one["each"] | {"optimisers, clipping, average": one["updates"]["median"]}
+        whole = result["step"]["median"]
+        times = result["each"] | {"optimisers, clipping, average": result["updates"]["median"]}
         times["everything else"] = whole - sum(times.values())
         lines += [f"| {name} | {1e3 * value:.1f} ms | {value / whole:.1%} |" for name, value in times.items()]
     lines += [
@@ -164,8 +169,8 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
     ]
     names = list(next(iter(results.values()))["counted"])
     lines += [f"| case | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for case, one in results.items():
-        shown = [", ".join(map(str, one["counted"][name])) or "none" for name in names]
+    for case, result in results.items():
+        shown = [", ".join(map(str, result["counted"][name])) or "none" for name in names]
         lines.append(f"| {NAMES.get(case, 'emoji world, guidance 1')} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
@@ -193,8 +198,8 @@ def main() -> None:
                 without = config_of("emoji-1", Path(scratch), device, checkpoint_every=10**6)
                 results["emoji-1"] = {"counted": counted(without, Path(scratch))}
             numbers = {"ran_on": about, "clock": words.clock, "cases": results}
-            write_results("step_overhead", numbers, page(results, about, words.clock))
-    print_results("step_overhead")
+            write_results(HERE, numbers, page(results, about, words.clock))
+    print_results(HERE)
 
 
 if __name__ == "__main__":

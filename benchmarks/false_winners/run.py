@@ -1,10 +1,10 @@
 """How often a bench of generators that are all the same calls one of them better.
 
-    python benchmarks/false_winners.py
+    python benchmarks/false_winners/run.py
 
 Every generator has the same score of every prompt but for its noises, in every figure. Counted are the benches in which
 anything is called better, by the rule of `dipp_toolkit.experiments.bench.pairs` and, beside it, by a single pair's
-interval that leaves zero out. Writes results/false_winners.md.
+interval that leaves zero out. Writes results.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dipp_toolkit.experiments.bench.pairs import compare_section
 from dipp_toolkit.experiments.bench.rows import Figure, Protocol, Row, Subject
 from dipp_toolkit.utils.atomic import write_text
 
-RESULTS = Path(__file__).parent / "results" / "false_winners.md"
+RESULTS = Path(__file__).with_name("results.md")
 GENERATORS, FIGURES, PROMPTS = (3, 5, 10), (1, 6), (8, 64)
 
 

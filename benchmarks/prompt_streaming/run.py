@@ -1,11 +1,11 @@
 """What prompts cost in memory as they become many: load a set, take a part, encode it into the cache, read batches.
 
-    OMP_NUM_THREADS=1 python benchmarks/prompt_streaming.py
+    OMP_NUM_THREADS=1 python benchmarks/prompt_streaming/run.py
 
 For each count a fresh process loads a `.jsonl` of a quarter more prompts, takes a seeded part of that count, encodes
 it with the text encoder of a tiny PixArt-alpha pipeline into an empty prompt cache, opens the cache anew, and reads
 batches in the order of a training. Measured is anonymous memory, `RssAnon` of /proc/self/status every few milliseconds:
-what cannot be dropped and read again from a file. Writes results/prompt_streaming.json and .md.
+what cannot be dropped and read again from a file. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 COUNTS = (10_000, 100_000, 1_000_000)
 EXTRA = 1.25
 """Prompts in the file for each that is taken."""
@@ -75,7 +75,7 @@ def write_prompts(path: Path, count: int) -> None:
 
 def size_of(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def scratch_bytes() -> int:
@@ -83,7 +83,7 @@ def scratch_bytes() -> int:
     total = 0
     for line in Path("/proc/self/maps").read_text().splitlines():
         if "/scratch/" in line:
-            first, last = (int(one, 16) for one in line.split()[0].split("-"))
+            first, last = (int(address, 16) for address in line.split()[0].split("-"))
             total += last - first
     return total
 
@@ -129,7 +129,7 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
         "file_bytes": (folder / f"{count}.jsonl").stat().st_size,
         "scratch_bytes": scratch_bytes(),
         "cache_bytes": size_of(place),
-        "index_bytes": sum(one.stat().st_size for one in place.glob("index.sqlite*")),
+        "index_bytes": sum(path.stat().st_size for path in place.glob("index.sqlite*")),
     }
 
 
@@ -142,12 +142,12 @@ def in_fresh_process(count: int, folder: Path) -> dict[str, Any]:
     )
     shutil.rmtree(folder / f"cache-{count}")
     (folder / f"{count}.jsonl").unlink()
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def row_of(*cells: Any) -> str:
-    return f"| {' | '.join(str(one) for one in cells)} |"
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def table(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
@@ -168,14 +168,14 @@ def table(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
         row_of(*names),
         "|---" * len(names) + "|",
     ]
-    for one in rows:
-        memory = (one["start_mib"], one["peak_mib"], one["peak_mib"] - one["start_mib"])
-        disk = (one[f"{name}_bytes"] / mib for name in ("file", "scratch", "cache", "index"))
-        lines.append(row_of(f"{one['prompts']:,}", *(f"{number:.1f}" for number in (*memory, *disk))))
+    for row in rows:
+        memory = (row["start_mib"], row["peak_mib"], row["peak_mib"] - row["start_mib"])
+        disk = (row[f"{name}_bytes"] / mib for name in ("file", "scratch", "cache", "index"))
+        lines.append(row_of(f"{row['prompts']:,}", *(f"{number:.1f}" for number in (*memory, *disk))))
     for title, key in (("Seconds", "seconds"), ("Peak while", "peaks_mib")):
         lines += ["", f"{title}{', MiB' if key == 'peaks_mib' else ''}:", "", row_of("prompts", *STAGES.values())]
         lines.append("|---" * (len(STAGES) + 1) + "|")
-        lines += [row_of(f"{one['prompts']:,}", *(f"{one[key][name]:.1f}" for name in STAGES)) for one in rows]
+        lines += [row_of(f"{row['prompts']:,}", *(f"{row[key][name]:.1f}" for name in STAGES)) for row in rows]
     return (
         "\n".join(lines)
         + f"""
@@ -185,7 +185,7 @@ Positions say where each prompt of the file and of the part stands; they are in 
 {TOKENS} tokens of 32 numbers. Memory is looked at every {INTERVAL * 1000:.0f} ms. Ran on {about["device"]},
 Python {about["python"]}, torch {about["torch"]}, beside other programs, so that seconds are upper bounds.
 
-    OMP_NUM_THREADS=1 python benchmarks/prompt_streaming.py
+    OMP_NUM_THREADS=1 python benchmarks/prompt_streaming/run.py
 """
     )
 
@@ -206,7 +206,6 @@ def main() -> None:
     from dipp_toolkit.utils.device import environment
 
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=words.work, prefix="prompt-streaming-") as scratch:
         folder = Path(scratch)
         write_twin("PixArtAlphaPipeline", folder / "pipeline", max_tokens=TOKENS)
@@ -215,9 +214,9 @@ def main() -> None:
             rows.append(in_fresh_process(count, folder))
             print(json.dumps(rows[-1]), flush=True)
     about = environment(torch.device("cpu"))
-    (RESULTS / "prompt_streaming.json").write_text(json.dumps({"rows": rows, "environment": about}, indent=1) + "\n")
-    (RESULTS / "prompt_streaming.md").write_text(table(rows, about))
-    print((RESULTS / "prompt_streaming.md").read_text())
+    (HERE / "results.json").write_text(json.dumps({"rows": rows, "environment": about}, indent=1) + "\n")
+    (HERE / "results.md").write_text(table(rows, about))
+    print((HERE / "results.md").read_text())
 
 
 if __name__ == "__main__":

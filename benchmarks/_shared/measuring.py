@@ -20,7 +20,6 @@ from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.utils.device import environment
 
-RESULTS = Path(__file__).parent / "results"
 PLAIN: dict[str, Any] = {
     "monitor_every": 0,
     "diagnose_every": 0,
@@ -48,7 +47,7 @@ class Spread:
 
     def text(self, unit: str = "ms", scale: float = 1e3, digits: int = 0) -> str:
         """`median (quartile to quartile) unit`."""
-        shown = [f"{scale * one:.{digits}f}" for one in (self.median, self.low, self.high)]
+        shown = [f"{scale * value:.{digits}f}" for value in (self.median, self.low, self.high)]
         return f"{shown[0]}{unit and ' '}{unit} ({shown[1]} to {shown[2]})"
 
 
@@ -155,31 +154,30 @@ class Turns:
 
     def seconds(self, name: str) -> list[float]:
         """Of every turn that counts."""
-        return [one[name] for one in self.measured]
+        return [turn[name] for turn in self.measured]
 
     @property
     def checkpoints(self) -> list[float]:
         usual = statistics.median(self.seconds("step")) * self.block * (self.settle + 1)
-        return [one - usual for one in self._saved]
+        return [seconds - usual for seconds in self._saved]
 
 
 def ran_on(device: torch.device) -> str:
     """The machine and the libraries, in a sentence."""
-    found = environment(device)
-    versions = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "diffusers", "dipp_toolkit"))
-    return f"{found['device']} ({os.cpu_count()} cores), {versions}, {found['platform']}."
+    about = environment(device)
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "torch", "diffusers", "dipp_toolkit"))
+    return f"{about['device']} ({os.cpu_count()} cores), {versions}, {about['platform']}."
 
 
-def write_results(name: str, numbers: Mapping[str, Any], page: str) -> None:
-    """Write a page, and the numbers behind it, to `results/`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+def write_results(folder: Path, numbers: Mapping[str, Any], page: str) -> None:
+    """Write a page, `results.md`, and the numbers behind it, `results.json`, to a benchmark's folder."""
+    (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
-def print_results(name: str) -> None:
+def print_results(folder: Path) -> None:
     """Show what was written."""
-    sys.stdout.write((RESULTS / f"{name}.md").read_text(encoding="utf-8"))
+    sys.stdout.write((folder / "results.md").read_text(encoding="utf-8"))
 
 
 def choose(name: str, threads: int) -> torch.device:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import wait
 from torch import Tensor, nn
 
+from benchmarks._shared.measuring import wait
 from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixels
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.weight_sharing import trainable_parameters
@@ -53,17 +53,17 @@ class Passes:
         self.config, self.device, self.decodes, self.clock = config, parts.device, decodes, clock
         self.generator, self.assistant = parts.generator.denoiser, parts.assistant.denoiser
         self.reference = parts.reference.denoiser
-        terms = [one.term for one in parts.engine.terms]
-        self.decode = next((one.decode for one in terms if hasattr(one, "decode")), parts.reference.decode)
+        terms = [term.term for term in parts.engine.terms]
+        self.decode = next((term.decode for term in terms if hasattr(term, "decode")), parts.reference.decode)
         rows = parts.conditions[range(config.batch_size)]
         null = parts.reference.null(len(rows)).to(self.device)
         self.condition, self.both = rows, Condition.cat([rows, null])
         x = torch.randn(len(rows), *parts.reference.latent_shape, device=self.device)
         time = self.reference.schedule.network_time(torch.linspace(0.1, 0.9, len(rows), device=self.device))
         self.x, self.time = (x, torch.cat([x, x])), (time, torch.cat([time, time]))
-        self.scores = {name: scores_of(one, rows.prompts, self.device) for name, one in parts.rewards.items()}
-        self.parameters = [trainable_parameters(one.network) for one in (self.generator, self.assistant)]
-        self.optimizers = [make_optimizer(one, 1e-30, config.optimizer) for one in self.parameters]
+        self.scores = {name: scores_of(reward, rows.prompts, self.device) for name, reward in parts.rewards.items()}
+        self.parameters = [trainable_parameters(denoiser.network) for denoiser in (self.generator, self.assistant)]
+        self.optimizers = [make_optimizer(parameters, 1e-30, config.optimizer) for parameters in self.parameters]
         self.average = parts.average
         self.attention = {
             id(self.generator): parts.engine.attention,
@@ -81,10 +81,10 @@ class Passes:
         if not self.apart:
             return work()
         started = self.clock()
-        found = work()
+        result = work()
         wait(self.device)
         self.each.setdefault(name, []).append(self.clock() - started)
-        return found
+        return result
 
     def one_by_one(self, warm: int) -> dict[str, float]:
         """The median time of each pass; those of a GPU are taken now."""
@@ -92,12 +92,12 @@ class Passes:
             self.apart = True
             for _ in range(warm + 5):
                 self.run()
-        return {name: statistics.median(one[warm:]) for name, one in self.each.items()}
+        return {name: statistics.median(times[warm:]) for name, times in self.each.items()}
 
     def forward(self, denoiser: Any, condition: Condition, copies: int = 1) -> Tensor:
         with self.autocast():
-            found: Tensor = denoiser.forward(denoiser.network, self.x[copies - 1], self.time[copies - 1], condition)
-        return found
+            output: Tensor = denoiser.forward(denoiser.network, self.x[copies - 1], self.time[copies - 1], condition)
+        return output
 
     def with_graph(self, denoiser: Any) -> Tensor:
         with self.attention[id(denoiser)]():
@@ -124,8 +124,8 @@ class Passes:
 
     def run(self) -> None:
         """All of them once, in the order of a step."""
-        for one in (one for both in self.parameters for one in both):
-            one.grad = None
+        for parameter in (parameter for both in self.parameters for parameter in both):
+            parameter.grad = None
         for _ in range(self.config.assistant_rounds):
             self.measured("generator, no graph", lambda: self.without_graph(self.generator, self.condition))
             output = self.measured("assistant, forward", partial(self.with_graph, self.assistant))

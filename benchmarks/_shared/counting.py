@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from measuring import Turns
 from torch import nn
 
+from benchmarks._shared.measuring import Turns
 from dipp_emoji.rewards import EmojiClip
 from dipp_toolkit import TrainConfig, load_prompts
 from dipp_toolkit.training.run import TrainingLoop
@@ -30,7 +30,7 @@ class Counter:
 
     @classmethod
     def of(cls, loop: TrainingLoop) -> Counter:
-        found, parts = cls(), loop.parts
+        counter, parts = cls(), loop.parts
         networks = {
             "generator": parts.generator.network,
             "assistant": parts.assistant.denoiser.network,
@@ -42,9 +42,9 @@ class Counter:
             networks[f"{name}, images"] = model.vision_model if isinstance(reward, EmojiClip) else model.vision
             networks[f"{name}, prompts"] = model.text_model if isinstance(reward, EmojiClip) else model.text
         for name, network in networks.items():
-            found.calls[name] = []
-            network.register_forward_pre_hook(found._hook(name), with_kwargs=True)
-        return found
+            counter.calls[name] = []
+            network.register_forward_pre_hook(counter._hook(name), with_kwargs=True)
+        return counter
 
     def _hook(self, name: str) -> Callable[..., None]:
         def note(network: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -60,12 +60,12 @@ class Counter:
             return sum(map(len, calls.values()))
 
         if passes(self.calls) and (not self.least or passes(self.calls) < passes(self.least)):
-            self.least = {name: list(one) for name, one in self.calls.items()}
+            self.least = {name: list(samples) for name, samples in self.calls.items()}
 
     def reset(self) -> None:
         """At the end of a turn."""
-        for one in self.calls.values():
-            one.clear()
+        for samples in self.calls.values():
+            samples.clear()
 
 
 def counted(config: TrainConfig, work: Path) -> dict[str, list[int]]:
@@ -75,7 +75,7 @@ def counted(config: TrainConfig, work: Path) -> dict[str, list[int]]:
     """
     settings = resolve(config)
     prompts, chosen = work / "few.txt", load_prompts(settings.prompts or "").prompts[: settings.batch_size]
-    prompts.write_text("\n".join(one.text for one in chosen) + "\n", encoding="utf-8")
+    prompts.write_text("\n".join(prompt.text for prompt in chosen) + "\n", encoding="utf-8")
     held: list[Counter] = []
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], None]]:

@@ -1,11 +1,11 @@
 """How long one waits: for the help, for the list of plugins, and for the first finished step of a training.
 
-    python benchmarks/start_up.py [--runs 5] [--device cuda]
+    python benchmarks/start_up/run.py [--runs 5] [--device cuda]
 
 Each command runs a few times in a process of its own, files being in the system's cache from a run before that does not
 count. The training is `dipp train` on the emoji world with its recommended settings, watched until the first row of
 `metrics.jsonl` is whole, and then killed; its time holds everything before that: imports, weights, images of the
-generator before the training. Writes results/start_up.json and .md.
+generator before the training. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring import choose, print_results, ran_on, write_results
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks._shared.measuring import choose, print_results, ran_on, write_results
+
+HERE = Path(__file__).parent
 LIMITS = {"help": 0.5, "plugins": 1.0, "first step": 15.0}
 NAMES = {"help": "`dipp --help`", "plugins": "`dipp plugins`", "first step": "`dipp train`, first step done"}
 DIPP = [sys.executable, "-m", "dipp_cli"]
@@ -109,8 +112,8 @@ def main() -> None:
             met = statistics.median(row["wall"] for row in runs) < LIMITS[name]
             results[name] = {"runs": runs, "warming": warming, "met": met}
     about = ran_on(choose(words.device, words.threads))
-    write_results("start_up", {"ran_on": about, "limits": LIMITS, "commands": results}, page(results, about))
-    print_results("start_up")
+    write_results(HERE, {"ran_on": about, "limits": LIMITS, "commands": results}, page(results, about))
+    print_results(HERE)
 
 
 if __name__ == "__main__":

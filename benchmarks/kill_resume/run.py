@@ -1,6 +1,6 @@
 """Kill a training in every phase, go on each time, and compare with a run that nobody killed: bit for bit.
 
-    python benchmarks/kill_resume.py [--kills 60] [--steps 160] [--seed 0]
+    python benchmarks/kill_resume/run.py [--kills 60] [--steps 160] [--seed 0]
 
 A training of a tiny pipeline, with a reward and a judge of a file, looks, diagnoses and samples every few steps and a
 checkpoint every other one, is started with `--resume auto` and ended by SIGKILL, again and again: while it loads, makes
@@ -10,7 +10,7 @@ opened, renamed or removed and every line that is appended may have its turn; wh
 After the last kill the training runs to its end. Compared are the exported weights, every tensor of the last checkpoint
 (weights, optimisers, averages, random states, statistics), `metrics.jsonl` but for what the machine measures,
 `monitors.jsonl`, `diagnostics.jsonl`, the summary but for its time, the pictures, and that the report has as many of
-them. Exits with 1 where anything differs. Writes results/kill_resume.json and .md.
+them. Exits with 1 where anything differs. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import torch
-from killed_in_phase import PHASES
-from measuring import ran_on, write_results
 from safetensors.torch import load_file
 
+from benchmarks._shared.measuring import ran_on, write_results
+from benchmarks.kill_resume.killed_in_phase import PHASES
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.training.loop import MEASURED
 from dipp_toolkit.utils.jsonl import whole_rows
 
+HERE = Path(__file__).parent
 PROMPTS = ("a fox on blue", "a red cat", "an owl on pink", "a cake on white", "a dog by the sea", "a green tree")
 REWARDS = """
 def blue(images, prompts):
@@ -158,27 +161,27 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def differences(a: Path, b: Path) -> list[str]:
     """Everything in which two finished runs differ; none where they are the same bits."""
-    found = []
+    different = []
     for name in ("metrics.jsonl", "monitors.jsonl", "diagnostics.jsonl"):
         if rows_of(a / name) != rows_of(b / name):
-            found.append(name)
+            different.append(name)
     tensors = [*sorted((a / "final").rglob("*.safetensors")), newest(a) / "state.safetensors"]
-    for one in tensors:
-        other = newest(b) / one.name if one.parent == newest(a) else b / one.relative_to(a)
-        first, second = load_file(one), load_file(other)
+    for path in tensors:
+        other = newest(b) / path.name if path.parent == newest(a) else b / path.relative_to(a)
+        first, second = load_file(path), load_file(other)
         if first.keys() != second.keys():
-            found.append(f"names in {one.relative_to(a)}")
+            different.append(f"names in {path.relative_to(a)}")
             continue
-        found += [f"{one.name}: {key}" for key in first if not same(first[key], second[key])]
+        different += [f"{path.name}: {key}" for key in first if not same(first[key], second[key])]
     for path in sorted([*(a / "samples").rglob("*.png"), a / "before_after.png", a / "final" / "README.md"]):
         other = b / path.relative_to(a)
         if not other.is_file() or other.read_bytes() != path.read_bytes():
-            found.append(str(path.relative_to(a)))
+            different.append(str(path.relative_to(a)))
     if summary_of(a) != summary_of(b):
-        found.append("summary.json")
+        different.append("summary.json")
     if pictures_in_report(a) != pictures_in_report(b):
-        found.append("report.html")
-    return found + [f"left over: {path}" for path in b.rglob(".*") if path.suffix in (".partial", ".older")]
+        different.append("report.html")
+    return different + [f"left over: {path}" for path in b.rglob(".*") if path.suffix in (".partial", ".older")]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -222,15 +225,15 @@ def experiment(work: Path, kills: int, steps: int, seed: int) -> tuple[list[Kill
     return done, counts, differences(whole, parts)
 
 
-def page(done: Sequence[Kill], counts: Mapping[str, Any], found: Sequence[str], steps: int, about: str) -> str:
+def page(done: Sequence[Kill], counts: Mapping[str, Any], different: Sequence[str], steps: int, about: str) -> str:
     """The result as Markdown."""
     compared = (
         "exported weights, last checkpoint, metrics, monitors, diagnoses, summary and pictures, and a whole report"
     )
-    verdict = f"**The same bits**: {compared}." if not found else f"**Different**: {', '.join(found[:8])}."
+    verdict = f"**The same bits**: {compared}." if not different else f"**Different**: {', '.join(different[:8])}."
     rows = []
     for phase in PHASES:
-        moments = Counter(one.moment for one in done if one.phase == phase)
+        moments = Counter(kill.moment for kill in done if kill.phase == phase)
         named = "; ".join(f"{name} ({count} times)" if count > 1 else name for name, count in moments.items())
         rows.append(f"| {phase} | {counts[phase]['all']} | {moments.total()} | {named} |")
     return "\n".join(
@@ -255,17 +258,17 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as scratch:
         work = (given.work or Path(scratch)).resolve()
-        done, counts, found = experiment(work, given.kills, given.steps, given.seed)
+        done, counts, different = experiment(work, given.kills, given.steps, given.seed)
     about = ran_on(torch.device("cpu"))
     used = getrusage(RUSAGE_CHILDREN)
     seconds = used.ru_utime + used.ru_stime
     print(f"{seconds:.0f} s of processor time", file=sys.stderr)
     results = {
-        "steps": given.steps, "kills": [vars(one) for one in done], "moments": counts, "different": found,
+        "steps": given.steps, "kills": [vars(kill) for kill in done], "moments": counts, "different": different,
         "processor seconds": round(seconds), "ran on": about,
     }  # fmt: skip
-    write_results("kill_resume", results, page(done, counts, found, given.steps, about))
-    return 1 if found else 0
+    write_results(HERE, results, page(done, counts, different, given.steps, about))
+    return 1 if different else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`dipp`, ended by SIGKILL at a chosen moment of a chosen phase of a training; see kill_resume.py.
+"""`dipp`, ended by SIGKILL at a chosen moment of a chosen phase of a training; see `run.py` beside it.
 
-    python benchmarks/killed_in_phase.py PHASE MOMENT NOTES RUN train --out RUN ...
+    python benchmarks/kill_resume/killed_in_phase.py PHASE MOMENT NOTES RUN train --out RUN ...
 
 A phase is what goes on inside some functions of the toolkit, of those that are open the innermost. Its moments are when
 they begin and end, when one of its lines has been appended by half and as a whole, and whenever, inside of them, a file

@@ -52,7 +52,7 @@ def write_pipeline(folder: Path, seed: int = 0) -> Path:
     from dipp_toolkit.utils.plain_json import read_json
 
     published = find_pipeline("pixart-alpha").folder
-    network = {key: one for key, one in read_json(published / "transformer/config.json").items() if key[0] != "_"}
+    network = {key: value for key, value in read_json(published / "transformer/config.json").items() if key[0] != "_"}
     network |= {"num_layers": LAYERS, "num_attention_heads": HEADS, "sample_size": 32, "caption_channels": TEXT_WIDTH}
     network |= {"cross_attention_dim": HEADS * network["attention_head_dim"]}
     encoder = T5Config(

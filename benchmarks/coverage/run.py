@@ -1,9 +1,9 @@
 """How often a 95 % interval of a mean over prompts holds the true mean, with few prompts and many, skewed and not.
 
-    python benchmarks/coverage.py
+    python benchmarks/coverage/run.py
 
 Sets of scores are drawn whose true mean is known; of each the interval of `dipp_toolkit.evaluation.intervals` is taken,
-and beside it Student's and the percentile bootstrap's. Writes results/coverage.md.
+and beside it Student's and the percentile bootstrap's. Writes results.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from dipp_toolkit.evaluation.intervals import Interval, bootstrap_interval, mean_interval, share_interval
 from dipp_toolkit.utils.atomic import write_text
 
-RESULTS = Path(__file__).parent / "results" / "coverage.md"
+RESULTS = Path(__file__).with_name("results.md")
 COUNTS = (8, 16, 64, 352)
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -64,9 +64,9 @@ def coverage(
 ) -> tuple[float, float]:
     """Share of the sets whose interval holds the truth, and the median width."""
     random = torch.Generator().manual_seed(count)
-    found = [method(draw(count, random)) for _ in range(sets)]
-    widths = torch.tensor([one.high - one.low for one in found], dtype=torch.float64)
-    return sum(one.contains(truth) for one in found) / sets, widths.median().item()
+    intervals = [method(draw(count, random)) for _ in range(sets)]
+    widths = torch.tensor([interval.high - interval.low for interval in intervals], dtype=torch.float64)
+    return sum(interval.contains(truth) for interval in intervals) / sets, widths.median().item()
 
 
 def table(title: str, sets: int, method: Callable[[Tensor], Interval], cases: dict[str, tuple[Draw, float]]) -> str:
