@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dipp_hps.blueprint import HPSv2Network
-from dipp_imagereward.blueprint import ImageRewardNetwork
+from dipp_hps.reward import HPSv2Network
+from dipp_imagereward.network import FixedTextImageReward
 
 
 class RandomReward:
@@ -36,4 +36,4 @@ class RandomImageReward(RandomReward):
     """BLIP's ViT-L/16 under a BERT that reads one fixed prompt."""
 
     def __init__(self, device: str = "cpu") -> None:
-        super().__init__(device, ImageRewardNetwork)
+        super().__init__(device, FixedTextImageReward)

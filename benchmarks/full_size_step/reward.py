@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dipp_hps.blueprint import HPSv2Network
+from dipp_hps.reward import HPSv2Network
 
 
 class RandomHPSv2:

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 
 
+def digest_seed(content: bytes) -> int:
+    """A seed that is a function of these bytes alone: the first seven bytes of their SHA-256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
+
+
 class SharedDraws(torch.Generator):
     """The random source of one pass over a part of the batch.
 
@@ -35,8 +40,7 @@ class SharedDraws(torch.Generator):
     def __new__(cls, shared: torch.Generator, start: int, count: int, total: int) -> SharedDraws:
         made = super().__new__(cls, shared.device)  # type: ignore[call-arg]
         made.shared, made.start, made.count, made.total = shared, start, count, total
-        digest = hashlib.sha256(shared.get_state().numpy().tobytes() + str(start).encode()).digest()
-        made.manual_seed(int.from_bytes(digest[:7], "big"))
+        made.manual_seed(digest_seed(shared.get_state().numpy().tobytes() + str(start).encode()))
         return made
 
     def __init__(self, shared: torch.Generator, start: int, count: int, total: int) -> None:

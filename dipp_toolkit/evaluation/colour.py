@@ -34,7 +34,7 @@ def saturation(images: Images) -> Float[Tensor, " batch"]:
         0 for grey images, 1 where every pixel lacks one of the three channels.
 
     Raises:
-        RequestError: the images are no `(batch, 3, height, width)`.
+        RequestError: the images are not `(batch, 3, height, width)`.
     """
     pixels = _checked(images, "saturation")
     most, least = pixels.amax(1), pixels.amin(1)
@@ -52,7 +52,7 @@ def contrast(images: Images) -> Float[Tensor, " batch"]:
         0 for plain images, at most 0.5 (half black, half white).
 
     Raises:
-        RequestError: the images are no `(batch, 3, height, width)`.
+        RequestError: the images are not `(batch, 3, height, width)`.
     """
     red, green, blue = _checked(images, "contrast").unbind(1)
     luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
@@ -71,7 +71,7 @@ def clipped_share(images: Images) -> Float[Tensor, " batch"]:
         Between 0 and 1.
 
     Raises:
-        RequestError: the images are no `(batch, 3, height, width)`.
+        RequestError: the images are not `(batch, 3, height, width)`.
     """
     pixels = _checked(images, "clipped_share")
     # 8-bit values divided by 255 in float32 land on either side of the limit.

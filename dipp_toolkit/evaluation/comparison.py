@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, RequestError, first_line
 from ..protocols import Reward
-from ..rewards.asking import ask
+from ..rewards.scores import ask
 from ..utils.atomic import write_text
 from ..utils.images import Images
 from ..utils.paths import below
@@ -38,7 +38,7 @@ class Comparison:
         images: images in [0, 1] by column name (`"before"`, `"after"`, `"reference"`, ...), each `(P, S, 3, H, W)`.
 
     Raises:
-        ValueError: a column's name is no plain word, or its images do not fit the prompts, seeds and other columns.
+        ValueError: a column's name has other characters, or its images do not fit the prompts, seeds and other columns.
     """
 
     prompts: Sequence[str]
@@ -189,7 +189,7 @@ def numbers_of(comparison: Comparison, scores: ColumnScores, judge: str | None =
         `diversity`: `{column: float}`, empty with a single noise a prompt.
     """
     measured = {
-        name: {column: mean_interval(one).as_dict() for column, one in columns.items()}
+        name: {column: mean_interval(values).as_dict() for column, values in columns.items()}
         for name, columns in scores.items()
     }
     gain = {

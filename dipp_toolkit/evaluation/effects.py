@@ -31,7 +31,7 @@ def effect_size(before: Float[Tensor, "prompts *seeds"], after: Float[Tensor, "p
         0 where nothing differs or there is a single prompt, which has no spread; infinite where the means differ and
         neither side varies from prompt to prompt.
     """
-    start, end = (torch.as_tensor(one).double().reshape(len(one), -1).mean(1) for one in (before, after))
+    start, end = (torch.as_tensor(values).double().reshape(len(values), -1).mean(1) for values in (before, after))
     difference = (end - start).mean().item()
     if len(start) < 2 or not difference:
         return 0.0

@@ -1,4 +1,4 @@
-"""Image files as what rewards look at: RGB in [0, 1], whatever the file holds; and files that say their prompts."""
+"""Image files as tensors for rewards: RGB in [0, 1] from every format that Pillow reads, and the prompts of files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_image(path: Path) -> ImageFile:
     except FileNotFoundError:
         raise RequestError(f"There is no image {path}.") from None
     except UnidentifiedImageError:
-        raise RequestError(f"The file {path} is no image that can be read here.") from None
+        raise RequestError(f"The file {path} is not a readable image.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestError(
             f"The image {path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first."
@@ -134,11 +134,11 @@ def _pixels(image: Image.Image, stored: _Stored, path: Path) -> tuple[np.ndarray
     """`(height, width, 3)` in [0, 1], float32, and whether some of it was transparent."""
     if image.mode == "F":
         raise RequestError(
-            f"The image {path} holds floating-point values, whose range is unknown; save it with 8 or 16 bits."
+            f"The image {path} has floating-point values, whose range is unknown; save it with 8 or 16 bits."
         )
     if stored.signed or (image.mode == "I" and stored.kind not in SIXTEEN_BITS_IN_I):
         what = "signed values" if stored.signed else "32-bit values"
-        raise RequestError(f"The image {path} holds {what}, whose range is unknown; save it with 8 or 16 bits.")
+        raise RequestError(f"The image {path} has {what}, whose range is unknown; save it with 8 or 16 bits.")
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
         return _deep_grey(image, stored)
     transparent = image.info.get("transparency")
@@ -169,7 +169,7 @@ def _deep_grey(image: Image.Image, stored: _Stored) -> tuple[np.ndarray, bool]:
 
 def say_notes(files: Sequence[tuple[str, ...]]) -> list[str]:
     """The notes of many images, each kind counted and said once."""
-    counts = {note: sum(note in one for one in files) for note in NOTES}
+    counts = {note: sum(note in notes for notes in files) for note in NOTES}
     return [f"Of {len(files)} images, {NOTES[note].format(count=count)}." for note, count in counts.items() if count]
 
 
@@ -185,15 +185,15 @@ def list_images(folder: Path) -> list[Path]:
         raise RequestError(f"There is no folder {folder}.") from None
     except OSError as error:
         raise RequestError(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    found = [
+    images = [
         path
         for path in entries
         if not path.name.startswith(".") and path.suffix.lower() in extensions() and path.is_file()
     ]
-    if not found:
-        deeper = " Its folders are not searched; name them." if any(path.is_dir() for path in entries) else ""
-        raise RequestError(f"The folder {folder} holds no image.{deeper}")
-    return sorted(found, key=natural_key)
+    if not images:
+        deeper = " Its subfolders are not searched; name them." if any(path.is_dir() for path in entries) else ""
+        raise RequestError(f"The folder {folder} contains no images.{deeper}")
+    return sorted(images, key=natural_key)
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -61,7 +61,7 @@ def read_sheets(paths: list[Path], count: int, height: int, width: int) -> Float
         ValueError: the sheets are of another size, or hold fewer images.
     """
     if min(height, width) < 1:
-        raise ValueError(f"images of {width}x{height} pixels cannot be")
+        raise ValueError(f"{width}x{height} is not a size of images")
     parts = []
     for path in paths:
         try:
@@ -71,7 +71,7 @@ def read_sheets(paths: list[Path], count: int, height: int, width: int) -> Float
             raise ValueError(f"the sheet {path.name} cannot be read: {error}") from error
         rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
         if sheet.shape[:2] != (rows * height, columns * width):
-            raise ValueError(f"the sheet {path.name} is no grid of {width}x{height} images")
+            raise ValueError(f"the sheet {path.name} is not a grid of {width}x{height} images")
         parts.append(sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3))
     pixels = np.concatenate(parts) if parts else np.zeros((0, height, width, 3), np.uint8)
     if len(pixels) < count:

@@ -19,8 +19,8 @@ def load_metric(name: str, **options: Any) -> Metric | CostMetric:
     A class, or a function that makes the metric, is called with `options`; anything else is the metric itself.
 
     Raises:
-        RequestError: the name is unknown, the file cannot be used, an option is none of the metric's, or what was found
-            is no metric.
+        RequestError: the name is unknown, the file cannot be used, an option is not one of the metric's, or the
+            object is not a metric.
     """
     with loading("metric", name):
         return find_metric(name, **options)()
@@ -40,10 +40,10 @@ def find_metric(name: str, **options: Any) -> Callable[[], Metric | CostMetric]:
         return lambda: _metric_of(name, make())
 
 
-def _metric_of(name: str, found: Any) -> Metric | CostMetric:
-    if isinstance(found, Metric | CostMetric):
-        return found
+def _metric_of(name: str, metric: Any) -> Metric | CostMetric:
+    if isinstance(metric, Metric | CostMetric):
+        return metric
     raise RequestError(
-        f"The metric '{name}' is a {type(found).__name__} without what a metric has: `better` with either `features` "
+        f"The metric '{name}' is a {type(metric).__name__} without what a metric has: `better` with either `features` "
         "and `values`, or `costs`."
     )

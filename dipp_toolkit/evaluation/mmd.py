@@ -60,6 +60,6 @@ def gaussian_mmd(
     if not torch.isfinite(x).all() or not torch.isfinite(y).all():
         raise RequestError("The discrepancy needs finite features; at least one is NaN or infinite.")
     if not sigma > 0:
-        raise RequestError(f"The kernel's width is above 0; got {sigma}.")
+        raise RequestError(f"The kernel's width sigma is {sigma}; expected a number above 0.")
     of_y = kernel_mean(y, y, sigma) if y_mean is None else y_mean
     return max(kernel_mean(x, x, sigma) + of_y - 2 * kernel_mean(x, y, sigma), 0.0)

@@ -19,7 +19,7 @@ def pixel_features(images: Images, side: int = SIDE) -> Float[Tensor, "batch pix
     proportion: differences in grain then count less than differences in what is shown.
 
     Raises:
-        RequestError: the images are no `(batch, 3, height, width)`, or the side is below 1.
+        RequestError: the images are not `(batch, 3, height, width)`, or the side is below 1.
     """
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise RequestError(

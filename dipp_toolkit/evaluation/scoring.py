@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import DippError
 from ..protocols import Reward
-from ..rewards.asking import ask
 from ..rewards.remote.proxy import ElsewhereReward
+from ..rewards.scores import ask
 from ..utils.images import Images
 from .image_files import ImageFile, read_image, say_notes
 from .intervals import Interval, mean_interval
@@ -109,7 +109,7 @@ def score_files(
         RequestError: a file is no image that can be read.
         RunError: a reward raised, or did not return one finite score for each image; the message names the file.
     """
-    found: dict[int, ScoredFile] = {}
+    rows_by_index: dict[int, ScoredFile] = {}
     notes: list[tuple[str, ...]] = []
     batches = _Batches(batch)
 
@@ -118,9 +118,9 @@ def score_files(
         here = [files[index] for index, _ in due]
         columns = {name: score_batch(reward, name, images, here).tolist() for name, reward in rewards.items()}
         for row, (index, _) in enumerate(due):
-            found[index] = ScoredFile(files[index], {name: column[row] for name, column in columns.items()})
+            rows_by_index[index] = ScoredFile(files[index], {name: column[row] for name, column in columns.items()})
         if progress is not None:
-            progress(len(found))
+            progress(len(rows_by_index))
 
     for index, file in enumerate(files):
         image = read_image(file.path)
@@ -128,9 +128,9 @@ def score_files(
         due = batches.add(index, image)
         if due:
             finish(due)
-    for left in batches.waiting.values():
-        finish(left)
-    return [found[index] for index in range(len(files))], say_notes(notes)
+    for waiting in batches.waiting.values():
+        finish(waiting)
+    return [rows_by_index[index] for index in range(len(files))], say_notes(notes)
 
 
 def score_batch(reward: Reward, name: str, images: Images, files: Sequence[PromptedFile]) -> Float64[Tensor, " batch"]:
@@ -176,12 +176,12 @@ def summarise(scored: Sequence[ScoredFile], reward: str) -> Summary:
         reward: its name.
     """
     by_prompt: dict[str, list[float]] = defaultdict(list)
-    for one in scored:
-        by_prompt[one.file.prompt].append(one.scores[reward])
-    values = [one.scores[reward] for one in scored]
+    for row in scored:
+        by_prompt[row.file.prompt].append(row.scores[reward])
+    values = [row.scores[reward] for row in scored]
     drawn = "prompts" if len(by_prompt) > 1 else "images"
     if drawn == "prompts":
         values = [sum(scores) / len(scores) for scores in by_prompt.values()]
     interval = mean_interval(torch.tensor(values, dtype=torch.float64))
-    ordered = sorted(scored, key=lambda one: one.scores[reward])
+    ordered = sorted(scored, key=lambda row: row.scores[reward])
     return Summary(interval, drawn, ordered[0], ordered[-1])

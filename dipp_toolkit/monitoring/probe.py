@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion.condition import Condition
+from ..distributed.shared_draws import digest_seed
 from ..models.sampling import fixed_noise
 from ..prompts.conditions import Conditions
 from ..protocols import Generator
@@ -70,8 +70,8 @@ class Probe:
 
     def noise(self, step: int) -> Float[Tensor, "rows ..."]:
         """What the samples are noised with at this step: a function of seed and step alone."""
-        digest = hashlib.sha256(f"{self.seed}\0{step}".encode()).digest()
-        return fixed_noise(ROWS, self.generator.latent_shape, int.from_bytes(digest[:7], "big")).to(self.z.device)
+        seed = digest_seed(f"{self.seed}\0{step}".encode())
+        return fixed_noise(ROWS, self.generator.latent_shape, seed).to(self.z.device)
 
     def by_bin(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " bins"]:
         """Means over the samples of each bin, float64 on the CPU."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..utils.images import to_uint8
+from ..utils.images import data_address, to_uint8
 
 LARGEST = 320
 """Larger images are shrunk to this many pixels on their longer side, and stored as JPEG."""
@@ -34,14 +32,11 @@ class Thumbnail:
 def thumbnail(image: Float[Tensor, "3 height width"], alt: str) -> Thumbnail:
     """Encode an image in [0, 1]: losslessly where it is small, as JPEG where it had to be shrunk."""
     picture = Image.fromarray(to_uint8(torch.as_tensor(image)[None])[0])
-    buffer, kind = io.BytesIO(), "png"
     if max(picture.size) > LARGEST:
         picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        kind = "jpeg"
-        picture.save(buffer, "JPEG", quality=88)
+        source = data_address(picture, "jpeg", quality=88)
     else:
-        picture.save(buffer, "PNG", optimize=True)
-    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        source = data_address(picture, "png", optimize=True)
     return Thumbnail(source, alt, *picture.size)
 
 

@@ -62,7 +62,7 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
 
     Raises:
         RequestError: the name is unknown, the file or the address cannot be used, a package or the environment is not
-            installed, or an option is none of the reward's.
+            installed, or an option is not one of the reward's.
     """
     with loading("reward", name):
         if is_remote_name(name):
@@ -78,22 +78,22 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
             return find_isolated(name, **options)
         if not is_python_name(name):
             return partial(get_registry().find("reward", name).find_factory(options), **options)
-        found = load_python_name(name, "reward")
-        if inspect.isclass(found):
-            check_options(found, options, f"reward '{name}'")
+        attribute = load_python_name(name, "reward")
+        if inspect.isclass(attribute):
+            check_options(attribute, options, f"reward '{name}'")
         elif options:
             raise RequestError(
                 f"The reward '{name}' is a function and takes no options; make it a class to give it some."
             )
         else:
-            check_call(found, ("images", "prompts"), f"reward '{name}'")
-        return partial(_reward_of, name, found, options)
+            check_call(attribute, ("images", "prompts"), f"reward '{name}'")
+        return partial(_reward_of, name, attribute, options)
 
 
-def _reward_of(name: str, found: Any, options: dict[str, Any]) -> Reward:
-    if inspect.isclass(found):
-        found = found(**options)
-        check_call(found, ("images", "prompts"), f"reward '{name}'")
-    if isinstance(found, Reward):
-        return found
-    return FunctionReward(name, found)
+def _reward_of(name: str, attribute: Any, options: dict[str, Any]) -> Reward:
+    if inspect.isclass(attribute):
+        attribute = attribute(**options)
+        check_call(attribute, ("images", "prompts"), f"reward '{name}'")
+    if isinstance(attribute, Reward):
+        return attribute
+    return FunctionReward(name, attribute)

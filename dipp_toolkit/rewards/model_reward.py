@@ -58,7 +58,7 @@ class ModelReward:
         if way not in WAYS:
             raise RequestError(f"The reward '{self.name}' prepares images by auto, pillow or tensor, not by '{way}'.")
         if batch < 0:
-            raise RequestError(f"The batch of the reward '{self.name}' is {batch}; expected a number from 0.")
+            raise RequestError(f"The batch of the reward '{self.name}' is {batch}; expected 0 or more.")
         self.dtype = DTYPES[precision]
         self.network: Any = network.to(self.dtype).eval().requires_grad_(False)
         self.preprocess, self.way, self.batch = preprocess, way, batch
@@ -76,7 +76,7 @@ class ModelReward:
         """Scores of images in [0, 1] of any size for their prompts, float32, higher is better.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch, or there is not one prompt for each.
+            RequestError: the images are not a `(B, 3, H, W)` batch, or there is not one prompt for each.
         """
         check_inputs(self.name, images, prompts)
         self.to(images.device)
@@ -97,8 +97,8 @@ class ModelReward:
 
     def to(self, device: torch.device | str) -> ModelReward:
         """Move the network; returns itself."""
-        wanted = torch.device(device)
-        if self.device.type != wanted.type or (wanted.index is not None and self.device.index != wanted.index):
-            self.network.to(wanted)
+        target = torch.device(device)
+        if self.device.type != target.type or (target.index is not None and self.device.index != target.index):
+            self.network.to(target)
             self.texts.forget()
         return self

@@ -101,7 +101,7 @@ def load_clip(name: str, model: str, pretrained: str | Path) -> tuple[nn.Module,
 
 
 def check_clip(name: str, model: str, pretrained: str | Path) -> Path | None:
-    """Refuse a model of open_clip that there is not, before its weights are fetched or read.
+    """Refuse an unknown model of open_clip before its weights are fetched or read.
 
     Args:
         name: the reward's, for messages.

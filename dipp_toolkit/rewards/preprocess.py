@@ -23,7 +23,7 @@ class Preprocess:
 
     Two ways lead there, and published rewards use both. `pillow` rounds to 8 bits and resizes with Pillow, which rounds
     again, as the original packages do when they score pictures. `tensor` resizes what it is given, antialiased, and has
-    a gradient, as their training code does. `auto` is `tensor` where a gradient is asked for, `pillow` where none is.
+    a gradient, as their training code does. `auto` is `tensor` where a gradient is required and `pillow` elsewhere.
     The two differ by the rounding, about 0.002 a pixel, and where bicubic interpolation
     overshoots, which 8 bits cut off.
 
@@ -56,7 +56,7 @@ class Preprocess:
             way: see above.
 
         Raises:
-            RequestError: `pillow` was asked for a gradient, or there is no such way.
+            RequestError: `pillow` was used where a gradient is required, or the way is unknown.
         """
         if way not in WAYS:
             raise RequestError(f"Images are prepared by pillow, tensor or auto, not by '{way}'.")
@@ -68,7 +68,8 @@ class Preprocess:
         rounded = images.detach().float().clamp(0, 1).mul(255).round()
         if self.tensor_only:
             return self._normalised(self._shaped(rounded / 255))
-        return self._normalised(torch.stack([self._by_pillow(one) for one in rounded.byte().cpu()]).to(images.device))
+        resized = torch.stack([self._by_pillow(image) for image in rounded.byte().cpu()])
+        return self._normalised(resized.to(images.device))
 
     def _by_pillow(self, pixels: Tensor) -> Tensor:
         from torchvision.transforms import functional as F
@@ -98,5 +99,5 @@ class Preprocess:
         return F.pad(image, [across // 2, down // 2, across - across // 2, down - down // 2])
 
     def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(one, device=images.device)[:, None, None] for one in (self.mean, self.std))
+        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (self.mean, self.std))
         return (images - mean) / std

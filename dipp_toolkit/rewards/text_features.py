@@ -29,13 +29,15 @@ class TextFeatures:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Features of these prompts, `(batch, ...)`; only new ones are encoded, each once."""
-        new = [one for one in dict.fromkeys(prompts) if one not in self._known]
-        found = {prompt: row for start in range(0, len(new), CHUNK) for prompt, row in self._read(new[start:][:CHUNK])}
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        features_by_prompt = {
+            prompt: row for start in range(0, len(new), CHUNK) for prompt, row in self._read(new[start:][:CHUNK])
+        }
         for prompt in prompts:
             if prompt in self._known:
                 self._known.move_to_end(prompt)
             else:
-                self._known[prompt] = found[prompt]
+                self._known[prompt] = features_by_prompt[prompt]
         features = torch.stack([self._known[prompt] for prompt in prompts])
         while len(self._known) > self._most:
             self._known.popitem(last=False)

@@ -20,18 +20,19 @@ MOST = 500
 """Characters of an exception's own words that a message holds."""
 
 
-def raised(error: BaseException) -> str:
+def raised(error: BaseException, *, place: bool = True) -> str:
     """`ZeroDivisionError: division by zero (mine.py, line 3: return 1 / 0)`, on one line and without a full stop.
 
     Args:
         error: as it was caught. Its place is the deepest line of its traceback that is neither the toolkit's nor a
             library's; without such a line none is named.
+        place: whether that line is quoted. It is somebody's source, and not for strangers who ask over a network.
     """
-    text = " ".join("".join(one if one.isprintable() else " " for one in str(error)).split()).rstrip(".")
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)).split()).rstrip(".")
     text = text if len(text) <= MOST else f"{text[:MOST]}..."
     words = f"{type(error).__name__}: {text}".rstrip(": ")
-    place = own_line(error)
-    return f"{words} ({place})" if place else words
+    line = own_line(error) if place else ""
+    return f"{words} ({line})" if line else words
 
 
 def own_line(error: BaseException | None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -35,6 +38,19 @@ def write_png(picture: Image.Image, path: Path, *, optimize: bool = False, share
     """
     with whole_file(path, shared=shared) as beside:
         picture.save(beside, "PNG", optimize=optimize)
+
+
+def data_address(picture: Image.Image, kind: str, **options: Any) -> str:
+    """A picture as a `data:` address, so that a page needs no other file.
+
+    Args:
+        picture: of a mode that the format has.
+        kind: `"png"`, `"jpeg"` or `"webp"`.
+        options: of Pillow's `save`.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def save_image(image: Tensor, path: Path) -> None:

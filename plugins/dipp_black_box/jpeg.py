@@ -42,7 +42,7 @@ class JpegSize:
         """Scores in float32, `(B,)`."""
         check_inputs(self.name, images, None)
         pixels = images.detach().float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        bits = [8 * self._bytes(Image.fromarray(one)) / (one.shape[0] * one.shape[1]) for one in pixels]
+        bits = [8 * self._bytes(Image.fromarray(image)) / (image.shape[0] * image.shape[1]) for image in pixels]
         return -self.sign * torch.tensor(bits, dtype=torch.float32, device=images.device)
 
     def _bytes(self, image: Image.Image) -> int:

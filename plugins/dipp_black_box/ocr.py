@@ -15,7 +15,7 @@ from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)")
-"""Text in quotes; an apostrophe inside a word is none."""
+"""Text in quotes; an apostrophe inside a word is not a quote."""
 
 
 def wanted_text(prompt: str) -> str:
@@ -24,12 +24,12 @@ def wanted_text(prompt: str) -> str:
     return " ".join(quoted) if quoted else prompt
 
 
-def agreement(found: str, wanted: str) -> float:
+def agreement(shown: str, wanted: str) -> float:
     """Share of letters and digits that two texts have in common and in order, in [0, 1]; case does not matter.
 
     Twice the number of matching characters by the number of all (Ratcliff and Obershelp's measure), as in `difflib`.
     """
-    left, right = ("".join(letter for letter in text.casefold() if letter.isalnum()) for text in (found, wanted))
+    left, right = ("".join(letter for letter in text.casefold() if letter.isalnum()) for text in (shown, wanted))
     return SequenceMatcher(None, left, right, autojunk=False).ratio() if right else 0.0
 
 
@@ -51,7 +51,9 @@ class TextShown:
         """Scores in float32, `(B,)`; 0 where nothing is read."""
         check_inputs(self.name, images, prompts)
         pixels = images.detach().float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        scores = [agreement(self.read(one), wanted_text(prompt)) for one, prompt in zip(pixels, prompts, strict=True)]
+        scores = [
+            agreement(self.read(image), wanted_text(prompt)) for image, prompt in zip(pixels, prompts, strict=True)
+        ]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
     def read(self, pixels: Any) -> str:

@@ -24,7 +24,7 @@ class Clip(CosineReward):
         preprocess: `auto`, `pillow` or `tensor`.
 
     Raises:
-        RequestError: an option is out of range, or the weights cannot be had.
+        RequestError: an option is out of range, or the weights are unavailable.
     """
 
     name = "clip"

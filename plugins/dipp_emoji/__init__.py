@@ -13,6 +13,7 @@ from dipp_toolkit.utils.licences import Origin
 
 if TYPE_CHECKING:
     from dipp_toolkit import Generator, PromptSet, Reference
+    from dipp_toolkit.models.blueprints import PipelineBlueprint
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The world's trained weights, each in the Hugging Face layout."""
@@ -73,6 +74,13 @@ def load_generator() -> Generator:
     return load(str(WEIGHTS / "onestep"))
 
 
+def pipeline_blueprint(name: str) -> PipelineBlueprint:
+    """The reference or the one-step generator without its weights."""
+    from dipp_toolkit.models.blueprints import PipelineBlueprint
+
+    return PipelineBlueprint(WEIGHTS / name, f"emoji-{name}")
+
+
 def load_prompts(name: str, held_out: bool) -> PromptSet:
     """The canonical captions of the training or of the held-out pairs; the category is the background."""
     from dipp_toolkit.prompts.files import PromptList
@@ -112,13 +120,10 @@ def dipp_register_generators(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    for name, factory in (
-        ("emoji-reference", "reference"),
-        ("emoji-onestep", "onestep"),
-        ("emoji-clip", "clip"),
-        ("emoji-preference", "preference"),
-    ):
-        register(name, f"dipp_emoji.blueprints:{factory}", summary=f"{name} without weights")
+    for name in ("reference", "onestep"):
+        register(f"emoji-{name}", partial(pipeline_blueprint, name), summary=f"emoji-{name} without weights")
+    for name in ("clip", "preference"):
+        register(f"emoji-{name}", f"dipp_emoji.rewards:{name}_blueprint", summary=f"emoji-{name} without weights")
 
 
 @hookimpl

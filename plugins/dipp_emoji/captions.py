@@ -71,5 +71,5 @@ def caption(emoji_index: int, background_index: int, name: int = 0, template: in
 
 def vocabulary() -> list[str]:
     """Every word (and the comma) that a caption of this world can hold, sorted."""
-    texts = [name for one in emoji() for name in one.names] + [*BACKGROUNDS, *TEMPLATES]
+    texts = [name for entry in emoji() for name in entry.names] + [*BACKGROUNDS, *TEMPLATES]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+|,", re.sub(r"\{.*?\}", " ", text))})

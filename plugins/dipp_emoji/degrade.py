@@ -150,7 +150,7 @@ def spots(images: Batch, severity: Severity, generator: torch.Generator) -> Batc
 def tone(images: Batch, severity: Severity, generator: torch.Generator) -> Batch:
     """Too much or too little contrast, saturation and brightness. Without it a reward loves gaudy images."""
     draw = 2 * torch.rand(3, len(images), generator=generator) - 1
-    contrast, saturation, brightness = (column(one * severity) for one in draw)
+    contrast, saturation, brightness = (column(amount * severity) for amount in draw)
     grey = images.mean(1, keepdim=True)
     coloured = grey + (images - grey) * torch.exp(1.2 * saturation)
     middle = images.mean((1, 2, 3), keepdim=True)
@@ -164,8 +164,8 @@ def oversharpen(images: Batch, severity: Severity, generator: torch.Generator) -
 
 
 DEGRADATIONS: dict[str, Degradation] = {
-    one.__name__: one
-    for one in (
+    function.__name__: function
+    for function in (
         blur, noise, ragged, warp, smear, blocks, broken_patches, bleed, erase, ghost, spots, tone, oversharpen,
     )
 }  # fmt: skip

@@ -107,7 +107,7 @@ def cut_and_paste(images: Batch, severity: Severity, generator: torch.Generator)
         extent = (torch.randint(6, 21, (len(images), 2, 1), generator=generator) * severity.reshape(-1, 1, 1)).round()
         inside = (place >= corner) & (place < corner + extent)
         mask = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
-        moved = [int(one) for one in torch.randint(8, size - 8, (2,), generator=generator)]
+        moved = [int(place) for place in torch.randint(8, size - 8, (2,), generator=generator)]
         images = torch.where(mask, images.roll(moved, (2, 3)), images)
     return images
 
@@ -139,8 +139,8 @@ def stripes(images: Batch, severity: Severity, generator: torch.Generator) -> Ba
 
 
 DEGRADATIONS = {
-    one.__name__: one
-    for one in (
+    function.__name__: function
+    for function in (
         jpeg, median, posterise, scatter, thicken, wavy, low_pass, cut_and_paste, misregister, gamma, stripes,
     )
 }  # fmt: skip

@@ -89,9 +89,9 @@ def caption_pairs() -> dict[str, tuple[int, int]]:
     """The pair of emoji and background of every caption of the world, in all wordings."""
     return {
         caption(i, j, name, template): (i, j)
-        for i, one in enumerate(emoji())
+        for i, entry in enumerate(emoji())
         for j in range(len(BACKGROUNDS))
-        for name in range(len(one.names))
+        for name in range(len(entry.names))
         for template in range(len(TEMPLATES))
     }
 
@@ -110,7 +110,7 @@ class EmojiJudge(ModelReward):
         """Which emoji and which background each image shows, as indices into `captions.emoji()` and `BACKGROUNDS`.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch.
+            RequestError: the images are not a `(B, 3, H, W)` batch.
         """
         features = self.features(images)
         return self.model.emoji(features).argmax(1), self.model.background(features).argmax(1)
@@ -120,7 +120,7 @@ class EmojiJudge(ModelReward):
         """Features for a Frechet distance, float32.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch.
+            RequestError: the images are not a `(B, 3, H, W)` batch.
         """
         check_inputs(self.name, images, None)
         with self._float32(images.device):
@@ -131,14 +131,14 @@ class EmojiJudge(ModelReward):
         """The share of images named as their prompt says, emoji and background both.
 
         Raises:
-            RequestError: a prompt is none of this world's captions.
+            RequestError: a prompt is not one of this world's captions.
         """
         check_inputs(self.name, images, prompts)
         known = caption_pairs()
         for prompt in prompts:
             if prompt not in known:
                 raise RequestError(
-                    f"The prompt '{prompt}' is no caption of the emoji world, so nobody can say what it names."
+                    f"The prompt '{prompt}' is not a caption of the emoji world, so what it names is unknown."
                 )
         shown = torch.stack(self.name_images(images), 1).cpu()
         wanted = torch.tensor([known[prompt] for prompt in prompts])

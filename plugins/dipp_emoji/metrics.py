@@ -31,8 +31,8 @@ def real_images(seed: int = REAL_SEED, count: int = REAL_A_PAIR) -> Float[Tensor
     """Fresh compositions of the held-out pairs, `count` of each, in [0, 1]."""
     table = torch.tensor(pairs(held_out=True))
     random = torch.Generator().manual_seed(seed)
-    drawn = [compose(table[:, 0], table[:, 1], random) for _ in range(count)]
-    return torch.stack(drawn, dim=1).flatten(0, 1)
+    batches = [compose(table[:, 0], table[:, 1], random) for _ in range(count)]
+    return torch.stack(batches, dim=1).flatten(0, 1)
 
 
 class EmojiFrechet:
@@ -56,7 +56,7 @@ class EmojiFrechet:
         """The judge's features, float32, `(B, 192)`.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch, or there is not one prompt for each.
+            RequestError: the images are not a `(B, 3, H, W)` batch, or there is not one prompt for each.
         """
         check_inputs("emoji-frechet", images, prompts)
         return self.judge.features(images)
@@ -91,7 +91,7 @@ class EmojiNaming:
         """1 for each image that is named rightly, else 0.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch, or a prompt is none of this world's captions.
+            RequestError: the images are not a `(B, 3, H, W)` batch, or a prompt is not one of this world's captions.
         """
         check_inputs("emoji-naming", images, prompts)
         known = caption_pairs()
@@ -100,7 +100,7 @@ class EmojiNaming:
                 guess = nearest(prompt, known)
                 hint = f" The nearest is '{guess}'." if guess else ""
                 raise RequestError(
-                    f"The prompt '{prompt}' is no caption of the emoji world, so nobody can say what it names.{hint}"
+                    f"The prompt '{prompt}' is not a caption of the emoji world, so what it names is unknown.{hint}"
                 )
         shown = torch.stack(self.judge.name_images(images), 1).cpu()
         wanted = torch.tensor([known[prompt] for prompt in prompts])

@@ -1,4 +1,4 @@
-"""The trained rewards of the emoji world: `emoji-clip` and `emoji-preference`."""
+"""The trained rewards of the emoji world: `emoji-clip` and `emoji-preference`; without weights for `dipp plan`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from dipp_toolkit.errors import PluginError
+from dipp_toolkit.models.blueprints import RewardBlueprint
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.rewards.text_features import TextFeatures
 from dipp_toolkit.rewards.weights import load_pretrained
@@ -84,7 +85,7 @@ class ModelReward:
         """Scores of images in [0, 1] for their prompts, float32, higher is better.
 
         Raises:
-            RequestError: the images are no `(B, 3, H, W)` batch, or there is not one prompt for each.
+            RequestError: the images are not a `(B, 3, H, W)` batch, or there is not one prompt for each.
         """
         check_inputs(self.name, images, prompts)
         with self._float32(images.device):
@@ -245,3 +246,54 @@ class EmojiPreference(ModelReward):
 
     name = "emoji-preference"
     model_class = PreferenceModel
+
+
+def _random_model(reward: type[ModelReward]) -> Any:
+    model_class: Any = reward.model_class
+    config = model_class.config_class.from_pretrained(WEIGHTS / reward.name.removeprefix("emoji-"))
+    return model_class._from_config(config, **reward.load_options)
+
+
+class ClipNetwork(nn.Module):
+    """`emoji-clip` with random weights.
+
+    A caption's features are the same all through a run and are kept, so that images are scored against one fixed
+    caption's, here and in `PreferenceNetwork`.
+    """
+
+    caption: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = _random_model(EmojiClip)
+        self.register_buffer("caption", torch.randn(1, self.model.config.projection_dim))
+
+    def forward(self, images: Images) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1]."""
+        return 100 * (embed_pixels(self.model, to_pixels(images)) * self.caption).sum(-1)
+
+
+class PreferenceNetwork(nn.Module):
+    """`emoji-preference` with random weights."""
+
+    caption: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = _random_model(EmojiPreference)
+        self.register_buffer("caption", torch.randn(1, self.model.match.out_features))
+
+    def forward(self, images: Images) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1]."""
+        quality, matched = self.model.parts(self.model.image_features(to_pixels(images)), self.caption)
+        return quality + matched
+
+
+def clip_blueprint() -> RewardBlueprint:
+    """`emoji-clip`."""
+    return RewardBlueprint("emoji-clip", ClipNetwork)
+
+
+def preference_blueprint() -> RewardBlueprint:
+    """`emoji-preference`."""
+    return RewardBlueprint("emoji-preference", PreferenceNetwork)

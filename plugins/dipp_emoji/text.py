@@ -27,7 +27,7 @@ class CaptionTokenizer:
         """The tokenizer saved beside a model's weights.
 
         Raises:
-            RequestError: there is none.
+            RequestError: it is missing or cannot be loaded.
         """
         return cls(load_pretrained(PreTrainedTokenizerFast, folder, folder.name, "tokenizer"))
 

@@ -30,4 +30,4 @@ def dipp_register_environments(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    register("hps", "dipp_hps.blueprint:blueprint", summary="HPSv2: OpenCLIP ViT-H/14, 986 M parameters")
+    register("hps", "dipp_hps.reward:blueprint", summary="HPSv2: OpenCLIP ViT-H/14, 986 M parameters")

@@ -102,11 +102,11 @@ class OriginalHPS:
         return torch.cat(scores).float()
 
     def _of_tensors(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self._cosines(torch.stack([self.preprocess_tensor(one) for one in images]), prompts)
+        return self._cosines(torch.stack([self.preprocess_tensor(image) for image in images]), prompts)
 
     def _cosines(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        found = self.model(pixels.to(self.device), self.tokenizer(list(prompts)).to(self.device))
-        return torch.diagonal(found["image_features"] @ found["text_features"].T)
+        output = self.model(pixels.to(self.device), self.tokenizer(list(prompts)).to(self.device))
+        return torch.diagonal(output["image_features"] @ output["text_features"].T)
 
 
 def load(version: str = "v2.1", checkpoint: str | Path | None = None) -> OriginalHPS:
@@ -131,7 +131,7 @@ def load(version: str = "v2.1", checkpoint: str | Path | None = None) -> Origina
         checkpoint = hf_hub_download(HUB, hps_version_map[version])
     path = user_path(checkpoint)
     if not path.is_file():
-        raise RequestError(f"The option checkpoint of the reward 'hps' names {path}, which is no file.")
+        raise RequestError(f"The option checkpoint of the reward 'hps' names {path}, which is not a file.")
     check_weights(path)
     # Not the package's initialize_model: that fetches 4 GB of LAION's weights first, only to overwrite them.
     model, _, preprocess = create_model_and_transforms(MODEL, None, light_augmentation=True, output_dict=True)

@@ -1,22 +1,35 @@
-"""HPSv2 as a differentiable reward on open_clip, equal to the package `hpsv2`."""
+"""HPSv2 as a differentiable reward on open_clip, equal to the package `hpsv2`; and its architecture for `dipp plan`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import RewardBlueprint
 from dipp_toolkit.rewards.open_clip_models import CosineReward, empty_clip, mend_mask, tokenizer_of
-from dipp_toolkit.rewards.preprocess import Preprocess
+from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 HUB = "xswu/HPSv2"
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 MODEL = "ViT-H-14"
+SIZE = 224
+# laion/CLIP-ViT-H-14-laion2B-s32B-b79K, which HPSv2 fine-tunes.
+TEXT: dict[str, Any] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+    "hidden_act": "gelu", "projection_dim": 1024,
+}  # fmt: skip
+VISION: dict[str, Any] = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16, "num_hidden_layers": 32,
+    "patch_size": 14, "image_size": SIZE, "hidden_act": "gelu", "projection_dim": 1024,
+}  # fmt: skip
 
 
 class HPS(CosineReward):
@@ -80,3 +93,26 @@ def version_of(version: str) -> str:
     if version not in FILES:
         raise RequestError(f"The reward 'hps' comes in the versions {' and '.join(FILES)}, not in {version}.")
     return version
+
+
+class HPSv2Network(nn.Module):
+    """Scores images against one fixed text; a prompt's features are the same all through a run, so they are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import CLIPConfig, CLIPModel
+
+        self.clip: Any = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=1024))
+        self.register_buffer("text_features", torch.randn(1, 1024))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores `(batch,)` of images in [0, 1], `(batch, 3, height, width)`."""
+        small = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
+        features = self.clip.visual_projection(self.clip.vision_model((small - mean) / std).pooler_output)
+        return F.cosine_similarity(features, cast(Tensor, self.text_features).to(features.dtype), dim=1)
+
+
+def blueprint() -> RewardBlueprint:
+    """HPSv2 and v2.1 share it."""
+    return RewardBlueprint("xswu/HPSv2", HPSv2Network)

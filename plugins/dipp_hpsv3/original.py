@@ -123,10 +123,10 @@ def load(checkpoint: str | Path | None = None, config: str | Path | None = None)
     from hpsv3 import HPSv3RewardInferencer
 
     files = {"checkpoint": checkpoint, "config": config}
-    paths = {option: None if one is None else str(user_path(one)) for option, one in files.items()}
+    paths = {option: None if path is None else str(user_path(path)) for option, path in files.items()}
     for option, path in paths.items():
         if path is not None and not Path(path).is_file():
-            raise RequestError(f"The option {option} of the reward 'hpsv3' names {path}, which is no file.")
+            raise RequestError(f"The option {option} of the reward 'hpsv3' names {path}, which is not a file.")
     if paths["checkpoint"] is not None:
         check_weights(Path(paths["checkpoint"]))
     return OriginalHPSv3(HPSv3RewardInferencer(paths["config"], paths["checkpoint"], device="cpu"))

@@ -32,6 +32,6 @@ def dipp_register_environments(register: Register) -> None:
 def dipp_register_blueprints(register: Register) -> None:
     register(
         "imagereward",
-        "dipp_imagereward.blueprint:blueprint",
+        "dipp_imagereward.network:blueprint",
         summary="ImageReward: BLIP ViT-L/16 and a cross-attending BERT",
     )

@@ -6,13 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dipp_toolkit.models.blueprints import RewardBlueprint
+from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD
 
 HEAD = (768, 1024, 128, 64, 16, 1)
+TOKENS = 35
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ class ImageRewardNetwork(nn.Module):
         mask: Int[Tensor, "batch tokens"],
     ) -> Float[Tensor, " batch"]:
         """Scores, not yet standardised."""
-        seen = self.vision(pixels).last_hidden_state
+        image_tokens = self.vision(pixels).last_hidden_state
         read = self.text(
-            input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False, use_cache=False,
-            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=image_tokens, is_decoder=False, use_cache=False,
+            encoder_attention_mask=torch.ones(image_tokens.shape[:2], dtype=torch.long, device=image_tokens.device),
         ).last_hidden_state  # fmt: skip
         scores: Tensor = self.head(read[:, 0])[:, 0]
         return scores
@@ -107,7 +112,7 @@ HEAD_LAYERS = {"0": 0, "2": 1, "4": 2, "6": 3, "7": 4}
 
 def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The original checkpoint's tensors by this network's names; those that no score depends on keep their own."""
-    found = {}
+    renamed = {}
     for name, tensor in tensors.items():
         new = name
         for pattern, replacement in RENAMED:
@@ -117,5 +122,28 @@ def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         head = re.fullmatch(r"mlp\.layers\.(\d+)\.(weight|bias)", new)
         if head and head.group(1) in HEAD_LAYERS:
             new = f"head.{HEAD_LAYERS[head.group(1)]}.{head.group(2)}"
-        found[new] = tensor
-    return found
+        renamed[new] = tensor
+    return renamed
+
+
+class FixedTextImageReward(nn.Module):
+    """ImageReward with random weights and one fixed text: what `dipp plan` and benchmarks of speed and memory run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ImageRewardNetwork()
+        self.register_buffer("tokens", torch.zeros(1, TOKENS, dtype=torch.long))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1]."""
+        size = (Sizes.image, Sizes.image)
+        small = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
+        tokens = cast(Tensor, self.tokens).expand(len(images), -1)
+        scores: Tensor = self.network((small - mean) / std, tokens, torch.ones_like(tokens))
+        return scores
+
+
+def blueprint() -> RewardBlueprint:
+    """ImageReward v1.0 without its weights."""
+    return RewardBlueprint("THUDM/ImageReward", FixedTextImageReward)

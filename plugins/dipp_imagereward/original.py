@@ -107,7 +107,9 @@ class OriginalImageReward:
 
         pictures = [Image.fromarray(pixels) for pixels in to_uint8(images)]
         with torch.no_grad():
-            return torch.tensor([self.model.score(prompt, one) for prompt, one in zip(prompts, pictures, strict=True)])
+            return torch.tensor(
+                [self.model.score(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)]
+            )
 
     def _of_tensors(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         text = self.model.blip.tokenizer(
@@ -156,5 +158,5 @@ def _file(option: str, value: str | Path, name: str) -> Path:
     path = user_path(value)
     path = path / name if path.is_dir() else path
     if not path.is_file():
-        raise RequestError(f"The option {option} of the reward 'imagereward' names {path}, which is no file.")
+        raise RequestError(f"The option {option} of the reward 'imagereward' names {path}, which is not a file.")
     return path

@@ -18,11 +18,10 @@ from dipp_toolkit.utils.paths import user_path
 from dipp_toolkit.utils.plain_json import read_json
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
-from .network import ImageRewardNetwork, Sizes, converted
+from .network import TOKENS, ImageRewardNetwork, Sizes, converted
 
 HUB, FILE = "THUDM/ImageReward", "ImageReward.pt"
 VOCABULARY_HUB, VOCABULARY = "google-bert/bert-base-uncased", "vocab.txt"
-TOKENS = 35
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 
 
@@ -89,8 +88,8 @@ class ImageReward(ModelReward):
 
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:
         """Token ids and their mask; the text attends to the image, so there are no features to keep."""
-        found = self.tokenizer.encode_batch(list(prompts))
-        return torch.tensor([[one.ids, one.attention_mask] for one in found], device=self.device)
+        encodings = self.tokenizer.encode_batch(list(prompts))
+        return torch.tensor([[encoding.ids, encoding.attention_mask] for encoding in encodings], device=self.device)
 
     def score(
         self, pixels: Float[Tensor, "batch 3 size size"], texts: Int[Tensor, "batch two tokens"] | None
@@ -104,14 +103,14 @@ def load_tokenizer(path: Path) -> Any:
     """BERT's lower-casing word pieces, with the two tokens BLIP adds; cut and padded to 35.
 
     Raises:
-        RequestError: the file is no vocabulary.
+        RequestError: the file is not a vocabulary.
     """
     from tokenizers import BertWordPieceTokenizer
 
     try:
         tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
     except Exception as error:  # the library raises Exception itself
-        raise RequestError(f"{path} is no vocabulary of BERT: {first_line(error)}.") from error
+        raise RequestError(f"{path} is not a vocabulary of BERT: {first_line(error)}.") from error
     tokenizer.add_special_tokens(["[DEC]", "[ENC]"])
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS, pad_id=tokenizer.token_to_id("[PAD]"))

@@ -38,14 +38,14 @@ def load_clip_images(name: str) -> tuple[Function, nn.Module]:
     """
     path = user_path(name)
     if (path / OPEN_CLIP_CONFIG).is_file():
-        for weights in sorted(one for one in path.iterdir() if one.suffix in PICKLED):
+        for weights in sorted(file for file in path.iterdir() if file.suffix in PICKLED):
             check_weights(weights)
         return _of_open_clip(name, f"local-dir:{path.resolve()}", None)
     if (path / "config.json").is_file():
         return _of_transformers(str(path))
     if path.exists() or name.startswith((".", "/", "~")):
         raise RequestError(
-            f"{path} is no folder of a CLIP (looked for {path.resolve()}): expected config.json of transformers or "
+            f"{path} is not a folder of a CLIP (looked for {path.resolve()}): expected config.json of transformers or "
             f"{OPEN_CLIP_CONFIG}, with the weights beside it."
         )
     model, _, tag = name.partition("/")
@@ -104,9 +104,9 @@ def _of_transformers(name: str) -> tuple[Function, nn.Module]:
     preprocess = _transformers_preprocess(name, network.config.vision_config.image_size)
 
     def embed(images: Tensor) -> Float[Tensor, "batch dimensions"]:
-        found = network.get_image_features(pixel_values=preprocess(images))
+        output = network.get_image_features(pixel_values=preprocess(images))
         # Before its fifth version, transformers returned the embeddings themselves.
-        return F.normalize(found if isinstance(found, Tensor) else found.pooler_output, dim=-1)
+        return F.normalize(output if isinstance(output, Tensor) else output.pooler_output, dim=-1)
 
     return embed, network
 

@@ -34,7 +34,7 @@ class PickScore(ModelReward):
         preprocess: `auto`, `pillow` or `tensor`.
 
     Raises:
-        RequestError: an option is out of range, or the weights or the tokenizer cannot be had.
+        RequestError: an option is out of range, or the weights or the tokenizer are unavailable.
     """
 
     name = "pickscore"
@@ -81,15 +81,15 @@ class PickScore(ModelReward):
         ids = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(self.device)
-        found = self.network.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask).pooler_output
-        return torch.nn.functional.normalize(self.network.text_projection(found), dim=-1)
+        pooled = self.network.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask).pooler_output
+        return torch.nn.functional.normalize(self.network.text_projection(pooled), dim=-1)
 
     def score(
         self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch features"] | None
     ) -> Float[Tensor, " batch"]:
         assert texts is not None
-        found = self.network.visual_projection(self.network.vision_model(pixel_values=pixels).pooler_output)
-        features = torch.nn.functional.normalize(found.float(), dim=-1)
+        projected = self.network.visual_projection(self.network.vision_model(pixel_values=pixels).pooler_output)
+        features = torch.nn.functional.normalize(projected.float(), dim=-1)
         return self.network.logit_scale.float().exp() * torch.linalg.vecdot(features, texts.float())
 
 
@@ -120,7 +120,7 @@ def _load(kind: Any, place: str | Path, what: str) -> Any:
     """Anything of transformers' `from_pretrained`.
 
     Raises:
-        RequestError: it is not there, or is none.
+        RequestError: it is missing, or it is not a tokenizer.
     """
     _check_place(place)
     try:

@@ -1,12 +1,67 @@
-"""PixArt-alpha pipelines."""
+"""PixArt-alpha pipelines: a record for each published one, and what the plugin registers."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
-from dipp_toolkit.models.published import register_blueprints, register_models
+from dipp_toolkit.models.published import (
+    SETTINGS,
+    PublishedGenerator,
+    PublishedPipeline,
+    PublishedReference,
+    register_blueprints,
+    register_models,
+)
+from dipp_toolkit.utils import licences
 
-from .models import GENERATORS, MODELS, REFERENCES
+CONFIGS = Path(__file__).parent / "published" / "pixart-alpha"
+PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
+
+READOUT = 440 / 999
+"""Timestep 440 of 999, where sigma is 2.5 alpha (0.929 and 0.371). SIM (Luo et al. 2024), which DI++ goes back to,
+reads out its one-step PixArt-alpha there and gives its network sigma z."""
+
+DMD_READOUT = 400 / 999
+"""Timestep 400 of 999, where PixArt-alpha's DMD is read out: app/app_pixart_dmd.py of
+github.com/PixArt-alpha/PixArt-sigma."""
+
+DISTIL: dict[str, Any] = {
+    **SETTINGS,
+    "reference_steps": 20,
+    "learning_rate": 1e-5,
+    "assistant_learning_rate": 2e-5,
+    "long_prompts": "cut",
+}
+
+REFERENCES: tuple[PublishedReference, ...] = (
+    PublishedReference(
+        "pixart-alpha",
+        "PixArt-alpha at 512x512 (PixArt-XL-2-512x512), multi-step",
+        PIXART, CONFIGS, licences.PIXART_OPENRAIL,
+        {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
+    ),
+)  # fmt: skip
+
+GENERATORS: tuple[PublishedGenerator, ...] = (
+    PublishedGenerator(
+        "pixart-onestep",
+        "PixArt-alpha's network read out once, to be trained",
+        PIXART, CONFIGS, licences.PIXART_OPENRAIL, DISTIL,
+        reference="pixart-alpha", readout=READOUT, input_scale="sigma",
+    ),
+    PublishedGenerator(
+        "pixart-dmd",
+        "PixArt-alpha distilled by DMD, one step at 512x512",
+        PIXART, CONFIGS, licences.PIXART_DMD_OPENRAIL, DISTIL, licences.PIXART_OPENRAIL,
+        reference="pixart-alpha", readout=DMD_READOUT, input_scale="unit",
+        weights="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512:transformer/diffusion_pytorch_model.bin",
+    ),
+)  # fmt: skip
+
+MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""How a PixArt-alpha pipeline encodes prompts and calls its transformer."""
+"""How a PixArt-alpha pipeline encodes prompts and calls its transformer, and a tiny twin of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.files.folders import component_config
 from dipp_toolkit.models.stock_call import StockCall
+from dipp_toolkit.models.tiny_pipelines import (
+    LATENT_SIDE,
+    check_prediction,
+    drawn_from,
+    finished,
+    save_quietly,
+    tiny_t5_encoder,
+    tiny_vae,
+    write_with,
+)
+from dipp_toolkit.models.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
 from dipp_toolkit.utils.plain_json import read_json
 
 from .captions import cleaned
@@ -55,20 +66,20 @@ class PixArtFamily:
             RequestError: the stock pipeline cannot draw images of this size.
         """
         network = component_config(folder, self.network_name)
-        size, told = network.get("sample_size", TOLD_SIZE), network.get("use_additional_conditions")
+        size, takes_size = network.get("sample_size", TOLD_SIZE), network.get("use_additional_conditions")
         if not isinstance(size, int):
             raise RequestError(
-                f"The transformer in {folder} has the sample_size {size}; PixArt's pipelines draw squares alone. "
+                f"The transformer in {folder} has the sample_size {size}; PixArt's pipelines draw only squares. "
                 "Expected one number."
             )
-        if told and size != TOLD_SIZE:
+        if takes_size and size != TOLD_SIZE:
             raise RequestError(
-                f"The transformer in {folder} is told an image's size (use_additional_conditions) and has the "
-                f"sample_size {size}; the stock pipeline tells it at {TOLD_SIZE} alone, and fails at others."
+                f"The transformer in {folder} takes an image's size (use_additional_conditions) and has the "
+                f"sample_size {size}; the stock pipeline passes it only at {TOLD_SIZE} and fails elsewhere."
             )
         path = folder / "tokenizer" / "tokenizer_config.json"
-        said = read_json(path).get("model_max_length") if path.is_file() else None
-        limit = said if isinstance(said, int) and said > 0 else None
+        stated = read_json(path).get("model_max_length") if path.is_file() else None
+        limit = stated if isinstance(stated, int) and stated > 0 else None
         return replace(self, tokenizer_limit=limit, tells_size=bool(network) and _tells_size(network))
 
     def encoding_settings(self, folder: Path) -> dict[str, Any]:
@@ -82,7 +93,7 @@ class PixArtFamily:
         return pipeline.tokenizer, min(self.max_tokens, pipeline.tokenizer.model_max_length)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
-        """The size is taken as it is where it is none that the pipeline rounds to, and no more tokens are read than the
+        """No rounding where the size is not one that the pipeline rounds to, and no more tokens than the
         tokenizer is made for."""
         channels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or ()
         pixels = network["sample_size"] * 2 ** (len(channels) - 1)
@@ -122,16 +133,18 @@ class PixArtFamily:
         if not self.tells_size:
             return condition
         hidden, (height, width) = condition.tensors["encoder_hidden_states"], size
-        told = {"resolution": [height, width], "aspect_ratio": [height / width]}
+        values = {"resolution": [height, width], "aspect_ratio": [height / width]}
         added = {
             name: torch.tensor([numbers], device=hidden.device, dtype=torch.float32).expand(len(hidden), -1)
-            for name, numbers in told.items()
+            for name, numbers in values.items()
         }
         return Condition(condition.prompts, {**condition.tensors, **added})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
-        told = cast(Any, network).use_additional_conditions
-        sizes = {name: condition.tensors[name].to(x_t) if told else None for name in ("resolution", "aspect_ratio")}
+        takes_size = cast(Any, network).use_additional_conditions
+        sizes = {
+            name: condition.tensors[name].to(x_t) if takes_size else None for name in ("resolution", "aspect_ratio")
+        }
         output = network(
             x_t,
             encoder_hidden_states=condition.tensors["encoder_hidden_states"],
@@ -150,14 +163,74 @@ class PixArtFamily:
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
-        from dipp_toolkit.models.tiny_pipelines import write_with
-
-        from .twin import write_pixart_twin
-
         write_with(write_pixart_twin, folder, "PixArtAlphaPipeline", options)
 
 
 def _tells_size(network: Mapping[str, Any]) -> bool:
     """Whether a transformer of this configuration is told an image's size; by default those of 1024 pixels are."""
-    told = network.get("use_additional_conditions")
-    return network.get("sample_size", TOLD_SIZE) == TOLD_SIZE if told is None else bool(told)
+    takes_size = network.get("use_additional_conditions")
+    return network.get("sample_size", TOLD_SIZE) == TOLD_SIZE if takes_size is None else bool(takes_size)
+
+
+CHANNELS = 4
+TEXT_WIDTH = 32
+
+
+def write_pixart_twin(
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    max_tokens: int = T5_TOKENS,
+    sample_size: int = LATENT_SIDE,
+) -> Path:
+    """Save a random `PixArtAlphaPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
+
+    Its transformer has twice the channels out that it has in, as published: half of them are a variance.
+
+    Args:
+        folder: created where missing.
+        seed: of the weights.
+        prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
+        max_tokens: the tokenizer's `model_max_length`.
+        sample_size: of a latent; at 128 the transformer is told an image's size, as the published one of 1024 pixels.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        RequestError: the scheduler has no such `prediction_type`.
+    """
+    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+
+    check_prediction(prediction_type, ("epsilon", "v_prediction", "sample"), "PixArtAlphaPipeline")
+    takes_size = sample_size == TOLD_SIZE
+    head = 24 if takes_size else 16  # a third of both heads' width is that of each number about the size
+    with drawn_from(seed):
+        tokenizer = tiny_t5_tokenizer(max_tokens)
+        text_encoder = tiny_t5_encoder(tokenizer, width=TEXT_WIDTH)
+        transformer = finished(
+            PixArtTransformer2DModel(
+                num_attention_heads=2,
+                attention_head_dim=head,
+                num_layers=2,
+                in_channels=CHANNELS,
+                out_channels=2 * CHANNELS,
+                sample_size=sample_size,
+                patch_size=2,
+                cross_attention_dim=2 * head,
+                caption_channels=TEXT_WIDTH,
+                norm_type="ada_norm_single",
+                use_additional_conditions=takes_size,
+            )
+        )
+        vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.18215)
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.0001,
+        beta_end=0.02,
+        beta_schedule="linear",
+        solver_order=2,
+        algorithm_type="dpmsolver++",
+        prediction_type=prediction_type or "epsilon",
+    )
+    return save_quietly(PixArtAlphaPipeline(tokenizer, text_encoder, vae, transformer, scheduler), folder)

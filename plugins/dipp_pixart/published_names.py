@@ -66,7 +66,7 @@ def from_published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | N
             continue
         if block and part in JOINED:
             cut = tensor.chunk(len(JOINED[part]))
-            renamed |= {f"{before}{ours}.{kind}": one for ours, one in zip(JOINED[part], cut, strict=True)}
+            renamed |= {f"{before}{ours}.{kind}": rows for ours, rows in zip(JOINED[part], cut, strict=True)}
             continue
         ours = (OF_A_BLOCK if block else NAMES).get(part)
         renamed[name if ours is None else f"{before}{ours}.{kind}" if ours else f"{before}{kind}"] = tensor

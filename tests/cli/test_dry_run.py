@@ -11,7 +11,7 @@ from diffusers import ModelMixin
 from transformers import PreTrainedModel
 
 from dipp_cli.app import main
-from dipp_pixart.twin import write_pixart_twin
+from dipp_pixart.family import write_pixart_twin
 from dipp_toolkit.config import make_config
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 

@@ -83,7 +83,7 @@ REFUSED = {
     "ablate --cells empty.yaml": "empty.yaml is no list of cells",
     "leaderboard empty.jsonl": "There is no measured row to show",
     "score empty.png --reward ./mine.py:blue --prompt x": "The image empty.png is empty.",
-    "score folder --reward ./mine.py:blue --prompt x": "The folder folder holds no image.",
+    "score folder --reward ./mine.py:blue --prompt x": "The folder folder contains no images.",
     # A folder for a file, a file for a folder, a file of another kind.
     "train --config folder": "Cannot read the settings file folder: Is a directory.",
     "train --prompts folder": "Cannot read the prompt file folder: it is a folder.",
@@ -99,12 +99,12 @@ REFUSED = {
     "generate --prompt x --out captions.txt": "Cannot write to captions.txt: captions.txt is a file.",
     "leaderboard captions.txt": "captions.txt, line 1, is no JSON",
     "leaderboard a.png": "are no UTF-8 text; expected what dipp bench writes.",
-    "score captions.txt --reward ./mine.py:blue --prompt x": "The file captions.txt is no image that can be read here.",
+    "score captions.txt --reward ./mine.py:blue --prompt x": "The file captions.txt is not a readable image.",
     f"{SCORE} --out folder": "Cannot write the scores to folder: it is a folder.",
     f"{SCORE} --out nowhere/scores.jsonl": "there is no folder nowhere.",
     "reward serve ./mine.py:blue --token-file folder": "Cannot read the token file folder: Is a directory.",
     "reward install folder": "There is no environment named 'folder'.",
-    "reward install nowhere.txt": "There is no file of requirements nowhere.txt.",
+    "reward install nowhere.txt": "There is no requirements file nowhere.txt.",
     # Names that are measured only after hours.
     f"{VARY} --best emoji-juge": "There is no figure named 'emoji-juge'. Did you mean 'emoji-judge'?",
     f"{VARY} --subject-to 'diversty>=1'": "There is no figure named 'diversty'. Did you mean 'diversity'?",

@@ -76,7 +76,7 @@ def test_sixteen_bits_are_not_clipped(tmp_path: Path, name: str) -> None:
 def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
     for array in (np.ones((2, 2), np.float32), np.full((2, 2), 70000, np.int32), np.full((2, 2), -1, np.int32)):
         path = saved(Image.fromarray(array), tmp_path / "a.tiff")
-        with pytest.raises(RequestError, match=r"a\.tiff holds .* range is unknown"):
+        with pytest.raises(RequestError, match=r"a\.tiff has .* range is unknown"):
             read_image(path)
 
 
@@ -150,7 +150,7 @@ def test_grey_tiffs(tmp_path: Path) -> None:
         (8, 2, struct.pack("<2b", -128, 127)),
         (32, 3, struct.pack("<2f", 0, 1)),
     ):
-        with pytest.raises(RequestError, match=r"a\.tiff holds .* range is unknown; save it with 8 or 16 bits"):
+        with pytest.raises(RequestError, match=r"a\.tiff has .* range is unknown; save it with 8 or 16 bits"):
             read_image(tiff(path, bits, sample_format, numbers))
 
 
@@ -305,7 +305,7 @@ def test_a_folders_images_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"holds no image\.$"):
+    with pytest.raises(RequestError, match=r"contains no images\.$"):
         list_images(tmp_path)
     (tmp_path / "deeper").mkdir()
     with pytest.raises(RequestError, match="are not searched"):

@@ -385,7 +385,7 @@ def test_wrong_requests(tmp_path: Path, mine: str, refused: Callable[..., str]) 
         ((*red, images, "--prompts", "emoji-heldaut"), ["no prompt set", "Did you mean 'emoji-heldout'"]),
         ((*red, images, "--prompts", two, "--prompt", "a"), ["not by both"]),
         ((*red, tmp_path / "missing", "--prompt", "a"), ["no image or folder", "missing"]),
-        ((*red, tmp_path / "nothing", "--prompt", "a"), ["nothing holds no image"]),
+        ((*red, tmp_path / "nothing", "--prompt", "a"), ["nothing contains no images"]),
         ((*red, tmp_path / "bad.png", "--prompt", "a"), ["bad.png is no image"]),
         (("--reward", f"{mine}:red=2", images, "--prompt", "a"), ["gives a weight", f"--reward {mine}:red alone"]),
         (("--reward", "sharpness=1", images, "--prompt", "a"), ["gives a weight"]),

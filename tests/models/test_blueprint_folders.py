@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import dipp_hps.blueprint as hps
+import dipp_hps.reward as hps
 from dipp_toolkit.diffusion.schedules import FlowMatching, VariancePreserving, schedule_from_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count

@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
 
-from dipp_flux.twin import write_flux_twin
-from dipp_pixart.twin import write_pixart_twin
-from dipp_stable_diffusion.twin import write_stable_diffusion_twin, write_stable_diffusion_xl_twin
-from dipp_stable_diffusion_3.twin import write_stable_diffusion_3_twin
+from dipp_flux.family import write_flux_twin
+from dipp_pixart.family import write_pixart_twin
+from dipp_stable_diffusion.family import write_stable_diffusion_twin, write_stable_diffusion_xl_twin
+from dipp_stable_diffusion_3.family import write_stable_diffusion_3_twin
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.models.tiny_tokenizers import WORDS, byte_symbols, tiny_clip_tokenizer, tiny_t5_tokenizer

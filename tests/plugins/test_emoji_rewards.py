@@ -153,7 +153,7 @@ def test_judge_gives_features(judge, images):
 
 
 def test_judge_refuses_prompts_of_another_world(judge, images):
-    with pytest.raises(RequestError, match="no caption of the emoji world"):
+    with pytest.raises(RequestError, match="not a caption of the emoji world"):
         judge.naming_accuracy(images[:1], ["a castle in the clouds, oil on canvas"])
 
 

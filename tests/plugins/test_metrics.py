@@ -392,14 +392,18 @@ def test_without_a_net_inception_says_what_to_fetch(
         ("fid", {"images": "REAL", "features": "inceptoin"}, "Did you mean 'inception'"),
         ("fid", {"images": "REAL", "weights": "nowhere.pth"}, "There is no file nowhere.pth"),
         ("fid", {"images": "REAL", "features": "pixels", "weights": "x.pth"}, "belongs to features=inception"),
-        ("cmmd", {"images": "REAL", "features": "clip:./nowhere"}, "no folder of a CLIP|There is no"),
+        ("cmmd", {"images": "REAL", "features": "clip:./nowhere"}, "not a folder of a CLIP|There is no"),
         ("cmmd", {"images": "REAL", "features": "clip:ViT-L-14-336/opnai"}, "Did you mean 'openai'"),
         ("cmmd", {"images": "REAL", "features": "clip:ViT-L-15"}, "Did you mean 'ViT-"),
         ("cmmd", {"images": "REAL"}, "hf download openai/clip-vit-large-patch14-336"),
-        ("precision-recall", {"images": "REAL", "k": 30, "features": "pixels"}, "at least 31 real images; .* holds 24"),
+        (
+            "precision-recall",
+            {"images": "REAL", "k": 30, "features": "pixels"},
+            "at least 31 real images; .* contains 24",
+        ),
         ("vendi", {"sigma": 1}, "takes no such option"),
-        ("latency", {"batch": 1}, "a batch from 2"),
-        ("cmmd", {"images": "REAL", "features": "pixels", "sigma": 0}, "sigma is above 0"),
+        ("latency", {"batch": 1}, "needs batch >= 2"),
+        ("cmmd", {"images": "REAL", "features": "pixels", "sigma": 0}, "needs sigma above 0"),
         ("fidd", {}, "Did you mean 'fid'"),
     ],
 )
@@ -443,7 +447,7 @@ class Source:
 
 def test_latency_is_the_time_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     source, metric = Source(), load_metric("latency", repeats=4, warmup=1)
-    monkeypatch.setattr("dipp_metrics.latency.perf_counter", lambda: source.seconds)
+    monkeypatch.setattr("dipp_metrics.costs.perf_counter", lambda: source.seconds)
     found = metric.costs(source, ["a", "b", "c"])
     assert isinstance(metric, CostMetric) and set(found) == set(metric.better)
     assert [len(source.calls), *map(len, found.values())] == [10, 4, 4]
@@ -506,7 +510,7 @@ def test_emoji_metrics_know_real_compositions() -> None:
         for one in (images, images.mul(0.7), torch.rand_like(images))
     ]
     assert distances == sorted(distances) and len(frechet.notes) == 1
-    with pytest.raises(RequestError, match="no caption of the emoji world"):
+    with pytest.raises(RequestError, match="not a caption of the emoji world"):
         naming.features(images[:1], ["a photograph of a dog"])
 
 

@@ -291,7 +291,7 @@ def test_damaged_checkpoints_get_a_sentence(
         ({}, "cannot be fetched"),
         ({"precision": "fp8"}, "runs in fp32 or bf16, not in fp8"),
         ({"preprocess": "magic"}, "by auto, pillow or tensor, not by 'magic'"),
-        ({"batch": -1}, "expected a number from 0"),
+        ({"batch": -1}, "expected 0 or more"),
         ({"verson": "v2.0"}, "Did you mean 'version'?"),
     ],
 )

@@ -144,11 +144,11 @@ def test_a_program_that_fails_is_quoted() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("hpsv", r"no environment named 'hpsv'\. Did you mean 'hpsv\d'\?.*Or name a file of requirements"),
-        ("./gone.txt", "There is no file of requirements gone.txt"),
-        ("isolated.txt", "would make an environment named 'isolated', which means another"),
-        ("hpsv2.txt", "would make an environment named 'hpsv2', which means another"),
-        ("a b.txt", "'a b' cannot name an environment"),
+        ("hpsv", r"no environment named 'hpsv'\. Did you mean 'hpsv\d'\?.*Or name a requirements file"),
+        ("./gone.txt", "There is no requirements file gone.txt"),
+        ("isolated.txt", "would make an environment named 'isolated', which is already a name"),
+        ("hpsv2.txt", "would make an environment named 'hpsv2', which is already a name"),
+        ("a b.txt", "'a b' cannot be the name of an environment"),
         ("binary.txt", "cannot be read"),
     ],
 )

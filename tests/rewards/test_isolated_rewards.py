@@ -255,7 +255,7 @@ def test_a_registered_reward_lives_elsewhere_too_and_one_that_says_nothing_is_tr
 
 STARTS = {
     "unknown environment": ("colourfulness@mien", {}, r"no environment named 'mien'\. Did you mean 'mine'\?"),
-    "nothing registered": ("colourfulness@isolated", {}, "No plugin knows an environment for .* 'colourfulness'"),
+    "nothing registered": ("colourfulness@isolated", {}, "No plugin has an environment for .* 'colourfulness'"),
     "unknown reward": ("colorfulnes@mine", {}, r"no reward named 'colorfulnes'\. Did you mean 'colourfulness'\?"),
     "dies": (f"{FILE}:Moody@mine", {"fail": "die"}, "died while it loaded: it ended with exit code 4; .*cannot go on"),
     "timeout": ("colourfulness@mine", {"timeout": 0}, r"option timeout of the reward 'colourfulness@mine' is 0"),
@@ -291,7 +291,7 @@ def test_a_worker_says_why_it_cannot_load(
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 50, wire.encode({"kind": "exec"}), wire.encode({"kind": "load"})])
-def test_a_worker_answers_nonsense_with_an_error(data: bytes) -> None:
+def test_a_worker_answers_invalid_messages_with_an_error(data: bytes) -> None:
     assert wire.error_of(wire.decode(Worker().answer(data)))
 
 
@@ -382,7 +382,7 @@ def test_fuzzed_answers_are_a_sentence_each(tmp_path: Path) -> None:
         (wire.encode_scores(torch.ones(3), None), r"shape \(3,\) as scores"),
     ],
 )
-def test_a_worker_that_answers_nonsense_is_a_sentence(tmp_path: Path, reply: bytes, sentence: str) -> None:
+def test_an_invalid_reply_of_a_worker_is_a_sentence(tmp_path: Path, reply: bytes, sentence: str) -> None:
     with pytest.raises(RunError, match=sentence):
         ElsewhereReward("fake", _fake(tmp_path, [reply]))(IMAGES, PROMPTS)
 

@@ -134,7 +134,7 @@ def test_a_black_box_gives_scores_alone(server: str, token: None) -> None:
 STARTS = {
     "no token": ("/colourfulness", {"token_env": "NO_SUCH"}, "Access refused: no token.*DIPP_REWARD_TOKEN"),
     "unknown reward": ("/colorfulness", {}, r"no reward named 'colorfulness'\. Did you mean 'colourfulness'\? Known"),
-    "no reward": ("/", {}, "names no reward of a server"),
+    "no reward": ("/", {}, "does not name a reward of a server"),
     "missing token file": ("/slow", {"token_file": "/nowhere"}, "Cannot read the token file /nowhere: No such file"),
     "token as an option": ("/slow", {"token": "x"}, "takes no such option.*'token_env'"),
     "timeout": ("/slow", {"timeout": -1}, "option timeout of the reward .* is -1; expected a positive number"),
@@ -160,7 +160,7 @@ def test_a_token_may_be_in_a_file_and_a_wrong_one_is_refused_and_not_quoted(serv
             load_reward(f"{server}/sharpness", token_file=str(file))
         assert wrong not in str(caught.value)
     file.write_text("two words")
-    with pytest.raises(RequestError, match="holds no token; expected printable ASCII"):
+    with pytest.raises(RequestError, match="does not hold a token; expected printable ASCII"):
         read_token(file=file)
 
 
@@ -178,8 +178,8 @@ def test_a_reward_that_fails_gets_a_sentence(server: str, token: None) -> None:
 
 def test_a_reward_that_takes_long_gets_a_sentence(impatient: str, token: None, held: threading.Event) -> None:
     reward = load_reward(f"{impatient}/slow", retries=0)
-    sooner_or_later(reward, "wait", r"cannot be had: .*says: The reward 'slow' took longer than 0\.4 s\.")
-    sooner_or_later(reward, "", r"cannot be had: .*says: The reward 'slow' was busy for 0\.4 s\.")
+    sooner_or_later(reward, "wait", r"is unavailable: .*says: The reward 'slow' took longer than 0\.4 s\.")
+    sooner_or_later(reward, "", r"is unavailable: .*says: The reward 'slow' was busy for 0\.4 s\.")
     held.set()
     sooner_or_later(reward, "", "scored")
 
@@ -278,7 +278,7 @@ def test_what_rewards_are_called_in_addresses() -> None:
     assert list(public_names(names)) == ["hps", "imagereward", "blue", "f", "other"]
     with pytest.raises(RequestError, match="'hps' and 'hps@isolated' would both be served as 'hps'"):
         public_names(["hps", "hps@isolated"])
-    with pytest.raises(RequestError, match="cannot be named in an address"):
+    with pytest.raises(RequestError, match="cannot be part of an address"):
         public_names(["a b"])
 
 
@@ -393,18 +393,18 @@ def test_a_server_that_is_none_of_ours_is_a_wrong_request(description: Answer) -
 
 
 BAD_ANSWERS = {
-    "1 GB announced": ((200, {"Content-Length": str(2**30)}, b""), "answers with 1024.0 MB or more; expected 1.0"),
-    "no end": ((200, {"Content-Length": str(10**30)}, b"x" * 2**22), r"answers with 4?\d?\.\d MB or more|reached"),
-    "unannounced": ((200, {"Content-Length": "-"}, b"x" * 2**22), "cannot be had|or more"),
-    "garbage": ((200, {}, b"garbage"), "answered nonsense: .*no safetensors"),
-    "an empty answer": ((200, {}, b""), "answered nonsense"),
-    "pickle": ((200, {}, b"\x80\x04."), "answered nonsense"),
+    "1 GB announced": ((200, {"Content-Length": str(2**30)}, b""), "a response of 1024.0 MB or more; expected 1.0"),
+    "no end": ((200, {"Content-Length": str(10**30)}, b"x" * 2**22), r"a response of 4?\d?\.\d MB or more|reached"),
+    "unannounced": ((200, {"Content-Length": "-"}, b"x" * 2**22), "is unavailable|or more"),
+    "garbage": ((200, {}, b"garbage"), "an invalid response: .*not in the safetensors format"),
+    "an empty answer": ((200, {}, b""), "an invalid response"),
+    "pickle": ((200, {}, b"\x80\x04."), "an invalid response"),
     "wrong shape": ((200, {}, wire.encode_scores(torch.ones(3), None)), r"shape \(3,\) as scores"),
     "no gradient": ((200, {}, wire.encode_scores(torch.ones(2), None)), "returned no gradient; expected one"),
     "an error": ((200, {}, wire.encode_error("no luck")), "says: no luck"),
     "a page": ((500, {}, b"<html>\x00oops"), r"says: <html> oops\."),
-    "moved": ((307, {"Location": "http://127.0.0.1:1/"}, b""), "points elsewhere"),
-    "half": ((200, {"Content-Length": "500"}, b"half"), "cannot be had: .*cannot be reached"),
+    "moved": ((307, {"Location": "http://127.0.0.1:1/"}, b""), "redirects elsewhere"),
+    "half": ((200, {"Content-Length": "500"}, b"half"), "is unavailable: .*cannot be reached"),
     "compressed": ((200, {"Content-Encoding": "gzip"}, b"\x1f\x8b"), "in the encoding 'gzip'"),
 }  # fmt: skip
 
@@ -467,7 +467,7 @@ def test_a_busy_server_is_asked_again_after_pauses_that_grow(status: int, monkey
         assert server.asked == 4
         waits = [one for one in pauses if one > 0]
         assert len(waits) == 3 and waits[0] < waits[1] < waits[2] <= 0.05
-        with pytest.raises(RunError, match=r"cannot be had: .* says: later"):
+        with pytest.raises(RunError, match=r"is unavailable: .* says: later"):
             reward(IMAGES, PROMPTS)
         assert server.asked == 8
 
@@ -495,7 +495,7 @@ def test_replicas_that_die_one_after_the_other() -> None:
         for _ in range(4):
             reward(IMAGES, PROMPTS)
         assert second.asked >= 4
-    with pytest.raises(RunError, match=r"cannot be had: The server http://127.* cannot be reached"):
+    with pytest.raises(RunError, match=r"is unavailable: The server http://127.* cannot be reached"):
         reward(IMAGES, PROMPTS)
 
 
@@ -533,7 +533,7 @@ def scoring(*scores: float, identity: str = "") -> Callable[[int], Answer]:
 @pytest.mark.parametrize(
     ("descriptions", "answers", "sentence"),
     [
-        (("a", "a"), ((0.5, 1.0), (0.5, 1.1)), "disagree: of the same two images one says 0.5, 1 and the other 0.5, 1"),
+        (("a", "a"), ((0.5, 1.0), (0.5, 1.1)), "disagree: one scores the same two images 0.5, 1 and the other 0.5, 1"),
         (("", ""), ((0.5, 1.0), (0.5, float("nan"))), "disagree: .*must serve the same reward"),
         (("a", "b"), ((0.5, 1.0), (-0.5, -1.0)), "disagree: "),
         (("a", "b"), ((1.0,), (1.0,)), "serve rewards of different code or weights; they must serve the same one"),

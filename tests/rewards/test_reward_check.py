@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.rewards.checks import costs, formats
-from dipp_toolkit.rewards.checks.closeness import compare
 from dipp_toolkit.rewards.checks.modules import modules_of
 from dipp_toolkit.rewards.checks.run import CHECKS, check_reward
-from dipp_toolkit.rewards.checks.verdicts import CheckRow
+from dipp_toolkit.rewards.checks.verdicts import CheckRow, compare
 from dipp_toolkit.rewards.loading import FunctionReward, load_reward
 
 Score = Callable[[Tensor, Sequence[str]], Any]

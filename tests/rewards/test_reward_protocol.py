@@ -64,25 +64,25 @@ def _message(content: Any, **tensors: Tensor) -> bytes:
 
 GOOD = {"kind": "score", "protocol": 1, "prompts": ["a", "b"], "gradients": False}
 BAD_REQUESTS = {
-    "empty": (b"", "is no safetensors"),
-    "pickle": (b"\x80\x04K\x01.", "is no safetensors"),
-    "no message": (save({"images": IMAGES}), "lacks its part 'message'"),
-    "message of numbers": (save({"message": torch.zeros(3)}), "lacks its part 'message'"),
-    "no json": (_message(b"{"), "is no JSON"),
-    "no utf-8": (_message(b"\xff\xfe"), "is no JSON"),
-    "deep json": (_message(b"[" * 100_000), "is no JSON"),
-    "list": (_message([1]), "is no JSON object"),
-    "no kind": (_message({"a": 1}), "is no JSON object that names a kind"),
+    "empty": (b"", "is not in the safetensors format"),
+    "pickle": (b"\x80\x04K\x01.", "is not in the safetensors format"),
+    "no message": (save({"images": IMAGES}), "has no tensor 'message'"),
+    "message of numbers": (save({"message": torch.zeros(3)}), "has no tensor 'message'"),
+    "no json": (_message(b"{"), "is not JSON"),
+    "no utf-8": (_message(b"\xff\xfe"), "is not JSON"),
+    "deep json": (_message(b"[" * 100_000), "is not JSON"),
+    "list": (_message([1]), "is not a JSON object"),
+    "no kind": (_message({"a": 1}), "is not a JSON object with a kind"),
     "other kind": (_message({**GOOD, "kind": "exec"}), "is of kind 'exec'"),
     "other version": (_message({**GOOD, "protocol": 99}), "protocol '99'"),
     "no images": (_message(GOOD), "has nothing as images"),
     "double images": (_message(GOOD, images=IMAGES.double()), r"torch.float64 of shape \(2, 3, 5, 4\) as images"),
     "grey images": (_message(GOOD, images=IMAGES[:, :1].contiguous()), r"shape \(2, 1, 5, 4\)"),
     "empty images": (_message(GOOD, images=torch.zeros(2, 3, 0, 4)), r"shape \(2, 3, 0, 4\)"),
-    "prompts of numbers": (_message({**GOOD, "prompts": [1, 2]}, images=IMAGES), "no list of texts"),
-    "prompts as one text": (_message({**GOOD, "prompts": "ab"}, images=IMAGES), "no list of texts"),
+    "prompts of numbers": (_message({**GOOD, "prompts": [1, 2]}, images=IMAGES), "not a list of strings"),
+    "prompts as one text": (_message({**GOOD, "prompts": "ab"}, images=IMAGES), "not a list of strings"),
     "one prompt": (_message({**GOOD, "prompts": ["a"]}, images=IMAGES), "2 images and 1 prompts"),
-    "gradients as a number": (_message({**GOOD, "gradients": 1}, images=IMAGES), "whether gradients are wanted"),
+    "gradients as a number": (_message({**GOOD, "gradients": 1}, images=IMAGES), "whether it wants gradients"),
 }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def test_tokens_are_compared_in_constant_time() -> None:
     source = inspect.getsource(RewardService)
     compared = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Compare)]
     assert not any("self.token" in ast.unparse(one) for one in compared if not isinstance(one.ops[0], ast.Is))
-    assert "hmac.compare_digest(found.strip().encode(), self.token.encode())" in source
+    assert "hmac.compare_digest(presented.strip().encode(), self.token.encode())" in source
 
 
 def test_without_a_token_a_page_in_a_browser_is_refused() -> None:
@@ -141,7 +141,7 @@ def test_without_a_token_a_page_in_a_browser_is_refused() -> None:
     with serving(limits=PATIENT) as address:
         for host in ("evil.example", "evil.example:8700", "127.0.0.1.evil.example", "[::2]:1", "10.0.0.1"):
             status, sentence = ask(address, request(), {"host": host})
-            assert status == 403 and "answers to 127.0.0.1 alone" in sentence
+            assert status == 403 and "answers only requests to 127.0.0.1" in sentence
         for host in ("127.0.0.1", "localhost:8700", "[::1]:8700"):
             assert ask(address, request(), {"host": host}) == (200, "")
 
@@ -162,12 +162,12 @@ TOO_MUCH = {
     "half a character": (
         save({"message": torch.frombuffer(bytearray(
             b'{"kind": "score", "protocol": 1, "prompts": ["\\ud800"], "gradients": false}'), dtype=torch.uint8),
-            "images": torch.rand(1, 3, 4, 4)}), 400, "no text: it holds half of a character"),
+            "images": torch.rand(1, 3, 4, 4)}), 400, "not valid text: it contains half of a character"),
     "no numbers": (NOT_FINITE, 400, "that are not finite"),
     "wild numbers": (wire.encode_request(torch.full((1, 3, 4, 4), 1e30), [""], False), 400, "far from [0, 1]"),
     "a header": ((2**17).to_bytes(8, "little") + b" " * 2**17, 400, "header has 131072 bytes; expected 65536 at most"),
     "many tensors": (save({str(index): torch.zeros(1) for index in range(5000)}), 400, "header has"),
-    "json": (save({"message": torch.zeros(2**10, dtype=torch.uint8)}), 400, "is no JSON"),
+    "json": (save({"message": torch.zeros(2**10, dtype=torch.uint8)}), 400, "is not JSON"),
 }  # fmt: skip
 
 
@@ -195,12 +195,12 @@ def test_a_pickle_is_no_body(server: tuple[str, int], tmp_path: Path) -> None:
     for form in ("zip", "pickle", "legacy"):
         body = write_bomb(tmp_path / "body", tmp_path / "executed", form).read_bytes()
         status, sentence = ask(server, body)
-        assert status == 400 and "is no safetensors" in sentence
+        assert status == 400 and "is not in the safetensors format" in sentence
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_text_of_many_megabytes_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MOST_TEXT", 100)
+    monkeypatch.setattr(protocol, "MOST_TEXT", 100)
     with pytest.raises(wire.ProtocolError, match="has 101 bytes; expected 100 at most"):
         wire.decode(save({"message": torch.zeros(101, dtype=torch.uint8)}))
 
@@ -286,7 +286,7 @@ def test_a_long_head_in_one_piece_is_refused_too(head: bytes) -> None:
         config = server_config({"sharpness": load_reward("sharpness")})
         config.load()
         transport = Transport()
-        wire = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
+        protocol = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
         wire.connection_made(transport)
         wire.data_received(data)
         for _ in range(20):
@@ -353,7 +353,7 @@ def test_the_next_head_on_a_connection_is_cut_off_too(hasty_head: tuple[str, int
 def test_a_body_that_comes_byte_by_byte_is_cut_off(hasty_body: tuple[str, int]) -> None:
     head = f"POST /sharpness HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n\r\n"
     gone, said = cut_off(hasty_body, head.encode(), b"x")
-    assert gone and said.startswith(b"HTTP/1.1 408") and b"came too slowly" in said
+    assert gone and said.startswith(b"HTTP/1.1 408") and b"arrived too slowly" in said
     chunked = head.replace("Content-Length: 100000", "Transfer-Encoding: chunked")
     gone, said = cut_off(hasty_body, chunked.encode(), b"1\r\nx\r\n")
     assert gone and said.startswith(b"HTTP/1.1 408")
@@ -458,7 +458,7 @@ def test_a_reward_that_wants_to_end_the_program_does_not() -> None:
 
     with serving({"quitter": Quitter(), "sharpness": load_reward("sharpness")}, limits=PATIENT) as (host, port):
         address = f"http://{host}:{port}"
-        with pytest.raises(RunError, match="wanted to end the program"):
+        with pytest.raises(RunError, match="tried to end the program"):
             load_reward(f"{address}/quitter")(torch.rand(1, 3, 4, 4), [""])
         assert load_reward(f"{address}/sharpness")(torch.rand(1, 3, 4, 4), [""]).shape == (1,)
 

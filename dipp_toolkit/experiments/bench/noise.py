@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ...distributed.shared_draws import digest_seed
 
 
 def noise_of(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "count ..."]:
@@ -16,8 +17,5 @@ def noise_of(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, ...
     The random generator is seeded with a digest of prompt and seed, so that an image does not depend on the size of
     the set, its order, or which process makes it; generators with one latent shape are given the same noise.
     """
-    rows = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        digest = hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()
-        rows.append(torch.randn(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))))
-    return torch.stack(rows)
+    digests = (digest_seed(f"{seed}\0{prompt}".encode()) for prompt, seed in zip(prompts, seeds, strict=True))
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(digest)) for digest in digests])

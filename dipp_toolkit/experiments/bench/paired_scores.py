@@ -28,10 +28,10 @@ def compare_groups(scored: Sequence[ScoredFile], rewards: Sequence[str]) -> tupl
         The comparisons, and a sentence for each pair of groups that cannot be compared.
     """
     groups: dict[str, list[ScoredFile]] = defaultdict(list)
-    for one in scored:
-        groups[one.file.group].append(one)
-    several = len({one.file.prompt for one in scored}) > 1
-    found: list[Comparison] = []
+    for row in scored:
+        groups[row.file.group].append(row)
+    several = len({row.file.prompt for row in scored}) > 1
+    comparisons: list[Comparison] = []
     notices = []
     for a, b in combinations(groups, 2):
         first, second = (_by_pair(groups[name], several) for name in (a, b))
@@ -43,17 +43,17 @@ def compare_groups(scored: Sequence[ScoredFile], rewards: Sequence[str]) -> tupl
             values = [
                 torch.tensor([_mean(side[key], name) for key in first], dtype=torch.float64) for side in (first, second)
             ]
-            found.append(compare_values(a, b, name, values[0], values[1]))
-    adjusted = holm([pair.p_value for pair in found])
-    return [replace(pair, p_adjusted=value) for pair, value in zip(found, adjusted, strict=True)], notices
+            comparisons.append(compare_values(a, b, name, values[0], values[1]))
+    adjusted = holm([pair.p_value for pair in comparisons])
+    return [replace(pair, p_adjusted=value) for pair, value in zip(comparisons, adjusted, strict=True)], notices
 
 
 def _by_pair(scored: Sequence[ScoredFile], by_prompt: bool) -> Mapping[str, list[ScoredFile]]:
     pairs: dict[str, list[ScoredFile]] = defaultdict(list)
-    for one in scored:
-        pairs[one.file.prompt if by_prompt else one.file.path.name].append(one)
+    for row in scored:
+        pairs[row.file.prompt if by_prompt else row.file.path.name].append(row)
     return pairs
 
 
 def _mean(scored: Sequence[ScoredFile], reward: str) -> float:
-    return sum(one.scores[reward] for one in scored) / len(scored)
+    return sum(row.scores[reward] for row in scored) / len(scored)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 from PIL import Image
 
 from ...protocols import PromptSet
+from ...utils.images import data_address
 from .rows import Picture
 from .store import ImageStore
 
@@ -18,15 +17,14 @@ LOSSLESS = 96
 """Images up to this side stay PNG."""
 
 
-def data_address(path: ImageStore, key: str) -> str:
+def small_address(store: ImageStore, key: str) -> str:
     """A stored image, small, as a `data:` address."""
-    with Image.open(path.path(key), formats=("PNG",)) as opened:
+    with Image.open(store.path(key), formats=("PNG",)) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    kind = "png" if max(image.size) <= LOSSLESS else "webp"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 80}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if max(image.size) <= LOSSLESS:
+        return data_address(image, "png", optimize=True)
+    return data_address(image, "webp", quality=80)
 
 
 def pictures_of(
@@ -37,6 +35,6 @@ def pictures_of(
     found = []
     for index in sorted({k * total // max(count, 1) for k in range(min(count, total))}):
         prompt = prompts.prompts[index]
-        data = data_address(store, keys[index * len(seeds)])
+        data = small_address(store, keys[index * len(seeds)])
         found.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))
     return tuple(found)

@@ -19,8 +19,8 @@ from ...errors import RequestError
 from ...evaluation.loading import find_metric, load_metric
 from ...prompts.loading import load_prompts
 from ...protocols import CostMetric, Metric, PromptSet
-from ...rewards.asking import ask
 from ...rewards.loading import find_reward, load_reward
+from ...rewards.scores import ask
 from ...training.run_state.reserved_folder import own_folder
 from ...utils.atomic import write_text
 from ...utils.device import choose_device

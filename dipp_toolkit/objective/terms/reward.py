@@ -17,7 +17,7 @@ from torch import Tensor
 from ...diffusion.condition import Condition
 from ...errors import RunError
 from ...protocols import Reward
-from ...rewards.asking import ask
+from ...rewards.scores import ask
 from ...utils.precision import at_least_float32, full_precision
 from ...utils.reproducibility import random_states_kept
 from ..base import Committing, Sample, TermResult

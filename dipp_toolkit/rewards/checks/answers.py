@@ -1,4 +1,4 @@
-"""Whether a reward answers at all: batches, sizes, unusual pictures."""
+"""Whether a reward answers at all: batches, sizes, unusual pictures, prompts of all kinds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import RunError
-from .probe import BATCH, Probe
-from .verdicts import Verdict, failed, ok, warning
+from .probe import BATCH, Probe, RewardRefusedError
+from .verdicts import Verdict, compare, failed, gap, ok, spread_of, warning
 
 BATCHES = (1, 2, 5)
 SMALL = 8
+HARD = {
+    "an empty prompt": "",
+    "emoji": "🦊🍎 on a 👩‍🚀",
+    "Chinese and Arabic": "一只红色的猫 قطة حمراء",
+    "10,000 characters": "a red cat " * 1000,
+    "line breaks": "a red cat\nand\r\n\ta dog",
+    "quotes and braces": "a sign that says \"{0}\" <b>'\\n'</b>",
+}
 
 
 def check_scores(probe: Probe) -> Verdict:
@@ -65,10 +73,37 @@ def unusual(probe: Probe) -> dict[str, Float[Tensor, "batch 3 height width"]]:
 
 def check_contents(probe: Probe) -> Verdict:
     """Plain, colourless and noisy pictures."""
-    seen = []
+    scores = []
     for name, images in unusual(probe).items():
         try:
-            seen.append(f"{name} {probe.score(images, probe.prompts()).mean().item():.4g}")
+            scores.append(f"{name} {probe.score(images, probe.prompts()).mean().item():.4g}")
         except RunError as error:
             return failed(f"With {name} pictures: {error}", "Put a small constant under roots, logarithms, divisors.")
-    return ok(f"All are scored: {', '.join(seen)}.")
+    return ok(f"All are scored: {', '.join(scores)}.")
+
+
+def check_prompts(probe: Probe) -> Verdict:
+    """Prompts that people really type, or forget to."""
+    images, refused = probe.pictures(), None
+    for name, prompt in HARD.items():
+        prompts = probe.prompts()
+        prompts[1] = prompt
+        try:
+            probe.score(images, prompts)
+        except RewardRefusedError as error:
+            refused = refused or warning(f"It refuses {name}: {error}", "Fine, if your prompts are never like that.")
+        except RunError as error:
+            return failed(f"With {name}: {error}", "Cut prompts to what the text encoder reads, and expect any text.")
+    return refused or ok(f"Prompts of all kinds are read: {', '.join(HARD)}.")
+
+
+def check_prompt_matters(probe: Probe) -> Verdict:
+    """Whether the prompt changes the score; it is not a fault where it does not."""
+    images, prompts = probe.pictures(), probe.prompts()
+    first, second = probe.score(images, prompts), probe.score(images, prompts[1:] + prompts[:1])
+    if compare(first, second) == "same":
+        return ok("The prompt does not matter: it judges images by themselves.")
+    return ok(
+        f"Another prompt moves scores by up to {gap(first, second):.3g}; "
+        f"another picture by about {spread_of(first):.3g}."
+    )

@@ -20,21 +20,21 @@ MIB = 2**20
 def check_speed(probe: Probe) -> Verdict:
     """Images a second, without and with gradients, after a warm-up."""
     images, prompts = probe.pictures(), probe.prompts()
-    told = [f"{_rate(probe, lambda: probe.score(images, prompts)):.3g} images a second without gradients"]
+    rates = [f"{_rate(probe, lambda: probe.score(images, prompts)):.3g} images a second without gradients"]
     if probe.has_gradient:
-        told.append(f"{_rate(probe, lambda: probe.gradient(images, prompts)):.3g} with")
-    return ok(f"{', '.join(told)}, on {probe.device}, batches of {BATCH}, {probe.size}x{probe.size} pixels.")
+        rates.append(f"{_rate(probe, lambda: probe.gradient(images, prompts)):.3g} with")
+    return ok(f"{', '.join(rates)}, on {probe.device}, batches of {BATCH}, {probe.size}x{probe.size} pixels.")
 
 
 def _rate(probe: Probe, call: Callable[[], Any]) -> float:
     call()
     _wait(probe.device)
-    begun, done = perf_counter(), 0
-    while not done or perf_counter() - begun < probe.seconds:
+    start, done = perf_counter(), 0
+    while not done or perf_counter() - start < probe.seconds:
         call()
         _wait(probe.device)
         done += BATCH
-    return done / max(perf_counter() - begun, 1e-9)
+    return done / max(perf_counter() - start, 1e-9)
 
 
 def _wait(device: torch.device) -> None:
@@ -68,7 +68,9 @@ def check_memory(probe: Probe) -> Verdict:
 def _saved(probe: Probe) -> int:
     """Bytes that autograd keeps for the backward, each storage once, the reward's own weights left out."""
     own = {
-        one.untyped_storage().data_ptr() for module in modules_of(probe.reward) for one in module.state_dict().values()
+        weight.untyped_storage().data_ptr()
+        for module in modules_of(probe.reward)
+        for weight in module.state_dict().values()
     }
     storages: dict[int, int] = {}
 
@@ -97,9 +99,10 @@ def check_parameters(probe: Probe) -> Verdict:
     modules = modules_of(probe.reward)
     if not modules:
         return skipped("It has no torch network that can be seen from here.")
-    parameters = [one for module in modules for one in module.parameters()]
-    count, size = sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in parameters)
-    found = f"{count:,} parameters, {size / MIB:.3g} MiB."
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    count = sum(parameter.numel() for parameter in parameters)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    finding = f"{count:,} parameters, {size / MIB:.3g} MiB."
     if any(part.training for module in modules for part in module.modules()):
-        return warning(f"{found} A network is in training mode.", "Call .eval() on it.")
-    return ok(found)
+        return warning(f"{finding} A network is in training mode.", "Call .eval() on it.")
+    return ok(finding)

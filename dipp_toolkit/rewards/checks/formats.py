@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from ...errors import RunError
-from .closeness import compare, gap, spread_of
 from .probe import Probe
-from .verdicts import Verdict, failed, ok, skipped, warning
+from .verdicts import Verdict, compare, failed, gap, ok, skipped, spread_of, warning
 
 
 def check_layouts(probe: Probe) -> Verdict:
@@ -21,12 +20,12 @@ def check_layouts(probe: Probe) -> Verdict:
     for name, laid in layouts.items():
         try:
             with torch.no_grad():  # without `Probe.score`, whose copy might lie otherwise
-                found = probe.call(laid.clone(memory_format=torch.preserve_format), prompts).cpu().double()
+                scores = probe.call(laid.clone(memory_format=torch.preserve_format), prompts).cpu().double()
         except RunError as error:
             return warning(f"With {name} images: {error}", "Write .reshape instead of .view.")
-        if compare(found, expected, spread_of(expected)) == "different":
+        if compare(scores, expected, spread_of(expected)) == "different":
             return warning(
-                f"{name.capitalize()} images score otherwise, by {gap(found, expected):.3g}.",
+                f"{name.capitalize()} images have other scores, by up to {gap(scores, expected):.3g}.",
                 "Do not look at the memory under a tensor.",
             )
     return ok(f"{' and '.join(layouts).capitalize()} images score as any others.")
@@ -59,13 +58,13 @@ def check_devices(probe: Probe) -> Verdict:
     expected = probe.score(images, prompts)
     try:
         probe.move(other)
-        found = probe.score(images.to(other), prompts)
+        scores = probe.score(images.to(other), prompts)
     except RunError as error:
         return failed(f"On {other}: {error}", "Give it a .to(device), or move its network to images.device.")
     finally:
         probe.move(home)
-    closeness = compare(found, expected, spread_of(expected))
-    difference = f"Scores on {home} and {other} differ by {gap(found, expected):.3g}"
+    closeness = compare(scores, expected, spread_of(expected))
+    difference = f"Scores on {home} and {other} differ by {gap(scores, expected):.3g}"
     if closeness == "different":
         return failed(f"{difference}.", "Look for networks in half precision, or tensors that stayed behind.")
     if closeness == "near":

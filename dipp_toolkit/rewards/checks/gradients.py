@@ -1,4 +1,4 @@
-"""Whether a reward has a gradient, says so, and whether it is the right one."""
+"""Whether a reward has a gradient, declares it, and whether the gradient is right."""
 
 from __future__ import annotations
 
@@ -101,25 +101,26 @@ def check_differences(probe: Probe) -> Verdict:
     directions = {"its own direction": gradient}
     for name in ("a random direction", "another random direction"):
         directions[name] = smooth_noise(len(images), (probe.size, probe.size), random, cells=8).to(gradient)
-    worst, told, blind = 0.0, [], False
+    worst, errors, blind = 0.0, [], False
     for name, direction in directions.items():
         unit = direction / direction.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-30)
         error, visible = _error(probe, images, prompts, gradient, unit)
         worst, blind = max(worst, error), blind or not visible
-        told.append(f"{error:.2g} along {name}")
-    found = f"Relative error against central differences: {', '.join(told)}."
+        errors.append(f"{error:.2g} along {name}")
+    finding = f"Relative error against central differences: {', '.join(errors)}."
     if worst <= TOLERANCE:
-        return ok(found)
+        return ok(finding)
     if blind:
         return warning(
-            f"{found} The scores are too large, and change too little, for float32 to tell.", "Subtract a constant."
+            f"{finding} The scores are too large, and change too little, for float32 to tell.", "Subtract a constant."
         )
     if worst <= LIMIT:
-        return warning(found, "Half precision or kinks do that. If it has neither, part of the score is detached.")
+        return warning(finding, "Half precision or kinks do that. If it has neither, part of the score is detached.")
     return failed(
-        found, "The gradient is not that of the score: look for .detach(), straight-through rounding, or a mistake in "
-        "a backward of your own."
-    )  # fmt: skip
+        finding,
+        "The gradient is not that of the score: look for .detach(), straight-through rounding, or a mistake in a "
+        "backward of your own.",
+    )
 
 
 def _error(probe: Probe, images: Tensor, prompts: list[str], gradient: Tensor, unit: Tensor) -> tuple[float, bool]:

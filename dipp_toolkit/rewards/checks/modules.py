@@ -19,22 +19,22 @@ def modules_of(reward: Any) -> list[nn.Module]:
     Args:
         reward: a reward, a function, or a module itself.
     """
-    found: dict[int, nn.Module] = {}
-    seen: set[int] = set()
+    modules: dict[int, nn.Module] = {}
+    visited: set[int] = set()
 
-    def look(thing: Any, depth: int) -> None:
-        if id(thing) in seen or depth > DEPTH or isinstance(thing, ModuleType):
+    def collect(thing: Any, depth: int) -> None:
+        if id(thing) in visited or depth > DEPTH or isinstance(thing, ModuleType):
             return
-        seen.add(id(thing))
+        visited.add(id(thing))
         if isinstance(thing, nn.Module):
-            found[id(thing)] = thing
+            modules[id(thing)] = thing
             return
         for child in _children(thing):
-            look(child, depth + 1)
+            collect(child, depth + 1)
 
-    look(reward, 0)
-    inner = {id(part) for module in found.values() for part in module.modules() if part is not module}
-    return [module for key, module in found.items() if key not in inner]
+    collect(reward, 0)
+    inner = {id(part) for module in modules.values() for part in module.modules() if part is not module}
+    return [module for key, module in modules.items() if key not in inner]
 
 
 def _children(thing: Any) -> Iterator[Any]:

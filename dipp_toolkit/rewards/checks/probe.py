@@ -126,12 +126,12 @@ class Probe:
         """
         with undisturbed():
             try:
-                found = self.reward(images, prompts)
+                answer = self.reward(images, prompts)
             except DippError as error:
                 raise RewardRefusedError(str(error)) from error
             except Exception as error:  # whatever a reward raises is what the check has found
                 raise RewardRaisedError(f"It raised {raised(error)}.") from error
-        return as_scores(self.name, found, len(prompts), self.device)
+        return as_scores(self.name, answer, len(prompts), self.device)
 
 
 def smooth_noise(

@@ -14,7 +14,7 @@ import torch
 from ...errors import DippError, RequestError
 from ...protocols import Reward
 from ...utils.exception_text import raised
-from . import answers, costs, formats, gradients, side_effects, steadiness, wording
+from . import answers, costs, formats, gradients, side_effects, steadiness
 from .probe import Probe
 from .verdicts import CheckRow, Verdict, failed, skipped
 
@@ -47,10 +47,10 @@ CHECKS = (
     Check("batch sizes", answers.check_batches),
     Check("image sizes", answers.check_sizes),
     Check("unusual images", answers.check_contents),
-    Check("prompts", wording.check_prompts),
+    Check("prompts", answers.check_prompts),
     Check("repeats", steadiness.check_repeats),
     Check("own image alone", steadiness.check_neighbours, ("scores", "batch sizes", "repeats")),
-    Check("prompt matters", wording.check_prompt_matters, ("scores", "repeats")),
+    Check("prompt matters", answers.check_prompt_matters, ("scores", "repeats")),
     Check("differentiable", gradients.check_declared),
     Check("gradient", gradients.check_gradient, ("scores", "unusual images", "differentiable"), gradient=True),
     Check("gradient is right", gradients.check_differences, (*ALONE, "gradient"), gradient=True),

@@ -14,14 +14,14 @@ from .verdicts import Verdict, failed, ok, warning
 def check_inputs_unchanged(probe: Probe) -> Verdict:
     """The images and the list of prompts are as they were, without and with gradients."""
     images, prompts = probe.pictures(), probe.prompts()
-    given, listed = images.clone(), list(prompts)
+    copies, listed = images.clone(), list(prompts)
     with torch.no_grad():
-        probe.call(given, listed)
-    in_graph = images.clone().requires_grad_(True).clone() if probe.has_gradient else given
+        probe.call(copies, listed)
+    in_graph = images.clone().requires_grad_(True).clone() if probe.has_gradient else copies
     if probe.has_gradient:
         with torch.enable_grad():
             probe.call(in_graph, listed)
-    if not torch.equal(given, images) or not torch.equal(in_graph.detach(), images) or given.requires_grad:
+    if not torch.equal(copies, images) or not torch.equal(in_graph.detach(), images) or copies.requires_grad:
         return failed(
             "It changes the images that it is given.", "Work on a copy: images * 2 - 1, not images.mul_(2).sub_(1)."
         )
@@ -32,8 +32,8 @@ def check_inputs_unchanged(probe: Probe) -> Verdict:
 
 def check_global_state(probe: Probe) -> Verdict:
     """Grad mode and default dtype are as they were, and no tensor has collected a gradient."""
-    parameters = [one for module in modules_of(probe.reward) for one in module.parameters()]
-    before = [one.grad for one in parameters]
+    parameters = [parameter for module in modules_of(probe.reward) for parameter in module.parameters()]
+    before = [parameter.grad for parameter in parameters]
     with undisturbed(), torch.enable_grad():
         dtype = torch.get_default_dtype()
         leaf = probe.pictures().requires_grad_(bool(probe.has_gradient))
@@ -49,14 +49,14 @@ def check_global_state(probe: Probe) -> Verdict:
         return failed(
             f"It sets torch's default dtype to {found_dtype}.", "Give tensors their dtype where they are made."
         )
-    collected = sum(one.grad is not old for one, old in zip(parameters, before, strict=True))
+    collected = sum(parameter.grad is not old for parameter, old in zip(parameters, before, strict=True))
     if collected or leaf.grad is not None:
         where = "the images" if leaf.grad is not None else f"{collected} of its parameters"
         return failed(
             f"It leaves gradients on {where}.",
             "Call no .backward(): training asks for the gradients.",
         )
-    trainable = sum(one.requires_grad for one in parameters)
+    trainable = sum(parameter.requires_grad for parameter in parameters)
     if trainable:
         return warning(
             f"{trainable} of its parameters require gradients, which nobody will use.",

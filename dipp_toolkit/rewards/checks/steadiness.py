@@ -7,10 +7,9 @@ from contextlib import suppress
 import torch
 
 from ...errors import RunError
-from .closeness import Closeness, compare, gap, spread_of
 from .modules import modules_of
 from .probe import Probe
-from .verdicts import Verdict, failed, ok, warning
+from .verdicts import Closeness, Verdict, compare, failed, gap, ok, spread_of, warning
 
 HALF_PRECISION = "Half precision does that; compute the last layers in float32 if it matters."
 
@@ -42,22 +41,22 @@ def check_neighbours(probe: Probe) -> Verdict:
     """An image scores the same alone as among others, and a batch in another order scores in that order."""
     images, prompts = probe.pictures(), probe.prompts()
     together = probe.score(images, prompts)
-    alone = torch.cat([probe.score(images[one : one + 1], prompts[one : one + 1]) for one in range(len(images))])
+    alone = torch.cat([probe.score(image[None], [prompt]) for image, prompt in zip(images, prompts, strict=True)])
     order = [2, 0, 3, 1]
-    moved = probe.score(images[order], [prompts[one] for one in order])
+    moved = probe.score(images[order], [prompts[index] for index in order])
     spread = spread_of(together)
     cases = {
         "An image alone and in a batch": (alone, together),
         "A batch in another order": (moved, together[order]),
     }
-    for what, (found, expected) in cases.items():
-        if compare(found, expected, spread) == "different":
+    for what, (scores, expected) in cases.items():
+        if compare(scores, expected, spread) == "different":
             return failed(
-                f"{what} has scores that differ by {gap(found, expected):.3g}.",
+                f"{what} has scores that differ by {gap(scores, expected):.3g}.",
                 "Let a score depend on its own image and prompt alone: no statistics over the batch, no batch-norm in "
                 "training mode, no sum or mean over dimension 0.",
             )
-    for what, (found, expected) in cases.items():
-        if compare(found, expected, spread) == "near":
-            return warning(f"{what} has scores that differ by {gap(found, expected):.3g}.", HALF_PRECISION)
+    for what, (scores, expected) in cases.items():
+        if compare(scores, expected, spread) == "near":
+            return warning(f"{what} has scores that differ by {gap(scores, expected):.3g}.", HALF_PRECISION)
     return ok("A score does not depend on the other images of its batch, nor on their order.")

@@ -1,1 +1,1 @@
-"""Rewards in environments of their own on this machine, each in a process."""
+"""Rewards in a virtual environment of their own: how it is made, and the worker process that holds the reward there."""

@@ -99,8 +99,9 @@ def registered() -> dict[str, Environment]:
 
 def find_registered(name: str) -> Environment | None:
     """The registered environment of this name, or of the reward of this name."""
-    known = registered()
-    return known.get(name) or next((one for one in known.values() if one.reward == name), None)
+    environments = registered()
+    by_reward = {environment.reward: environment for environment in reversed(environments.values())}
+    return environments.get(name) or by_reward.get(name)
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -123,11 +124,11 @@ def find_installed(name: str) -> Installed:
     if marker is None:
         if find_registered(name) is not None:
             raise RequestError(f"The environment '{name}' is not installed. Run: dipp reward install {name}")
-        known = {*registered(), *(one.name for one in default_folder().glob("*") if read_marker(one) is not None)}
-        guess = nearest(name, known)
-        hint = f" Did you mean '{guess}'?" if guess else f" Known: {', '.join(sorted(known)) or 'none'}."
+        names = {*registered(), *(path.name for path in default_folder().glob("*") if read_marker(path) is not None)}
+        guess = nearest(name, names)
+        hint = f" Did you mean '{guess}'?" if guess else f" Known: {', '.join(sorted(names)) or 'none'}."
         raise RequestError(
-            f"There is no environment named '{name}'.{hint} Make one of a file of requirements: "
+            f"There is no environment named '{name}'.{hint} Make one from a requirements file: "
             f"dipp reward install {name}.txt"
         )
     if marker.get("python") != PYTHON:
@@ -140,7 +141,7 @@ def find_installed(name: str) -> Installed:
 
 def shared_paths() -> list[str]:
     """The folders that an environment shares with ours: our site-packages, then sources outside of them."""
-    packages = [one for one in sys.path if Path(one).name in ("site-packages", "dist-packages")]
+    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     modules = ["dipp_toolkit", *(point.module for point in entry_points(group=GROUP))]
     sources = sorted({folder for module in modules if (folder := _source_folder(module)) and folder not in packages})
     return [*dict.fromkeys(packages), *sources]
@@ -163,7 +164,7 @@ def share(folder: Path) -> None:
     Raises:
         RequestError: it cannot be written.
     """
-    content = "".join(f"{one}\n" for one in shared_paths())
+    content = "".join(f"{folder}\n" for folder in shared_paths())
     path = packages_of(folder) / SHARING
     try:
         if not path.is_file() or path.read_text(encoding="utf-8") != content:

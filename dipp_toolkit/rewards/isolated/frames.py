@@ -70,7 +70,7 @@ def _receive(connection: socket.socket, length: int, deadline: float | None) -> 
 def _left(deadline: float | None) -> float | None:
     if deadline is None:
         return None
-    left = deadline - monotonic()
-    if left <= 0:
+    remaining = deadline - monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    return left
+    return remaining

@@ -77,25 +77,27 @@ def plan(name_or_file: str, no_deps: bool = False) -> Plan:
     Raises:
         RequestError: it is none of these, or the file cannot be used.
     """
-    found = find_registered(name_or_file)
-    if found is not None:
-        return Plan(found)
+    environment = find_registered(name_or_file)
+    if environment is not None:
+        return Plan(environment)
     path = user_path(name_or_file)
     if not path.is_file():
         if path.suffix == ".txt" or "/" in name_or_file:
-            raise RequestError(f"There is no file of requirements {path}.")
-        known = {*registered(), *(one.reward for one in registered().values() if one.reward)}
-        raise RequestError(unknown_name("environment", name_or_file, known) + " Or name a file of requirements.")
+            raise RequestError(f"There is no requirements file {path}.")
+        names = {*registered(), *(known.reward for known in registered().values() if known.reward)}
+        raise RequestError(unknown_name("environment", name_or_file, names) + " Or name a requirements file.")
     name = path.stem
     if not ENVIRONMENT.fullmatch(name):
-        raise RequestError(f"'{name}' cannot name an environment; expected letters, digits, dots and dashes.")
+        raise RequestError(f"'{name}' cannot be the name of an environment; expected letters, digits, dots and dashes.")
     if name == ISOLATED or find_registered(name) is not None:
-        raise RequestError(f"The file {path} would make an environment named '{name}', which means another. Rename it.")
+        raise RequestError(
+            f"The file {path} would make an environment named '{name}', which is already a name. Rename the file."
+        )
     try:
-        lines = [one.strip() for one in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"The file of requirements {path} cannot be read: {one_line(error)}.") from error
-    requirements = tuple(one for one in lines if one and not one.startswith("#"))
+        raise RequestError(f"The requirements file {path} cannot be read: {one_line(error)}.") from error
+    requirements = tuple(line for line in lines if line and not line.startswith("#"))
     return Plan(Environment(name, requirements, dependencies=not no_deps), path)
 
 
@@ -114,8 +116,8 @@ def install(
         RequestError: there is nothing of this name to make.
         RunError: a package cannot be installed, or does not work.
     """
-    wanted = plan(name_or_file, no_deps)
-    environment, folder = wanted.environment, wanted.folder
+    planned = plan(name_or_file, no_deps)
+    environment, folder = planned.environment, planned.folder
     marker = {
         "name": environment.name,
         "requirements": list(environment.requirements),
@@ -130,7 +132,7 @@ def install(
                 say(f"The environment '{environment.name}' is there already: {folder}")
             else:
                 try:
-                    _make(wanted, say)
+                    _make(planned, say)
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
@@ -140,14 +142,14 @@ def install(
     return Installed(environment.name, folder)
 
 
-def _make(wanted: Plan, say: Callable[[str], None]) -> None:
-    environment, folder = wanted.environment, wanted.folder
+def _make(planned: Plan, say: Callable[[str], None]) -> None:
+    environment, folder = planned.environment, planned.folder
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"Making the environment '{environment.name}' in {folder}")
     _run([sys.executable, "-m", "venv", str(folder)], "make a virtual environment", say)
     python = str(python_of(folder))
-    packages = ["-r", str(wanted.file)] if wanted.file is not None else list(environment.requirements)
+    packages = ["-r", str(planned.file)] if planned.file is not None else list(environment.requirements)
     if environment.requirements:
         say(f"Installing {len(environment.requirements)} packages")
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]

@@ -28,8 +28,8 @@ from ..remote.wire import (
     encode,
     encode_request,
     error_of,
+    identity_in,
     largest_reply,
-    said_identity,
 )
 from .environments import ISOLATED, find_installed, find_registered, share
 from .process import WorkerGone, WorkerProcess
@@ -64,12 +64,14 @@ def find_isolated(
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"The options of the reward '{name}' cannot be sent to it: {first_line(error)}.") from error
+        raise RequestError(
+            f"The options of the reward '{name}' cannot be sent to its worker: {first_line(error)}."
+        ) from error
     check_numbers(name, {"timeout": timeout, "startup_timeout": startup_timeout}, {"batch": batch})
     registered = find_registered(reward if place == ISOLATED else place)
     if place == ISOLATED and registered is None:
         raise RequestError(
-            f"No plugin knows an environment for the reward '{reward}'. Make one of a file of requirements, dipp "
+            f"No plugin has an environment for the reward '{reward}'. Make one from a requirements file, dipp "
             f"reward install mine.txt, and name it: {reward}@mine"
         )
     installed = find_installed(registered.name if registered is not None else place)
@@ -79,7 +81,7 @@ def find_isolated(
         "entry": entry,
         "options": options,
         "device": device or "cpu",
-        "paths": [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one],
+        "paths": [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path],
     }
     command = [str(installed.python), "-P", "-m", MODULE]
 
@@ -127,8 +129,8 @@ class IsolatedScorer:
         self._worker: WorkerProcess | None = None
         try:
             self._start()
-        except WorkerGone as gone:
-            raise RequestError(f"The worker of the reward '{name}' died while it loaded: {gone}.") from None
+        except WorkerGone as error:
+            raise RequestError(f"The worker of the reward '{name}' died while it loaded: {error}.") from None
         except RunError as error:
             raise RequestError(str(error)) from error
 
@@ -156,9 +158,9 @@ class IsolatedScorer:
         """Ask the worker what its reward is; see `Scorer`."""
         data = encode({"kind": "identity"})
         answer = self._repeat_once(lambda: self._ask(data, ROOM, self.startup_timeout))
-        identity = said_identity(answer.content)
+        identity = identity_in(answer.content)
         if not identity:
-            raise ProtocolError(f"The worker of the reward '{self.name}' does not say what its reward is.")
+            raise ProtocolError(f"The worker of the reward '{self.name}' does not send a digest of its reward.")
         return identity
 
     def close(self) -> None:
@@ -174,9 +176,7 @@ class IsolatedScorer:
     def _ready(self, content: Mapping[str, Any]) -> None:
         answer = self._ask(encode(content), ROOM, self.startup_timeout)
         if answer.kind != "ready":
-            raise ProtocolError(
-                f"The worker of the reward '{self.name}' answered something else than that it is ready."
-            )
+            raise ProtocolError(f"The worker of the reward '{self.name}' sent something other than 'ready'.")
         self.differentiable = differentiable_of(answer.content)
 
     def _repeat_once(self, call: Any) -> Any:
@@ -186,24 +186,24 @@ class IsolatedScorer:
             RunError: the worker died again, or the call failed.
         """
         try:
-            if self._worker is None:  # ended after Ctrl-C or a timeout, which is no death of its own
+            if self._worker is None:  # ended after Ctrl-C or a timeout, which does not count as a death
                 self._start()
             return call()
-        except WorkerGone as gone:
+        except WorkerGone as error:
             self._worker = None
             self.deaths += 1
             if self.deaths > 1:
-                raise RunError(f"The worker of the reward '{self.name}' died again: {gone}.") from None
-            message = f"The worker of the reward '{self.name}' died and is started again: {gone}."
+                raise RunError(f"The worker of the reward '{self.name}' died again: {error}.") from None
+            message = f"The worker of the reward '{self.name}' died and is started again: {error}."
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return self._repeat_once(call)
 
     def _ask(self, data: bytes, limit: int, timeout: float) -> Message:
-        """One message, one answer that is no error.
+        """Send a message and return the reply, which is not an error.
 
         Raises:
             WorkerGone: the worker died.
-            RequestError, RunError: the reward said what is wrong, or the answer is none.
+            RequestError, RunError: the reward reported an error, or the reply is invalid.
         """
         assert self._worker is not None
         answer = None
@@ -216,14 +216,14 @@ class IsolatedScorer:
                 f"--set reward.{self.name}.{'timeout' if timeout == self.timeout else 'startup_timeout'}=SECONDS"
             ) from None
         except ProtocolError as error:
-            raise ProtocolError(f"The worker of the reward '{self.name}' answered nonsense: {error}") from error
+            raise ProtocolError(f"The worker of the reward '{self.name}' sent an invalid response: {error}") from error
         finally:
             if answer is None:
                 self._worker = None
         try:
             message = decode(answer)
         except ProtocolError as error:
-            raise ProtocolError(f"The worker of the reward '{self.name}' answered nonsense: {error}") from error
+            raise ProtocolError(f"The worker of the reward '{self.name}' sent an invalid response: {error}") from error
         sentence = error_of(message)
         if sentence is None:
             return message

@@ -1,4 +1,4 @@
-"""The far side of an isolated reward: `python -m dipp_toolkit.rewards.isolated.worker FD` in its environment.
+"""The far side of an isolated reward: `python -m dipp_toolkit.rewards.isolated.worker FD` in its own environment.
 
 It answers messages on the socket that it was given until it is closed: `load` first, then `score`, `to`, `identity`. It
 imports of the toolkit what needs torch and nothing newer, since the environment's other packages may be years old.
@@ -57,7 +57,7 @@ class Worker:
     def _load(self, message: Message) -> bytes:
         content = message.content
         self.name, options = content["name"], content["options"]
-        sys.path.extend(one for one in content["paths"] if one not in sys.path)
+        sys.path.extend(path for path in content["paths"] if path not in sys.path)
         if content["entry"]:
             load = import_attribute(content["entry"], f"the reward '{self.name}'")
             check_options(load, options, f"reward '{self.name}'")

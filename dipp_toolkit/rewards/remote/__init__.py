@@ -1,1 +1,1 @@
-"""Rewards behind HTTP: the server, the client and what they send each other."""
+"""Rewards behind HTTP: the client, the server, and the messages between them, which a worker process speaks too."""

@@ -23,24 +23,24 @@ def read_token(variable: str | None = TOKEN_VARIABLE, file: Path | str | None = 
         file: its content is the token; white space around it does not count.
 
     Raises:
-        RequestError: the file cannot be read, or what is there is no token. The token is not quoted.
+        RequestError: the file cannot be read, or it does not hold a token. The content is not quoted.
     """
     if file is not None:
         path = user_path(file)
         try:
             with path.open("rb") as opened:
-                found = opened.read(MOST_TOKEN + 1).decode("utf-8").strip()
+                token = opened.read(MOST_TOKEN + 1).decode("utf-8").strip()
             where = f"The token file {path}"
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise RequestError(f"Cannot read the token file {path}: {reason}.") from error
     else:
-        found, where = os.environ.get(variable or "", "").strip(), f"The environment variable {variable}"
-        if not found:
+        token, where = os.environ.get(variable or "", "").strip(), f"The environment variable {variable}"
+        if not token:
             return None
-    if not re.fullmatch(r"[\x21-\x7e]+", found) or len(found) > MOST_TOKEN:
-        raise RequestError(f"{where} holds no token; expected printable ASCII characters without spaces.")
-    return found
+    if not re.fullmatch(r"[\x21-\x7e]+", token) or len(token) > MOST_TOKEN:
+        raise RequestError(f"{where} does not hold a token; expected printable ASCII characters without spaces.")
+    return token
 
 
 def is_loopback(host: str) -> bool:

@@ -37,9 +37,9 @@ def parse_addresses(name: str) -> list[Address]:
     """The addresses that a name joins by `+`.
 
     Raises:
-        RequestError: one is no address of a reward.
+        RequestError: one is not the address of a reward.
     """
-    return [_parse(one) for one in re.split(r"\+(?=https?://)", name)]
+    return [_parse(address) for address in re.split(r"\+(?=https?://)", name)]
 
 
 def _parse(text: str) -> Address:
@@ -47,16 +47,16 @@ def _parse(text: str) -> Address:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise RequestError(f"The address '{text}' is none: {error}.") from error
+        raise RequestError(f"The address '{text}' is invalid: {error}.") from error
     if parts.username is not None or parts.password is not None:
         raise RequestError(
-            "The address of a reward holds a user's name; a token belongs into the environment variable "
+            "The address of a reward contains a user name; a token belongs in the environment variable "
             "DIPP_REWARD_TOKEN."
         )
     base, _, reward = parts.path.rpartition("/")
-    if not host or not reward or parts.query or parts.fragment or any(one.isspace() for one in text):
+    if not host or not reward or parts.query or parts.fragment or any(letter.isspace() for letter in text):
         raise RequestError(
-            f"The address '{text}' names no reward of a server; expected one such as http://127.0.0.1:8700/hps"
+            f"The address '{text}' does not name a reward of a server; expected one such as http://127.0.0.1:8700/hps"
         )
     shown = f"[{host}]" if ":" in host else host
     return Address(f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{base}", unquote(reward), host)

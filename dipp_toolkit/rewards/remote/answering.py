@@ -9,11 +9,9 @@ from torch import Tensor
 
 from ...errors import DippError, RequestError
 from ...protocols import Reward
-from ...utils.exception_text import raised
 from ...utils.precision import full_precision
-from ..asking import answer_of
-from ..scores import as_scores
-from .wire import Request, encode_error, encode_scores, one_line
+from ..scores import answer_of, as_scores, failure
+from .wire import Request, encode_error, encode_scores
 
 
 def answer(name: str, reward: Reward, request: Request, device: torch.device | str = "cpu") -> bytes:
@@ -33,7 +31,7 @@ def answer(name: str, reward: Reward, request: Request, device: torch.device | s
     except DippError as error:
         return encode_error(str(error), isinstance(error, RequestError))
     except Exception as error:  # noqa: BLE001 -- somebody's reward: whatever it raises, the asker gets a sentence
-        return encode_error(f"The reward '{name}' failed with {raised(error)}.")
+        return encode_error(str(failure(name, error)))
     return encode_scores(scores, gradients)
 
 
@@ -54,8 +52,8 @@ def score(
         return _plain(name, reward, images, request.prompts), None
     try:
         with torch.enable_grad():
-            seen = images.detach().requires_grad_(True)
-            scores = as_scores(name, answer_of(reward, seen, request.prompts), len(seen), finite=False)
+            leaf = images.detach().requires_grad_(True)
+            scores = as_scores(name, answer_of(reward, leaf, request.prompts), len(leaf), finite=False)
     except Exception:
         if reward.differentiable:
             raise
@@ -64,13 +62,8 @@ def score(
     if not scores.requires_grad:
         return scores, None
     with full_precision(images.device):
-        (gradients,) = torch.autograd.grad(scores.sum(), seen, allow_unused=True)
+        (gradients,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
     return scores.detach(), gradients
-
-
-def describe_error(error: BaseException) -> str:
-    """An error's type and words, on one line."""
-    return f"{type(error).__name__}: {one_line(error, 500)}".rstrip(": ")
 
 
 @torch.no_grad()

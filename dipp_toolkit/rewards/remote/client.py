@@ -1,8 +1,8 @@
 """Rewards behind HTTP: `--reward http://host:8700/hps`, or several servers of one reward in turn, joined by `+`.
 
-Servers are strangers: what they answer is bounded in size and time and checked before it is believed, no redirect is
-followed, and the token goes where the user sent it and nowhere else. It comes from an environment variable or a file
-and is no option itself, because options are written to a run's `config.yaml`.
+Servers are not trusted: a response is bounded in size and time and checked before it is used, no redirect is followed,
+and the token goes only where the user sent it. It comes from an environment variable or a file and is not an option
+itself, because options are written to a run's `config.yaml`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .wire import (
     differentiable_of,
     encode_request,
     error_of,
+    identity_in,
     largest_reply,
     one_line,
-    said_identity,
 )
 
 try:
@@ -65,7 +65,7 @@ def load_remote(
     """Connect to a reward that servers offer.
 
     Args:
-        name: an address, or several joined by `+`: they are asked in turn, and one that does not answer is passed over.
+        name: an address, or several joined by `+`: they take turns, and one that does not answer is skipped.
         token_env: the environment variable that holds the token.
         token_file: a file that holds it.
         timeout: seconds that a server may take to answer.
@@ -74,7 +74,7 @@ def load_remote(
         batch: images sent at a time, 0 for all.
 
     Raises:
-        RequestError: an address is none, no server answers, or none offers this reward.
+        RequestError: an address is invalid, no server answers, or none serves this reward.
     """
     check_numbers(name, {"timeout": timeout, "max_megabytes": max_megabytes}, {"retries": retries, "batch": batch})
     token = read_token(token_env, token_file)
@@ -87,7 +87,7 @@ def _scores(replica: Replica, data: bytes, limit: int, shape: Sequence[int]) -> 
 
     Raises:
         Passing: it does not answer.
-        RunError: it failed, answered nonsense, or serves another reward than when it was met.
+        RunError: it failed, its response is invalid, or it serves another reward than at the start.
     """
     answer = replica.fetch(data, limit)
     try:
@@ -97,12 +97,12 @@ def _scores(replica: Replica, data: bytes, limit: int, shape: Sequence[int]) -> 
             raise RunError(f"The server {replica.address} says: {sentence}")
         scores = decode_scores(message, shape)
     except ProtocolError as error:
-        raise ProtocolError(f"The server {replica.address} answered nonsense: {error}") from error
-    identity = said_identity(message.content)
+        raise ProtocolError(f"The server {replica.address} sent an invalid response: {error}") from error
+    identity = identity_in(message.content)
     if identity and replica.identity and identity != replica.identity:
         raise RunError(
             f"The server {replica.address} serves another reward '{replica.address.reward}' now than at the start: its "
-            "code or weights have changed. Serve the one that was there, or begin anew."
+            "code or weights have changed. Serve the earlier one again, or start a new run."
         )
     return scores
 
@@ -117,15 +117,15 @@ def _probe(replica: Replica, max_bytes: int) -> Tensor | None:
     limit = min(largest_reply(images.shape, False), max_bytes)
     try:
         return _scores(replica, encode_request(images, prompts, False), limit, images.shape)[0]
-    except RunError:  # the images may be too small for it, say; what it says of real ones is heard then
+    except RunError:  # the images may be too small for it, say; what it says of real ones is reported then
         return None
 
 
 def _check_agreement(first: Replica, second: Replica) -> None:
-    """Refuse servers of different rewards; warn of those that only say that they are different.
+    """Refuse servers of different rewards; warn where only their digests differ.
 
     Raises:
-        RequestError: their scores of the same images differ, or nobody knows them and they say different things.
+        RequestError: their scores of the same images differ, or there are none and their digests differ.
     """
     who = f"The servers {first.address} and {second.address}"
     differ = bool(first.identity and second.identity and first.identity != second.identity)
@@ -134,9 +134,9 @@ def _check_agreement(first: Replica, second: Replica) -> None:
         scale = torch.maximum(first.probe.abs().max(), second.probe.abs().max())
         alike = torch.equal(first.probe.isnan(), second.probe.isnan()) and not bool(apart > AGREEMENT * scale)
         if not alike:
-            scores = (", ".join(f"{float(one):.4g}" for one in replica.probe) for replica in (first, second))  # type: ignore[union-attr]
+            scores = (", ".join(f"{float(score):.4g}" for score in probe) for probe in (first.probe, second.probe))
             raise RequestError(
-                f"{who} disagree: of the same two images one says {' and the other '.join(scores)}. They must serve "
+                f"{who} disagree: one scores the same two images {' and the other '.join(scores)}. They must serve "
                 "the same reward, with the same options and weights, and it must not draw random numbers."
             )
         if differ:
@@ -194,12 +194,12 @@ class RemoteScorer:
         return self._in_turn(lambda replica: _scores(replica, data, limit, images.shape))
 
     def identity(self) -> str:
-        """What the servers say that the reward is; where they do not say, what it says of two small images."""
-        said = next((one.identity for one in self.replicas if one.identity), "")
-        if said:
-            return said
+        """The digest that the servers send; where they send none, the reward's scores of two small images."""
+        identity = next((replica.identity for replica in self.replicas if replica.identity), "")
+        if identity:
+            return identity
         scores, _ = self.score(*PROBE, False)
-        return "probe:" + ":".join(f"{float(one):.4g}" for one in scores)
+        return "probe:" + ":".join(f"{float(score):.4g}" for score in scores)
 
     def close(self) -> None:
         """Close all connections."""
@@ -207,7 +207,7 @@ class RemoteScorer:
             replica.close()
 
     def _meet(self) -> None:
-        """Ask every server for its description; those that do not answer may later.
+        """Ask every server for its description; one that does not answer now may answer later.
 
         Raises:
             RequestError: none answers, or one that does cannot be used.
@@ -224,7 +224,7 @@ class RemoteScorer:
             raise RequestError(" ".join(silent))
 
     def _learn_patiently(self, replica: Replica) -> None:
-        """`_learn`, again after a pause from a server that says it is busy; one that says nothing is let be."""
+        """`_learn`, again after a pause where a server says that it is busy; one that does not answer is left alone."""
         for attempt in range(self.retries + 1):
             try:
                 self._learn(replica)
@@ -242,31 +242,33 @@ class RemoteScorer:
 
         Raises:
             Passing: it does not answer.
-            RequestError: it does not offer the reward, or says something else of it than the others.
-            ProtocolError: it is no server of rewards.
+            RequestError: it does not serve the reward, or describes it differently than the others.
+            ProtocolError: it is not a server of rewards.
         """
         content = replica.describe()
         rewards = content.get("rewards") if isinstance(content, dict) else None
         if not isinstance(rewards, dict) or content.get("protocol") != VERSION:
-            raise ProtocolError(f"The server {replica.address} is no server of rewards of protocol version {VERSION}.")
+            raise ProtocolError(
+                f"The server {replica.address} does not serve rewards by version {VERSION} of the protocol."
+            )
         name = replica.address.reward
         if name not in rewards:
-            known = [one_line(one, 60) for one in list(rewards)[:50]]
-            raise RequestError(f"The server {replica.address}: " + unknown_name("reward", name, known))
+            names = [one_line(reward, 60) for reward in list(rewards)[:50]]
+            raise RequestError(f"The server {replica.address}: " + unknown_name("reward", name, names))
         try:
             differentiable = differentiable_of(rewards[name])
         except ProtocolError as error:
-            raise ProtocolError(f"The server {replica.address} answered nonsense: {error}") from error
-        others = [one for one in self.replicas if one.met]
-        if others and differentiable != self.differentiable:
+            raise ProtocolError(f"The server {replica.address} sent an invalid response: {error}") from error
+        known = [other for other in self.replicas if other.met]
+        if known and differentiable != self.differentiable:
             raise RequestError(
-                f"The servers {others[0].address} and {replica.address} disagree on whether the reward '{name}' is "
+                f"The servers {known[0].address} and {replica.address} disagree on whether the reward '{name}' is "
                 "differentiable; they must serve the same one."
             )
-        replica.identity = said_identity(rewards[name])
+        replica.identity = identity_in(rewards[name])
         if len(self.replicas) > 1:
             replica.probe = _probe(replica, self.max_bytes)
-        for other in others[:1]:
+        for other in known[:1]:
             _check_agreement(other, replica)
         self.differentiable, replica.met = differentiable, True
 
@@ -274,22 +276,22 @@ class RemoteScorer:
         """Ask the next server that is not resting, and others when it does not answer.
 
         Raises:
-            RunError: all that may be tried has been.
+            RunError: every attempt failed.
         """
-        left = (self.retries + 1) * len(self.replicas)
+        attempts = (self.retries + 1) * len(self.replicas)
         spent: set[int] = set()
         while True:
             replica = self._next()
             try:
                 if not replica.met:
                     self._learn(replica)
-                found = ask(replica)
+                answer = ask(replica)
             except Passing as reason:
                 replica.rest(reason.pause)
-                left -= 1
+                attempts -= 1
                 # A server that was waited for in vain is not waited for again: it may work on the first request still.
-                if left <= 0 or (reason.timed_out and id(replica) in spent):
-                    raise RunError(f"The reward '{self.name}' cannot be had: {reason}") from None
+                if attempts <= 0 or (reason.timed_out and id(replica) in spent):
+                    raise RunError(f"The reward '{self.name}' is unavailable: {reason}") from None
                 if reason.timed_out:
                     spent.add(id(replica))
                     if len(spent) == len(self.replicas):
@@ -299,14 +301,14 @@ class RemoteScorer:
                         ) from None
                 continue
             replica.answered()
-            return found
+            return answer
 
     def _next(self) -> Replica:
         """The server whose turn it is; where all rest, the one that will be up first, after a pause."""
         count = len(self.replicas)
         order = [self.replicas[(self.turn + offset) % count] for offset in range(count)]
         now = time.monotonic()
-        replica = min(order, key=lambda one: max(one.resting_until, now))
+        replica = min(order, key=lambda server: max(server.resting_until, now))
         replica.wait()
         self.turn = (self.replicas.index(replica) + 1) % count
         return replica

@@ -68,7 +68,7 @@ class Limits:
                 )
         # A little room, for finite differences and rounding; what is not finite is outside of any.
         if not bool(((request.images >= -1) & (request.images <= 2)).all()):
-            raise ProtocolError("The request's images hold numbers far from [0, 1], or ones that are not finite.")
+            raise ProtocolError("The request's images hold values far from [0, 1] or values that are not finite.")
 
 
 class Crowd:

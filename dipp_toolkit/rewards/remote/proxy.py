@@ -1,7 +1,7 @@
-"""A reward that lives elsewhere, as an ordinary one: scores come over a wire, and with them the images' gradients.
+"""A reward in another process or on another machine as an ordinary one: scores come back with the images' gradients.
 
 A score depends on its own image alone, so that one gradient an image says everything: the backward pass multiplies it
-by what reaches the image's score from above. The far side's graph never leaves the far side.
+by what reaches the image's score from above. The graph never leaves the process that the reward is in.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ..scores import as_scores, check_inputs
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A way to somewhere else: a worker process, or servers.
+    """The connection to a worker process or to servers that score images.
 
     Attributes:
-        differentiable: what the far side says of its reward; None where it does not know.
+        differentiable: what the worker or server says of its reward; None where it does not know.
     """
 
     @property
     def differentiable(self) -> bool | None:
-        """Whether gradients can be had."""
+        """Whether the scores have gradients."""
 
     def score(self, images: Tensor, prompts: Sequence[str], gradients: bool) -> tuple[Tensor, Tensor | None]:
         """Scores `(batch,)` of images `(batch, 3, height, width)`, float32 on the CPU like all that comes back.
@@ -39,18 +39,18 @@ class Scorer(Protocol):
         the scores do not depend on the images in a way that has one.
 
         Raises:
-            RunError: no scores can be had, and why.
+            RunError: scores are unavailable; the message says why.
         """
 
     def identity(self) -> str:
-        """What the far side says of the code and weights of its reward, as a digest.
+        """A digest of the reward's code and weights.
 
         Raises:
-            RunError: it does not answer.
+            RunError: there was no answer.
         """
 
     def close(self) -> None:
-        """Let go of processes and connections."""
+        """End processes and close connections."""
 
 
 class _Scored(torch.autograd.Function):
@@ -85,71 +85,71 @@ class ElsewhereReward:
 
     @property
     def differentiable(self) -> bool | None:
-        """What the far side says; where it does not know, what the first scores have shown."""
+        """What the other side says; where it does not know, what the first scores showed."""
         return self._differentiable
 
     def to(self, device: torch.device | str) -> ElsewhereReward:
-        """Move the reward, where the far side is ours to move; returns itself."""
+        """Move the reward where its process is ours; returns itself."""
         move = getattr(self.scorer, "to", None)
         if move is not None:
             move(str(device))
         return self
 
     def identity(self) -> str:
-        """What the reward is, as a digest: it changes when the code or the weights of the far side do.
+        """A digest of the reward: it changes when its code or its weights do.
 
         Raises:
-            RunError: the far side does not say.
+            RunError: the other side does not send one.
         """
         return self.scorer.identity()
 
     def close(self) -> None:
-        """Let go of processes and connections; the reward is of no use afterwards."""
+        """End processes and close connections; the reward cannot be used afterwards."""
         self.scorer.close()
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores, on the images' device.
 
         Args:
-            images: in [0, 1]; where they require a gradient and the reward has one, both are asked for at once.
+            images: in [0, 1]; where they require a gradient and the reward has one, both are requested at once.
             prompts: one an image.
 
         Raises:
-            RequestError: the images or prompts are no batch.
-            RunError: the far side failed or answered nonsense.
+            RequestError: the images and prompts are not a batch.
+            RunError: the other side failed, or its response is invalid.
         """
         check_inputs(self.name, images, prompts)
-        wanted = images.requires_grad and torch.is_grad_enabled() and self._differentiable is not False
+        wants_gradients = images.requires_grad and torch.is_grad_enabled() and self._differentiable is not False
         sent = images.detach().to("cpu", torch.float32)
         size = self.batch or len(sent)
         parts = [
-            self._score(sent[start : start + size], prompts[start : start + size], wanted)
+            self._score(sent[start : start + size], prompts[start : start + size], wants_gradients)
             for start in range(0, len(sent), size)
         ]
         scores = torch.cat([part for part, _ in parts]).to(images.device)
         gradients = [gradient for _, gradient in parts if gradient is not None]
-        if not wanted or not gradients:
+        if not wants_gradients or not gradients:
             return scores
         gradient = torch.cat(gradients).to(images.device, images.dtype)
         return _Scored.apply(images, scores, gradient)
 
-    def _score(self, images: Tensor, prompts: Sequence[str], wanted: bool) -> tuple[Tensor, Tensor | None]:
-        scores, gradient = self.scorer.score(images, list(prompts), wanted)
+    def _score(self, images: Tensor, prompts: Sequence[str], wants_gradients: bool) -> tuple[Tensor, Tensor | None]:
+        scores, gradient = self.scorer.score(images, list(prompts), wants_gradients)
         scores = as_scores(self.name, scores, len(images), finite=False)  # as a reward that lives here
-        if not wanted:
+        if not wants_gradients:
             return scores, None
         if self._differentiable is None:
             self._differentiable = gradient is not None
         if (gradient is not None) != self._differentiable:
-            found, expected = ("no", "one") if gradient is None else ("a", "none")
+            got, expected = ("no", "one") if gradient is None else ("a", "none")
             raise RunError(
-                f"The reward '{self.name}' returned {found} gradient; expected {expected}, as it said at the start."
+                f"The reward '{self.name}' returned {got} gradient; expected {expected}, as it said at the start."
             )
         return scores, gradient
 
 
 def check_numbers(name: str, positive: Mapping[str, Any], counts: Mapping[str, Any] | None = None) -> None:
-    """Refuse options of a reward that are no numbers, or out of range.
+    """Refuse options of a reward that are not numbers or are out of range.
 
     Args:
         name: the reward's, for the message.

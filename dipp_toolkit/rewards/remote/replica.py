@@ -1,4 +1,4 @@
-"""One server of a reward, as its caller sees it: asked over one connection, bounded in what it may answer, rested."""
+"""One server of a reward, as its caller sees it: one connection, bounded responses, pauses after failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRY_LATER = (429, 502, 503, 504)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
-class Passing(Exception):  # noqa: N818 -- what may pass is no error yet
+class Passing(Exception):  # noqa: N818 -- not an error yet: another attempt may succeed
     """A server is busy or does not answer; another, or the same one later, may.
 
     Args:
@@ -47,7 +47,7 @@ class Replica:
 
     Attributes:
         met: whether it has described its reward.
-        identity: what it says that its reward is, as a digest; empty where it does not say.
+        identity: the digest of its reward that it sends; empty where it sends none.
         probe: its scores of the images that all servers of a reward are asked about; None where it has none.
     """
 
@@ -80,7 +80,9 @@ class Replica:
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
-            raise ProtocolError(f"The server {self.address} is no server of rewards: its answer is no JSON.") from None
+            raise ProtocolError(
+                f"The server {self.address} is not a server of rewards: its response is not JSON."
+            ) from None
 
     def fetch(self, data: bytes, limit: int) -> bytes:
         """The answer to a request for scores, `limit` bytes at most.
@@ -127,7 +129,9 @@ class Replica:
         """The answer's bytes as they come: no more of them than there may be, and not after the deadline."""
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
-            raise ProtocolError(f"The server {self.address} answers in the encoding '{one_line(encoding, 40)}'.")
+            raise ProtocolError(
+                f"The server {self.address} sent a response in the encoding '{one_line(encoding, 40)}'."
+            )
         announced = response.headers.get("content-length", "")
         size = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         body = bytearray()
@@ -141,27 +145,29 @@ class Replica:
                     raise Passing(self._too_slow(), timed_out=True)
         if size > limit:
             raise ProtocolError(
-                f"The server {self.address} answers with {size / MEGABYTE:.1f} MB or more; expected "
+                f"The server {self.address} sent a response of {size / MEGABYTE:.1f} MB or more; expected "
                 f"{limit / MEGABYTE:.1f} at most."
             )
         return bytes(body)
 
     def _refusal(self, response: httpx.Response, body: bytes) -> Exception:
-        """What an answer that is no success means."""
+        """The error that a response other than 200 means."""
         status = response.status_code
-        said = _sentence(body) or f"status {status}"
+        sentence = _sentence(body) or f"status {status}"
         if status in TRY_LATER:
             pause = response.headers.get("retry-after", "")
             seconds = float(pause) if pause.isdigit() and len(pause) < 9 else 0.0
-            return Passing(f"The server {self.address} says: {said}", seconds, busy=True)
+            return Passing(f"The server {self.address} says: {sentence}", seconds, busy=True)
         if status in (401, 403):
             return RunError(
-                f"The server {self.address} refuses access: {said} Put its token into the environment variable "
+                f"The server {self.address} refuses access: {sentence} Put its token in the environment variable "
                 "DIPP_REWARD_TOKEN."
             )
         if response.is_redirect:
-            return RunError(f"The server {self.address} points elsewhere (status {status}); name that address instead.")
-        return RunError(f"The server {self.address} says: {said}")
+            return RunError(
+                f"The server {self.address} redirects elsewhere (status {status}); name that address instead."
+            )
+        return RunError(f"The server {self.address} says: {sentence}")
 
     def _too_slow(self) -> str:
         return f"The server {self.address} did not answer within {self.timeout:g} s."

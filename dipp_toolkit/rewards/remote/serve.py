@@ -29,29 +29,31 @@ def public_names(names: Sequence[str]) -> dict[str, str]:
     Raises:
         RequestError: two would be called the same.
     """
-    found: dict[str, str] = {}
+    served: dict[str, str] = {}
     for name in names:
         short = public_name(name)
         if not re.fullmatch(r"[\w.-]+", short):
-            raise RequestError(f"The reward '{name}' cannot be named in an address.")
-        if short in found:
-            raise RequestError(f"The rewards '{found[short]}' and '{name}' would both be served as '{short}'.")
-        found[short] = name
-    return found
+            raise RequestError(
+                f"The name of the reward '{name}' cannot be part of an address; serve it from a file with a plain name."
+            )
+        if short in served:
+            raise RequestError(f"The rewards '{served[short]}' and '{name}' would both be served as '{short}'.")
+        served[short] = name
+    return served
 
 
 def listen(host: str, port: int, token: str | None) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        RequestError: the address is taken or none of ours, or others could reach it and there is no token or one that
-            can be guessed.
+        RequestError: the address is taken or not this machine's, or others could reach it and there is no token or a
+            short one.
     """
     if not is_loopback(host):
         _check_guarded(host, token)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        family, address = found[0], str(found[4][0])
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = resolved[0], str(resolved[4][0])
         if not is_loopback(address):  # `localhost` is whatever this machine's files say
             _check_guarded(host, token)
         listening = socket.create_server((address, port), family=family)
@@ -66,13 +68,13 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
 def _check_guarded(host: str, token: str | None) -> None:
     if token is None:
         raise RequestError(
-            f"Others can reach {host}, so a token is needed: put one into a file and name it with --token-file, or "
-            f"into the environment variable {TOKEN_VARIABLE}. Without --host, only this machine can reach the server."
+            f"Others can reach {host}, so a token is needed: put one in a file and name it with --token-file, or "
+            f"in the environment variable {TOKEN_VARIABLE}. Without --host, only this machine can reach the server."
         )
     if len(token) < SHORTEST_TOKEN:
         raise RequestError(
             f"Others can reach {host} and guess the token, which has {len(token)} characters; expected "
-            f"{SHORTEST_TOKEN} or more, as of: openssl rand -hex 32"
+            f"{SHORTEST_TOKEN} or more, for example from: openssl rand -hex 32"
         )
 
 
@@ -147,7 +149,7 @@ def run_server(
     try:
         server.run(sockets=[listening])
     except SystemExit as stopped:
-        raise RunError("The server could not start; its last words are above.") from stopped
+        raise RunError("The server could not start; the reason is above.") from stopped
     finally:
         listening.close()
     # uvicorn returns because it was told to stop, and where SIGINT is ignored (in the background) it raises nothing.

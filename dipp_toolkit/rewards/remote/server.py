@@ -1,4 +1,4 @@
-"""Rewards behind HTTP: `GET /` says which there are, `POST /<name>` scores a batch. Nothing else is there.
+"""Rewards behind HTTP: `GET /` says which there are, `POST /<name>` scores a batch. There are no other routes.
 
 Bodies are the messages of `protocol`. Every error is a JSON object `{"error": "a sentence"}` with a status that says
 whose it is: 400 the message, 401 the token, 403 a stranger's page in a browser here, 404 the name, 408 a body that does
@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -23,12 +26,13 @@ from starlette.routing import Route
 
 from ...errors import RequestError, RunError
 from ...protocols import Reward
+from ...utils.exception_text import raised
 from ...utils.messages import unknown_name
 from ..code_digests import identity_of
+from ..scores import failure
 from .access import is_loopback
-from .answering import describe_error, score
+from .answering import score
 from .limits import Body, Crowd, CrowdedError, Limits, TooLargeError
-from .server_queue import OneAtATime
 from .wire import MEGABYTE, VERSION, ProtocolError, decode, decode_request, encode_scores
 
 BINARY = "application/octet-stream"
@@ -36,9 +40,39 @@ UNREAD = (400, 401, 403, 404, 405, 408, 413, 503)
 """Refusals that may come before the body has been read."""
 
 
+class OneAtATime:
+    """A thread that makes the calls it is given, in order; it never keeps the process from ending.
+
+    A call that has begun cannot be stopped. One that waits can be: cancel its future.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Queue a call; its value, or what it raises, is in the future."""
+        future: Future[Any] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as error:  # noqa: BLE001 -- it is raised where the result is asked for
+                future.set_exception(error)
+            except BaseException as error:  # noqa: BLE001 -- a reward's sys.exit() is not to end the server
+                future.set_exception(RuntimeError(f"the reward tried to end the program: {error!r}"))
+            del future, call  # images of the last call are not kept while there is no next
+
+
 @dataclass
 class ServedReward:
-    """A reward, what it is, where it computes, what it is asked at most, and the one thread that may call it."""
+    """A reward, its digest, its device, its limits, and the only thread that may call it."""
 
     name: str
     reward: Reward
@@ -62,7 +96,7 @@ class ServedReward:
         except RunError as error:
             raise HTTPException(500, str(error)) from error
         except Exception as error:
-            raise HTTPException(500, f"The reward '{self.name}' failed with {describe_error(error)}.") from error
+            raise HTTPException(500, str(failure(self.name, error, place=False))) from error
 
 
 @dataclass
@@ -86,11 +120,11 @@ class RewardService:
         self._check_caller(request)
         rewards = {
             name: {
-                "differentiable": getattr(one.reward, "differentiable", None),
-                "device": one.device,
-                "identity": one.identity,
+                "differentiable": getattr(served.reward, "differentiable", None),
+                "device": served.device,
+                "identity": served.identity,
             }
-            for name, one in self.rewards.items()
+            for name, served in self.rewards.items()
         }
         return JSONResponse({"protocol": VERSION, "rewards": rewards})
 
@@ -130,12 +164,14 @@ class RewardService:
             most = f"{int(self.limits.megabytes * MEGABYTE) / MEGABYTE:.3g} MB"
             raise HTTPException(413, f"The request has more than {most}; send fewer images at a time.") from None
         except CrowdedError:
-            raise HTTPException(503, "The requests that wait take all the memory there is for them.") from None
+            raise HTTPException(
+                503, "Waiting requests take all the memory that is reserved for them; try again later."
+            ) from None
         except TimeoutError:
-            came = f"{body.size / MEGABYTE:.3g} MB came"
-            raise HTTPException(408, f"The request did not arrive in time or came too slowly: {came}.") from None
+            arrived = f"{body.size / MEGABYTE:.3g} MB arrived"
+            raise HTTPException(408, f"The request did not arrive in time or arrived too slowly: {arrived}.") from None
         except ClientDisconnect:
-            raise HTTPException(400, "The caller went away.") from None
+            raise HTTPException(400, "The caller disconnected.") from None
 
     def _check_caller(self, request: Request) -> None:
         """Refuse who has not got the token. Where nobody needs one, refuse callers that were told another name for
@@ -148,11 +184,13 @@ class RewardService:
             host = request.headers.get("host", "")
             name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
             if name and not is_loopback(name):
-                raise HTTPException(403, "Access refused: without a token this server answers to 127.0.0.1 alone.")
+                raise HTTPException(
+                    403, "Access refused: without a token this server answers only requests to 127.0.0.1."
+                )
             return
-        scheme, _, found = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(found.strip().encode(), self.token.encode()):
-            reason = "wrong token" if found else "no token"
+        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(presented.strip().encode(), self.token.encode()):
+            reason = "wrong token" if presented else "no token"
             raise HTTPException(401, f"Access refused: {reason}.", {"WWW-Authenticate": "Bearer"})
 
 
@@ -165,7 +203,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"The server failed with {describe_error(error)}."}, 500)
+    return JSONResponse({"error": f"The server failed with {raised(error, place=False)}."}, 500)
 
 
 def build_server(

@@ -1,11 +1,11 @@
-"""The messages between us and a reward that lives elsewhere: safetensors, never pickle.
+"""The messages between a run and a reward in another process or on another machine: safetensors, never pickle.
 
 One format serves both transports, the socket of an isolated worker and HTTP. A message is a safetensors file in memory:
 a tensor `message`, the UTF-8 bytes of a JSON object that says what it is, and the tensors it speaks of.
 
     request   {"kind": "score", "prompts": [...], "gradients": true}   images (batch, 3, height, width) float32
-    reply     {"kind": "scores"}      scores (batch,) float32, gradients like images where they were asked for
-              with "identity": "..."  a digest of the reward's code and weights, where the far side says one
+    reply     {"kind": "scores"}      scores (batch,) float32, gradients like images where they were requested
+              with "identity": "..."  a digest of the reward's code and weights, where the other side sends one
     error     {"kind": "error", "error": "a sentence", "wrong_request": false}
 
 Whoever decodes trusts nothing: whatever the bytes are, the outcome is a checked message or a `ProtocolError`.
@@ -38,12 +38,12 @@ MOST_HEADER, MOST_TEXT = 2**16, 2**24
 
 
 class ProtocolError(RunError):
-    """Bytes from elsewhere that are no message of this protocol."""
+    """Bytes from another process or machine that are not a message of this protocol."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What was said, and the tensors it speaks of.
+    """A message's content and its tensors.
 
     Attributes:
         content: a JSON object; its `kind` says what kind of message it is.
@@ -77,7 +77,7 @@ class Request:
 def encode(content: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
     """A message as bytes; tensors may be anywhere and of any layout."""
     text = torch.frombuffer(bytearray(json.dumps(content, allow_nan=False).encode()), dtype=torch.uint8)
-    plain = {name: one.detach().cpu().contiguous() for name, one in (tensors or {}).items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
     return save({MESSAGE: text, **plain})
 
 
@@ -85,29 +85,31 @@ def decode(data: bytes) -> Message:
     """The message in these bytes.
 
     Raises:
-        ProtocolError: they are no safetensors, or hold no JSON object that names a kind.
+        ProtocolError: they are not safetensors, or do not hold a JSON object with a kind.
     """
     announced = int.from_bytes(data[:8], "little")
     if len(data) >= 8 and announced > MOST_HEADER:
         raise ProtocolError(
-            f"The message of {len(data)} bytes is no safetensors: its header has {announced} bytes; expected "
-            f"{MOST_HEADER} at most."
+            f"The message of {len(data)} bytes is not in the safetensors format: its header has {announced} bytes; "
+            f"expected {MOST_HEADER} at most."
         )
     try:
         tensors = load(data)
     except Exception as error:  # safetensors and torch raise errors of several kinds for bytes that are neither's
-        raise ProtocolError(f"The message of {len(data)} bytes is no safetensors: {_short(error)}.") from error
+        raise ProtocolError(
+            f"The message of {len(data)} bytes is not in the safetensors format: {_short(error)}."
+        ) from error
     text = tensors.pop(MESSAGE, None)
     if text is None or text.dtype != torch.uint8 or text.ndim != 1:
-        raise ProtocolError(f"The message lacks its part '{MESSAGE}', a row of bytes.")
+        raise ProtocolError(f"The message has no tensor '{MESSAGE}' of bytes.")
     if len(text) > MOST_TEXT:
-        raise ProtocolError(f"The message's part '{MESSAGE}' has {len(text)} bytes; expected {MOST_TEXT} at most.")
+        raise ProtocolError(f"The message's tensor '{MESSAGE}' has {len(text)} bytes; expected {MOST_TEXT} at most.")
     try:
         content = json.loads(text.numpy().tobytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"The message's part '{MESSAGE}' is no JSON: {_short(error)}.") from error
+        raise ProtocolError(f"The message's tensor '{MESSAGE}' is not JSON: {_short(error)}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-        raise ProtocolError(f"The message's part '{MESSAGE}' is no JSON object that names a kind.")
+        raise ProtocolError(f"The message's tensor '{MESSAGE}' is not a JSON object with a kind.")
     return Message(content, tensors)
 
 
@@ -135,14 +137,14 @@ def decode_request(message: Message) -> Request:
             f"The request has {_described(images)} as images; expected float32, (batch, 3, height, width)."
         )
     prompts, gradients = content.get("prompts"), content.get("gradients")
-    if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
-        raise ProtocolError("The request's prompts are no list of texts.")
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ProtocolError("The request's prompts are not a list of strings.")
     if any(map(is_broken, prompts)):
-        raise ProtocolError("A prompt of the request is no text: it holds half of a character.")
+        raise ProtocolError("A prompt of the request is not valid text: it contains half of a character.")
     if len(prompts) != len(images):
         raise ProtocolError(f"The request has {len(images)} images and {len(prompts)} prompts; expected one for each.")
     if not isinstance(gradients, bool):
-        raise ProtocolError("The request does not say whether gradients are wanted.")
+        raise ProtocolError("The request does not say whether it wants gradients.")
     return Request(images, prompts, gradients)
 
 
@@ -168,12 +170,12 @@ def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tenso
         ProtocolError: with what was found and what was expected.
     """
     if message.kind != "scores":
-        raise ProtocolError(f"The answer is of kind {_quoted(message.kind)}; expected 'scores'.")
+        raise ProtocolError(f"The reply is of kind {_quoted(message.kind)}; expected 'scores'.")
     scores, gradients = message.tensors.get("scores"), message.tensors.get("gradients")
     if scores is None or scores.dtype != torch.float32 or scores.shape != (shape[0],):
-        raise ProtocolError(f"The answer has {_described(scores)} as scores; expected float32, ({shape[0]},).")
+        raise ProtocolError(f"The reply has {_described(scores)} as scores; expected float32, ({shape[0]},).")
     if gradients is not None and (gradients.dtype != torch.float32 or gradients.shape != tuple(shape)):
-        raise ProtocolError(f"The answer has {_described(gradients)} as gradients; expected float32, {tuple(shape)}.")
+        raise ProtocolError(f"The reply has {_described(gradients)} as gradients; expected float32, {tuple(shape)}.")
     return scores, gradients
 
 
@@ -193,33 +195,33 @@ def differentiable_of(content: Any) -> bool | None:
     """Whether a description says that a reward has gradients; None where it does not know.
 
     Raises:
-        ProtocolError: it is no description, or of another version of the protocol.
+        ProtocolError: it is not a description, or it is of another version of the protocol.
     """
     if not isinstance(content, Mapping) or content.get("protocol", VERSION) != VERSION:
-        raise ProtocolError(f"The far side does not speak version {VERSION} of the protocol.")
-    found = content.get("differentiable")
-    if found is not None and not isinstance(found, bool):
+        raise ProtocolError(f"The other side does not speak version {VERSION} of the protocol.")
+    differentiable = content.get("differentiable")
+    if differentiable is not None and not isinstance(differentiable, bool):
         raise ProtocolError(
-            f"The far side describes its reward as differentiable: {_quoted(found)}; expected true or false."
+            f"The other side describes its reward as differentiable={_quoted(differentiable)}; expected true or false."
         )
-    return found
+    return differentiable
 
 
-def said_identity(content: Any) -> str:
+def identity_in(content: Any) -> str:
     """What a description or a reply says that its reward is, as a digest; empty where it says nothing usable."""
-    found = content.get("identity") if isinstance(content, Mapping) else None
-    return found if isinstance(found, str) and IDENTITY.fullmatch(found) else ""
+    identity = content.get("identity") if isinstance(content, Mapping) else None
+    return identity if isinstance(identity, str) and IDENTITY.fullmatch(identity) else ""
 
 
 def largest_reply(shape: Sequence[int], gradients: bool) -> int:
-    """Bytes that an honest reply to images of this shape does not exceed."""
+    """Bytes that a valid reply to images of this shape does not exceed."""
     count = shape[0] * (1 + (shape[1] * shape[2] * shape[3] if gradients else 0))
     return 4 * count + ROOM
 
 
 def one_line(text: Any, length: int = 2000) -> str:
-    """Text from elsewhere on one line, cut to a length that a person reads, without control characters."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in str(text)[: 4 * length]).split())
+    """Somebody else's text on one line, cut to a length that a person reads, without control characters."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)[: 4 * length]).split())
     return line if len(line) <= length else line[:length] + " ..."
 
 

@@ -109,8 +109,8 @@ def refine(work: Path) -> dict[str, Any]:
         for (before, name), phase in zip(pairwise(names), REFINE, strict=True)
     ]
     return {
-        "training_seconds": [one["seconds"] for one in summaries],
-        "steps": sum(one["steps"] for one in summaries),
+        "training_seconds": [summary["seconds"] for summary in summaries],
+        "steps": sum(summary["steps"] for summary in summaries),
     }
 
 

@@ -90,12 +90,12 @@ def measure_clip(model: CLIPModel, captions: CaptionIds, generator: torch.Genera
     images = compose_bank(held, 1, generator)[:, 0].float() / 127.5 - 1
     model.eval()
     cosines = embed_pixels(model, images) @ embed_captions(model, captions.canonical(every)).T
-    found = every[cosines.argmax(1)]
+    guesses = every[cosines.argmax(1)]
     right = cosines[torch.arange(len(held)), held[:, 0] * len(BACKGROUNDS) + held[:, 1]]
     return {
-        "naming": (found == held).all(1).float().mean().item(),
-        "naming_emoji": (found == held)[:, 0].float().mean().item(),
-        "naming_background": (found == held)[:, 1].float().mean().item(),
+        "naming": (guesses == held).all(1).float().mean().item(),
+        "naming_emoji": (guesses == held)[:, 0].float().mean().item(),
+        "naming_background": (guesses == held)[:, 1].float().mean().item(),
         "reward_right": 100 * right.mean().item(),
         "reward_other": 100 * cosines.mean().item(),
     }

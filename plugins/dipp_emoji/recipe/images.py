@@ -28,10 +28,10 @@ def build_sheet(package: Path, target: Path) -> None:
     rows = -(-len(emoji()) // SHEET_COLUMNS)
     sheet = Image.new("RGBA", (SHEET_COLUMNS * SIZE, rows * SIZE))
     with tarfile.open(package) as archive:
-        for index, one in enumerate(emoji()):
-            member = archive.extractfile(f"package/img/google/64/{one.image}")
+        for index, entry in enumerate(emoji()):
+            member = archive.extractfile(f"package/img/google/64/{entry.image}")
             if member is None:
-                raise FileNotFoundError(f"{package} holds no package/img/google/64/{one.image}.")
+                raise FileNotFoundError(f"{package} holds no package/img/google/64/{entry.image}.")
             tile = Image.open(io.BytesIO(member.read())).convert("RGBA")
             sheet.paste(tile, (index % SHEET_COLUMNS * SIZE, index // SHEET_COLUMNS * SIZE))
     target.parent.mkdir(parents=True, exist_ok=True)
