@@ -7,6 +7,11 @@ The symmetric form needs two eigendecompositions of symmetric matrices and no sq
 real and accurate where covariances are singular, which they are with fewer features than dimensions.
 
 The estimate is biased upwards for finite sets. `frechet_floor` says by how much: it is what a perfect generator scores.
+
+Distances to one reference set share its mean and square root. With $\bar X$ and $\bar Y$ the centred features of two
+sets, over the roots of their counts less one, $\Sigma = \bar X^T \bar X$, and the last term is the nuclear norm of
+$\bar X \bar Y^T$, or of $\bar X \Sigma_r^{1/2}$: roots of the eigenvalues of a matrix as small as the least of both
+counts and the dimensions, which a bootstrap of some hundred draws can afford.
 """
 
 from __future__ import annotations
@@ -15,18 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    features = torch.as_tensor(features).detach().cpu().double()
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(
-            f"Features have shape (images, dimensions), with at least two images; got {tuple(features.shape)}."
-        )
-    if not torch.isfinite(features).all():
-        raise ValueError("The Frechet distance needs finite features; at least one is NaN or infinite.")
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+from ..errors import RequestError
 
 
 def frechet_distance_of_gaussians(
@@ -43,12 +37,49 @@ def frechet_distance_of_gaussians(
         mean_b: mean of the second.
         covariance_b: its covariance.
     """
-    mean_a, covariance_a, mean_b, covariance_b = (one.double() for one in (mean_a, covariance_a, mean_b, covariance_b))
+    mean_a, covariance_a, mean_b, covariance_b = (
+        moment.double() for moment in (mean_a, covariance_a, mean_b, covariance_b)
+    )
     values, vectors = torch.linalg.eigh(covariance_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross
     return max(distance.item(), 0.0)
+
+
+class ReferenceFrechet:
+    """The reference set of a Frechet distance.
+
+    Args:
+        features: of the reference images, `(M, D)`, M at least 2.
+
+    Raises:
+        RequestError: there are fewer than two rows, or a value is not finite.
+    """
+
+    def __init__(self, features: Float[Tensor, "images dimensions"]):
+        self.mean, centred = _centred(features)
+        self.trace = centred.square().sum()
+        if len(centred) < len(self.mean):
+            self.factor = centred.T
+        else:
+            values, vectors = torch.linalg.eigh(centred.T @ centred)
+            self.factor = vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+    def distance(self, features: Float[Tensor, "images dimensions"]) -> float:
+        """Squared Frechet distance of a set to the reference, in float64.
+
+        Raises:
+            RequestError: there are fewer than two rows, they have another width, or a value is not finite.
+        """
+        if features.ndim == 2 and features.shape[1] != len(self.mean):
+            raise RequestError(f"The reference has {len(self.mean)} features an image; got {features.shape[1]}.")
+        mean, centred = _centred(features)
+        turned = centred @ self.factor
+        gram = turned @ turned.T if len(turned) < turned.shape[1] else turned.T @ turned
+        cross = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+        distance = (mean - self.mean).square().sum() + self.trace + centred.square().sum() - 2 * cross
+        return max(distance.item(), 0.0)
 
 
 def frechet_distance(a: Float[Tensor, "images_a dimensions"], b: Float[Tensor, "images_b dimensions"]) -> float:
@@ -61,7 +92,10 @@ def frechet_distance(a: Float[Tensor, "images_a dimensions"], b: Float[Tensor, "
     Raises:
         ValueError: a set is too small or of another shape, or holds a value that is not finite.
     """
-    return frechet_distance_of_gaussians(*_moments(a), *_moments(b))
+    try:
+        return ReferenceFrechet(torch.as_tensor(b)).distance(torch.as_tensor(a))
+    except RequestError as error:
+        raise ValueError(str(error)) from error
 
 
 def frechet_floor(features: Float[Tensor, "images dimensions"], seed: int = 0, splits: int = 4) -> float:
@@ -88,3 +122,16 @@ def frechet_floor(features: Float[Tensor, "images dimensions"], seed: int = 0, s
         order = torch.randperm(len(features), generator=random)
         distances.append(frechet_distance(features[order[:half]], features[order[half : 2 * half]]))
     return sum(distances) / len(distances)
+
+
+def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean, and the centred rows over the root of N - 1: their product with themselves is the covariance."""
+    features = features.detach().cpu().double()
+    if features.ndim != 2 or len(features) < 2:
+        raise RequestError(
+            f"Features have shape (images, dimensions), with at least two images; got {tuple(features.shape)}."
+        )
+    if not torch.isfinite(features).all():
+        raise RequestError("The Frechet distance needs finite features; at least one is NaN or infinite.")
+    mean = features.mean(0)
+    return mean, (features - mean) / (len(features) - 1) ** 0.5

@@ -75,8 +75,8 @@ def rank_agreement(
     first, second = _checked(reward, judge)
     if len(first) < 3:
         raise RequestError(f"Ranks are compared over at least three prompts; got {len(first)}.")
-    for name, one in (("reward", first), ("judge", second)):
-        if np.ptp(one) == 0:
+    for name, scores in (("reward", first), ("judge", second)):
+        if np.ptp(scores) == 0:
             raise RequestError(f"The {name} scores every prompt the same, so it has no ranking to compare.")
     rows = np.random.default_rng(seed).integers(len(first), size=(resamples, len(first)))
     drawn_first, drawn_second = first[rows], second[rows]
@@ -139,8 +139,8 @@ def _rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rho of each row of `a` with that of `b`, ties at their mean rank."""
     from scipy.stats import rankdata
 
-    first, second = (rankdata(one, axis=1) for one in (a, b))
-    first, second = (one - one.mean(1, keepdims=True) for one in (first, second))
+    first, second = (rankdata(rows, axis=1) for rows in (a, b))
+    first, second = (rows - rows.mean(1, keepdims=True) for rows in (first, second))
     return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
 
 

@@ -34,7 +34,7 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
         if path.is_file():
             return path
         if path.suffix or str(given).startswith((".", "/", "~")) or str(given).count("/") != 1:
-            others = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
+            others = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
             guess = nearest(path.name, others)
             hint = f" Did you mean {path.parent / guess}?" if guess else ""
             raise RequestError(
@@ -72,11 +72,11 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: t
             f"{path} does not fit: {len(missing)} of {len(expected)} tensors are missing, such as '{missing[0]}'. It "
             "is damaged, or the checkpoint of another model."
         )
-    for name, one in expected.items():
-        if tensors[name].shape != one.shape:
+    for name, weight in expected.items():
+        if tensors[name].shape != weight.shape:
             raise RequestError(
                 f"{path} does not fit: '{name}' has the shape {tuple(tensors[name].shape)}; expected "
-                f"{tuple(one.shape)}."
+                f"{tuple(weight.shape)}."
             )
     converted = {
         name: tensors[name].to(dtype if tensors[name].is_floating_point() else tensors[name].dtype) for name in expected
@@ -110,8 +110,8 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
         pickled = only_pickled(folder)
         if pickled is not None:
             raise RequestError(pickles_are_refused(name, pickled))
-        found = weights_in(folder)
-        options["variant"] = None if found is None else found.variant
+        files = weights_in(folder)
+        options["variant"] = None if files is None else files.variant
         if (folder / "config.json").is_file():
             check_config(read_json(folder / "config.json"), folder / "config.json")
     try:

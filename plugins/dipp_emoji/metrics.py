@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
+from dipp_toolkit.evaluation.frechet import ReferenceFrechet
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.messages import nearest

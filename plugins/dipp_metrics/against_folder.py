@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.evaluation.frechet import ReferenceFrechet
 from dipp_toolkit.evaluation.image_files import list_images, read_image
 from dipp_toolkit.evaluation.mmd import CMMD_SCALE, CMMD_SIGMA, gaussian_mmd, kernel_mean
 from dipp_toolkit.evaluation.precision_recall import neighbour_radii, neighbourhood
-from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.paths import user_path

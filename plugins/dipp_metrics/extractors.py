@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipp_toolkit.errors import RequestError, RunError, first_line
-from dipp_toolkit.evaluation.pixel_features import pixel_features
+from dipp_toolkit.evaluation.diversity import pixel_features
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.exception_text import raised
 from dipp_toolkit.utils.images import Images

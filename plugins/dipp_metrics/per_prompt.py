@@ -13,9 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.evaluation.colour import clipped_share, contrast, saturation
-from dipp_toolkit.evaluation.pixel_features import SIDE, pixel_features
-from dipp_toolkit.evaluation.spread import pairwise_spread
-from dipp_toolkit.evaluation.vendi import vendi_scores
+from dipp_toolkit.evaluation.diversity import SIDE, pairwise_spread, pixel_features, vendi_scores
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from dipp_toolkit import CostMetric, Metric, RequestError, RunError, load_metric
 from dipp_toolkit.evaluation import mmd, precision_recall
 from dipp_toolkit.evaluation.colour import clipped_share, contrast, saturation
-from dipp_toolkit.evaluation.diversity import seed_diversity
-from dipp_toolkit.evaluation.frechet import frechet_distance
+from dipp_toolkit.evaluation.diversity import seed_diversity, vendi_scores
+from dipp_toolkit.evaluation.frechet import ReferenceFrechet, frechet_distance
 from dipp_toolkit.evaluation.rank_agreement import pairwise_agreement, rank_agreement
-from dipp_toolkit.evaluation.reference_frechet import ReferenceFrechet
-from dipp_toolkit.evaluation.vendi import vendi_scores
 from dipp_toolkit.registry import get_registry
 from golden.make_cmmd import formula_features
 
@@ -154,10 +152,12 @@ def test_vendi_agrees_with_vendi_score_and_its_limits() -> None:
 def test_one_reference_gives_the_same_frechet_distance(count: int, real_count: int) -> None:
     real, made = torch.randn(real_count, 12), 0.5 + torch.randn(count, 12)
     reference = ReferenceFrechet(real)
+    moments = [moment for rows in (made.double(), real.double()) for moment in (rows.mean(0), rows.T.cov())]
     # Where covariances are singular, the roots of eigenvalues that should be 0 leave 1e-6 or so.
     assert reference.distance(made) == pytest.approx(
-        frechet_distance(made, real), rel=1e-6 if min(count, real_count) < 13 else 1e-9
+        frechet_distance_of_gaussians(*moments), rel=1e-6 if min(count, real_count) < 13 else 1e-9
     )
+    assert frechet_distance(made, real) == reference.distance(made)
     assert reference.distance(real) == pytest.approx(0, abs=1e-5)
     with pytest.raises(RequestError, match="12 features"):
         reference.distance(made[:, :3])
