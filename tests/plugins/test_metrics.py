@@ -18,7 +18,7 @@ from dipp_toolkit import CostMetric, Metric, RequestError, RunError, load_metric
 from dipp_toolkit.evaluation import mmd, precision_recall
 from dipp_toolkit.evaluation.colour import clipped_share, contrast, saturation
 from dipp_toolkit.evaluation.diversity import seed_diversity, vendi_scores
-from dipp_toolkit.evaluation.frechet import ReferenceFrechet, frechet_distance
+from dipp_toolkit.evaluation.frechet import ReferenceFrechet, frechet_distance, frechet_distance_of_gaussians
 from dipp_toolkit.evaluation.rank_agreement import pairwise_agreement, rank_agreement
 from dipp_toolkit.registry import get_registry
 from golden.make_cmmd import formula_features
