@@ -200,7 +200,7 @@ def test_a_pickle_is_no_body(server: tuple[str, int], tmp_path: Path) -> None:
 
 
 def test_a_text_of_many_megabytes_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_TEXT", 100)
+    monkeypatch.setattr(wire, "MOST_TEXT", 100)
     with pytest.raises(wire.ProtocolError, match="has 101 bytes; expected 100 at most"):
         wire.decode(save({"message": torch.zeros(101, dtype=torch.uint8)}))
 
@@ -287,11 +287,11 @@ def test_a_long_head_in_one_piece_is_refused_too(head: bytes) -> None:
         config.load()
         transport = Transport()
         protocol = config.http_protocol_class(config=config, server_state=uvicorn.server.ServerState(), app_state={})
-        wire.connection_made(transport)
-        wire.data_received(data)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
         for _ in range(20):
             await asyncio.sleep(0)
-        wire.connection_lost(None)
+        protocol.connection_lost(None)
         return transport.written
 
     rest = b"\r\nauthorization: Bearer none\r\n\r\n"
