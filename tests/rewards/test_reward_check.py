@@ -213,7 +213,7 @@ def test_an_exception_is_a_sentence_of_its_check() -> None:
     rows = checked(only(lambda images: len(images) == 1, fail))
     assert with_status(rows, "failed") == {"batch sizes"}
     assert rows["batch sizes"].found.startswith("With a batch of 1: It raised ValueError: no such thing (")
-    assert rows["batch sizes"].found.endswith('test_reward_check.py, line 96: raise ValueError("no such thing")).')
+    assert rows["batch sizes"].found.endswith('test_reward_check.py, line 95: raise ValueError("no such thing")).')
     assert rows["own image alone"].found == "Needs the check 'batch sizes' to hold first."
 
 
