@@ -275,8 +275,8 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "figure.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF", encoding="utf-8")
     for name, reason in {
         "empty.png": "is empty",
-        "text.png": "is no image",
-        "figure.eps": "is no image",
+        "text.png": "is not a readable image",
+        "figure.eps": "is not a readable image",
         "missing.png": "There is no image",
         ".": "cannot be read",
     }.items():

@@ -386,7 +386,7 @@ def test_wrong_requests(tmp_path: Path, mine: str, refused: Callable[..., str]) 
         ((*red, images, "--prompts", two, "--prompt", "a"), ["not by both"]),
         ((*red, tmp_path / "missing", "--prompt", "a"), ["no image or folder", "missing"]),
         ((*red, tmp_path / "nothing", "--prompt", "a"), ["nothing contains no images"]),
-        ((*red, tmp_path / "bad.png", "--prompt", "a"), ["bad.png is no image"]),
+        ((*red, tmp_path / "bad.png", "--prompt", "a"), ["bad.png is not a readable image"]),
         (("--reward", f"{mine}:red=2", images, "--prompt", "a"), ["gives a weight", f"--reward {mine}:red alone"]),
         (("--reward", "sharpness=1", images, "--prompt", "a"), ["gives a weight"]),
         (("--reward", "sharpness,sharpness", images, "--prompt", "a"), ["named twice"]),
