@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from .errors import RequestError
+from .training.setup.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, spread
 from .utils.assignments import parse_floors, parse_fraction, parse_rewards
 from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
@@ -39,13 +40,11 @@ EXPECTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "expected a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
-    **dict.fromkeys(("path_type", "string_type"), "expected a text"),
+    **dict.fromkeys(("path_type", "string_type"), "expected text"),
 }
-"""What was expected, by pydantic's name of the mistake, where its own words are not plain."""
-AUTO_SCALE = "auto"
-"""The `reward_scale` that is measured for a pull."""
+"""What was expected, by pydantic's name of the error, where its own message is not plain."""
 MOST_SENTENCES = 20
-"""Mistakes that a message names."""
+"""Most errors that one message lists."""
 
 
 def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
@@ -56,45 +55,49 @@ def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides a run. Two runs with equal settings on one machine give equal bits."""
+    """Everything that decides a run. Two runs with equal settings on one machine give equal bits.
+
+    The settings of a group have a grouped name too: `TrainConfig(monitor={"every": 50})` is `monitor_every=50`, and
+    `config["monitor.every"]` reads it. `setting_layers.GROUPS` has them all.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     recipe: str | None = Field(
         None,
-        description="recipe whose settings are taken where nothing else is said: a published training, each value with "
+        description="recipe whose settings are used unless others are given: a published training, each value with "
         "its source",
     )
     generator: str | None = Field(
         None,
         description="generator to train: a registered name, file.py:Name, a pipeline or run folder, a hub id, or "
-        "NAME@folder, one of your own as a run saved it; none starts from the reference's own network",
+        "NAME@folder for one of your own as a run saved it; without one, training starts from the reference's "
+        "network",
     )
     reference: str | None = Field(
-        None, description="frozen multi-step diffusion the generator must stay close to, named likewise"
+        None, description="frozen multi-step diffusion that the generator must stay close to, named in the same ways"
     )
     parts: Literal["same", "reference", "generator"] = Field(
         "same",
-        description="whose text encoders, tokenizers and autoencoder are used in training and exported where generator "
+        description="whose text encoders, tokenizers and autoencoder are trained with and exported where generator "
         "and reference have different ones; same refuses such a pair",
     )
     rewards: dict[str, float] = Field(
-        default_factory=dict, description="rewards by name with their weights; none is plain distillation"
+        default_factory=dict,
+        description="rewards by name with their weights; without any, training is plain distillation",
     )
     reward_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of each reward, by name"
     )
     prompts: str | None = Field(None, description="prompt set, file or file.py:NAME to train on")
     eval_prompts: str | None = Field(
-        None, description="prompt set or file for samples and the report; the training prompts where none is named"
+        None, description="prompt set or file for samples and the report; the training prompts by default"
     )
-    judge: str | None = Field(None, description="reward that only judges and is never trained on")
+    judge: str | None = Field(None, description="reward that judges the result and is never trained on")
 
     steps: Count = Field(300, description="generator updates")
-    batch_size: Count = Field(
-        32, description="samples a network pass; an update has as many in each pass of each process"
-    )
-    accumulation: Count = Field(1, description="passes of each process that make an update's batch")
+    batch_size: Count = Field(32, description="samples in a micro-batch, on each process")
+    accumulation: Count = Field(1, description="micro-batches of each process that make up an update's batch")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="random seed; the same seed gives the same bits")
     learning_rate: Positive = Field(1e-5, description="generator's Adam learning rate")
     assistant_learning_rate: Positive = Field(2e-5, description="assistant's Adam learning rate")
@@ -112,72 +115,72 @@ class TrainConfig(BaseModel):
     )
     reward_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         1.0,
-        description="alpha_rew, multiplies every reward's weight; auto measures in the first updates what gives the "
-        "rewards their pull, and holds it",
+        description="alpha_rew, which multiplies every reward's weight; auto measures in the first updates the scale "
+        "that gives the rewards their pull, and keeps it",
     )
     pull: Positive = Field(
         0.7,
         description="size of the rewards' joint gradient on the samples over the divergence's, at reward_scale=auto; "
-        "the rewards' weights are then shares of it. Named alone, it means reward_scale=auto",
+        "the rewards' weights are then shares of it. Given alone, it means reward_scale=auto",
     )
     scale_schedule: str | None = Field(
         None,
-        description="what the rewards' scale is multiplied by over the run: factors at generator updates, straight "
-        "lines between them, as in 0:0,100:1; 1 throughout where none is named",
+        description="what the rewards' scale is multiplied by over the run: factors at generator updates, linear in "
+        "between, as in 0:0,100:1; 1 throughout by default",
     )
     kl_budget: Positive | None = Field(
         None,
-        description="integral KL to the reference, in nats for each dimension of a sample, that the rewards' scale is "
-        "moved to hold; where none is named it stays as it is",
+        description="integral KL to the reference, in nats per dimension of a sample, that the rewards' scale is "
+        "adjusted to hold; without it the scale is not adjusted",
     )
     balance: Literal["sum", "normalised", "pcgrad", "mgda"] = Field(
         "sum",
-        description="how rewards are joined: added up as weighted, each divided by its running gradient norm first, "
+        description="how rewards are combined: their weighted sum, each divided by its running gradient norm first, "
         "without the parts that work against each other, or along the direction that improves all",
     )
     reward_clip: Positive | None = Field(
-        None, description="largest root mean square of one reward's weighted gradient on a sample; none where not named"
+        None, description="largest root mean square of one reward's weighted gradient on a sample; no limit by default"
     )
     floors: dict[str, float] = Field(
         default_factory=dict,
-        description="levels that rewards are held above while the others are maximised, by name; a reward named here "
-        "alone counts nothing more",
+        description="levels that rewards are held above while the others are maximised, by name; a reward named only "
+        "here has no other effect",
     )
     floor_rate: Positive = Field(
-        0.05, description="growth a step of a floor's multiplier, for a violation of one deviation"
+        0.05, description="growth of a floor's multiplier per step, for a violation of one standard deviation"
     )
     black_box: Literal["surrogate", "smoothing"] = Field(
         "surrogate",
-        description="what makes a gradient for rewards without one: a network fitted to their scores, or antithetic "
-        "differences",
+        description="how a gradient is estimated for rewards without one: a network fitted to their scores, or "
+        "antithetic differences",
     )
-    black_box_pairs: Count = Field(8, description="smoothing: antithetic pairs of scores a sample")
+    black_box_pairs: Count = Field(8, description="smoothing: antithetic pairs of scores per sample")
     black_box_radius: Positive = Field(
         0.1, description="smoothing: size of the differences, in root-mean-square latents"
     )
-    black_box_side: Count = Field(8, description="smoothing: waves each way that the differences are made of")
+    black_box_side: Count = Field(8, description="smoothing: waves along each side that the differences are made of")
     black_box_trust: Annotated[float, Field(ge=-1, le=1)] = Field(
         0.4,
-        description="surrogate: rank correlation with unseen differences of scores within a prompt, from which its "
+        description="surrogate: rank correlation with unseen differences of scores within a prompt from which on its "
         "gradient is used",
     )
-    black_box_rounds: Count = Field(8, description="surrogate: its updates a step, each on 32 pairs")
+    black_box_rounds: Count = Field(8, description="surrogate: its updates per step, each on 32 pairs")
     noises_per_prompt: Count | None = Field(
         None,
-        description="samples of each prompt in the generator's batches, which then have that many fewer prompts; where "
-        "not named, 2 where a surrogate learns a reward, and 1 elsewhere",
+        description="samples of each prompt in the generator's batches, which then have that many fewer prompts; by "
+        "default 2 where a surrogate learns a reward, and 1 otherwise",
     )
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
     )
     guidance_schedule: str | None = Field(
         None,
-        description="alpha_cfg over the run in place of guidance: values at generator updates, straight lines between "
-        "them, as in 0:1,200:4.5",
+        description="alpha_cfg over the run in place of guidance: values at generator updates, linear in between, as "
+        "in 0:1,200:4.5",
     )
     term: str = Field(
         "integral_kl",
-        description="the objective's own term, a divergence to the reference say; several with weights, as in "
+        description="the objective's own term, such as a divergence to the reference; several with weights, as in "
         "integral_kl,policy_gradient=0.5, are added up",
     )
     term_options: dict[str, dict[str, Any]] = Field(
@@ -187,82 +190,82 @@ class TrainConfig(BaseModel):
     time_sampling: str = Field("uniform", description="how the divergence draws times: uniform or logit-normal")
     time_range: tuple[float, float] = Field(
         (0.02, 0.98),
-        description="times in [0, 1] the divergence looks at, where the schedule has both image and noise",
+        description="times in [0, 1] that the divergence is evaluated at, where the schedule has both image and noise",
     )
     assistant_time_sampling: str = Field(
         "uniform", description="how the assistant's training draws times: uniform or logit-normal"
     )
     assistant_time_range: tuple[float, float] | None = Field(
-        None, description="times in [0, 1] the assistant learns; those of time_range where none is named"
+        None, description="times in [0, 1] that the assistant learns; time_range by default"
     )
     readout: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
-        description="time at which the generator's network is read; where none is named, what its own scheduler "
+        description="time in (0, 1] that the generator's network is evaluated at; by default what its own scheduler "
         "says, or the last training time; 399/999 is timestep 399 of 0 to 999",
     )
     weights: str | None = Field(
         None,
-        description="where the generator's network starts, instead of its pipeline's own weights: a file or folder, or "
-        "OWNER/REPO:path/in/repo.safetensors",
+        description="weights that the generator's network starts from instead of its pipeline's own: a file or "
+        "folder, or OWNER/REPO:path/in/repo.safetensors",
     )
     lora: tuple[str, ...] = Field(
         (),
-        description="LoRA files that are added to the weights where the generator's network starts, in their order, "
-        "each with a scale where it is not 1: OWNER/REPO:path/in/repo.safetensors=0.125",
+        description="LoRA files that are added to the generator's starting weights, in order, each with a scale "
+        "unless it is 1: OWNER/REPO:path/in/repo.safetensors=0.125",
     )
     input_scale: Literal["unit", "sigma"] | None = Field(
         None,
-        description="what the generator's network is given: noise z, or sigma(readout) z; where neither is named, what "
-        "the generator's name or its own scheduler says",
+        description="input of the generator's network: noise z, or sigma(readout) z; by default what the generator's "
+        "name or its own scheduler says",
     )
     generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="network passes of the generator, re-noised in between"
     )
     supervise: Literal["last", "every"] = Field(
         "last",
-        description="of several generator_steps: the terms look at the last one's samples and gradients flow through "
-        "all of them, or at every one's, its input held fixed",
+        description="with several generator_steps: the terms are evaluated on the last one's samples and gradients "
+        "flow through all of them, or on every one's, its input held fixed",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.98, description="decay of the weight average that is sampled and exported; 0 for none"
+        0.98, description="decay of the weight average that is sampled from and exported; 0 for none"
     )
     max_grad_norm: Positive = Field(1.0, description="clip of the generator's and the assistant's gradient norm")
     spike: Annotated[float, Field(gt=1)] = Field(
-        1000.0, description="a gradient whose norm is this many times the usual one is not followed"
+        1000.0, description="a gradient whose norm is this many times the usual one is skipped"
     )
     bad_steps: Count = Field(
         5,
-        description="steps in a row with a gradient that is not finite, or a spike, after which the run stops; until "
-        "then they are skipped and counted",
+        description="consecutive steps with a gradient that is not finite, or a spike, after which the run stops; "
+        "until then they are skipped and counted",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="autocast precision of network passes; auto is bf16 where the machine computes it and fp32 where "
-        "it would emulate it, and config.yaml says which it was",
+        description="autocast precision of network passes; auto is bf16 where the machine computes it natively and "
+        "fp32 where it would emulate it, and config.yaml records which it was",
     )
     frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32",
-        description="precision the frozen weights are kept in: reference, decoder, text encoders, and in lora "
-        "mode what the adapters sit on",
+        description="precision that frozen weights are kept in: reference, decoder, text encoders, and in lora mode "
+        "the weights under the adapters",
     )
     mode: Literal["full", "lora"] = Field(
         "full",
-        description="what is trained: all weights of two copies of the reference's network, or two adapters on "
-        "its one shared, frozen set of weights",
+        description="what is trained: all weights of two copies of the reference's network, or two adapters on its "
+        "one shared, frozen set of weights",
     )
     lora_rank: Count = Field(64, description="rank of the adapters in lora mode")
     lora_alpha: Positive | None = Field(
-        None, description="adapters are multiplied by lora_alpha / lora_rank; the rank where none is named"
+        None, description="adapters are multiplied by lora_alpha / lora_rank; the rank by default"
     )
     lora_targets: str | None = Field(
         None,
-        description="regular expression over the names of the layers that get an adapter; all linear and "
-        "convolution layers wider than the rank where none is given",
+        description="regular expression over the names of the layers that get an adapter; by default all linear and "
+        "convolution layers wider than the rank",
     )
     recompute_generator: bool = Field(
         False,
-        description="run the generator again for its backward pass, so that its activations are not held while "
-        "the terms run",
+        description="run the generator again for its backward pass, so that its activations are not kept while the "
+        "terms are evaluated",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute the blocks of generator and assistant in their backward passes"
@@ -277,64 +280,66 @@ class TrainConfig(BaseModel):
     )
     reward_resolution: Count | None = Field(
         None,
-        description="pixels a side of the images that rewards see decoded; the reference's own where none is named",
+        description="pixels along a side of the images that rewards get; the reference's own resolution by default",
     )
     decode_checkpointing: bool = Field(
         False, description="recompute the decoder's activations in a reward's backward pass"
     )
     decode_tiling: bool = Field(False, description="decode in overlapping tiles for rewards; approximate at seams")
     decoder: str | None = Field(
-        None, description="folder or hub id of a tiny autoencoder that decodes for rewards in place of the reference's"
+        None, description="folder or hub id of a tiny autoencoder that decodes for rewards instead of the reference's"
     )
     prompt_cache: Path | None = Field(
-        None, description="folder of encoded prompts; DIPP_CACHE/prompts, or ~/.cache/dipp/prompts, where none is named"
+        None, description="folder of encoded prompts; by default DIPP_CACHE/prompts, or ~/.cache/dipp/prompts"
     )
     long_prompts: Literal["refuse", "cut"] = Field(
-        "refuse", description="what becomes of a prompt with more tokens than the text encoder reads"
+        "refuse", description="whether a prompt with more tokens than the text encoder reads is refused or cut"
     )
     deterministic: bool = Field(
-        True, description="kernels that give the same bits each time, where a GPU has such; a CPU's always do"
+        True, description="use kernels that give the same bits each time where a GPU has them; a CPU's always do"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
-    out: Path | None = Field(None, description="run folder; a fresh one below runs/ where none is named")
+    out: Path | None = Field(None, description="run folder; a new one below runs/ by default")
     push_to_hub: str | None = Field(
         None, description="hub repository, owner/name, that the finished generator is uploaded to"
     )
-    resume: bool = Field(False, description="go on from the newest whole checkpoint in the run folder")
+    resume: bool = Field(False, description="resume from the newest complete checkpoint in the run folder")
     checkpoint_every: Count = Field(100, description="generator updates between checkpoints")
-    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+    keep_checkpoints: Count = Field(2, description="how many of the newest checkpoints are kept")
     sample_every: Count = Field(100, description="generator updates between sample grids")
-    eval_count: Count = Field(64, description="prompts the before-and-after comparison uses")
+    eval_count: Count = Field(64, description="prompts of the comparison before and after")
     eval_seeds: Annotated[int, Field(ge=2)] = Field(
-        2, description="noises a prompt in the comparison; diversity needs two"
+        2, description="noises per prompt in the comparison; diversity needs two"
     )
     reference_steps: Count = Field(50, description="sampling steps of the reference in the comparison")
     reference_guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None,
-        description="guidance of the reference in the comparison; the training guidance, at its end, where none is "
-        "named",
+        description="guidance of the reference in the comparison; by default the training guidance as it is at the end",
     )
     monitor_every: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="generator updates between the monitors' looks at held-out prompts; 0 for none, 50 where nothing "
-        "else is recommended and the networks are somebody's own or small",
+        description="generator updates between the monitors' measurements on held-out prompts; 0 for none, 50 where "
+        "nothing else is recommended and the networks are a user's own or small",
     )
     monitor_count: Annotated[int, Field(ge=2)] = Field(
-        32, description="prompts of the comparison that the monitors look at, with two noises each"
+        32, description="prompts of the comparison that the monitors measure on, with two noises each"
     )
     monitor_rewards: tuple[str, ...] = Field(
-        (), description="rewards that only watch, as the judge does, while training and in the comparison"
+        (), description="rewards that are measured and not trained on, as the judge is, in training and the comparison"
     )
     stop_on: tuple[str, ...] = Field(
         (),
-        description="warnings that end a run: over-optimisation, diversity-collapse, over-saturation, or all; none "
-        "where not named",
+        description="warnings that end a run: over-optimisation, diversity-collapse, over-saturation, or all; none by "
+        "default",
     )
-    monitor_patience: Count = Field(2, description="looks in a row with the same warning before it ends the run")
+    monitor_patience: Count = Field(
+        2, description="consecutive measurements with the same warning before it ends the run"
+    )
     diagnose_every: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="generator updates between diagnoses of the training itself; 0 for none, 50 where monitor_every is",
+        description="generator updates between diagnoses of the training itself; 0 for none, 50 where monitor_every "
+        "is 50",
     )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="accelerate trackers to log to"
@@ -342,20 +347,23 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_pull_means_auto(cls, values: Any) -> Any:
-        """A pull alone asks for the scale that gives it; beside another scale it would say nothing."""
-        if not isinstance(values, dict) or values.get("pull") is None:
+    def _flat_with_scale(cls, values: Any) -> Any:
+        """Flat names only; a pull alone asks for the scale that gives it, and contradicts any other scale."""
+        if not isinstance(values, dict):
+            return values
+        values = flatten(values)
+        if values.get("pull") is None:
             return values
         if values.get("reward_scale", AUTO_SCALE) != AUTO_SCALE:
             raise ValueError(
-                "the settings pull and reward_scale are both given, and each says how strongly the rewards pull: name "
+                "the settings pull and reward_scale are both given, and each sets how strongly the rewards pull: give "
                 "one of them, or reward_scale=auto"
             )
         return {**values, "reward_scale": AUTO_SCALE}
 
     @model_serializer(mode="wrap")
     def _without_an_idle_pull(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Beside a scale that is a number, the pull is no setting."""
+        """Where the scale is a number, the pull has no effect and is not written."""
         written: dict[str, Any] = handler(self)
         if self.reward_scale != AUTO_SCALE:
             written.pop("pull", None)
@@ -363,11 +371,11 @@ class TrainConfig(BaseModel):
 
     @field_validator("reward_scale", mode="wrap")
     @classmethod
-    def _scale_in_words(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+    def _plain_scale_error(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
-            kinds = {one["type"] for one in error.errors()}
+            kinds = {mistake["type"] for mistake in error.errors()}
             if "greater_than_equal" in kinds or "finite_number" in kinds:
                 raise ValueError("expected a finite number of at least 0, or auto") from error
             raise ValueError("expected a number, or auto") from error
@@ -434,16 +442,16 @@ class TrainConfig(BaseModel):
     @field_validator("reward_options", "term_options")
     @classmethod
     def _plain_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """They are written to `config.yaml`, and a resumed run has to read the same."""
+        """Options are written to `config.yaml`, and a resumed run has to read back the same."""
         return {owner: plain_value(options, f"the options of {shown(owner)}") for owner, options in value.items()}
 
     @field_validator("*")
     @classmethod
     def _writable(cls, value: Any) -> Any:
-        """What `config.yaml` cannot hold is no setting."""
-        for one in value if isinstance(value, (dict, tuple)) else (value,):
-            if isinstance(one, str) and is_broken(one):
-                raise ValueError("it holds half of a character, so it is no text")
+        """Refuse what `config.yaml` cannot hold."""
+        for part in value if isinstance(value, (dict, tuple)) else (value,):
+            if isinstance(part, str) and is_broken(part):
+                raise ValueError("it contains half of a character, so it cannot be written")
         if isinstance(value, int) and value >= LARGEST:
             raise ValueError("expected a number below 2^63")
         return value
@@ -458,6 +466,16 @@ class TrainConfig(BaseModel):
                 raise ValueError(str(error).removesuffix(".")) from error
         return value
 
+    def __getitem__(self, name: str) -> Any:
+        """A setting by either of its names, `monitor.every` or `monitor_every`.
+
+        Raises:
+            RequestError: there is none of this name.
+        """
+        if flat_name(name) not in TrainConfig.model_fields:
+            raise RequestError(no_such_setting(name))
+        return getattr(self, flat_name(name))
+
     @property
     def measures_pull(self) -> bool:
         """Whether the rewards' scale is measured for a pull."""
@@ -465,7 +483,7 @@ class TrainConfig(BaseModel):
 
     @property
     def alpha_rew(self) -> float:
-        """The rewards' scale as a number; 1 where it is measured, which multiplies what this does."""
+        """The rewards' scale as a number; 1 where it is measured, as the measured scale multiplies this one."""
         return 1.0 if self.reward_scale == AUTO_SCALE else float(self.reward_scale)
 
     @property
@@ -482,10 +500,10 @@ class TrainConfig(BaseModel):
 
     @property
     def terms(self) -> dict[str, float]:
-        """The terms by name with their weights, as `term` says them.
+        """The terms by name with their weights, read from `term`.
 
         Raises:
-            RequestError: a weight is no finite number, or a name stands twice.
+            RequestError: a weight is not a finite number, or a name appears twice.
         """
         return parse_rewards(self.term, kind="term")
 
@@ -500,7 +518,7 @@ class TrainConfig(BaseModel):
 
     @property
     def is_guided(self) -> bool:
-        """Whether any update is guided, so that the reference looks at the empty prompt as well."""
+        """Whether any update is guided, so that the reference is evaluated for the empty prompt as well."""
         guidance = self.guidance_by_step
         return (guidance.within(self.steps) if isinstance(guidance, PiecewiseLinear) else {guidance}) != {1.0}
 
@@ -514,20 +532,33 @@ class TrainConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def _sentence(error: ValidationError) -> str:
+def no_such_setting(name: str) -> str:
+    """A sentence that says a setting is unknown, with the nearest name there is in the same spelling."""
+    if name in GROUPS:
+        members = ", ".join(f"{name}.{member}" for member in GROUPS[name])
+        return f"'{name}' is a group of settings, not one of them. Set {members}."
+    guess = nearest(name, FLAT if "." in name else TrainConfig.model_fields) or nearest(
+        name, (*TrainConfig.model_fields, *FLAT)
+    )
+    return f"There is no setting '{shown(name)}'." + (f" Did you mean '{guess}'?" if guess else "")
+
+
+def _sentence(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """What is wrong with settings, each called by the name it was given by."""
+    as_given = {flat_name(name): name for name in spread(values)}
     parts = []
-    for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"] if isinstance(part, str))
-        if not one["loc"]:
-            message = one["msg"].removeprefix("Value error, ")
+    for mistake in error.errors():
+        path = [str(part) for part in mistake["loc"] if isinstance(part, str)]
+        name = ".".join([as_given.get(path[0], path[0]), *path[1:]]) if path else ""
+        if not mistake["loc"]:
+            message = mistake["msg"].removeprefix("Value error, ")
             parts.append(f"{message[:1].upper()}{message[1:]}.")
-        elif one["type"] == "extra_forbidden":
-            guess = nearest(name, TrainConfig.model_fields)
-            parts.append(f"There is no setting '{shown(name)}'." + (f" Did you mean '{guess}'?" if guess else ""))
+        elif mistake["type"] == "extra_forbidden":
+            parts.append(no_such_setting(name))
         else:
-            message = EXPECTED.get(one["type"], one["msg"].removeprefix("Value error, "))
+            message = EXPECTED.get(mistake["type"], mistake["msg"].removeprefix("Value error, "))
             parts.append(
-                f"The setting {shown(name)} cannot be {quoted(one['input'])}: {message[0].lower()}{message[1:]}."
+                f"The setting {shown(name)} cannot be {quoted(mistake['input'])}: {message[0].lower()}{message[1:]}."
             )
     left = len(parts) - MOST_SENTENCES
     return " ".join(parts[:MOST_SENTENCES]) + (f" And {left} more." if left > 0 else "")
@@ -542,17 +573,4 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
-        raise RequestError(_sentence(error)) from error
-
-
-def over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one layer over those of another: where either says how strongly the rewards pull, the upper one does.
-
-    A pull stands against a scale as one setting against itself: in the upper layer it takes the lower one's place.
-    """
-    merged = {**low, **high}
-    if high.get("pull") is not None and "reward_scale" not in high:
-        merged["reward_scale"] = AUTO_SCALE
-    elif high.get("reward_scale", AUTO_SCALE) != AUTO_SCALE and "pull" not in high:
-        merged.pop("pull", None)
-    return merged
+        raise RequestError(_sentence(error, values)) from error

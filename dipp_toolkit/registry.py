@@ -12,6 +12,7 @@ import pluggy
 
 from . import hooks
 from .errors import DippError, PluginError, RequestError
+from .training.setup.setting_layers import flatten
 from .utils.exception_text import raised
 from .utils.imports import check_options, import_attribute
 from .utils.licences import Origin
@@ -161,7 +162,7 @@ class Registry:
                         f"the {kind} '{name}' is already registered by the plugin '{self.entries[kind][name].plugin}'"
                     )
                 self.entries[kind][name] = Entry(
-                    kind, name, factory, summary, tuple(needs), plugin, dict(defaults or {}), origin
+                    kind, name, factory, summary, tuple(needs), plugin, flatten(defaults or {}), origin
                 )
 
             others = [one for one in self.manager.get_plugins() if one is not module]

@@ -185,9 +185,9 @@ def test_an_option_of_a_reward_from_a_file() -> None:
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
     [
-        ("steps", "--set steps is no assignment; expected NAME=VALUE"),
-        ("=3", "is no assignment"),
-        ("reward.size=3", "names no option; expected reward.NAME.OPTION"),
+        ("steps", "--set steps is not an assignment; expected NAME=VALUE"),
+        ("=3", "is not an assignment"),
+        ("reward.size=3", "does not name an option; expected reward.NAME.OPTION"),
     ],
 )
 def test_bad_assignments_get_a_sentence(assignment: str, sentence: str) -> None:

@@ -45,7 +45,7 @@ def with_steps(generator: Generator, steps: int | None, name: str) -> Generator:
             f"The generator '{name}' was saved to take {own} steps. Set generator_steps={own}, or generator_steps=1 to "
             "train its first step alone."
         )
-    wanted = steps or 1
+    wanted = 1 if steps is None else steps
     if own == wanted:
         return generator
     change: Callable[[int], Generator] | None = getattr(generator, "in_steps", None)

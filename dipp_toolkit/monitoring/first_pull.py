@@ -105,7 +105,8 @@ def pull_in_words(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
         return said
     if len(weights) == 1:
         ((name, weight),) = weights.items()
-        own = config.rewards.get(name) or 1.0
-        return f"{said}; the same as reward_scale={weight / own:.3g}"
+        own = config.rewards.get(name, 1.0)
+        if own:
+            return f"{said}; the same as reward_scale={weight / own:.3g}"
     named = ",".join(f"{name}={weight:.3g}" for name, weight in weights.items())
     return f"{said}; the same as reward_scale=1 with the weights {named}"

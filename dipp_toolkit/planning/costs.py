@@ -121,7 +121,7 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
         return find_pipeline(name)
     if is_python_name(name):
         raise RequestError(
-            f"The {kind} '{name}' has no blueprint to plan with: a plan is made of networks without weights. "
+            f"The {kind} '{name}' has no blueprint to plan with: a plan is made from networks without weights. "
             "Register both names in a plugin, with dipp_register_blueprints, or leave the generator out to plan "
             "the step of its reference."
         )
@@ -134,8 +134,8 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
     path = name.removeprefix(DIFFUSERS)
     if not user_path(path).exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
         raise RequestError(
-            f"There is no folder {path} here, and a plan fetches nothing from the hub: run 'hf download {path} "
-            '--include "*.json"\', which brings the configurations without the weights, and name the folder it prints.'
+            f"There is no folder {path} here, and a plan downloads nothing from the hub. Run 'hf download {path} "
+            '--include "*.json"\', which gets the configurations without the weights, and give the folder it prints.'
         )
     return PipelineBlueprint(resolve_folder(path), path)
 
@@ -229,15 +229,15 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
         between = _DIVERGENCES[key]
         held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
 
-        parameters = [one for one in trained.parameters() if one.requires_grad]
-        for one in parameters:
-            one.register_post_accumulate_grad_hook(_forgotten)
+        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(_forgotten)
 
         def backward() -> None:
             x0.sum().backward()
 
         back, _ = cost_of(backward)
-        count = sum(one.numel() for one in parameters)
+        count = sum(parameter.numel() for parameter in parameters)
         size = parameter_count(base)
     return NetworkCosts(size, count, between, held, Cost(back.peak, 0, back.flops, back.launches))
 
@@ -292,14 +292,14 @@ def _decode_autocast(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.
 @cache
 def _score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: bool) -> tuple[int, Cost]:
     """Parameters of a reward's network, and the cost of scores of images and of their gradient."""
-    found = find_blueprint(name)
-    if not isinstance(found, RewardBlueprint):
-        raise RequestError(f"'{name}' is a pipeline; expected a reward.")
+    blueprint = find_blueprint(name)
+    if not isinstance(blueprint, RewardBlueprint):
+        raise RequestError(f"'{name}' is a pipeline; expected the name of a reward.")
 
     def score_cost(depths: Mapping[int, int]) -> tuple[Cost, set[int]]:
         """The cost of a network of which so many equal blocks are left, and the lengths of the rows that were run."""
         with quiet_loading(), torch.device("meta"):
-            network = found.build().to(dtype).eval().requires_grad_(False)
+            network = blueprint.build().to(dtype).eval().requires_grad_(False)
         run: set[int] = set()
         for row in rows_of(network):
             row.blocks[row.start].register_forward_pre_hook(lambda *_, count=row.count: run.add(count))
@@ -316,7 +316,7 @@ def _score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: bo
             return cost_of(score)[0], run
 
     with quiet_loading(), torch.device("meta"):
-        network = found.build()
+        network = blueprint.build()
     shortest, longer = depths_to_run(counts_of(network))
     cost, run = score_cost(shortest)
     others = {count: score_cost(depths)[0] for count, depths in longer.items() if count in run}
@@ -339,7 +339,7 @@ def reward_costs(
     """A reward's costs.
 
     Args:
-        name: of a reward; one without a blueprint, a user's own say, counts as decoding and its way back.
+        name: of a reward; one without a blueprint, such as a user's own, counts as decoding and its way back.
         reference: name of the blueprint whose decoder makes the images.
         options: of decoding.
         batch: samples at a time.
@@ -352,10 +352,10 @@ def reward_costs(
         RequestError: there is no such reward.
     """
     decode = _decode_costs(reference, options, batch, dtype, autocast, gpu)
-    known = name in get_registry().entries["blueprint"]
-    if not known and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
+    counted = name in get_registry().entries["blueprint"]
+    if not counted and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
         get_registry().find("reward", name)
-    parameters, score = _score_costs(name, decode.images, own, gpu) if known else (None, Cost())
+    parameters, score = _score_costs(name, decode.images, own, gpu) if counted else (None, Cost())
     peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)
     whole = Cost(
         peak,

@@ -38,9 +38,9 @@ def operations(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     It has none of a CPU's fused attention, whose formula is that of a GPU's.
     """
     if func._overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        return int(sdpa_flop_count(*(one.shape for one in args[:3])))
+        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
     if func._overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return int(sdpa_backward_flop_count(*(one.shape for one in args[:4])))
+        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
     formula = flop_registry.get(func._overloadpacket)
     return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
@@ -53,7 +53,7 @@ def gpu_casts() -> Iterator[None]:
         def wide(*args: Any, **kwargs: Any) -> Any:
             if torch.is_autocast_enabled("cpu"):
                 args, kwargs = tree_map_only(
-                    torch.Tensor, lambda one: one.float() if one.dtype in HALF else one, (args, kwargs)
+                    torch.Tensor, lambda tensor: tensor.float() if tensor.dtype in HALF else tensor, (args, kwargs)
                 )
             return function(*args, **kwargs)
 
@@ -89,13 +89,13 @@ class Meter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in CONVOLUTIONS:
             touched = [*tree_iter(args), *tree_iter(result)]
-            reordered = sum(one.nbytes for one in touched if isinstance(one, torch.Tensor))
+            reordered = sum(tensor.nbytes for tensor in touched if isinstance(tensor, torch.Tensor))
             self.peak = max(self.peak, self.now + reordered)
         self.flops += operations(func, args, kwargs or {}, result)
         self.launches += func._overloadpacket.__name__ not in VIEWS
-        for one in tree_iter(result):
-            if isinstance(one, torch.Tensor):
-                self._count(one.untyped_storage(), given)
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage(), given)
         return result
 
     def _count(self, storage: torch.UntypedStorage, given: Collection[int]) -> None:
@@ -114,7 +114,7 @@ class Meter(TorchDispatchMode):
 
 
 def _storages(values: Any) -> set[int]:
-    return {one.untyped_storage()._cdata for one in tree_iter(values) if isinstance(one, torch.Tensor)}
+    return {leaf.untyped_storage()._cdata for leaf in tree_iter(values) if isinstance(leaf, torch.Tensor)}
 
 
 @cache
@@ -128,14 +128,16 @@ def faked(*networks: nn.Module) -> None:
     made: dict[int, torch.Tensor] = {}
     for module in (module for network in networks for module in network.modules()):
         for kept in (module._parameters, module._buffers):
-            for name, one in kept.items():
-                if one is None:
+            for name, tensor in kept.items():
+                if tensor is None:
                     continue
-                if id(one) not in made:
-                    fake = torch.empty(one.shape, dtype=one.dtype, device="cpu")
-                    made[id(one)] = nn.Parameter(fake, one.requires_grad) if isinstance(one, nn.Parameter) else fake
-                    made[-id(one)] = one  # keeps the original alive, so that its id is not given to another
-                kept[name] = made[id(one)]  # type: ignore[assignment]
+                if id(tensor) not in made:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    made[id(tensor)] = (
+                        nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
+                    )
+                    made[-id(tensor)] = tensor  # keeps the original alive, so that its id is not given to another
+                kept[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

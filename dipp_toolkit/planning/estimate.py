@@ -16,7 +16,7 @@ utilisation, or its calls times what a call costs, whichever is longer; see `mac
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,7 +31,15 @@ from ..models.parts.choosing import check_conditions
 from ..utils.native_precision import choose_precision
 from ..utils.precision import DTYPES, PRECISIONS
 from ..utils.precision_choice import AUTO
-from .costs import RewardCosts, Shape, network_costs, parameters_of, pipeline_blueprint, reward_costs
+from .costs import (
+    NetworkCosts,
+    RewardCosts,
+    Shape,
+    network_costs,
+    parameters_of,
+    pipeline_blueprint,
+    reward_costs,
+)
 from .dry_run import Cost
 from .machines import GPUS, LAUNCH, REWARD_UTILISATION, UTILISATION
 
@@ -48,7 +56,7 @@ What `benchmarks/full_size_step` measured stands within 1 to 2 % of the plan on 
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run will need.
 
@@ -129,92 +137,207 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         utilisation: share of a GPU's published peak that long passes are assumed to reach, in (0, 1].
 
     Raises:
-        RequestError: a name has no blueprint, or is no pipeline's or no reward's.
+        RequestError: a name has no blueprint, or its blueprint is of another kind.
     """
-    config = with_precision(config)
-    generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
-    if config.reference is None:
-        raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
-    reference = pipeline_blueprint(config.reference)
-    generator = generator or reference
-    check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
-    shape = Shape(
-        config.reference, config.mode, config.lora_rank, config.batch_size, DTYPES[config.frozen_precision],
-        PRECISIONS[config.precision], config.gradient_checkpointing, config.device != "cpu",
-    )  # fmt: skip
-    networks = network_costs(shape, 2.0 if config.is_guided else 1.0)
-    shares = shares_weights(config, generator, reference)
-    width, gradients = shape.dtype.itemsize, networks.trainable * 4
-    parameters = {"reference": networks.base} | ({} if shares else {"generator": networks.base})
-    resident = {"process": PROCESS, "reference": networks.base * width}
-    if config.mode == "full":
-        resident |= {"generator": gradients, "assistant": gradients}
-    else:
-        resident |= {"adapters": 2 * gradients} | ({} if shares else {"generator": networks.base * width})
-    if config.accumulation > 1:  # they wait for the next pass; else they go once the update is made
-        resident["gradients"] = gradients
-    resident["optimizer"] = 2 * networks.trainable * (2 if config.optimizer == "8bit" else 8)
-    resident["average"] = gradients
-    # Supervised at the last step, all steps' graphs are held at once; at every step, the terms look at each.
-    steps, every = config.generator_steps, config.supervise == "every"
-    graphs, looks, sampled = (1, steps, (steps + 1) / 2) if every else (steps, 1, steps)
-    rewards = _rewards(config, shape)
-    for name, one in rewards.items():
-        if one.parameters is not None:
-            parameters[name], resident[name] = one.parameters, one.parameters * one.dtype.itemsize
-    parameters["decoder"] = parameters_of(config.reference, "vae")
-    resident["decoder"] = parameters["decoder"] * width
-    held, backward, rounds = networks.held, networks.backward, config.assistant_rounds
-    again = 2 if config.recompute_generator else 1
-    whole = _reward_work(config, rewards)
-    learning = _sum((sampled, held), (1, networks.training))
-    work = {
-        "assistant update": _sum((rounds, learning)),
-        "divergence": _sum((looks, networks.divergence)),
-        **{f"reward {name}": _sum((looks, one)) for name, one in whole.items()},
-        "generator": _sum((steps * again, held), (steps, backward)),
-    }
-    work = {piece: _sum((config.accumulation, one)) for piece, one in work.items()}
-    passes: dict[str, dict[str, tuple[float, float]]] = {
-        "assistant update": {"generator": (rounds * sampled, 0), "assistant": (rounds, rounds)},
-        "divergence": {"reference": (looks, 0), "assistant": (looks, 0)},
-        "generator": {"generator": (steps * again, steps)},
-    }
-    earlier = (graphs - 1) * held.kept
-    graph = 0 if config.recompute_generator else earlier + held.kept
-    left = 0 if config.accumulation > 1 else gradients
-    transient = {
-        "assistant update": networks.training.peak + left,
-        "generator forward": earlier + held.peak,
-        "divergence": graph + networks.divergence.peak,
-        "generator backward": earlier + held.kept + backward.peak + left,
-    } | {f"reward {name}": graph + one.whole.peak for name, one in rewards.items()}
+    step = _Step.of(with_precision(config))
+    config, work, wide = step.config, step.work, step.float32_flops
     peaks = {gpu: (slow if config.precision == "fp32" else fast) * 1e12 for gpu, (fast, slow, _) in GPUS.items()}
-    wide = _float32_flops(config, rewards, looks)
-    seconds = {
+    pieces = {
         gpu: {
-            piece: _seconds(piece, one, peak, utilisation, wide.get(piece, 0), GPUS[gpu][1] * 1e12)
-            for piece, one in work.items()
+            piece: _seconds(piece, cost, peak, utilisation, wide.get(piece, 0), GPUS[gpu][1] * 1e12)
+            for piece, cost in work.items()
         }
         for gpu, peak in peaks.items()
     }
-    last = {gpu: _seconds("generator", backward, peak, utilisation) for gpu, peak in peaks.items()}
-    warm_ups = config.assistant_warmup * config.accumulation
-    text = sum(parameters_of(config.reference, name) for name in reference.text_encoders) * width
+    updates = config.assistant_warmup * config.accumulation
+    encoders = sum(parameters_of(step.shape.reference, name) for name in step.reference.text_encoders)
     return Plan(
-        _deciding(config), parameters, 2 * networks.trainable, resident, transient,
-        {piece: one.flops for piece, one in work.items()}, {piece: one.launches for piece, one in work.items()}, text,
-        {gpu: sum(pieces.values()) for gpu, pieces in seconds.items()}, seconds, last, passes, utilisation,
-        tuple(name for name, one in rewards.items() if one.parameters is None),
-        {gpu: warm_ups * _seconds("assistant update", learning, peak, utilisation) for gpu, peak in peaks.items()},
-    )  # fmt: skip
+        settings={name: getattr(config, name) for name in DECIDING},
+        parameters=step.parameters,
+        trainable=2 * step.networks.trainable,
+        resident=step.resident,
+        transient=step.transient,
+        flops={piece: cost.flops for piece, cost in work.items()},
+        launches={piece: cost.launches for piece, cost in work.items()},
+        text_encoders=encoders * step.shape.dtype.itemsize,
+        seconds={gpu: sum(seconds.values()) for gpu, seconds in pieces.items()},
+        pieces=pieces,
+        backward={gpu: _seconds("generator", step.networks.backward, peak, utilisation) for gpu, peak in peaks.items()},
+        passes=step.passes,
+        utilisation=utilisation,
+        uncounted=tuple(name for name, reward in step.rewards.items() if reward.parameters is None),
+        warm_up={
+            gpu: updates * _seconds("assistant update", step.assistant_update, peak, utilisation)
+            for gpu, peak in peaks.items()
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A training step, from which memory and operations follow.
+
+    Attributes:
+        config: resolved settings, the precision included.
+        reference: its blueprint.
+        shape: of the passes.
+        networks: costs of the networks' passes.
+        rewards: costs by name.
+        shares_weights: whether the generator's adapter sits on the reference's own weights.
+    """
+
+    config: TrainConfig
+    reference: PipelineBlueprint
+    shape: Shape
+    networks: NetworkCosts
+    rewards: dict[str, RewardCosts]
+    shares_weights: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> _Step:
+        generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
+        if config.reference is None:
+            raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
+        reference = pipeline_blueprint(config.reference)
+        generator = generator or reference
+        check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
+        shape = Shape(
+            reference=config.reference,
+            mode=config.mode,
+            rank=config.lora_rank,
+            batch=config.batch_size,
+            dtype=DTYPES[config.frozen_precision],
+            autocast=PRECISIONS[config.precision],
+            checkpointing=config.gradient_checkpointing,
+            gpu=config.device != "cpu",
+        )
+        return cls(
+            config=config,
+            reference=reference,
+            shape=shape,
+            networks=network_costs(shape, 2.0 if config.is_guided else 1.0),
+            rewards=_rewards(config, shape),
+            shares_weights=shares_weights(config, generator, reference),
+        )
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of a trained network's gradients, or of as many float32 weights."""
+        return self.networks.trainable * 4
+
+    @property
+    def evaluations(self) -> int:
+        """How often the terms are evaluated: on the last step's samples, or on every step's."""
+        return self.config.generator_steps if self.config.supervise == "every" else 1
+
+    @property
+    def sampled(self) -> float:
+        """Passes of the generator that make the samples of an assistant's update, on average."""
+        steps = self.config.generator_steps
+        return (steps + 1) / 2 if self.config.supervise == "every" else steps
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Parameters by network."""
+        parameters = {"reference": self.networks.base}
+        if not self.shares_weights:
+            parameters["generator"] = self.networks.base
+        parameters |= {name: cost.parameters for name, cost in self.rewards.items() if cost.parameters is not None}
+        return parameters | {"decoder": parameters_of(self.shape.reference, "vae")}
+
+    @property
+    def resident(self) -> dict[str, int]:
+        """Bytes that stay through the run, by part."""
+        config, gradients, width = self.config, self.gradients, self.shape.dtype.itemsize
+        frozen = self.networks.base * width
+        resident = {"process": PROCESS, "reference": frozen}
+        if config.mode == "full":
+            resident |= {"generator": gradients, "assistant": gradients}
+        else:
+            resident |= {"adapters": 2 * gradients} | ({} if self.shares_weights else {"generator": frozen})
+        if config.accumulation > 1:  # they wait for the next pass; otherwise they go once the update is made
+            resident["gradients"] = gradients
+        resident["optimizer"] = 2 * self.networks.trainable * (2 if config.optimizer == "8bit" else 8)
+        resident["average"] = gradients
+        for name, reward in self.rewards.items():
+            if reward.parameters is not None:
+                resident[name] = reward.parameters * reward.dtype.itemsize
+        return resident | {"decoder": self.parameters["decoder"] * width}
+
+    @property
+    def transient(self) -> dict[str, int]:
+        """Bytes beside the resident ones at the worst moment of each piece.
+
+        Supervised at the last of several generator steps, the graphs of all are held at once; at every step, one is.
+        """
+        networks, held = self.networks, self.networks.held
+        graphs = 1 if self.config.supervise == "every" else self.config.generator_steps
+        earlier = (graphs - 1) * held.kept
+        graph = 0 if self.config.recompute_generator else earlier + held.kept
+        left = 0 if self.config.accumulation > 1 else self.gradients
+        return {
+            "assistant update": networks.training.peak + left,
+            "generator forward": earlier + held.peak,
+            "divergence": graph + networks.divergence.peak,
+            "generator backward": earlier + held.kept + networks.backward.peak + left,
+        } | {f"reward {name}": graph + reward.whole.peak for name, reward in self.rewards.items()}
+
+    @property
+    def assistant_update(self) -> Cost:
+        """One update of the assistant on one micro-batch."""
+        return _sum((self.sampled, self.networks.held), (1, self.networks.training))
+
+    @property
+    def work(self) -> dict[str, Cost]:
+        """Operations and launches by piece."""
+        config, networks = self.config, self.networks
+        forwards = config.generator_steps * (2 if config.recompute_generator else 1)
+        work = {
+            "assistant update": _sum((config.assistant_rounds, self.assistant_update)),
+            "divergence": _sum((self.evaluations, networks.divergence)),
+            **{f"reward {name}": _sum((self.evaluations, cost)) for name, cost in self._reward_work().items()},
+            "generator": _sum((forwards, networks.held), (config.generator_steps, networks.backward)),
+        }
+        return {piece: _sum((config.accumulation, cost)) for piece, cost in work.items()}
+
+    @property
+    def passes(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Forward and backward passes of each network on a micro-batch, by piece."""
+        rounds, steps = self.config.assistant_rounds, self.config.generator_steps
+        forwards = steps * (2 if self.config.recompute_generator else 1)
+        return {
+            "assistant update": {"generator": (rounds * self.sampled, 0), "assistant": (rounds, rounds)},
+            "divergence": {"reference": (self.evaluations, 0), "assistant": (self.evaluations, 0)},
+            "generator": {"generator": (forwards, steps)},
+        }
+
+    @property
+    def float32_flops(self) -> dict[str, int]:
+        """Operations that rewards do in float32 whatever the run's precision is, by piece."""
+        size = self.config.batch_size
+        times = -(-size // (self.config.reward_batch or size)) * self.evaluations * self.config.accumulation
+        return {
+            f"reward {name}": times * reward.score.flops
+            for name, reward in self.rewards.items()
+            if reward.dtype == torch.float32
+        }
+
+    def _reward_work(self) -> dict[str, Cost]:
+        """Of each reward on a micro-batch; rewards of the whole one share one decode, counted with the first."""
+        size = self.config.batch_size
+        batch = self.config.reward_batch or size
+        shared, times = batch >= size, -(-size // batch)
+        return {
+            name: _sum((times, reward.whole), (-1 if shared and number else 0, reward.decode))
+            for number, (name, reward) in enumerate(self.rewards.items())
+        }
 
 
 def _sum(*parts: tuple[float, Cost]) -> Cost:
     """Operations and launches of costs, so many times each."""
     return Cost(
-        flops=int(sum(times * one.flops for times, one in parts)),
-        launches=int(sum(times * one.launches for times, one in parts)),
+        flops=int(sum(times * cost.flops for times, cost in parts)),
+        launches=int(sum(times * cost.launches for times, cost in parts)),
     )
 
 
@@ -252,33 +375,57 @@ def _dtype_of(name: str, config: TrainConfig) -> torch.dtype:
     return DTYPES.get(config.reward_options.get(name, {}).get("precision", "fp32"), torch.float32)
 
 
-def _float32_flops(config: TrainConfig, rewards: Mapping[str, RewardCosts], looks: int) -> dict[str, int]:
-    """Operations of an update that rewards do in float32, by the pieces they are of."""
-    times = -(-config.batch_size // (config.reward_batch or config.batch_size)) * looks * config.accumulation
-    return {
-        f"reward {name}": times * reward.score.flops
-        for name, reward in rewards.items()
-        if reward.dtype == torch.float32
-    }
-
-
-def _reward_work(config: TrainConfig, rewards: Mapping[str, RewardCosts]) -> dict[str, Cost]:
-    """Of each reward on a pass; rewards that look at the whole batch share one decode, which is the first one's."""
-    pieces = config.reward_batch or config.batch_size
-    shared, times = pieces >= config.batch_size, -(-config.batch_size // pieces)
-    return {
-        name: _sum((times, one.whole), (-1 if shared and number else 0, one.decode))
-        for number, (name, one) in enumerate(rewards.items())
-    }
-
-
 DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
     "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
     "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup", "guidance",
     "guidance_schedule", "generator_steps", "supervise",
 )  # fmt: skip
+"""Settings that decide a plan, by name."""
+
+STEPS: tuple[dict[str, Any], ...] = (
+    {"decode_checkpointing": True},
+    {"gradient_checkpointing": True},
+    {"recompute_generator": True},
+    {"precision": "bf16", "frozen_precision": "bf16"},
+    {"reward_batch": 1},
+    {"mode": "lora"},
+)
+"""What is given up, in this order: first time, then precision of frozen weights, then training of all weights."""
 
 
-def _deciding(config: TrainConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in DECIDING}
+def recommend(
+    config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan
+) -> tuple[Plan | None, dict[str, Any]]:
+    """The first settings along `STEPS`, then with ever smaller batches, whose plan fits with `MARGIN` to spare.
+
+    Args:
+        config: resolved settings to begin with.
+        memory: bytes.
+        plan_of: makes the plans.
+
+    Returns:
+        The plan that fits, None where nothing does, and the settings that differ from `config`.
+    """
+    config = with_precision(config)
+    changed: dict[str, Any] = {}
+    for changed in _concessions(config):
+        plan = plan_of(config.model_copy(update=changed))
+        if plan.peak * (1 + MARGIN) <= memory:
+            return plan, changed
+    return None, changed
+
+
+def _concessions(config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Settings to change, none at first, then ever more of them."""
+    changed: dict[str, Any] = {}
+    yield changed
+    for step in STEPS:
+        new = {name: value for name, value in step.items() if getattr(config, name) != value}
+        if new:
+            changed = changed | new
+            yield changed
+    batch = config.batch_size
+    while batch > 1:
+        batch //= 2
+        yield changed | {"batch_size": batch}

@@ -101,7 +101,7 @@ class ScaledPlan:
     @property
     def seconds(self) -> float:
         """Seconds a step."""
-        return sum(one.compute + one.exposed for one in self.pieces.values())
+        return sum(piece.compute + piece.exposed for piece in self.pieces.values())
 
     @property
     def images_per_second(self) -> float:
@@ -112,13 +112,13 @@ class ScaledPlan:
     def hiding_rate(self) -> float:
         """Bytes a second of a ring from which on no collective adds to the step."""
         sent = {name: sum(kind.get(name, 0.0) for kind in self.traffic.values()) for name in self.pieces}
-        return max((sent[name] / one.beside for name, one in self.pieces.items() if sent[name]), default=0.0)
+        return max((sent[name] / piece.beside for name, piece in self.pieces.items() if sent[name]), default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain numbers."""
         own = {
             **asdict(self.scale), "batch": self.batch, "traffic": self.traffic,
-            "pieces": {name: asdict(one) for name, one in self.pieces.items()},
+            "pieces": {name: asdict(piece) for name, piece in self.pieces.items()},
             "seconds_per_step": self.seconds, "images_per_second": self.images_per_second,
             "hiding_rate": self.hiding_rate,
         }  # fmt: skip
@@ -137,8 +137,8 @@ def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
     """
     if scale.processes < 1 or not 0 < scale.utilisation <= 1:
         raise RequestError(
-            f"A plan for {scale.processes} processes at a utilisation of {scale.utilisation:g} cannot be made; "
-            "expected at least one process, and a share above 0 and up to 1."
+            f"Cannot plan for {scale.processes} processes at a utilisation of {scale.utilisation:g}; expected at "
+            "least one process, and a share above 0 and up to 1."
         )
     plan = make_plan(config, scale.utilisation)
     sizes = _Sizes.of(plan, config)
@@ -202,11 +202,11 @@ def _blocks(reference: str) -> tuple[float, float]:
     largest = 0
     for module in reversed(list(network.modules())[1:]):  # an inner block before the one around it, as FSDP does
         if type(module).__name__ in names:
-            own = {id(one): one.numel() for one in module.parameters() if id(one) not in seen}
+            own = {id(weight): weight.numel() for weight in module.parameters() if id(weight) not in seen}
             seen |= own.keys()
             largest = max(largest, sum(own.values()))
-    total = sum(one.numel() for one in network.parameters())
-    rest = sum(one.numel() for one in network.parameters() if id(one) not in seen)
+    total = sum(weight.numel() for weight in network.parameters())
+    rest = sum(weight.numel() for weight in network.parameters() if id(weight) not in seen)
     return largest / total, rest / total
 
 

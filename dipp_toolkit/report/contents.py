@@ -116,7 +116,8 @@ def duration(seconds: float) -> str:
 def facts_of(run: RunFiles) -> list[tuple[str, str]]:
     """The run in a few words: names and numbers."""
     config, summary, name_of = run.config, run.summary, run.spelling.name
-    steps = int(finite(summary.get("steps")) or config.steps)
+    done = finite(summary.get("steps"))
+    steps = config.steps if done is None else int(done)
     seconds = finite(summary.get("seconds"))
     rates = sorted(row["images_per_second"] for row in run.metrics if "images_per_second" in row)
     memory = max((row["memory_mb"] for row in run.metrics if "memory_mb" in row), default=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..training.setup.setting_layers import flat_name, replace_in
 from .messages import quoted, shown
 from .yaml_loader import YamlTextError, load_yaml, parse_yaml
 
@@ -20,16 +21,16 @@ ADDRESSES = ("http://", "https://")
 OWN_SYNTAX = (
     "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
 )  # fmt: skip
-"""Settings whose texts are no YAML."""
+"""Settings whose values have a syntax of their own and are not read as YAML."""
 
 
 def parse_names(text: str) -> tuple[str, ...]:
     """`"a,b"` as names, each once."""
-    return tuple(dict.fromkeys(filter(None, (one.strip() for one in text.split(",")))))
+    return tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
 
 
 def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict[str, float]:
-    """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; the empty text is no reward.
+    """`"hps=2,imagereward"` as `{"hps": 2.0, "imagereward": 1.0}`; an empty text means no rewards.
 
     Args:
         text: as typed.
@@ -37,10 +38,10 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
         kind: what the names are, for messages.
 
     Raises:
-        RequestError: a weight is no finite number, or a name stands twice.
+        RequestError: a weight is not a finite number, or a name appears twice.
     """
     rewards: dict[str, float] = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
+    for part in filter(None, map(str.strip, text.split(","))):
         name, separator, weight_text = part.partition("=")
         name = name.strip()
         try:
@@ -64,9 +65,9 @@ def parse_floors(text: str) -> dict[str, float]:
     """`"clip=0.26,hps=0.3"` as `{"clip": 0.26, "hps": 0.3}`.
 
     Raises:
-        RequestError: a level is missing or no finite number, or a name stands twice.
+        RequestError: a level is missing or not a finite number, or a name appears twice.
     """
-    for part in filter(None, (one.strip() for one in text.split(","))):
+    for part in filter(None, map(str.strip, text.split(","))):
         if "=" not in part:
             raise RequestError(
                 f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
@@ -95,23 +96,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Settings from a YAML file.
 
     Raises:
-        RequestError: the file is missing, no YAML of plain values, or no mapping.
+        RequestError: the file is missing, is not YAML of plain values, or is not a mapping.
     """
     content = load_yaml(path, "settings file")
     if content is None:
         raise RequestError(f"The settings file {path} is empty; expected names with values, as in 'steps: 300'.")
     if not isinstance(content, dict):
         raise RequestError(
-            f"The settings file {path} holds {type(content).__name__}; expected names with values, as in 'steps: 300'."
+            f"The settings file {path} contains {type(content).__name__}; expected names with values, as in "
+            "'steps: 300'."
         )
-    wrong = next((name for name in content if not isinstance(name, str)), None)
-    if wrong is not None or None in content:
-        raise RequestError(f"The settings file {path} has a setting named {quoted(wrong)}; expected a text.")
+    for name in content:
+        if not isinstance(name, str):
+            raise RequestError(f"The settings file {path} has a setting named {quoted(name)}; expected a text.")
     return content
 
 
 def _value(text: str) -> Any:
-    """What a text means as YAML; the text itself where it is none."""
+    """The value a text has as YAML; the text itself where it is not YAML."""
     try:
         return parse_yaml(text)
     except YamlTextError:
@@ -119,29 +121,33 @@ def _value(text: str) -> Any:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["steps=100", "reward.hps.version=v2.1"]` as settings; values are read as YAML.
+    """`["steps=100", "reward.hps.version=v2.1"]` as settings by the names given; values are read as YAML.
 
     Raises:
         RequestError: an assignment has no `=`, or options are given to something that has a value already.
     """
     values: dict[str, Any] = {}
-    for one in assignments:
-        name, separator, text = one.partition("=")
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
         if not separator or not name.strip():
-            raise RequestError(f"--set {shown(one)} is no assignment; expected NAME=VALUE, as in --set steps=100.")
-        value = text if name.strip() in OWN_SYNTAX else _value(text)
+            raise RequestError(
+                f"--set {shown(assignment)} is not an assignment; expected NAME=VALUE, as in --set steps=100."
+            )
+        value = text if flat_name(name.strip()) in OWN_SYNTAX else _value(text)
         kind, dot, rest = name.partition(".")
         if dot and kind in ("reward", "term"):
             owner, _, option = rest.rpartition(".")
             if not owner:
-                raise RequestError(f"--set {shown(one)} names no option; expected {kind}.NAME.OPTION=VALUE.")
+                raise RequestError(
+                    f"--set {shown(assignment)} does not name an option; expected {kind}.NAME.OPTION=VALUE."
+                )
             owners = values.setdefault(f"{kind}_options", {})
             options = owners.setdefault(owner, {}) if isinstance(owners, dict) else owners
             if not isinstance(options, dict):
-                raise RequestError(f"--set {shown(one)} gives an option to {quoted(options)}, which has none.")
+                raise RequestError(f"--set {shown(assignment)} gives an option to {quoted(options)}, which takes none.")
             options[option] = value
         else:
-            values[name.strip()] = value
+            values = replace_in(values, {name.strip(): value})
     return values
 
 
@@ -153,18 +159,18 @@ def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, d
         kinds: what may have options, such as `("reward", "metric")`.
 
     Raises:
-        RequestError: an assignment is none, or is of another kind.
+        RequestError: an assignment lacks `=`, or is of another kind.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
-    for one in assignments:
-        path, separator, text = one.partition("=")
+    options: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
         kind, _, rest = path.strip().partition(".")
         name, _, option = rest.rpartition(".")
         if not separator or kind not in kinds or not name or not option:
             forms = " or ".join(f"{kind}.NAME.OPTION=VALUE" for kind in kinds)
-            raise RequestError(f"--set {shown(one)} cannot be used here; expected {forms}.")
-        found[kind].setdefault(name, {})[option] = _value(text)
-    return found
+            raise RequestError(f"--set {shown(assignment)} cannot be used here; expected {forms}.")
+        options[kind].setdefault(name, {})[option] = _value(text)
+    return options
 
 
 def is_remote_name(name: str) -> bool:

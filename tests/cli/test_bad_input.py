@@ -111,7 +111,7 @@ def test_words_that_cannot_be_parsed(words: list[str], parts: list[str], capsys:
         (["--reward", "emoji-clip,emoji-clip=2"], ["named twice"]),
         (["--set", "learning_rat=1"], ["no setting 'learning_rat'", "Did you mean 'learning_rate'?"]),
         (["--set", "learning_rate=fast"], ["learning_rate cannot be 'fast'"]),
-        (["--set", "learning_rate"], ["--set learning_rate is no assignment"]),
+        (["--set", "learning_rate"], ["--set learning_rate is not an assignment"]),
         (["--steps", "3", "--set", "steps=4"], ["steps is given twice"]),
         (["--precision", "fp8"], ["precision cannot be 'fp8'", "bf16"]),
         (["--track", "tensorbord"], ["tensorbord"]),

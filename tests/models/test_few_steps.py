@@ -282,6 +282,8 @@ def test_a_number_of_steps_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
     for steps in (0, 9):
         with pytest.raises(RequestError, match=f"cannot take {steps} steps; expected 1 to 8"):
             generator.in_steps(steps)
+    with pytest.raises(RequestError, match="cannot take 0 steps; expected 1 to 8"):
+        with_steps(generator, 0, "mine")
     assert step_count(with_steps(generator, 3, "mine")) == 3
     assert with_steps(generator, None, "mine") is generator
     with pytest.raises(RequestError, match=r"'mine' was saved to take 5 steps. Set generator_steps=5"):

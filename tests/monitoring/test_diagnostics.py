@@ -213,6 +213,9 @@ def test_the_report_says_what_holds_the_pull() -> None:
         [row | {"scale/reward/b": 0.5} for row in rows], make_config({"rewards": {"a": 1.0, "b": 1.0}, "pull": 0.7})
     )
     assert two.endswith("the same as reward_scale=1 with the weights a=8,b=0.5")
+    without = [row | {"scale/reward/a": 0.0} for row in rows]
+    none = pull_in_words(without, make_config({"rewards": {"a": 0.0}, "floors": {"a": 1.0}, "pull": 0.7}))
+    assert none.endswith("the same as reward_scale=1 with the weights a=0")
     by_hand = pull_in_words(rows, TrainConfig(rewards={"a": 1.0}, reward_scale=80))
     assert by_hand == "0.7, the median over updates 1 to 16; reward_scale 80"
     assert pull_in_words([{"step": 1.0}], TrainConfig()) == ""

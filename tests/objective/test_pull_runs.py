@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
+from dipp_toolkit.objective.terms.reward_sum import RewardSum
+from dipp_toolkit.training.setup.resolve import resolve
+from dipp_toolkit.training.setup.setting_layers import over
 from torch import Tensor
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_toolkit.config import TrainConfig, make_config, over
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.ablation.grid import make_cell

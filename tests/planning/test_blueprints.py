@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -221,13 +222,18 @@ def test_short_networks_cost_what_the_whole_one_does(
         assert little.peak == pytest.approx(much.peak, rel=0.02)
 
 
+EMPTY = Plan(
+    settings={}, parameters={}, trainable=0, resident={}, transient={"step": 0}, flops={}, launches={}, text_encoders=0
+)
+
+
 def test_a_recommendation_leaves_a_margin() -> None:
     plans: list[TrainConfig] = []
 
     def plan_of(config: TrainConfig) -> Plan:
         plans.append(config)
         size = 50 if config.decode_checkpointing else 100
-        return Plan({}, {}, 0, {"weights": size}, {"step": 0}, {}, {}, 0)
+        return replace(EMPTY, resident={"weights": size})
 
     assert recommend(TrainConfig(), 105, plan_of)[1] == {}
     assert recommend(TrainConfig(), 104, plan_of)[1] == {"decode_checkpointing": True}
@@ -235,8 +241,14 @@ def test_a_recommendation_leaves_a_margin() -> None:
 
 def test_a_machine_that_cannot_hold_a_step_shows_no_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     seconds = {"RTX 3090": 2.0, "H100": 1.0}
-    plan = Plan(
-        {"batch_size": 4}, {"reference": 1}, 1, {"weights": 23 * 10**9}, {"step": 0}, {"step": 1}, {}, 0, seconds
+    plan = replace(
+        EMPTY,
+        settings={"batch_size": 4},
+        parameters={"reference": 1},
+        trainable=1,
+        resident={"weights": 23 * 10**9},
+        flops={"step": 1},
+        seconds=seconds,
     )
     assert plan.as_dict()["seconds"] == {"RTX 3090": None, "H100": 1.0}
     describe(plan.as_dict())

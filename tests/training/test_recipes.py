@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,7 +146,7 @@ def test_a_printed_recipe_is_a_settings_file(name: str, tmp_path: Path, capsys: 
         one: getattr(make_config(expected), one) for one in expected
     }
     mine.write_text(printed.replace("guidance:", "guidence:", 1), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"mine\.yaml cannot be used\. .*'guidence'; the nearest is 'guidance'"):
+    with pytest.raises(RequestError, match=r"mine\.yaml cannot be used\. .*'guidence'\. Did you mean 'guidance'\?$"):
         gather({}, [], mine)
 
 
@@ -190,6 +191,9 @@ def test_a_recipe_says_what_is_trained(prompts: str, capsys: pytest.CaptureFixtu
     assert with_recommended(config).generator is None and with_recommended(config).reference == "sd15"
     assert main(["distill", "--recipe", "dipp-sdxl", "--prompts", prompts, "--dry-run"]) == 2
     assert "takes no rewards, and was given imagereward. Use dipp train." in capsys.readouterr().err
+    words = ["distill", "--recipe", "dipp-sdxl", "--set", "rewards=", "--prompts", prompts, "--dry-run", "--json"]
+    assert main(words) == 0, "no rewards were asked for, whatever the recipe has"
+    assert json.loads(capsys.readouterr().out)["rewards"] == "none: distillation alone"
     for command in ("distill", "train"):
         assert main([command, "--recipe", "dmd2-sd15", "--prompts", prompts, "--dry-run", "--json"]) == 0
         rows = json.loads(capsys.readouterr().out)
@@ -237,12 +241,14 @@ def test_the_report_and_the_model_card_name_it_with_its_source(tmp_path: Path) -
     assert told in line
     plain = read_run(write_run(tmp_path / "plain"))
     assert "recipe" not in dict(facts_of(plain)) and _recipe(plain.config) == []
+    unbegun = replace(plain, summary={**plain.summary, "steps": 0})
+    assert dict(facts_of(unbegun))["training"].startswith("0 steps of ")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("steps: 7", "stepps: 7", "there is no setting 'stepps'; the nearest is 'steps'"),
+        ("steps: 7", "stepps: 7", "there is no setting 'stepps'. Did you mean 'steps'?"),
         ("steps: 7", "guidance: 2", "the setting guidance stands in it twice"),
         ("steps: 7", "out: runs/a", "out belongs to one run or one machine"),
         ("steps: 7", "steps: -7", "steps"),

@@ -21,7 +21,11 @@ from dipp_toolkit.training.run_state.run_folder import (
 )
 from dipp_toolkit.training.run_state.start_settings import read_begun_settings
 from dipp_toolkit.training.setup.name_checks import check_names
-from dipp_toolkit.training.setup.setting_layers import merge
+from dipp_toolkit.training.setup.setting_layers import flat_name, merge, over, replace_in, spread
+
+from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.planning.recipes.layer import find_recipe
 from dipp_toolkit.utils.assignments import parse_assignments
 from dipp_toolkit.utils.messages import shown
 from dipp_toolkit.utils.paths import user_path
@@ -37,12 +41,11 @@ def said(flags: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     assigned = parse_assignments(assignments)
-    for name in given.keys() & assigned.keys():
-        if str(given[name]) != str(assigned[name]):
-            raise RequestError(
-                f"The setting {name} is given twice: as a flag {given[name]} and with --set {assigned[name]}."
-            )
-    return {**given, **assigned}
+    for name, value in assigned.items():
+        flag = given.get(flat_name(name), value)
+        if str(flag) != str(value):
+            raise RequestError(f"The setting {name} is given twice: as a flag {flag} and with --set {value}.")
+    return replace_in(given, assigned)
 
 
 def gather(
@@ -112,7 +115,8 @@ def _check_recipe(words: Mapping[str, Any], of_file: Mapping[str, Any]) -> None:
         RequestError: there is no such recipe, or it would change nothing.
     """
     name = words.get("recipe")
-    if isinstance(name, str) and of_file.get("recipe") != name and find_recipe(name).values.keys() <= of_file.keys():
+    in_file = {flat_name(setting) for setting in spread(of_file)}
+    if isinstance(name, str) and of_file.get("recipe") != name and find_recipe(name).values.keys() <= in_file:
         raise RequestError(
             f"The settings file says every setting of the recipe {shown(name)}, and goes before it, so the recipe "
             "would change nothing. Leave one of them out."

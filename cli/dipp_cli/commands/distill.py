@@ -82,7 +82,8 @@ def distill(
     # An empty set of rewards is said aloud, so that none is recommended.
     fallback: dict[str, Any] = {"generator": None, "reference": REFERENCE, "rewards": {}}
     settings = gather(flags, assignments or [], config, resume, fallback)
-    rewards = settings.rewards or recipe_settings(settings).get("rewards", {})
+    named = "rewards" in settings.model_fields_set
+    rewards = settings.rewards if named else recipe_settings(settings).get("rewards", {})
     if rewards:
         raise RequestError(f"dipp distill takes no rewards, and was given {', '.join(rewards)}. Use dipp train.")
     from ..actions.train import run  # imports torch, which a misspelt name does not wait for

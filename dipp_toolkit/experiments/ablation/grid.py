@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import TrainConfig, make_config, over
+from ...config import TrainConfig, make_config
 from ...errors import RequestError
 from ...report.rerun_command import setting_text
 from ...training.setup.name_checks import check_names
+from ...training.setup.setting_layers import flat_name, over, spread
 from ...utils.assignments import parse_assignments
 from ...utils.yaml_loader import load_yaml
 
@@ -26,8 +27,8 @@ class Cell:
     """One combination of values.
 
     Attributes:
-        values: settings by name, as they are shown: `{"reward_scale": "10", "seed": "0"}`.
-        settings: the same as `TrainConfig` takes them.
+        values: settings by flat name, as they are shown: `{"reward_scale": "10", "seed": "0"}`.
+        settings: the same as `TrainConfig` takes them, by the names they were given by.
     """
 
     values: Mapping[str, str]
@@ -69,33 +70,36 @@ class Cell:
 
 def split_values(text: str) -> list[str]:
     """The values of `--vary NAME=VALUES`: `|` between them where there is one, and else commas."""
-    return [one.strip() for one in text.split("|" if "|" in text else ",")]
+    return [value.strip() for value in text.split("|" if "|" in text else ",")]
 
 
 def parse_vary(varied: Sequence[str]) -> dict[str, list[str]]:
-    """`["reward_scale=0,10", "rewards=hps|hps=2,clip"]` as values by setting.
+    """`["reward_scale=0,10", "rewards=hps|hps=2,clip"]` as values by setting, each by the name it was given by.
 
     Raises:
-        RequestError: one is no assignment, holds no or an empty value, or stands twice.
+        RequestError: an assignment lacks `=` or a value, or a setting is varied twice.
     """
-    found: dict[str, list[str]] = {}
-    for one in varied:
-        name, separator, text = one.partition("=")
+    settings: dict[str, list[str]] = {}
+    for assignment in varied:
+        name, separator, text = assignment.partition("=")
         name = name.strip()
         values = split_values(text)
         if not separator or not name or not all(values):
-            raise RequestError(f"--vary {one} cannot be used; expected NAME=VALUE,VALUE as in --vary guidance=1,3,4.5.")
-        if name in found:
+            raise RequestError(
+                f"--vary {assignment} cannot be used; expected NAME=VALUE,VALUE as in --vary guidance=1,3,4.5."
+            )
+        if flat_name(name) in map(flat_name, settings):
             raise RequestError(f"The setting {name} is varied twice; name all its values in one --vary.")
         if len(set(values)) != len(values):
-            raise RequestError(f"--vary {one} names a value twice.")
-        found[name] = values
-    return found
+            raise RequestError(f"--vary {assignment} names a value twice.")
+        settings[name] = values
+    return settings
 
 
 def make_cell(values: Mapping[str, str]) -> Cell:
-    """A cell from texts, read as `--set` reads them."""
-    return Cell(dict(values), parse_assignments([f"{name}={value}" for name, value in values.items()]))
+    """A cell from texts, read as `--set` reads them; its label and folder do not depend on how settings are spelled."""
+    shown = {flat_name(name): value for name, value in values.items()}
+    return Cell(shown, parse_assignments([f"{name}={value}" for name, value in values.items()]))
 
 
 def grid(varied: Mapping[str, Sequence[str]]) -> list[Cell]:
@@ -110,11 +114,11 @@ def read_cells(path: Path) -> list[Cell]:
         RequestError: the file is missing or holds something else.
     """
     content = load_yaml(path, "file of cells")
-    if not isinstance(content, list) or not content or not all(isinstance(one, dict) and one for one in content):
+    if not isinstance(content, list) or not content or not all(isinstance(cell, dict) and cell for cell in content):
         raise RequestError(
-            f"{path} is no list of cells; expected a YAML list of mappings, as in '- {{guidance: 3, seed: 0}}'."
+            f"{path} is not a list of cells; expected a YAML list of mappings, as in '- {{guidance: 3, seed: 0}}'."
         )
-    return [make_cell({str(name): setting_text(value) for name, value in one.items()}) for one in content]
+    return [make_cell({str(name): setting_text(value) for name, value in spread(cell).items()}) for cell in content]
 
 
 def check_cells(cells: Sequence[Cell], base: TrainConfig) -> None:

@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import torch
 
-from ...config import AUTO_SCALE
 from ...evaluation.effects import LEAST_EFFECT, matters
+from ...training.setup.setting_layers import AUTO_SCALE
 from ...utils.spelling import number_text
 from ..bench.holm import LEVEL, holm
 from ..bench.rows import Row

@@ -13,6 +13,7 @@ from ...models.files.saved_generators import split_saved
 from ...registry import get_registry
 from ...training.setup.name_checks import check_pipeline
 from ...training.setup.resolve import resolve, with_recommended
+from ...training.setup.setting_layers import over
 from ...utils.imports import is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
@@ -135,4 +136,4 @@ def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
         file = scratch / "prompts.txt"
         file.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
         short["prompts"] = str(file)
-    return resolve(make_config(short | said))
+    return resolve(make_config(over(short, said)))

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ...config import TrainConfig, make_config
+from ...config import TrainConfig, make_config, no_such_setting
 from ...errors import RequestError
-from ...utils.messages import nearest, shown
+from ...training.setup.setting_layers import flat_name, flatten, spread
+from ...utils.messages import shown
 
 OURS = "ours"
 """Where a value comes from that no source states."""
@@ -29,7 +30,7 @@ class SettingGroup(_Part):
     Attributes:
         origin: `from` in the file: the source that states the values, or `ours` where none does.
         because: why these values; a group of ours says it.
-        values: by the names of `TrainConfig`.
+        values: by the names of `TrainConfig`, flat or in its groups.
     """
 
     origin: Text = Field(alias="from")
@@ -38,11 +39,9 @@ class SettingGroup(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> SettingGroup:
-        for name in self.values:
-            if name not in TrainConfig.model_fields:
-                guess = nearest(name, TrainConfig.model_fields)
-                hint = f"; the nearest is '{guess}'" if guess else ""
-                raise ValueError(f"there is no setting '{shown(name)}'{hint}")
+        for name in spread(self.values):
+            if flat_name(name) not in TrainConfig.model_fields:
+                raise ValueError(no_such_setting(name))
             if name in NOT_IN_A_RECIPE:
                 raise ValueError(f"{name} belongs to one run or one machine, and to no recipe")
         if self.origin == OURS and not self.because:
@@ -69,7 +68,7 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _sound(self) -> Recipe:
-        names = [name for group in self.settings for name in group.values]
+        names = [name for group in self.settings for name in flatten(group.values)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"the setting {twice} stands in it twice")
@@ -81,13 +80,13 @@ class Recipe(_Part):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Its settings, by name."""
-        return {name: value for group in self.settings for name, value in group.values.items()}
+        """Its settings, by flat name."""
+        return {name: value for group in self.settings for name, value in flatten(group.values).items()}
 
     @property
     def origins(self) -> dict[str, str]:
         """By setting, where its value comes from; `ours` where no source states it."""
-        return {name: group.origin for group in self.settings for name in group.values}
+        return {name: group.origin for group in self.settings for name in flatten(group.values)}
 
 
 def settings_or_recipe(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -112,10 +111,10 @@ def parse_recipe(content: Any) -> Recipe:
     """The recipe that the content of a YAML file means.
 
     Raises:
-        RequestError: it is none; a sentence for each mistake, naming where it is.
+        RequestError: it is not a recipe; one sentence for each mistake, naming where it is.
     """
     if not isinstance(content, dict):
-        raise RequestError(f"It holds {type(content).__name__}; expected title, reproduces, source and settings.")
+        raise RequestError(f"It contains {type(content).__name__}; expected title, reproduces, source and settings.")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -126,4 +125,4 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         where = ".".join(map(str, mistake["loc"])) or "the recipe"
         message = mistake["msg"].removeprefix("Value error, ")
-        yield f"{shown(where)}: {message[0].lower()}{message[1:].rstrip('.')}."
+        yield f"{shown(where)}: {message[0].lower()}{message[1:].rstrip('.')}{'' if message.endswith('?') else '.'}"

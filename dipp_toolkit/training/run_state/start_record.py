@@ -1,9 +1,8 @@
-"""What a run was begun with, by content, kept in `begun.json`: names say nothing of what stands behind them later.
+"""What a run was begun with, by content, kept in `begun.json`: a name may mean something else by the time it resumes.
 
-Prompts count by their texts in order, pipelines by the bytes of their files (those of the hub by their commit),
-somebody's own code by that of the file and of what it imports, rewards' networks by their weights. The machine is
-written down as well: a run resumed on another one, or with another number of threads, may differ in its last digits,
-and says so.
+Prompts are compared by their texts in order, pipelines by the bytes of their files (those of the hub by their commit),
+a user's own code by its file and whatever that imports, rewards' networks by their weights. The machine is recorded as
+well: a run resumed on another one, or with another number of threads, may differ in its last digits, and says so.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ from .run_folder import RunFolder
 
 FORMAT = 1
 LOADED = (".json", ".safetensors", ".txt", ".model")
-"""Endings of the files of a pipeline that are loaded."""
+"""Suffixes of the files of a pipeline that are loaded."""
 PLACES = 1024
-"""Numbers of a tensor that count with their places; all others count in a sum."""
+"""Elements of a tensor that are digested with their positions; the others are digested as a sum."""
 
 MACHINE = {
     "processor": "on {}", "threads": "with {} threads", "processes": "in {} processes", "torch": "torch {}",
     "diffusers": "diffusers {}", "transformers": "transformers {}", "dipp_toolkit": "dipp-toolkit {}",
 }  # fmt: skip
-"""What a machine is described by, in words."""
+"""How each property of a machine is put into words."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Begun:
     """What a run was begun with.
 
     Attributes:
-        contents: by what it is in words, `sha256` and, of prompts, `count`.
+        contents: `sha256` and, of prompts, `count`, by a description of what was digested.
         machine: where it began, by the names in `MACHINE`.
-        went_on: where it was resumed elsewhere: `step` and `machine`.
+        went_on: each time it was resumed on another machine: `step` and `machine`.
     """
 
     contents: Mapping[str, Mapping[str, Any]]
@@ -65,7 +64,7 @@ class Begun:
 
     @classmethod
     def of(cls, config: TrainConfig, parts: Assembled) -> Begun:
-        """What an assembled run is about to be trained with; no random numbers are drawn.
+        """What an assembled run is about to be trained with. Draws no random numbers.
 
         Raises:
             RequestError: a file cannot be read.
@@ -77,25 +76,26 @@ class Begun:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Begun | None:
-        """What a run folder says; None where it says nothing, as those of earlier versions.
+        """What a run folder recorded; None where it recorded nothing, as earlier versions did not.
 
         Raises:
             CheckpointError: `begun.json` is damaged.
         """
         try:
             content = json.loads(folder.begun.read_text(encoding="utf-8"))
-            known = cls(content["contents"], content["machine"], content["went_on"])
-            for one in (*known.contents.values(), known.machine, *(one["machine"] for one in known.went_on)):
-                dict(one)
-            [int(one["step"]) for one in known.went_on]
+            begun = cls(content["contents"], content["machine"], content["went_on"])
+            machines = [begun.machine, *(resumption["machine"] for resumption in begun.went_on)]
+            for mapping in (*begun.contents.values(), *machines):
+                dict(mapping)
+            [int(resumption["step"]) for resumption in begun.went_on]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
-                f"{folder.begun} cannot be used: {shown(first_line(error))}. It says what the run was begun with. "
-                "Without it a run goes on unchecked: delete it if prompts, rewards and weights are what they were."
+                f"{folder.begun} cannot be used: {shown(first_line(error))}. It records what the run was begun with. "
+                "Without it the run resumes unchecked: delete it if prompts, rewards and weights have not changed."
             ) from error
-        return known
+        return begun
 
     def write(self, folder: RunFolder) -> None:
         """Write `begun.json`.
@@ -109,16 +109,16 @@ class Begun:
         write_text(folder.begun, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def resumed(self, now: Begun, config: TrainConfig, folder: RunFolder, step: int) -> Begun:
-        """The same run, gone on with from a step.
+        """The same run, resumed at a step.
 
         Args:
-            now: what is there today.
-            config: the settings of today, those that decide numbers being the run's.
+            now: what the same names stand for today.
+            config: today's settings; those that decide numbers are the run's.
             folder: the run's.
-            step: it goes on from.
+            step: the one it resumes at.
 
         Raises:
-            CheckpointError: what is there is something else than the run was begun with.
+            CheckpointError: something that decides numbers has changed since the run began.
         """
         changed = [
             _change(what, self.contents[what], now.contents[what])
@@ -132,29 +132,29 @@ class Begun:
                 f"{new_run_with(folder.path, config, config, ())}"
             )
         last = self.went_on[-1]["machine"] if self.went_on else self.machine
-        known = replace(self, contents={**now.contents, **self.contents})
+        begun = replace(self, contents={**now.contents, **self.contents})
         if now.machine == last:
-            return known
-        return replace(known, went_on=[*self.went_on, {"step": step, "machine": dict(now.machine)}])
+            return begun
+        return replace(begun, went_on=[*self.went_on, {"step": step, "machine": dict(now.machine)}])
 
     def warnings(self, now: Begun, config: TrainConfig) -> list[str]:
-        """Sentences about what is another than at the beginning, and was not refused."""
-        found = [
+        """Sentences about what has changed since the run began and was not refused."""
+        warnings = [
             f"Changed since the run began: {_change(what, self.contents[what], now.contents[what])}."
             f"{' Its weights come from the checkpoint.' if what.startswith(GENERATOR) else NOT_ALIKE}"
             for what in sorted(self.contents.keys() & now.contents.keys())
             if self.contents[what].get("sha256") != now.contents[what]["sha256"] and not _decides(what, config)
         ]
-        for one in self.went_on:
-            then, here = dict(self.machine), dict(one["machine"])
+        for resumption in self.went_on:
+            then, here = dict(self.machine), dict(resumption["machine"])
             names = [name for name in MACHINE if then.get(name) != here.get(name)]
             if names:
-                found.append(
-                    f"From step {int(one['step'])} on the run went on {_words(here, names)}; it began "
+                warnings.append(
+                    f"From step {int(resumption['step'])} on the run went on {_words(here, names)}; it began "
                     f"{_words(then, names)}. Its numbers may differ in their last digits from those of a run that was "
                     "never stopped."
                 )
-        return found
+        return warnings
 
 
 def _words(machine: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -170,10 +170,10 @@ def _change(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
 
 
 def _decides(what: str, config: TrainConfig) -> bool:
-    """Whether another content is refused.
+    """Whether a change of content is refused.
 
-    Not where checkpoints have all of it, where it only watches, nor where it is somebody's own code: a run that its
-    reward's mistake has stopped goes on once that is mended.
+    It is not where checkpoints hold all of it, where it only watches, nor where it is a user's own code: a run that
+    stopped because of a bug in a reward resumes once the bug is fixed.
     """
     return not what.startswith((CODE, WATCHER, SERVED)) and not (what.startswith(GENERATOR) and config.mode == "full")
 
@@ -185,9 +185,9 @@ CODE, GENERATOR, WATCHER, SERVED = (
 
 
 def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {f"the prompts of {config.prompts}": _texts(parts.conditions.prompts)}
+    contents: dict[str, dict[str, Any]] = {f"the prompts of {config.prompts}": _texts(parts.conditions.prompts)}
     if config.eval_prompts is not None:
-        found[f"the comparison's prompts of {config.eval_prompts}"] = _texts(parts.eval_conditions.prompts)
+        contents[f"the comparison's prompts of {config.eval_prompts}"] = _texts(parts.eval_conditions.prompts)
     for kind, rewards in (
         ("the reward", parts.rewards),
         ("the judge", dict([parts.judge] if parts.judge else [])),
@@ -195,22 +195,22 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
     ):
         for name, reward in rewards.items():
             what = f"{kind} '{name}'"
-            found |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
-            found |= _weights(what, reward, config.reward_options.get(name, {}))
-            served = _said_by_servers(reward)
+            contents |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
+            contents |= _weights(what, reward, config.reward_options.get(name, {}))
+            served = _server_identity(reward)
             if served:
-                found[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}
-    terms = {one.name: one.term for one in parts.engine.terms}
+                contents[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}
+    terms = {weighted.name: weighted.term for weighted in parts.engine.terms}
     for name in config.terms:
-        found |= _code(f"the term '{name}'", name, terms.get(name))
-    found |= _role("the reference", config.reference or "", parts.reference)
+        contents |= _code(f"the term '{name}'", name, terms.get(name))
+    contents |= _role("the reference", config.reference or "", parts.reference)
     if config.generator is not None:
-        found |= _role(GENERATOR, config.generator, parts.generator)
-    found |= _start_weights(parts.generator)
+        contents |= _role(GENERATOR, config.generator, parts.generator)
+    contents |= _start_weights(parts.generator)
     decoder = config.decoder
     if decoder is not None and is_there(decoder):
-        found[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
-    return found
+        contents[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
+    return contents
 
 
 def _texts(prompts: Sequence[str]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _texts(prompts: Sequence[str]) -> dict[str, Any]:
 
 
 def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
-    """Somebody's own code: a file's by its name, a module's by what was made of it."""
+    """A user's own code: that of a file by its name, that of a module by the object made from it."""
     if is_remote_name(name) or not is_python_name(name):
         return {}
     file = find_python_file(name, "part")
@@ -229,7 +229,7 @@ def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
 
 
 def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The weights in a reward's networks, and files and folders among its options."""
+    """The weights of a reward's networks, and the files and folders among its options."""
     sketches = {key: _sketch(network.state_dict()) for key, network in networks_in(reward).items()}
     files = {
         key: path_digest(user_path(value))
@@ -239,14 +239,14 @@ def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, di
     return {what: {"sha256": digest_of([sketches, files])}} if sketches or files else {}
 
 
-def _said_by_servers(reward: Any) -> str:
-    """What the servers of a reward behind HTTP say that it is; they are not asked again."""
+def _server_identity(reward: Any) -> str:
+    """What the servers of a reward behind HTTP said that it is when it was loaded."""
     replicas = getattr(reward.scorer, "replicas", ()) if isinstance(reward, ElsewhereReward) else ()
-    return next((one.identity for one in replicas if one.identity), "")
+    return next((replica.identity for replica in replicas if replica.identity), "")
 
 
 def _role(kind: str, name: str, role: Any) -> dict[str, dict[str, Any]]:
-    """A pipeline by its folder; anything else by its networks' weights as they were loaded; and code of its own."""
+    """A pipeline by its folder, anything else by its networks' weights as loaded; and its own code, if any."""
     what, folder = f"{kind} '{name}'", getattr(role, "folder", None)
     if isinstance(folder, Path) and folder.is_dir():
         digest = _pipeline(folder)
@@ -264,7 +264,7 @@ def _start_weights(generator: Any) -> dict[str, dict[str, Any]]:
 
 
 def _pipeline(folder: Path) -> str:
-    """A digest of a pipeline folder's configurations and weights; of one in the hub's cache, of its commit."""
+    """A digest of a pipeline folder's configurations and weights; in the hub's cache, of its commit."""
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return digest_of(folder.name)
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in LOADED and path.is_file()]
@@ -272,16 +272,16 @@ def _pipeline(folder: Path) -> str:
 
 
 def _sketch(state: Mapping[str, Any]) -> str:
-    """A digest of tensors' names, shapes, sums over all bytes, and values at some places."""
-    found = []
+    """A digest of tensors' names, shapes, sums over all bytes, and values at some positions."""
+    sketch = []
     for name, tensor in sorted(state.items()):
         if isinstance(tensor, Tensor):
             values = tensor.detach().contiguous().reshape(-1)
             places = values[:: max(1, len(values) // PLACES)].cpu().contiguous().view(torch.uint8)
             words = values.element_size() in (2, 4) and values.nbytes % 4 == 0 and values.data_ptr() % 4 == 0
             total = int(values.view(torch.int32 if words else torch.uint8).sum(dtype=torch.int64))
-            found.append([name, str(tensor.dtype), list(tensor.shape), total, places.numpy().tobytes().hex()])
-    return digest_of(found)
+            sketch.append([name, str(tensor.dtype), list(tensor.shape), total, places.numpy().tobytes().hex()])
+    return digest_of(sketch)
 
 
 def _machine(parts: Assembled) -> dict[str, Any]:
@@ -292,11 +292,11 @@ def _machine(parts: Assembled) -> dict[str, Any]:
 
     if parts.device.type == "cpu":
         kind = f"{platform.processor() or platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
-        found: dict[str, Any] = {"processor": kind, "threads": torch.get_num_threads()}
+        machine: dict[str, Any] = {"processor": kind, "threads": torch.get_num_threads()}
     else:
         device = parts.device
-        found = {"processor": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
-    return found | {
+        machine = {"processor": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    return machine | {
         "processes": parts.engine.processes.count,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

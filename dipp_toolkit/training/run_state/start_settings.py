@@ -16,7 +16,7 @@ from ...utils.precision_choice import AUTO
 
 
 def read_begun_settings(path: Path) -> dict[str, Any]:
-    """The settings in a run's own `config.yaml`, so that whoever goes on with them does the same.
+    """The settings in a run's own `config.yaml`, completed so that resuming with them does what the run did.
 
     A version without `input_scale` gave every network z itself, where a name or a folder may mean sigma z now. One
     without `parts` trained with the reference's text encoders and autoencoder, whatever the generator's were.
@@ -33,10 +33,10 @@ def read_begun_settings(path: Path) -> dict[str, Any]:
 
 
 def settled(folder: Path, names: Collection[str]) -> dict[str, Any]:
-    """What a run that goes on was begun with of some settings: what is recommended today is not asked of it.
+    """Values of some settings that a run was begun with, which today's recommendations must not replace on resume.
 
     Args:
-        folder: the run's; one without `config.yaml` settled nothing.
+        folder: the run's; without a `config.yaml` in it, nothing is settled.
         names: of the settings.
 
     Raises:
@@ -50,7 +50,7 @@ def settled(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
 
 def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
-    """The settings of a run that goes on: what is not named now and was settled then is as it was.
+    """The settings of a run that resumes: what is not given now keeps the value that was settled then.
 
     Args:
         config: the settings asked for now.
@@ -63,7 +63,7 @@ def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
 
 
 def _takes_input_scale(generator: Any) -> bool:
-    """Whether a generator can be told it: one of the reference's network, of a folder, or of a plugin that says so."""
+    """Whether a generator takes an `input_scale`: the reference's network, a folder, or a plugin's that declares it."""
     if generator is None:
         return True
     if not isinstance(generator, str):
@@ -74,7 +74,7 @@ def _takes_input_scale(generator: Any) -> bool:
             return bool(entry.find_factory(("input_scale",)))
         own = is_python_name(generator) or split_saved(generator)[1] is not None
         return not own and saved_generator(generator) is None
-    except DippError:  # it cannot be loaded at all, which is said where it is
+    except DippError:  # it cannot be loaded at all; loading it reports why
         return False
 
 

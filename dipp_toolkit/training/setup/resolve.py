@@ -1,4 +1,4 @@
-"""From what a user says to settings that leave nothing open: recommended ones filled in, names checked."""
+"""From the settings a user gives to complete ones: recommended values filled in, names checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...config import TrainConfig, make_config, over
+from ...config import TrainConfig, make_config
 from ...diffusion.times import find_sampling, find_weighting
 from ...distributed import Processes
 from ...distributed.launcher import launcher_settings
@@ -31,19 +31,18 @@ from ...utils.precision_choice import PrecisionChoice
 from ..run_state.start_settings import settled
 from .assistant_times import check_assistant_times
 from .name_checks import check_names
-from .setting_layers import merge
+from .setting_layers import merge, over
 from .warm_up_length import usual_warm_up
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
     "generator_steps",
 )  # fmt: skip
-"""Settings that carry over where a run folder is named as the generator, the guidance as it was at the end; the
-precision is the machine's."""
-
+"""Settings that carry over from a run folder named as the generator, the guidance as it was at the end. Precision does
+not: it depends on the machine."""
 
 WARM_UP = ("assistant_warmup", "assistant_rounds")
-"""Settings whose usual values depend on more than a name; a run that goes on keeps its own."""
+"""Settings whose usual values depend on more than a name; a run that resumes keeps its own."""
 
 NAMES_FROM_RUN = ("reference", "prompts", "eval_prompts", "judge")
 
@@ -76,7 +75,7 @@ def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
     """What carries over from the run whose folder is named.
 
     Raises:
-        RequestError: that is code, or an address, and nobody named it here.
+        RequestError: a value is code or an address that the user did not name in this command.
     """
     earlier = make_config(read_yaml(path))
     for field in NAMES_FROM_RUN:
@@ -84,85 +83,86 @@ def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
         code = name is not None and (is_python_name(name) or is_remote_name(name) or is_isolated_name(name))
         if code and field not in config.model_fields_set:
             raise RequestError(
-                f"{path} names {shown(name)} as its {field}, and a generator's folder names no code and no address "
-                f"that is used. If it is yours, say so: --set {field}={shown(name)}; else name another, or none with "
+                f"{path} names {shown(name)} as its {field}, and code or addresses named in a generator's folder are "
+                f"not used. If you trust it, pass --set {field}={shown(name)}; otherwise name another, or none with "
                 f"--set {field}=null."
             )
     return {field: getattr(earlier, field) for field in FROM_RUN} | {"guidance": earlier.guidance_at(earlier.steps - 1)}
 
 
 def with_recommended(config: TrainConfig) -> TrainConfig:
-    """The settings; those that the user did not give are the launcher's, the recipe's or recommended ones.
+    """The settings; those that the user did not give come from the launcher, the recipe or recommendations.
 
     Raises:
         RequestError: neither a generator nor a reference is named, or there is no such recipe.
     """
-    said = {name: getattr(config, name) for name in config.model_fields_set}
-    asked = merge(recipe_settings(config), said)
-    recommended = dict(_recommended(make_config(asked)))
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    with_recipe = merge(recipe_settings(config), given)
+    recommended = dict(_recommended(make_config(with_recipe)))
     if not recommended.keys() & LOOKS:
-        named = {name: recommended.get(name) for name in ("generator", "reference")} | asked
-        recommended |= usual_looks(named["generator"], named["reference"])
+        names = {name: recommended.get(name) for name in ("generator", "reference")} | with_recipe
+        recommended |= usual_looks(names["generator"], names["reference"])
     if config.resume and config.out is not None:
         recommended |= settled(user_path(config.out), {*recommended, *WARM_UP})
-    launcher = {name: value for name, value in launcher_settings().items() if name not in said}
-    wanted = over(recommended, asked) | launcher
-    if wanted.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in asked:
-        wanted["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
-    resolved = make_config(wanted)
-    if "assistant_warmup" in wanted:
+    launcher = {name: value for name, value in launcher_settings().items() if name not in given}
+    values = over(recommended, with_recipe) | launcher
+    if values.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in with_recipe:
+        values["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
+    resolved = make_config(values)
+    if "assistant_warmup" in values:
         return resolved
     updates = usual_warm_up(resolved.generator, resolved.reference, resolved.steps)
-    return make_config(wanted | {"assistant_warmup": updates})
+    return make_config(values | {"assistant_warmup": updates})
 
 
 def _with_possible_scale(given: TrainConfig, resolved: TrainConfig) -> TrainConfig:
-    """The settings, their scale a number where it is only recommended to be measured and the terms have no pull.
+    """The settings; where measuring the scale is only a recommendation and the terms have no pull, it becomes 1.
 
     Raises:
-        RequestError: they have none, and a pull was asked for.
+        RequestError: the terms have no pull, and the user asked for one.
     """
     if not resolved.measures_pull or not (resolved.rewards or resolved.floors):
         return resolved
-    why = why_no_pull(resolved.terms)
-    if not why:
+    reason = why_no_pull(resolved.terms)
+    if not reason:
         return resolved
     if "reward_scale" in given.model_fields_set:
-        raise RequestError(why)
+        raise RequestError(reason)
     return resolved.model_copy(update={"reward_scale": 1.0})
 
 
 def _check_scaled_rewards(config: TrainConfig) -> None:
-    """Refuse what scales rewards where there is nothing to scale, and a budget that nothing measures.
+    """Refuse settings that scale rewards where there is nothing to scale, and a KL budget that nothing measures.
 
     Raises:
-        RequestError: it does.
+        RequestError: one of them is set.
     """
     for setting in ("kl_budget", "scale_schedule"):
         if getattr(config, setting) is None:
             continue
         if not any(config.rewards.values()):
             raise RequestError(
-                f"The setting {setting} moves the scale of the rewards, and this run has none. Leave it out, "
+                f"The setting {setting} changes the scale of the rewards, and this run has no rewards. Leave it out, "
                 "or train with rewards, as in dipp train --reward hps."
             )
         if not config.alpha_rew:
             raise RequestError(
                 f"The setting {setting} multiplies the rewards' scale, and reward_scale is 0. Leave {setting} out, or "
-                "say --set pull=0.7."
+                "pass --set pull=0.7."
             )
     if config.kl_budget is not None:
-        why = why_no_budget(config.terms)
-        if why:
-            raise RequestError(why)
+        reason = why_no_budget(config.terms)
+        if reason:
+            raise RequestError(reason)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill every setting the user did not give from those recommended with the generator or reference.
 
+    Loads nothing heavy.
+
     Raises:
-        RequestError: no reference or no prompts are known, or a name does not exist. Nothing heavy is loaded to
-            find out.
+        RequestError: the reference or the prompts are missing, a name does not exist, or settings contradict.
     """
     check_names(config)
     resolved = with_recommended(config)
@@ -172,7 +172,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if resolved.prompts is None:
         raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
     if not resolved.terms:
-        raise RequestError("Name a term of the objective: --set term=integral_kl, say.")
+        raise RequestError("Name a term of the objective, for example with --set term=integral_kl.")
     for name in resolved.terms:
         find_term(name)
     for name in resolved.term_options.keys() - resolved.terms.keys():
@@ -187,7 +187,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
     if resolved.judge in {*resolved.rewards, *resolved.floors}:
         raise RequestError(
-            f"The judge '{resolved.judge}' is also trained on; a judge only judges. Name another with --judge."
+            f"The judge '{resolved.judge}' is also trained on, so it cannot judge the result. "
+            "Name another with --judge."
         )
     check_monitors(resolved)
     return resolved
