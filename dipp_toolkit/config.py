@@ -19,11 +19,11 @@ from pydantic import (
 )
 
 from .errors import RequestError
-from .training.setup.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, spread
 from .utils.assignments import parse_floors, parse_fraction, parse_rewards
 from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
 from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
+from .utils.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, spread
 from .utils.yaml_loader import LARGEST, plain_value
 
 OVER_OPTIMISATION = "over-optimisation"

@@ -12,12 +12,12 @@ import pluggy
 
 from . import hooks
 from .errors import DippError, PluginError, RequestError
-from .training.setup.setting_layers import flatten
 from .utils.exception_text import raised
 from .utils.imports import check_options, import_attribute
 from .utils.licences import Origin
 from .utils.messages import shown, unknown_name
 from .utils.packages import GROUP, distribution_of, how_to_install, missing_of, not_installed
+from .utils.setting_layers import flatten
 
 KINDS = (
     "pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric", "recipe",

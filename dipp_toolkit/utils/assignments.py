@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..training.setup.setting_layers import flat_name, replace_in
 from .messages import quoted, shown
+from .setting_layers import flat_name, replace_in
 from .yaml_loader import YamlTextError, load_yaml, parse_yaml
 
 PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")

@@ -13,8 +13,8 @@ from ...config import TrainConfig, make_config
 from ...errors import RequestError
 from ...report.rerun_command import setting_text
 from ...training.setup.name_checks import check_names
-from ...training.setup.setting_layers import flat_name, over, spread
 from ...utils.assignments import parse_assignments
+from ...utils.setting_layers import flat_name, over, spread
 from ...utils.yaml_loader import load_yaml
 
 OPTIONS = "reward_options"

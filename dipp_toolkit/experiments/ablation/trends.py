@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 
 from ...evaluation.effects import LEAST_EFFECT, matters
-from ...training.setup.setting_layers import AUTO_SCALE
+from ...utils.setting_layers import AUTO_SCALE
 from ...utils.spelling import number_text
 from ..bench.holm import LEVEL, holm
 from ..bench.rows import Row

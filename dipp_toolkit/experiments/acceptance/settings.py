@@ -13,10 +13,10 @@ from ...models.files.saved_generators import split_saved
 from ...registry import get_registry
 from ...training.setup.name_checks import check_pipeline
 from ...training.setup.resolve import resolve, with_recommended
-from ...training.setup.setting_layers import over
 from ...utils.imports import is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
+from ...utils.setting_layers import over
 from .prompts import PROMPTS
 
 REWARDS: dict[str, float] = {"hps": 1.0, "imagereward": 1.0}

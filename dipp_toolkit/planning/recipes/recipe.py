@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...config import TrainConfig, make_config, no_such_setting
 from ...errors import RequestError
-from ...training.setup.setting_layers import flat_name, flatten, spread
 from ...utils.messages import shown
+from ...utils.setting_layers import flat_name, flatten, spread
 
 OURS = "ours"
 """Where a value comes from that no source states."""

@@ -28,10 +28,10 @@ from ...utils.messages import shown
 from ...utils.native_precision import choose_precision
 from ...utils.paths import looks_like_path, user_path
 from ...utils.precision_choice import PrecisionChoice
+from ...utils.setting_layers import merge, over
 from ..run_state.start_settings import settled
 from .assistant_times import check_assistant_times
 from .name_checks import check_names
-from .setting_layers import merge, over
 from .warm_up_length import usual_warm_up
 
 FROM_RUN = (
