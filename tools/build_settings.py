@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
-from dipp_toolkit.training.setup.setting_layers import GROUPED, GROUPS
 from pydantic.fields import FieldInfo
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
+from dipp_toolkit.utils.setting_layers import GROUPED, GROUPS
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}

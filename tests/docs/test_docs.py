@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dipp_toolkit.objective.base import Sample, TermContext
-from dipp_toolkit.objective.catalog import build_term
-from dipp_toolkit.training.assistant import LearnedAssistant
-from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
-from dipp_toolkit.training.setup.setting_layers import flat_name
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.hooks import hookimpl
@@ -24,6 +19,7 @@ from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE
 from dipp_toolkit.utils.assignments import parse_assignments
+from dipp_toolkit.utils.setting_layers import flat_name
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from dipp_toolkit.objective.base import Sample
-from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
-from dipp_toolkit.objective.terms.reward_sum import RewardSum
-from dipp_toolkit.training.setup.resolve import resolve
-from dipp_toolkit.training.setup.setting_layers import over
 from torch import Tensor
 
 from dipp_cli.actions.settings import gather
@@ -28,6 +23,7 @@ from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
 from dipp_toolkit.objective.terms.reward_sum import RewardSum
 from dipp_toolkit.training.setup.resolve import resolve
+from dipp_toolkit.utils.setting_layers import over
 from tiny_runs import colour_words, colour_world
 
 COLOURS = """

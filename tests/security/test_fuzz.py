@@ -34,8 +34,8 @@ from dipp_toolkit.rewards.remote.access import read_token
 from dipp_toolkit.rewards.remote.address import parse_addresses
 from dipp_toolkit.rewards.remote.serve import public_names
 from dipp_toolkit.training.run_state.run_folder import choose_folder
-from dipp_toolkit.training.setup.setting_layers import merge
 from dipp_toolkit.utils.assignments import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml
+from dipp_toolkit.utils.setting_layers import merge
 from dipp_toolkit.utils.yaml_loader import parse_yaml
 from fuzzing import (
     FIELDS,

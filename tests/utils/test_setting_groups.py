@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from dipp_cli.settings import gather
-from dipp_toolkit.training.setup.setting_layers import FLAT, GROUPED, GROUPS, merge, over
 
+from dipp_cli.actions.settings import gather
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.ablation.grid import check_cells, grid, make_cell, parse_vary, read_cells
@@ -17,6 +16,7 @@ from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.planning.recipes.recipe import parse_recipe
 from dipp_toolkit.registry import Registry
 from dipp_toolkit.utils.assignments import parse_assignments
+from dipp_toolkit.utils.setting_layers import FLAT, GROUPED, GROUPS, merge, over
 
 OTHER = {
     "monitor.every": 5,

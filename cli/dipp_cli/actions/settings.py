@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.config import TrainConfig, make_config, over
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.planning.recipes.layer import find_recipe
 from dipp_toolkit.training.run_state.run_folder import (
@@ -21,14 +21,10 @@ from dipp_toolkit.training.run_state.run_folder import (
 )
 from dipp_toolkit.training.run_state.start_settings import read_begun_settings
 from dipp_toolkit.training.setup.name_checks import check_names
-from dipp_toolkit.training.setup.setting_layers import flat_name, merge, over, replace_in, spread
-
-from dipp_toolkit.config import TrainConfig, make_config
-from dipp_toolkit.errors import RequestError
-from dipp_toolkit.planning.recipes.layer import find_recipe
 from dipp_toolkit.utils.assignments import parse_assignments
 from dipp_toolkit.utils.messages import shown
 from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.setting_layers import flat_name, merge, over, replace_in, spread
 
 AUTO, ALWAYS = "auto", "always"
 
