@@ -131,7 +131,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     [
         (b"steps: [1", "is no valid YAML"),
         (b"\xff\xfe\x00bad", "is no valid YAML"),
-        (b"- 1\n- 2\n", "holds list; expected names with values"),
+        (b"- 1\n- 2\n", "contains list; expected names with values"),
         (b"", "is empty; expected"),
     ],
 )

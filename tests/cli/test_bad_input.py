@@ -117,7 +117,7 @@ def test_words_that_cannot_be_parsed(words: list[str], parts: list[str], capsys:
         (["--track", "tensorbord"], ["tensorbord"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--config", "{world}/damaged.yaml"], ["no valid YAML"]),
-        (["--config", "{world}/list.yaml"], ["holds list"]),
+        (["--config", "{world}/list.yaml"], ["contains list"]),
         (["--config", "{world}"], ["Cannot read the settings file"]),
         (["--device", "gpu"], ["device 'gpu' cannot be used"]),
     ],
