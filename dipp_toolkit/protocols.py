@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -187,6 +187,85 @@ class CostMetric(Protocol):
 
     def costs(self, source: ImageSource, prompts: Sequence[str]) -> Mapping[str, Sequence[float]]:
         """Measurements by figure name, each repeated as often as it was measured (once for what is exact)."""
+
+
+# What a role may have besides. Each is optional: a role fulfils it by having the method or attribute.
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A role that can be moved to a device."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """Move it, and return it or None."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A reward that holds processes or connections."""
+
+    def close(self) -> None:
+        """End them; the reward cannot be used afterwards."""
+
+
+@runtime_checkable
+class RewardDecoding(Protocol):
+    """A reference with a decoder of its own for rewards, which takes a run's decode options."""
+
+    def reward_decoder(self, options: Any) -> Callable[[Latents], Images]:
+        """The decoder; see `dipp_toolkit.models.decoding`."""
+
+
+@runtime_checkable
+class ExportChecked(Protocol):
+    """A generator that knows before a training whether it can be exported after it."""
+
+    def check_exportable(self) -> None:
+        """Refuse what cannot be exported.
+
+        Raises:
+            RequestError: it cannot; the message says why.
+        """
+
+
+@runtime_checkable
+class AssistantSaved(Protocol):
+    """A generator whose folder may hold the assistant of the training that it came from."""
+
+    def load_assistant(self, network: nn.Module) -> nn.Module | None:
+        """The assistant's network, of the reference network's class; None where none was saved."""
+
+
+@runtime_checkable
+class StepsChangeable(Protocol):
+    """A generator that can take another number of steps than it was saved with."""
+
+    def in_steps(self, steps: int) -> Generator:
+        """The same generator in so many steps."""
+
+
+@runtime_checkable
+class NotedMetric(Protocol):
+    """A metric with something to tell whoever reads its figures."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences."""
+
+
+@runtime_checkable
+class SeedsNeeded(Protocol):
+    """A metric that may compare images of one prompt."""
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether it needs two or more images a prompt."""
+
+
+def moved(role: Any, device: torch.device | str) -> Any:
+    """A role on a device, where it can be moved."""
+    on_device = role.to(device) if isinstance(role, Movable) else None
+    return role if on_device is None else on_device
 
 
 class NotDecodableError(TypeError):

@@ -11,7 +11,7 @@ and the sample is $x_0^K$ (multistep consistency sampling; DMD2, Yin et al. 2024
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..diffusion.condition import Condition
 from ..errors import RequestError
-from ..protocols import FewStepGenerator, Generator, Latents
+from ..protocols import FewStepGenerator, Generator, Latents, StepsChangeable
 from ..utils.own_noise import own_generators
 
 
@@ -48,13 +48,12 @@ def with_steps(generator: Generator, steps: int | None, name: str) -> Generator:
     wanted = 1 if steps is None else steps
     if own == wanted:
         return generator
-    change: Callable[[int], Generator] | None = getattr(generator, "in_steps", None)
-    if change is None:
+    if not isinstance(generator, StepsChangeable):
         raise RequestError(
             f"The generator '{name}' takes {own} step{'s' * (own > 1)}, and only diffusers pipelines can take another "
             f"number. Set generator_steps={own}."
         )
-    return change(wanted)
+    return generator.in_steps(wanted)
 
 
 def run_steps(

@@ -12,7 +12,7 @@ from ..config import TrainConfig
 from ..distributed import Processes
 from ..errors import PluginError, RequestError
 from ..models.decoding import DecodeOptions
-from ..protocols import Assistant, Reference, Reward
+from ..protocols import Assistant, Reference, Reward, RewardDecoding
 from ..registry import get_registry
 from ..utils.imports import check_call, is_python_name, load_python_name
 from .base import Term, TermContext, side_of, takes_rewards, uses_assistant
@@ -150,10 +150,9 @@ def build_terms(
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, config.decoder, config.reward_resolution)
     decode: Any = reference.decode
     if rewards and options != DecodeOptions():
-        special = getattr(reference, "reward_decoder", None)
-        if special is None:
-            raise RequestError("Decode options work on diffusers pipelines alone; this reference is none.")
-        decode = special(options)
+        if not isinstance(reference, RewardDecoding):
+            raise RequestError("Decode options need a diffusers pipeline as the reference; this reference is not one.")
+        decode = reference.reward_decoder(options)
     shared = SharedDecode(decode, len(rewards))
     reward_terms = {
         name: RewardTerm(

@@ -96,13 +96,14 @@ def score_images(request: Request) -> dict[str, Any]:
     names = reward_names(request.reward)
     from dipp_toolkit.evaluation.scoring import score_files
     from dipp_toolkit.experiments.bench.paired_scores import compare_groups
+    from dipp_toolkit.protocols import moved
     from dipp_toolkit.utils.device import choose_device
 
     files, notices = gather(request)
     device = choose_device(request.device)
     rewards = load_rewards(names, request.assignments)
     try:
-        rewards = {name: one.to(device) if hasattr(one, "to") else one for name, one in rewards.items()}
+        rewards = {name: moved(reward, device) for name, reward in rewards.items()}
         with watch(len(files), request.quiet) as progress:
             scored, said = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)
     finally:

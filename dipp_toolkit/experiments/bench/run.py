@@ -18,7 +18,7 @@ from ...distributed import Processes
 from ...errors import RequestError
 from ...evaluation.loading import find_metric, load_metric
 from ...prompts.loading import load_prompts
-from ...protocols import CostMetric, Metric, PromptSet
+from ...protocols import Closable, CostMetric, Metric, PromptSet, moved
 from ...rewards.loading import find_reward, load_reward
 from ...rewards.scores import ask
 from ...training.run_state.reserved_folder import own_folder
@@ -163,9 +163,7 @@ class Bench:
 
     def ask_reward(self, name: str) -> None:
         """Score every image with a reward that is loaded for that and let go after it."""
-        reward = load_reward(name, **self.settings.options.get(name, {}))
-        if hasattr(reward, "to"):
-            reward = reward.to(self.device)
+        reward = moved(load_reward(name, **self.settings.options.get(name, {})), self.device)
 
         def rows_of(images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch 1"]:
             return ask(name, reward, images, prompts).detach().cpu().double().unsqueeze(1)
@@ -173,9 +171,8 @@ class Bench:
         try:
             self.ask(name, reward, rows_of)
         finally:
-            close = getattr(reward, "close", None)
-            if close is not None:
-                close()
+            if isinstance(reward, Closable):
+                reward.close()
 
     def ask_metric(self, name: str, metric: Metric) -> None:
         """Keep a metric's features of every image."""
@@ -266,7 +263,7 @@ def _measure(
         gc.collect()
     set_metrics = {name: one for name, one in metrics.items() if isinstance(one, Metric)}
     for name, metric in set_metrics.items():
-        bench.ask_metric(name, metric.to(device) if hasattr(metric, "to") else metric)
+        bench.ask_metric(name, moved(metric, device))
     if not processes.main:
         return []
     rows = make_rows(settings, prompts, bench.measured, set_metrics, bench.versions, store)

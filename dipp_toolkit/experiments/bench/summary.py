@@ -14,7 +14,7 @@ from ...config import TrainConfig, make_config
 from ...events import Warned
 from ...monitoring.monitors import find_warnings
 from ...monitoring.trained import trained_on
-from ...protocols import Metric, PromptSet
+from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
 from ...utils.device import choose_device, environment
 from .contestants import Contestant
 from .figures import cost_figures, mean_figure, metric_figures
@@ -72,6 +72,7 @@ def make_rows(
         versions={},
     )
     about = environment(choose_device(settings.device)) | {"date": datetime.date.today().isoformat()}
+    noted = [metric for metric in metrics.values() if isinstance(metric, NotedMetric)]
     rows = []
     for one in measured.values():
         figures, from_whom = _figures(settings, one, categories, metrics)
@@ -86,7 +87,9 @@ def make_rows(
                     }
                 ),
                 figures=figures,
-                notes=tuple(note for metric in metrics.values() for note in getattr(metric, "notes", ())),
+                notes=tuple(
+                    note for metric in metrics.values() if isinstance(metric, NotedMetric) for note in metric.notes
+                ),
                 pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
                 command=settings.command,
                 environment=about,
@@ -108,7 +111,7 @@ def _figures(
             figures[name] = mean_figure(one.tables[name].squeeze(-1), categories, role, "higher")
             origin[name] = name
     for name, metric in metrics.items():
-        if one.tables[name].shape[1] < 2 and getattr(metric, "needs_seeds", False):
+        if one.tables[name].shape[1] < 2 and isinstance(metric, SeedsNeeded) and metric.needs_seeds:
             continue
         found = metric_figures(name, metric, one.tables[name], categories)
         figures |= found

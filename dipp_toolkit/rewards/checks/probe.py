@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...errors import DippError, RunError
-from ...protocols import Reward
+from ...protocols import Reward, moved
 from ...utils.exception_text import raised
 from ...utils.images import Images
 from ..scores import as_scores
@@ -64,11 +64,8 @@ class Probe:
             RewardRaisedError: its `to` raised.
         """
         self.device = device
-        move = getattr(self.reward, "to", None)
-        if move is None:
-            return
         try:
-            move(device)
+            moved(self.reward, device)
         except Exception as error:  # a reward's own code may raise anything
             raise RewardRaisedError(f"Its .to('{device}') raised {raised(error)}.") from error
 

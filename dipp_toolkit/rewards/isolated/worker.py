@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ...errors import DippError, RequestError
-from ...protocols import Reward
+from ...protocols import Reward, moved
 from ...utils.exception_text import raised
 from ...utils.imports import check_options, import_attribute
 from ..code_digests import identity_of
@@ -72,12 +72,8 @@ class Worker:
     def _move(self, device: str) -> bytes:
         assert self.reward is not None
         torch.empty(0, device=device)
-        move = getattr(self.reward, "to", None)
-        if move is not None:
-            moved = move(device)
-            self.reward = self.reward if moved is None else moved
-        self.device = device
-        differentiable = getattr(self.reward, "differentiable", None)
+        self.reward, self.device = moved(self.reward, device), device
+        differentiable = getattr(self.reward, "differentiable", None)  # a package's own object may say nothing
         return encode({"kind": "ready", "protocol": VERSION, "differentiable": differentiable})
 
     def _identity(self, message: Message) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...errors import RequestError, RunError
+from ...protocols import moved
 from ...utils.images import Images
 from ..scores import as_scores, check_inputs
 
@@ -90,9 +91,7 @@ class ElsewhereReward:
 
     def to(self, device: torch.device | str) -> ElsewhereReward:
         """Move the reward where its process is ours; returns itself."""
-        move = getattr(self.scorer, "to", None)
-        if move is not None:
-            move(str(device))
+        moved(self.scorer, str(device))
         return self
 
     def identity(self) -> str:

@@ -29,7 +29,7 @@ from ...objective.base import uses_assistant
 from ...objective.build import build_mix, build_terms
 from ...prompts.conditions import Conditions, encode_prompts
 from ...prompts.loading import load_prompts
-from ...protocols import Generator, Reference, Reward, texts
+from ...protocols import AssistantSaved, ExportChecked, Generator, Reference, Reward, moved, texts
 from ...rewards.loading import load_reward
 from ...utils.device import choose_device
 from ...utils.precision import DTYPES, PRECISIONS
@@ -93,10 +93,6 @@ def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Re
 def _load_watchers(config: TrainConfig) -> dict[str, Reward]:
     names = dict.fromkeys(name for name in config.monitor_rewards if name != config.judge)
     return {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
-
-
-def _to_device(role: Any, device: torch.device) -> Any:
-    return role.to(device) if hasattr(role, "to") else role
 
 
 def _load_reference(config: TrainConfig) -> Reference:
@@ -165,9 +161,8 @@ def check_generator(generator: Generator, config: TrainConfig, latent_shape: Seq
     asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
     generator = with_steps(generator, asked, config.generator or "")
     check_latents(generator.latent_shape, latent_shape)
-    check = getattr(generator, "check_exportable", None)
-    if check is not None:
-        check()
+    if isinstance(generator, ExportChecked):
+        generator.check_exportable()
     return generator
 
 
@@ -199,9 +194,9 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )
     reference.denoiser.frozen()
-    rewards = {name: _to_device(reward, device) for name, reward in rewards.items()}
-    judge = (judge[0], _to_device(judge[1], device)) if judge else None
-    watchers = {name: _to_device(reward, device) for name, reward in watchers.items()}
+    rewards = {name: moved(reward, device) for name, reward in rewards.items()}
+    judge = (judge[0], moved(judge[1], device)) if judge else None
+    watchers = {name: moved(reward, device) for name, reward in watchers.items()}
     denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
     for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
         apply_network_options(network, config, trained=trained)
@@ -256,8 +251,7 @@ def _placing(reference: Reference, device: torch.device, sharding: Sharding | No
 
 def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator: Generator) -> tuple[Denoiser, bool]:
     """What the assistant starts as, and whether it was saved with the generator."""
-    load = getattr(generator, "load_assistant", None)
-    saved: nn.Module | None = load(reference.denoiser.network) if load is not None else None
+    saved = generator.load_assistant(reference.denoiser.network) if isinstance(generator, AssistantSaved) else None
     try:
         return _assistant_denoiser(config, reference, saved), saved is not None
     except RuntimeError as error:

@@ -63,7 +63,9 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
 
 
 def close(rewards: Mapping[str, Any]) -> None:
-    """Let go of processes and connections of rewards that live elsewhere."""
+    """End the processes and connections of rewards in other processes and on other machines."""
+    from dipp_toolkit.protocols import Closable
+
     for reward in rewards.values():
-        if callable(getattr(reward, "close", None)):
+        if isinstance(reward, Closable):
             reward.close()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.protocols import moved
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote.access import read_token
 from dipp_toolkit.rewards.remote.serve import listen, public_names, run_server
@@ -48,7 +49,7 @@ def serve_rewards(
     try:
         with quiet_stdout():
             loaded = {short: load_reward(name, **given.get(name, {})) for short, name in names.items()}
-            rewards = {short: one.to(device) if hasattr(one, "to") else one for short, one in loaded.items()}
+            rewards = {short: moved(reward, device) for short, reward in loaded.items()}
     except BaseException:
         listening.close()
         raise

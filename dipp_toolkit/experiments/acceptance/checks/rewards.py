@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ....errors import DippError
+from ....protocols import Closable, moved
 from ....rewards.loading import find_reward
 from ....rewards.scores import as_scores
 from ....utils.exception_text import raised
@@ -48,7 +49,7 @@ def _of_reward(subject: Subject, name: str, what: str) -> Outcome:
     try:
         scores = _scores(reward, name, subject.device)
     finally:
-        if callable(getattr(reward, "close", None)):
+        if isinstance(reward, Closable):
             reward.close()
     files = reward_files(f"reward {public_name(name)}", make, options)
     key, version = weights_key(reward, files or ()), str(getattr(reward, "version", ""))
@@ -58,8 +59,7 @@ def _of_reward(subject: Subject, name: str, what: str) -> Outcome:
 
 @torch.no_grad()
 def _scores(reward: Any, name: str, device: torch.device) -> Tensor:
-    if callable(getattr(reward, "to", None)):
-        reward.to(device)
+    moved(reward, device)
     images = golden_images().to(device)
     return as_scores(name, reward(images, list(PROMPTS)), len(images)).double().cpu()
 
