@@ -19,7 +19,8 @@ from ..errors import RequestError
 from ..registry import get_registry
 from ..utils.plain_json import read_json
 from .components import component_class
-from .files.folders import PipelineFamily, family_of, quiet_loading, read_scheduler_config
+from .family import PipelineFamily
+from .files.folders import family_of, quiet_loading, read_scheduler_config
 from .reference import latent_shape_of
 from .tiny_pipelines import drawn_from
 

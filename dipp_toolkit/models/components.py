@@ -15,8 +15,9 @@ from ..diffusion.scheduler_classes import check_prediction_fits, check_schedule_
 from ..errors import RequestError, first_line
 from ..utils.messages import shown
 from ..utils.plain_json import read_json
+from .family import PipelineFamily
 from .files.fetching import hub_id_of
-from .files.folders import PipelineFamily, quiet_loading, read_scheduler_config
+from .files.folders import quiet_loading, read_scheduler_config
 from .files.safety import LIBRARIES, check_config, check_pickled, stock_pipeline
 from .files.weight_files import PICKLE, check_shards, weights_in, what_is_there
 from .start_weights.pickled import safetensors_place

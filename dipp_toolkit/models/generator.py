@@ -20,9 +20,10 @@ from ..errors import DippError, RequestError, first_line
 from . import lora as adapters
 from .components import heeded_scheduler_config, load_component
 from .export import ASSISTANT, export_pipeline
+from .family import PipelineFamily
 from .few_steps import noises_of, run_steps
 from .files.fetching import hub_id_of
-from .files.folders import PipelineFamily, family_of, resolve_folder
+from .files.folders import family_of, resolve_folder
 from .input_scale import InputScale, recorded_input_scale
 from .lora import AdapterSettings
 from .reference import DiffusersReference, latent_shape_of

@@ -21,7 +21,8 @@ from ..utils.images import Images
 from ..utils.plain_json import read_json
 from .components import check_component, component_class, load_component, load_scheduler
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
-from .files.folders import PipelineFamily, component_config, family_of, resolve_folder
+from .family import DecodingSettings, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
+from .files.folders import component_config, family_of, resolve_folder
 from .latent_space import DECODES_WITH, SHIFT, LatentSpace
 from .stock_call import stock_call_of
 from .text_encoders import PromptEncoder
@@ -118,8 +119,9 @@ class DiffusersReference:
 
         The prompt cache does not hold it.
         """
-        add = getattr(self.family, "at_size", None)
-        return condition if add is None else add(condition, self.image_size)
+        if not isinstance(self.family, SizedConditions):
+            return condition
+        return self.family.at_size(condition, self.image_size)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -167,8 +169,7 @@ class DiffusersReference:
     @property
     def guidance_is_input(self) -> bool:
         """Whether the network takes the sampler's guidance as an input, as a latent consistency model's does."""
-        takes = getattr(self.family, "takes_guidance", None)
-        return takes is not None and bool(takes(cast(Any, self.network).config))
+        return isinstance(self.family, GuidanceInput) and self.family.takes_guidance(cast(Any, self.network).config)
 
     def takes_two_passes(self, guidance: float) -> bool:
         """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
@@ -186,7 +187,7 @@ class DiffusersReference:
 
 def decodes_with(family: PipelineFamily) -> Collection[str]:
     """The autoencoder's settings that a family's stock pipeline decodes with."""
-    return getattr(family, "decodes_with", DECODES_WITH)
+    return family.decodes_with if isinstance(family, DecodingSettings) else DECODES_WITH
 
 
 def decoder_dtype(folder: Path, family: PipelineFamily, dtype: torch.dtype) -> torch.dtype:
@@ -233,7 +234,8 @@ def check_decoder(folder: Path, family: PipelineFamily) -> None:
         )
     config = component_config(folder, "vae")
     LatentSpace.from_config(config, decodes_with(family))
-    if SHIFT in getattr(family, "decodes_with", ()) and config.get(SHIFT) is None and kind == "AutoencoderKL":
+    needs_shift = isinstance(family, DecodingSettings) and SHIFT in family.decodes_with
+    if needs_shift and config.get(SHIFT) is None and kind == "AutoencoderKL":
         raise RequestError(
             f"{folder / 'vae' / 'config.json'} says no {SHIFT}, without which the stock pipeline cannot decode; "
             "expected a number, 0 for no shift."
@@ -246,8 +248,9 @@ def check_score(folder: Path, family: PipelineFamily) -> None:
     Raises:
         RequestError: it is a latent consistency model's.
     """
-    takes_guidance = getattr(family, "takes_guidance", None)
-    if takes_guidance is not None and takes_guidance(component_config(folder, family.network_name)):
+    if not isinstance(family, GuidanceInput):
+        return
+    if family.takes_guidance(component_config(folder, cast(PipelineFamily, family).network_name)):
         raise RequestError(
             f"{folder} cannot be the reference of a training: its network is a latent consistency model's, which "
             f"predicts the end of a path and no score (time_cond_proj_dim in {family.network_name}/config.json). Name "
@@ -277,9 +280,8 @@ def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tu
     """
     network = read_json(folder / family.network_name / "config.json")
     vae = read_json(folder / "vae" / "config.json")
-    side = getattr(family, "latent_side", None)
     try:
-        size = side(network, vae) if side is not None else network["sample_size"]
+        size = family.latent_side(network, vae) if isinstance(family, LatentSide) else network["sample_size"]
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         shape = (int(vae.get("latent_channels", 4)), int(height) // shrink, int(width) // shrink)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:

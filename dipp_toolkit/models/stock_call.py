@@ -21,6 +21,7 @@ from ..diffusion.scheduler_classes import another_scheduler
 from ..diffusion.schedules import dynamic_mu
 from ..errors import RequestError, first_line
 from ..utils.own_noise import own_generators
+from .family import OwnStockCall
 from .files.folders import quiet_loading
 
 PROBED_STEPS = 4
@@ -205,8 +206,7 @@ def unpack(tokens: Float[Tensor, "batch tokens four_channels"], shape: Sequence[
 
 def stock_call_of(family: Any) -> StockCall:
     """A family's `stock_call`; what most pipelines do where it has none."""
-    call: StockCall = getattr(family, "stock_call", StockCall(scales=None, shift="dynamic"))
-    return call
+    return family.stock_call if isinstance(family, OwnStockCall) else StockCall(scales=None, shift="dynamic")
 
 
 def _few_steps(scheduler: Any) -> int:

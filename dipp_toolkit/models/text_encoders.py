@@ -15,7 +15,8 @@ from ..errors import RequestError, first_line
 from ..utils.packages import how_to_install, missing_of
 from ..utils.plain_json import read_json
 from .components import empty_component, load_component
-from .files.folders import PipelineFamily, quiet_loading
+from .family import EncodingSettings, MaxTokens, OptionalEncoders, PipelineFamily, RewrittenTexts
+from .files.folders import quiet_loading
 from .files.safety import stock_pipeline
 from .files.token_lengths import limit_tokens
 
@@ -74,10 +75,9 @@ class PromptEncoder:
         """
         index = read_json(self.folder / "model_index.json")
         said = {name: one for name, one in index.items() if not name.startswith("_") and not isinstance(one, list)}
-        own = getattr(self.family, "encoding_settings", None)
-        return said | (
-            own(self.folder) if own is not None else {"max_tokens": getattr(self.family, "max_tokens", None)}
-        )
+        if isinstance(self.family, EncodingSettings):
+            return said | dict(self.family.encoding_settings(self.folder))
+        return said | {"max_tokens": self.family.max_tokens if isinstance(self.family, MaxTokens) else None}
 
     @property
     def loaded(self) -> bool:
@@ -113,9 +113,9 @@ class PromptEncoder:
 
     def _check_encoders(self) -> None:
         """Refuse a pipeline that lacks a text encoder which its stock class cannot do without."""
-        optional = getattr(self.family, "optional_encoders", None)
         lacking = [name for name, present in self._components.items() if not present and name.startswith(ENCODER)]
-        needed = [] if optional is None else [name for name in lacking if name not in optional]
+        optional = self.family.optional_encoders if isinstance(self.family, OptionalEncoders) else lacking
+        needed = [name for name in lacking if name not in optional]
         if needed:
             raise RequestError(
                 f"The pipeline {self.folder} has no {needed[0]}: model_index.json says null, and without it no prompt "
@@ -156,8 +156,9 @@ class PromptEncoder:
     def too_long(self, prompts: Sequence[str]) -> dict[str, int]:
         """Those with more tokens than are read, with how many they have."""
         tokenizer, limit = self.family.token_limit(self.load())
-        texts_read = getattr(self.family, "texts_read", None)
-        texts = list(prompts) if texts_read is None else texts_read(self.load(), prompts)
+        texts = list(prompts)
+        if isinstance(self.family, RewrittenTexts):
+            texts = self.family.texts_read(self.load(), prompts)
         counts = map(len, tokenizer(texts).input_ids)
         return {prompt: count for prompt, count in zip(prompts, counts, strict=True) if count > limit}
 

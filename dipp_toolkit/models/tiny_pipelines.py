@@ -19,6 +19,7 @@ from ..errors import RequestError
 from ..registry import get_registry
 from ..utils.imports import check_options
 from ..utils.messages import unknown_name
+from .family import TinyTwin
 from .files.folders import quiet_loading
 
 LATENT_SIDE = 8
@@ -48,15 +49,15 @@ def write_twin(pipeline_class: str, folder: Path, *, seed: int = 0, **options: A
     known = get_registry().entries["pipeline"]
     if pipeline_class not in known:
         raise RequestError(unknown_name("pipeline", pipeline_class, known))
-    writer = getattr(known[pipeline_class].build(), "write_twin", None)
-    if writer is None:
+    family = known[pipeline_class].build()
+    if not isinstance(family, TinyTwin):
         raise RequestError(f"The plugin '{known[pipeline_class].plugin}' has no tiny twin of {pipeline_class}.")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RequestError(f"{folder} is in use; name a folder that is missing or empty.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as scratch:
         whole = Path(scratch) / folder.name
-        writer(whole, seed=seed, **options)
+        family.write_twin(whole, seed=seed, **options)
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)

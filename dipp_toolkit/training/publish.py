@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..models.family import CallArguments, EmbeddedGuidance
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
 from ..models.stock_schedulers import recorded_steps
@@ -84,12 +85,11 @@ def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
         RequestError: the folder's configurations cannot be read.
     """
     family = family_of(folder)
-    special = getattr(family, "call_arguments", None)
     network, vae = (read_json(folder / name / "config.json") for name in (family.network_name, "vae"))
     return {
         "num_inference_steps": steps,
-        "guidance_scale": float(getattr(family, "embedded_guidance", 1.0)),
-        **(special(network, vae) if special is not None else {}),
+        "guidance_scale": float(family.embedded_guidance) if isinstance(family, EmbeddedGuidance) else 1.0,
+        **(family.call_arguments(network, vae) if isinstance(family, CallArguments) else {}),
     }
 
 

@@ -10,16 +10,14 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-from torch import Tensor, nn
-
-from ...diffusion.condition import Condition
 from ...errors import DippError, RequestError
 from ...registry import get_registry
 from ...utils.messages import quoted, shown, unknown_name
 from ...utils.paths import user_path
 from ...utils.plain_json import MOST_BYTES, check_regular, read_json
+from ..family import Configured, PipelineFamily
 from .download_lists import INDEX, pipeline_files
 from .fetching import hub_file, hub_files
 from .hub_problems import hub_problem
@@ -29,54 +27,6 @@ MOST_NAMES = 8
 """Files that are looked at for a message."""
 MOST_TIMES = 100_000
 """Training times of a schedule; published ones have 1000, and every one takes memory."""
-
-
-@runtime_checkable
-class PipelineFamily(Protocol):
-    """What is particular to a diffusers pipeline class.
-
-    Attributes:
-        network_name: the pipeline component that denoises, `"transformer"` or `"unet"`.
-
-    A family may also have
-
-    - `configured(folder)`: the family as the configurations in a pipeline folder make it, or a `RequestError` where the
-      stock pipeline cannot draw with them;
-    - `decodes_with`: which of the autoencoder's settings its stock pipeline decodes with, besides `scaling_factor`; see
-      `dipp_toolkit.models.latent_space`;
-    - `stock_call`, how its stock pipeline drives the scheduler; see `dipp_toolkit.models.stock_call`;
-    - `embedded_guidance`, the guidance that its network is always told;
-    - `takes_guidance(network_config)`, whether a network takes the sampler's guidance as an input, and then
-      `guided(network, condition, guidance)`, the condition with it;
-    - `optional_encoders`, the text encoders without which its stock pipeline draws too;
-    - `latent_side(network, vae)`, and `call_arguments(network, vae)`: from the two configurations, arguments without
-      which the stock pipeline makes other images than a generator of its network;
-    - `at_size(condition, (height, width))`, which adds what the network is told of an image's size to encoded prompts;
-    - `from_published_names(tensors)`, a network's tensors under diffusers' names, or None: of a file in names of its
-      authors' code that diffusers itself does not convert;
-    - `encoding_for(family)`, the family that encodes prompts for its network and another's at once;
-    - `texts_read(pipeline, prompts)`, what its tokenizers are given in the prompts' place;
-    - `image_stream`, the place of the image's features in what a block of its network returns, where it returns the
-      prompt's too;
-    - `encoding_settings(folder)`, what `encode` depends on beside encoders, tokenizers and the pipeline's index;
-      without it that is `max_tokens`.
-    """
-
-    @property
-    def network_name(self) -> str:
-        """The component's name in `model_index.json`."""
-
-    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
-        """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length.
-
-        What is masked is best zero: the prompt cache does not keep the zeros in which a row ends.
-        """
-
-    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
-        """The tokenizer that reads furthest into a prompt, and how many tokens it reads."""
-
-    def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
-        """The network's raw output, like `x_t` (learned-variance channels dropped)."""
 
 
 def resolve_folder(name: str) -> Path:
@@ -183,9 +133,8 @@ def family_of(folder: Path) -> PipelineFamily:
             f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, known)}"
         )
     check_index(index, folder)
-    family = known[name].build()
-    configured = getattr(family, "configured", None)
-    return cast(PipelineFamily, family if configured is None else configured(folder))
+    family = cast(PipelineFamily, known[name].build())
+    return family.configured(folder) if isinstance(family, Configured) else family
 
 
 def component_config(folder: Path, name: str) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...errors import RequestError
 from ...utils.messages import shown
 from ...utils.plain_json import read_json
+from ..family import BlankConditions
 from ..files.folders import family_of
 from ..files.weight_files import weights_in
 from .comparing import differing_parts, part_names
@@ -61,12 +62,11 @@ def check_latents(generator: Sequence[int], reference: Sequence[int]) -> None:
 
 def _widths(folder: Path) -> Mapping[str, int] | None:
     """Channels of each tensor of floats that a pipeline's network reads of a prompt; None where nobody says."""
-    family: Any = family_of(folder)
-    blank = getattr(family, "blank", None)
-    if blank is None:
+    family = family_of(folder)
+    if not isinstance(family, BlankConditions):
         return None
     try:
-        tensors = blank(read_json(folder / family.network_name / "config.json"), 1).tensors
+        tensors = family.blank(read_json(folder / family.network_name / "config.json"), 1).tensors
     except (LookupError, TypeError, ValueError):  # what a configuration lacks is said where it is loaded
         return None
     return {name: int(one.shape[-1]) for name, one in tensors.items() if one.is_floating_point()}

@@ -21,6 +21,7 @@ from ...utils.content_digests import file_digest
 from ...utils.messages import shown
 from ...utils.plain_json import read_json
 from ..components import component_class, empty_component
+from ..family import PublishedNames
 from ..files.download_lists import INDEX, network_files
 from ..files.fetching import NotHere, only_looking
 from ..files.folders import check_files, family_of, fetched_files, quiet_loading
@@ -192,9 +193,8 @@ def _fitting(path: Path, shell: nn.Module, folder: Path, name: str) -> dict[str,
 
 def _of_the_family(checkpoint: Checkpoint, folder: Path) -> dict[str, Tensor] | None:
     """Tensors in names that the pipeline's family knows, under diffusers'; None where they are no such names."""
-    convert = getattr(family_of(folder), "from_published_names", None)
-    converted: dict[str, Tensor] | None = None if convert is None else convert(checkpoint.content)
-    return converted
+    family = family_of(folder)
+    return family.from_published_names(checkpoint.content) if isinstance(family, PublishedNames) else None
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ...diffusion.condition import Condition
 from ...diffusion.schedules import Schedule, expand_like
+from ...models.family import ImageStream
 from ..base import Sample, TermContext, TermResult
 from ..estimators.density_ratio import LearnedRatio, tokens_of
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
@@ -127,7 +128,8 @@ class DiscriminatorRatio:
 
     def _pass(self, term: FDivergence, look: Noised) -> tuple[Tensor, Tensor]:
         network = cast(Any, term.assistant).denoiser.network
-        place = getattr(getattr(term.reference, "family", None), "image_stream", None)
+        family = getattr(term.reference, "family", None)  # of a diffusers pipeline
+        place = family.image_stream if isinstance(family, ImageStream) else None
         return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition, place)
 
     def _sample_reference(self, term: FDivergence, sample: Sample) -> None:

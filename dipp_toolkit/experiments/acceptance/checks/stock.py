@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....models.family import EmbeddedGuidance
 from ....models.files.folders import quiet_loading
 from ....models.generator import DiffusersGenerator
 from ....models.generator_options import READ_OUT
@@ -128,7 +129,7 @@ def _generators(
 
 def _guidance(reference: DiffusersReference) -> float:
     """Of the sampled reference; a network that takes its guidance as an input is sampled at its own."""
-    return 1.0 if getattr(reference.family, "embedded_guidance", None) is not None else GUIDANCE
+    return 1.0 if isinstance(reference.family, EmbeddedGuidance) else GUIDANCE
 
 
 def _steps(reference: DiffusersReference) -> int:
