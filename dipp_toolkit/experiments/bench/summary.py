@@ -87,9 +87,7 @@ def make_rows(
                     }
                 ),
                 figures=figures,
-                notes=tuple(
-                    note for metric in metrics.values() if isinstance(metric, NotedMetric) for note in metric.notes
-                ),
+                notes=tuple(note for metric in noted for note in metric.notes),
                 pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
                 command=settings.command,
                 environment=about,
