@@ -392,7 +392,7 @@ def test_a_size_that_stock_cannot_draw_is_refused(name: str, tmp_path: Path) -> 
 def test_conditions_of_size_that_stock_never_tells_are_refused(tmp_path: Path) -> None:
     folder = write_twin(PIXART, tmp_path / "twin")
     edit(folder / "transformer" / "config.json", use_additional_conditions=True)
-    with pytest.raises(RequestError, match="fails at others"):
+    with pytest.raises(RequestError, match="fails elsewhere"):
         load_reference(str(folder))
 
 
