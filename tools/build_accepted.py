@@ -13,6 +13,8 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NONE = "**Nothing has been accepted yet.** No row of anybody's GPU has been sent in."
 TEXT = """# Accepted
 
+In the code: [experiments/acceptance/row.py](../../dipp_toolkit/experiments/acceptance/row.py).
+
 What has been run with the published weights on a person's own machine by [`dipp accept`](../guide/accept.md), a row
 each. This page is written by `python tools/build_accepted.py` from the files in `docs/results/accepted`.
 

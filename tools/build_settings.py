@@ -15,6 +15,9 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 HEAD = """# Settings
 
+In the code: [config.py](../../dipp_toolkit/config.py),
+[training/setup/resolve.py](../../dipp_toolkit/training/setup/resolve.py).
+
 <!-- Written by tools/build_settings.py from dipp_toolkit.TrainConfig; change it there. -->
 
 Every setting of a run, by the name it has in YAML (`--config`), in `--set NAME=VALUE`, in `dipp ablate --vary` and in

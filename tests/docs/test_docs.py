@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 ROOMS = ("dipp_toolkit", "cli", "plugins", "docs", "tools", "tests", "benchmarks")
+CITED = re.compile(r"\[`([\w./-]+\.py):([\w.]+)`\]\(([^)\s]+)\)")
 PLACE = re.compile(r"(?<![\w./<>-])((?:docs|tools|tests|benchmarks)/[\w-][\w./-]*\w(?:#[a-z][\w-]*)?)")
 
 
@@ -97,6 +100,47 @@ def test_paths_in_the_code_and_in_the_pages_exist() -> None:
     ]
     assert len(named) > 100
     assert [place for place in named if not leads_somewhere(place[1], ROOT)] == []
+
+
+def names_in(path: Path) -> set[str]:
+    """What a module defines: functions, classes, constants, and of classes their methods and fields."""
+
+    def names(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                yield prefix + node.name
+            annotated = [node.target] if isinstance(node, ast.AnnAssign) else []
+            targets = node.targets if isinstance(node, ast.Assign) else annotated
+            yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
+            if isinstance(node, ast.ClassDef):
+                yield from names(node.body, f"{prefix}{node.name}.")
+
+    return set(names(ast.parse(path.read_text(encoding="utf-8")).body))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=str)
+def test_the_code_is_where_a_page_says(page: Path) -> None:
+    """Links such as [`training/engine.py:Engine.step`](../../dipp_toolkit/training/engine.py)."""
+    for path, name, link in CITED.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / link).resolve()
+        assert target.as_posix().endswith(f"/{path}"), f"{path} is not {link}"
+        assert name in names_in(target), f"{path} does not define {name}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent != DOCS], ids=str)
+def test_a_page_links_to_the_code_that_it_speaks_of(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    code = [(page.parent / link).resolve() for link in links if "://" not in link]
+    rooms = [ROOT / room for room in ("dipp_toolkit", "cli", "plugins", "benchmarks")]
+    code = [path for path in code if path.exists() and any(path.is_relative_to(room) for room in rooms)]
+    assert [path for path in code if path.suffix != ".md"]
+
+
+def test_the_readme_says_where_things_live() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- where -->\n")[1].split("<!-- /where -->")[0]
+    rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(rows) >= 10
+    assert [row for row in rows if not CITED.search(row)] == []
 
 
 def test_the_reward_of_ten_lines(write) -> None:
