@@ -22,13 +22,16 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # of `nohup make test`; a
 CACHE = tempfile.TemporaryDirectory(prefix="dipp-test-cache-", ignore_cleanup_errors=True)  # gone with the process
 os.environ["DIPP_CACHE"] = CACHE.name
 
-from jaxtyping import install_import_hook
+import jaxtyping
+
+import typechecker
 
 # From here on every annotated function of these modules checks the types and shapes it is given and returns. A plugin's
 # own __init__ only registers, and names roles in annotations without importing them, so it is left out.
 PLUGINS = Path(__file__).parent.parent / "plugins"
 PLUGIN_MODULES = [f"{path.parent.name}.{path.stem}" for path in PLUGINS.glob("*/[!_]*.py")]
-install_import_hook(["dipp_toolkit", *PLUGIN_MODULES], "typechecker.check")
+jaxtyping.jaxtyped = typechecker.checked
+jaxtyping.install_import_hook(["dipp_toolkit", *PLUGIN_MODULES], "typechecker.check")
 
 import pytest
 import torch

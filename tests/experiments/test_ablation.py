@@ -35,7 +35,7 @@ from dipp_toolkit.experiments.bench.rows import Figure, Picture, Protocol, Row, 
 from dipp_toolkit.report.charts.scatter import Point, pareto_front
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.resolve import resolve
-from launching import launch
+from launching import together
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -409,13 +409,13 @@ def test_the_command_shares_cells_among_processes(tmp_path: Path) -> None:
         "--batch-size", "2", "--set", "eval_count=2", "--set", "reference_steps=2", "--count", "4", "--out",
         str(tmp_path), "--best", "emoji-judge", "--subject-to", "emoji-clip>=1", "--json",
     ]  # fmt: skip
-    done = launch(2, words, "ddp.yaml")  # a cell each
+    done = together(2, words)  # a cell each
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found["combinations"]) == 2 and found["leading"]["settings"]["reward_scale"] in ("0", "20")
     assert "[1/2] reward_scale=0 seed=0: begins" in done.stderr
     assert Path(found["page"]).is_file() and len(found["claims"]) == 2
-    again = launch(1, words)
+    again = together(1, words)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "[2/2] reward_scale=20 seed=0: done already" in again.stderr
     assert json.loads(again.stdout)["combinations"] == found["combinations"]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +23,8 @@ from dipp_toolkit.experiments.bench.run import run_bench
 from dipp_toolkit.experiments.bench.settings import BenchSettings
 from dipp_toolkit.experiments.bench.store import ImageStore, image_key
 from dipp_toolkit.utils.fingerprint import circumstances, digest_of
-from launching import launch
+from forked import dipp
+from launching import together
 
 PROMPTS = "emoji-heldout?count=6"
 
@@ -264,7 +261,7 @@ def test_rows_read_back_and_faults_are_named(tmp_path: Path, bench: tuple[Path, 
 
 
 COMMAND = [
-    sys.executable, "-m", "dipp_cli", "bench", "--generators", "emoji-onestep,slow=emoji-reference", "--prompts",
+    "bench", "--generators", "emoji-onestep,slow=emoji-reference", "--prompts",
     "emoji-heldout", "--count", "24", "--rewards", "emoji-clip", "--seeds", "2", "--batch-size", "4", "--set",
     "generator.slow.steps=6",
 ]  # fmt: skip
@@ -272,23 +269,22 @@ COMMAND = [
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [*COMMAND, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    program = dipp(command)
     store = ImageStore(tmp_path / "images")
     deadline = time.monotonic() + 120
-    while len(store.made()) < 60 and process.poll() is None and time.monotonic() < deadline:
+    while len(store.made()) < 60 and program.returncode is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    program.kill()
     before = len(store.made())
     assert 0 < before < 96
-    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
+    again = dipp([*command, "--json"])
+    assert again.wait() == 0, again.stderr[-3000:]
     made = Counter(store.made())
     assert len(made) == 96 and set(made.values()) <= {1, 2}
     # Only images of the batch that was cut off, which never reached the disk, may be there twice.
     assert sum(one - 1 for one in made.values()) <= 4
-    assert len(json.loads(done.stdout)["rows"]) == 2
+    assert len(json.loads(again.stdout)["rows"]) == 2
 
 
 def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path) -> None:
@@ -307,7 +303,7 @@ def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
-    done = launch(2, [*COMMAND[3:], "--out", str(tmp_path)], "ddp.yaml")
+    done = together(2, [*COMMAND, "--out", str(tmp_path)])
     assert done.returncode == 0, done.stderr[-3000:]
     logs = sorted(path.name for path in (tmp_path / "images").glob("made-*.jsonl"))
     assert logs == ["made-0.jsonl", "made-1.jsonl"]

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from forked import dipp, ranks, wait_together
+
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 """What `accelerate launch` sets for a configuration file with FSDP 2."""
 
@@ -18,7 +20,7 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POL
 def launch(
     count: int, words: list[str], config: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `dipp` in so many processes, one thread each.
+    """Run `dipp` in so many processes, one thread each, by a launcher where there are several.
 
     Args:
         count: of processes.
@@ -53,9 +55,18 @@ def launch(
     )
 
 
+def together(count: int, words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same by no launcher: the processes get the variables that one would set."""
+    programs = [dipp(words, **{**environment, **rank}) for rank in ranks(count)]
+    code = wait_together(programs)
+    outputs = ("".join(getattr(program, name) for program in programs) for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(words, code, *outputs)
+
+
 def trained(folder: Path, count: int, words: list[str], config: str | None = None, **environment: str) -> Path:
-    """A finished run."""
-    done = launch(count, [*words, "--out", str(folder)], config, **environment)
+    """A finished run, by accelerate's launcher where one of its configuration files is named."""
+    words = [*words, "--out", str(folder)]
+    done = launch(count, words, config, **environment) if config else together(count, words, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

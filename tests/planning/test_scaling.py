@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import traffic_of_a_step
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
@@ -20,6 +18,7 @@ from dipp_toolkit.models.components import load_component
 from dipp_toolkit.planning import Scale, estimate, machines, make_plan, scaled_plan
 from dipp_toolkit.planning.machines import ring_rate
 from dipp_toolkit.registry import Entry, get_registry
+from forked import ranks, script, wait_together
 from launching import FSDP2
 from tiny import PROMPTS, tiny_pipeline
 
@@ -155,18 +154,10 @@ def measured(folder: Path, out: Path, fsdp: bool, configs: list[TrainConfig]) ->
         "prompt_cache": str(out / "cache"), "out": str(out / "run"), "device": "cpu", "eval_count": 2,
     }  # fmt: skip
     settings = [one.model_dump(mode="json", exclude_unset=True) | places for one in configs]
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join(str(root / one) for one in (".", "plugins", "cli"))
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-            str(root / "tests" / "helpers" / "traffic_of_a_step.py"), json.dumps(settings),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **(FSDP2 if fsdp else {})},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: list[dict[str, float]] = json.loads(done.stdout)
+    environments = ranks(2, **(FSDP2 if fsdp else {}))
+    programs = [script(Path(traffic_of_a_step.__file__), json.dumps(settings), **one) for one in environments]
+    assert wait_together(programs) == 0, "".join(program.stderr[-3000:] for program in programs)
+    found: list[dict[str, float]] = json.loads(programs[0].stdout)
     return found
 
 
