@@ -43,6 +43,35 @@ result = train(config)
 print(json.dumps({"heard": dipp_warmth.steps_heard, "rewards": result.summary["rewards"]}))
 """
 
+OLD_PATHS = """
+import json, sys, warnings
+from pathlib import Path
+pipeline, out = map(Path, sys.argv[1:])
+with warnings.catch_warnings(record=True) as heard:
+    warnings.simplefilter("always", DeprecationWarning)
+    from dipp_toolkit.registry import get_registry
+    registry = get_registry()
+    light = "torch" not in sys.modules
+    entries = [entry for of_kind in registry.entries.values() for entry in of_kind.values() if entry.plugin == "ember"]
+    for entry in entries:
+        entry.attribute
+    from dipp_toolkit import Generator, Reference, TrainConfig, train
+    entry_of = {entry.kind: entry for entry in entries}
+    known = [isinstance(entry_of[kind].build(folder=str(pipeline)), role)
+             for kind, role in (("generator", Generator), ("reference", Reference))]
+    config = TrainConfig(
+        generator=str(pipeline), reference=str(pipeline), prompts="ember-prompts", out=out, device="cpu",
+        rewards={"ember": 1.0}, term="ember-distillation",
+        steps=2, batch_size=2, eval_count=2, reference_steps=1,
+    )
+    result = train(config)
+print(json.dumps({
+    "kinds": [entry.kind for entry in entries], "torch": not light, "known": known,
+    "broken": [one.name for one in registry.broken], "rewards": result.summary["rewards"],
+    "heard": [str(one.message) for one in heard if one.category is DeprecationWarning],
+}))
+"""
+
 PLUGINS = """
 import json, subprocess, sys
 command = [sys.executable, "-m", "dipp_cli", "plugins", "--json"]
@@ -54,7 +83,7 @@ print(json.dumps(json.loads(subprocess.run(command, capture_output=True, check=T
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder both distributions are installed into; the environment that runs the tests stays as it is."""
     root = tmp_path_factory.mktemp("distributions")
-    sources = [Path(shutil.copytree(SOURCES / name, root / name)) for name in ("good", "broken")]
+    sources = [Path(shutil.copytree(SOURCES / name, root / name)) for name in ("good", "broken", "old_paths")]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     command += ["--disable-pip-version-check", "--target", str(root / "site"), *map(str, sources)]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -77,8 +106,8 @@ def run(code: str, site: Path | None, *arguments: str) -> Any:
 def test_an_installed_plugin_is_found_and_a_broken_one_is_named(site: Path) -> None:
     without, found = run(LIST, None), run(LIST, site)
     assert "warmth" not in without["rewards"]
-    assert found["rewards"] == {**without["rewards"], "warmth": "warmth"}
-    assert found["pipelines"] == without["pipelines"]
+    assert found["rewards"] == {**without["rewards"], "warmth": "warmth", "ember": "ember"}
+    assert sorted(found["pipelines"]) == sorted([*without["pipelines"], "EmberPipeline"])
     new = {name: reason for name, reason in found["broken"].items() if name not in without["broken"]}
     assert new.keys() == {"shattered", "half-made"}
     for name, words, line in (
@@ -109,3 +138,22 @@ def test_an_installed_reward_trains_beside_a_broken_plugin(site: Path, tmp_path:
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all("reward/warmth" in row for row in rows)
     assert (tmp_path / "run" / "final" / "model_index.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_plugin_of_an_earlier_version_loads_and_trains_with_warnings(site: Path, tmp_path: Path) -> None:
+    """Its modules import what they use from where it was before dipp_toolkit had rooms."""
+    told = run(OLD_PATHS, site, str(tiny_pipeline(tmp_path / "pipeline")), str(tmp_path / "run"))
+    assert sorted(told["kinds"]) == sorted(
+        ["reward", "term", "metric", "prompts", "environment", "reference", "generator", "pipeline", "blueprint"]
+    )
+    assert not told["torch"] and "ember" not in told["broken"] and all(told["known"])
+    assert set(told["rewards"]) == {"ember"}
+    for old, new in (
+        ("roles", "protocols"),
+        ("condition", "diffusion.condition"),
+        ("loading", "models.loading"),
+        ("terms.integral_kl", "objective.terms.integral_kl"),
+    ):
+        named = [f"dipp_toolkit.{module}" for module in (old, new)]
+        assert any(all(module in message for module in named) for message in told["heard"]), old
