@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +48,8 @@ class OldPaths(MetaPathFinder):
         package, _, name = fullname.partition(".")
         if package != PACKAGE or name not in _moved():
             return None
-        spec = PathFinder.find_spec(fullname, path)
+        others = [finder for finder in sys.meta_path if not isinstance(finder, OldPaths)]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:  # the module stays, some of its names have left
             spec.loader = _Stayed(spec.loader, name)
             return spec
