@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.config import TrainConfig, make_config
-from dipp_toolkit.planning import Scale, ScaledPlan, scaled_plan
 from dipp_toolkit.planning.machines import GPUS, LAUNCH, LINKS, NODE, REWARD_UTILISATION, UTILISATION, ring_rate
-from dipp_toolkit.planning.scaling import Sharding
+from dipp_toolkit.planning.scaling import Scale, ScaledPlan, Sharding, scaled_plan
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "operations" / "scaling.md"

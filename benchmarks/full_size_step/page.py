@@ -30,7 +30,7 @@ def with_result(results: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[
 def predicted(result: dict[str, Any]) -> dict[str, Any]:
     """What `dipp plan` says of the same step: memory in GiB, operations by part, and what three full copies need."""
     from dipp_toolkit.config import TrainConfig
-    from dipp_toolkit.planning import make_plan
+    from dipp_toolkit.planning.estimate import make_plan
     from dipp_toolkit.planning.machines import GPUS
 
     device = "cuda" if peak_rate(result["ran_on"]) else "cpu"

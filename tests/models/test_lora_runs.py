@@ -24,9 +24,8 @@ from dipp_toolkit.experiments.bench.contestants import parse_contestants
 from dipp_toolkit.models.generator_options import parsed_options
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.start_weights import source as sources
-from dipp_toolkit.planning import make_plan
 from dipp_toolkit.planning.costs import pipeline_blueprint
-from dipp_toolkit.planning.estimate import shares_weights
+from dipp_toolkit.planning.estimate import make_plan, shares_weights
 from dipp_toolkit.training.setup.origins import start_origins
 from lora_files import added, peft_folder, random_pairs, twins_below, write
 from tiny import PROMPTS

@@ -16,7 +16,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.objective.base import Sample, TermResult
 from dipp_toolkit.objective.terms.reward_sum import RewardSum
-from dipp_toolkit.planning import make_plan
+from dipp_toolkit.planning.estimate import make_plan
 from dipp_toolkit.report.rerun_command import again_from_flags
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve

@@ -18,9 +18,9 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
 from dipp_toolkit.models.components import load_component
 from dipp_toolkit.models.tiny_pipelines import write_twin
-from dipp_toolkit.planning import costs, make_plan, recommend
+from dipp_toolkit.planning import costs
 from dipp_toolkit.planning.dry_run import cost_of, dry
-from dipp_toolkit.planning.estimate import Plan
+from dipp_toolkit.planning.estimate import Plan, make_plan, recommend
 from dipp_toolkit.planning.repeated import counts_of, extrapolated, shorten
 from dipp_toolkit.registry import get_registry
 

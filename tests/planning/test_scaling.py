@@ -15,8 +15,10 @@ from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint
 from dipp_toolkit.models.components import load_component
-from dipp_toolkit.planning import Scale, estimate, machines, make_plan, scaled_plan
+from dipp_toolkit.planning import estimate, machines
+from dipp_toolkit.planning.estimate import make_plan
 from dipp_toolkit.planning.machines import ring_rate
+from dipp_toolkit.planning.scaling import Scale, scaled_plan
 from dipp_toolkit.registry import Entry, get_registry
 from forked import ranks, script, wait_together
 from launching import FSDP2

@@ -24,7 +24,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.times import LogitNormalTimes, UniformTimes
 from dipp_toolkit.errors import Interrupted, RequestError, RunError
 from dipp_toolkit.events import CheckpointEvent, RunStartEvent, StepEvent, WarmUpEvent
-from dipp_toolkit.planning import make_plan
+from dipp_toolkit.planning.estimate import make_plan
 from dipp_toolkit.training import assistant as assistant_module
 from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.training.run import MEASURED

@@ -59,7 +59,8 @@ def plan_run(
     if sharding == "fsdp" and processes is None:
         raise RequestError("--sharding fsdp cuts networks into one part a process; say how many with --processes.")
     asked = gather(flags, assignments, config_file)
-    from dipp_toolkit.planning import Scale, recommend, scaled_plan
+    from dipp_toolkit.planning.estimate import recommend
+    from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
     config = with_recommended(asked)

@@ -80,7 +80,7 @@ def _memory(subject: Subject, measured: float) -> Outcome:
     what = "memory of the update"
     if subject.device.type != "cuda":
         return skipped(what, f"On a {subject.device.type} the peak is the whole process's, earlier checks included.")
-    from ....planning import make_plan
+    from ....planning.estimate import make_plan
 
     try:
         plan = make_plan(subject.usable_config)
