@@ -129,7 +129,6 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
         "file_bytes": (folder / f"{count}.jsonl").stat().st_size,
         "scratch_bytes": scratch_bytes(),
         "cache_bytes": size_of(place),
-        "index_bytes": sum(path.stat().st_size for path in place.glob("index.sqlite*")),
     }
 
 
@@ -153,7 +152,7 @@ def row_of(*cells: Any) -> str:
 def table(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
     """The results as Markdown."""
     mib, first, last = 2**20, rows[0], rows[-1]
-    names = ["prompts", "at the start", "peak", "added", "file", "positions", "cache", "its index"]
+    names = ["prompts", "at the start", "peak", "added", "file", "copies", "cache"]
     lines = [
         "# Prompts that stream",
         "",
@@ -170,7 +169,7 @@ def table(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
     ]
     for row in rows:
         memory = (row["start_mib"], row["peak_mib"], row["peak_mib"] - row["start_mib"])
-        disk = (row[f"{name}_bytes"] / mib for name in ("file", "scratch", "cache", "index"))
+        disk = (row[f"{name}_bytes"] / mib for name in ("file", "scratch", "cache"))
         lines.append(row_of(f"{row['prompts']:,}", *(f"{number:.1f}" for number in (*memory, *disk))))
     for title, key in (("Seconds", "seconds"), ("Peak while", "peaks_mib")):
         lines += ["", f"{title}{', MiB' if key == 'peaks_mib' else ''}:", "", row_of("prompts", *STAGES.values())]
@@ -181,8 +180,8 @@ def table(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
         + f"""
 
 At the start all libraries and the text encoder are loaded. The file holds {EXTRA:g} times as many prompts as are taken.
-Positions say where each prompt of the file and of the part stands; they are in files without a name. An embedding is
-{TOKENS} tokens of 32 numbers. Memory is looked at every {INTERVAL * 1000:.0f} ms. Ran on {about["device"]},
+Copies are what prompts are read from, Arrow files without a name. An embedding is {TOKENS} tokens
+of 32 numbers. Memory is looked at every {INTERVAL * 1000:.0f} ms. Ran on {about["device"]},
 Python {about["python"]}, torch {about["torch"]}, beside other programs, so that seconds are upper bounds.
 
     OMP_NUM_THREADS=1 python benchmarks/prompt_streaming/run.py

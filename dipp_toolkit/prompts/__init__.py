@@ -1,1 +1,1 @@
-"""Prompts: files and subsets, the order they are drawn in, and their encoded conditions."""
+"""Prompt sets: read from files, datasets and plugins, cut to a part, put in a run's order, encoded once and cached."""

@@ -1,10 +1,11 @@
-"""Prompts encoded once: embeddings and masks in a folder, keyed by encoder and text.
+"""Prompts encoded once: embeddings and masks in one SQLite file an encoder, keyed by the text.
 
 Below the cache's folder each encoder has its own, named after its configuration (which says what kind of encoder it is)
-and a fingerprint of its weights (which tells a fine-tuned one from the original). Inside are chunks of a few hundred
-prompts, safetensors files that each appear whole or not at all; encoding that was cut off goes on where it stopped.
-Rows are read from the mapped files when a batch needs them, found by an index on disk. With a cache that holds every
-prompt, no text encoder is loaded, and none needs to be there.
+and a fingerprint of its weights (which tells a fine-tuned one from the original). The file there has a row a prompt. A
+few hundred are written in one transaction, all or nothing, so that encoding that was cut off goes on where it stopped;
+a row has a checksum, so that what a disk has changed is not read. Processes share the file under SQLite's locks, in the
+mode of a rollback journal, which a network's folder can have as far as it locks files; WAL needs shared memory. With a
+cache that holds every prompt, no text encoder is loaded, and none needs to be there.
 
 Embeddings are kept in the text encoder's precision and without what is masked, and come back in float32, padded: the
 bits that encoding gives. What says an image's size is no part of them.
@@ -15,34 +16,42 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
+import sqlite3
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from ..diffusion.condition import Condition
 from ..errors import RequestError, first_line
 from ..models.files.weight_files import PICKLE, weights_in
 from ..models.text_encoders import PromptEncoder
 from ..utils.content_digests import file_digest
+from ..utils.lazy_sequence import through
 from ..utils.messages import shown
 from ..utils.paths import cache_place
 from ..utils.plain_json import read_json
-from .chunks import CUT, ENDING, PARTIAL, OpenChunk, open_chunk, remove_abandoned, version_of, write_chunk
-from .index import PromptIndex
+from .embeddings import packed_rows, unpacked_row
 
 CHUNK = 256
-OPEN_CHUNKS = 128
-"""Most chunks that are mapped at a time."""
-FORMAT = 2
+NAME = "prompts.sqlite"
+FORMAT = 3
 """Counted up when files or embeddings change, so that caches of older versions are not found and never mistaken."""
+SCHEMA = (
+    "CREATE TABLE prompts (digest BLOB PRIMARY KEY, cut INTEGER NOT NULL, lengths TEXT NOT NULL,"
+    " tensors BLOB NOT NULL, checksum INTEGER NOT NULL)"
+)
+PATIENCE = 600
+"""Seconds to wait for another process's transaction."""
+UNWRITABLE = ("CANTOPEN", "READONLY", "PERM", "IOERR", "PROTOCOL", "NOLFS", "FULL", "BUSY", "LOCKED", "AUTH", "NOMEM")
+"""Errors of SQLite that do not say that the file is damaged or something else."""
 
 
 def default_cache() -> Path:
@@ -70,8 +79,9 @@ def _weights_key(encoder: PromptEncoder) -> str | None:
         for file in weights.files:
             digest.update(f"{name} {file_digest(encoder.folder / name / file)}".encode())
     for folder in sorted(encoder.folder.glob("tokenizer*")):
-        for path in sorted(one for one in folder.iterdir() if one.is_file() and one.suffix != ".json"):
-            digest.update(f"{folder.name} {path.name} {file_digest(path)}".encode())
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.suffix != ".json":
+                digest.update(f"{folder.name} {path.name} {file_digest(path)}".encode())
     return digest.hexdigest()[:24]
 
 
@@ -90,49 +100,68 @@ def encoder_folder(cache: Path, encoder: PromptEncoder) -> Path:
     if weights is not None:
         return base / weights
     try:
-        known = sorted(one for one in base.iterdir() if one.is_dir()) if base.is_dir() else []
+        folders = sorted(folder for folder in base.iterdir() if folder.is_dir()) if base.is_dir() else []
     except OSError as error:
         raise RequestError(f"Cannot read the prompt cache {base}: {error.strerror}.") from error
-    if len(known) > 1:
+    if len(folders) > 1:
         raise RequestError(
-            f"The prompt cache {base} holds prompts of {len(known)} encoders of one configuration; while the encoder's "
-            f"weights are missing in {encoder.folder}, nobody can tell which of them is meant. Fetch the weights."
+            f"The prompt cache {base} has prompts of {len(folders)} encoders of one configuration; which of them is "
+            f"meant is unknown while the encoder's weights are missing in {encoder.folder}. Fetch the weights."
         )
-    return known[0] if known else base / "unknown"
+    return folders[0] if folders else base / "unknown"
 
 
-class _WrongPlaceError(Exception):
-    """A prompt is not where the index has it, or nowhere."""
+def digest_of(prompt: str) -> bytes:
+    """16 bytes that stand for a text."""
+    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def count_distinct(prompts: Iterable[str]) -> int:
+    """How many different texts there are, to about one in 2^64 of their pairs; none is held, and 8 bytes of each."""
+    digests = (int.from_bytes(digest_of(prompt)[:8], "big") for prompt in prompts)
+    return len(np.unique(np.fromiter(digests, np.uint64)))
 
 
 @dataclass
 class PromptCache:
-    """The encoded prompts of one encoder. Several processes may read and write one folder at once.
+    """The encoded prompts of one encoder. Several processes and threads may read and write it at once.
 
     `prompt in cache` says whether one is there.
 
     Attributes:
-        folder: holds the chunks, and an index of them (`prompt_index`).
+        folder: holds the file; where it is missing, the cache is empty, and it is made for the first prompt.
+
+    Raises:
+        RequestError: there is a file and it is not a prompt cache.
     """
 
     folder: Path
-    _index: PromptIndex = field(init=False, repr=False)
-    _open: OrderedDict[str, OpenChunk] = field(default_factory=OrderedDict, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
+    _connection: sqlite3.Connection | None = field(default=None, init=False, repr=False)
+    _opened: tuple[int, int, int] | None = field(default=None, init=False, repr=False)
+    _lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._index = PromptIndex(self.folder)
+        with self._database():
+            pass
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self.folder / NAME
 
     def __contains__(self, prompt: object) -> bool:
         return isinstance(prompt, str) and not self.missing([prompt])
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
-        """Those that are not there, each once, in order."""
-        wanted = list(dict.fromkeys(prompts))
-        return [prompt for prompt, place in zip(wanted, self._index.find(wanted), strict=True) if place is None]
+        """Those that are not there, each once, in order.
+
+        Raises:
+            RequestError: the cache cannot be read.
+        """
+        return [prompt for prompt, cut in self._cut(prompts).items() if cut is None]
 
     def add(self, condition: Condition, dtype: torch.dtype = torch.float32, cut: bool = False) -> None:
-        """Write a chunk.
+        """Write prompts, all or none; those that are there stay as they are.
 
         Args:
             condition: its rows.
@@ -142,25 +171,12 @@ class PromptCache:
         Raises:
             RequestError: the folder cannot be written.
         """
-        prompts = list(condition.prompts)
-        name = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
-        beside = self.folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
-        path = self.folder / f"{name}{CUT if cut else ENDING}"
-
-        def publish() -> None:
-            if beside.exists():
-                beside.replace(path)
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                write_chunk(beside, condition, dtype)
-                self._index.add(path.name, prompts, publish)
-            finally:
-                beside.unlink(missing_ok=True)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise RequestError(f"Cannot write the prompt cache {self.folder}: {reason}.") from error
+        rows = []
+        for prompt, (lengths, tensors) in zip(condition.prompts, packed_rows(condition, dtype), strict=True):
+            digest = digest_of(prompt)
+            rows.append((digest, int(cut), lengths, tensors, _checksum(digest, int(cut), lengths, tensors)))
+        with self._database(write=True) as database, _transaction(database):
+            database.executemany("INSERT OR IGNORE INTO prompts VALUES (?, ?, ?, ?, ?)", rows)
 
     def encode(self, encoder: PromptEncoder, prompts: Iterable[str], chunk: int = CHUNK, progress: Any = None) -> int:
         """Encode and write the prompts that are missing; returns how many were. One chunk is in memory at a time.
@@ -168,33 +184,32 @@ class PromptCache:
         Args:
             encoder: loaded if a prompt is missing.
             prompts: any number, repetitions allowed.
-            chunk: prompts a file.
+            chunk: prompts that are encoded and written together.
             progress: called after each chunk with the number of prompts that have been looked at and of those that
                 were encoded.
 
         Raises:
-            RequestError: the encoder cannot be loaded, or a prompt is too long.
+            RequestError: the encoder cannot be loaded, a prompt is too long, or the cache cannot be used.
         """
-        remove_abandoned(self.folder)
         waiting: dict[str, None] = {}
         rest = iter(prompts)
         seen, encoded = 0, 0
         while batch := list(islice(rest, chunk)):
             seen += len(batch)
-            places = dict(zip(batch, self._index.find(batch), strict=True))
-            waiting |= dict.fromkeys(prompt for prompt, place in places.items() if place is None)
-            encoder.check_cut([prompt for prompt, place in places.items() if place and place[0].endswith(CUT)])
+            flags = self._cut(batch)
+            waiting |= dict.fromkeys(prompt for prompt, cut in flags.items() if cut is None)
+            encoder.check_cut([prompt for prompt, cut in flags.items() if cut])
             if len(waiting) >= chunk:
-                encoded += self._write(encoder, waiting, chunk)
+                encoded += self._encode(encoder, waiting, chunk)
                 if progress is not None:
                     progress(seen, encoded)
         if waiting:
-            encoded += self._write(encoder, waiting, chunk)
+            encoded += self._encode(encoder, waiting, chunk)
             if progress is not None:
                 progress(seen, encoded)
         return encoded
 
-    def _write(self, encoder: PromptEncoder, waiting: dict[str, None], chunk: int) -> int:
+    def _encode(self, encoder: PromptEncoder, waiting: dict[str, None], chunk: int) -> int:
         """Encode and write the first of those that wait; returns how many."""
         part = list(islice(waiting, chunk))
         condition = encoder.encode(part)
@@ -203,77 +218,144 @@ class PromptCache:
             rows = [row for row, prompt in enumerate(part) if (prompt in long) == cut]
             if rows:
                 self.add(condition[rows], encoder.dtype, cut)
-        for one in part:
-            del waiting[one]
+        for prompt in part:
+            del waiting[prompt]
         return len(part)
 
     def read(self, prompts: Sequence[str]) -> Condition:
         """The encoded prompts, in the order given.
 
         Raises:
-            RequestError: one is not in the cache, or a chunk is damaged.
+            RequestError: one is not in the cache, or the file is damaged.
         """
-        wanted = list(prompts)
+        texts, tensors = tuple(prompts), dict[str, torch.Tensor]()
+        query = "SELECT cut, lengths, tensors, checksum FROM prompts WHERE digest = ?"
+        with self._database() as database:
+            for index, prompt in enumerate(texts):
+                digest = digest_of(prompt)
+                row = database and database.execute(query, (digest,)).fetchone()
+                if row is None:
+                    raise RequestError(
+                        f"The prompt '{shown(prompt)}' is not in the prompt cache {self.folder}. Encode it with: dipp "
+                        "prompts encode."
+                    )
+                values = self._values(digest, *row)
+                if not tensors:
+                    tensors = {name: value.new_empty((len(texts), *value.shape)) for name, value in values.items()}
+                if {name: value.shape[1:] for name, value in tensors.items()} != {
+                    name: value.shape for name, value in values.items()
+                }:
+                    raise RequestError(
+                        f"The prompt cache file {self.path} has other tensors for the prompt '{shown(prompt)}' than "
+                        "for others. Delete the file; its prompts are encoded again."
+                    )
+                for name, value in values.items():
+                    tensors[name][index] = value
+        return Condition(texts, tensors)
+
+    def _values(self, digest: bytes, cut: Any, lengths: Any, tensors: Any, checksum: Any) -> dict[str, torch.Tensor]:
+        try:
+            if checksum != _checksum(digest, cut, lengths, tensors):
+                raise ValueError("a checksum does not match")
+            return unpacked_row(lengths, tensors)
+        except Exception as error:  # JSON's, safetensors', torch's, or of another type in the file
+            raise self._damaged(first_line(error)) from error
+
+    def _cut(self, prompts: Sequence[str]) -> dict[str, bool | None]:
+        """Whether each was cut; None of one that is not there."""
+        wanted, query = dict.fromkeys(prompts), "SELECT cut FROM prompts WHERE digest = ?"
+        with self._database() as database:
+            if database is None:
+                return dict.fromkeys(wanted)
+            rows = {prompt: database.execute(query, (digest_of(prompt),)).fetchone() for prompt in wanted}
+        return {prompt: None if row is None else bool(row[0]) for prompt, row in rows.items()}
+
+    def _damaged(self, reason: object) -> RequestError:
+        return RequestError(
+            f"The prompt cache file {self.path} is damaged or is not a prompt cache ({reason}). Delete it; its prompts "
+            "are encoded again."
+        )
+
+    @contextmanager
+    def _database(self, write: bool = False) -> Iterator[Any]:
+        """The connection, None where there is no file and none is to be made; errors as sentences."""
+        what = "write" if write else "read"
         with self._lock:
             try:
-                return self._read(wanted)
-            except _WrongPlaceError:  # chunks were exchanged while they are in use, or the index is wrong
-                self._open.clear()
-                self._index.renew()
-            try:
-                return self._read(wanted)
-            except _WrongPlaceError as error:
-                raise RequestError(
-                    f"The prompt '{shown(str(error))}' is not in the prompt cache {self.folder}. Encode it with: dipp "
-                    "prompts encode."
-                ) from error
+                if write:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                yield self._connected(write)
+            except OSError as error:
+                reason = error.strerror or error
+                raise RequestError(f"Cannot {what} the prompt cache {self.folder}: {reason}.") from error
+            except sqlite3.Error as error:
+                kind = getattr(error, "sqlite_errorname", "").split("_")
+                if len(kind) > 1 and kind[1] in UNWRITABLE:
+                    raise RequestError(f"Cannot {what} the prompt cache {self.folder}: {error}.") from error
+                raise self._damaged(error) from error
 
-    def _read(self, prompts: list[str]) -> Condition:
-        rows: dict[str, list[tuple[int, int]]] = {}
-        for index, place in enumerate(self._index.find(prompts)):
-            if place is None:
-                raise _WrongPlaceError(prompts[index])
-            rows.setdefault(place[0], []).append((index, place[1]))
-        found: dict[str, torch.Tensor] = {}
-        for name, those in rows.items():
-            chunk = self._chunk(name, prompts[those[0][0]])
-            for index, row in those:
-                if chunk.prompts[row : row + 1] != [prompts[index]]:
-                    raise _WrongPlaceError(prompts[index])
-                values = chunk.row(row)
-                if not found:
-                    found = {key: one.new_empty((len(prompts), *one.shape)) for key, one in values.items()}
-                if any(key not in values or values[key].shape != one.shape[1:] for key, one in found.items()):
-                    raise RequestError(
-                        f"The prompt cache file {self.folder / name} holds other tensors than the rest of its folder. "
-                        "Delete it; its prompts are encoded again."
-                    )
-                for key, one in found.items():
-                    one[index] = values[key]
-        return Condition(tuple(prompts), found)
+    def _connected(self, write: bool) -> sqlite3.Connection | None:
+        """This process's connection to the file that is there now: none is used across a fork."""
+        there = self._identity()
+        if there is None or there != self._opened:
+            if self._connection is not None and self._opened is not None and self._opened[0] == os.getpid():
+                self._connection.close()
+            self._connection = None
+        if self._connection is None and (there is not None or write):
+            self._connection = self._open()
+            self._opened = self._identity()
+        return self._connection
 
-    def _chunk(self, name: str, prompt: str) -> OpenChunk:
-        """An open chunk; the one that was not used for longest is closed for it."""
-        path = self.folder / name
+    def _identity(self) -> tuple[int, int, int] | None:
         try:
-            version = version_of(path)
-        except OSError as error:
-            raise _WrongPlaceError(prompt) from error
-        if path.parent != self.folder:
-            raise _WrongPlaceError(prompt)
-        if name in self._open and self._open[name].version != version:  # another process has written it again
-            del self._open[name]
-        if name not in self._open:
-            while len(self._open) >= OPEN_CHUNKS:
-                self._open.popitem(last=False)
-            self._open[name] = open_chunk(path)
-        self._open.move_to_end(name)
-        return self._open[name]
+            about = self.path.stat(follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return os.getpid(), about.st_dev, about.st_ino
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise self._damaged("it is a link or not a file")
+        database = sqlite3.connect(self.path, PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            for setting in ("trusted_schema = OFF", "cell_size_check = ON"):
+                database.execute(f"PRAGMA {setting}")
+            if not _schema(database):
+                with _transaction(database):
+                    if not _schema(database):  # another process may have been faster
+                        database.execute(SCHEMA)
+            if _schema(database) != [SCHEMA]:
+                raise self._damaged("it is a database of something else")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def _checksum(digest: bytes, cut: int, lengths: str, tensors: bytes) -> int:
+    return zlib.crc32(tensors, zlib.crc32(f"{digest.hex()} {cut} {lengths}".encode()))
+
+
+def _schema(database: sqlite3.Connection) -> list[str]:
+    return [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; other processes write before or after."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # where SQLite has gone back by itself
+            database.execute("ROLLBACK")
+        raise
 
 
 def chosen_texts(prompts: Sequence[str], rows: Sequence[int] | slice) -> list[str]:
     """The prompts of a batch."""
-    return list(prompts[rows]) if isinstance(rows, slice) else [prompts[int(row)] for row in rows]
+    return list(prompts[rows] if isinstance(rows, slice) else through(prompts, (int(row) for row in rows)))
 
 
 @dataclass(frozen=True)

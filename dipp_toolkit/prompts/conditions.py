@@ -25,7 +25,7 @@ TEXT_BYTES = 2**8
 
 @dataclass(frozen=True)
 class OwnConditions:
-    """Prompts of a reference that is no pipeline, encoded when a batch needs them; indexed like a `Condition`.
+    """Prompts of a reference that is not a pipeline, encoded when a batch needs them; indexed like a `Condition`.
 
     Attributes:
         prompts: the texts, one a row; they may be read from their file themselves.
@@ -75,10 +75,10 @@ def encode_prompts(
     """
     encoder = getattr(reference, "encoder", None)
     if not isinstance(encoder, PromptEncoder):
-        one = reference.encode(list(prompts[:1]))
+        first = reference.encode(list(prompts[:1]))
         reference.null(1)
         eval_conditions = reference.encode(list(eval_prompts)).to(device)
-        if _few(one, len(prompts)):
+        if _few(first, len(prompts)):
             return reference.encode(list(prompts)).to(device), eval_conditions
         return OwnConditions(prompts, reference, device), eval_conditions
     cache = PromptCache(encoder_folder(config.prompt_cache or default_cache(), encoder))
@@ -96,8 +96,8 @@ def _as_it_is(condition: Condition) -> Condition:
     return condition
 
 
-def _few(one: Condition, count: int) -> bool:
-    return count * (sum(tensor.nbytes for tensor in one.tensors.values()) + TEXT_BYTES) <= HELD_BYTES
+def _few(row: Condition, count: int) -> bool:
+    return count * (sum(tensor.nbytes for tensor in row.tensors.values()) + TEXT_BYTES) <= HELD_BYTES
 
 
 def _encode(

@@ -1,4 +1,4 @@
-"""Prompts from a file in any format that prompt sets are published in, by its ending.
+"""Prompts from a file in any format that prompt sets are published in, by its ending, or from a `datasets.Dataset`.
 
 | ending | content |
 |---|---|
@@ -7,13 +7,15 @@
 | `.json` | a list of texts or of objects; an object of such lists, by category, or of texts, by image |
 | | COCO's captions; what `dipp generate --json` and `dipp score --json` print |
 | `.jsonl` | an object or a text a line, which ends at a line feed alone |
-| `.parquet` | a column a field (needs pyarrow) |
+| `.parquet` | a column a field |
 
 The columns or keys are found by name, whatever their case: the prompt by `PROMPTS`, an id by `IDS`, a category by
 `CATEGORIES`, an image's file by `FILES`, each the first that is there.
 
-A file is read through once, and every row checked. Few prompts are then held in memory; of many, all but those of a
-`.json`, only an index is made (`prompt_rows`), and each is read from the file when it is asked for.
+Every source gives rows, every row is checked, and `held_or_mapped` keeps them. The readers are ours and not those of
+`datasets`, which take a quotation mark in a `.tsv` as quoting, guess types (an id `007` becomes 7), know neither COCO's
+captions nor lists by category, name no row in their errors, and read a Parquet file that says it is far larger than it
+is.
 """
 
 from __future__ import annotations
@@ -23,21 +25,18 @@ import json
 import os
 import shutil
 import stat
-import zlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
+from io import TextIOWrapper
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import RequestError, first_line
 from ..protocols import Prompt
-from ..utils.line_reader import Lines
 from ..utils.messages import quoted, shown
-from ..utils.packages import missing_of, not_installed
-from ..utils.spill import scratch_file
-from .rows import Place, Reader, checked, held_or_indexed
+from .dataset import BATCH, PromptList, batched_rows, checked, held_or_mapped
 
 PROMPTS = ("prompt", "prompts", "caption", "text", "captions", "sentence")
 IDS = ("id", "prompt_id", "image_id", "uid", "index")
@@ -47,20 +46,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 """How the first cell of a table without a header ends."""
 SHOWN = 8
 """Most column names that an error lists."""
-BATCH, BUFFER = 2**12, 2**16
-"""Rows and bytes of a Parquet file that are in memory at a time."""
-DECODED = 64
-"""Of these rows, those whose texts are."""
+BUFFER = 2**16
+"""Bytes of a Parquet file that are read at a time."""
 LARGE, MOST_RATIO = 2**28, 1000
 """Bytes of a row group's column, and how many times its stored size, that a Parquet file may say it has."""
-
-
-@dataclass(frozen=True)
-class PromptList:
-    """A prompt set that is simply a list, or any other sequence."""
-
-    name: str
-    prompts: Sequence[Prompt]
 
 
 def read_prompt_file(path: Path, name: str | None = None, *, of_images: bool = False) -> PromptList:
@@ -72,33 +61,43 @@ def read_prompt_file(path: Path, name: str | None = None, *, of_images: bool = F
         of_images: keep empty prompts of named images, which rewards that read none can score.
 
     Raises:
-        RequestError: the file is missing, is no text, is not of its ending's format, or holds no prompt.
-        PluginError: it is Parquet and pyarrow is missing.
+        RequestError: the file is missing, is not text, does not have its ending's format, or has no prompts.
     """
-    ending = path.suffix.lower()
+    read = _FORMATS.get(path.suffix.lower(), _plain)
     try:
-        if ending == ".json":
-            with _opened(path) as whole:
-                found = checked((((), one) for one in _read_json(whole, path)), path, of_images)
-                prompts: Sequence[Prompt] = [one for _, one in found]
-        elif ending == ".parquet":
-            file = scratch_file()
-            with _opened(path) as whole:
-                rows = _read_parquet(whole, path)
-                prompts = held_or_indexed(path, file, checked(_spilled(rows, file), path, of_images), _spilled_rows)
-        else:
-            prompts = _in_text(path, _FORMATS.get(ending, _plain), of_images)
+        with _opened(path) as file:
+            prompts = held_or_mapped(checked(read(file, path), f"prompt file {path}", of_images))
     except OSError as error:
         raise RequestError(f"Cannot read the prompt file {path}: {error.strerror or first_line(error)}.") from error
     except UnicodeDecodeError:
-        raise RequestError(f"The prompt file {path} is no UTF-8 text; expected one prompt a line.") from None
+        raise RequestError(f"The prompt file {path} is not UTF-8 text; expected one prompt a line.") from None
     if not prompts:
-        raise RequestError(f"The prompt file {path} holds no prompt; expected one prompt a line.")
+        raise RequestError(f"The prompt file {path} holds no prompts; expected one prompt a line.")
     return PromptList(name or path.name, prompts)
 
 
+def prompts_of_dataset(dataset: Any, name: str) -> PromptList:
+    """The prompts of a `datasets.Dataset`, or of one that streams, by the same names of columns as a file's.
+
+    Args:
+        dataset: of one split.
+        name: what the set is called.
+
+    Raises:
+        RequestError: it has no column of prompts, a prompt is not a text, or it has none.
+    """
+    source, names = f"dataset {name}", list(dataset.column_names or ())
+    wanted = _wanted(names)
+    tables = dataset.select_columns(wanted).with_format("arrow").iter(BATCH)
+    rows = (_prompt_of(row, number, source) for number, row in enumerate(batched_rows(tables), 1))
+    prompts = held_or_mapped(checked(rows, source))
+    if not prompts:
+        raise RequestError(f"The {source} holds no prompts.")
+    return PromptList(name, prompts)
+
+
 def _opened(path: Path) -> IO[bytes]:
-    """The file, or a copy of what comes through a pipe, which can be read only once.
+    """The file, or a copy of what comes through a pipe, in which a format may not be able to go back.
 
     Raises:
         RequestError: it is a device.
@@ -106,37 +105,26 @@ def _opened(path: Path) -> IO[bytes]:
     """
     file: IO[bytes] = path.open("rb")
     kind = os.fstat(file.fileno()).st_mode
-    if stat.S_ISCHR(kind) and not file.isatty():
-        raise RequestError(f"The prompt file {path} is a device; expected a file of prompts.")
     if stat.S_ISREG(kind):
         return file
     with file:
-        copy = scratch_file()
+        if stat.S_ISCHR(kind) and not file.isatty():
+            raise RequestError(f"The prompt file {path} is a device; expected a file of prompts.")
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 -- the caller closes it
         shutil.copyfileobj(file, copy)
-        copy.flush()
         copy.seek(0)
         return copy
 
 
-def _in_text(path: Path, begin: Callable[[Lines, Path], Reader], of_images: bool) -> Sequence[Prompt]:
-    file = _opened(path)
-    lines = Lines(file.fileno())
-    reader = begin(lines, path)
-    return held_or_indexed(path, file, checked(reader(lines, 1), path, of_images), reader)
+def _lines(file: IO[bytes]) -> TextIOWrapper:
+    return TextIOWrapper(file, "utf-8-sig", newline="")
 
 
-def _plain(lines: Lines, path: Path) -> Reader:
-    def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
-        for number in count(first):
-            lines.mark()
-            line = next(lines, None)
-            if line is None:
-                return
-            text = line.strip()
-            if text and not text.startswith("#"):
-                yield (lines.start, number, lines.check), Prompt(text, str(number))
-
-    return rows
+def _plain(file: IO[bytes], path: Path) -> Iterator[Prompt]:
+    for number, line in enumerate(_lines(file), 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield Prompt(text, str(number))
 
 
 @lru_cache
@@ -144,24 +132,30 @@ def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None
     """Those of the prompt, the id, the category and the image's file."""
     by_name = {name.strip().lower(): name for name in names}
     text, key, kind, file = (
-        next((by_name[one] for one in wanted if one in by_name), None) for wanted in (PROMPTS, IDS, CATEGORIES, FILES)
+        next((by_name[name] for name in accepted if name in by_name), None)
+        for accepted in (PROMPTS, IDS, CATEGORIES, FILES)
     )
     return text, key, kind, file
 
 
-def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = "") -> Prompt:
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The columns to read; where none holds prompts, those that the error will list."""
+    columns = _columns(tuple(names))
+    return list(names[:SHOWN]) if columns[0] is None else [column for column in columns if column]
+
+
+def _prompt_of(row: Mapping[Any, Any], number: int, source: str, category: str = "") -> Prompt:
     """A row with named fields as a prompt."""
     names = tuple(name for name in row if isinstance(name, str))
     text, key, kind, file = _columns(names)
     if text is None:
-        there = shown(", ".join(names[:SHOWN]) or "none")
+        fields = shown(", ".join(names[:SHOWN]) or "none")
         raise RequestError(
-            f"The prompt file {path} has no prompts: row {number} has the fields {there}; expected one of "
-            f"{', '.join(PROMPTS)}."
+            f"The {source} has no prompts: row {number} has the fields {fields}; expected one of {', '.join(PROMPTS)}."
         )
     value = row[text]
     if not isinstance(value, str):
-        raise RequestError(f"The prompt file {path}, row {number}: '{text}' is {quoted(value)}; expected a text.")
+        raise RequestError(f"The {source}, row {number}: '{text}' is {quoted(value)}; expected a text.")
     identity, group, image = (row[name] if name else None for name in (key, kind, file))
     return Prompt(
         value.strip(),
@@ -171,36 +165,22 @@ def _prompt_of(row: Mapping[Any, Any], number: int, path: Path, category: str = 
     )
 
 
-def _table(separator: str, quoting: Any) -> Callable[[Lines, Path], Reader]:
-    def begin(lines: Lines, path: Path) -> Reader:
-        def parsed(rows: Iterator[Any]) -> Any:
-            try:
-                return next(rows, None)
-            except csv.Error as error:
-                raise RequestError(f"The prompt file {path} is no table: {error}.") from error
+def _table(separator: str, quoting: Any) -> Callable[[IO[bytes], Path], Iterator[Prompt]]:
+    def read(file: IO[bytes], path: Path) -> Iterator[Prompt]:
+        # Blank lines come before no header and are no rows.
+        cells = csv.reader(_lines(file), delimiter=separator, quoting=quoting, strict=True)
+        table: Iterator[list[str]] = filter(None, cells)
+        try:
+            names = next(table, [])
+            if len(names) == 2 and names[0].strip().lower().endswith(PICTURES):
+                table, names = chain([names], table), [FILES[0], PROMPTS[0]]
+            for number, row in enumerate(table, 1):
+                fields = dict(zip_longest(names, row[: len(names)]))
+                yield _prompt_of(fields, number, f"prompt file {path}")
+        except csv.Error as error:
+            raise RequestError(f"The prompt file {path} is not a table: {error}.") from error
 
-        names, begin = None, lines.position
-        while names == [] or names is None:  # blank lines come before no header
-            begin = lines.position
-            names = parsed(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True))
-            if names is None:
-                break
-        if names and len(names) == 2 and names[0].strip().lower().endswith(PICTURES):
-            names = [FILES[0], PROMPTS[0]]
-            lines.go_to(begin)
-
-        def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
-            table = csv.DictReader(lines, names, delimiter=separator, quoting=quoting, strict=True)
-            for number in count(first):
-                lines.mark()
-                row = parsed(table)
-                if row is None:
-                    return
-                yield (lines.start, number, lines.check), _prompt_of(row, number, path)
-
-        return rows
-
-    return begin
+    return read
 
 
 def _object(row: Any) -> Mapping[Any, Any]:
@@ -213,28 +193,20 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"The prompt file {where} is no JSON that can be read: {first_line(error)}.") from error
+        raise RequestError(f"The prompt file {where} is not valid JSON: {first_line(error)}.") from error
 
 
-def _json_lines(lines: Lines, path: Path) -> Reader:
-    def rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
-        lines.feeds_alone = True
-        number = first
-        while True:
-            lines.mark()
-            line = next(lines, None)
-            if line is None:
-                return
-            if line.strip():
-                row = _parsed(line, f"{path}, line {lines.count},")
-                yield (lines.start, number, lines.check), _prompt_of(_object(row), number, path)
-                number += 1
-
-    return rows
+def _json_lines(file: IO[bytes], path: Path) -> Iterator[Prompt]:
+    row = 0
+    for number, line in enumerate(file, 1):  # as bytes, in which a carriage return ends no line
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        if text.strip():
+            row += 1
+            yield _prompt_of(_object(_parsed(text, f"{path}, line {number},")), row, f"prompt file {path}")
 
 
-def _read_json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
-    content = _parsed(file.read().decode("utf-8-sig"), str(path))
+def _json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
+    content, source = _parsed(file.read().decode("utf-8-sig"), str(path)), f"prompt file {path}"
     if isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" not in content:
         content = _made_images(content["images"], content.get("prompts"))
     elif isinstance(content, dict) and content and all(isinstance(value, str) for value in content.values()):
@@ -242,17 +214,17 @@ def _read_json(file: IO[bytes], path: Path) -> Iterator[Prompt]:
         content = [content] if alone else [{FILES[0]: name, PROMPTS[0]: text} for name, text in content.items()]
     if isinstance(content, list):
         for number, row in enumerate(content, 1):
-            yield _prompt_of(_object(row), number, path)
+            yield _prompt_of(_object(row), number, source)
     elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        yield from _coco_captions(content["annotations"], path)
-    elif isinstance(content, dict) and content and all(isinstance(one, list) for one in content.values()):
+        yield from _coco_captions(content["annotations"], source)
+    elif isinstance(content, dict) and content and all(isinstance(rows, list) for rows in content.values()):
         for category, rows in content.items():
             for number, row in enumerate(rows, 1):
-                one = _prompt_of(_object(row), number, path, category)
-                yield Prompt(one.text, f"{category}-{one.id}", category)
+                prompt = _prompt_of(_object(row), number, source, category)
+                yield Prompt(prompt.text, f"{category}-{prompt.id}", category)
     else:
         raise RequestError(
-            f"The prompt file {path} is no list of prompts; expected a JSON list of texts or of objects with one of "
+            f"The {source} is not a list of prompts; expected a JSON list of texts or of objects with one of "
             f"{', '.join(PROMPTS)}, an object of such lists by category or of texts by image, or COCO's captions."
         )
 
@@ -264,50 +236,41 @@ def _made_images(images: list[Any], prompts: Any) -> list[Any]:
     return [{FILES[0]: name, PROMPTS[0]: text} for name, text in zip(images, prompts, strict=True)]
 
 
-def _coco_captions(annotations: Sequence[Any], path: Path) -> Iterator[Prompt]:
+def _coco_captions(annotations: Sequence[Any], source: str) -> Iterator[Prompt]:
     """One caption an image, the one with the lowest id, in the order of the images' ids."""
     first: dict[int, Mapping[str, Any]] = {}
-    for one in annotations:
-        numbered = isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "id"))
-        if not numbered or not isinstance(one.get("caption"), str):
+    for caption in annotations:
+        numbered = isinstance(caption, dict) and all(isinstance(caption.get(key), int) for key in ("image_id", "id"))
+        if not numbered or not isinstance(caption.get("caption"), str):
             raise RequestError(
-                f"The prompt file {path} is no file of COCO captions: an annotation lacks a number image_id, a number "
-                "id or a text caption."
+                f"The {source} is not a file of COCO captions: an annotation lacks a number image_id, a number id or "
+                "a text caption."
             )
-        known = first.get(one["image_id"])
-        if known is None or one["id"] < known["id"]:
-            first[one["image_id"]] = one
+        earlier = first.get(caption["image_id"])
+        if earlier is None or caption["id"] < earlier["id"]:
+            first[caption["image_id"]] = caption
     for image in sorted(first):
         yield Prompt(" ".join(first[image]["caption"].split()), str(image))
 
 
-def _read_parquet(opened: IO[bytes], path: Path) -> Iterator[Prompt]:
-    if missing_of(["pyarrow"]):
-        raise not_installed(f"Reading {path} needs", ["pyarrow"])
+def _parquet(file: IO[bytes], path: Path) -> Iterator[Prompt]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(opened, buffer_size=BUFFER)
-        names = file.schema_arrow.names
-        columns = _columns(tuple(names))
-        wanted = names[:SHOWN] if columns[0] is None else [column for column in columns if column]
-        _check_sizes(file.metadata, wanted, path)
-        number = 0
+        columns = parquet.ParquetFile(file, buffer_size=BUFFER)
+        wanted = _wanted(columns.schema_arrow.names)
+        _check_sizes(columns.metadata, wanted, path)
         # A text that stands in many rows is held once.
-        file = parquet.ParquetFile(opened, buffer_size=BUFFER, metadata=file.metadata, read_dictionary=wanted)
-        for batch in file.iter_batches(BATCH, columns=wanted, use_threads=False):
-            for start in range(0, len(batch), DECODED):
-                for row in batch.slice(start, DECODED).to_pylist():
-                    number += 1
-                    yield _prompt_of(row, number, path)
+        columns = parquet.ParquetFile(file, buffer_size=BUFFER, metadata=columns.metadata, read_dictionary=wanted)
+        rows = batched_rows(columns.iter_batches(BATCH, columns=wanted, use_threads=False))
+        for number, row in enumerate(rows, 1):
+            yield _prompt_of(row, number, f"prompt file {path}")
     except (pyarrow.ArrowException, MemoryError) as error:
-        raise RequestError(
-            f"The prompt file {path} is no Parquet file that can be read: {first_line(error)}."
-        ) from error
+        raise RequestError(f"The prompt file {path} is not a readable Parquet file: {first_line(error)}.") from error
 
 
-def _check_sizes(metadata: Any, wanted: Sequence[str], path: Path) -> None:
+def _check_sizes(metadata: Any, wanted: Iterable[str], path: Path) -> None:
     """Refuse a file that says it is far larger than what is in it.
 
     Raises:
@@ -316,35 +279,19 @@ def _check_sizes(metadata: Any, wanted: Sequence[str], path: Path) -> None:
     for group in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):
             column = metadata.row_group(group).column(index)
-            said, stored = column.total_uncompressed_size, column.total_compressed_size
-            if column.path_in_schema.split(".")[0] in wanted and said > max(LARGE, MOST_RATIO * stored):
+            size, stored = column.total_uncompressed_size, column.total_compressed_size
+            if column.path_in_schema.split(".")[0] in wanted and size > max(LARGE, MOST_RATIO * stored):
                 raise RequestError(
-                    f"The prompt file {path} says that {stored:,} bytes of it become {said:,}: that is no file of "
-                    "prompts. Expected texts."
+                    f"The prompt file {path} says that {stored:,} bytes of it become {size:,}, which is not plausible "
+                    "for prompts; expected texts."
                 )
 
 
-def _spilled(prompts: Iterable[Prompt], file: IO[bytes]) -> Iterator[tuple[Place, Prompt]]:
-    """Prompts of a format that cannot be read from anywhere, written as lines that can."""
-    position = 0
-    for one in prompts:
-        line = json.dumps([one.text, one.id, one.category, one.file]).encode()
-        file.write(line + b"\n")
-        yield (position, 0, zlib.crc32(line)), one
-        position += len(line) + 1
-    file.flush()
-
-
-def _spilled_rows(lines: Lines, first: int) -> Iterator[tuple[Place, Prompt]]:
-    lines.mark()
-    for line in lines:
-        yield (lines.start, first, lines.check), Prompt(*json.loads(line))
-        lines.mark()
-
-
-_FORMATS: dict[str, Callable[[Lines, Path], Reader]] = {
+_FORMATS: dict[str, Callable[[IO[bytes], Path], Iterator[Prompt]]] = {
     # Tables with tabs are published without quoting, so a quotation mark is part of the prompt.
     ".tsv": _table("\t", csv.QUOTE_NONE),
     ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".json": _json,
     ".jsonl": _json_lines,
+    ".parquet": _parquet,
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PluginError, RequestError
 from ..protocols import Prompt, PromptSet
@@ -14,42 +15,50 @@ from ..utils.exception_text import loading
 from ..utils.imports import is_python_name, make_from_python
 from ..utils.messages import unknown_name
 from ..utils.paths import is_there, looks_like_path, user_path
-from .files import PromptList, read_prompt_file
+from .dataset import PromptList
+from .files import prompts_of_dataset, read_prompt_file
 from .subsets import PARTS, part_of, split_name, whole_number
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def load_prompts(
-    name_or_path: str, *, category: str | None = None, count: int | None = None, seed: int = 0, **options: Any
+    name_or_path: str | Dataset, *, category: str | None = None, count: int | None = None, seed: int = 0, **options: Any
 ) -> PromptSet:
-    """A prompt set by registered name, from a file in any published format, or `file.py:Name`.
+    """A prompt set by registered name, from a file in any published format, `file.py:Name`, or a `datasets.Dataset`.
 
-    `Name` is a `PromptSet`, a list of texts, or a class or function that makes one.
+    `Name` is a `PromptSet`, a list of texts, a dataset, or a class or function that makes one.
 
     Everything may also stand in the name: `"parti?category=Animals&count=100&seed=1"`.
 
     Args:
-        name_or_path: a registered name, or a file's path.
+        name_or_path: a registered name, a file's path, or a dataset with a column of prompts, found by its name as in
+            a file.
         category: only the prompts of these categories, commas between them.
         count: only a seeded sample of so many.
         seed: of the sample.
         options: of the prompt set's factory, such as `path`, a local copy of a published one.
 
     Raises:
-        RequestError: the name is unknown, the file is missing, empty or not of its ending's format, or the part that is
-            asked for is none of it.
+        RequestError: the name is unknown, the file is missing, empty or does not have its ending's format, the dataset
+            has no column of prompts, or the part does not exist.
     """
+    if not isinstance(name_or_path, str):
+        return part_of(_dataset(name_or_path, "from Python"), category, count, seed)
     # A file whose name holds a question mark is still found by it.
     is_file = is_there(name_or_path) and user_path(name_or_path).is_file()
-    name, asked = (name_or_path, {}) if is_file else split_name(name_or_path)
-    category = asked.pop("category", category)
-    wanted = asked.pop("count", count)
-    count = None if wanted is None else whole_number("count", wanted, 1)
-    seed = whole_number("seed", asked.pop("seed", seed), 0)
-    options = {**options, **asked}
-    known = get_registry().entries["prompts"]
-    if name in known:
+    name, query = (name_or_path, {}) if is_file else split_name(name_or_path)
+    category = query.pop("category", category)
+    size = query.pop("count", count)
+    count = None if size is None else whole_number("count", size, 1)
+    seed = whole_number("seed", query.pop("seed", seed), 0)
+    options = {**options, **query}
+    registered = get_registry().entries["prompts"]
+    if name in registered:
         with loading("prompt set", name):
-            return part_of(cast(PromptSet, known[name].build(**options)), category, count, seed)
+            made: Any = registered[name].build(**options)
+            return part_of(made if isinstance(made, PromptSet) else _dataset(made, name), category, count, seed)
     if is_python_name(name):
         with loading("prompt set", name):
             return part_of(_own_prompts(name, options), category, count, seed)
@@ -60,14 +69,30 @@ def load_prompts(
     raise get_registry().unknown(name, "prompts")
 
 
+def _is_dataset(made: Any) -> bool:
+    library = sys.modules.get("datasets")  # it is loaded wherever one of its objects is
+    return library is not None and isinstance(made, library.Dataset | library.IterableDataset)
+
+
+def _dataset(made: Any, name: str) -> PromptSet:
+    if not _is_dataset(made):
+        raise PluginError(
+            f"The prompt set '{name}' is a {type(made).__name__}; expected a prompt set or a datasets.Dataset of one "
+            "split."
+        )
+    return prompts_of_dataset(made, name)
+
+
 def _own_prompts(name: str, options: dict[str, Any]) -> PromptSet:
     made = make_from_python(name, "prompt set", options)
+    if _is_dataset(made):
+        return prompts_of_dataset(made, name.rpartition(":")[2])
     rows: Any = made if isinstance(made, list | tuple) else getattr(made, "prompts", None)
     prompts = [_numbered(row, number) for number, row in enumerate(rows if isinstance(rows, Sequence) else (), 1)]
-    if not prompts or not all(isinstance(one.text, str) and one.text.strip() for one in prompts):
+    if not prompts or not all(isinstance(prompt.text, str) and prompt.text.strip() for prompt in prompts):
         raise PluginError(
-            f"The prompt set '{name}' is a {type(made).__name__}; expected a list of texts, none of them empty, or an "
-            "object with a name and such a list as its prompts."
+            f"The prompt set '{name}' is a {type(made).__name__}; expected a list of texts, none of them empty, a "
+            "datasets.Dataset, or an object with a name and such a list as its prompts."
         )
     return PromptList(str(getattr(made, "name", name.rpartition(":")[2])), prompts)
 

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 import numpy as np
 
 from ..errors import RequestError
 from ..protocols import Prompt, PromptSet
-from ..utils.lazy_sequence import Chosen, through
 from ..utils.messages import unknown_name
 from ..utils.spelling import short_name
-from ..utils.spill import Rows
-from .files import PromptList
-from .rows import held_if_few
+from .dataset import PromptList, chosen
 
 PARTS = ("category", "count", "seed")
 MOST_CATEGORIES = 2**12
-"""So many are kept in mind, for what is said where a category is unknown."""
-DIGITS = 4
-"""A draw, 64 bits, is compared as so many digits of 16 bits."""
-PART = 2**16
-"""Rows of an array that are looked at at once."""
+"""So many are remembered for the message about an unknown one."""
 
 
 def split_name(name: str) -> tuple[str, dict[str, str]]:
-    """`"parti?category=Animals&count=100"` as the set's name and what is asked of it.
+    """`"parti?category=Animals&count=100"` as the set's name and its options.
 
     Raises:
-        RequestError: what follows the question mark is no `KEY=VALUE`, or a key stands twice.
+        RequestError: what follows the question mark is not `KEY=VALUE`, or a key stands twice.
     """
     plain, mark, query = name.partition("?")
     if not mark:
@@ -50,14 +42,14 @@ def counted_prompts(count: int, name: str) -> str:
 
     Args:
         count: how many there are.
-        name: of the set or file, with what was asked of it; empty where it has none.
+        name: of the set or file, with its options; empty where it has none.
     """
     counted = f"{count:,} prompt{'s' * (count != 1)}"
     try:
-        plain, asked = split_name(name)
+        plain, options = split_name(name)
     except RequestError:  # a file whose name holds a question mark
-        plain, asked = name, {}
-    category, seed = asked.get("category", ""), asked.get("seed", "0")
+        plain, options = name, {}
+    category, seed = options.get("category", ""), options.get("seed", "0")
     parts = [f"{counted} of {short_name(plain)}" if plain else counted]
     if category:
         categories = category.split(",")
@@ -71,7 +63,7 @@ def whole_number(what: str, value: str | int, least: int) -> int:
     """A number that stood in a name.
 
     Raises:
-        RequestError: it is none, or too small.
+        RequestError: it is not a whole number, or too small.
     """
     try:
         number = int(value)
@@ -97,86 +89,41 @@ def part_of(prompts: PromptSet, category: str | None = None, count: int | None =
     Raises:
         RequestError: a category is unknown, or the set has none.
     """
-    chosen, said = prompts.prompts, []
+    part, query = prompts.prompts, []
     if category is not None:
-        wanted = [one.strip() for one in category.split(",")]
-        chosen = _those(chosen, _of_categories(prompts, wanted))
-        said.append(f"category={','.join(wanted)}")
-    if count is not None and count < len(chosen):
-        chosen = _those(chosen, _sample(chosen, count, seed))
-        said.append(f"count={count}" + (f"&seed={seed}" if seed else ""))
-    return PromptList(f"{prompts.name}?{'&'.join(said)}", held_if_few(chosen)) if said else prompts
+        names = [name.strip() for name in category.split(",")]
+        part = chosen(part, _of_categories(prompts, names))
+        query.append(f"category={','.join(names)}")
+    if count is not None and count < len(part):
+        part = chosen(part, _sample(part, count, seed))
+        query.append(f"count={count}" + (f"&seed={seed}" if seed else ""))
+    return PromptList(f"{prompts.name}?{'&'.join(query)}", part) if query else prompts
 
 
-def _those(prompts: Sequence[Prompt], places: np.ndarray) -> Sequence[Prompt]:
-    return [prompts[place] for place in places.tolist()] if isinstance(prompts, list) else Chosen(prompts, places)
-
-
-def _of_categories(prompts: PromptSet, wanted: Sequence[str]) -> np.ndarray:
+def _of_categories(prompts: PromptSet, names: Sequence[str]) -> np.ndarray:
     """Where the prompts of these categories stand."""
-    known: dict[str, None] = {}
-    meant: dict[str, None] = {}
-    asked = {name.lower() for name in wanted}
-    for one in prompts.prompts:
-        if one.category and one.category not in known:
-            if len(known) < MOST_CATEGORIES:
-                known[one.category] = None
-            if one.category.lower() in asked:
-                meant[one.category] = None
-    if not known:
+    asked, categories = {name.lower() for name in names}, dict[str, None]()
+    for prompt in prompts.prompts:
+        if prompt.category and (len(categories) < MOST_CATEGORIES or prompt.category.lower() in asked):
+            categories[prompt.category] = None
+    if not categories:
         raise RequestError(f"The prompt set '{prompts.name}' has no categories.")
-    by_name = {name.lower(): name for name in meant}
-    for name in wanted:
+    by_name = {category.lower(): category for category in categories}
+    for name in names:
         if name.lower() not in by_name:
-            raise RequestError(unknown_name("category", name, known))
-    names = set(by_name.values())
-    places = Rows(np.int64)
-    for place, one in enumerate(prompts.prompts):
-        if one.category in names:
-            places.append(place)
-    return places.array()
+            raise RequestError(unknown_name("category", name, categories))
+    wanted = {by_name[name.lower()] for name in names}
+    isin = np.fromiter((prompt.category in wanted for prompt in prompts.prompts), bool, len(prompts.prompts))
+    return np.flatnonzero(isin)
 
 
-def _draw(seed: int, prompt: Prompt) -> bytes:
-    return hashlib.sha256(f"{seed}\0{prompt.id}\0{prompt.text}".encode()).digest()
+def _draw(seed: int, prompt: Prompt) -> int:
+    """The first 64 bits of the SHA-256."""
+    digest = hashlib.sha256(f"{seed}\0{prompt.id}\0{prompt.text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def _sample(prompts: Sequence[Prompt], count: int, seed: int) -> np.ndarray:
     """Where the `count` prompts with the smallest draws stand, rising; equal draws in the set's order."""
-    rows = Rows(np.uint64)
-    for one in prompts:
-        rows.append(int.from_bytes(_draw(seed, one)[:8], "big"))
-    draws = rows.array()
-    last, more = _smallest(draws, count)
-    tied = np.concatenate([start + np.flatnonzero(part == last) for start, part in _parts(draws)])
-    if len(tied) > more:  # nearly always prompts that are there several times
-        ranked = zip((_draw(seed, one) for one in through(prompts, tied.tolist())), tied.tolist(), strict=True)
-        tied = np.array([place for _, place in heapq.nsmallest(more, ranked)], np.int64)
-    chosen = Rows(np.int64)
-    for start, part in _parts(draws):
-        taken = part < last
-        taken[tied[(tied >= start) & (tied < start + len(part))] - start] = True
-        chosen.extend(start + np.flatnonzero(taken))
-    return chosen.array()
-
-
-def _smallest(draws: np.ndarray, count: int) -> tuple[np.uint64, int]:
-    """The `count`-th smallest draw, digit by digit, and how many of the `count` smallest are equal to it."""
-    known, left = 0, count
-    for digit in range(DIGITS):
-        shift = np.uint64(16 * (DIGITS - 1 - digit))
-        tally = np.zeros(2**16, np.int64)
-        for _, part in _parts(draws):
-            found = part >> shift
-            alike = found[found >> np.uint64(16) == known] if digit else found
-            tally += np.bincount((alike & np.uint64(2**16 - 1)).astype(np.int64), minlength=2**16)
-        passed = np.cumsum(tally)
-        place = int(np.searchsorted(passed, left))
-        left -= int(passed[place] - tally[place])
-        known = known << 16 | place
-    return np.uint64(known), left
-
-
-def _parts(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(rows), PART):
-        yield start, rows[start : start + PART]
+    draws = np.fromiter((_draw(seed, prompt) for prompt in prompts), np.uint64, len(prompts))
+    return np.sort(np.argsort(draws, kind="stable")[:count])

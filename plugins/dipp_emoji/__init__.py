@@ -83,7 +83,7 @@ def pipeline_blueprint(name: str) -> PipelineBlueprint:
 
 def load_prompts(name: str, held_out: bool) -> PromptSet:
     """The canonical captions of the training or of the held-out pairs; the category is the background."""
-    from dipp_toolkit.prompts.files import PromptList
+    from dipp_toolkit.prompts.dataset import PromptList
     from dipp_toolkit.protocols import Prompt
 
     from .captions import BACKGROUNDS, caption, pairs

@@ -26,9 +26,16 @@ SUMMARIES = {
 def dipp_register_prompts(register: Register) -> None:
     for name, summary in SUMMARIES.items():
         register(name, partial(_load, name), summary=summary)
+    register("hub", _from_hub, summary="a dataset of the hub with a column of prompts: hub?dataset=OWNER/NAME")
 
 
 def _load(name: str, path: str | None = None, revision: str | None = None) -> PromptSet:
     from .published import load
 
     return load(name, path, revision)
+
+
+def _from_hub(dataset: str, split: str = "train", config: str | None = None, revision: str | None = None) -> PromptSet:
+    from .published import load_from_hub
+
+    return load_from_hub(dataset, split, config, revision)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.models.files.fetching import NotHere, check_fetching, hub_file
-from dipp_toolkit.prompts.files import PromptList, read_prompt_file
+from dipp_toolkit.prompts.dataset import PromptList
+from dipp_toolkit.prompts.files import prompts_of_dataset, read_prompt_file
 from dipp_toolkit.protocols import Prompt
 from dipp_toolkit.utils.paths import cache_place, user_path
 
@@ -115,20 +116,46 @@ def load(name: str, path: str | None = None, revision: str | None = None) -> Pro
     if published.address:
         if revision is not None:
             raise RequestError(f"The prompt set '{name}' is pinned to one file and takes no revision.")
-        found = read_prompt_file(fetched(name, published), name)
+        prompts = read_prompt_file(fetched(name, published), name)
     elif revision or published.revision:
-        found = _from_hub(name, published, revision or published.revision)
+        prompts = _from_hub(name, published, revision or published.revision)
     else:
         raise RequestError(
-            f"The prompt set '{name}' has no revision that is known to be right. Name the commit of {published.hub} on "
+            f"The prompt set '{name}' is not pinned to a revision. Name the commit of {published.hub} on "
             f"the hub, '{name}?revision=COMMIT', or a local copy, '{name}?path=FILE' ({published.about})."
         )
-    if len(found.prompts) != published.count:
+    if len(prompts.prompts) != published.count:
         raise RequestError(
-            f"The prompt set '{name}' holds {len(found.prompts)} prompts; {published.count} were published. "
+            f"The prompt set '{name}' holds {len(prompts.prompts)} prompts; {published.count} were published. "
             f"Name a local copy that you trust: '{name}?path=FILE'."
         )
-    return found
+    return prompts
+
+
+def load_from_hub(
+    dataset: str, split: str = "train", config: str | None = None, revision: str | None = None
+) -> PromptList:
+    """The prompts of any dataset on the Hugging Face hub, through the library's own loader and cache; no code of its
+    repository is run.
+
+    Args:
+        dataset: owner/name.
+        split: which of its parts; the library's slices, `train[:100]`, as well.
+        config: which of its configurations, where it has several.
+        revision: a commit; the newest where None.
+
+    Raises:
+        NotHere: this is a dry run.
+        RequestError: it cannot be fetched, or has no column of prompts.
+    """
+    check_fetching(f"the split {split} of huggingface.co/datasets/{dataset}")
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(dataset, config, split=split, revision=revision)
+    except Exception as error:  # the library and the hub's client raise errors of several libraries
+        raise RequestError(f"Cannot load the split {split} of the dataset {dataset}: {first_line(error)}.") from error
+    return prompts_of_dataset(rows, dataset)
 
 
 def cache_folder() -> Path:
@@ -153,7 +180,7 @@ def fetched(name: str, published: Published) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         digest = _download(published, download)
         if digest != published.digest:
-            raise RequestError(f"What {published.address} gave is not the file that was published. {instead}")
+            raise RequestError(f"The file from {published.address} is not the file that was published. {instead}")
         if published.member:
             beside = folder / f".member.{os.getpid()}.partial"
             with zipfile.ZipFile(download) as archive:
@@ -172,8 +199,8 @@ def fetched(name: str, published: Published) -> Path:
 def _download(published: Published, target: Path) -> str:
     """Write the file, at most `most_bytes` of it; returns its SHA-256."""
     digest, done = hashlib.sha256(), 0
-    with urllib.request.urlopen(published.address, timeout=SECONDS) as answer, target.open("wb") as file:
-        while done < published.most_bytes and (part := answer.read(CHUNK)):
+    with urllib.request.urlopen(published.address, timeout=SECONDS) as response, target.open("wb") as file:
+        while done < published.most_bytes and (part := response.read(CHUNK)):
             file.write(part)
             digest.update(part)
             done += len(part)
@@ -193,5 +220,7 @@ def _from_hub(name: str, published: Published, revision: str) -> PromptList:
                 f"Name a local copy instead: '{name}?path=FILE'."
             ) from error
         part = read_prompt_file(path)
-        prompts += [Prompt(one.text, f"{category}-{one.id}", category) if category else one for one in part.prompts]
+        prompts += [
+            Prompt(prompt.text, f"{category}-{prompt.id}", category) if category else prompt for prompt in part.prompts
+        ]
     return PromptList(name, prompts)

@@ -147,7 +147,7 @@ def test_settings_out_of_range(
         (["--generator", "{world}"], ["no diffusers pipeline"]),
         (["--prompts", "./nowhere.txt"], ["nowhere.txt", "No such file"]),
         (["--prompts", "{world}/empty.txt"], ["holds no prompt"]),
-        (["--prompts", "{world}/binary.txt"], ["no UTF-8 text"]),
+        (["--prompts", "{world}/binary.txt"], ["not UTF-8 text"]),
         (["--prompts", "{world}/nul.txt"], ["is binary"]),
         (["--prompts", "{world}/tiny"], ["Cannot read the prompt file"]),
         (["--reward", "./nowhere.py:blue"], ["no file nowhere.py"]),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, load_reference, train
@@ -21,9 +23,8 @@ from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.text_encoders import PromptEncoder
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.prompts import cache as prompt_cache
-from dipp_toolkit.prompts import rows as prompt_rows
-from dipp_toolkit.prompts.cache import CachedConditions, PromptCache, encoder_folder
-from dipp_toolkit.prompts.chunks import open_chunk, write_chunk
+from dipp_toolkit.prompts import dataset
+from dipp_toolkit.prompts.cache import NAME, CachedConditions, PromptCache, digest_of, encoder_folder
 from dipp_toolkit.prompts.conditions import encode_prompts
 from tiny import PROMPTS
 
@@ -40,6 +41,13 @@ def encoder_of(folder: Path) -> PromptEncoder:
     return PromptEncoder(folder, family_of(folder))
 
 
+def kept(folder: Path, prompts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+    """What the cache's file holds of each prompt."""
+    query = "SELECT tensors FROM prompts WHERE digest = ?"
+    with closing(sqlite3.connect(folder / NAME)) as database:
+        return [load(database.execute(query, (digest_of(prompt),)).fetchone()[0]) for prompt in prompts]
+
+
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -48,7 +56,7 @@ def test_what_comes_back_is_what_was_encoded(folder: Path, tmp_path: Path) -> No
     encoder = encoder_of(folder)
     cache = PromptCache(tmp_path / "cache")
     assert cache.encode(encoder, [*PROMPTS, PROMPTS[0]], chunk=3) == len(PROMPTS)
-    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [NAME]
     again = PromptCache(tmp_path / "cache")
     order = [PROMPTS[2], PROMPTS[0], PROMPTS[2]]
     read, direct = again.read(order), encoder.encode(order)
@@ -82,11 +90,12 @@ def test_encoding_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, mon
 
 def test_encoding_streams(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One chunk at a time, repetitions passed over, in the chunks that a list would have given."""
-    encoder, given, sizes = encoder_of(folder), [], []
+    encoder, given, sizes, chunks = encoder_of(folder), [], [], []
     original = PromptEncoder.encode
 
     def encode(self: PromptEncoder, prompts: list[str]) -> Condition:
         sizes.append((len(given), len(prompts)))
+        chunks.append(tuple(prompts))
         return original(self, prompts)
 
     def prompts() -> Iterator[str]:
@@ -95,11 +104,10 @@ def test_encoding_streams(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
             yield f"a cat {k % 15}"
 
     monkeypatch.setattr(PromptEncoder, "encode", encode)
-    cache, said = PromptCache(tmp_path / "cache"), []
+    cache, messages = PromptCache(tmp_path / "cache"), []
     cache.add(original(encoder, ["a cat 2", "a cat 3"]))
-    assert cache.encode(encoder, prompts(), 4, lambda *numbers: said.append(numbers)) == 13
-    assert sizes == [(8, 4), (12, 4), (16, 4), (20, 1)] and said == [(8, 4), (12, 8), (16, 12), (20, 13)]
-    chunks = {tuple(open_chunk(one).prompts) for one in (tmp_path / "cache").glob("*.safetensors")}
+    assert cache.encode(encoder, prompts(), 4, lambda *numbers: messages.append(numbers)) == 13
+    assert sizes == [(8, 4), (12, 4), (16, 4), (20, 1)] and messages == [(8, 4), (12, 8), (16, 12), (20, 13)]
     assert tuple(f"a cat {k}" for k in (0, 1, 4, 5)) in chunks and ("a cat 14",) in chunks
     assert cache.encode(encoder, prompts(), 4) == 0
 
@@ -107,19 +115,19 @@ def test_encoding_streams(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_command_counts_different_prompts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prompt_rows, "HELD_PROMPTS", 0)
+    monkeypatch.setattr(dataset, "HELD_PROMPTS", 0)
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS + PROMPTS[:2]))
     words = ["prompts", "encode", "--reference", str(folder), "--prompts", str(tmp_path / "p.txt"), "--device", "cpu"]
     assert main([*words, "--cache", str(tmp_path / "cache"), "--json", "--chunk", "2"]) == 0
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
     assert (result["prompts"], result["encoded"]) == (len(PROMPTS) + 1, len(PROMPTS) + 1)
-    assert "7 of 7 prompts done, 5 of them encoded now" in said.err
+    assert "7 of 7 prompts done, 5 of them encoded now" in printed.err
 
 
 def test_another_encoder_has_another_folder(folder: Path, tmp_path: Path) -> None:
     other = write_twin("StableDiffusionXLPipeline", tmp_path / "other", seed=1)
-    first, second = (encoder_folder(tmp_path / "cache", encoder_of(one)) for one in (folder, other))
+    first, second = (encoder_folder(tmp_path / "cache", encoder_of(place)) for place in (folder, other))
     assert first != second
     assert first.parent == second.parent
     for place in (first, second):
@@ -148,9 +156,11 @@ def test_a_cache_of_an_older_version_is_not_found(
 ) -> None:
     """Its embeddings may be of another encoder or of other settings; nobody is given them, with or without weights."""
     new = encoder_folder(tmp_path / "cache", encoder_of(folder))
-    monkeypatch.setattr(prompt_cache, "FORMAT", 1)
+    monkeypatch.setattr(prompt_cache, "FORMAT", 2)
     old = encoder_folder(tmp_path / "cache", encoder_of(folder))
     old.mkdir(parents=True)
+    (old / "0123.safetensors").write_bytes(b"a chunk of embeddings")
+    (old / "index.sqlite").write_bytes(b"an index of chunks")
     monkeypatch.undo()
     assert encoder_folder(tmp_path / "cache", encoder_of(folder)) == new != old
     for name in ("text_encoder", "text_encoder_2"):
@@ -165,15 +175,14 @@ def test_two_sizes_share_a_cache_and_each_is_told_its_own(folder: Path, tmp_path
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     edit(other / "unet/config.json", sample_size=[8, 16])
-    places = [encoder_folder(tmp_path / "cache", encoder_of(one)) for one in (folder, other)]
+    places = [encoder_folder(tmp_path / "cache", encoder_of(place)) for place in (folder, other)]
     assert places[0] == places[1]
     for place, sizes in ((folder, [16, 16, 0, 0, 16, 16]), (other, [16, 32, 0, 0, 16, 32])):
         reference, config = load_reference(str(place)), TrainConfig(prompt_cache=tmp_path / "cache")
         conditions, held_out = encode_prompts(reference, config, PROMPTS, PROMPTS[:1], torch.device("cpu"))
         for condition in (conditions[:1], held_out, reference.null(1), reference.encode(["a cat"])):
             assert condition.tensors["time_ids"].tolist() == [sizes]
-    (chunk,) = places[0].glob("*.safetensors")
-    assert open_chunk(chunk).tensors.keys() == {"encoder_hidden_states", "text_embeds"}
+    assert kept(places[0], PROMPTS[:1])[0].keys() == {"encoder_hidden_states", "text_embeds"}
 
 
 def test_another_empty_prompt_is_another_cache(folder: Path, tmp_path: Path) -> None:
@@ -197,7 +206,7 @@ def test_another_number_of_tokens_is_another_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", [f"{one}Pipeline" for one in CLASSES])
+@pytest.mark.parametrize("name", [f"{name}Pipeline" for name in CLASSES])
 def test_every_precision_comes_back_to_the_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = write_twin(name, tmp_path / "twin")
     encoder = PromptEncoder(folder, family_of(folder), dtype)
@@ -209,12 +218,12 @@ def test_every_precision_comes_back_to_the_bit(name: str, dtype: torch.dtype, tm
     for key, tensor in direct.tensors.items():
         assert read.tensors[key].dtype == tensor.dtype != dtype or dtype == torch.float32
         assert torch.equal(read.tensors[key], tensor)
-    (chunk,) = (tmp_path / "cache").glob("*.safetensors")
-    kept = load_file(chunk)
-    assert {one.dtype for one in kept.values() if one.is_floating_point()} == {dtype}
+    rows = kept(tmp_path / "cache", prompts)
+    assert {value.dtype for row in rows for value in row.values() if value.is_floating_point()} == {dtype}
     if name == "PixArtAlphaPipeline":
         tokens = int(direct.tensors["encoder_attention_mask"].sum())
-        assert kept["encoder_hidden_states"].shape[0] == tokens < direct.tensors["encoder_attention_mask"].numel()
+        lengths = sum(len(row["encoder_hidden_states"]) for row in rows)
+        assert lengths == tokens < direct.tensors["encoder_attention_mask"].numel()
 
 
 def test_a_masked_token_changes_nothing_so_that_zeros_stand_for_it(tmp_path: Path) -> None:
@@ -235,16 +244,18 @@ def test_rows_are_kept_without_the_zeros_they_end_in(tmp_path: Path) -> None:
         "tokens": tokens, "channels": torch.stack([tokens, -tokens], 2), "numbers": torch.tensor([0, 7, 0]),
         "mask": (tokens != 0).long(), "exact": tokens / 3,
     }  # fmt: skip
-    write_chunk(tmp_path / "chunk.safetensors", Condition(("a", "b", "c"), tensors), torch.bfloat16)
-    chunk, kept = open_chunk(tmp_path / "chunk.safetensors"), load_file(tmp_path / "chunk.safetensors")
+    PromptCache(tmp_path).add(Condition(("a", "b", "c"), tensors), torch.bfloat16)
+    read = PromptCache(tmp_path).read(["a", "b", "c"])
     for row in range(3):
-        for name, value in chunk.row(row).items():
-            assert value.dtype == tensors[name].dtype and torch.equal(value, tensors[name][row])
-            assert torch.equal(value.signbit(), tensors[name][row].signbit())
-    assert {name: len(one) for name, one in kept.items()} == {
-        "tokens": 6, "channels": 12, "numbers": 3, "mask": 5, "exact": 6,
+        for name, values in read.tensors.items():
+            assert values.dtype == tensors[name].dtype and torch.equal(values[row], tensors[name][row])
+            assert torch.equal(values[row].signbit(), tensors[name][row].signbit())
+    rows = kept(tmp_path, ["a", "b", "c"])
+    assert {name: [value[name].numel() for value in rows] for name in tensors} == {
+        "tokens": [3, 1, 2], "channels": [8, 8, 8], "numbers": [1, 1, 1], "mask": [3, 1, 1], "exact": [3, 1, 2],
     }  # fmt: skip
-    assert kept["tokens"].dtype == torch.bfloat16 and kept["exact"].dtype == torch.float32  # thirds would be rounded
+    for row_kept in rows:  # thirds would be rounded
+        assert row_kept["tokens"].dtype == torch.bfloat16 and row_kept["exact"].dtype == torch.float32
 
 
 def test_a_prompt_that_was_cut_is_known_for_it(tmp_path: Path) -> None:
@@ -277,15 +288,14 @@ def test_a_cache_is_enough_to_train_without_text_encoders(folder: Path, tmp_path
     assert train(config).summary["steps"] == 1
     with pytest.raises(RequestError, match=r"weights of 'text_encoder.*are missing"):
         train(config.model_copy(update={"prompt_cache": tmp_path / "empty", "out": tmp_path / "other"}))
-    assert not list(tmp_path.glob("empty/**/*.safetensors"))
+    assert not list(tmp_path.glob("empty/**/*.sqlite"))
 
 
-def test_a_damaged_chunk_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
     cache = PromptCache(tmp_path / "cache")
     cache.encode(encoder_of(folder), PROMPTS)
-    chunk = next((tmp_path / "cache").glob("*.safetensors"))
-    chunk.write_bytes(chunk.read_bytes()[:50])
-    with pytest.raises(RequestError, match=f"{chunk.name} is damaged"):
+    cache.path.write_bytes(cache.path.read_bytes()[:50])
+    with pytest.raises(RequestError, match=f"{NAME} is damaged"):
         PromptCache(tmp_path / "cache")
 
 

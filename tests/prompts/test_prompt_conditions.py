@@ -16,8 +16,8 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.models.text_encoders import PromptEncoder
-from dipp_toolkit.prompts import conditions
-from dipp_toolkit.prompts import rows as prompt_rows
+from dipp_toolkit.prompts import conditions as prompt_conditions
+from dipp_toolkit.prompts import dataset
 from dipp_toolkit.prompts.cache import CachedConditions, PromptCache
 from dipp_toolkit.prompts.conditions import OwnConditions, encode_prompts
 from dipp_toolkit.utils.lazy_sequence import Mapped
@@ -45,7 +45,7 @@ def test_held_and_read_batch_by_batch_are_the_same(
 ) -> None:
     config = settings(folder, tmp_path / "cache")
     held, held_eval = encode_prompts(load_reference(str(folder)), config, PROMPTS, PROMPTS[:1], CPU)
-    monkeypatch.setattr(conditions, "HELD_BYTES", 0)
+    monkeypatch.setattr(prompt_conditions, "HELD_BYTES", 0)
     reference = load_reference(str(folder))
     lazy = Mapped(range(len(PROMPTS)), PROMPTS.__getitem__)
     read, read_eval = encode_prompts(reference, config, lazy, PROMPTS[:1], CPU)
@@ -61,7 +61,7 @@ def test_a_reference_that_encodes_itself_is_asked_batch_by_batch(monkeypatch: py
     reference = make_reference()
     config = TrainConfig(reference="x", prompts="p.txt")
     held, _ = encode_prompts(reference, config, PROMPTS, PROMPTS[:1], CPU)
-    monkeypatch.setattr(conditions, "HELD_BYTES", 0)
+    monkeypatch.setattr(prompt_conditions, "HELD_BYTES", 0)
     read, read_eval = encode_prompts(reference, config, PROMPTS, PROMPTS[:1], CPU)
     assert isinstance(held, Condition) and isinstance(read, OwnConditions)
     assert len(read) == len(PROMPTS) and same(held[[2, 0]], read[[2, 0]]) and same(held[1:3], read[1:3])
@@ -77,8 +77,8 @@ def test_a_run_from_a_file_that_is_not_held_is_the_same_to_the_bit(
         update={"prompts": str(tmp_path / "p.txt"), "steps": 3, "batch_size": 3, "eval_count": 2, "reference_steps": 1}
     )
     first = train(config.model_copy(update={"out": tmp_path / "held"}))
-    monkeypatch.setattr(conditions, "HELD_BYTES", 0)
-    monkeypatch.setattr(prompt_rows, "HELD_PROMPTS", 0)
+    monkeypatch.setattr(prompt_conditions, "HELD_BYTES", 0)
+    monkeypatch.setattr(dataset, "HELD_PROMPTS", 0)
     second = train(config.model_copy(update={"out": tmp_path / "read"}))
     one, two = (next((run.folder / "final").glob("transformer/*.safetensors")) for run in (first, second))
     assert one.read_bytes() == two.read_bytes()
@@ -135,7 +135,7 @@ def together(folder: Path, caches: Sequence[Path], prompts: Sequence[str]) -> li
 def test_one_process_encodes_and_the_others_wait(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
-    monkeypatch.setattr(conditions, "HELD_BYTES", held)
+    monkeypatch.setattr(prompt_conditions, "HELD_BYTES", held)
     encoded: list[str] = []
     original = PromptEncoder.encode
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from dipp_prompts import published
 from dipp_toolkit import RequestError, load_prompts
-from dipp_toolkit.prompts.files import PromptList, read_prompt_file
+from dipp_toolkit.models.files.fetching import NotHere, without_fetching
+from dipp_toolkit.prompts.dataset import PromptList
+from dipp_toolkit.prompts.files import read_prompt_file
 from dipp_toolkit.prompts.subsets import part_of
 from dipp_toolkit.protocols import Prompt, texts
 
@@ -73,7 +75,7 @@ def test_parquet(tmp_path: Path) -> None:
     found = load_prompts(str(tmp_path / "p.parquet"))
     assert [(one.text, one.id, one.category) for one in found.prompts] == [("a cat", "1", "x"), ("a dog", "2", "y")]
     (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(RequestError, match="no Parquet file"):
+    with pytest.raises(RequestError, match="not a readable Parquet file"):
         load_prompts(str(tmp_path / "q.parquet"))
     parquet.write_table(pyarrow.table({"url": ["u"]}), tmp_path / "r.parquet")
     with pytest.raises(RequestError, match="fields url"):
@@ -84,17 +86,17 @@ def test_parquet(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.tsv", b"Name\tNote\nx\ty\n", "has the fields Name, Note"),
-        ("a.json", b"{", "is no JSON that"),
-        ("a.json", b'{"prompts": 3}', "no list of prompts"),
+        ("a.json", b"{", "is not valid JSON"),
+        ("a.json", b'{"prompts": 3}', "not a list of prompts"),
         ("a.json", b"[3]", "has the fields none"),
         ("a.json", b'[{"prompt": 3}]', "expected a text"),
         ("a.json", b'{"annotations": [{"caption": "x"}]}', "lacks a number"),
         ("a.json", b'{"annotations": [{"caption": "x", "id": 1, "image_id": [2]}]}', "lacks a number"),
-        ("a.json", b"[" * 100_000, "no JSON that can be read"),
-        ("a.jsonl", b"[" * 100_000, "no JSON that can be read"),
-        ("a.jsonl", b"9" * 5000, "no JSON that can be read"),
-        ("a.jsonl", b'{"prompt": "x"}\n{', "line 2, is no JSON that"),
-        ("a.txt", b"\xff\xfe", "no UTF-8"),
+        ("a.json", b"[" * 100_000, "not valid JSON"),
+        ("a.jsonl", b"[" * 100_000, "not valid JSON"),
+        ("a.jsonl", b"9" * 5000, "not valid JSON"),
+        ("a.jsonl", b'{"prompt": "x"}\n{', "line 2, is not valid JSON"),
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
         ("a.txt", b"a\0b", "is binary"),
         ("a.txt", b"# only\n\n", "holds no prompt"),
         ("a.json", b"[]", "holds no prompt"),
@@ -262,3 +264,31 @@ def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
     with pytest.raises(RequestError, match=r"offline.*drawbench\?path=FILE"):
         load_prompts("drawbench")
+
+
+def test_any_dataset_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def loaded(*given: object, **named: object) -> datasets.Dataset:
+        asked.append((given, named))
+        return datasets.Dataset.from_dict({"caption": ["a cat", "a dog"], "tag": ["x", "y"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", loaded)
+    found = load_prompts("hub?dataset=somebody/prompts&split=test&revision=abc&category=y")
+    assert list(found.prompts) == [Prompt("a dog", "2", "y")] and found.name == "somebody/prompts?category=y"
+    assert asked == [(("somebody/prompts", None), {"split": "test", "revision": "abc"})]
+    with without_fetching() as missing, pytest.raises(NotHere, match=r"split train of huggingface\.co/datasets/a/b"):
+        load_prompts("hub?dataset=a/b")
+    assert list(missing) == ["the split train of huggingface.co/datasets/a/b"]
+    with pytest.raises(RequestError, match="dataset"):
+        load_prompts("hub")
+
+
+def test_a_dataset_that_is_not_here_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(RequestError, match="Cannot load the split train of the dataset nobody/nothing-at-all: "):
+        load_prompts("hub?dataset=nobody/nothing-at-all")

@@ -146,7 +146,7 @@ def test_a_small_parquet_that_says_it_is_large(tmp_path: Path, monkeypatch: pyte
     path = parquet(tmp_path / "p.parquet", ["a" * 2**22], compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 4000
     monkeypatch.setattr("dipp_toolkit.prompts.files.LARGE", 2**20)
-    with pytest.raises(RequestError, match=r"says that [\d,]+ bytes of it become [\d,]+: that is no file of prompts"):
+    with pytest.raises(RequestError, match=r"[\d,]+ bytes of it become [\d,]+, which is not plausible for prompts"):
         load_prompts(str(path))
 
 

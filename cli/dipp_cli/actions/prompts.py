@@ -25,8 +25,7 @@ def encode_to_cache(
     check_pipeline(reference, "reference")
     check_prompts(prompts)
     from dipp_toolkit.models.loading import load_prompt_encoder
-    from dipp_toolkit.prompts.cache import PromptCache, default_cache, encoder_folder
-    from dipp_toolkit.prompts.distinct import count_distinct
+    from dipp_toolkit.prompts.cache import PromptCache, count_distinct, default_cache, encoder_folder
     from dipp_toolkit.prompts.loading import load_prompts
     from dipp_toolkit.protocols import texts
     from dipp_toolkit.utils.device import choose_device
