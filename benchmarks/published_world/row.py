@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.published_world import stock_calls as stock
 from benchmarks.published_world.hub_cache import HubCache
 from benchmarks.published_world.layouts import Layout, model_of
-from dipp_cli.actions.generate import Request, make_images
+from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.models.files.folders import family_of, quiet_loading
@@ -104,14 +104,16 @@ def loaded(layout: Layout) -> Any:
 def sampled(reference: str) -> Tensor:
     """What `dipp generate --reference` draws in a few steps."""
     steps, guidance = stock.REFERENCE_STEPS, 1.0 if reference == "flux" else stock.REFERENCE_GUIDANCE
-    request = Request(None, reference, [stock.PROMPT], None, None, SEED, steps, guidance, "cpu")
+    request = GenerateRequest(
+        reference=reference, prompt=[stock.PROMPT], seed=SEED, steps=steps, guidance=guidance, device="cpu"
+    )
     return make_images(request)[1]
 
 
 def drawn(generator: str, options: Mapping[str, Any] | None = None) -> Tensor:
     """What `dipp generate` draws."""
     _, images, _ = make_images(
-        Request(generator, None, [stock.PROMPT], None, None, SEED, None, None, "cpu", options or {})
+        GenerateRequest(generator=generator, prompt=[stock.PROMPT], seed=SEED, device="cpu", options=options or {})
     )
     return images
 

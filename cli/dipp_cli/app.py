@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tolerant() as out:
         code = _guarded(words, debug)
         out.flush()
-        return code if out.lost is None else _say_what_is_lost(out.lost, words, code)
+        return code if out.lost is None else _report_lost_output(out.lost, words, code)
 
 
 def _guarded(words: list[str], debug: bool) -> int:
@@ -104,7 +104,7 @@ def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
 
 
 def _is_of_own_code(error: BaseException) -> bool:
-    """Whether an error is no sentence of ours, or was caused by one of somebody's own code."""
+    """Whether an error is not one of ours, or was caused by somebody's own code."""
     from dipp_toolkit.errors import DippError
     from dipp_toolkit.utils.disk_errors import of_the_disk
     from dipp_toolkit.utils.exception_text import own_line
@@ -119,15 +119,15 @@ def _is_of_own_code(error: BaseException) -> bool:
     return cause is not None and (_is_of_own_code(cause) if isinstance(cause, DippError) else bool(own_line(cause)))
 
 
-def _say_what_is_lost(error: OSError, words: Sequence[str], code: int) -> int:
-    """Say that stdout, such as a file on a full disk, did not take what was printed; returns the exit code."""
+def _report_lost_output(error: OSError, words: Sequence[str], code: int) -> int:
+    """Report that stdout, such as a file on a full disk, did not take what was printed; returns the exit code."""
     if code != 0:
         return code
     reason = f"Standard output could not be written: {error.strerror or error}."
     if next(iter(words), "") in LEAVE_FILES:
-        print(f"{reason} The work is done and its files are whole.", file=sys.stderr)
+        print(f"{reason} The work is done and its files are complete.", file=sys.stderr)
         return 0
-    return _explain(f"{reason} What this command prints is its result; run it again where there is room.", FAILED)
+    return _explain(f"{reason} This command's result is what it prints: run it again with enough disk space.", FAILED)
 
 
 def _explain(sentence: str, code: int) -> int:
@@ -141,7 +141,7 @@ def _explain(sentence: str, code: int) -> int:
     from dipp_toolkit.errors import without_secrets
 
     stream: Any = sys.stderr
-    sentence = "".join(one if one.isprintable() else " " for one in without_secrets(sentence))
+    sentence = "".join(letter if letter.isprintable() else " " for letter in without_secrets(sentence))
     label = "\033[31mError:\033[0m" if stream.isatty() and code != INTERRUPTED else "Error:"
     print(f"{'dipp:' if code == INTERRUPTED else label} {' '.join(sentence.split())}", file=stream)
     return code

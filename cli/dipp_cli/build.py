@@ -15,6 +15,7 @@ from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
 from dipp_toolkit.utils.exception_text import raised
 
 from . import commands
+from .setting_flags import SettingsCommand
 
 FIRST = ("distill", "train")
 """Commands whose group the help begins with."""
@@ -26,7 +27,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(name="dipp", help=HELP, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_program)
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
-    for name in sorted(names, key=lambda one: one not in FIRST):
+    for name in sorted(names, key=lambda name: name not in FIRST):
         importlib.import_module(f"{commands.__name__}.{name}").register(app)
     add_plugin_commands(app, get_registry())
     return app
@@ -35,7 +36,7 @@ def build_app() -> typer.Typer:
 def build_command() -> Any:
     """The application as one click command; every command's help tells of `--debug`, which `main` takes off."""
     program = get_command(build_app())
-    debug = copy(next(one for one in program.params if "--debug" in one.opts))
+    debug = copy(next(parameter for parameter in program.params if "--debug" in parameter.opts))
     debug.expose_value = False
     _add_option(program, debug)
     return program
@@ -43,13 +44,15 @@ def build_command() -> Any:
 
 def _add_option(group: Any, option: Any) -> None:
     for command in getattr(group, "commands", {}).values():
-        if not any(set(one.opts) & set(option.opts) for one in command.params):
+        if isinstance(command, SettingsCommand):
+            command.add(option)
+        elif not any(set(parameter.opts) & set(option.opts) for parameter in command.params):
             command.params.append(option)
         _add_option(command, option)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(value: bool) -> None:
+    if value:
         typer.echo(f"dipp-toolkit {__version__}")
         raise typer.Exit
 
@@ -74,7 +77,7 @@ def add_plugin_commands(app: typer.Typer, registry: Registry) -> None:
     """
     hook = "dipp_register_commands"
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
-        others = [one for one in registry.manager.get_plugins() if one is not implementation.plugin]
+        others = [plugin for plugin in registry.manager.get_plugins() if plugin is not implementation.plugin]
         added = typer.Typer()
         try:
             registry.manager.subset_hook_caller(hook, others)(app=added)

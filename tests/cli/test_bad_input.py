@@ -87,7 +87,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], code: int = WR
         (["train", "--steps"], ["--steps", "requires an argument"]),
         (["train", "emoji-onestep"], ["unexpected extra argument", "emoji-onestep"]),
         (["generate", "--guidance", "strong"], ["--guidance", "number"]),
-        (["train", "--resume=yes", "--out", "x"], ["--resume yes means nothing"]),
+        (["train", "--resume=yes", "--out", "x"], ["--resume yes is not valid"]),
     ],
 )
 def test_words_that_cannot_be_parsed(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

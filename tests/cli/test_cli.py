@@ -418,7 +418,7 @@ def test_train_ends_with_pictures_numbers_and_a_pipeline(
     assert told["folder"] == str(out)
     assert told["rewards"][f"{reward}:blueness"].keys() >= {"before", "after"}
     assert main(["train", "--resume", "--out", str(out), "--steps", "5"]) == 0
-    assert "going on from step 3" in capsys.readouterr().err
+    assert "resuming at step 3" in capsys.readouterr().err
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
     # The folder works as a generator, and its settings as a file of settings.
     assert main(["generate", "--generator", str(out), "--prompt", PROMPTS[0], "--out", str(tmp_path / "one.png")]) == 0

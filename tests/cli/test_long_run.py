@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dipp_cli.commands.train import train as train_command
+from dipp_cli.setting_flags import FLAGS
 from dipp_cli.terminal.long_run import LongRun, in_words
 from dipp_cli.terminal.progress import PlainLines
 from dipp_toolkit import TrainConfig
@@ -49,7 +49,7 @@ def notices(
 
 def test_a_long_run_is_told_of_once_after_its_first_steps() -> None:
     assert notices(10.0, 234) == {
-        6: "about 38 minutes; fewer steps with --steps, smaller ones with --batch-size",
+        6: "about 38 minutes; fewer steps with --steps, smaller steps with --batch-size",
     }
 
 
@@ -66,15 +66,14 @@ def test_steps_that_take_a_minute_are_told_of_at_the_second() -> None:
 def test_what_helps_most_comes_first_and_a_resumed_run_is_only_told_what_it_may_change() -> None:
     (text,) = notices(29.0, 250, precision=EMULATED, batch_size=1).values()
     assert text == (
-        "about 2.0 hours; faster passes with --precision auto, this CPU being slow at bf16, fewer steps with --steps"
+        "about 2.0 hours; faster passes with --precision auto, as this CPU is slow at bf16, fewer steps with --steps"
     )
     (text,) = notices(29.0, 250, precision=EMULATED, begun=100).values()
     assert text.endswith("minutes; fewer steps with --steps")
 
 
 def test_advice_names_flags_that_there_are() -> None:
-    parameters = train_command.__kwdefaults__
-    assert {"steps", "batch_size", "precision"} <= parameters.keys()
+    assert {"steps", "batch_size", "precision"} <= FLAGS.keys()
 
 
 @pytest.mark.parametrize(

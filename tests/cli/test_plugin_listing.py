@@ -84,9 +84,9 @@ def test_all_of_it_is_unchanged_in_json(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["rwards"], "No plugin has anything for 'rwards'. Did you mean 'rewards'?"),
+        (["rwards"], "Nothing is installed that matches 'rwards'. Did you mean 'rewards'?"),
         (["emoji-clpi"], "Did you mean 'emoji-clip'?"),
-        (["rewards", "qqqq"], "No plugin has anything for 'rewards qqqq'. The kinds are: pipeline,"),
+        (["rewards", "qqqq"], "Nothing is installed that matches 'rewards qqqq'. The kinds are: pipeline,"),
     ],
 )
 def test_nothing_left_is_a_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_work_that_is_in_files_is_done_though_stdout_is_full(
     assert app.main([command]) == code
     said = capsys.readouterr().err
     assert "Standard output could not be written: No space left on device." in said
-    assert ("its files are whole" in said) == (code == 0)
+    assert ("its files are complete" in said) == (code == 0)
 
 
 def test_a_command_that_failed_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from dipp_cli.app import main
 from dipp_cli.build import build_command
 from dipp_cli.options import Assignments
-from dipp_cli.terminal.usage import FLAGS_OF_SETTINGS, OF_REWARDS, TAKE_SETTINGS
+from dipp_cli.setting_flags import FLAGS, flag_name
+from dipp_cli.terminal.usage import TAKE_SETTINGS
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.utils.assignments import parse_assignments
 
@@ -27,7 +28,9 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 COMMANDS = dict(commands(build_command()))
-FLAGS = {words: {flag for one in command.params for flag in one.opts} for words, command in COMMANDS.items()}
+OPTIONS = {
+    words: {name for parameter in command.params for name in parameter.opts} for words, command in COMMANDS.items()
+}
 
 
 def sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -46,11 +49,15 @@ def test_every_setting_without_a_flag_is_named_with_what_to_type(
     asked = 0
     for setting in TrainConfig.model_fields:
         option = f"--{setting.replace('_', '-')}"
-        if option in FLAGS[command,] or (command == "distill" and option.strip("-") in OF_REWARDS):
+        of_rewards = setting == "scale_schedule" or (setting in FLAGS and FLAGS[setting].of_rewards)
+        if option in OPTIONS[command,]:
             continue
         said = sentence([command, option, "a b"], capsys)
-        flag = FLAGS_OF_SETTINGS.get(setting)
-        if flag in FLAGS[command,]:
+        if command == "distill" and of_rewards:
+            assert said.endswith("A distillation has no rewards; use dipp train.")
+            continue
+        flag = flag_name(setting)
+        if flag in OPTIONS[command,]:
             assert said.endswith(f"Did you mean '{flag}'?")
             continue
         asked += 1
@@ -68,8 +75,8 @@ def test_the_commands_that_take_any_setting_are_those_whose_help_says_so() -> No
 @pytest.mark.parametrize("name", ["guidance", "reward_scale", "term"])
 def test_what_people_ask_for_first_are_flags(name: str) -> None:
     flag = f"--{name.replace('_', '-')}"
-    assert flag in FLAGS["train",]
-    assert (flag in FLAGS["distill",]) == (name != "reward_scale")  # a distillation has no rewards
+    assert flag in OPTIONS["train",]
+    assert (flag in OPTIONS["distill",]) == (name != "reward_scale")  # a distillation has no rewards
 
 
 @pytest.mark.parametrize(
@@ -85,9 +92,9 @@ def test_what_people_ask_for_first_are_flags(name: str) -> None:
         ("distill --reward hps", "A distillation has no rewards; use dipp train."),
         ("distill --reward_scale 2", "A distillation has no rewards; use dipp train."),
         ("score --rewards hps x.png", "Did you mean '--reward'?"),
-        ("train --temperature 2", "Run dipp train --help for those there are."),
-        ("train -n 3", "Run dipp train --help for those there are."),
-        ("generate --categroy x", "Run dipp generate --help for those there are."),
+        ("train --temperature 2", "Run dipp train --help for its options."),
+        ("train -n 3", "Run dipp train --help for its options."),
+        ("generate --categroy x", "Run dipp generate --help for its options."),
         ("generate --category x", "It is an option of dipp bench."),
         (
             "generate --eval-count 3",

@@ -396,7 +396,7 @@ def test_wrong_requests(tmp_path: Path, mine: str, refused: Callable[..., str]) 
         ((*red, images, "--prompt", "a", "--seed", -1), ["--seed is -1"]),
         ((*red, images, "--prompt", "a", "--out", tmp_path), ["it is a folder"]),
         ((*red, images, "--prompt", "a", "--out", tmp_path / "no" / "s.jsonl"), ["there is no folder"]),
-        ((*red, images, "--prompt", "a", "--set", "steps=3"), ["--set steps means nothing"]),
+        ((*red, images, "--prompt", "a", "--set", "steps=3"), ["--set steps is not an option of a reward"]),
     ]
     for words, parts in cases:
         sentence = refused(*words)

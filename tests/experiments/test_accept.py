@@ -31,7 +31,7 @@ from dipp_toolkit.experiments.acceptance.golden_images import NAME, golden_image
 from dipp_toolkit.experiments.acceptance.outcome import Outcome, skipped
 from dipp_toolkit.experiments.acceptance.prompts import PROMPTS
 from dipp_toolkit.experiments.acceptance.public import has_path, public
-from dipp_toolkit.experiments.acceptance.settings import Wanted, settings_of
+from dipp_toolkit.experiments.acceptance.settings import Candidate, settings_of
 from dipp_toolkit.experiments.acceptance.subject import Subject
 from dipp_toolkit.experiments.acceptance.weights_used import weight_file
 from dipp_toolkit.models.published import PublishedGenerator, PublishedReference
@@ -231,8 +231,8 @@ def test_a_file_that_is_not_the_hubs_is_damaged(tmp_path: Path) -> None:
     (blobs / ("b" * 64)).write_bytes(b"other")
     (snapshot / "model.safetensors").symlink_to(blobs / ("b" * 64))
     file = weight_file(snapshot / "model.safetensors", "generator", snapshot)
-    assert (file.source, file.revision, file.said, file.whole) == ("somebody/tiny", "a" * 40, "b" * 64, False)
-    assert replace(file, said=file.sha256).whole and replace(file, said="").whole
+    assert (file.source, file.revision, file.hub_sha256, file.intact) == ("somebody/tiny", "a" * 40, "b" * 64, False)
+    assert replace(file, hub_sha256=file.sha256).intact and replace(file, hub_sha256="").intact
 
 
 # Golden numbers.
@@ -322,10 +322,10 @@ def test_a_pull_of_one_side_alone_fails_and_says_the_scale() -> None:
 def test_memory_is_held_against_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = SimpleNamespace(peak=6 * 2**30, resident={"process": 2 * 2**30}, uncounted=())
     monkeypatch.setattr("dipp_toolkit.planning.make_plan", lambda config: plan)
-    wanted = Wanted("emoji-onestep", device="cpu")
-    config = settings_of(wanted, tmp_path)
+    candidate = Candidate("emoji-onestep", device="cpu")
+    config = settings_of(candidate, tmp_path)
     assert config.eval_count == 64 and config.prompts == "emoji-train" and config.learning_rate == 2e-4
-    subject = Subject(wanted, config, torch.device("cuda"), tmp_path)
+    subject = Subject(candidate, config, torch.device("cuda"), tmp_path)
     row = step._memory(subject, 0.01)
     assert row.verdict == "pass" and row.numbers["planned_gib"] == 4
     assert step._memory(subject, 4.7).verdict == "fail"
@@ -336,11 +336,11 @@ def test_memory_is_held_against_the_plan(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_settings_of_a_name_without_prompts_or_rewards(published: Path, tmp_path: Path) -> None:
-    config = settings_of(Wanted("tiny-onestep", settings={"mode": "lora", "lora_rank": 2}), tmp_path)
+    config = settings_of(Candidate("tiny-onestep", settings={"mode": "lora", "lora_rank": 2}), tmp_path)
     assert list(config.rewards) == ["hps", "imagereward"] and (config.learning_rate, config.ema) == (1e-4, 0.9)
     assert (tmp_path / "prompts.txt").read_text(encoding="utf-8").splitlines() == list(PROMPTS)
     assert len(set(PROMPTS)) == 64
-    said = settings_of(Wanted("tiny-onestep", settings={"mode": "lora", "learning_rate": 1e-6}), tmp_path)
+    said = settings_of(Candidate("tiny-onestep", settings={"mode": "lora", "learning_rate": 1e-6}), tmp_path)
     assert said.learning_rate == 1e-6
 
 
@@ -349,8 +349,8 @@ def test_settings_of_a_name_without_prompts_or_rewards(published: Path, tmp_path
 
 @pytest.fixture
 def subject(pair: tuple[Path, Path], tmp_path: Path) -> Subject:
-    wanted = Wanted(str(pair[0]), str(pair[1]), "colourfulness", None, "cpu")
-    return Subject(wanted, settings_of(wanted, tmp_path), torch.device("cpu"), tmp_path)
+    candidate = Candidate(str(pair[0]), str(pair[1]), "colourfulness", None, "cpu")
+    return Subject(candidate, settings_of(candidate, tmp_path), torch.device("cpu"), tmp_path)
 
 
 def made(*found: Any) -> tuple[Check, ...]:
@@ -423,7 +423,7 @@ def test_another_check_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("words", "said"),
     [
         (["emoji-onestp"], "Did you mean 'emoji-onestep'?"),
-        (["emoji-onestep", "emoji-reference"], "one name at a time"),
+        (["emoji-onestep", "emoji-reference"], "dipp accept takes one name, and got 2"),
         (["emoji-onestep", "--skip", "stok"], "Did you mean 'stock'?"),
         (["emoji-onestep", "--minutes", "0"], "--minutes is 0"),
         (["emoji-onestep", "--reward", "hpps"], "There is no reward named 'hpps'"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lora_files
-from dipp_cli.actions.generate import Request, make_images
+from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, load_generator, train
 from dipp_toolkit.errors import CheckpointError, RequestError
@@ -92,7 +92,9 @@ def stock_images(folder: Path, lora: Path, scale: float, noise: Tensor) -> Tenso
 
 def drawn(folder: Path, options: dict[str, Any]) -> Any:
     """What `dipp generate` draws, from noise 5."""
-    return make_images(Request(str(folder), None, list(PROMPTS), None, None, 5, None, None, "cpu", options))
+    return make_images(
+        GenerateRequest(generator=str(folder), prompt=list(PROMPTS), seed=5, device="cpu", options=options)
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_generator_draws_what_the_stock_pipeline_draws_with_the_lora(
     said = {"lora": f"{path}=0.125", "readout": 1.0 if flow else "399/999", "input_scale": "unit"}
     options = parsed_options(said, "A generator")
     _, ours, settings = make_images(
-        Request(str(folder), None, list(PROMPTS), None, None, 5, None, None, "cpu", options)
+        GenerateRequest(generator=str(folder), prompt=list(PROMPTS), seed=5, device="cpu", options=options)
     )
     assert settings["lora"] == (f"{path}=0.125",)
     shape = load_generator(str(folder)).latent_shape

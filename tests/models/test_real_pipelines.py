@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dipp_cli.actions.generate import Request, make_images
+from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_cli.app import main
 from dipp_toolkit import load_reference
 from dipp_toolkit.models.sampling import fixed_noise
@@ -104,7 +104,7 @@ def test_twenty_steps_leave_what_plain_diffusers_draws_like_dipp_generate(
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
-    request = Request(str(tmp_path / "run"), None, PROMPTS, None, None, 5, None, None, "cpu")
+    request = GenerateRequest(generator=str(tmp_path / "run"), prompt=PROMPTS, seed=5, device="cpu")
     _, ours, _ = make_images(request)
     save_file(
         {"noise": fixed_noise(len(PROMPTS), load_reference(str(twins[name])).latent_shape, 5)},

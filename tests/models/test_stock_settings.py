@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, FluxPipeline, PixArtAlphaPipeline
 from torch import Tensor
 
-from dipp_cli.actions.generate import Request, make_images
+from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_pixart.captions import cleaned, is_plain
 from dipp_toolkit import load_reference
 from dipp_toolkit.config import make_config
@@ -411,7 +411,7 @@ def test_a_reference_encodes_no_more_tokens_than_its_generator_reads(tmp_path: P
     dev, schnell = (write_twin(FLUX, tmp_path / name, guidance_embeds=name == "dev") for name in ("dev", "schnell"))
     shutil.rmtree(dev / "vae")
     shutil.copytree(schnell / "vae", dev / "vae")  # they are published with the same
-    request = Request(str(schnell), str(dev), PROMPTS, None, None, SEED, None, None, "cpu")
+    request = GenerateRequest(generator=str(schnell), reference=str(dev), prompt=PROMPTS, seed=SEED, device="cpu")
     _, through_dev, _ = make_images(request)
     _, own, _ = make_images(replace(request, reference=None))
     torch.testing.assert_close(through_dev, own, **TOLERANCE)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from dipp_cli.actions.plan import describe, parse_memory, said_when_slow
+from dipp_cli.actions.plan import announced_when_slow, describe, parse_memory
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
@@ -140,7 +140,7 @@ def test_what_is_given_up_saves_memory_and_three_copies_cost_more() -> None:
     ("words", "part"),
     [
         (["--generator", "pixart-onestp"], "Did you mean 'pixart-onestep'?"),
-        (["--generator", "pixart-onestep", "--memory", "lots"], "no amount of memory"),
+        (["--generator", "pixart-onestep", "--memory", "lots"], "not an amount of memory"),
         (["--generator", "pixart-onestep", "--reward", "hsp"], "hps"),
         (["--reward", "hps"], "--generator"),
     ],
@@ -291,12 +291,12 @@ def test_a_plan_says_which_names_there_are(words: list[str], part: str, capsys: 
 
 
 def test_a_slow_plan_says_that_it_is_at_work(capsys: pytest.CaptureFixture[str]) -> None:
-    with said_when_slow(0.0):
+    with announced_when_slow(0.0):
         deadline = 10_000
         while not (said := capsys.readouterr().err) and deadline:
             deadline -= 1
             time.sleep(0.001)
     assert "Building the networks" in said
-    with said_when_slow(1000.0):
+    with announced_when_slow(1000.0):
         pass
     assert capsys.readouterr().err == ""

@@ -192,7 +192,7 @@ def test_the_command_says_what_several_gpus_need(capsys: pytest.CaptureFixture[s
         assert "a step on 16 H100, weights sharded" in shown
         assert "20% of the published dense peak" in shown
         assert main([*words[:3], "--sharding", "fsdp"]) == 2
-        assert "say how many with --processes" in capsys.readouterr().err
+        assert "give their number with --processes" in capsys.readouterr().err
         assert main([*words[:3], "--processes", "2", "--sharding", "zero"]) == 2
         assert "expected none or fsdp" in capsys.readouterr().err
     finally:

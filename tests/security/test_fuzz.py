@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from dipp_cli.actions.settings import said
 from dipp_cli.app import main
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.image_files import read_image, read_prompts
@@ -80,7 +79,7 @@ def test_assignments(texts: list[str]) -> None:
     found = answered(lambda: parse_assignments(texts))
     answered(lambda: parse_options(texts, ("reward", "metric", "generator")))
     answered(lambda: grid(parse_vary(texts)))
-    answered(lambda: said({"steps": 3, "seed": None}, texts))
+    answered(lambda: given_settings({"steps": 3, "seed": None}, texts))
     if found is not None:
         answered(lambda: make_config(found))
         answered(lambda: make_config(merge(found, {"reward_options": {"a": {"b": 1}}})))

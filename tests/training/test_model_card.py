@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from dipp_cli.actions.generate import Request, make_images
+from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_pixart.family import PixArtFamily
 from dipp_toolkit.config import make_config
 from dipp_toolkit.models.generator import DiffusersGenerator
@@ -61,7 +61,7 @@ def test_the_snippet_draws_what_dipp_generate_draws(
     namespace: dict[str, Any] = {}
     exec(snippet_of(final).replace("path/to/this/folder", str(final)), namespace)
 
-    _, ours, _ = make_images(Request(str(final), None, ["a prompt"], None, None, SEED, None, None, "cpu"))
+    _, ours, _ = make_images(GenerateRequest(generator=str(final), prompt=["a prompt"], seed=SEED, device="cpu"))
     expected = (ours[0].permute(1, 2, 0).numpy() * 255).round()
     drawn = np.asarray(namespace["image"], dtype=np.float32)
     assert drawn.shape == expected.shape

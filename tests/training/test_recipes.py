@@ -215,7 +215,7 @@ def test_a_run_knows_its_recipe_and_goes_on_without_it(
         again = resolve(gather(flags, [], None, "auto"))
         assert (again.steps, again.guidance, again.recipe) == (7, 3.0, "small")
         RunFolder(out).check_resumable(again)
-    with pytest.raises(RequestError, match="was not begun with the recipe other"):
+    with pytest.raises(RequestError, match="was not started with the recipe other"):
         gather({"out": out, "recipe": "other"}, [], None, "auto")
     with pytest.raises(CheckpointError, match="recipe was small and is other"):
         RunFolder(out).check_resumable(again.model_copy(update={"recipe": "other"}))

@@ -1,4 +1,4 @@
-"""What `dipp ablate` asks of the toolkit, and how it tells the answer."""
+"""What `dipp ablate` does: train and measure the cells, and show what the settings do."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..terminal.output import print_line
 from .bench import watch
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class AblateRequest:
     """The words of the command line."""
 
     vary: list[str]
@@ -51,22 +51,22 @@ class Request:
             RequestError: nothing varies, or seeds are named twice.
         """
         if bool(self.vary) == (self.cells is not None):
-            raise RequestError("Say what varies: either --vary NAME=VALUE,... or a list with --cells FILE.")
+            raise RequestError("Name what varies: either --vary NAME=VALUE,... or a list with --cells FILE.")
         varied = parse_vary(self.vary)
-        found = read_cells(user_path(self.cells)) if self.cells is not None else grid(varied)
+        cells = read_cells(user_path(self.cells)) if self.cells is not None else grid(varied)
         if self.seeds is None:
-            return found
+            return cells
         if self.seeds < 1:
             raise RequestError(f"--seeds is {self.seeds}; expected at least 1.")
-        if any(SEED in cell.values for cell in found):
-            raise RequestError("The seed varies twice: by --seeds and by --vary or --cells. Say it once.")
-        return [make_cell({**cell.values, SEED: str(seed)}) for cell in found for seed in range(self.seeds)]
+        if any(SEED in cell.values for cell in cells):
+            raise RequestError("The seed varies twice: by --seeds and by --vary or --cells. Give it once.")
+        return [make_cell({**cell.values, SEED: str(seed)}) for cell in cells for seed in range(self.seeds)]
 
     def settings(self) -> AblationSettings:
         """What the toolkit is asked for.
 
         Raises:
-            RequestError: a number is out of range or a constraint is none.
+            RequestError: a number is out of range or a constraint is invalid.
         """
         for flag, value in (("--noises", self.noises), ("--count", self.count)):
             if value is not None and value < 1:
@@ -81,19 +81,19 @@ class Request:
             count=self.count,
             seeds=tuple(range(1, self.noises + 1)),
             best=self.best,
-            constraints=tuple(parse_constraint(one) for one in self.subject_to),
+            constraints=tuple(parse_constraint(text) for text in self.subject_to),
             command=shlex.join(["dipp", *sys.argv[1:]]),
         )
 
 
-def measure(request: Request) -> AblationResult | None:
+def measure(request: AblateRequest) -> AblationResult | None:
     """Run the ablation; None in a process that only helped.
 
     Raises:
         DippError: as `ablate` does.
     """
     settings = request.settings()
-    with told(request.quiet) as listener:
+    with cell_progress(request.quiet) as listener:
         return ablate(settings, listener)
 
 
@@ -115,7 +115,7 @@ class _CellLines:
 
 
 @contextmanager
-def told(quiet: bool) -> Iterator[_CellLines]:
+def cell_progress(quiet: bool) -> Iterator[_CellLines]:
     """Progress of cells and bench on stderr."""
     with watch(quiet) as inner:
         yield _CellLines(inner, quiet)
@@ -124,26 +124,26 @@ def told(quiet: bool) -> Iterator[_CellLines]:
 def describe(result: AblationResult, as_text: bool = True) -> dict[str, Any]:
     """Print the table of combinations, the claims and the choice; or return them for JSON."""
     study = result.study
-    found = {
+    answer = {
         "page": str(result.page),
         "results": str(result.page.with_name(RESULTS)),
         "combinations": [
             {
-                "settings": dict(one.values),
-                "figures": {name: asdict(spread) for name, spread in one.figures.items()},
-                "warnings": one.warnings,
+                "settings": dict(combination.values),
+                "figures": {name: asdict(spread) for name, spread in combination.figures.items()},
+                "warnings": combination.warnings,
             }
-            for one in study.combinations
+            for combination in study.combinations
         ],
-        "claims": [asdict(one) for one in claims(study)],
+        "claims": [asdict(claim) for claim in claims(study)],
         "best": {"settings": dict(result.choice.best.values)} if result.choice.best else None,
         "leading": {"settings": dict(result.choice.leading.values)} if result.choice.leading else None,
-        "level_with": [{"settings": dict(one.values)} for one in result.choice.level_with],
+        "level_with": [{"settings": dict(combination.values)} for combination in result.choice.level_with],
         "failed": dict(result.failed),
     }
     if as_text:
         _print(result)
-    return found
+    return answer
 
 
 def _print(result: AblationResult) -> None:
@@ -157,9 +157,9 @@ def _print(result: AblationResult) -> None:
     table = Table(title="Means over seeds")
     for name in (*study.settings, *map(spelling.name, figures), "warnings"):
         table.add_column(name)
-    for one in study.combinations:
-        cells = [number_text(one.figures[name].mean, ".4g") if name in one.figures else "-" for name in figures]
-        table.add_row(*map(spelling.text, one.values.values()), *cells, ", ".join(one.warnings))
+    for row in study.combinations:
+        cells = [number_text(row.figures[name].mean, ".4g") if name in row.figures else "-" for name in figures]
+        table.add_row(*map(spelling.text, row.values.values()), *cells, ", ".join(row.warnings))
     show(table)
     for claim in claims(study):
         print_line(spelling.text(f"{claim.verdict}: {claim.expectation} {claim.numbers} [{claim.source}]"))

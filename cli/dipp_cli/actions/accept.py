@@ -1,4 +1,4 @@
-"""What `dipp accept` asks of the toolkit, and how it tells the answer."""
+"""What `dipp accept` does: run the checks, show them and write the row; or check rows that were sent in."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ..terminal.output import plain_lines, print_json, print_line, quiet_stdout
 
 if TYPE_CHECKING:
     from dipp_toolkit.experiments.acceptance.outcome import Outcome
-    from dipp_toolkit.experiments.acceptance.run import Found
+    from dipp_toolkit.experiments.acceptance.run import AcceptanceResult
     from dipp_toolkit.experiments.acceptance.subject import Subject
 
 COLOURS = {"pass": "green", "fail": "red", "skipped": "dim", "not seen": "yellow"}
 MOST_MINUTES = 24 * 60.0
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class AcceptRequest:
     """The words of the command line."""
 
     names: list[str]
@@ -43,19 +43,18 @@ class Request:
     device: str
 
     def check(self) -> str:
-        """The name, once the rest is known to mean something.
+        """The name, once the rest is known to be valid.
 
         Raises:
             RequestError: there are several names, or a word is unknown or out of range.
         """
         if len(self.names) != 1:
             raise RequestError(
-                f"dipp accept takes one name at a time, and got {len(self.names)}; files of rows are checked with "
-                "--check."
+                f"dipp accept takes one name, and got {len(self.names)}; files of rows are checked with --check."
             )
         for name in self.skip:
             if name not in check_names():
-                raise RequestError(f"--skip {name} leaves nothing out. {unknown_name('check', name, check_names())}")
+                raise RequestError(f"--skip {name} is not a check. {unknown_name('check', name, check_names())}")
         if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
             raise RequestError(f"--minutes is {self.minutes:g}; expected a number above 0, {MOST_MINUTES:g} at most.")
         if self.reward is not None:
@@ -68,7 +67,7 @@ class Request:
         return self.names[0]
 
 
-def run_acceptance(request: Request, as_json: bool) -> int:
+def run_acceptance(request: AcceptRequest, as_json: bool) -> int:
     """Run the checks, print what they found, and write the row.
 
     Returns:
@@ -82,25 +81,25 @@ def run_acceptance(request: Request, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="dipp-accept-", ignore_cleanup_errors=True) as scratch, quiet_stdout():
         from dipp_toolkit.experiments.acceptance.row import file_name, make_row, write_row
         from dipp_toolkit.experiments.acceptance.run import MINUTES, accept
-        from dipp_toolkit.experiments.acceptance.settings import Wanted, settings_of
+        from dipp_toolkit.experiments.acceptance.settings import Candidate, settings_of
         from dipp_toolkit.experiments.acceptance.subject import Subject
         from dipp_toolkit.utils.device import choose_device
 
-        wanted = Wanted(name, request.reference, request.reward, request.prompts, request.device, settings)
-        config = settings_of(wanted, Path(scratch))
-        subject = Subject(wanted, config, choose_device(config.device), Path(scratch))
+        candidate = Candidate(name, request.reference, request.reward, request.prompts, request.device, settings)
+        config = settings_of(candidate, Path(scratch))
+        subject = Subject(candidate, config, choose_device(config.device), Path(scratch))
         subject.deadline = subject.clock() + 60 * (request.minutes or MINUTES)
-        found = accept(subject, request.skip, lambda text: print_line(text, file=sys.stderr))
-        row = make_row(subject, found.outcomes, found.complete)
-        path = user_path(request.out or Path(file_name(wanted.public_name)))
+        result = accept(subject, request.skip, lambda text: print_line(text, file=sys.stderr))
+        row = make_row(subject, result.outcomes, result.complete)
+        path = user_path(request.out or Path(file_name(candidate.public_name)))
         write_row(path, row)
         if request.record_golden is not None:
             _record(subject, user_path(request.record_golden))
     if as_json:
-        print_json({**row.model_dump(mode="json"), "file": str(path), "passed": found.passed})
+        print_json({**row.model_dump(mode="json"), "file": str(path), "passed": result.passed})
     else:
-        _describe(name, found, str(subject.device), path)
-    return (0 if found.passed else 1) if found.complete else INTERRUPTED
+        _describe(name, result, str(subject.device), path)
+    return (0 if result.passed else 1) if result.complete else INTERRUPTED
 
 
 def _record(subject: Subject, path: Path) -> None:
@@ -110,7 +109,7 @@ def _record(subject: Subject, path: Path) -> None:
     write_golden(path, measured_golden(subject))
 
 
-def _describe(name: str, found: Found, device: str, path: Path) -> None:
+def _describe(name: str, result: AcceptanceResult, device: str, path: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -119,20 +118,20 @@ def _describe(name: str, found: Found, device: str, path: Path) -> None:
     table = Table(title=f"{name} on {device}", show_lines=True)
     for column in ("check", "compared", "expected", "measured", "", "why"):
         table.add_column(column, no_wrap=column in ("check", ""))
-    for row in found.outcomes:
+    for row in result.outcomes:
         verdict = Text(row.verdict, style=COLOURS[row.verdict])
         cells = (row.compared, row.expected, row.measured)
         table.add_row(row.check, *map(plain_lines, cells), verdict, plain_lines(row.why))
     show(table)
-    print_line(_counted(found.outcomes))
+    print_line(_counted(result.outcomes))
     print_line(f"{path}  the row, to be sent in with a pull request: docs/results/accepted.md says how.")
 
 
 def _counted(outcomes: tuple[Outcome, ...]) -> str:
     counts = {verdict: sum(row.verdict == verdict for row in outcomes) for verdict in COLOURS}
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     failing = dict.fromkeys(row.check for row in outcomes if row.verdict == "fail")
-    return f"Of {len(outcomes)} rows: {said}." + (f" Failed: {', '.join(failing)}." if failing else "")
+    return f"Of {len(outcomes)} rows: {counted}." + (f" Failed: {', '.join(failing)}." if failing else "")
 
 
 def check_submissions(files: list[str], as_json: bool) -> int:
@@ -149,14 +148,14 @@ def check_submissions(files: list[str], as_json: bool) -> int:
             {
                 "rows": len(rows),
                 "problems": problems,
-                "failing": {row.name: [one.check for one in row.failing] for row in rows if row.failing},
+                "failing": {row.name: [outcome.check for outcome in row.failing] for row in rows if row.failing},
             }
         )
         return 1 if problems else 0
     for problem in problems:
         print_line(problem)
     for row in rows:
-        failing = ", ".join(dict.fromkeys(one.check for one in row.failing))
+        failing = ", ".join(dict.fromkeys(outcome.check for outcome in row.failing))
         print_line(f"{row.name} on {row.machine.device}: {f'{failing} failed' if failing else 'no check failed'}.")
     counted = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
     sound = "is sound" if len(rows) == 1 else "are sound"

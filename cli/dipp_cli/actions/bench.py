@@ -1,4 +1,4 @@
-"""What `dipp bench` asks of the toolkit, and how it tells the answer."""
+"""What `dipp bench` does: measure generators on the same prompts and seeds, and show how they compare."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ..terminal.output import plain_line, print_line
 PAIRS = "pairs.json"
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class BenchRequest:
     """The words of the command line."""
 
     generators: str
@@ -51,9 +51,9 @@ class Request:
     @property
     def prompt_set(self) -> str:
         """The prompts with their sub-set, as `load_prompts` reads it."""
-        asked = {"category": self.category, "count": self.count, "seed": self.seed if self.count else None}
-        query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-        return f"{self.prompts}{'&' if '?' in self.prompts else '?'}{query}" if query else self.prompts
+        query = {"category": self.category, "count": self.count, "seed": self.seed if self.count else None}
+        text = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
+        return f"{self.prompts}{'&' if '?' in self.prompts else '?'}{text}" if text else self.prompts
 
     def settings(self) -> BenchSettings:
         """What the toolkit is asked for.
@@ -86,15 +86,15 @@ class Request:
 
     def command(self) -> str:
         """What to type for the same results, without what decides only where they go."""
-        said: list[str] = ["dipp", "bench", "--generators", self.generators, "--prompts", self.prompts]
+        words: list[str] = ["dipp", "bench", "--generators", self.generators, "--prompts", self.prompts]
         for flag, value in (("--rewards", self.rewards), ("--judge", self.judge), ("--metrics", self.metrics)):
-            said += [flag, value] if value else []
-        said += ["--seeds", str(self.seeds)]
-        said += ["--category", self.category] if self.category else []
-        said += ["--count", str(self.count), "--seed", str(self.seed)] if self.count else []
-        for one in self.assignments:
-            said += ["--set", one]
-        return shlex.join(said)
+            words += [flag, value] if value else []
+        words += ["--seeds", str(self.seeds)]
+        words += ["--category", self.category] if self.category else []
+        words += ["--count", str(self.count), "--seed", str(self.seed)] if self.count else []
+        for assignment in self.assignments:
+            words += ["--set", assignment]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Result:
         for row in rows:
             for figure in row["figures"].values():
                 figure.pop("per_prompt")
-        return {"results": str(self.path), "rows": rows, "pairs": [one.as_dict() for one in self.pairs]}
+        return {"results": str(self.path), "rows": rows, "pairs": [pair.as_dict() for pair in self.pairs]}
 
 
-def measure(request: Request) -> Result | None:
+def measure(request: BenchRequest) -> Result | None:
     """Run the bench; None in a process that only helped.
 
     Raises:
@@ -128,7 +128,7 @@ def measure(request: Request) -> Result | None:
     if not rows:
         return None
     pairs = compare_all(rows)
-    write_text(settings.out / PAIRS, json.dumps([one.as_dict() for one in pairs], indent=1) + "\n")
+    write_text(settings.out / PAIRS, json.dumps([pair.as_dict() for pair in pairs], indent=1) + "\n")
     return Result(rows, pairs, settings.out / RESULTS)
 
 
@@ -193,13 +193,13 @@ def describe(result: Result) -> None:
         role = next(row.figures[name].role for row in rows if name in row.figures)
         cells = []
         for row in rows:
-            one = row.figures.get(name)
+            figure = row.figures.get(name)
             cells.append(
                 "-"
-                if one is None
-                else number_text(one.mean, ".4g")
-                if one.low is None
-                else interval({"mean": one.mean, "low": one.low, "high": one.high or 0.0}, between)
+                if figure is None
+                else number_text(figure.mean, ".4g")
+                if figure.low is None
+                else interval({"mean": figure.mean, "low": figure.low, "high": figure.high or 0.0}, between)
             )
         table.add_row(spelling.name(name) + (" (judge)" if role == "judge" else ""), *cells)
     show(table)

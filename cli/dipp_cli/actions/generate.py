@@ -1,4 +1,4 @@
-"""What `dipp generate` asks of the toolkit."""
+"""What `dipp generate` does: load a generator or a reference, encode the prompts, and make the images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ GENERATOR = "emoji-onestep"
 REFERENCE_STEPS, REFERENCE_GUIDANCE = 50, 1.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """The words of the command line; None where nothing was said. `options` are how the generator is loaded."""
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """The words of the command line; None for what was not given. `options` are how the generator is loaded."""
 
-    generator: str | None
-    reference: str | None
-    prompt: Sequence[str]
-    prompts: str | None
-    count: int | None
-    seed: int
-    steps: int | None
-    guidance: float | None
-    device: str
+    generator: str | None = None
+    reference: str | None = None
+    prompt: Sequence[str] = ()
+    prompts: str | None = None
+    count: int | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    device: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -37,15 +37,15 @@ class Request:
         return self.generator is not None or self.reference is None
 
     def check(self) -> None:
-        """Refuse what cannot be meant, before anything is loaded.
+        """Refuse what cannot be done, before anything is loaded.
 
         Raises:
             RequestError: as a sentence.
         """
         if bool(self.prompt) == (self.prompts is not None):
-            raise RequestError("Say what to show: either --prompt TEXT, as often as you like, or --prompts SET|FILE.")
+            raise RequestError("Give the prompts: either --prompt TEXT, as often as you like, or --prompts SET|FILE.")
         if any(not text.strip() for text in self.prompt):
-            raise RequestError("A --prompt is empty; expected what the image should show.")
+            raise RequestError("A --prompt is empty; expected a description of the image.")
         if self.count is not None and self.count < 1:
             raise RequestError(f"--count is {self.count}; expected at least 1.")
         if not 0 <= self.seed < 2**31:
@@ -55,13 +55,13 @@ class Request:
         if self.one_step:
             self.check_steps(known_steps(self.generator or GENERATOR))
         if self.options and not self.one_step:
-            raise RequestError("What --set gives is a generator's; name one with --generator.")
+            raise RequestError("--set gives options of a generator; name one with --generator.")
         if self.one_step and self.guidance is not None:
             raise RequestError(
                 "A one-step generator has its guidance built in. For a guided multi-step sample name --reference alone."
             )
         if self.guidance is not None and not 0 <= self.guidance < float("inf"):
-            raise RequestError(f"--guidance is {self.guidance}; expected a number from 0.")
+            raise RequestError(f"--guidance is {self.guidance}; expected a finite number of at least 0.")
 
     def check_steps(self, own: int | None) -> None:
         """Refuse other steps than a generator's own, where they are known.
@@ -81,7 +81,7 @@ def known_steps(generator: str) -> int | None:
     """How many steps a generator takes, where that can be told without loading it.
 
     Raises:
-        RequestError: its scheduler's configuration is no JSON.
+        RequestError: its scheduler's configuration is not valid JSON.
     """
     from dipp_toolkit.models.stock_schedulers import saved_steps
 
@@ -95,17 +95,17 @@ def reference_of(generator: str) -> str:
     """The reference that encodes prompts and decodes latents for a generator; see `reference_beside`.
 
     Raises:
-        RequestError: none is known.
+        RequestError: no reference is known for it.
     """
     from dipp_toolkit.models.files.saved_generators import reference_beside
 
-    known = reference_beside(generator)
-    if known is None:
+    reference = reference_beside(generator)
+    if reference is None:
         raise RequestError(f"Name the reference of '{generator}' with --reference.")
-    return known
+    return reference
 
 
-def make_images(request: Request) -> tuple[list[str], Float[Tensor, "batch 3 height width"], dict[str, Any]]:
+def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "batch 3 height width"], dict[str, Any]]:
     """Load, encode and generate.
 
     Returns:

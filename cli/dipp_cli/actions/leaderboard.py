@@ -1,4 +1,4 @@
-"""What `dipp leaderboard` asks of the toolkit, and how it tells the answer."""
+"""What `dipp leaderboard` does: build the page from files of rows, or check the files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dipp_toolkit.utils.spelling import short_name
 from ..terminal.output import print_json, print_line
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRequest:
     """The words of the command line."""
 
     results: list[Path]
@@ -50,9 +50,9 @@ class Request:
                     raise
         if self.reported is False:
             return [row for row in rows if row.kind == "measured"], refused
-        known = {(row.label, row.source) for row in rows}
+        measured = {(row.label, row.source) for row in rows}
         papers = reported_rows() if self.reported else fitting(rows)
-        return rows + [row for row in papers if (row.label, row.source) not in known], refused
+        return rows + [row for row in papers if (row.label, row.source) not in measured], refused
 
 
 def results_file(path: Path) -> Path:
@@ -61,11 +61,11 @@ def results_file(path: Path) -> Path:
     return path / "results.jsonl" if path.is_dir() else path
 
 
-def build(request: Request, as_json: bool) -> int:
+def build(request: LeaderboardRequest, as_json: bool) -> int:
     """Write the page and what else was asked for, and say where.
 
     Returns:
-        The exit code: 1 where a file was left out, which is told; 0 otherwise.
+        The exit code: 1 where a file was left out, which is reported; 0 otherwise.
 
     Raises:
         RequestError: a file is missing or cannot be written, or none can be used.
@@ -94,8 +94,8 @@ def build(request: Request, as_json: bool) -> int:
                 "files": list(written),
                 "left_out": refused,
                 "sections": [
-                    {"sort": one.sort, "rows": [row.label for row in one.rows], "ranks": one.ranks}
-                    for one in board.sections
+                    {"sort": section.sort, "rows": [row.label for row in section.rows], "ranks": section.ranks}
+                    for section in board.sections
                 ],
             }
         )
@@ -110,13 +110,13 @@ def _describe(board: Board, written: dict[str, str]) -> None:
         print_line(f"{counted_prompts(protocol.count, protocol.prompts)}, by {short_name(section.sort)}:")
         for row in section.rows:
             rank = section.ranks[section.sort].get(row.label, "-")
-            warned = f"  ({', '.join(one.name for one in row.warnings)})" if row.warnings else ""
+            warned = f"  ({', '.join(warning.name for warning in row.warnings)})" if row.warnings else ""
             print_line(f"  {rank:>3}  {row.label}{warned}")
     for path, what in written.items():
         print_line(f"{path}  {what}")
 
 
-def say_check(request: Request, as_json: bool) -> int:
+def print_check(request: LeaderboardRequest, as_json: bool) -> int:
     """Print what is wrong with the files, or that they are sound.
 
     Returns:
@@ -126,8 +126,8 @@ def say_check(request: Request, as_json: bool) -> int:
     if as_json:
         print_json({"rows": count, "problems": problems})
     else:
-        for one in problems:
-            print_line(one)
+        for problem in problems:
+            print_line(problem)
         rows = f"{count} row{'s' * (count != 1)}"
         counted = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         print_line(f"{rows}, {counted}." if problems else f"{rows} {'is' if count == 1 else 'are'} sound.")

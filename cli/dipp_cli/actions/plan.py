@@ -1,4 +1,4 @@
-"""What `dipp plan` asks of the toolkit, and how its answer reads."""
+"""What `dipp plan` does: plan a run before anything is downloaded, and show what it needs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def parse_memory(text: str) -> int:
     """`"24GB"` as bytes.
 
     Raises:
-        RequestError: it is no amount of memory.
+        RequestError: it is not an amount of memory.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match.group(2).upper() not in UNITS or float(match.group(1)) <= 0:
-        raise RequestError(f"--memory {text} is no amount of memory; expected a number with a unit, as in 24GB.")
+        raise RequestError(f"--memory {text} is not an amount of memory; expected a number with a unit, as in 24GB.")
     return int(float(match.group(1)) * UNITS[match.group(2).upper()])
 
 
@@ -43,7 +43,7 @@ def plan_run(
 
     Args:
         flags: settings by name; None where one was not given.
-        assignments: what `--set` said.
+        assignments: what `--set` gives.
         memory: of each GPU, as `parse_memory` reads it.
         processes: one a GPU; None for a plan without what joins them.
         sharding: `"none"` or `"fsdp"`.
@@ -57,13 +57,15 @@ def plan_run(
     if sharding not in (None, "none", "fsdp"):
         raise RequestError(f"--sharding {sharding} is unknown; expected none or fsdp.")
     if sharding == "fsdp" and processes is None:
-        raise RequestError("--sharding fsdp cuts networks into one part a process; say how many with --processes.")
-    asked = gather(flags, assignments, config_file)
+        raise RequestError(
+            "--sharding fsdp cuts networks into one part per process; give their number with --processes."
+        )
+    chosen = gather(flags, assignments, config_file)
     from dipp_toolkit.planning.estimate import recommend
     from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
-    config = with_recommended(asked)
+    config = with_recommended(chosen)
     given = {"processes": processes, "sharding": sharding, "utilisation": utilisation}
     scale = Scale(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
@@ -84,17 +86,17 @@ PATIENCE = 2.0
 
 
 @contextmanager
-def said_when_slow(seconds: float = PATIENCE) -> Iterator[None]:
+def announced_when_slow(seconds: float = PATIENCE) -> Iterator[None]:
     """Print a line to stderr where what is inside takes longer than that."""
 
-    def say() -> None:
+    def announce() -> None:
         print_line(
             "Building the networks without their weights, and running a step of them on tensors without memory ...",
             file=sys.stderr,
             flush=True,
         )
 
-    timer = Timer(seconds, say)
+    timer = Timer(seconds, announce)
     timer.daemon = True
     timer.start()
     try:
@@ -137,12 +139,12 @@ def describe(result: Mapping[str, Any]) -> None:
     if result.get("changes") and result["fits"]:
         words = " ".join(f"--set {name}={value}" for name, value in result["changes"].items())
         print_line(
-            f"As asked it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
+            f"As requested it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
             f"with {MARGIN:.0%} to spare, add: {words}"
         )
     elif result.get("fits") is False:
         print_line(
-            f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as asked it peaks at "
+            f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as requested it peaks at "
             f"{_gib(result['peak'])} GiB."
         )
     print_line(f"Planned: {settings_line(plan['settings'])}")
@@ -155,18 +157,18 @@ def describe(result: Mapping[str, Any]) -> None:
     show(table)
     if plan["uncounted"]:
         print_line(
-            f"Not counted: the networks of {', '.join(plan['uncounted'])}, which no blueprint describes; "
-            "of these rewards the decoding alone is."
+            f"Not counted: the networks of {', '.join(plan['uncounted'])}, which have no blueprint; "
+            "of these rewards only the decoding is counted."
         )
     table = Table(title="memory of a step", title_justify="left")
     for column in ("part", "GiB", ""):
         table.add_column(column, justify="right" if column == "GiB" else "left")
     for name, count in plan["resident"].items():
-        table.add_row(name, _gib(count), "stays")
+        table.add_row(name, _gib(count), "resident")
     worst = max(plan["transient"], key=plan["transient"].get)
     for name, count in plan["transient"].items():
-        table.add_row(name, _gib(count), "the worst moment" if name == worst else "comes and goes")
-    table.add_row("peak", _gib(plan["peak"]), "everything that stays, and the worst moment")
+        table.add_row(name, _gib(count), "the peak" if name == worst else "temporary")
+    table.add_row("peak", _gib(plan["peak"]), "all that is resident, and the largest temporary part")
     show(table)
     print_line(
         f"While prompts are encoded, once and before the first step, the text encoders take "
@@ -208,7 +210,7 @@ def describe_scaling(scaling: Mapping[str, Any]) -> None:
     for column in ("seconds of passes", "of collectives", "exposed", *(f"GB {kind}" for kind in scaling["traffic"])):
         table.add_column(column, justify="right")
     for name, piece in scaling["pieces"].items():
-        numbers = [f"{piece[one]:.3f}" for one in ("compute", "communication", "exposed")]
+        numbers = [f"{piece[key]:.3f}" for key in ("compute", "communication", "exposed")]
         table.add_row(name, *numbers, *(f"{kind.get(name, 0) / 1e9:.1f}" for kind in scaling["traffic"].values()))
     show(table)
     print_line(

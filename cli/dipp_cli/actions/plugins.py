@@ -36,7 +36,7 @@ def listing(registry: Registry, words: Sequence[str]) -> dict[str, list[Row]]:
     """
     kinds = {KINDS_BY_WORD[word.lower()] for word in words if word.lower() in KINDS_BY_WORD}
     texts = [word.lower() for word in words if word.lower() not in KINDS_BY_WORD]
-    found = {
+    rows = {
         kind: [
             _row(entry)
             for entry in registry.entries[kind].values()
@@ -44,14 +44,14 @@ def listing(registry: Registry, words: Sequence[str]) -> dict[str, list[Row]]:
         ]
         for kind in KINDS
     }
-    if words and not any(found.values()):
+    if words and not any(rows.values()):
         names = [*KINDS_BY_WORD, *(entry.name for entry in registry), *(entry.plugin for entry in registry)]
         guess = nearest(texts[0], names) if texts else None
         raise RequestError(
-            f"No plugin has anything for '{shown(' '.join(words))}'."
+            f"Nothing is installed that matches '{shown(' '.join(words))}'."
             + (f" Did you mean '{guess}'?" if guess else f" The kinds are: {', '.join(KINDS)}.")
         )
-    return found
+    return rows
 
 
 def _words_of(kind: str) -> tuple[str, ...]:
@@ -86,13 +86,13 @@ def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None
 
     Args:
         kinds: rows by kind.
-        detailed: whether the pages and terms of published weights are told as well.
+        detailed: whether the pages and terms of published weights are printed as well.
     """
     from ..terminal.output import print_line
     from ..terminal.tables import console, show
 
     width = console().width
-    for kind in sorted(kinds, key=lambda one: SHOWN_FIRST.index(one) if one in SHOWN_FIRST else len(SHOWN_FIRST)):
+    for kind in sorted(kinds, key=lambda kind: SHOWN_FIRST.index(kind) if kind in SHOWN_FIRST else len(SHOWN_FIRST)):
         if kinds[kind]:
             show(_table(kind, kinds[kind], width))
     if detailed:

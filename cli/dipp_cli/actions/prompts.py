@@ -1,4 +1,4 @@
-"""What `dipp prompts encode` asks of the toolkit."""
+"""What `dipp prompts encode` does: encode prompts into the cache that training reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def encode_to_cache(
     """Encode what is missing; the numbers.
 
     Raises:
-        RequestError: a name is unknown, a file cannot be used, or a prompt is too long and not to be cut.
+        RequestError: a name is unknown, a file cannot be used, or a prompt is too long and may not be cut.
     """
     from dipp_toolkit.training.setup.name_checks import check_pipeline, check_prompts
 
@@ -36,14 +36,14 @@ def encode_to_cache(
         raise RequestError(f"--precision {precision} is unknown; expected one of {', '.join(DTYPES)}.")
     if chunk < 1:
         raise RequestError(f"--chunk is {chunk}; expected at least 1.")
-    wanted = texts(load_prompts(prompts))
+    prompt_texts = texts(load_prompts(prompts))
     encoder = load_prompt_encoder(reference, DTYPES[precision]).to(choose_device(device))
     encoder.long_prompts, encoder.how_to_cut = "cut" if cut else "refuse", "--cut"
     store = PromptCache(encoder_folder(user_path(cache or default_cache()), encoder))
 
     def progress(seen: int, encoded: int) -> None:
-        print_line(f"{seen} of {len(wanted) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)
+        print_line(f"{seen} of {len(prompt_texts) + 1} prompts done, {encoded} of them encoded now", file=sys.stderr)
 
-    encoded = store.encode(encoder, chain(wanted, [""]), chunk, progress)
-    different = count_distinct(chain(wanted, [""]))
+    encoded = store.encode(encoder, chain(prompt_texts, [""]), chunk, progress)
+    different = count_distinct(chain(prompt_texts, [""]))
     return {"folder": str(store.folder), "prompts": different, "encoded": encoded, "reference": reference}

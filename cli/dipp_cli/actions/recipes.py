@@ -22,7 +22,7 @@ def print_one(name: str, as_json: bool) -> None:
 
     Raises:
         RequestError: there is none of this name.
-        PluginError: its file holds none.
+        PluginError: its file does not hold a recipe.
     """
     entry = get_registry().find("recipe", name)
     recipe: Recipe = entry.build()
@@ -53,26 +53,26 @@ def print_all(as_json: bool) -> None:
 
     from ..terminal.tables import show
 
-    found: dict[str, tuple[str, Recipe]] = {}
+    recipes: dict[str, tuple[str, Recipe]] = {}
     for entry in get_registry().entries["recipe"].values():
         try:
-            found[entry.name] = entry.plugin, entry.build()
+            recipes[entry.name] = entry.plugin, entry.build()
         except PluginError as error:
             print_line(error, file=sys.stderr)
     if as_json:
-        print_json({"recipes": [_row(name, plugin, recipe) for name, (plugin, recipe) in found.items()]})
+        print_json({"recipes": [_row(name, plugin, recipe) for name, (plugin, recipe) in recipes.items()]})
         return
     table = Table(title="Published trainings as settings", title_justify="left")
     for column in ("name", "what", "starts from", "arXiv"):
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "starts from"))
-    for name, (plugin, recipe) in found.items():
+    for name, (plugin, recipe) in recipes.items():
         row = _row(name, plugin, recipe)
         papers = dict.fromkeys(ARXIV.findall(" ".join(recipe.source)))
         table.add_row(name, recipe.title, row["generator"] or row["reference"] or "", "\n".join(papers))
     show(table)
-    print_line("Print one, each value with its source, with dipp recipes NAME, ask what it costs with")
+    print_line("Print one, each value with its source, with dipp recipes NAME, see what it costs with")
     print_line("dipp plan --recipe NAME, and run it with dipp train --recipe NAME --prompts FILE; every flag, --set")
-    print_line("and --config goes before what it says.")
+    print_line("and --config take precedence over it.")
 
 
 def _row(name: str, plugin: str, recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `dipp score` asks of the toolkit, and how it is shown."""
+"""What `dipp score` does: score images with rewards, compare folders, and show the numbers."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ CUT = 39
 """Characters from which a file's name may hold only the beginning of its prompt."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """The words of the command line; None where nothing was said."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """The words of the command line; None for what was not given."""
 
     images: Sequence[Path]
     reward: str
@@ -60,7 +60,7 @@ class Request:
     quiet: bool
 
     def check(self) -> None:
-        """Refuse what cannot be meant, before anything is loaded.
+        """Refuse what cannot be done, before anything is loaded.
 
         Raises:
             RequestError: as a sentence.
@@ -79,7 +79,7 @@ class Request:
                 raise RequestError(f"Cannot write the scores to {out}: there is no folder {out.parent}.")
 
 
-def score_images(request: Request) -> dict[str, Any]:
+def score_images(request: ScoreRequest) -> dict[str, Any]:
     """Score everything that was named, and write `--out`.
 
     Returns:
@@ -105,10 +105,10 @@ def score_images(request: Request) -> dict[str, Any]:
     try:
         rewards = {name: moved(reward, device) for name, reward in rewards.items()}
         with watch(len(files), request.quiet) as progress:
-            scored, said = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)
+            scored, remarks = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)
     finally:
         close(rewards)
-    notices += said
+    notices += remarks
     for notice in notices:
         print_line(notice, file=sys.stderr)
     pairs, unpaired = compare_groups(scored, names)
@@ -118,7 +118,7 @@ def score_images(request: Request) -> dict[str, Any]:
     result = {
         **summaries(scored, names),
         "pairs": [pair.as_dict() | {"text": pair.sentence()} for pair in pairs],
-        "images": [one.as_dict() for one in scored],
+        "images": [file.as_dict() for file in scored],
         "notices": notices,
     }
     if request.out is not None:
@@ -126,7 +126,7 @@ def score_images(request: Request) -> dict[str, Any]:
     return result
 
 
-def gather(request: Request) -> tuple[list[PromptedFile], list[str]]:
+def gather(request: ScoreRequest) -> tuple[list[PromptedFile], list[str]]:
     """Every image with its prompt, and notices about where prompts came from.
 
     Raises:
@@ -216,8 +216,8 @@ def _in_order_or_by_name(images: Sequence[Path], group: str, source: str) -> lis
             by_name.setdefault(Path(prompt.file).name, set()).add(prompt.text)
         # A file may be listed with a folder that is another today; its name is enough where it says one prompt.
         plain = {name: next(iter(texts)) for name, texts in by_name.items() if len(texts) == 1}
-        known = plain | {prompt.file: prompt.text for prompt in prompts}
-        return [_look_up(known, path, source) for path in images]
+        by_file = plain | {prompt.file: prompt.text for prompt in prompts}
+        return [_look_up(by_file, path, source) for path in images]
     if any(prompt.file for prompt in prompts):
         bare = next(prompt for prompt in prompts if not prompt.file)
         raise RequestError(f"{source} names an image for some prompts and none for '{bare.id}'; expected one for each.")
@@ -243,24 +243,24 @@ def _look_up(prompts: Mapping[str, str], path: Path, source: str) -> str:
 def summaries(scored: Sequence[ScoredFile], names: Sequence[str]) -> dict[str, Any]:
     """The numbers of every folder, and of all images together."""
 
-    def rewards(some: Sequence[ScoredFile]) -> dict[str, Any]:
+    def rewards(files: Sequence[ScoredFile]) -> dict[str, Any]:
         from dipp_toolkit.evaluation.scoring import summarise
 
-        found = {}
+        numbers = {}
         for name in names:
-            summary = summarise(some, name)
+            summary = summarise(files, name)
             extremes = {
-                key: {"file": str(one.file.path), "score": one.scores[name]}
-                for key, one in (("lowest", summary.lowest), ("highest", summary.highest))
+                key: {"file": str(extreme.file.path), "score": extreme.scores[name]}
+                for key, extreme in (("lowest", summary.lowest), ("highest", summary.highest))
             }
-            found[name] = {**summary.interval.as_dict(), "drawn": summary.drawn, **extremes}
-        return found
+            numbers[name] = {**summary.interval.as_dict(), "drawn": summary.drawn, **extremes}
+        return numbers
 
-    groups = dict.fromkeys(one.file.group for one in scored)
-    folders = [(group, [one for one in scored if one.file.group == group]) for group in groups]
+    groups = dict.fromkeys(scored_file.file.group for scored_file in scored)
+    folders = [(group, [scored_file for scored_file in scored if scored_file.file.group == group]) for group in groups]
     return {
         "rewards": rewards(scored),
-        "folders": [{"folder": group, "images": len(some), "rewards": rewards(some)} for group, some in folders],
+        "folders": [{"folder": group, "images": len(files), "rewards": rewards(files)} for group, files in folders],
     }
 
 
@@ -291,12 +291,12 @@ def watch(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        told = 0
+        tenths = 0
 
         def say(done: int) -> None:
-            nonlocal told
-            if done == total or done * 10 // total > told:
-                told = done * 10 // total
+            nonlocal tenths
+            if done == total or done * 10 // total > tenths:
+                tenths = done * 10 // total
                 print_line(f"{done} of {total} images scored", file=sys.stderr)
 
         yield say

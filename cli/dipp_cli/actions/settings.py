@@ -1,6 +1,6 @@
 """From flags, `--set` and a YAML file to a `TrainConfig`.
 
-What is said later wins: the defaults of `TrainConfig`, those recommended by plugins, those of a recipe (the toolkit
+Later layers win: the defaults of `TrainConfig`, those recommended by plugins, those of a recipe (the toolkit
 fills both in), the settings file or the resumed run, then flags and `--set`.
 """
 
@@ -29,11 +29,11 @@ from dipp_toolkit.utils.setting_layers import flat_name, merge, over, replace_in
 AUTO, ALWAYS = "auto", "always"
 
 
-def said(flags: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
+def given_settings(flags: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
     """The settings that flags and `--set` give.
 
     Raises:
-        RequestError: one setting is given by both, with different values, or an assignment is none.
+        RequestError: a setting is given by both, with different values, or an assignment is invalid.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     assigned = parse_assignments(assignments)
@@ -57,22 +57,22 @@ def gather(
         flags: settings by name; None for those not given.
         assignments: `NAME=VALUE` texts.
         file: YAML file of settings.
-        resume: None for a new run, `"always"` to go on with the run in the folder `out`, `"auto"` to do so
+        resume: None for a new run, `"always"` to resume the run in the folder `out`, `"auto"` to do so
             where there is one. Without `out`, a run's own `config.yaml` as `file` says which run.
         fallback: settings for which nothing else has a value.
 
     Raises:
         RequestError: a name is unknown, a value is out of range, or a file cannot be used.
-        CheckpointError: there is no run to go on with.
+        CheckpointError: there is no run to resume.
     """
     path = user_path(file) if file is not None else None
-    of_file, words = settings_for_a_new_run(path) if path is not None else {}, said(flags, assignments)
+    of_file, words = settings_for_a_new_run(path) if path is not None else {}, given_settings(flags, assignments)
     values = merge(of_file, words)
     if resume is None:
         _check_recipe(words, of_file)
         return _checked(_with_fallback(values, fallback))
     if resume not in (AUTO, ALWAYS):
-        raise RequestError(f"--resume {resume} means nothing; expected --resume alone, or --resume auto.")
+        raise RequestError(f"--resume {resume} is not valid; expected --resume alone, or --resume auto.")
     if path is not None and values.get("out") is None:
         values["out"] = run_of_settings(path)
     # Validated now, because `out` may come from a file.
@@ -86,13 +86,13 @@ def gather(
             _check_recipe(words, of_file)
             return _checked(_with_fallback(values, fallback))
         raise no_run(saved.parent)
-    begun = read_begun_settings(saved)
-    if "recipe" in words and words["recipe"] != begun.get("recipe"):
+    own = read_begun_settings(saved)
+    if "recipe" in words and words["recipe"] != own.get("recipe"):
         raise RequestError(
-            f"The run in {shown(saved.parent)} was not begun with the recipe {shown(words['recipe'])}, and goes on "
-            "with the settings it has. Leave the recipe out, or begin a new run with it in another folder."
+            f"The run in {shown(saved.parent)} was not started with the recipe {shown(words['recipe'])}, and resumes "
+            "with its own settings. Leave the recipe out, or start a new run with it in another folder."
         )
-    return _checked(merge(begun, {**values, "resume": True}))
+    return _checked(merge(own, {**values, "resume": True}))
 
 
 def _with_fallback(values: Mapping[str, Any], fallback: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _check_recipe(words: Mapping[str, Any], of_file: Mapping[str, Any]) -> None:
     in_file = {flat_name(setting) for setting in spread(of_file)}
     if isinstance(name, str) and of_file.get("recipe") != name and find_recipe(name).values.keys() <= in_file:
         raise RequestError(
-            f"The settings file says every setting of the recipe {shown(name)}, and goes before it, so the recipe "
-            "would change nothing. Leave one of them out."
+            f"The settings file gives every setting of the recipe {shown(name)} and takes precedence, so the recipe "
+            "would change nothing. Leave out one of the two."
         )
 
 

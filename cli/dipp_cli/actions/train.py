@@ -1,4 +1,4 @@
-"""What `train` and `distill` share: run with settings, show progress, and say what came out."""
+"""What `dipp train` and `dipp distill` do: run with settings, show progress, and print the result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def run(config: TrainConfig, as_json: bool, quiet: bool, dry: bool = False) -> N
     if dry:
         from dipp_toolkit.training.setup.preflight import preflight
 
-        from ..terminal.dry_run import tell
+        from ..terminal.tables import print_preflight
 
-        tell(preflight(config), as_json)
+        print_preflight(preflight(config), as_json)
         return
     with quiet_stdout(), listener(quiet) as progress:
         result = train(config, listeners=[progress])

@@ -28,17 +28,17 @@ def bench(
         str, typer.Option("--rewards", "--reward", metavar="NAME,...", help="Rewards: hps,imagereward or ./mine.py:f.")
     ] = "",
     judge: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Rewards that judge and were trained on by none.")
+        str, typer.Option(metavar="NAME,...", help="Rewards that only judge: no generator was trained on them.")
     ] = "",
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="Metrics beside diversity, colours and parameters: fid,latency.")
     ] = "",
     seeds: Annotated[int, typer.Option(metavar="N", help="Noises of every prompt; diversity needs two.")] = 2,
-    count: Annotated[int | None, typer.Option(metavar="N", help="Use a seeded sub-set of so many prompts.")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", help="Use a seeded subset of N prompts.")] = None,
     category: Annotated[str | None, typer.Option(metavar="NAME,...", help="Use prompts of these categories.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the sub-set.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the subset.")] = 0,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Images, answers and results; what is there is not made again.")
+        Path, typer.Option(metavar="FOLDER", help="Images, scores and results; finished work is not repeated.")
     ] = Path("bench"),
     images: Annotated[
         Path | None,
@@ -61,7 +61,7 @@ def bench(
 ) -> None:
     """Compare generators and references on the same prompts and seeds.
 
-    Images are made once and kept; a bench that was stopped goes on where it was. Make the page with `dipp leaderboard`.
+    Images are made once and kept; a bench that was stopped resumes where it was. Make the page with `dipp leaderboard`.
     """
     from dipp_toolkit.training.setup.name_checks import check_parts, check_pipeline, check_prompts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names
@@ -71,19 +71,37 @@ def bench(
     check_prompts(prompts)
     check_rewards((*parse_names(rewards), *parse_names(judge)))
     check_parts("metric", parse_names(metrics))
-    from ..actions.bench import Request, describe, measure  # imports torch, which a misspelt name does not wait for
+    from ..actions.bench import (  # imports torch, which a misspelt name does not wait for
+        BenchRequest,
+        describe,
+        measure,
+    )
     from ..terminal.output import print_json, quiet_stdout
 
-    request = Request(
-        generators, prompts, rewards, judge, metrics, seeds, count, category, seed, out, images, pictures, batch_size,
-        assignments or [], device or "auto", quiet,
-    )  # fmt: skip
+    request = BenchRequest(
+        generators=generators,
+        prompts=prompts,
+        rewards=rewards,
+        judge=judge,
+        metrics=metrics,
+        seeds=seeds,
+        count=count,
+        category=category,
+        seed=seed,
+        out=out,
+        images=images,
+        pictures=pictures,
+        batch_size=batch_size,
+        assignments=assignments or [],
+        device=device or "auto",
+        quiet=quiet,
+    )
     if dry_run:
         from dipp_toolkit.experiments.bench.preflight import preflight_bench
 
-        from ..terminal.dry_run import tell
+        from ..terminal.tables import print_preflight
 
-        tell(preflight_bench(request.settings()), as_json)
+        print_preflight(preflight_bench(request.settings()), as_json)
         return
     with quiet_stdout():
         result = measure(request)

@@ -7,41 +7,23 @@ from typing import Any
 import typer
 
 from .. import options
+from ..setting_flags import FLAGS, ResumableCommand, add_command
 
 REFERENCE = "emoji-reference"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("distill", cls=options.ResumableCommand, rich_help_panel="Train")(distill)
+    settings = [name for name, flag in FLAGS.items() if not flag.of_rewards]
+    add_command(app, distill, settings, panel="Train", cls=ResumableCommand)
 
 
 def distill(
+    flags: dict[str, Any],
     *,
-    reference: options.Reference = None,
-    generator: options.Generator = None,
-    prompts: options.Prompts = None,
-    guidance: options.Guidance = None,
-    term: options.Term = None,
-    judge: options.Judge = None,
-    steps: options.Steps = None,
-    batch_size: options.BatchSize = None,
-    seed: options.Seed = None,
-    out: options.Out = None,
     resume: options.Resume = None,
-    recipe: options.Recipe = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
-    track: options.Track = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    mode: options.Mode = None,
-    recompute_generator: options.RecomputeGenerator = None,
-    gradient_checkpointing: options.GradientCheckpointing = None,
-    channels_last: options.ChannelsLast = None,
-    compile: options.Compile = None,
-    optimizer: options.Optimizer = None,
-    push_to_hub: options.PushToHub = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,29 +38,6 @@ def distill(
 
     from ..actions.settings import gather
 
-    flags = {
-        "recipe": recipe,
-        "generator": generator,
-        "reference": reference,
-        "prompts": prompts,
-        "guidance": guidance,
-        "term": term,
-        "judge": judge,
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
-        "out": out,
-        "trackers": track,
-        "device": device,
-        "precision": precision,
-        "mode": mode,
-        "push_to_hub": push_to_hub,
-        "recompute_generator": recompute_generator,
-        "gradient_checkpointing": gradient_checkpointing,
-        "channels_last": channels_last,
-        "compile": compile,
-        "optimizer": optimizer,
-    }
     # An empty set of rewards is said aloud, so that none is recommended.
     fallback: dict[str, Any] = {"generator": None, "reference": REFERENCE, "rewards": {}}
     settings = gather(flags, assignments or [], config, resume, fallback)

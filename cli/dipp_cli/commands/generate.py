@@ -65,13 +65,25 @@ def generate(
             check_pipeline(name, kind)
     if prompts is not None:
         check_prompts(prompts)
-    from ..actions.generate import Request, make_images  # imports torch, which a misspelt name does not wait for
+    from ..actions.generate import (  # imports torch, which a misspelt name does not wait for
+        GenerateRequest,
+        make_images,
+    )
     from ..actions.pictures import check_out, write_pictures
     from ..terminal.output import print_json, quiet_stdout
 
     out = user_path(out)
-    request = Request(
-        generator, reference, prompt or [], prompts, count, seed, steps, guidance, device or "auto", load_options
+    request = GenerateRequest(
+        generator=generator,
+        reference=reference,
+        prompt=prompt or [],
+        prompts=prompts,
+        count=count,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        device=device or "auto",
+        options=load_options,
     )
     request.check()
     check_out(out)

@@ -42,9 +42,17 @@ def leaderboard(
     as_json: options.Json = False,
 ) -> None:
     """Build a leaderboard from the results of any number of benches, or check submitted ones."""
-    from ..actions.leaderboard import Request, build, say_check
+    from ..actions.leaderboard import LeaderboardRequest, build, print_check
 
-    request = Request(results, out, markdown, submission, sort, title, reported)
+    request = LeaderboardRequest(
+        results=results,
+        out=out,
+        markdown=markdown,
+        submission=submission,
+        sort=sort,
+        title=title,
+        reported=reported,
+    )
     if check:
-        raise typer.Exit(say_check(request, as_json))
+        raise typer.Exit(print_check(request, as_json))
     raise typer.Exit(build(request, as_json))

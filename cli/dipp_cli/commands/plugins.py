@@ -20,7 +20,7 @@ def plugins(
         list[str] | None,
         typer.Argument(
             metavar="[KIND|WORD]...",
-            help="Only what is of this kind (rewards, say) or has this word in it; all of them.",
+            help="Only entries of this kind, such as rewards, or with this word; everything by default.",
         ),
     ] = None,
     *,
@@ -38,8 +38,10 @@ def plugins(
     registry = get_registry()
     kinds = listing(registry, words or [])
     if as_json:
-        print_json({**kinds, "broken": [{"plugin": one.name, "reason": one.reason} for one in registry.broken]})
+        print_json(
+            {**kinds, "broken": [{"plugin": broken.name, "reason": broken.reason} for broken in registry.broken]}
+        )
         return
     describe(kinds, detailed=bool(words))
-    for one in registry.broken:
-        print_line(one)
+    for broken in registry.broken:
+        print_line(broken)

@@ -22,16 +22,20 @@ def register(app: typer.Typer) -> None:
 def encode(
     *,
     reference: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER", help="Whose text encoders: a registered name, a folder or a hub id.")
+        str,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="Reference that encodes: a registered name, a folder or a hub id.",
+        ),
     ],
-    prompts: Annotated[str, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file with one a line.")],
+    prompts: Annotated[str, typer.Option(metavar="SET|FILE", help="Prompt set, or a text file, one per line.")],
     cache: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to; the cache that training reads by default.")
+        Path | None, typer.Option(metavar="FOLDER", help="Cache folder; by default the one that training reads.")
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="fp32, bf16 or fp16: precision of the text encoders' weights.")
     ] = "fp32",
-    chunk: Annotated[int, typer.Option(metavar="N", help="Prompts a file.")] = 256,
+    chunk: Annotated[int, typer.Option(metavar="N", help="Prompts per file.")] = 256,
     cut: Annotated[
         bool, typer.Option("--cut", help="Cut prompts that are too long; they are refused otherwise.")
     ] = False,
@@ -40,7 +44,7 @@ def encode(
 ) -> None:
     """Encode prompts once, to a cache; training from it needs no text encoder.
 
-    Encoding that was stopped goes on where it was. Only the text encoders are loaded.
+    Encoding that was stopped resumes where it was. Only the text encoders are loaded.
     """
     from ..actions.prompts import encode_to_cache
     from ..terminal.output import print_json, quiet_stdout
@@ -51,5 +55,5 @@ def encode(
         print_json(result)
         return
     print_line(
-        f"{result['encoded']} of {result['prompts']} prompts encoded now, the others before; in {result['folder']}"
+        f"{result['encoded']} of {result['prompts']} prompts encoded now, the others earlier; in {result['folder']}"
     )

@@ -16,15 +16,16 @@ def register(app: typer.Typer) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Print this recipe's YAML file; a table of all without.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Print this recipe's YAML file; a table of all by default."),
     ] = None,
     *,
     as_json: options.Json = False,
 ) -> None:
     """List the recipes, published trainings as settings, or print one as a file to change.
 
-    For instance: dipp recipes dipp-sdxl > mine.yaml, and then dipp train --config mine.yaml. What is printed says of
-    every value where it comes from, or that it is ours.
+    For instance: dipp recipes dipp-sdxl > mine.yaml, and then dipp train --config mine.yaml. The file says of every
+    value where it comes from, or that it is ours.
     """
     from ..actions.recipes import print_all, print_one
 

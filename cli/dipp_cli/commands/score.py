@@ -1,4 +1,4 @@
-"""`dipp score`: what rewards say of images."""
+"""`dipp score`: what rewards give images."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def score(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Options of rewards: reward.hps.version=v2.1. Repeatable."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", hidden=True, help="Of intervals that were drawn at random; none is.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", hidden=True, help="Unused: no interval is drawn at random.")] = 0,
     device: options.Device = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -52,11 +50,20 @@ def score(
 
     Prompts come from --prompts or --prompt, or with the folder, as `dipp generate` leaves it.
     """
-    from ..actions.score import Request, describe, score_images
+    from ..actions.score import ScoreRequest, describe, score_images
     from ..terminal.output import print_json, quiet_stdout
 
-    request = Request(
-        images, reward, prompts, prompt, out, batch_size, assignments or [], seed, device or "auto", quiet
+    request = ScoreRequest(
+        images=images,
+        reward=reward,
+        prompts=prompts,
+        prompt=prompt,
+        out=out,
+        batch_size=batch_size,
+        assignments=assignments or [],
+        seed=seed,
+        device=device or "auto",
+        quiet=quiet,
     )
     with quiet_stdout():
         result = score_images(request)

@@ -1,4 +1,4 @@
-"""`dipp verify`: hold a term, or anybody's training loop, against closed forms."""
+"""`dipp verify`: compare a term, or your training loop, with closed forms."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def verify(
     term: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Only this term: a name, file.py:Term or my_plugin:Term. All where not named."
+            metavar="NAME", help="Only this term: a name, file.py:Term or my_plugin:Term. All terms by default."
         ),
     ] = None,
     case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case. Repeatable.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Option of the term, distance=squared say. Repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the term, such as distance=squared. Repeatable."),
     ] = None,
     loop: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:STEP",
-            help="A training loop instead, whosever it is: file.py:Loop or my_package.module:Loop. "
+            help="Your training loop instead: file.py:Loop or my_package.module:Loop. "
             "Cases: distillation, guidance, linear.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Train on Gaussian worlds whose optima are known, and compare. Exits with 1 where a row is out of tolerance.
+    """Train on Gaussian toy problems with known optima, and compare. Exits with 1 where a row is out of tolerance.
 
-    With --loop a training loop is looked at there, whosever it is. Does each step read in training what it reads in
+    With --loop your own training loop is checked instead. Does each step read in training what it reads in
     sampling, is the fake score unbiased, does the gradient match? docs/guide/verify-a-loop.md shows the adapter.
     """
     from dipp_toolkit.errors import RequestError

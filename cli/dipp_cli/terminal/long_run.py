@@ -1,4 +1,4 @@
-"""Says of a run that will take long, after its first steps, how long, and what would make it shorter."""
+"""Announces, after the first steps of a long run, how long it will take and what would make it shorter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import monotonic
 from dipp_toolkit.events import RunStartEvent, StepEvent
 
 LONG = 5 * 60.0
-"""Seconds left from which on it is said."""
+"""Seconds left from which on a run is long."""
 STEPS = 5
 PATIENCE = 60.0
 """Seconds after which fewer steps have to do for the estimate."""
@@ -64,7 +64,7 @@ def _shorter(start: RunStartEvent) -> str:
     if start.step:  # a run that goes on keeps everything else
         return ways[0]
     if start.precision is not None and start.precision.slowdown > 1:
-        ways.insert(0, f"faster passes with --precision auto, this CPU being slow at {start.precision.name}")
+        ways.insert(0, f"faster passes with --precision auto, as this CPU is slow at {start.precision.name}")
     if start.config.batch_size > 1:
-        ways.append("smaller ones with --batch-size")
+        ways.append("smaller steps with --batch-size")
     return ", ".join(ways)

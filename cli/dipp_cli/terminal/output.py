@@ -38,7 +38,7 @@ def plain_line(text: object) -> str:
     Words of strangers come through here: labels, names, warnings of a submission, whatever a reward's file says.
     Nothing in them is a command to a terminal, or to a CI system that reads commands from the beginnings of lines.
     """
-    line = "".join(one if _is_plain(one) else _escape(one) for one in str(text))
+    line = "".join(letter if _is_plain(letter) else _escape(letter) for letter in str(text))
     start = line.lstrip()
     return line[: len(line) - len(start)] + _escape(start[0]) + start[1:] if start.startswith(COMMANDS) else line
 
@@ -77,8 +77,8 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    letter = found.group()
+def _json_escape(match: re.Match[str]) -> str:
+    letter = match.group()
     if _is_plain(letter):
         return letter
     return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else json.dumps(letter)[1:-1]

@@ -64,16 +64,16 @@ def pull_line(pull: FirstPull) -> str:
 
 
 def held_out(event: MonitorEvent) -> str:
-    """One look of the monitors in a line: how far every reward has moved from the start, diversity, warnings."""
+    """One check of the monitors in a line: how far every reward has moved from the start, diversity, warnings."""
     parts = [
-        f"{short_name(name)} {number_text(one['mean'], '.3f')}"
-        + (f" ({number_text(one['change']['mean'], '+.3f')})" if event.step else "")
-        for name, one in event.numbers["rewards"].items()
+        f"{short_name(name)} {number_text(reward['mean'], '.3f')}"
+        + (f" ({number_text(reward['change']['mean'], '+.3f')})" if event.step else "")
+        for name, reward in event.numbers["rewards"].items()
     ]
     if event.step and "diversity" in event.numbers:
         parts.append(f"diversity {event.numbers['diversity']['share']:.2f} of the start")
     parts.append(f"saturation {event.numbers['saturation']['mean']:.3f}")
-    parts += [f"warning: {one.name}" for one in event.warnings]
+    parts += [f"warning: {warning.name}" for warning in event.warnings]
     return f"held out at step {event.step}  {'  '.join(parts)}"
 
 
@@ -178,7 +178,7 @@ class Bar:
 
     def dipp_on_monitor(self, event: MonitorEvent) -> None:
         self._progress.monitored = held_out(event)
-        if event.warnings:  # stays above the bar, where the next look does not wipe it away
+        if event.warnings:  # stays above the bar, where the next check does not overwrite it
             self._progress.console.print(Text(plain_line(held_out(event)), style="yellow"))
         if event.stop and self._task is not None:
             self._progress.update(self._task, description=f"stopped early, {COMPARING}")
@@ -188,7 +188,7 @@ class PlainLines:
     """A line every tenth of the run, for logs and quiet terminals."""
 
     def __init__(self) -> None:
-        self._begun = monotonic()
+        self._started = monotonic()
         self._first = 0
         self._long_run = LongRun()
 
@@ -202,8 +202,8 @@ class PlainLines:
         print_line(line, file=sys.stderr)
 
     def dipp_on_run_start(self, event: RunStartEvent) -> None:
-        self._begun, self._first = monotonic(), event.step
-        self._say(f"{event.folder}: {'going on from step ' + str(event.step) if event.step else 'begins'}")
+        self._started, self._first = monotonic(), event.step
+        self._say(f"{event.folder}: {'resuming at step ' + str(event.step) if event.step else 'starting'}")
         if event.precision is not None:
             self._say(str(event.precision))
         for licence in event.licences:
@@ -217,7 +217,7 @@ class PlainLines:
     def dipp_on_warm_up(self, event: WarmUpEvent) -> None:
         for reason in event.skipped:
             self._say(f"warm-up {skipped_line(event.update, reason)}")
-        self._begun = monotonic()  # what is left of the run is told by its steps
+        self._started = monotonic()  # the time left is estimated from its steps
         if event.update % max(event.updates // 10, 1) == 0 or event.update == event.updates:
             self._say(warm_up_line(event))
 
@@ -232,7 +232,7 @@ class PlainLines:
         tenth = max(event.steps // 10, 1)
         if event.step % tenth and event.step != event.steps:
             return
-        elapsed = monotonic() - self._begun
+        elapsed = monotonic() - self._started
         left = elapsed / max(event.step - self._first, 1) * (event.steps - event.step)
         self._say(f"step {event.step}/{event.steps}  {numbers(event.metrics)}  {elapsed:.0f} s, {left:.0f} s left")
         if event.step == event.steps:

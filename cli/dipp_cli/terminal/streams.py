@@ -26,7 +26,7 @@ NEAREST = {"\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}":
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(NEAREST.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    return "".join(NEAREST.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(REPLACE, _replaced)

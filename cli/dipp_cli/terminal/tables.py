@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +12,10 @@ from rich.text import Text
 
 from dipp_toolkit.utils.spelling import Spelling, number_text
 
-from .output import plain_lines
+from .output import is_first_process, plain_lines, print_json
+
+if TYPE_CHECKING:
+    from dipp_toolkit.training.run.setup.preflight import Preflight
 
 NARROW = 110
 """Columns below which an interval goes under its mean instead of beside it."""
@@ -119,5 +122,20 @@ def loop_table(name: str, rows: Sequence[Any]) -> Table:
 def _array(value: Any) -> str:
     """A number, a vector on one line, or a matrix with a line for each row."""
     if isinstance(value, (list, tuple)):
-        return ("\n" if value and isinstance(value[0], (list, tuple)) else " ").join(_array(one) for one in value)
+        return ("\n" if value and isinstance(value[0], (list, tuple)) else " ").join(_array(item) for item in value)
     return number_text(value, "7.3f")
+
+
+def print_preflight(preflight: Preflight, as_json: bool) -> None:
+    """Print what `--dry-run` found, as a table or a JSON object; of several processes the first one prints."""
+    if not is_first_process():
+        return
+    if as_json:
+        print_json({**preflight.rows, "to fetch": list(preflight.fetched)})
+        return
+    table = Table(title="Dry run: nothing was loaded, fetched or written", title_justify="left", show_header=False)
+    for name, text in preflight.rows.items():
+        table.add_row(name, text)
+    if preflight.fetched:
+        table.add_row("to fetch", "\n".join(preflight.fetched))
+    show(table)

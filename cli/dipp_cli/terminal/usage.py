@@ -10,25 +10,21 @@ import typer
 
 from dipp_toolkit.utils.messages import shown
 
+from ..setting_flags import FLAGS, flag_name, setting_schemas
+
 # Typer 0.2x brings its own copy of click; either way this is the base of every error that means "used wrongly".
-_UsageBase = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+_UsageBase = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 TAKE_SETTINGS = ("train", "distill", "ablate", "plan", "accept")
 """Commands whose --set takes every setting of a run."""
-
-FLAGS_OF_SETTINGS = {"rewards": "--reward", "floors": "--floor", "trackers": "--track"}
-"""Flags that are not called as the setting they give."""
-
-OF_REWARDS = ("reward", "rewards", "reward-scale", "pull", "kl-budget", "scale-schedule", "floor", "floors", "balance")
-"""What `dipp distill` has no use for, by either spelling."""
 
 SURE, LIKELY = 0.8, 0.65
 """Likeness, as difflib has it, of two names: one of them is misspelt, or may be."""
 
 
 PLAIN = {
-    "Input should be a valid integer, unable to parse string as an integer": "is no integer",
-    "Input should be a valid number, unable to parse string as a number": "is no number",
+    "Input should be a valid integer, unable to parse string as an integer": "is not an integer",
+    "Input should be a valid number, unable to parse string as a number": "is not a number",
 }
 """What the library says of a value that cannot be read, and what is said here after the value."""
 
@@ -55,14 +51,16 @@ def usage_sentence(error: Any, words: Sequence[str] = ()) -> str:
     option = getattr(error, "option_name", None)
     if type(error).__name__ == "NoSuchOption" and option and context is not None:
         way_on = _way_on(context, option, _value(option, words))
-        return f"'{program}' has no option '{option}'. {way_on or f'Run {program} --help for those there are.'}"
+        return f"'{program}' has no option '{option}'. {way_on or f'Run {program} --help for its options.'}"
     message = error.format_message().rstrip(".")
-    for unplain, plain in PLAIN.items():
-        if unplain in message:
-            flag = next((one for one in getattr(error.param, "opts", ()) if one in words or one.startswith("--")), "")
+    for technical, plain in PLAIN.items():
+        if technical in message:
+            flag = next(
+                (name for name in getattr(error.param, "opts", ()) if name in words or name.startswith("--")), ""
+            )
             value = _value(flag, words)
-            message = message.replace(unplain, plain if value is None else f"'{shown(value)}' {plain}")
-    return message if message.endswith("?") else f"{message}. Run {program} --help for what is expected."
+            message = message.replace(technical, plain if value is None else f"'{shown(value)}' {plain}")
+    return message if message.endswith("?") else f"{message}. Run {program} --help for its usage."
 
 
 def _way_on(context: Any, option: str, value: str | None) -> str:
@@ -70,12 +68,12 @@ def _way_on(context: Any, option: str, value: str | None) -> str:
     clearly misspelt, what other commands have by this name, and whatever is like it.
     """
     name = option.lstrip("-").replace("_", "-").lower()
-    if context.command.name == "distill" and name in OF_REWARDS:
+    if context.command.name == "distill" and name in _reward_options():
         return f"A distillation has no rewards; use {context.find_root().info_name} train."
     flags = {flag.lstrip("-"): flag for flag in _flags(context.command, context)}
     settings = _settings() if context.command.name in TAKE_SETTINGS else {}
-    renamed = FLAGS_OF_SETTINGS.get(settings.get(name, ""))
-    if renamed in flags.values():
+    renamed = flag_name(settings[name]) if name in settings else ""
+    if renamed.removeprefix("--") != name and renamed in flags.values():
         return f"Did you mean '{renamed}'?"
     if name in settings and name not in flags:
         return f"{option} is a setting: {_assignment(settings[name], value)}"
@@ -98,7 +96,7 @@ def _elsewhere(context: Any, name: str, value: str | None) -> str:
     if name not in _settings():
         return ""
     root = context.find_root().info_name
-    return f"It is a setting of {', '.join(f'{root} {one}' for one in TAKE_SETTINGS)}: " + _assignment(
+    return f"It is a setting of {', '.join(f'{root} {command}' for command in TAKE_SETTINGS)}: " + _assignment(
         _settings()[name], value
     )
 
@@ -107,13 +105,13 @@ def _command(words: Sequence[str]) -> list[str]:
     """The words of a line that call a command."""
     from ..build import build_command
 
-    command, found = build_command(), []
+    command, names = build_command(), []
     for word in words:
         command = getattr(command, "commands", {}).get(word)
         if command is None:
             break
-        found.append(word)
-    return found
+        names.append(word)
+    return names
 
 
 def _flags(command: Any, context: Any) -> Iterator[str]:
@@ -123,19 +121,22 @@ def _flags(command: Any, context: Any) -> Iterator[str]:
 
 def _settings() -> dict[str, str]:
     """The settings of a run as they would be flags."""
-    from dipp_toolkit.config import TrainConfig
+    return {name.replace("_", "-"): name for name in setting_schemas()}
 
-    return {name.replace("_", "-"): name for name in TrainConfig.model_fields}
+
+def _reward_options() -> set[str]:
+    """Flags and settings that a distillation has no use for, by either spelling."""
+    settings = [name for name, flag in FLAGS.items() if flag.of_rewards]
+    flags = {flag_name(name).removeprefix("--") for name in settings}
+    return flags | {name.replace("_", "-") for name in (*settings, "scale_schedule")}
 
 
 def _assignment(setting: str, value: str | None) -> str:
     """What to type for a setting."""
     import shlex
 
-    from dipp_toolkit.config import TrainConfig
-
     if value is None:
-        value = "true" if TrainConfig.model_fields[setting].annotation is bool else "VALUE"
+        value = "true" if setting_schemas()[setting].get("type") == "boolean" else "VALUE"
     return f"--set {shlex.quote(f'{setting}={value}')}"
 
 

@@ -1,4 +1,4 @@
-"""Rewards that are named on a command line: their names, their options, and letting go of them."""
+"""Rewards that are named on a command line: parsed, loaded with their options, and closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def reward_names(text: str) -> list[str]:
     """The rewards that `--reward` names.
 
     Raises:
-        RequestError: there are none, one stands twice, one has a weight, or one is unknown.
+        RequestError: no reward is named, or one twice, with a weight, or by an unknown name.
     """
     from dipp_toolkit.training.setup.name_checks import check_rewards
     from dipp_toolkit.utils.assignments import parse_rewards
@@ -22,10 +22,10 @@ def reward_names(text: str) -> list[str]:
     if weighted:
         name = weighted[0].partition("=")[0]
         raise RequestError(
-            f"--reward {weighted[0]} gives a weight, but scores are not added up; write --reward {name} alone."
+            f"--reward {weighted[0]} gives a weight, but scores are not added up: write --reward {name} alone."
         )
     if not names:
-        raise RequestError("--reward names no reward; expected names, as in --reward hps,imagereward.")
+        raise RequestError("--reward is empty; expected names, as in --reward hps,imagereward.")
     check_rewards(names)
     return names
 
@@ -34,7 +34,7 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
     """Rewards by name, with the options that `--set` gives them.
 
     Raises:
-        RequestError: one cannot be loaded, or an assignment is no option of one of them.
+        RequestError: one cannot be loaded, or an assignment is not an option of one of them.
     """
     from dipp_toolkit.rewards.loading import load_reward
     from dipp_toolkit.utils.assignments import parse_assignments
@@ -43,12 +43,10 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
     assigned = parse_assignments(assignments)
     options = assigned.pop("reward_options", {})
     for setting in assigned:
-        raise RequestError(
-            f"--set {setting} means nothing here; expected options of a reward, reward.NAME.OPTION=VALUE."
-        )
+        raise RequestError(f"--set {setting} is not an option of a reward; expected reward.NAME.OPTION=VALUE.")
     for name in options:
         if name not in names:
-            raise RequestError(f"Options were set for the reward '{name}', which is not used here.")
+            raise RequestError(f"Options are given for the reward '{name}', which is not used here.")
     rewards: dict[str, Any] = {}
     try:
         for name in names:

@@ -1,4 +1,4 @@
-"""What `dipp reward serve` does: load the rewards, say where they are, serve."""
+"""What `dipp reward serve` does: load the rewards, print their addresses, serve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serve_rewards(
         RequestError: a reward cannot be loaded, an option belongs to none, or the address cannot be used.
         KeyboardInterrupt: by Ctrl-C.
     """
-    names = public_names([one.strip() for one in text.split(",") if one.strip()])
+    names = public_names([name.strip() for name in text.split(",") if name.strip()])
     if not names:
         raise RequestError("Name the rewards to serve: dipp reward serve hps,imagereward")
     for name, value in limits.items():
@@ -41,8 +41,8 @@ def serve_rewards(
             raise RequestError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0.")
     settings = parse_assignments(assignments)
     given = settings.pop("reward_options", {})
-    for name in [*settings, *(one for one in given if one not in names.values())]:
-        raise RequestError(f"'{name}' is set, which no served reward has; expected reward.NAME.OPTION=VALUE.")
+    for name in [*settings, *(name for name in given if name not in names.values())]:
+        raise RequestError(f"'{name}' is not an option of a served reward; expected reward.NAME.OPTION=VALUE.")
     token = read_token(token_env, token_file)
     device = choose_device(device_name)
     listening = listen(host, port, token)  # before the rewards are loaded, which may take minutes
@@ -62,5 +62,5 @@ def serve_rewards(
 
     megabytes = limits["max_megabytes"]
     crowd = max(Limits.crowd, 4 * megabytes)
-    found = Limits(megabytes, int(limits["max_images"]), timeout=limits["timeout"], crowd=crowd)
-    run_server(rewards, listening, say, token=token, limits=found, device=device)
+    bounds = Limits(megabytes, int(limits["max_images"]), timeout=limits["timeout"], crowd=crowd)
+    run_server(rewards, listening, say, token=token, limits=bounds, device=device)

@@ -21,18 +21,18 @@ def check(
     *,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Its options: reward.hps.version=v2.1. Repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Its options, as in reward.hps.version=v2.1. Repeatable."),
     ] = None,
     device: options.Device = None,
-    size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures it is shown.")] = 64,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the pictures.")] = 0,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the test images.")] = 64,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the test images.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Say what is wrong with a reward before a run finds out. Exits with 1 where a check fails.
+    """Report what is wrong with a reward before a run finds out. Exits with 1 where a check fails.
 
-    It looks at shapes, unusual pictures and prompts, chance, neighbours in
+    It looks at shapes, unusual images and prompts, chance, neighbours in
     a batch, gradients against finite differences, side effects, devices,
-    speed and memory. A reward without a gradient is fine, and said to be one.
+    speed and memory. A reward without a gradient passes, and is reported as such.
     """
     from ...actions.reward.check import check_by_name, describe
     from ...terminal.output import print_json, quiet_stdout

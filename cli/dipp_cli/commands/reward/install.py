@@ -17,11 +17,9 @@ def install(
     environment: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="image-reward, hpsv2, ..., or a file of requirements: mine.txt.")
     ],
-    force: Annotated[
-        bool, typer.Option("--force", "--upgrade", help="Make it anew, even if it is there and as it should be.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", "--upgrade", help="Reinstall it, even if it is complete.")] = False,
     no_deps: Annotated[
-        bool, typer.Option("--no-deps", help="Leave out what the packages of a file require; the file names them all.")
+        bool, typer.Option("--no-deps", help="Do not install dependencies: the file names every package.")
     ] = False,
 ) -> None:
     """Install a reward's packages into a private environment that shares torch with this one.
@@ -34,6 +32,6 @@ def install(
     from ...terminal.output import print_line
 
     installed = install_packages(environment, force, no_deps, lambda line: print_line(line, file=sys.stderr))
-    known = find_registered(installed.name)
-    reward = f"{known.reward}@{ISOLATED}" if known is not None else f"FILE.py:NAME@{installed.name}"
+    registered = find_registered(installed.name)
+    reward = f"{registered.reward}@{ISOLATED}" if registered is not None else f"FILE.py:NAME@{installed.name}"
     print_line(f"Ready. Use it with: --reward {reward}")

@@ -20,21 +20,19 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; one that others can reach needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 8700,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")] = 8700,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Callers need the token in this file.")
     ] = None,
     token_env: Annotated[
         str, typer.Option(metavar="NAME", help="Callers need the token in this environment variable, if it is set.")
     ] = "DIPP_REWARD_TOKEN",
-    max_megabytes: Annotated[
-        float, typer.Option(metavar="MB", help="Largest request; larger ones are refused.")
-    ] = 256.0,
-    max_images: Annotated[int, typer.Option(metavar="N", help="Most images of a request.")] = 256,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for a call.")] = 300.0,
+    max_megabytes: Annotated[float, typer.Option(metavar="MB", help="Largest request that is accepted.")] = 256.0,
+    max_images: Annotated[int, typer.Option(metavar="N", help="Largest number of images in a request.")] = 256,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of a call.")] = 300.0,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Their options: reward.hps.version=v2.1. Repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Their options, as in reward.hps.version=v2.1. Repeatable."),
     ] = None,
     device: options.Device = None,
 ) -> None:
