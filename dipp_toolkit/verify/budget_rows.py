@@ -76,16 +76,16 @@ def budget_rows(seed: int = 0, updates: int = UPDATES) -> list[VerifyRow]:
     case, schedule, rows = CASES["linear"], schedules()["flow"], []
     reference = AnyTimeReference.like(make_reference(), schedule)
     assert case.reward is not None
-    wanted = scale_for(BUDGET, reference.given, case.reward.slope, schedule, *TIMES)
+    scale = scale_for(BUDGET, reference.given, case.reward.slope, schedule, *TIMES)
     for start in STARTS:
-        engine, law = _train(reference, start * wanted, seed, updates)
+        engine, law = _train(reference, start * scale, seed, updates)
         assert engine.mix.scale.budget is not None
         factor = torch.as_tensor(engine.mix.scale.budget.factor)
         kl = closed_form_kl(law, reference.given, schedule, *TIMES)
         label = f"integral_kl[from {start:g} times the scale]"
-        for quantity, expected, found in (("kl", BUDGET, kl), ("scale", wanted, start * wanted * factor)):
+        for quantity, expected, reached in (("kl", BUDGET, kl), ("scale", scale, start * scale * factor)):
             goal = torch.tensor([expected], dtype=torch.float64)
-            rows.append(VerifyRow.compare(CASE, label, "exact", quantity, goal, found.reshape(1), TOLERANCE))
+            rows.append(VerifyRow.compare(CASE, label, "exact", quantity, goal, reached.reshape(1), TOLERANCE))
     return rows
 
 

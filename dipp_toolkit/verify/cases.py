@@ -116,8 +116,8 @@ _LINEAR = QuadraticReward(_SLOPE, torch.zeros(3, 3, dtype=torch.float64), _vecto
 _SCALE = 0.3
 
 CASES: dict[str, Case] = {
-    one.name: one
-    for one in (
+    case.name: case
+    for case in (
         Case("distillation", "no reward: the generator becomes the reference"),
         Case("linear", "linear reward: the mean moves", reward=_LINEAR, reward_scale=_SCALE),
         Case(

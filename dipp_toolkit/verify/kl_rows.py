@@ -65,7 +65,7 @@ def kl_rows(seed: int = 0) -> list[VerifyRow]:
             noise = torch.randn(SAMPLES, *generator.latent_shape, dtype=torch.float64, generator=random)
             with torch.no_grad():
                 sample = Sample(generator.generate(noise, condition), condition, noise, random)
-            found = torch.as_tensor(term(sample).details["kl"])
+            reached = torch.as_tensor(term(sample).details["kl"])
             label = f"integral_kl[{process}, {times} times]"
-            rows.append(VerifyRow.compare(CASE, label, "exact", "kl", expected[None], found[None], TOLERANCES[times]))
+            rows.append(VerifyRow.compare(CASE, label, "exact", "kl", expected[None], reached[None], TOLERANCES[times]))
     return rows

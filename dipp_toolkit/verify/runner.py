@@ -68,14 +68,14 @@ def run_case(
         for quantity in ("mean", "covariance")
     ]  # fmt: skip
     if assistant == "exact":
-        wanted, found = compare_gradients(case, subject, reference)
-        rows.append(VerifyRow.compare(case.name, subject.label, assistant, "gradient", wanted, found, TOLERANCE))
+        goal, gradient = compare_gradients(case, subject, reference)
+        rows.append(VerifyRow.compare(case.name, subject.label, assistant, "gradient", goal, gradient, TOLERANCE))
     return rows
 
 
 def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: GaussianReference) -> Iterator[Subject]:
     """The terms to verify: the one that is named, or all of the toolkit's, each with the options it wants tried."""
-    names = [term] if term else [one.name for one in get_registry().entries["term"].values()]
+    names = [term] if term else [entry.name for entry in get_registry().entries["term"].values()]
     for name in names:
         if options:
             yield Subject(name, dict(options))
@@ -84,11 +84,11 @@ def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: Ga
             yield Subject(name, variant)
 
 
-def _cases_of(said: Verification, asked: Sequence[str] | None, subject: Subject) -> list[Case]:
-    known = said.cases or tuple(CASES)
-    if asked is None:
-        return [CASES[name] for name in known]
-    return [CASES[name] for name in asked if name in known]
+def _cases_of(verification: Verification, names: Sequence[str] | None, subject: Subject) -> list[Case]:
+    possible = verification.cases or tuple(CASES)
+    if names is None:
+        return [CASES[name] for name in possible]
+    return [CASES[name] for name in names if name in possible]
 
 
 def run_verify(

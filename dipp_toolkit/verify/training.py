@@ -125,7 +125,7 @@ def train_case(case: Case, subject: Subject, assistant: str, seed: int, referenc
         learned = LearnedAssistant(denoiser, assistant_optimizer, UniformTimes(*TIME_RANGE), math.inf)
         terms = case_terms(case, subject, reference, learned, seed)
         random = torch.Generator().manual_seed(seed)
-        rounds = plan.assistant_rounds if any(uses_assistant(one.term) for one in terms) else 0
+        rounds = plan.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
         engine = Engine(generator, optimizer, learned, terms, random, rounds, max_grad_norm=math.inf)
         rates.append((assistant_optimizer, plan.assistant_rates))
         batch = plan.batch

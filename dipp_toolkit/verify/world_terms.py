@@ -37,8 +37,8 @@ class Subject:
     @property
     def label(self) -> str:
         """The name, with the options in brackets where there are any."""
-        said = ", ".join(f"{name}={value}" for name, value in self.options.items())
-        return f"{self.term}[{said}]" if said else self.term
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.term}[{options}]" if options else self.term
 
 
 def verification_of(term: Any) -> Verification:
@@ -87,7 +87,7 @@ def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: 
     Raises:
         RequestError: the term looks at the assistant and is no dataclass with a field `sampling`.
     """
-    names: set[str] = {one.name for one in fields(term) if one.init} if is_dataclass(term) else set()
+    names: set[str] = {field.name for field in fields(term) if field.init} if is_dataclass(term) else set()
     if "sampling" not in names and uses_assistant(term):
         raise RequestError(
             f"The term '{subject.term}' cannot be verified with the exact assistant: that enumerates times and noises, "
@@ -105,4 +105,4 @@ def without_chance(
     """Every term of an objective weighed by the rows of the enumeration, the first one enumerated."""
     first, *rest = terms
     first = replace(first, term=enumerated(first.term, enumeration, subject, **world))
-    return [replace(one, term=Weighed(one.term, enumeration)) for one in (first, *rest)]
+    return [replace(weighted, term=Weighed(weighted.term, enumeration)) for weighted in (first, *rest)]

@@ -68,9 +68,9 @@ def folders_of(cells: Sequence[Cell], out: Path) -> list[CellFolder]:
 
 def cell_config(folder: CellFolder, base: TrainConfig) -> TrainConfig:
     """The settings of a cell's training in its folder, which goes on where it was begun."""
-    begun = (folder.path / "config.yaml").is_file()
+    started = (folder.path / "config.yaml").is_file()
     # model_copy marks both as given, which resolving needs.
-    return folder.cell.config(base).model_copy(update={"out": folder.path, "resume": begun})
+    return folder.cell.config(base).model_copy(update={"out": folder.path, "resume": started})
 
 
 def check_trained_cells(folders: Sequence[CellFolder], base: TrainConfig) -> None:

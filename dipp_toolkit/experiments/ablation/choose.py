@@ -37,14 +37,14 @@ def parse_constraint(text: str) -> Constraint:
     Raises:
         RequestError: it is neither.
     """
-    found = re.fullmatch(r"\s*(\S+?)\s*(<=|>=)\s*(\S+)\s*", text)
+    match = re.fullmatch(r"\s*(\S+?)\s*(<=|>=)\s*(\S+)\s*", text)
     try:
-        bound = float(found.group(3)) if found else float("nan")
+        bound = float(match.group(3)) if match else float("nan")
     except ValueError:
         bound = float("nan")
-    if found is None or math.isnan(bound):
+    if match is None or math.isnan(bound):
         raise RequestError(f"'{text}' is no constraint; expected FIGURE<=NUMBER or FIGURE>=NUMBER.")
-    return Constraint(found.group(1), found.group(2) == "<=", bound)
+    return Constraint(match.group(1), match.group(2) == "<=", bound)
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Choice:
 
     def sentence(self) -> str:
         """What was chosen and why, or why nothing was."""
-        under = " with " + " and ".join(str(one) for one in self.constraints) if self.constraints else ""
+        under = " with " + " and ".join(str(rule) for rule in self.constraints) if self.constraints else ""
         if self.leading is None:
             return f"No combination of settings was found{under}."
         value = self.leading.figures[self.figure]
         others = "".join(
-            f", {one.figure} {number_text(self.leading.figures[one.figure].mean, '.4g')}" for one in self.constraints
+            f", {rule.figure} {number_text(self.leading.figures[rule.figure].mean, '.4g')}" for rule in self.constraints
         )
         numbers = f"{self.leading.label} ({number_text(value.mean, '.4g')}{others})"
         if self.candidates == 1:
@@ -92,7 +92,7 @@ class Choice:
             return f"The {extreme} {self.figure}{under}: {numbers}, measurably, but with a warning of {warned}."
         if self.best is not None:
             return f"The best {self.figure}{under}: {numbers}, measurably better than all others {self._covers()}."
-        level = ", ".join(one.label for one in self.level_with[:LEVEL_SHOWN])
+        level = ", ".join(combination.label for combination in self.level_with[:LEVEL_SHOWN])
         more = len(self.level_with) - LEVEL_SHOWN
         level += f" and {more} more" if more > 0 else ""
         return (
@@ -120,19 +120,23 @@ def choose(study: Study, figure: str, constraints: Sequence[Constraint] = ()) ->
     Raises:
         RequestError: a figure was not measured.
     """
-    for name in (figure, *(one.figure for one in constraints)):
+    for name in (figure, *(rule.figure for rule in constraints)):
         if name not in study.figures():
             raise RequestError(unknown_name("figure", name, study.figures()))
     sign = -1 if study.figure(figure).better == "lower" else 1
     fit = [
-        one
-        for one in study.combinations
-        if all(name in one.figures for name in (figure, *(rule.figure for rule in constraints)))
-        and all(rule.holds(one) for rule in constraints)
+        combination
+        for combination in study.combinations
+        if all(name in combination.figures for name in (figure, *(rule.figure for rule in constraints)))
+        and all(rule.holds(combination) for rule in constraints)
     ]
     if not fit:
         return Choice(figure, tuple(constraints), None)
-    leading = max(fit, key=lambda one: sign * one.figures[figure].mean)
-    level = [one for one in fit if one is not leading and not difference(study, [one], [leading], figure).measurable]
-    level.sort(key=lambda one: -sign * one.figures[figure].mean)
+    leading = max(fit, key=lambda combination: sign * combination.figures[figure].mean)
+    level = [
+        combination
+        for combination in fit
+        if combination is not leading and not difference(study, [combination], [leading], figure).measurable
+    ]
+    level.sort(key=lambda combination: -sign * combination.figures[figure].mean)
     return Choice(figure, tuple(constraints), leading, level, len(fit), len(leading.rows), sign < 0)

@@ -46,7 +46,7 @@ class Difference:
     @property
     def measurable(self) -> bool:
         """Whether it is certain in every way that is known, and large enough to matter."""
-        certain = [one for one in (self.over_prompts, self.over_seeds) if one is not None]
+        certain = [verdict for verdict in (self.over_prompts, self.over_seeds) if verdict is not None]
         large = self.effect is None or matters(self.effect)
         return self.mean != 0 and bool(certain) and all(certain) and large
 
@@ -63,7 +63,9 @@ def difference(
         figure: its name.
         level: of both intervals; higher where many differences are looked at.
     """
-    sides = [[row for one in side for row in one.rows if figure in row.figures] for side in (first, second)]
+    sides = [
+        [row for combination in side for row in combination.rows if figure in row.figures] for side in (first, second)
+    ]
     means = [sum(row.figures[figure].mean for row in side) / len(side) for side in sides]
     values = [_per_prompt(side, figure) for side in sides]
     gap = means[1] - means[0]
@@ -78,7 +80,7 @@ def difference(
 def _per_prompt(rows: Sequence[Row], figure: str) -> Float[Tensor, " prompts"] | None:
     """Means over trainings, prompt by prompt; None where a row has no value a prompt."""
     values = [row.figures[figure].per_prompt for row in rows]
-    if any(one is None or len(one) != len(values[0] or ()) for one in values):
+    if any(row is None or len(row) != len(values[0] or ()) for row in values):
         return None
     return torch.tensor(values, dtype=torch.float64).mean(0)
 
@@ -100,10 +102,10 @@ def _seeds_apart(
     study: Study, first: Sequence[Combination], second: Sequence[Combination], figure: str, gap: float, level: float
 ) -> bool | None:
     everywhere, freedom = _within(study.combinations, figure)
-    if not freedom or any(len(one.rows) < 2 for one in (*first, *second)):
+    if not freedom or any(len(combination.rows) < 2 for combination in (*first, *second)):
         return None
     here, _ = _within([*first, *second], figure)
-    counts = [sum(len(one.rows) for one in side) for side in (first, second)]
+    counts = [sum(len(combination.rows) for combination in side) for side in (first, second)]
     error = math.sqrt(max(everywhere, here) * sum(1 / count for count in counts))
     return abs(gap) > student_quantile(level, freedom + 1) * error
 
@@ -111,8 +113,8 @@ def _seeds_apart(
 def _within(combinations: Sequence[Combination], figure: str) -> tuple[float, int]:
     """Variance from seed to seed within combinations, pooled, and its degrees of freedom."""
     squares, freedom = 0.0, 0
-    for one in combinations:
-        values = [row.figures[figure].mean for row in one.rows if figure in row.figures]
+    for combination in combinations:
+        values = [row.figures[figure].mean for row in combination.rows if figure in row.figures]
         if len(values) > 1:
             mean = sum(values) / len(values)
             squares += sum((value - mean) ** 2 for value in values)

@@ -67,10 +67,15 @@ def heat_maps(study: Study) -> list[HeatMap]:
     maps = []
     for figure in study.figures("reward", "judge", "metric"):
         groups: dict[tuple[str, str], list[Combination]] = {}
-        for one in study.combinations:
-            if figure in one.figures:
-                groups.setdefault((one.values.get(down, ""), one.values.get(across, "")), []).append(one)
-        means = {at: sum(one.figures[figure].mean for one in members) / len(members) for at, members in groups.items()}
+        for combination in study.combinations:
+            if figure in combination.figures:
+                groups.setdefault((combination.values.get(down, ""), combination.values.get(across, "")), []).append(
+                    combination
+                )
+        means = {
+            at: sum(combination.figures[figure].mean for combination in members) / len(members)
+            for at, members in groups.items()
+        }
         better = study.figure(figure).better
         columns = ordered(study.settings.get(across, ("",)))
         level = not _differ(study, groups, means, figure)
@@ -115,9 +120,9 @@ def _heat_cell(
     share = (means[at] - low) / (high - low) if high > low and not level else 0.5
     spread = ""
     if len(members) == 1:
-        one = members[0].figures[figure]
-        spread = f"{number_text(one.low, DIGITS)} to {number_text(one.high, DIGITS)}"
-    warned = ", ".join(dict.fromkeys(name for one in members for name in one.warnings))
+        figure_spread = members[0].figures[figure]
+        spread = f"{number_text(figure_spread.low, DIGITS)} to {number_text(figure_spread.high, DIGITS)}"
+    warned = ", ".join(dict.fromkeys(name for combination in members for name in combination.warnings))
     return HeatCell(number_text(means[at], DIGITS), spread, 1 - share if better == "lower" else share, warned)
 
 
@@ -140,17 +145,17 @@ def fronts(study: Study) -> list[Front]:
     x_sign = -1 if study.figure(x_name).better == "lower" else 1
     setting = next(iter(study.settings), "")
     values = ordered(study.settings.get(setting, ()))
-    found = []
-    for y_name in [one for one in rewards if one != x_name][:FRONTS]:
+    made = []
+    for y_name in [name for name in rewards if name != x_name][:FRONTS]:
         points = [
             Point(
-                spelling.text(one.label),
-                one.figures[x_name].mean,
-                one.figures[y_name].mean,
-                values.index(one.values[setting]) if setting else 0,
+                spelling.text(combination.label),
+                combination.figures[x_name].mean,
+                combination.figures[y_name].mean,
+                values.index(combination.values[setting]) if setting else 0,
             )
-            for one in study.combinations
-            if x_name in one.figures and y_name in one.figures
+            for combination in study.combinations
+            if x_name in combination.figures and y_name in combination.figures
         ]
         points += [
             Point(row.label, row.figures[x_name].mean, row.figures[y_name].mean, mark=row.label)
@@ -163,8 +168,8 @@ def fronts(study: Study) -> list[Front]:
             else []
         )
         x_shown, y_shown = spelling.name(x_name), spelling.name(y_name)
-        found.append(Front(f"{y_shown} against {x_shown}", scatter(points, x_shown, y_shown, x_sign, 1), legend))
-    return found
+        made.append(Front(f"{y_shown} against {x_shown}", scatter(points, x_shown, y_shown, x_sign, 1), legend))
+    return made
 
 
 def spelling_of(study: Study) -> Spelling:
@@ -173,11 +178,15 @@ def spelling_of(study: Study) -> Spelling:
     return Spelling([*study.figures(), *rewards])
 
 
-def change_text(one: Change) -> str:
+def change_text(change: Change) -> str:
     """`0 to 20: +1.2 (0.8 to 1.6), rises`."""
-    interval = f" ({number_text(one.low, DIGITS)} to {number_text(one.high, DIGITS)})" if math.isfinite(one.low) else ""
-    sign = "+" if one.mean >= 0 else ""
-    return f"{one.start} to {one.end}: {sign}{number_text(one.mean, DIGITS)}{interval}, {one.verdict()}"
+    interval = (
+        f" ({number_text(change.low, DIGITS)} to {number_text(change.high, DIGITS)})"
+        if math.isfinite(change.low)
+        else ""
+    )
+    sign = "+" if change.mean >= 0 else ""
+    return f"{change.start} to {change.end}: {sign}{number_text(change.mean, DIGITS)}{interval}, {change.verdict()}"
 
 
 def render(settings: AblationSettings, study: Study, choice: Choice, failed: Mapping[str, str]) -> str:
@@ -196,7 +205,7 @@ def render(settings: AblationSettings, study: Study, choice: Choice, failed: Map
         maps=heat_maps(study),
         fronts=fronts(study),
         trends={
-            setting: {figure: [change_text(one) for one in found] for figure, found in figures.items() if found}
+            setting: {figure: [change_text(change) for change in steps] for figure, steps in figures.items() if steps}
             for setting, figures in trends.items()
         },
         failed=failed,

@@ -44,4 +44,4 @@ def _varied(settings: AblationSettings) -> list[str]:
     for cell in settings.cells:
         for name, value in cell.values.items():
             values.setdefault(name, {})[value] = None
-    return [f"{name}: {', '.join(found)}" for name, found in values.items()]
+    return [f"{name}: {', '.join(names)}" for name, names in values.items()]

@@ -45,7 +45,7 @@ def ablate(settings: AblationSettings, listener: AblationListener) -> AblationRe
     processes = Processes.launched(choose_device(settings.base.device))
     folders = train_cells(settings.cells, settings.base, settings.out, processes, listener)
     processes.wait()
-    failed = {one.cell.label: one.failure for one in folders if not one.done}
+    failed = {folder.cell.label: folder.failure for folder in folders if not folder.done}
     if len(failed) == len(folders):
         raise RunError(f"Every cell failed; the first one: {next(iter(failed.values()))}")
     bench = bench_settings(settings, folders)

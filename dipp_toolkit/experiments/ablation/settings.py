@@ -61,7 +61,7 @@ def bench_settings(settings: AblationSettings, folders: Sequence[CellFolder]) ->
     trained = [name for folder in folders for name in folder.cell.config(settings.base).rewards]
     trained += list(config.rewards)
     judges = settings.judges or ((config.judge,) if config.judge else ())
-    rewards = tuple(dict.fromkeys(one for one in (*trained, *settings.rewards) if one not in judges))
+    rewards = tuple(dict.fromkeys(name for name in (*trained, *settings.rewards) if name not in judges))
     options = {name: dict(values) for name, values in config.reward_options.items() if name in (*rewards, *judges)}
     others = []
     if config.reference is not None:
@@ -72,7 +72,11 @@ def bench_settings(settings: AblationSettings, folders: Sequence[CellFolder]) ->
     prompts = config.eval_prompts or config.prompts or ""
     if settings.count is not None:
         prompts += f"{'&' if '?' in prompts else '?'}count={settings.count}"
-    cells = [Contestant(one.cell.label, str(one.path), {}, dict(one.cell.values)) for one in folders if one.done]
+    cells = [
+        Contestant(folder.cell.label, str(folder.path), {}, dict(folder.cell.values))
+        for folder in folders
+        if folder.done
+    ]
     return BenchSettings(
         contestants=(*others, *cells),
         prompts=prompts,
@@ -109,11 +113,11 @@ def check_figures(settings: AblationSettings, bench: BenchSettings) -> None:
     Raises:
         RequestError: with those there will be.
     """
-    wanted = [*filter(None, [settings.best]), *(one.figure for one in settings.constraints)]
-    known = [*bench.rewards, *bench.judges]
-    if all(name in known for name in wanted):
+    needed = [*filter(None, [settings.best]), *(rule.figure for rule in settings.constraints)]
+    figures = [*bench.rewards, *bench.judges]
+    if all(name in figures for name in needed):
         return
-    known += [figure for name in bench.metrics for figure in load_metric(name, **bench.options.get(name, {})).better]
-    for name in wanted:
-        if not any(name == one or name.startswith(f"{one}-") for one in known):
-            raise RequestError(unknown_name("figure", name, known))
+    figures += [figure for name in bench.metrics for figure in load_metric(name, **bench.options.get(name, {})).better]
+    for name in needed:
+        if not any(name == figure or name.startswith(f"{figure}-") for figure in figures):
+            raise RequestError(unknown_name("figure", name, figures))

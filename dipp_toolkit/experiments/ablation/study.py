@@ -103,28 +103,28 @@ def make_study(cells: Sequence[Cell], rows: Sequence[Row]) -> Study:
         rows: of the cells and of others.
     """
     by_label = {row.label: row for row in rows}
-    found = {cell.label: (cell, by_label[cell.label]) for cell in cells if cell.label in by_label}
+    trained = {cell.label: (cell, by_label[cell.label]) for cell in cells if cell.label in by_label}
     groups: dict[tuple[tuple[str, str], ...], list[Row]] = defaultdict(list)
-    for cell, row in found.values():
+    for cell, row in trained.values():
         groups[cell.without_seed()].append(row)
     combinations = [Combination(dict(values), members, _spreads(members)) for values, members in groups.items()]
     settings: dict[str, list[str]] = {}
-    for cell, _ in found.values():
+    for cell, _ in trained.values():
         for name, value in cell.without_seed():
-            known = settings.setdefault(name, [])
-            if value not in known:
-                known.append(value)
-    return Study(combinations, found, [row for row in rows if row.label not in found], settings)
+            values = settings.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return Study(combinations, trained, [row for row in rows if row.label not in trained], settings)
 
 
 def _spreads(rows: Sequence[Row]) -> dict[str, Spread]:
     spreads = {}
     for name in figure_names(rows):
         figures = [row.figures[name] for row in rows if name in row.figures]
-        means = [one.mean for one in figures]
+        means = [figure.mean for figure in figures]
         if len(figures) == 1:
-            one = figures[0]
-            low, high = (one.mean if end is None else end for end in (one.low, one.high))
+            figure = figures[0]
+            low, high = (figure.mean if end is None else end for end in (figure.low, figure.high))
         else:
             low, high = min(means), max(means)
         spreads[name] = Spread(sum(means) / len(means), low, high, len(means))

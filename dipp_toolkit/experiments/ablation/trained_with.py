@@ -75,7 +75,7 @@ def differences(folder: Path, contents: Path, config: TrainConfig) -> list[str]:
 
 def _other_settings(folder: Path, config: TrainConfig) -> Iterator[str]:
     values = read_begun_settings(folder / "config.yaml")
-    saved = {name: one for name, one in values.items() if name in TrainConfig.model_fields}
+    saved = {name: value for name, value in values.items() if name in TrainConfig.model_fields}
     before = make_config(saved)
     now = as_begun(config, before)
     for name in saved:

@@ -124,14 +124,14 @@ def change(
             continue
         at = values.pop(setting, "")
         table.setdefault(tuple(sorted(values.items())), {})[at] = row.figures[figure].mean
-    differences = [one[end] - one[start] for one in table.values() if start in one and end in one]
+    differences = [cells[end] - cells[start] for cells in table.values() if start in cells and end in cells]
     if not differences:
         return None
     mean, reach, p_value = sum(differences) / len(differences), math.inf, 1.0
     if len(differences) > 1:
         from scipy.stats import t
 
-        variance = sum((one - mean) ** 2 for one in differences) / (len(differences) - 1)
+        variance = sum((value - mean) ** 2 for value in differences) / (len(differences) - 1)
         error = math.sqrt(variance / len(differences))
         reach = float(t.ppf(0.975, len(differences) - 1)) * error
         if mean:
@@ -146,7 +146,9 @@ def _spread_over_prompts(rows: Sequence[Row], figure: str) -> float | None:
     prompt."""
     values = [row.figures[figure].per_prompt for row in rows if figure in row.figures]
     variances = [
-        torch.tensor(one, dtype=torch.float64).var().item() for one in values if one is not None and len(one) > 1
+        torch.tensor(column, dtype=torch.float64).var().item()
+        for column in values
+        if column is not None and len(column) > 1
     ]
     return math.sqrt(sum(variances) / len(variances)) if variances else None
 
@@ -156,24 +158,24 @@ def changes(study: Study, setting: str) -> dict[str, list[Change]]:
     values corrected for all of them."""
     values = ordered(study.settings[setting])
     steps = list(pairwise(values)) + ([(values[0], values[-1])] if len(values) > 2 else [])
-    found = {}
+    by_figure = {}
     for figure in study.figures("reward", "judge", "metric"):
-        known = [change(study, figure, setting, start, end) for start, end in steps]
-        found[figure] = [one for one in known if one is not None]
-    adjusted = iter(holm([one.p_value for known in found.values() for one in known]))
-    return {figure: [replace(one, p_value=next(adjusted)) for one in known] for figure, known in found.items()}
+        made = [change(study, figure, setting, start, end) for start, end in steps]
+        by_figure[figure] = [item for item in made if item is not None]
+    adjusted = iter(holm([item.p_value for made in by_figure.values() for item in made]))
+    return {figure: [replace(item, p_value=next(adjusted)) for item in made] for figure, made in by_figure.items()}
 
 
 def claims(study: Study) -> list[Claim]:
     """What the papers say of the settings that vary here, held against the cells."""
-    found = []
+    made = []
     strength = next((name for name in STRENGTHS if len(_strengths(study, name)) > 1), STRENGTHS[0])
     values = _strengths(study, strength)
     if len(values) > 1:
-        found += [_reward_rises(study, strength, values), _fidelity_falls(study, strength, values)]
+        made += [_reward_rises(study, strength, values), _fidelity_falls(study, strength, values)]
     if len(study.settings.get("guidance", ())) > 1:
-        found.append(_guidance_rewards(study, ordered(study.settings["guidance"]), strength, values))
-    return found
+        made.append(_guidance_rewards(study, ordered(study.settings["guidance"]), strength, values))
+    return made
 
 
 def _strengths(study: Study, setting: str) -> list[str]:
@@ -200,12 +202,12 @@ def _verdict(ways: Mapping[str, str]) -> str:
 
 
 def _reward_rises(study: Study, strength: str, scales: Sequence[str]) -> Claim:
-    found = [change(study, name, strength, scales[0], scales[-1]) for name in _trained(study)]
-    known = [one for one in found if one is not None]
+    made = [change(study, name, strength, scales[0], scales[-1]) for name in _trained(study)]
+    seen = [item for item in made if item is not None]
     return Claim(
         f"The trained rewards rise with {strength} (here from {scales[0]} to {scales[-1]}).",
-        _verdict({one.figure: one.direction for one in known}),
-        "; ".join(one.text() for one in known),
+        _verdict({item.figure: item.direction for item in seen}),
+        "; ".join(item.text() for item in seen),
         f"{PAPER}, section 4",
     )
 
@@ -221,8 +223,8 @@ def _fidelity_falls(study: Study, strength: str, scales: Sequence[str]) -> Claim
     if not measured:
         return Claim(expectation, "cannot be said", "no distance to real images and no judge was measured")
     if len(scales) < 3:
-        said = f"{len(scales)} values of {strength} show no turn; three or more would"
-        return Claim(expectation, "cannot be said", said)
+        reason = f"{len(scales)} values of {strength} show no turn; three or more would"
+        return Claim(expectation, "cannot be said", reason)
     ways, texts = {}, []
     for name in measured:
         sign = -1 if study.figure(name).better == "lower" else 1
@@ -247,11 +249,11 @@ def _guidance_rewards(study: Study, values: Sequence[str], strength: str, scales
     only = {strength: scales[0]} if scales else {}
     where = f" at {strength} {scales[0]}" if scales else ""
     # From end to end: taking each score's best value would find a rise in noise alone.
-    known = [change(study, name, "guidance", values[0], values[-1], only) for name in study.figures("reward", "judge")]
-    found = [one for one in known if one is not None]
+    made = [change(study, name, "guidance", values[0], values[-1], only) for name in study.figures("reward", "judge")]
+    seen = [item for item in made if item is not None]
     return Claim(
         f"Guidance acts as an implicit reward: scores rise with it by itself{where}.",
-        _verdict({one.figure: one.direction for one in found}),
-        "; ".join(f"{one.text()} from {one.start} to {one.end}" for one in found),
+        _verdict({item.figure: item.direction for item in seen}),
+        "; ".join(f"{item.text()} from {item.start} to {item.end}" for item in seen),
         f"{PAPER}, theorem 3.2",
     )

@@ -41,5 +41,5 @@ def names() -> tuple[str, ...]:
 @cache
 def all_checks() -> tuple[Check, ...]:
     """Every file of `checks/`."""
-    found = [importlib.import_module(f"{checks.__name__}.{name}").CHECK for name in names()]
-    return tuple(sorted(found, key=lambda check: (check.place, check.name)))
+    modules = [importlib.import_module(f"{checks.__name__}.{name}").CHECK for name in names()]
+    return tuple(sorted(modules, key=lambda check: (check.place, check.name)))

@@ -89,22 +89,24 @@ def read_golden(path: Path) -> dict[str, list[Golden]]:
     """
     content = read_json(path)
     try:
-        return {name: [Golden.model_validate(one) for one in rows] for name, rows in content.items()}
+        return {name: [Golden.model_validate(row) for row in rows] for name, rows in content.items()}
     except (ValidationError, TypeError) as error:
         raise RequestError(f"{path} holds no golden numbers as expected: {first_line(error)}.") from error
 
 
-def write_golden(path: Path, found: Mapping[str, Golden]) -> None:
+def write_golden(path: Path, measured: Mapping[str, Golden]) -> None:
     """Put measured numbers into a file, beside those of other rewards and weights that it has.
 
     Raises:
         RequestError: what is there is no such file, or it cannot be written.
     """
-    known = read_golden(path) if path.exists() else {}
-    for name, golden in found.items():
-        others = [one for one in known.get(name, []) if (one.weights, one.images) != (golden.weights, golden.images)]
-        known[name] = [*others, golden]
-    rows = {name: [one.model_dump(mode="json") for one in many] for name, many in sorted(known.items())}
+    goldens = read_golden(path) if path.exists() else {}
+    for name, golden in measured.items():
+        others = [
+            entry for entry in goldens.get(name, []) if (entry.weights, entry.images) != (golden.weights, golden.images)
+        ]
+        goldens[name] = [*others, golden]
+    rows = {name: [entry.model_dump(mode="json") for entry in entries] for name, entries in sorted(goldens.items())}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(rows, indent=1) + "\n")

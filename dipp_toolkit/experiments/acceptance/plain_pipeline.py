@@ -47,14 +47,14 @@ def plain_pipeline(
         raise RequestError(f"diffusers has no pipeline class {index.get('_class_name')}; install a version that has.")
     options: dict[str, Any] = {**load_arguments(folder), **{name: None for name in NOT_NEEDED if name in index}}
     name = family_of(folder).network_name
-    variant = next((found.variant for part in index if (found := weights_in(folder / part)) is not None), None)
+    variant = next((weights.variant for part in index if (weights := weights_in(folder / part)) is not None), None)
     with quiet_loading():
         if network is not None:
             import diffusers
 
-            found = weights_in(network)
+            weights = weights_in(network)
             options[name] = getattr(diffusers, index[name][1]).from_pretrained(
-                network, torch_dtype=dtype, variant=None if found is None else found.variant
+                network, torch_dtype=dtype, variant=None if weights is None else weights.variant
             )
         pipeline = kind.from_pretrained(folder, torch_dtype=dtype, variant=variant, local_files_only=True, **options)
     if scheduler is not None:

@@ -43,8 +43,8 @@ def public(text: str) -> str:
 
 def _places() -> list[str]:
     """Folders whose names say something of somebody, the longest first."""
-    found = {str(Path.home()), str(Path.cwd()), tempfile.gettempdir()}
-    return sorted((place for place in found if len(place) > 1), key=len, reverse=True)
+    places = {str(Path.home()), str(Path.cwd()), tempfile.gettempdir()}
+    return sorted((place for place in places if len(place) > 1), key=len, reverse=True)
 
 
 def _names() -> list[str]:

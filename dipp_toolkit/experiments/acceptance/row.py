@@ -150,7 +150,7 @@ def make_row(subject: Subject, outcomes: Sequence[Outcome], complete: bool, now:
     """
     settings = public_settings(subject.config)
     return AcceptedRow(
-        name=public(subject.wanted.public_name),
+        name=public(subject.candidate.public_name),
         kind="generator" if subject.generator is not None else "reference",
         reference=public(public_name(subject.reference)),
         rewards=tuple(_reward_name(name) for name in subject.config.rewards),
@@ -222,10 +222,10 @@ def _commit() -> str:
         return ""
     words = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+        commit = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return said if COMMIT.fullmatch(said) else ""
+    return commit if COMMIT.fullmatch(commit) else ""
 
 
 def _machine(device: torch.device) -> Machine:

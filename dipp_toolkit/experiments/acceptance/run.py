@@ -19,8 +19,8 @@ MINUTES = 20.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found.
+class AcceptanceResult:
+    """What the checks found.
 
     Attributes:
         outcomes: rows, in the order of the checks.
@@ -36,7 +36,9 @@ class Found:
         return all(outcome.verdict != "fail" for outcome in self.outcomes)
 
 
-def accept(subject: Subject, skip: Collection[str] = (), tell: Callable[[str], object] = lambda text: None) -> Found:
+def accept(
+    subject: Subject, skip: Collection[str] = (), tell: Callable[[str], object] = lambda text: None
+) -> AcceptanceResult:
     """Run every check.
 
     Args:
@@ -53,13 +55,13 @@ def accept(subject: Subject, skip: Collection[str] = (), tell: Callable[[str], o
             while left:
                 check = left[0]
                 if check.name in skip:
-                    found: Iterator[Outcome] = iter([skipped(check.asks, "--skip left it out.")])
+                    rows: Iterator[Outcome] = iter([skipped(check.asks, "--skip left it out.")])
                 elif subject.late:
-                    found = iter([skipped(check.asks, "The time is up; --minutes gives more.")])
+                    rows = iter([skipped(check.asks, "The time is up; --minutes gives more.")])
                 else:
                     tell(f"{check.name}: {check.asks} ...")
-                    found = _rows(check, subject)
-                for outcome in found:
+                    rows = _rows(check, subject)
+                for outcome in rows:
                     outcomes.append(replace(outcome, check=check.name))
                 left.pop(0)
             complete = True
@@ -68,7 +70,7 @@ def accept(subject: Subject, skip: Collection[str] = (), tell: Callable[[str], o
     finally:
         with stop.noted():  # a second signal does not lose what was found
             subject.close()
-    return Found(tuple(outcomes), complete)
+    return AcceptanceResult(tuple(outcomes), complete)
 
 
 def _rows(check: Check, subject: Subject) -> Iterator[Outcome]:

@@ -42,8 +42,8 @@ FIXED: dict[str, Any] = {"resume": False, "push_to_hub": None, "trackers": (), "
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What somebody asks to be accepted.
+class Candidate:
+    """What is to be accepted.
 
     Attributes:
         name: a registered generator or reference, a folder, or a hub id.
@@ -64,10 +64,10 @@ class Wanted:
     @property
     def kind(self) -> str:
         """`"generator"` or `"reference"`, of which a generator is begun."""
-        known = get_registry().entries
-        if self.reference is not None or self.name in known["generator"]:
+        entries = get_registry().entries
+        if self.reference is not None or self.name in entries["generator"]:
             return "generator"
-        if self.name in known["reference"]:
+        if self.name in entries["reference"]:
             return "reference"
         place = self.name.removeprefix("diffusers:")
         return "generator" if is_there(place) and _is_run(user_path(place)) else "reference"
@@ -85,8 +85,8 @@ def _is_run(folder: Path) -> bool:
 
 def public_name(name: str) -> str:
     """A registered name or a hub id as it is; anything else as the kind of thing that it is."""
-    known = get_registry().entries
-    if any(name in known[kind] for kind in ("generator", "reference", "reward", "prompts")):
+    entries = get_registry().entries
+    if any(name in entries[kind] for kind in ("generator", "reference", "reward", "prompts")):
         return name
     plain = name.removeprefix("diffusers:")
     if is_there(plain):
@@ -102,31 +102,35 @@ def public_term(name: str) -> str:
     return f"{kind}{slash}{public_name(own)}" if slash else public_name(name)
 
 
-def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
+def settings_of(candidate: Candidate, scratch: Path) -> TrainConfig:
     """The settings of an acceptance.
 
     Args:
-        wanted: what is asked for.
+        candidate: what is to be accepted.
         scratch: where a file of prompts is written, if the name recommends none.
 
     Raises:
         RequestError: a name or a setting cannot be used, or the name is that of somebody's own code.
     """
-    own, place = split_saved(wanted.name)
+    own, place = split_saved(candidate.name)
     if is_python_name(own) or place is not None:
         raise RequestError(
-            f"{shown(wanted.name)} is code of your own, which has no files that others could compare. Name a "
+            f"{shown(candidate.name)} is code of your own, which has no files that others could compare. Name a "
             "registered generator or reference, a pipeline's or run's folder, or a hub id."
         )
-    check_pipeline(wanted.name, "generator", *(() if wanted.kind == "generator" else ("reference",)))
-    said: dict[str, Any] = {wanted.kind: wanted.name, "device": wanted.device, **(wanted.settings or {})}
+    check_pipeline(candidate.name, "generator", *(() if candidate.kind == "generator" else ("reference",)))
+    given: dict[str, Any] = {candidate.kind: candidate.name, "device": candidate.device, **(candidate.settings or {})}
     for name, value in FIXED.items():
-        if said.get(name, value) != value:
+        if given.get(name, value) != value:
             raise RequestError(f"--set {name} means nothing to an acceptance, which writes one row and nothing else.")
-    for name, value in (("reference", wanted.reference), ("rewards", wanted.rewards), ("prompts", wanted.prompts)):
+    for name, value in (
+        ("reference", candidate.reference),
+        ("rewards", candidate.rewards),
+        ("prompts", candidate.prompts),
+    ):
         if value is not None:
-            said[name] = value
-    recommended = with_recommended(make_config(said))
+            given[name] = value
+    recommended = with_recommended(make_config(given))
     short = dict(SHORT)
     if recommended.mode == "lora":
         short |= {name: value for name, value in FAST.items() if getattr(recommended, name) < value}
@@ -136,4 +140,4 @@ def settings_of(wanted: Wanted, scratch: Path) -> TrainConfig:
         file = scratch / "prompts.txt"
         file.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
         short["prompts"] = str(file)
-    return resolve(make_config(over(short, said)))
+    return resolve(make_config(over(short, given)))

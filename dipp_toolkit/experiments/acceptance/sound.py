@@ -26,37 +26,37 @@ MOST_SETTINGS = 400
 
 def row_problems(row: AcceptedRow) -> list[str]:
     """What is wrong with a row, in words."""
-    found = [problem for what, text in _texts(row) if (problem := text_problem(what, text, LONGEST_TEXT))]
-    found += [f"its {what} names a place on somebody's machine" for what, text in _texts(row) if has_path(text)]
+    problems = [problem for what, text in _texts(row) if (problem := text_problem(what, text, LONGEST_TEXT))]
+    problems += [f"its {what} names a place on somebody's machine" for what, text in _texts(row) if has_path(text)]
     if any(not text.strip() for text in (row.name, row.reference)):
-        found.append("it names no generator or no reference")
+        problems.append("it names no generator or no reference")
     try:
         datetime.date.fromisoformat(row.date)
     except ValueError:
-        found.append(f"its date {row.date} is none")
+        problems.append(f"its date {row.date} is none")
     if settings_digest(row.settings) != row.settings_digest:
-        found.append("its settings_digest is not the SHA-256 of its settings")
+        problems.append("its settings_digest is not the SHA-256 of its settings")
     if row.scores.keys() != row.score_weights.keys():
-        found.append("its scores and score_weights are of different rewards")
-    found += [f"it has {len(one)} scores of {name} for {len(ORDER)} images" for name, one in row.scores.items()
-        if len(one) != len(ORDER)]  # fmt: skip
+        problems.append("its scores and score_weights are of different rewards")
+    problems += [f"it has {len(scores)} scores of {name} for {len(ORDER)} images" for name, scores in row.scores.items()
+        if len(scores) != len(ORDER)]  # fmt: skip
     files = [(file.role, file.source, file.file) for file in row.weights]
     if len(set(files)) != len(files):
-        found.append("one of its weight files stands twice")
-    known = set(names())
-    missing = known - {check.check for check in row.checks}
+        problems.append("one of its weight files stands twice")
+    check_names = set(names())
+    missing = check_names - {check.check for check in row.checks}
     if missing:
-        found.append(f"it has no row of the check{'s' * (len(missing) > 1)} {', '.join(sorted(missing))}")
+        problems.append(f"it has no row of the check{'s' * (len(missing) > 1)} {', '.join(sorted(missing))}")
     for number, check in enumerate(row.checks, 1):
-        found += [f"check {number} ({check.check}): {problem}" for problem in _check_problems(check, known)]
+        problems += [f"check {number} ({check.check}): {problem}" for problem in _check_problems(check, check_names)]
     seen = [check.verdict for check in row.checks if check.check == "fetch"]
     if "pass" in seen and not row.weights:
-        found.append("it says that files were fetched and names none")
-    return found
+        problems.append("it says that files were fetched and names none")
+    return problems
 
 
-def _check_problems(check: CheckRow, known: set[str]) -> Iterator[str]:
-    if check.check not in known:
+def _check_problems(check: CheckRow, check_names: set[str]) -> Iterator[str]:
+    if check.check not in check_names:
         yield "there is no such check"
     if len(check.numbers) > MOST_NUMBERS:
         yield f"it has {len(check.numbers)} numbers; expected {MOST_NUMBERS} at most"

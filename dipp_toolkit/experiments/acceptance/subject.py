@@ -19,7 +19,7 @@ from ...models.generator_options import FROM_ELSEWHERE, generator_options, pipel
 from ...models.published import PublishedGenerator, PublishedPipeline
 from ...registry import get_registry
 from ...utils.precision import DTYPES
-from .settings import Wanted
+from .settings import Candidate
 from .weights_used import WeightFile
 
 FAREST = float("inf")
@@ -45,7 +45,7 @@ class Subject:
     """A generator with its reference, or a reference alone.
 
     Attributes:
-        wanted: what somebody asked for.
+        candidate: what is to be accepted.
         config: resolved settings of the short alignment.
         device: where everything runs.
         scratch: a folder for what is written and thrown away.
@@ -59,7 +59,7 @@ class Subject:
         before: images before it, `(prompts, seeds, 3, height, width)`.
     """
 
-    wanted: Wanted
+    candidate: Candidate
     config: TrainConfig
     device: torch.device
     scratch: Path

@@ -31,7 +31,7 @@ class WeightFile:
         file: its path inside the source.
         sha256: of its bytes.
         bytes: how many.
-        said: what the hub says that its SHA-256 is; empty where nobody does.
+        hub_sha256: its SHA-256 according to the hub; empty where unknown.
     """
 
     role: str
@@ -40,12 +40,12 @@ class WeightFile:
     file: str
     sha256: str
     bytes: int
-    said: str = ""
+    hub_sha256: str = ""
 
     @property
-    def whole(self) -> bool:
+    def intact(self) -> bool:
         """Whether it is the file that the hub means, as far as anybody says."""
-        return self.said in ("", self.sha256)
+        return self.hub_sha256 in ("", self.sha256)
 
 
 def weight_file(path: Path, role: str, root: Path, source: str = "") -> WeightFile:
@@ -63,9 +63,9 @@ def weight_file(path: Path, role: str, root: Path, source: str = "") -> WeightFi
     hub = hub_id_of(path)
     inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
     blob = path.resolve()  # the hub's cache keeps a large file under its SHA-256
-    said = blob.name if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else ""
+    hub_sha256 = blob.name if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else ""
     return WeightFile(
-        role, hub or source or "a folder", revision_of(path), inside, file_digest(path), path.stat().st_size, said
+        role, hub or source or "a folder", revision_of(path), inside, file_digest(path), path.stat().st_size, hub_sha256
     )
 
 
@@ -93,8 +93,8 @@ def component_files(folder: Path, without: str = "") -> Iterator[Path]:
 
 def files_in(place: Path) -> Iterator[Path]:
     """The files that one network's weights are read from; none where it has none."""
-    found = weights_in(place) or weights_in(place, PICKLE)
-    yield from (place / name for name in (() if found is None else found.files))
+    weights = weights_in(place) or weights_in(place, PICKLE)
+    yield from (place / name for name in (() if weights is None else weights.files))
 
 
 def reward_files(role: str, make: Any, options: Mapping[str, Any]) -> list[WeightFile] | None:

@@ -140,6 +140,6 @@ def fill(
         progress: told the size of each batch that is done.
     """
     for start in range(0, len(todo), batch):
-        keys, prompts = (list(one) for one in zip(*todo[start : start + batch], strict=True))
+        keys, prompts = (list(column) for column in zip(*todo[start : start + batch], strict=True))
         answers.add(keys, ask(keys, prompts))
         progress(len(keys))

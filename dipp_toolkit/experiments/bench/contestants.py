@@ -107,10 +107,10 @@ class Contestant:
         for option in self.options:
             if option not in OPTIONS:
                 raise RequestError(f"'{self.label}' takes no such option. " + unknown_name("option", option, OPTIONS))
-        own, asked = self.trained_steps, self.asked_steps(self.trained_steps)
+        own, steps = self.trained_steps, self.asked_steps(self.trained_steps)
         _number(self.label, "guidance", self.options.get("guidance", 0), 0)
-        if own > 1 and asked != own:
-            raise RequestError(f"'{self.label}' was trained to take {own} steps; got steps={asked}. Leave steps out.")
+        if own > 1 and steps != own:
+            raise RequestError(f"'{self.label}' was trained to take {own} steps; got steps={steps}. Leave steps out.")
         check_pipeline(self.name, "generator", "reference")
 
     def source(self, device: torch.device) -> Source:
@@ -167,12 +167,12 @@ class Contestant:
         """
         if "reference" in self.options:
             return str(self.options["reference"])
-        found = reference_beside(self.name)
-        if found is None:
+        reference = reference_beside(self.name)
+        if reference is None:
             raise RequestError(
                 f"Name the reference of '{self.label}' with --set generator.{self.label}.reference=NAME."
             )
-        return found
+        return reference
 
 
 def _number(label: str, what: str, value: Any, least: float = 1) -> float:
@@ -201,27 +201,27 @@ def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> li
     Raises:
         RequestError: nothing is named, two have one label, or options are given to a label that is not there.
     """
-    found: dict[str, Contestant] = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
+    contestants: dict[str, Contestant] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
         label, separator, name = part.partition("=")
         if not separator:
             name = part
             label = part if part in _registered() else _last_part(part)
         if not label or not name:
             raise RequestError(f"'{part}' is no generator; expected NAME or LABEL=NAME.")
-        if label in found:
+        if label in contestants:
             raise RequestError(
-                f"Two generators are called '{label}'; label them, as in best={found[label].name},last={name}."
+                f"Two generators are called '{label}'; label them, as in best={contestants[label].name},last={name}."
             )
-        found[label] = Contestant(label, name, dict(options.get(label, {})))
-    if not found:
+        contestants[label] = Contestant(label, name, dict(options.get(label, {})))
+    if not contestants:
         raise RequestError("No generator is named; expected some, as in --generators emoji-reference,emoji-onestep.")
     for label in options:
-        if label not in found:
-            raise RequestError(f"--set generator.{label}... " + unknown_name("generator", label, found))
-    for one in found.values():
-        one.check()
-    return list(found.values())
+        if label not in contestants:
+            raise RequestError(f"--set generator.{label}... " + unknown_name("generator", label, contestants))
+    for contestant in contestants.values():
+        contestant.check()
+    return list(contestants.values())
 
 
 def _last_part(name: str) -> str:

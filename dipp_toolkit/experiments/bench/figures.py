@@ -51,8 +51,8 @@ def mean_figure(values: Float[Tensor, "prompts *seeds"], categories: Sequence[st
     by_category = {}
     if len(groups) > 1:
         for name, rows in groups.items():
-            one = mean_interval(per_prompt[rows])
-            by_category[name] = (one.mean, one.low, one.high)
+            interval = mean_interval(per_prompt[rows])
+            by_category[name] = (interval.mean, interval.low, interval.high)
     whole = mean_interval(per_prompt)
     return Figure(
         mean=whole.mean,
@@ -77,7 +77,7 @@ def metric_figures(
     Raises:
         RunError: it returns something else than a finite number, or one a prompt.
     """
-    found: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {}
     sets: dict[str, float] = {}
     for figure, value in metric.values(features).items():
         as_tensor = torch.as_tensor(value).detach().double()
@@ -87,7 +87,7 @@ def metric_figures(
                 f"{len(features)} prompts."
             )
         if as_tensor.ndim:
-            found[figure] = mean_figure(as_tensor, categories, "metric", metric.better.get(figure, ""))
+            figures[figure] = mean_figure(as_tensor, categories, "metric", metric.better.get(figure, ""))
         else:
             sets[figure] = as_tensor.item()
     if sets:
@@ -95,14 +95,14 @@ def metric_figures(
         quantile = student_quantile(0.95, max(2, len(features)))
         for figure, number in sets.items():
             reach = quantile * errors[figure]
-            found[figure] = Figure(
+            figures[figure] = Figure(
                 mean=number,
                 low=number - reach,
                 high=number + reach,
                 role="metric",
                 better=metric.better.get(figure, ""),  # type: ignore[arg-type]
             )
-    return found
+    return figures
 
 
 def _standard_errors(metric: Metric, features: Tensor, names: Sequence[str], seed: int) -> dict[str, float]:
@@ -118,15 +118,15 @@ def _standard_errors(metric: Metric, features: Tensor, names: Sequence[str], see
 
 def cost_figures(costs: Mapping[str, Sequence[float]], better: Mapping[str, str]) -> dict[str, Figure]:
     """Figures of measurements: means with the interval of repeated ones; none for what is exact."""
-    found = {}
+    figures = {}
     for name, values in costs.items():
         repeated = len(values) > 1
         interval = mean_interval(torch.tensor(list(values), dtype=torch.float64))
-        found[name] = Figure(
+        figures[name] = Figure(
             mean=interval.mean,
             low=interval.low if repeated else None,
             high=interval.high if repeated else None,
             role="cost",
             better=better.get(name, ""),  # type: ignore[arg-type]
         )
-    return found
+    return figures

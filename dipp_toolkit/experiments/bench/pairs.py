@@ -114,9 +114,9 @@ def compare_rows(a: Row, b: Row, figure: str) -> Comparison | None:
         return None
     if len(first.per_prompt) != len(second.per_prompt):
         return None
-    values = [torch.tensor(one.per_prompt, dtype=torch.float64) for one in (first, second)]
+    values = [torch.tensor(side.per_prompt, dtype=torch.float64) for side in (first, second)]
     pair = compare_values(a.label, b.label, figure, values[0], values[1], second.better)
-    warned = {row.label: tuple(dict.fromkeys(one.name for one in row.warnings)) for row in (a, b)}
+    warned = {row.label: tuple(dict.fromkeys(warning.name for warning in row.warnings)) for row in (a, b)}
     return replace(pair, warned=warned.get(pair.ahead, ()))
 
 

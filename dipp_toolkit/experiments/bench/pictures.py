@@ -32,9 +32,9 @@ def pictures_of(
 ) -> tuple[Picture, ...]:
     """Pictures of `count` prompts, evenly over the set, each with its first seed."""
     total = len(prompts.prompts)
-    found = []
+    pictures = []
     for index in sorted({k * total // max(count, 1) for k in range(min(count, total))}):
         prompt = prompts.prompts[index]
         data = small_address(store, keys[index * len(seeds)])
-        found.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))
-    return tuple(found)
+        pictures.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))
+    return tuple(pictures)

@@ -39,7 +39,7 @@ def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
         look_at_contestant(contestant, parts)
     images = len(settings.contestants) * len(settings.seeds)
     rows = {
-        "generators": ", ".join(one.label for one in settings.contestants),
+        "generators": ", ".join(contestant.label for contestant in settings.contestants),
         "rewards": ", ".join(settings.rewards),
         "judges": ", ".join(settings.judges),
         "metrics": ", ".join(dict.fromkeys([*METRICS, *settings.metrics])),
@@ -58,9 +58,9 @@ def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
         RequestError: one cannot be used, or they do not fit each other.
     """
     if contestant.is_reference:
-        found = parts.pipeline("reference", contestant.name)
-        if found is not None:
-            check_pipeline_folder(*found)
+        pipeline = parts.pipeline("reference", contestant.name)
+        if pipeline is not None:
+            check_pipeline_folder(*pipeline)
         return
     generator, reference = (
         parts.pipeline("generator", contestant.name),

@@ -194,7 +194,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def figure_names(rows: Sequence[Row], role: str | None = None) -> list[str]:
     """Names of all figures, in the order in which they are met."""
-    found: Mapping[str, None] = dict.fromkeys(
-        name for row in rows for name, one in row.figures.items() if role is None or one.role == role
+    names: Mapping[str, None] = dict.fromkeys(
+        name for row in rows for name, figure in row.figures.items() if role is None or figure.role == role
     )
-    return list(found)
+    return list(names)

@@ -90,7 +90,7 @@ class Bench:
     @property
     def pairs(self) -> list[tuple[str, int]]:
         """Every prompt with every seed, prompt by prompt."""
-        return [(one.text, seed) for one in self.prompts.prompts for seed in self.settings.seeds]
+        return [(prompt.text, seed) for prompt in self.prompts.prompts for seed in self.settings.seeds]
 
     def make_images(self, contestant: Contestant, costs: Mapping[str, CostMetric]) -> None:
         """Generate what the store does not hold of a contestant, and measure what making images costs."""
@@ -99,16 +99,16 @@ class Bench:
         pairs = self.pairs
         made_by = digest_of([fingerprint, self.circumstances])
         keys = [image_key(made_by, prompt, seed) for prompt, seed in pairs]
-        wanted = dict(zip(keys, pairs, strict=True))
+        pair_of = dict(zip(keys, pairs, strict=True))
         todo = self.processes.share(self.store.missing(keys))
         # Nobody may look at what is missing while others are at work already.
         self.processes.wait()
         if todo:
-            source.prepare([wanted[key][0] for key in todo])
+            source.prepare([pair_of[key][0] for key in todo])
         self.listener.begin(f"images of {contestant.label}", len(todo))
         for start in range(0, len(todo), self.settings.batch):
             batch = todo[start : start + self.settings.batch]
-            prompts, seeds = zip(*(wanted[key] for key in batch), strict=True)
+            prompts, seeds = zip(*(pair_of[key] for key in batch), strict=True)
             self.store.add(batch, source.images(prompts, seeds))
             self.listener.advance(len(batch))
         self.processes.wait()
@@ -119,19 +119,19 @@ class Bench:
         self.processes.wait()
 
     def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
-        prompts = [one.text for one in self.prompts.prompts[:32]]
+        prompts = [prompt.text for prompt in self.prompts.prompts[:32]]
         versions = {name: self.version(name, metric) for name, metric in metrics.items()}
         depends = digest_of([fingerprint, self.circumstances, prompts, versions])
         path = below(self.settings.out, "answers", "costs", f"{depends[:24]}-{self.device.type}.json")
-        known = _known_costs(path)
+        measured = _known_costs(path)
         for name, metric in metrics.items():
-            if name not in known:
+            if name not in measured:
                 self.listener.begin(f"{name}", 0)
-                found = {key: list(map(float, values)) for key, values in metric.costs(source, prompts).items()}
-                known[name] = {"costs": found, "better": dict(metric.better)}
+                values = {key: list(map(float, values)) for key, values in metric.costs(source, prompts).items()}
+                measured[name] = {"costs": values, "better": dict(metric.better)}
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(path, json.dumps(known))
-        return {name: known[name] for name in metrics}
+                write_text(path, json.dumps(measured))
+        return {name: measured[name] for name in metrics}
 
     def version(self, name: str, thing: Any) -> str:
         """What a reward or metric is, as a digest."""
@@ -144,7 +144,9 @@ class Bench:
         answers = Answers(folder_of(self.settings.out, name, depends), self.processes.rank)
         answers.refresh()
         prompt_of = {
-            key: prompt for one in self.measured.values() for key, (prompt, _) in zip(one.keys, self.pairs, strict=True)
+            key: prompt
+            for subject in self.measured.values()
+            for key, (prompt, _) in zip(subject.keys, self.pairs, strict=True)
         }
         todo = self.processes.share(answers.missing(prompt_of))
         self.processes.wait()
@@ -158,8 +160,8 @@ class Bench:
         self.processes.wait()
         answers.refresh()
         self.versions[name] = version
-        for one in self.measured.values():
-            one.tables[name] = answers.table(one.keys, len(self.prompts.prompts))
+        for subject in self.measured.values():
+            subject.tables[name] = answers.table(subject.keys, len(self.prompts.prompts))
 
     def ask_reward(self, name: str) -> None:
         """Score every image with a reward that is loaded for that and let go after it."""
@@ -186,11 +188,11 @@ class Bench:
 def _known_costs(path: Path) -> dict[str, Any]:
     """What was measured before; nothing where the file is missing or damaged, for it is measured again."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    found = known.items() if isinstance(known, dict) else ()
-    return {name: one for name, one in found if isinstance(one, dict) and {"costs", "better"} <= one.keys()}
+    items = saved.items() if isinstance(saved, dict) else ()
+    return {name: entry for name, entry in items if isinstance(entry, dict) and {"costs", "better"} <= entry.keys()}
 
 
 def check_bench(settings: BenchSettings) -> None:
@@ -252,7 +254,7 @@ def _measure(
 ) -> list[Row]:
     store = ImageStore(settings.images or settings.out / "images", processes.rank)
     bench = Bench(settings, prompts, device, processes, store, listener)
-    costs = {name: one for name, one in metrics.items() if isinstance(one, CostMetric)}
+    costs = {name: metric for name, metric in metrics.items() if isinstance(metric, CostMetric)}
     for contestant in settings.contestants:
         bench.make_images(contestant, costs)
         gc.collect()
@@ -261,7 +263,7 @@ def _measure(
     for name in (*settings.rewards, *settings.judges):
         bench.ask_reward(name)
         gc.collect()
-    set_metrics = {name: one for name, one in metrics.items() if isinstance(one, Metric)}
+    set_metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, Metric)}
     for name, metric in set_metrics.items():
         bench.ask_metric(name, moved(metric, device))
     if not processes.main:

@@ -51,7 +51,7 @@ def compare_sets(a: Row, b: Row, figure: str) -> SetComparison | None:
     ends = Interval(first.mean, first.low, first.high), Interval(second.mean, second.low, second.high)
     count = max(2, a.protocol.count)
     quantile = student_quantile(0.95, count)
-    error = math.hypot(*((one.high - one.low) / 2 / quantile for one in ends))
+    error = math.hypot(*((end.high - end.low) / 2 / quantile for end in ends))
     difference = second.mean - first.mean
     statistic = abs(difference) / error if error else math.inf if difference else 0.0
     more = b.label if difference > 0 else a.label

@@ -89,11 +89,11 @@ class Source:
 
     def networks_without_text(self) -> dict[str, nn.Module]:
         """The denoising network and the decoder."""
-        found: dict[str, nn.Module] = {
+        networks: dict[str, nn.Module] = {
             "network": self.generator.network if self.generator is not None else self.reference.denoiser.network
         }
         vae = getattr(self.reference, "vae", None)
-        return found | ({"vae": vae} if isinstance(vae, nn.Module) else {})
+        return networks | ({"vae": vae} if isinstance(vae, nn.Module) else {})
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode prompts through the cache and release a pipeline's text encoders."""

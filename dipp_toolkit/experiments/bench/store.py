@@ -59,10 +59,10 @@ class ImageStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{LOG}-{self.process}.jsonl").open("a", encoding="utf-8") as log:
                 log.writelines(json.dumps({"key": key}) + "\n" for key in keys)
-            for key, one in zip(keys, pixels, strict=True):
+            for key, image in zip(keys, pixels, strict=True):
                 path = self.path(key)
                 path.parent.mkdir(exist_ok=True)
-                write_png(Image.fromarray(one), path, shared=True)
+                write_png(Image.fromarray(image), path, shared=True)
         except OSError as error:
             way = way_on(error, AGAIN)
             raise RunError(f"Cannot write the images in {self.folder}: {reason_of(error)}. {way}") from error
@@ -76,19 +76,19 @@ class ImageStore:
         import numpy as np
         from PIL import Image
 
-        found = []
+        images = []
         for key in keys:
             path = self.path(key)
             try:
                 with Image.open(path, formats=("PNG",)) as image:
-                    found.append(torch.from_numpy(np.array(image.convert("RGB"))))
+                    images.append(torch.from_numpy(np.array(image.convert("RGB"))))
             except (OSError, SyntaxError, Image.DecompressionBombError) as error:
                 raise RunError(
                     f"The stored image {path} cannot be read: {error}. Delete it; it is generated again."
                 ) from error
-            if found[-1].shape != found[0].shape:
+            if images[-1].shape != images[0].shape:
                 raise RunError(f"The stored image {path} has another size than {self.path(keys[0])}.")
-        return torch.stack(found).permute(0, 3, 1, 2).float().div(255)
+        return torch.stack(images).permute(0, 3, 1, 2).float().div(255)
 
     def made(self) -> list[str]:
         """The keys of all images ever generated into this store, repeated where one was generated twice."""

@@ -48,7 +48,7 @@ class Measured:
 
 def prompts_digest(prompts: PromptSet) -> str:
     """SHA-256 of the prompts' ids and texts, in order."""
-    text = "".join(f"{one.id}\0{one.text}\n" for one in prompts.prompts)
+    text = "".join(f"{prompt.id}\0{prompt.text}\n" for prompt in prompts.prompts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -61,7 +61,7 @@ def make_rows(
     store: ImageStore,
 ) -> list[Row]:
     """A row for every contestant, with figures, warnings and pictures."""
-    categories = [one.category for one in prompts.prompts]
+    categories = [prompt.category for prompt in prompts.prompts]
     first = store.read([next(iter(measured.values())).keys[0]])
     protocol = Protocol(
         prompts=prompts.name,
@@ -74,12 +74,12 @@ def make_rows(
     about = environment(choose_device(settings.device)) | {"date": datetime.date.today().isoformat()}
     noted = [metric for metric in metrics.values() if isinstance(metric, NotedMetric)]
     rows = []
-    for one in measured.values():
-        figures, from_whom = _figures(settings, one, categories, metrics)
-        size = store.read([one.keys[0]]).shape[-2:]
+    for subject in measured.values():
+        figures, from_whom = _figures(settings, subject, categories, metrics)
+        size = store.read([subject.keys[0]]).shape[-2:]
         rows.append(
             Row(
-                subject=_subject(one),
+                subject=_subject(subject),
                 protocol=protocol.model_copy(
                     update={
                         "versions": {name: versions[who] for name, who in from_whom.items() if who in versions},
@@ -88,47 +88,47 @@ def make_rows(
                 ),
                 figures=figures,
                 notes=tuple(note for metric in noted for note in metric.notes),
-                pictures=pictures_of(prompts, one.keys, settings.seeds, settings.pictures, store),
+                pictures=pictures_of(prompts, subject.keys, settings.seeds, settings.pictures, store),
                 command=settings.command,
                 environment=about,
                 intervals=SKEW_CORRECTED,
             )
         )
-    trained = {one.contestant.label: _trained_on(one.contestant) for one in measured.values()}
+    trained = {subject.contestant.label: _trained_on(subject.contestant) for subject in measured.values()}
     return [_with_warnings(row, rows, settings, trained[row.label]) for row in rows]
 
 
 def _figures(
-    settings: BenchSettings, one: Measured, categories: Sequence[str], metrics: Mapping[str, Metric]
+    settings: BenchSettings, subject: Measured, categories: Sequence[str], metrics: Mapping[str, Metric]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Figures by name, and which reward or metric each comes from."""
     figures: dict[str, Figure] = {}
     origin: dict[str, str] = {}
     for role, names in (("reward", settings.rewards), ("judge", settings.judges)):
         for name in names:
-            figures[name] = mean_figure(one.tables[name].squeeze(-1), categories, role, "higher")
+            figures[name] = mean_figure(subject.tables[name].squeeze(-1), categories, role, "higher")
             origin[name] = name
     for name, metric in metrics.items():
-        if one.tables[name].shape[1] < 2 and isinstance(metric, SeedsNeeded) and metric.needs_seeds:
+        if subject.tables[name].shape[1] < 2 and isinstance(metric, SeedsNeeded) and metric.needs_seeds:
             continue
-        found = metric_figures(name, metric, one.tables[name], categories)
-        figures |= found
-        origin |= dict.fromkeys(found, name)
-    for name, cost in one.costs.items():
-        found = cost_figures(cost["costs"], cost["better"])
-        figures |= found
-        origin |= dict.fromkeys(found, name)
+        new = metric_figures(name, metric, subject.tables[name], categories)
+        figures |= new
+        origin |= dict.fromkeys(new, name)
+    for name, cost in subject.costs.items():
+        new = cost_figures(cost["costs"], cost["better"])
+        figures |= new
+        origin |= dict.fromkeys(new, name)
     return figures, origin
 
 
-def _subject(one: Measured) -> Subject:
-    contestant, run = one.contestant, one.contestant.run_settings
+def _subject(measured: Measured) -> Subject:
+    contestant, run = measured.contestant, measured.contestant.run_settings
     return Subject(
         label=contestant.label,
         name=contestant.name,
-        evaluations=one.evaluations,
+        evaluations=measured.evaluations,
         settings={**contestant.options, **contestant.about},
-        fingerprint=one.fingerprint,
+        fingerprint=measured.fingerprint,
         trained_on=tuple(_trained_on(contestant)),
         started_from=str(run.get("generator") or ""),
         is_reference=contestant.is_reference,
@@ -137,14 +137,16 @@ def _subject(one: Measured) -> Subject:
 
 def _trained_on(contestant: Contestant) -> dict[str, float]:
     """Rewards that a run's settings let count, with their weights; none where it is no run."""
-    known = {name: value for name, value in contestant.run_settings.items() if name in TrainConfig.model_fields}
-    return trained_on(make_config(known))
+    settings = {name: value for name, value in contestant.run_settings.items() if name in TrainConfig.model_fields}
+    return trained_on(make_config(settings))
 
 
 def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """The row of what a training started from, by name or label; None where it is not among them."""
     start = row.subject.started_from
-    return next((one for one in rows if start and start in (one.subject.name, one.label) and one is not row), None)
+    return next(
+        (other for other in rows if start and start in (other.subject.name, other.label) and other is not row), None
+    )
 
 
 def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weights: Mapping[str, float]) -> Row:
@@ -152,12 +154,12 @@ def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weigh
     if start is None:
         return row
     names = [*settings.rewards, *settings.judges]
-    reference = next((one for one in rows if one.subject.is_reference), None)
-    found = find_warnings(
+    reference = next((other for other in rows if other.subject.is_reference), None)
+    warnings = find_warnings(
         snapshot_of(row, names),
         snapshot_of(start, names),
         weights,
         snapshot_of(reference, names) if reference is not None else None,
     )
-    warned = tuple(Warned(name=one.name, text=one.text) for one in found)
+    warned = tuple(Warned(name=warning.name, text=warning.text) for warning in warnings)
     return row.model_copy(update={"baseline": start.label, "warnings": warned})

@@ -29,17 +29,17 @@ class PairOfRows:
 
 def agreements(section: Section) -> list[PairOfRows]:
     """Every pair of rows of a section; none where it has no judge or no reward."""
-    asked = [(reward, judge) for reward in section.named("reward") for judge in section.named("judge")]
-    found = []
+    kinds = [(reward, judge) for reward in section.named("reward") for judge in section.named("judge")]
+    pairs = []
     for a, b in combinations(section.rows, 2):
         shares = {}
-        for reward, judge in asked:
+        for reward, judge in kinds:
             share = _share(a, b, reward, judge)
             if share is not None:
                 shares[reward, judge] = share
         if shares:
-            found.append(PairOfRows(a.label, b.label, shares))
-    return found
+            pairs.append(PairOfRows(a.label, b.label, shares))
+    return pairs
 
 
 def _share(a: Row, b: Row, reward: str, judge: str) -> PairAgreement | None:

@@ -89,9 +89,9 @@ def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
                 break
         else:
             groups.append([row])
-    known = figure_names(measured)
-    if sort is not None and sort not in known:
-        raise RequestError(unknown_name("figure", sort, known))
+    names = figure_names(measured)
+    if sort is not None and sort not in names:
+        raise RequestError(unknown_name("figure", sort, names))
     return Board(
         [_section(_told_apart(group), sort) for group in groups],
         [row for row in latest.values() if row.kind == "reported"],
@@ -102,13 +102,13 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """Rows that share a label although their weights differ get the start of their fingerprint beside it."""
     labels = Counter(row.label for row in rows)
 
-    def told(row: Row) -> Row:
+    def renamed(row: Row) -> Row:
         if labels[row.label] == 1:
             return row
         label = f"{row.label} ({row.subject.fingerprint[:8] or 'unknown weights'})"
         return row.model_copy(update={"subject": row.subject.model_copy(update={"label": label})})
 
-    return [told(row) for row in rows]
+    return [renamed(row) for row in rows]
 
 
 def _section(rows: Sequence[Row], sort: str | None) -> Section:

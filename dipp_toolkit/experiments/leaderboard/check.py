@@ -30,7 +30,7 @@ def _near(a: float, b: float, scale: float) -> bool:
 
 
 def _figure_problems(name: str, figure: Figure, row: Row) -> Iterator[str]:
-    numbers = [one for one in (figure.mean, figure.low, figure.high) if one is not None]
+    numbers = [number for number in (figure.mean, figure.low, figure.high) if number is not None]
     if not all(map(math.isfinite, numbers)):
         yield f"{name} holds a number that is not finite"
         return
@@ -72,16 +72,16 @@ def _recomputed(name: str, figure: Figure, per_prompt: Sequence[float], method: 
 
 def row_problems(row: Row) -> list[str]:
     """What is wrong with a row, in words."""
-    found = _identity_problems(row)
+    problems = _identity_problems(row)
     for picture in row.pictures:
         if not PICTURE.fullmatch(picture.data):
-            found.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
+            problems.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
         elif len(picture.data) > MOST_BYTES:
-            found.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
+            problems.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
     for name, figure in row.figures.items():
-        found += _figure_problems(name, figure, row)
-    found += [problem for what, text in _texts(row) if (problem := text_problem(what, text))]
-    return found
+        problems += _figure_problems(name, figure, row)
+    problems += [problem for what, text in _texts(row) if (problem := text_problem(what, text))]
+    return problems
 
 
 def text_problem(what: str, text: str, longest: int = LONGEST_TEXT) -> str:
@@ -92,9 +92,9 @@ def text_problem(what: str, text: str, longest: int = LONGEST_TEXT) -> str:
         text: on one line.
         longest: characters that it may have.
     """
-    if len(text) > longest or not all(one.isprintable() or one in JOINERS or one.isspace() for one in text):
+    if len(text) > longest or not all(letter.isprintable() or letter in JOINERS or letter.isspace() for letter in text):
         return f"its {what} is no plain text of up to {longest} characters"
-    if any(one in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for one in text):
+    if any(letter in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for letter in text):
         return f"its {what} has more than one line"
     return ""
 
@@ -105,39 +105,39 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
     yield from (("name", row.subject.name), ("start", row.subject.started_from), ("prompt set", row.protocol.prompts))
     for warning in row.warnings:
         yield from (("warning's name", warning.name), ("warning", warning.text))
-    yield from (("note", one) for one in row.notes)
+    yield from (("note", note) for note in row.notes)
     yield from (("figure's name", name) for name in row.figures)
-    yield from (("trained reward", one) for one in row.subject.trained_on)
+    yield from (("trained reward", name) for name in row.subject.trained_on)
     for what, table in (("setting", row.subject.settings), ("environment", row.environment)):
         for key, value in table.items():
             yield from ((what, key), (what, str(value)))
 
 
 def _identity_problems(row: Row) -> list[str]:
-    found = []
+    problems = []
     if row.schema_version != SCHEMA:
-        found.append(f"its schema is {row.schema_version}; expected {SCHEMA}")
+        problems.append(f"its schema is {row.schema_version}; expected {SCHEMA}")
     label = row.label
     if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
-        found.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or no plain text")
+        problems.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or no plain text")
     if not row.figures:
-        found.append("it has no figure")
+        problems.append("it has no figure")
     evaluations = row.subject.evaluations
     if evaluations is not None and not 1 <= evaluations <= MOST_EVALUATIONS:
-        found.append(f"it takes {evaluations} evaluations an image; expected 1 to {MOST_EVALUATIONS:,}")
+        problems.append(f"it takes {evaluations} evaluations an image; expected 1 to {MOST_EVALUATIONS:,}")
     if row.kind == "reported":
         if not row.source.strip():
-            found.append("it is reported and names no source")
+            problems.append("it is reported and names no source")
     else:
         if not re.fullmatch(r"[0-9a-f]{64}", row.protocol.digest):
-            found.append("its protocol has no digest of the prompts, 64 hexadecimal digits")
+            problems.append("its protocol has no digest of the prompts, 64 hexadecimal digits")
         if not re.fullmatch(r"[0-9a-f]{64}", row.subject.fingerprint):
-            found.append("it has no fingerprint of the weights, 64 hexadecimal digits")
+            problems.append("it has no fingerprint of the weights, 64 hexadecimal digits")
         if not row.protocol.seeds or row.protocol.count < 1 or min(row.protocol.size) < 1:
-            found.append("its protocol lacks seeds, prompts or the images' size")
+            problems.append("its protocol lacks seeds, prompts or the images' size")
         if not row.command.strip():
-            found.append("it has no command to measure it again")
-    return found
+            problems.append("it has no command to measure it again")
+    return problems
 
 
 def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
@@ -160,7 +160,7 @@ def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
             count += 1
             where = f"{path}, row {number} ('{row.label[:LONGEST_LABEL]}')"
             try:
-                problems += [f"{where}: {one}." for one in row_problems(row)]
+                problems += [f"{where}: {problem}." for problem in row_problems(row)]
             except (ArithmeticError, ValueError, RuntimeError) as error:  # whatever is wrong with it, others go on
                 problems.append(f"{where}: it cannot be checked: {first_line(error)}.")
             key = (row.subject.fingerprint, row.protocol.digest, str(row.protocol.seeds), row.label, row.source)

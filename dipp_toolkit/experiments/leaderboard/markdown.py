@@ -17,7 +17,7 @@ _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
 
 def escaped(text: str) -> str:
     """Anybody's text as Markdown shows it, on one line: no link, picture, heading, footnote or HTML of its own."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     line = _MARKS.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
     # Addresses and names of people become links by themselves where Markdown is shown.
     return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "&#64;")
@@ -50,7 +50,7 @@ def _section(section: Section, notes: list[str]) -> list[str]:
             cells.append("-" if figure is None else mean_text(figure) + (f" ({interval})" if interval else ""))
         lines.append(f"| {' | '.join(cells)} |")
     noises = f"{len(protocol.seeds)} noise{'s' * (len(protocol.seeds) != 1)} each"
-    said = (
+    measured = (
         f"{escaped(counted_prompts(protocol.count, protocol.prompts))}, {noises}; means with 95 % intervals over "
         "prompts. "
     )
@@ -59,7 +59,7 @@ def _section(section: Section, notes: list[str]) -> list[str]:
         f"better, by a paired test corrected for all pairs and figures and by at least {LEAST_EFFECT:g} standard "
         "deviations over prompts."
     )
-    return [*lines, "", said + rank, ""]
+    return [*lines, "", measured + rank, ""]
 
 
 def to_markdown(board: Board) -> str:
@@ -74,8 +74,8 @@ def to_markdown(board: Board) -> str:
         for row in table.rows:
             cells = [number_text(row.figures[name].mean, "g") if name in row.figures else "-" for name in table.figures]
             lines.append(f"| *{escaped(row.label)}* | {' | '.join(cells)} |")
-        said = [f"Source: {table.source}", f"Prompts: {table.prompts}", table.note, *table.notes]
-        lines += ["", escaped(" ".join(f"{one.rstrip('.')}." for one in said if one)), ""]
+        sentences = [f"Source: {table.source}", f"Prompts: {table.prompts}", table.note, *table.notes]
+        lines += ["", escaped(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences if sentence)), ""]
     if board.reported:
         lines += [
             "Reported by the papers on other prompts, seeds and images; no rank can be given against measured rows.",

@@ -56,7 +56,7 @@ def plots(section: Section) -> list[Plot]:
     """The Pareto plot for every choice of axes."""
     across, up = axes(section)
     spelling = Spelling(section.figures)
-    found = []
+    made = []
     for y_name in up:
         for x_name in across:
             # Letters and colours are those of the list beside the plot, also where a row lacks a figure.
@@ -74,8 +74,8 @@ def plots(section: Section) -> list[Plot]:
             names = spelling.name(x_name), spelling.name(y_name)
             x_sign = -1 if section.figure(x_name).better == "lower" else 1
             y_sign = -1 if section.figure(y_name).better == "lower" else 1
-            found.append(Plot(x_name, y_name, scatter(points, *names, x_sign, y_sign)))
-    return found
+            made.append(Plot(x_name, y_name, scatter(points, *names, x_sign, y_sign)))
+    return made
 
 
 def categories(section: Section, figure: str) -> list[str]:
@@ -94,8 +94,8 @@ def clear_best(section: Section, figure: str, category: str) -> str:
         if figure in row.figures and category in row.figures[figure].by_category
     }
     for label, (low, high) in ends.items():
-        others = [one for other, one in ends.items() if other != label]
-        beyond = all(high < one[0] if better == "lower" else low > one[1] for one in others)
+        others = [interval for other, interval in ends.items() if other != label]
+        beyond = all(high < interval[0] if better == "lower" else low > interval[1] for interval in others)
         if better and low < high and others and beyond:
             return label
     return ""
@@ -103,15 +103,17 @@ def clear_best(section: Section, figure: str, category: str) -> str:
 
 def picture_rows(section: Section) -> list[tuple[str, int, list[Picture | None]]]:
     """Prompt, seed, and each row's picture of it, for every prompt that at least one row shows."""
-    keys = dict.fromkeys((one.prompt, one.seed) for row in section.rows for one in row.pictures)
-    found = []
+    keys = dict.fromkeys((picture.prompt, picture.seed) for row in section.rows for picture in row.pictures)
+    lines = []
     for prompt, seed in keys:
         shown = [
-            next((one for one in row.pictures if (one.prompt, one.seed) == (prompt, seed)), None)
+            next((picture for picture in row.pictures if (picture.prompt, picture.seed) == (prompt, seed)), None)
             for row in section.rows
         ]
-        found.append((prompt, seed, [one if one and PICTURE.fullmatch(one.data) else None for one in shown]))
-    return found
+        lines.append(
+            (prompt, seed, [picture if picture and PICTURE.fullmatch(picture.data) else None for picture in shown])
+        )
+    return lines
 
 
 def pair_text(pair: Comparison) -> str:
@@ -124,7 +126,7 @@ def reproduce(row: Row, spelling: Spelling) -> list[tuple[str, str]]:
     command beside them those that were typed."""
     subject, protocol = row.subject, row.protocol
     versions = ", ".join(f"{spelling.name(key)} {value}" for key, value in protocol.versions.items())
-    found = [
+    facts = [
         ("made by", subject.name),
         ("settings", ", ".join(f"{name} {value}" for name, value in subject.settings.items())),
         ("trained on", ", ".join(map(spelling.name, subject.trained_on))),
@@ -137,7 +139,7 @@ def reproduce(row: Row, spelling: Spelling) -> list[tuple[str, str]]:
         ("versions of rewards and metrics", versions),
         *((name, value) for name, value in row.environment.items()),
     ]
-    return [(name, value) for name, value in found if value]
+    return [(name, value) for name, value in facts if value]
 
 
 def render(board: Board, title: str) -> str:

@@ -68,13 +68,13 @@ def _steps(evidence: Evidence) -> Iterator[LoopRow]:
         for source in update.sources:
             if source is not None:
                 learnt += _shares(source.step, evidence.steps)
-    looks = [look for update in evidence.generator_updates for look in update.looks]
-    asked = sum((_shares(look.made.step, evidence.steps) for look in looks), torch.zeros_like(learnt))
-    if learnt.sum() == 0 or asked.sum() == 0:
+    queries = [query for update in evidence.generator_updates for query in update.queries]
+    queried = sum((_shares(query.made.step, evidence.steps) for query in queries), torch.zeros_like(learnt))
+    if learnt.sum() == 0 or queried.sum() == 0:
         return
-    expected, reached = asked / asked.sum(), learnt / learnt.sum()
+    expected, reached = queried / queried.sum(), learnt / learnt.sum()
     error = (expected - reached).abs().sum().item() / 2
-    least = min(asked.sum(), learnt.sum()).item()
+    least = min(queried.sum(), learnt.sum()).item()
     tolerance = max(0.1, ERRORS * 0.5 * math.sqrt(1 / least))
     meaning = (
         "The fake score learns samples of other steps than it is asked about, so it says the score of another law. "
@@ -176,14 +176,14 @@ def look_rows(evidence: Evidence, harmless: bool) -> Iterator[LoopRow]:
         evidence: of a case.
         harmless: whether the gradient on samples is right, whatever the fake score was asked besides.
     """
-    noises, parts, asked, given = [], [], 0, 0.0
+    noises, parts, queried, given = [], [], 0, 0.0
     for update in evidence.generator_updates:
-        for look in update.looks:
-            read = _columns(look.made.x_t)
-            for call in look.seen:
-                asked, given = asked + len(call.x_t), given + call.given.double().sum().item()
-                times = len(call.x_t) // len(look.made.x_t)
-                x0 = look.made.x0.repeat(times, 1)
+        for query in update.queries:
+            read = _columns(query.made.x_t)
+            for call in query.seen:
+                queried, given = queried + len(call.x_t), given + call.given.double().sum().item()
+                times = len(call.x_t) // len(query.made.x_t)
+                x0 = query.made.x0.repeat(times, 1)
                 noise = (call.x_t - call.alpha[:, None] * x0) / call.sigma[:, None]
                 noises.append(torch.cat([noise, read.repeat(times, 1)], 1))
                 parts.append(evidence.levels.part(call.timestep, PARTS))
@@ -197,7 +197,7 @@ def look_rows(evidence: Evidence, harmless: bool) -> Iterator[LoopRow]:
     yield evidence.row(
         "fake score: prompt",
         1.0,
-        given / asked,
+        given / queried,
         1.0 if harmless else 0.0,
         "The generator's loss asks the fake score without the prompt as well: guidance on the fake score. Guidance "
         "belongs to the reference alone; the fake score has to say the score of the samples as they are.",

@@ -24,7 +24,7 @@ from .adapter import Adapter, call
 from .evidence import ERRORS, SIZE, Evidence
 from .fake_score import FOLLOWED, distance
 from .networks import Exact
-from .recording import GeneratorUpdate, Look
+from .recording import GeneratorUpdate, Query
 from .rows import LoopRow
 
 DIRECTION = 0.01
@@ -41,12 +41,12 @@ LEAST_ALPHA = 1e-4
 
 
 @dataclass
-class Looked:
-    """The samples of one look.
+class QueryGradient:
+    """The samples of one query.
 
     Attributes:
         law: number of the generator's law.
-        look: the calls.
+        query: the calls.
         batch: samples of the whole update.
         grad: on each sample.
         guided: the fake score's denoised sample minus the reference's without a prompt, summed over the points that
@@ -60,7 +60,7 @@ class Looked:
     """
 
     law: int
-    look: Look
+    query: Query
     batch: int
     grad: Float[Tensor, "batch dimension"]
     guided: Float[Tensor, "batch dimension"]
@@ -72,13 +72,13 @@ class Looked:
     weight: Tensor
 
 
-def looked_at(evidence: Evidence, update: GeneratorUpdate, look: Look) -> Looked:
-    """The closed forms at the points of a look; its calls without a prompt are not points of the loss."""
-    made, exact = look.made, evidence.exact[update.law]
+def query_gradient(evidence: Evidence, update: GeneratorUpdate, query: Query) -> QueryGradient:
+    """The closed forms at the points of a query; its calls without a prompt are not points of the loss."""
+    made, exact = query.made, evidence.exact[update.law]
     given, empty = Exact(evidence.data, evidence.data), Exact(evidence.target_empty, evidence.target_empty)
     size, guided, prompt = len(made.x_t), torch.zeros_like(made.x0), torch.zeros_like(made.x0)
     points: list[tuple[Tensor | None, Tensor | None, Tensor | None]] = []
-    for seen in look.seen:
+    for seen in query.seen:
         for start in range(0, len(seen.x_t), size):
             rows = slice(start, start + size)
             if not seen.given[rows].any():
@@ -91,9 +91,10 @@ def looked_at(evidence: Evidence, update: GeneratorUpdate, look: Look) -> Looked
             points.append((*level, seen.timestep[rows]))
     alpha, sigma, timestep = points[0] if len(points) == 1 else (None, None, None)
     assert made.grad is not None
-    batch = sum(len(other.made.x_t) for other in update.looks)
-    return Looked(
-        update.law, look, batch, made.grad, guided, prompt, guided - evidence.guidance * prompt, alpha, sigma, timestep,
+    batch = sum(len(other.made.x_t) for other in update.queries)
+    return QueryGradient(
+        update.law, query, batch, made.grad, guided, prompt, guided - evidence.guidance * prompt,
+        alpha, sigma, timestep,
         torch.zeros(size, dtype=torch.float64),
     )  # fmt: skip
 
@@ -106,17 +107,17 @@ def without(direction: Tensor, x: Tensor) -> Tensor:
 
 def gradient_rows(evidence: Evidence, adapter: Adapter) -> Iterator[LoopRow]:
     """Direction on samples, guidance, reward, stated weighting, and the gradient on the parameters."""
-    looks = [
-        [looked_at(evidence, update, look) for look in update.looks] for update in evidence.generator_updates
+    queries = [
+        [query_gradient(evidence, update, query) for query in update.queries] for update in evidence.generator_updates
     ]  # fmt: skip
-    every = [look for update in looks for look in update]
+    every = [query for update in queries for query in update]
     reward = 0.0
     if evidence.slope is not None:
         reward = _reward_factor(every, evidence.slope)
-        for look in every:  # what is left is the divergence's
-            look.grad = look.grad + reward / look.batch * evidence.slope
-    for look in every:
-        look.weight = (look.grad * look.difference).sum(1) / look.difference.square().sum(1).clamp(min=1e-30)
+        for query in every:  # what is left is the divergence's
+            query.grad = query.grad + reward / query.batch * evidence.slope
+    for query in every:
+        query.weight = (query.grad * query.difference).sum(1) / query.difference.square().sum(1).clamp(min=1e-30)
     yield _direction(evidence, every)
     if evidence.guidance != 1:
         yield _guidance(evidence, every)
@@ -130,22 +131,22 @@ def gradient_rows(evidence: Evidence, adapter: Adapter) -> Iterator[LoopRow]:
     if adapter.weighting is not None:
         yield _weighting(evidence, adapter, every)
     yield _followed(evidence)
-    yield _parameters(evidence, looks, reward)
+    yield _parameters(evidence, queries, reward)
 
 
-def _reward_factor(every: list[Looked], slope: Tensor) -> float:
+def _reward_factor(every: list[QueryGradient], slope: Tensor) -> float:
     """The reward's part of the gradients, by least squares with the divergence's direction left out."""
     above, below = 0.0, 0.0
-    for look in every:
-        across = without(look.difference, slope.expand_as(look.grad))
-        above -= (across * look.grad).sum().item()
-        below += across.square().sum().item() / look.batch
+    for query in every:
+        across = without(query.difference, slope.expand_as(query.grad))
+        above -= (across * query.grad).sum().item()
+        below += across.square().sum().item() / query.batch
     return above / below if below else math.nan
 
 
-def _direction(evidence: Evidence, every: list[Looked]) -> LoopRow:
-    cosine = torch.cat([torch.nn.functional.cosine_similarity(look.grad, look.difference) for look in every])
-    size = torch.cat([look.difference.norm(dim=1) for look in every])
+def _direction(evidence: Evidence, every: list[QueryGradient]) -> LoopRow:
+    cosine = torch.cat([torch.nn.functional.cosine_similarity(query.grad, query.difference) for query in every])
+    size = torch.cat([query.difference.norm(dim=1) for query in every])
     mean = ((cosine * size).sum() / size.sum()).item()
     if mean < -0.9:
         meaning = (
@@ -163,13 +164,13 @@ def _direction(evidence: Evidence, every: list[Looked]) -> LoopRow:
     return evidence.row("gradient on samples", 1.0, mean, DIRECTION, meaning)
 
 
-def _guidance(evidence: Evidence, every: list[Looked]) -> LoopRow:
+def _guidance(evidence: Evidence, every: list[QueryGradient]) -> LoopRow:
     """The guidance with which the gradients are most nearly along the difference."""
     above, below = 0.0, 0.0
-    for look in every:
-        across = without(look.grad, look.prompt)
-        above += (across * look.guided).sum().item()
-        below += (across * look.prompt).sum().item()
+    for query in every:
+        across = without(query.grad, query.prompt)
+        above += (across * query.guided).sum().item()
+        below += (across * query.prompt).sum().item()
     reached = above / below if below else math.nan
     if abs(reached - evidence.guidance - 1) < SIZE * evidence.guidance:
         cause = (
@@ -186,13 +187,13 @@ def _guidance(evidence: Evidence, every: list[Looked]) -> LoopRow:
     return evidence.row("guidance", evidence.guidance, reached, SIZE * evidence.guidance, meaning)
 
 
-def _weighting(evidence: Evidence, adapter: Adapter, every: list[Looked]) -> LoopRow:
+def _weighting(evidence: Evidence, adapter: Adapter, every: list[QueryGradient]) -> LoopRow:
     ratios = []
-    for look in every:
-        if look.alpha is None or look.sigma is None:
+    for query in every:
+        if query.alpha is None or query.sigma is None:
             continue
-        stated = call(adapter, "its weighting", adapter.weighting or (lambda *_: None), look.alpha, look.sigma)
-        ratios.append(look.weight * look.batch / torch.as_tensor(stated, dtype=torch.float64))
+        stated = call(adapter, "its weighting", adapter.weighting or (lambda *_: None), query.alpha, query.sigma)
+        ratios.append(query.weight * query.batch / torch.as_tensor(stated, dtype=torch.float64))
     ratio = torch.cat(ratios) if ratios else torch.full((1,), math.nan, dtype=torch.float64)
     middle = ratio.median()
     furthest = middle + (ratio - middle).abs().median() * torch.sign(middle - 1)
@@ -209,8 +210,8 @@ def _followed(evidence: Evidence) -> LoopRow:
     distances = []
     for update in evidence.generator_updates:
         matrix, bias = (torch.zeros_like(tensor) for tensor in evidence.parameters[update.law])
-        through = any(look.made.with_graph for look in update.looks)
-        for made in update.calls if through else [look.made for look in update.looks]:
+        through = any(query.made.with_graph for query in update.queries)
+        for made in update.calls if through else [query.made for query in update.queries]:
             assert made.grad is not None
             matrix.index_add_(0, made.step, made.grad[:, :, None] * made.x_t[:, None])
             bias.index_add_(0, made.step, made.grad)
@@ -222,10 +223,10 @@ def _followed(evidence: Evidence) -> LoopRow:
     return evidence.row("gradient followed", 0.0, sum(distances) / len(distances), FOLLOWED, meaning)
 
 
-def _parameters(evidence: Evidence, looks: list[list[Looked]], reward: float) -> LoopRow:
-    timed = _by_time(looks)
+def _parameters(evidence: Evidence, queries: list[list[QueryGradient]], reward: float) -> LoopRow:
+    timed = _by_time(queries)
     by_law: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    for update, own in zip(evidence.generator_updates, looks, strict=True):
+    for update, own in zip(evidence.generator_updates, queries, strict=True):
         points = _pointwise(evidence, own, reward)
         expected = _closed_form(evidence, own, reward) if timed else points
         # What a clipped norm or a loss scale multiplied this update by; it changes no direction.
@@ -256,36 +257,36 @@ def _parameters(evidence: Evidence, looks: list[list[Looked]], reward: float) ->
     return evidence.row("gradient on parameters", 0.0, reached, tolerance, meaning)
 
 
-def _by_time(looks: list[list[Looked]]) -> bool:
+def _by_time(queries: list[list[QueryGradient]]) -> bool:
     """Whether the measured weighting is a function of time: samples of neighbouring times have the same."""
     weights, times = [], []
-    for own in looks:
-        for look in own:
-            if look.timestep is None:
+    for own in queries:
+        for query in own:
+            if query.timestep is None:
                 return False
-            weights.append((look.weight.abs() * look.batch).clamp(min=1e-30).log())
-            times.append(look.timestep)
+            weights.append((query.weight.abs() * query.batch).clamp(min=1e-30).log())
+            times.append(query.timestep)
     ordered = torch.cat(weights)[torch.cat(times).argsort()]
     return bool(ordered.diff().square().mean().div(2).sqrt() < SPREAD)
 
 
-def _closed_form(evidence: Evidence, own: list[Looked], reward: float) -> Tensor:
+def _closed_form(evidence: Evidence, own: list[QueryGradient], reward: float) -> Tensor:
     """Autograd of the KL between noised laws, weighed as measured, at the times that were drawn."""
     total = torch.zeros((), dtype=torch.float64)
     matrices, biases = (tensor.clone().requires_grad_(True) for tensor in evidence.parameters[own[0].law])
     through = evidence.chain.reads(matrices, biases)
-    for look in own:
-        assert look.alpha is not None
-        assert look.sigma is not None
-        alpha, sigma, step = look.alpha.clamp(min=LEAST_ALPHA), look.sigma, look.look.made.step
+    for query in own:
+        assert query.alpha is not None
+        assert query.sigma is not None
+        alpha, sigma, step = query.alpha.clamp(min=LEAST_ALPHA), query.sigma, query.query.made.step
         for number in step.unique().tolist():
             rows = step == number
-            read = through[number] if look.look.made.with_graph else evidence.reads[look.law][number]
+            read = through[number] if query.query.made.with_graph else evidence.reads[query.law][number]
             law = evidence.chain.made(read, matrices[number], biases[number])
-            weights = look.weight[rows].abs() * (sigma[rows] / alpha[rows]).square()
+            weights = query.weight[rows].abs() * (sigma[rows] / alpha[rows]).square()
             total = total + (weights * _divergence(law, evidence.target, alpha[rows], sigma[rows])).sum()
             if evidence.slope is not None:
-                total = total - abs(reward) / look.batch * rows.sum() * (law.mean @ evidence.slope)
+                total = total - abs(reward) / query.batch * rows.sum() * (law.mean @ evidence.slope)
     total.backward()
     return _flat(matrices.grad, biases.grad)
 
@@ -294,14 +295,14 @@ def _divergence(law: Gaussian, target: Gaussian, alpha: Tensor, sigma: Tensor) -
     return kl_divergence(law.noised(alpha, sigma), target.noised(alpha, sigma))
 
 
-def _pointwise(evidence: Evidence, own: list[Looked], reward: float) -> Tensor:
+def _pointwise(evidence: Evidence, own: list[QueryGradient], reward: float) -> Tensor:
     """The gradient of each sample where it was looked at, taken to the parameters of the step that made it."""
     matrix, bias = (torch.zeros_like(tensor) for tensor in evidence.parameters[own[0].law])
-    for look in own:
-        grad = look.weight.abs()[:, None] * look.difference
+    for query in own:
+        grad = query.weight.abs()[:, None] * query.difference
         if evidence.slope is not None:
-            grad = grad - abs(reward) / look.batch * evidence.slope
-        made = look.look.made
+            grad = grad - abs(reward) / query.batch * evidence.slope
+        made = query.query.made
         matrix.index_add_(0, made.step, grad[:, :, None] * made.x_t[:, None])
         bias.index_add_(0, made.step, grad)
     return _flat(matrix, bias)

@@ -54,7 +54,7 @@ class Call:
 
 
 @dataclass
-class Look:
+class Query:
     """The generator's samples that a divergence looked at, and where it looked at them.
 
     Attributes:
@@ -73,13 +73,13 @@ class GeneratorUpdate:
     Attributes:
         law: number of the law that the generator had.
         calls: of the generator, those that a gradient came back to.
-        looks: those whose samples the fake score was asked about.
+        queries: those whose samples the fake score was asked about.
         grad: what the optimiser followed, parameters flattened one after the other.
     """
 
     law: int
     calls: list[Call]
-    looks: list[Look]
+    queries: list[Query]
     grad: Tensor
 
 
@@ -169,7 +169,7 @@ class Recorder:
         self._hidden.clear()
 
     def _generator_stepped(self, grad: Tensor) -> None:
-        looks: list[Look] = []
+        queries: list[Query] = []
         made: Call | None = None
         kept: list[Call] = []
         for call in self._pending:
@@ -178,12 +178,12 @@ class Recorder:
             elif call.grad is not None and not call.with_graph:
                 kept.append(call)  # of the fake score's own loss, whose step is still to come
             elif made is not None and len(call.x_t) % len(made.x_t) == 0:
-                if not looks or looks[-1].made is not made:
-                    looks.append(Look(made))
-                looks[-1].seen.append(call)
+                if not queries or queries[-1].made is not made:
+                    queries.append(Query(made))
+                queries[-1].seen.append(call)
         calls = [call for call in self._pending if call.role == "generator" and call.grad is not None]
         self._pending = kept
-        self.generator_updates.append(GeneratorUpdate(self.law, calls, looks, grad))
+        self.generator_updates.append(GeneratorUpdate(self.law, calls, queries, grad))
 
     def _fake_score_stepped(self, grad: Tensor) -> None:
         calls = [call for call in self._pending if call.role == "fake_score" and call.grad is not None]

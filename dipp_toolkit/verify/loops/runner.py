@@ -174,7 +174,7 @@ def _check(adapter: Adapter, recorder: Recorder, count: int) -> None:
             f"{start} steps the generator's optimiser without a gradient on what world.generator returned in that "
             "call of step(). Make whole updates in one step()."
         )
-    if not all(update.looks for update in recorder.generator_updates):
+    if not all(update.queries for update in recorder.generator_updates):
         raise RunError(
             f"{start} made a generator update without asking world.fake_score about the samples it had just made: its "
             "loss has to call it, with as many rows, between the generator's call with a graph and backward(). "

@@ -33,14 +33,14 @@ def run(subject: Subject) -> Iterator[Outcome]:
         loop.one_step()
         skips += bool(loop.skipped)
     settings = ", ".join(f"{name} {getattr(config, name)}" for name in TOLD)
-    said = f"{loop.step} of {config.steps} updates in {loop.seconds:.0f} s"
+    progress = f"{loop.step} of {config.steps} updates in {loop.seconds:.0f} s"
     numbers = {"updates": float(loop.step), "seconds": loop.seconds, "skipped": float(skips)}
     if skips > loop.step / 2:
         yield failed(
-            what, f"{skips} updates were not followed: their numbers were not finite, or spikes.", settings, said
+            what, f"{skips} updates were not followed: their numbers were not finite, or spikes.", settings, progress
         )
     else:
-        yield Outcome(what, settings, said, "pass", "", numbers)
+        yield Outcome(what, settings, progress, "pass", "", numbers)
     if not parts.rewards and parts.judge is None:
         yield skipped("rewards", "No reward can be used.")
         return
@@ -48,11 +48,11 @@ def run(subject: Subject) -> Iterator[Outcome]:
         after = one_step_images(parts, parts.generator, config)
     prompts = list(parts.eval_conditions.prompts)
     comparison = Comparison(prompts, list(range(config.eval_seeds)), {"before": subject.before, "after": after})
-    found = measure(comparison, parts.rewards, parts.judge, device=subject.device)
+    columns_of = measure(comparison, parts.rewards, parts.judge, device=subject.device)
     trained = {*config.rewards}
     for name in (*parts.rewards, *([parts.judge[0]] if parts.judge else [])):
-        columns = found["judge"] if parts.judge and name == parts.judge[0] else found["rewards"][name]
-        yield _risen(name, columns, found["gain"][name], name in trained)
+        columns = columns_of["judge"] if parts.judge and name == parts.judge[0] else columns_of["rewards"][name]
+        yield _risen(name, columns, columns_of["gain"][name], name in trained)
 
 
 def _risen(name: str, columns: Any, gain: Any, trained: bool) -> Outcome:

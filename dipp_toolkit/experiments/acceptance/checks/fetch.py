@@ -24,9 +24,9 @@ NOT_OF_FILES = "Its plugin says nothing of files"
 def run(subject: Subject) -> Iterator[Outcome]:
     """A row for each pipeline and each reward."""
     if subject.generator is not None:
-        yield _looked_at(subject, "generator", lambda: _generator_files(subject))
+        yield _files_outcome(subject, "generator", lambda: _generator_files(subject))
     if not _one_pipeline(subject):
-        yield _looked_at(subject, "reference", lambda: _reference_files(subject))
+        yield _files_outcome(subject, "reference", lambda: _reference_files(subject))
     for name in subject.reward_names:
         yield _of_reward(subject, name)
 
@@ -36,7 +36,7 @@ def _of_reward(subject: Subject, name: str) -> Outcome:
     try:
         options = subject.config.reward_options.get(name, {})
         make = find_reward(name, **options)
-        outcome = _looked_at(subject, f"reward {shown}", lambda: reward_files(f"reward {shown}", make, options))
+        outcome = _files_outcome(subject, f"reward {shown}", lambda: reward_files(f"reward {shown}", make, options))
     except DippError as error:
         outcome = failed(f"files of reward {shown}", str(error))
     if outcome.verdict == "fail":
@@ -44,30 +44,30 @@ def _of_reward(subject: Subject, name: str) -> Outcome:
     return outcome
 
 
-def _looked_at(subject: Subject, role: str, look: Any) -> Outcome:
+def _files_outcome(subject: Subject, role: str, list_files: Any) -> Outcome:
     """The row about one of them; its files are noted."""
     compared = f"files of {role}"
     try:
-        found: list[WeightFile] | None = look()
+        files: list[WeightFile] | None = list_files()
     except DippError as error:
         return failed(compared, str(error))
-    if found is None:
+    if files is None:
         return skipped(compared, f"{NOT_OF_FILES}.")
-    subject.weights += [file for file in found if file not in subject.weights]
-    damaged = [file.file for file in found if not file.whole]
-    sources = dict.fromkeys(file.source + (f" at {file.revision[:8]}" if file.revision else "") for file in found)
-    size = sum(file.bytes for file in found)
-    measured = f"{len(found)} file{'s' * (len(found) != 1)}, {size / 2**30:.2f} GiB, of {', '.join(sources)}"
-    numbers = {"files": float(len(found)), "bytes": float(size)}
+    subject.weights += [file for file in files if file not in subject.weights]
+    damaged = [file.file for file in files if not file.intact]
+    sources = dict.fromkeys(file.source + (f" at {file.revision[:8]}" if file.revision else "") for file in files)
+    size = sum(file.bytes for file in files)
+    measured = f"{len(files)} file{'s' * (len(files) != 1)}, {size / 2**30:.2f} GiB, of {', '.join(sources)}"
+    numbers = {"files": float(len(files)), "bytes": float(size)}
     if damaged:
         why = (
             f"The hub says another SHA-256 of {', '.join(damaged[:4])}: the download is damaged. Remove it from the "
             "hub's cache and fetch it again."
         )
         return Outcome(compared, "the hub's SHA-256", measured, "fail", why, numbers)
-    if not found:
+    if not files:
         return failed(compared, "There is no file of weights.", "at least one", measured)
-    says = any(file.said for file in found)
+    says = any(file.hub_sha256 for file in files)
     return Outcome(compared, "the hub's SHA-256" if says else "whole files", measured, "pass", "", numbers)
 
 
@@ -77,14 +77,14 @@ def _generator_files(subject: Subject) -> list[WeightFile] | None:
         return None
     network = family_of(folder).network_name
     options = subject.load_options
-    found: list[WeightFile] = []
+    files: list[WeightFile] = []
     if options.get("weights"):
-        found += _start_files(options["weights"], folder, network)
+        files += _start_files(options["weights"], folder, network)
     for address in _as_list(options.get("lora", ())):
         file = parse_source(address, scaled=True).file()
-        found.append(weight_file(file, "generator", file.parent))
+        files.append(weight_file(file, "generator", file.parent))
     without = network if options.get("weights") else ""
-    return found + (_pipeline_files("generator", folder, subject.generator or "", without) or [])
+    return files + (_pipeline_files("generator", folder, subject.generator or "", without) or [])
 
 
 def _reference_files(subject: Subject) -> list[WeightFile] | None:

@@ -81,20 +81,23 @@ def _predicts(record: PublishedPipeline) -> str | None:
 def _differing_configs(folder: Path, published: Path) -> list[str]:
     """What the networks' configurations of two folders of one class say otherwise; parts that one lacks aside."""
     network = family_of(folder).network_name
-    found = []
+    differences = []
     for name in (network, *(part for part in part_names(published) if not part.startswith("tokenizer"))):
         if not all((place / name / "config.json").is_file() for place in (folder, published)):
             continue
         ours, theirs = function_config(folder, name), function_config(published, name)
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
-                found.append(f"{name}'s {key} is {shown(ours.get(key))} and not {shown(theirs.get(key))}")
-    return found[:4]
+                differences.append(f"{name}'s {key} is {shown(ours.get(key))} and not {shown(theirs.get(key))}")
+    return differences[:4]
 
 
 def _sampler(folder: Path, published: Path) -> Outcome:
     """The reference's own scheduler, every setting of which changes what it samples."""
-    ours, theirs = ({"class": type(one).__name__, **one.config} for one in map(load_scheduler, (folder, published)))
+    ours, theirs = (
+        {"class": type(scheduler).__name__, **scheduler.config}
+        for scheduler in map(load_scheduler, (folder, published))
+    )
     keys = sorted(key for key in ours.keys() | theirs.keys() if not key.startswith("_"))
     differing = [
         f"{key} is {shown(ours.get(key))} and not {shown(theirs.get(key))}"
@@ -121,7 +124,7 @@ def _schedules(what: str, folder: Path, whose: str, other: Path, prediction: str
         sides.append((schedule_from_config(config, latent_shape_of(place, family)), prediction_from_config(config)))
     (ours, _), (theirs, _) = sides
     # What a record says of the prediction overrules what a folder's scheduler says.
-    predicts, expected = (prediction or said for _, said in sides)
+    predicts, expected = (prediction or stated for _, stated in sides)
     why = (
         f"The scheduler's configuration in the folder is not {whose}: the network would be read with wrong "
         "coefficients. Put back the scheduler_config.json that belongs to these weights."
@@ -131,12 +134,12 @@ def _schedules(what: str, folder: Path, whose: str, other: Path, prediction: str
         return failed(what, why, f"{type(theirs).__name__}, {named}", type(ours).__name__)
     if isinstance(ours, VariancePreserving) and isinstance(theirs, VariancePreserving):
         count = min(len(ours.alphas_cumprod), len(theirs.alphas_cumprod))
-        pair = [one.alphas_cumprod[:count].double().sqrt() for one in (ours, theirs)]
+        pair = [scheduler.alphas_cumprod[:count].double().sqrt() for scheduler in (ours, theirs)]
         difference = float((pair[0] - pair[1]).abs().max())
-        said = f"alpha off by {difference:.2g} at most over {count} times, predicting {predicts}"
+        measured = f"alpha off by {difference:.2g} at most over {count} times, predicting {predicts}"
         if predicts != expected:
-            return failed(what, why, named, said)
-        return judged(what, named, said, {"alpha": difference}, {"alpha": (0.0, SAME_ALPHA)}, why)
+            return failed(what, why, named, measured)
+        return judged(what, named, measured, {"alpha": difference}, {"alpha": (0.0, SAME_ALPHA)}, why)
     return equal(what, f"flow matching, {expected}", f"flow matching, {predicts}", why)
 
 
@@ -183,9 +186,9 @@ def _loaded(subject: Subject) -> Iterator[Outcome]:
         encode_for(generator, reference)
         yield from _read_out(subject, generator)
     networks = [reference.denoiser.network] + ([] if generator is None else [generator.network])
-    parameters = [sum(one.numel() for one in network.parameters()) for network in networks]
+    parameters = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
     subject.loaded = generator, reference
-    bad = [name for network in networks for name, one in network.named_parameters() if not _finite(one)]
+    bad = [name for network in networks for name, parameter in network.named_parameters() if not _finite(parameter)]
     measured = " and ".join(f"{count / 1e6:,.1f} million parameters" for count in parameters)
     why = f"Weights are not finite, such as {shown(bad[0])}: the file is damaged." if bad else ""
     yield Outcome("weights", "load, and are finite", measured, "fail" if bad else "pass", why)

@@ -46,27 +46,27 @@ def scaled(ratio: float, cosine: float, scale: float) -> Outcome:
     """
     usual = FirstPull(ratio, scale).usual_scale
     numbers = {"pull": ratio, "cosine": cosine, "reward_scale": scale, "usual_scale": usual}
-    said = f"{ratio:.3g} at reward_scale {scale:g}; {plain(usual)} would make it {USUAL:g}"
-    return judged(WHAT, f"1/{MOST:g} to {MOST:g}", said, numbers, {"pull": (1 / MOST, MOST)},
+    measured = f"{ratio:.3g} at reward_scale {scale:g}; {plain(usual)} would make it {USUAL:g}"
+    return judged(WHAT, f"1/{MOST:g} to {MOST:g}", measured, numbers, {"pull": (1 / MOST, MOST)},
         f"One side decides alone. --set reward_scale={plain(usual)} would let both have a say.")  # fmt: skip
 
 
-def held(ratio: float, cosine: float, asked: float, row: Mapping[str, float]) -> Outcome:
+def held(ratio: float, cosine: float, target: float, row: Mapping[str, float]) -> Outcome:
     """The row of a pull that the scale was measured for.
 
     Args:
         ratio: as it came out.
         cosine: between rewards and divergence.
-        asked: the setting `pull`.
+        target: the setting `pull`.
         row: the update's metrics.
     """
     scales = {public_term(name.removeprefix(SCALE)): value for name, value in row.items() if name.startswith(SCALE)}
-    numbers = {"pull": ratio, "cosine": cosine, "asked": asked}
+    numbers = {"pull": ratio, "cosine": cosine, "asked": target}
     numbers |= {f"scale of {name}"[:200]: value for name, value in scales.items()}
     factors = ", ".join(f"{name.removeprefix('reward/')} times {value:.3g}" for name, value in scales.items())
-    said = f"{ratio:.3g}, with {factors or 'no reward'}"
-    return judged(WHAT, f"{asked:g} asked for; 1/{MOST:g} to {MOST:g}", said, numbers, {"pull": (1 / MOST, MOST)},
-        f"One side decides alone, though a pull of {asked:g} was asked for.")  # fmt: skip
+    measured = f"{ratio:.3g}, with {factors or 'no reward'}"
+    return judged(WHAT, f"{target:g} asked for; 1/{MOST:g} to {MOST:g}", measured, numbers, {"pull": (1 / MOST, MOST)},
+        f"One side decides alone, though a pull of {target:g} was asked for.")  # fmt: skip
 
 
 CHECK = Check("pull", 60, run, "the rewards' share in the first update")

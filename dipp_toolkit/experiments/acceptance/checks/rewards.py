@@ -64,11 +64,11 @@ def _scores(reward: Any, name: str, device: torch.device) -> Tensor:
     return as_scores(name, reward(images, list(PROMPTS)), len(images)).double().cpu()
 
 
-def _compared(what: str, scores: Tensor, key: str, version: str, known: list[Golden]) -> Outcome:
+def _compared(what: str, scores: Tensor, key: str, version: str, goldens: list[Golden]) -> Outcome:
     measured = ", ".join(f"{score:.4g}" for score in scores[:SHOWN].tolist()) + ", ..."
     numbers = {f"score {number}": float(score) for number, score in enumerate(scores.tolist(), 1)}
-    of_version = [golden for golden in known if golden.version == version]
-    golden = next((one for one in of_version if one.weights == key), None)
+    of_version = [golden for golden in goldens if golden.version == version]
+    golden = next((entry for entry in of_version if entry.weights == key), None)
     if golden is not None:
         expected = torch.tensor(golden.scores, dtype=torch.float64)
         if expected.shape != scores.shape:

@@ -36,14 +36,16 @@ def run(subject: Subject) -> Iterator[Outcome]:
     subject.first_step = row
     finite = not loop.skipped and all(map(math.isfinite, row.values()))
     norms = {name: value for name, value in row.items() if name.startswith("grad_norm/")}
-    said = ", ".join(f"{public_term(name.removeprefix('grad_norm/'))} {value:.3g}" for name, value in norms.items())
+    gradients = ", ".join(
+        f"{public_term(name.removeprefix('grad_norm/'))} {value:.3g}" for name, value in norms.items()
+    )
     numbers = {"finite": float(finite), "seconds": seconds, "batch": float(loop.batch)}
     if "divergence" in row:
         numbers["divergence"] = row["divergence"]
     yield judged(
         "a generator update",
         "finite numbers, followed",
-        f"{seconds:.2f} s; gradients: {said or 'none'}",
+        f"{seconds:.2f} s; gradients: {gradients or 'none'}",
         numbers,
         {"finite": (1.0, 1.0)},
         f"It was not followed: {'; '.join(loop.skipped) or 'a number is not finite'}.",

@@ -111,17 +111,17 @@ def _generators(
     subject: Subject, generator: DiffusersGenerator, image: Images, noise: Tensor, reference: Path
 ) -> Drawn:
     record = subject.record("generator", subject.generator or "")
-    said = any(name in subject.load_options for name in READ_OUT)
-    said = said or (isinstance(record, PublishedGenerator) and record.prediction is not None)
-    said = said or generator.folder == reference  # whose scheduler is for many steps
+    stated = any(name in subject.load_options for name in READ_OUT)
+    stated = stated or (isinstance(record, PublishedGenerator) and record.prediction is not None)
+    stated = stated or generator.folder == reference  # whose scheduler is for many steps
     own = generator.folder / generator.family.network_name
     network = None if generator.weights.resolve() == own.resolve() else generator.weights
     scheduler = None
-    if said:
+    if stated:
         scheduler = stock_scheduler(
             generator.scheduler_config, generator.readout, generator.steps, generator.input_scale
         )
-    words = "by the scheduler that its read-out means" if said else "by its folder's own scheduler"
+    words = "by the scheduler that its read-out means" if stated else "by its folder's own scheduler"
     what = f"generator's image in {generator.steps} step{'s' * (generator.steps != 1)}, {words}"
     call = call_arguments(generator.folder, generator.steps)
     return Drawn(what, image, noise, generator.folder, call, network, scheduler)
@@ -141,11 +141,11 @@ def _compared(what: str, ours: Images, theirs: Images, dtype: torch.dtype) -> Ou
     name = str(dtype).removeprefix("torch.")
     expected = f"plain diffusers' to {LARGEST[dtype]:g} in {name}, {MEAN[dtype]:g} on average"
     if ours.shape != theirs.shape:
-        sizes = [" x ".join(map(str, one.shape[-2:])) for one in (ours, theirs)]
+        sizes = [" x ".join(map(str, image.shape[-2:])) for image in (ours, theirs)]
         why = "The stock pipeline draws another size."
         return Outcome(what, f"{sizes[1]} pixels", f"{sizes[0]} pixels", "fail", why)
     difference = (ours - theirs).detach().abs()
-    largest, mean = (float(one) for one in (difference.max(), difference.mean()))
+    largest, mean = (float(number) for number in (difference.max(), difference.mean()))
     numbers = {"largest": largest if math.isfinite(largest) else 1.0, "mean": mean if math.isfinite(mean) else 1.0}
     why = (
         "What the toolkit draws is not what plain diffusers draws from the same files and noise: the folder's "
