@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dipp_toolkit.config import make_config
-from dipp_toolkit.experiments.ablation.choose import parse_constraint
+from dipp_toolkit.experiments.ablation.best_cell import parse_constraint
 from dipp_toolkit.experiments.ablation.grid import Cell, grid, parse_vary
 from dipp_toolkit.experiments.ablation.run import AblationResult, ablate
 from dipp_toolkit.experiments.ablation.settings import AblationSettings

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.rows import write_rows
 from dipp_toolkit.experiments.bench.run import run_bench
 from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
@@ -52,7 +52,7 @@ def main() -> None:
     named = ",".join(["emoji-reference", "emoji-onestep", *(f"{name}={arguments.work / name}" for name in RUNS)])
     rows = run_bench(
         BenchSettings(
-            contestants=tuple(parse_contestants(named, {})),
+            entries=tuple(parse_entries(named, {})),
             prompts="emoji-heldout",
             rewards=("emoji-preference", "emoji-clip"),
             judges=("emoji-judge",),

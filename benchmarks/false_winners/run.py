@@ -3,8 +3,8 @@
     python benchmarks/false_winners/run.py
 
 Every generator has the same score of every prompt but for its noises, in every figure. Counted are the benches in which
-anything is called better, by the rule of `dipp_toolkit.experiments.bench.pairs` and, beside it, by a single pair's
-interval that leaves zero out. Writes results.md.
+anything is called better, by the rule of `dipp_toolkit.experiments.bench.paired_tests` and, beside it, by a single
+pair's interval that leaves zero out. Writes results.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from dipp_toolkit.experiments.bench.pairs import compare_section
-from dipp_toolkit.experiments.bench.rows import Figure, Protocol, Row, Subject
+from dipp_toolkit.experiments.bench.paired_tests import compare_section
+from dipp_toolkit.experiments.bench.rows import EvaluationProtocol, Figure, Row, Subject
 from dipp_toolkit.utils.atomic import write_text
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -29,7 +29,7 @@ def equal_rows(generators: int, figures: int, prompts: int, random: torch.Genera
     own = torch.randn(generators, figures, prompts, generator=random, dtype=torch.float64)
     scores = hard + own
     scores[:, 1::2] = scores[:, 1::2].exp()
-    protocol = Protocol(prompts="p", digest="0" * 64, count=prompts, seeds=(1,), size=(8, 8))
+    protocol = EvaluationProtocol(prompts="p", digest="0" * 64, count=prompts, seeds=(1,), size=(8, 8))
     return [
         Row(
             subject=Subject(label=f"generator {number}"),

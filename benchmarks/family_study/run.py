@@ -3,7 +3,7 @@
     python benchmarks/family_study/run.py --work runs/family-study
     torchrun --nproc_per_node 2 benchmarks/family_study/run.py --work runs/family-study
 
-Trains 45 runs (about two hours on two cores), generates every contestant's images of the held-out prompts, and has
+Trains 45 runs (about two hours on two cores), generates every entry's images of the held-out prompts, and has
 them judged by what no run was trained on: the judge's preference and the Frechet distance to real emoji. Run it again
 after an interruption: finished runs and images are kept. Writes `results.jsonl`, the plan of equal time, `results.md`
 and two figures beside this file; `docs/results/family-study.md` says what is to be seen.
@@ -27,7 +27,7 @@ from benchmarks.family_study.cells import PLAN, Run, equal_time, equal_updates, 
 from benchmarks.family_study.objectives import UPDATES
 from benchmarks.family_study.page import write_results
 from dipp_toolkit.distributed import Processes
-from dipp_toolkit.experiments.bench.contestants import Contestant, parse_contestants
+from dipp_toolkit.experiments.bench.entries import BenchEntry, parse_entries
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.experiments.bench.run import run_bench
 from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 
 
-def contestants(runs: list[Run]) -> list[Contestant]:
+def entries(runs: list[Run]) -> list[BenchEntry]:
     """What is compared: the trained generators, the one they started from, and the reference at its best guidance.
 
     Of five guidances the judge likes 1.5 best; see `reference_guidance` in `benchmarks/emoji_quality/results.json`.
@@ -46,13 +46,13 @@ def contestants(runs: list[Run]) -> list[Contestant]:
     for run in runs:  # what was run once for both budgets is judged once
         named.setdefault(run.folder, f"{run.budget} {run.objective} seed {run.seed}={run.folder / 'final'}")
     options = {"emoji-reference": {"steps": 50, "guidance": 1.5}}
-    return parse_contestants(",".join(["emoji-reference", "emoji-onestep", *named.values()]), options)
+    return parse_entries(",".join(["emoji-reference", "emoji-onestep", *named.values()]), options)
 
 
 def bench(work: Path, runs: list[Run], noises: int) -> list[Row]:
-    """Images and figures of all contestants."""
+    """Images and figures of all entries."""
     settings = BenchSettings(
-        contestants=tuple(contestants(runs)),
+        entries=tuple(entries(runs)),
         prompts="emoji-heldout",
         rewards=("emoji-preference", "emoji-clip"),
         judges=("emoji-judge",),

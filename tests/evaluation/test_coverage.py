@@ -9,7 +9,7 @@ import torch
 
 from dipp_toolkit.evaluation.frechet import frechet_distance_of_gaussians
 from dipp_toolkit.evaluation.intervals import mean_interval, paired_interval, share_interval
-from dipp_toolkit.experiments.bench.figures import mean_figure, metric_figures
+from dipp_toolkit.experiments.bench.statistics import mean_figure, metric_figures
 
 SETS = 1000
 Draw = Callable[[int, torch.Generator], torch.Tensor]

@@ -14,6 +14,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.events import Warned
+from dipp_toolkit.experiments.ablation.best_cell import choose, parse_constraint
 from dipp_toolkit.experiments.ablation.cells import (
     CellFolder,
     cell_config,
@@ -21,17 +22,16 @@ from dipp_toolkit.experiments.ablation.cells import (
     folders_of,
     train_cells,
 )
-from dipp_toolkit.experiments.ablation.choose import choose, parse_constraint
 from dipp_toolkit.experiments.ablation.differences import difference
 from dipp_toolkit.experiments.ablation.grid import Cell, check_cells, grid, make_cell, parse_vary, read_cells
 from dipp_toolkit.experiments.ablation.page import heat_maps, render
+from dipp_toolkit.experiments.ablation.results import Study, make_study
 from dipp_toolkit.experiments.ablation.settings import AblationSettings, check_ablation
-from dipp_toolkit.experiments.ablation.study import Study, make_study
 from dipp_toolkit.experiments.ablation.trained_with import note_contents
 from dipp_toolkit.experiments.ablation.trends import change, claims
 from dipp_toolkit.experiments.ablation.trends import changes as listed_changes
-from dipp_toolkit.experiments.bench.figures import mean_figure
-from dipp_toolkit.experiments.bench.rows import Figure, Picture, Protocol, Row, Subject
+from dipp_toolkit.experiments.bench.rows import EvaluationProtocol, Figure, Picture, Row, Subject
+from dipp_toolkit.experiments.bench.statistics import mean_figure
 from dipp_toolkit.report.charts.scatter import Point, pareto_front
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.resolve import resolve
@@ -40,7 +40,7 @@ from launching import together
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 )
-PROTOCOL = Protocol(prompts="set", digest="0" * 64, count=4, seeds=(1, 2), size=(64, 64))
+PROTOCOL = EvaluationProtocol(prompts="set", digest="0" * 64, count=4, seeds=(1, 2), size=(64, 64))
 Values = dict[str, float]
 
 

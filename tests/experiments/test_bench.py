@@ -14,13 +14,13 @@ import torch
 from dipp_cli.app import main
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.experiments.bench.answers import Answers, version_of
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
-from dipp_toolkit.experiments.bench.figures import mean_figure, metric_figures
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.noise import noise_of
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.experiments.bench.run import run_bench
+from dipp_toolkit.experiments.bench.score_cache import ScoreCache, version_of
 from dipp_toolkit.experiments.bench.settings import BenchSettings
+from dipp_toolkit.experiments.bench.statistics import mean_figure, metric_figures
 from dipp_toolkit.experiments.bench.store import ImageStore, image_key
 from dipp_toolkit.utils.fingerprint import circumstances, digest_of
 from forked import dipp
@@ -31,7 +31,7 @@ PROMPTS = "emoji-heldout?count=6"
 
 def settings(out: Path, **changes: object) -> BenchSettings:
     made = BenchSettings(
-        contestants=tuple(parse_contestants("emoji-onestep,few=emoji-reference", {"few": {"steps": 2, "guidance": 1}})),
+        entries=tuple(parse_entries("emoji-onestep,few=emoji-reference", {"few": {"steps": 2, "guidance": 1}})),
         prompts=PROMPTS,
         rewards=("emoji-clip",),
         judges=("emoji-judge",),
@@ -110,7 +110,7 @@ def test_more_seeds_and_other_prompts_reuse_what_is_there(bench: tuple[Path, lis
     out, _, _ = bench
     more = Counting()
     rows = run_bench(
-        settings(out, seeds=(1, 2, 3), prompts="emoji-heldout?count=4", contestants=settings(out).contestants[:1]), more
+        settings(out, seeds=(1, 2, 3), prompts="emoji-heldout?count=4", entries=settings(out).entries[:1]), more
     )
     assert more.work["images of emoji-onestep"] == 4
     assert more.work["emoji-clip"] == 4
@@ -119,8 +119,8 @@ def test_more_seeds_and_other_prompts_reuse_what_is_there(bench: tuple[Path, lis
 
 def test_an_image_is_the_same_whatever_is_made_beside_it(bench: tuple[Path, list[Row], Counting]) -> None:
     out, _, _ = bench
-    contestant = settings(out).contestants[0]
-    source = contestant.source(torch.device("cpu"))
+    entry = settings(out).entries[0]
+    source = entry.source(torch.device("cpu"))
     store = ImageStore(out / "images")
     made_by = digest_of([source.fingerprint(), circumstances(torch.device("cpu"), settings(out).batch)])
     prompt = read_rows(out / "results.jsonl")[0].pictures[1].prompt
@@ -158,7 +158,7 @@ def test_processes_share_everything_once() -> None:
 )
 def test_generators_that_cannot_be_meant(text: str, options: dict[str, dict[str, int]], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        parse_contestants(text, options)
+        parse_entries(text, options)
 
 
 def test_bad_requests_are_refused_before_images_are_made(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_failing_reward_keeps_what_was_done(tmp_path: Path) -> None:
         "    return images.mean((1, 2, 3))\n"
     )
     one = settings(tmp_path / "b", rewards=(f"{flaw}:bad",), judges=(), batch=8)
-    one = replace(one, contestants=one.contestants[:1])
+    one = replace(one, entries=one.entries[:1])
     with pytest.raises(RunError, match="no more"):
         run_bench(one)
     flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3))\n")
@@ -194,9 +194,9 @@ def test_a_failing_reward_keeps_what_was_done(tmp_path: Path) -> None:
 
 
 def test_answers_are_by_content(tmp_path: Path) -> None:
-    answers = Answers(tmp_path / "a")
+    answers = ScoreCache(tmp_path / "a")
     answers.add(["x", "y"], torch.tensor([[1.0], [2.0]]))
-    other = Answers(tmp_path / "a", process=1)
+    other = ScoreCache(tmp_path / "a", process=1)
     other.refresh()
     assert other.missing(["y", "z", "z", "x"]) == ["z"]
     other.add(["z"], torch.tensor([[3.0]]))
@@ -204,7 +204,7 @@ def test_answers_are_by_content(tmp_path: Path) -> None:
     assert answers.table(["x", "z"], 2).flatten().tolist() == [1, 3]
     (tmp_path / "a" / "broken.safetensors").write_bytes(b"no")
     with pytest.raises(RunError, match=r"broken.safetensors is damaged"):
-        Answers(tmp_path / "a").refresh()
+        ScoreCache(tmp_path / "a").refresh()
     assert version_of("clip", {"a": 1}, None) != version_of("clip", {"a": 2}, None)
     linear = torch.nn.Linear(2, 2)
     before = version_of("clip", {}, linear)
@@ -292,12 +292,12 @@ def test_a_run_of_few_steps_is_a_generator_whatever_the_steps_say(tmp_path: Path
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "model_index.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "final"):
-        (plain,) = parse_contestants(f"few={folder}", {})
-        (said,) = parse_contestants(f"few={folder}", {"few": {"steps": 4}})
+        (plain,) = parse_entries(f"few={folder}", {})
+        (said,) = parse_entries(f"few={folder}", {"few": {"steps": 4}})
         assert not plain.is_reference and not said.is_reference
         with pytest.raises(RequestError, match=r"'few' was trained to take 4 steps; got steps=8\. Leave steps out"):
-            parse_contestants(f"few={folder}", {"few": {"steps": 8}})
-    (many,) = parse_contestants("many=emoji-onestep", {"many": {"steps": 8}})
+            parse_entries(f"few={folder}", {"few": {"steps": 8}})
+    (many,) = parse_entries("many=emoji-onestep", {"many": {"steps": 8}})
     assert many.is_reference
 
 

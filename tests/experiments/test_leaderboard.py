@@ -16,10 +16,10 @@ from dipp_cli.build import build_app
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.intervals import bootstrap_interval
 from dipp_toolkit.events import Warned
-from dipp_toolkit.experiments.bench.figures import mean_figure
 from dipp_toolkit.experiments.bench.holm import holm
-from dipp_toolkit.experiments.bench.pairs import compare_all, compare_rows, compare_section
+from dipp_toolkit.experiments.bench.paired_tests import compare_all, compare_rows, compare_section
 from dipp_toolkit.experiments.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, read_rows, write_rows
+from dipp_toolkit.experiments.bench.statistics import mean_figure
 from dipp_toolkit.experiments.leaderboard.agreement import agreements
 from dipp_toolkit.experiments.leaderboard.board import make_board
 from dipp_toolkit.experiments.leaderboard.check import check_files, row_problems

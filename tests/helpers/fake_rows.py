@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from dipp_toolkit.events import Warned
-from dipp_toolkit.experiments.bench.figures import mean_figure
-from dipp_toolkit.experiments.bench.rows import SKEW_CORRECTED, Figure, Picture, Protocol, Row, Subject
+from dipp_toolkit.experiments.bench.rows import SKEW_CORRECTED, EvaluationProtocol, Figure, Picture, Row, Subject
+from dipp_toolkit.experiments.bench.statistics import mean_figure
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -36,7 +36,7 @@ def fake_row(
     categories = ["a", "b"] * (COUNT // 2)
     return Row(
         subject=Subject(label=label, name=label, evaluations=1, fingerprint=f"{seed:064x}"),
-        protocol=Protocol(
+        protocol=EvaluationProtocol(
             prompts=prompts,
             digest=("1" if prompts == "set" else "2") * 64,
             count=COUNT,

@@ -18,7 +18,7 @@ from torch import Tensor
 from dipp_cli.app import main
 from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
 from dipp_toolkit.errors import Interrupted
-from dipp_toolkit.experiments.bench.contestants import Contestant
+from dipp_toolkit.experiments.bench.entries import BenchEntry
 from dipp_toolkit.models.few_steps import noises_of
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.sampling import fixed_noise
@@ -227,7 +227,7 @@ def test_dipp_generate_takes_the_generators_own_steps(
 
 def test_a_bench_counts_every_pass_and_knows_the_times(run: Run) -> None:
     folder = run("run", steps=2).folder
-    source = Contestant("few", str(folder)).source(torch.device("cpu"))
+    source = BenchEntry("few", str(folder)).source(torch.device("cpu"))
     assert source.evaluations == 4
     together, alone = source.images(PROMPTS, [1, 2, 3, 4]), source.images(PROMPTS[2:3], [3])
     torch.testing.assert_close(together[2:3], alone, rtol=1e-5, atol=1e-5)

@@ -17,7 +17,7 @@ from dipp_toolkit.diffusion.predictions import Prediction
 from dipp_toolkit.diffusion.schedules import expand_like
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import Comparison
-from dipp_toolkit.experiments.bench.contestants import Contestant
+from dipp_toolkit.experiments.bench.entries import BenchEntry
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.input_scale import SIGMA_STARTS, recorded_input_scale
 from dipp_toolkit.models.loading import load_generator
@@ -173,7 +173,7 @@ def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: 
     after = Comparison.load(first.folder / "samples" / "comparison").images["after"]
     assert torch.equal(before, after), "the second run begins with what the first one ended with"
 
-    source = Contestant("first", str(first.folder)).source(torch.device("cpu"))
+    source = BenchEntry("first", str(first.folder)).source(torch.device("cpu"))
     fingerprint = source.fingerprint()
     source.generator = replace(saved, input_scale="unit")
     assert source.fingerprint() != fingerprint

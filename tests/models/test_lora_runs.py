@@ -20,7 +20,7 @@ from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, load_generator, train
 from dipp_toolkit.errors import CheckpointError, RequestError
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.models.generator_options import parsed_options
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.start_weights import source as sources
@@ -189,7 +189,7 @@ def test_generate_bench_and_plan_take_it(world: Path, capsys: pytest.CaptureFixt
     words = ["generate", "--generator", "./base", "--prompt", "a cat", "--out", "a", "--json", "--set", "readout=0.6"]
     assert main([*words, "--set", "lora=./lora.safetensors=0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["lora"] == ["./lora.safetensors=0.5"]
-    (one,) = parse_contestants("new=./base", {"new": {"lora": "./lora.safetensors=0.5", "readout": 0.6}})
+    (one,) = parse_entries("new=./base", {"new": {"lora": "./lora.safetensors=0.5", "readout": 0.6}})
     made = one.source(torch.device("cpu")).generator
     assert made is not None
     assert_near(added(base_weights(), base_pairs(), 0.75), dict(made.network.state_dict()))

@@ -20,7 +20,7 @@ from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_reference
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.models.files.fetching import without_fetching
 from dipp_toolkit.models.files.folders import quiet_loading
 from dipp_toolkit.models.generator import DiffusersGenerator
@@ -430,7 +430,7 @@ def test_generate_and_bench_take_the_file_as_well(world: Path, capsys: pytest.Ca
     assert next(Path("a").glob("*.png")).read_bytes() == next(Path("b").glob("*.png")).read_bytes()
     assert main([*words, "--set", "wieghts=x"]) == 2
     assert "Did you mean 'weights'?" in capsys.readouterr().err
-    (one,) = parse_contestants("new=./base", {"new": {"weights": f"./{FILE}", "readout": 0.6}})
+    (one,) = parse_entries("new=./base", {"new": {"weights": f"./{FILE}", "readout": 0.6}})
     source = one.source(torch.device("cpu"))
     assert source.generator is not None
     assert torch.equal(source.generator.network.state_dict()["conv_in.weight"], tuned_state()["conv_in.weight"])

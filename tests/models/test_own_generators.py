@@ -16,7 +16,7 @@ from dipp_cli.app import main
 from dipp_toolkit import load_generator, load_prompts, load_reference
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RequestError
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.models.files.saved_generators import note_generator, reference_beside, split_saved
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.monitoring.interval import EVERY, SMALL
@@ -175,7 +175,7 @@ def test_names_with_folders(place: Path) -> None:
     assert split_saved("/home/u@h/tiny.py:Tiny@x") == ("/home/u@h/tiny.py:Tiny", "x")
     assert split_saved("emoji-onestep@x") == ("emoji-onestep", "x")
     assert split_saved("some@body/folder") == ("some@body/folder", None)
-    (one,) = parse_contestants(TINY, {})
+    (one,) = parse_entries(TINY, {})
     assert one.label == "Tiny"
     with pytest.raises(RequestError, match=r"Name the reference of 'Tiny' with --set generator\.Tiny\.reference"):
         one.source(torch.device("cpu"))

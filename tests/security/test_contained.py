@@ -15,7 +15,7 @@ from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.evaluation.comparison import INDEX, Comparison
 from dipp_toolkit.experiments.ablation.cells import folders_of
 from dipp_toolkit.experiments.ablation.grid import LONGEST, make_cell
-from dipp_toolkit.experiments.bench.answers import folder_of
+from dipp_toolkit.experiments.bench.score_cache import folder_of
 from dipp_toolkit.models.export import export_pipeline
 from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.loading import load_generator, load_reference

@@ -20,7 +20,7 @@ from dipp_cli.app import main
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, RequestError, RunError
 from dipp_toolkit.evaluation.comparison import Comparison
-from dipp_toolkit.experiments.bench.answers import Answers
+from dipp_toolkit.experiments.bench.score_cache import ScoreCache
 from dipp_toolkit.models.components import load_component
 from dipp_toolkit.models.decoding import load_tiny_decoder
 from dipp_toolkit.models.files.folders import family_of
@@ -357,12 +357,12 @@ def test_a_prompt_cache_that_is_a_pickle_is_refused(
 def test_answers_and_bases_that_are_pickles_are_refused(tmp_path: Path, marker: Path) -> None:
     path = write_bomb(tmp_path / "answers" / "a.safetensors", marker)
     with pytest.raises(RunError, match=re.escape(f"{path} is damaged")):
-        Answers(path.parent).refresh()
+        ScoreCache(path.parent).refresh()
     assert read_bases(path, "about") is None
     save_file({"rows": torch.ones(1)}, path)
     assert read_bases(path, "about") is None
     with pytest.raises(RunError, match="is damaged"):
-        Answers(path.parent).refresh()
+        ScoreCache(path.parent).refresh()
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "TIFF", "pickle"])

@@ -22,7 +22,7 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.image_files import read_image, read_prompts
 from dipp_toolkit.evaluation.loading import load_metric
 from dipp_toolkit.experiments.ablation.grid import grid, parse_vary, read_cells
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
+from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.prompts.files import read_prompt_file
 from dipp_toolkit.prompts.loading import load_prompts
@@ -66,7 +66,7 @@ def test_names(name: str) -> None:
     for load in (load_generator, load_reference, load_reward, load_prompts, load_metric):
         if name.removeprefix("diffusers:").strip() not in (".", "hps", "emoji"):
             answered(lambda load=load: load(name))
-    for call in (parse_addresses, parse_rewards, parse_floors, plan, lambda one: parse_contestants(one, {})):
+    for call in (parse_addresses, parse_rewards, parse_floors, plan, lambda one: parse_entries(one, {})):
         answered(lambda call=call: call(name))
     answered(lambda: public_names([name, f"{name}x"]))
     answered(lambda: read_token(None, name))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipp_toolkit.experiments.bench.answers import version_of
+from dipp_toolkit.experiments.bench.score_cache import version_of
 from dipp_toolkit.rewards.code_digests import code_digest, identity_of
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.utils import content_digests

@@ -12,7 +12,7 @@ from typing import Any
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.experiments.ablation.choose import parse_constraint
+from dipp_toolkit.experiments.ablation.best_cell import parse_constraint
 from dipp_toolkit.experiments.ablation.grid import SEED, Cell, grid, make_cell, parse_vary, read_cells
 from dipp_toolkit.experiments.ablation.run import AblationResult, ablate
 from dipp_toolkit.experiments.ablation.settings import AblationSettings

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.experiments.bench.contestants import parse_contestants
-from dipp_toolkit.experiments.bench.pairs import Comparison, compare_all
+from dipp_toolkit.experiments.bench.entries import parse_entries
+from dipp_toolkit.experiments.bench.paired_tests import Comparison, compare_all
 from dipp_toolkit.experiments.bench.rows import Row, figure_names
 from dipp_toolkit.experiments.bench.run import RESULTS, Listener, Silent, run_bench
 from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
@@ -69,7 +69,7 @@ class BenchRequest:
             raise RequestError(f"--pictures is {self.pictures}; expected 0 or more.")
         options = parse_options(self.assignments, ("reward", "metric", "generator"))
         return BenchSettings(
-            contestants=tuple(parse_contestants(self.generators, options["generator"])),
+            entries=tuple(parse_entries(self.generators, options["generator"])),
             prompts=self.prompt_set,
             rewards=parse_names(self.rewards),
             judges=parse_names(self.judge),

@@ -85,7 +85,7 @@ def score_images(request: ScoreRequest) -> dict[str, Any]:
     Returns:
         `rewards`, `{name: {"mean", "low", "high", "drawn", "lowest", "highest"}}` over all images; `folders`, for each
         `{"folder", "images", "rewards"}`, the same over its images; `pairs`, two folders by a reward prompt by prompt,
-        as `dipp_toolkit.experiments.bench.pairs.Comparison`, with `text`, the sentence; `images`, for each
+        as `dipp_toolkit.experiments.bench.paired_tests.Comparison`, with `text`, the sentence; `images`, for each
         `{"file", "folder", "prompt", "scores": {name: score}}`; `notices`, sentences.
 
     Raises:

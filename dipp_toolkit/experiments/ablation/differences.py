@@ -24,7 +24,7 @@ from torch import Tensor
 from ...evaluation.effects import effect_size, matters
 from ...evaluation.intervals import paired_interval, student_quantile
 from ..bench.rows import Row
-from .study import Combination, Study
+from .results import Combination, Study
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from ...report.charts.scatter import Point, scatter
 from ...report.templates import template
 from ...utils.atomic import write_text
 from ...utils.spelling import Spelling, number_text
-from .choose import Choice
+from .best_cell import Choice
 from .differences import difference
-from .study import Combination, Study
+from .results import Combination, Study
 from .trends import Change, changes, claims, ordered
 
 if TYPE_CHECKING:

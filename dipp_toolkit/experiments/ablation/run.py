@@ -11,11 +11,11 @@ from ...distributed import Processes
 from ...errors import RunError
 from ...utils.device import choose_device
 from ..bench.run import Listener, run_bench
+from .best_cell import Choice, choose
 from .cells import CellListener, train_cells
-from .choose import Choice, choose
 from .page import write_page
+from .results import Study, make_study
 from .settings import AblationSettings, bench_settings, check_ablation
-from .study import Study, make_study
 
 
 @runtime_checkable

@@ -13,10 +13,10 @@ from ...evaluation.loading import load_metric
 from ...training.setup.resolve import resolve
 from ...utils.messages import unknown_name
 from ...utils.paths import check_folder_place
-from ..bench.contestants import Contestant
+from ..bench.entries import BenchEntry
 from ..bench.settings import METRICS, BenchSettings
+from .best_cell import Constraint
 from .cells import CellFolder, check_trained_cells, folders_of
-from .choose import Constraint
 from .grid import Cell, check_cells
 
 
@@ -66,19 +66,19 @@ def bench_settings(settings: AblationSettings, folders: Sequence[CellFolder]) ->
     others = []
     if config.reference is not None:
         sampling = {"steps": config.reference_steps, "guidance": config.comparison_guidance}
-        others.append(Contestant("reference", config.reference, sampling))
+        others.append(BenchEntry("reference", config.reference, sampling))
     if config.generator is not None:
-        others.append(Contestant("start", config.generator))
+        others.append(BenchEntry("start", config.generator))
     prompts = config.eval_prompts or config.prompts or ""
     if settings.count is not None:
         prompts += f"{'&' if '?' in prompts else '?'}count={settings.count}"
     cells = [
-        Contestant(folder.cell.label, str(folder.path), {}, dict(folder.cell.values))
+        BenchEntry(folder.cell.label, str(folder.path), {}, dict(folder.cell.values))
         for folder in folders
         if folder.done
     ]
     return BenchSettings(
-        contestants=(*others, *cells),
+        entries=(*others, *cells),
         prompts=prompts,
         rewards=rewards,
         judges=judges,

@@ -22,7 +22,7 @@ from ...utils.setting_layers import AUTO_SCALE
 from ...utils.spelling import number_text
 from ..bench.holm import LEVEL, holm
 from ..bench.rows import Row
-from .study import Study
+from .results import Study
 
 PAPER = "Diff-Instruct++, arXiv 2410.18881"
 

@@ -11,7 +11,7 @@ import torch
 
 from ...evaluation.scoring import ScoredFile
 from .holm import holm
-from .pairs import Comparison, compare_values
+from .paired_tests import Comparison, compare_values
 
 
 def compare_groups(scored: Sequence[ScoredFile], rewards: Sequence[str]) -> tuple[list[Comparison], list[str]]:

@@ -7,7 +7,7 @@ from ...models.files.folders import family_of
 from ...models.reference import check_pipeline_folder, latent_shape_of
 from ...training.setup.preflight import Parts, Preflight, counted, looking_only
 from ...utils.device import choose_device
-from .contestants import Contestant
+from .entries import BenchEntry
 from .run import check_bench
 from .settings import METRICS, BenchSettings
 
@@ -35,11 +35,11 @@ def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
     parts.rewards((*settings.rewards, *settings.judges), settings.options)
     prompts = parts.prompts(settings.prompts)
     device = choose_device(settings.device)
-    for contestant in settings.contestants:
-        look_at_contestant(contestant, parts)
-    images = len(settings.contestants) * len(settings.seeds)
+    for entry in settings.entries:
+        look_at_entry(entry, parts)
+    images = len(settings.entries) * len(settings.seeds)
     rows = {
-        "generators": ", ".join(contestant.label for contestant in settings.contestants),
+        "generators": ", ".join(entry.label for entry in settings.entries),
         "rewards": ", ".join(settings.rewards),
         "judges": ", ".join(settings.judges),
         "metrics": ", ".join(dict.fromkeys([*METRICS, *settings.metrics])),
@@ -51,20 +51,20 @@ def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
     return {name: text for name, text in rows.items() if text}
 
 
-def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
-    """Look at the folders of a contestant and of its decoder.
+def look_at_entry(entry: BenchEntry, parts: Parts) -> None:
+    """Look at the folders of a entry and of its decoder.
 
     Raises:
         RequestError: one cannot be used, or they do not fit each other.
     """
-    if contestant.is_reference:
-        pipeline = parts.pipeline("reference", contestant.name)
+    if entry.is_reference:
+        pipeline = parts.pipeline("reference", entry.name)
         if pipeline is not None:
             check_pipeline_folder(*pipeline)
         return
     generator, reference = (
-        parts.pipeline("generator", contestant.name),
-        parts.pipeline("reference", contestant.decoder),
+        parts.pipeline("generator", entry.name),
+        parts.pipeline("reference", entry.decoder),
     )
     if reference is not None:
         check_pipeline_folder(*reference)
@@ -72,6 +72,6 @@ def look_at_contestant(contestant: Contestant, parts: Parts) -> None:
         return
     if generator[1]:
         check_component(generator[0], family_of(generator[0]).network_name)
-    contestant.check_shapes(
-        latent_shape_of(generator[0], family_of(generator[0])), parts.latent_shape(contestant.decoder, reference[0])
+    entry.check_shapes(
+        latent_shape_of(generator[0], family_of(generator[0])), parts.latent_shape(entry.decoder, reference[0])
     )

@@ -58,7 +58,7 @@ class Figure(_Part):
     by_category: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
 
 
-class Protocol(_Part):
+class EvaluationProtocol(_Part):
     """What has to be equal for two rows to be compared.
 
     Attributes:
@@ -79,7 +79,7 @@ class Protocol(_Part):
     versions: dict[str, str] = Field(default_factory=dict)
     note: str = ""
 
-    def comparable(self, other: Protocol) -> bool:
+    def comparable(self, other: EvaluationProtocol) -> bool:
         """Whether the same prompts, seeds and image size were used; a protocol known in words alone never is."""
         return bool(self.digest) and (self.digest, self.seeds, self.size) == (other.digest, other.seeds, other.size)
 
@@ -138,7 +138,7 @@ class Row(_Part):
     schema_version: int = SCHEMA
     kind: Literal["measured", "reported"] = "measured"
     subject: Subject
-    protocol: Protocol
+    protocol: EvaluationProtocol
     figures: dict[str, Figure]
     baseline: str = ""
     warnings: tuple[Warned, ...] = ()

@@ -1,4 +1,4 @@
-"""A bench, top to bottom: images of every contestant, answers of every reward and metric about them, rows."""
+"""A bench, top to bottom: images of every entry, answers of every reward and metric about them, rows."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ...utils.disk_errors import AGAIN, explained
 from ...utils.fingerprint import circumstances, digest_of
 from ...utils.images import Images
 from ...utils.paths import below
-from .answers import Answers, fill, folder_of, version_of
-from .contestants import Contestant
+from .entries import BenchEntry
 from .rows import Row, write_rows
+from .score_cache import ScoreCache, fill, folder_of, version_of
 from .settings import METRICS, BenchSettings
 from .sources import Source
 from .store import ImageStore, image_key
@@ -69,7 +69,7 @@ class Bench:
         processes: those that share the work.
         store: the images.
         listener: told how it goes on.
-        measured: by label, what is known of each contestant.
+        measured: by label, what is known of each entry.
         versions: by figure or reward, what it is: what its numbers depend on beside the images and `circumstances`.
         circumstances: what the last bits of images and numbers depend on.
     """
@@ -92,9 +92,9 @@ class Bench:
         """Every prompt with every seed, prompt by prompt."""
         return [(prompt.text, seed) for prompt in self.prompts.prompts for seed in self.settings.seeds]
 
-    def make_images(self, contestant: Contestant, costs: Mapping[str, CostMetric]) -> None:
-        """Generate what the store does not hold of a contestant, and measure what making images costs."""
-        source = contestant.source(self.device)
+    def make_images(self, entry: BenchEntry, costs: Mapping[str, CostMetric]) -> None:
+        """Generate what the store does not hold of a entry, and measure what making images costs."""
+        source = entry.source(self.device)
         fingerprint = source.fingerprint()
         pairs = self.pairs
         made_by = digest_of([fingerprint, self.circumstances])
@@ -105,17 +105,17 @@ class Bench:
         self.processes.wait()
         if todo:
             source.prepare([pair_of[key][0] for key in todo])
-        self.listener.begin(f"images of {contestant.label}", len(todo))
+        self.listener.begin(f"images of {entry.label}", len(todo))
         for start in range(0, len(todo), self.settings.batch):
             batch = todo[start : start + self.settings.batch]
             prompts, seeds = zip(*(pair_of[key] for key in batch), strict=True)
             self.store.add(batch, source.images(prompts, seeds))
             self.listener.advance(len(batch))
         self.processes.wait()
-        measured = Measured(contestant, fingerprint, source.evaluations, keys)
+        measured = Measured(entry, fingerprint, source.evaluations, keys)
         if self.processes.main:
             measured.costs = self._costs(source, fingerprint, costs)
-        self.measured[contestant.label] = measured
+        self.measured[entry.label] = measured
         self.processes.wait()
 
     def _costs(self, source: Source, fingerprint: str, metrics: Mapping[str, CostMetric]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Bench:
         """Have a reward or metric look at every image it has not seen."""
         version = self.version(name, thing)
         depends = digest_of([version, self.circumstances])[:16]
-        answers = Answers(folder_of(self.settings.out, name, depends), self.processes.rank)
+        answers = ScoreCache(folder_of(self.settings.out, name, depends), self.processes.rank)
         answers.refresh()
         prompt_of = {
             key: prompt
@@ -223,7 +223,7 @@ def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list
         listener: told how it goes on.
 
     Returns:
-        The rows, in the order of the contestants; in every process but the first, none.
+        The rows, in the order of the entries; in every process but the first, none.
 
     Raises:
         RequestError: something that was named cannot be used.
@@ -255,8 +255,8 @@ def _measure(
     store = ImageStore(settings.images or settings.out / "images", processes.rank)
     bench = Bench(settings, prompts, device, processes, store, listener)
     costs = {name: metric for name, metric in metrics.items() if isinstance(metric, CostMetric)}
-    for contestant in settings.contestants:
-        bench.make_images(contestant, costs)
+    for entry in settings.entries:
+        bench.make_images(entry, costs)
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -13,7 +13,7 @@ from ...evaluation.intervals import Interval, student_quantile
 from .rows import Row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetComparison:
     """One number of the whole set of two rows.
 
@@ -57,11 +57,11 @@ def compare_sets(a: Row, b: Row, figure: str) -> SetComparison | None:
     more = b.label if difference > 0 else a.label
     fewer = a.label if difference > 0 else b.label
     return SetComparison(
-        a.label,
-        b.label,
-        figure,
-        difference,
-        min(1.0, 2 * float(stdtr(count - 1, -statistic))),
-        more if first.better == "higher" else fewer,
-        not ends[0].overlaps(ends[1]),
+        a=a.label,
+        b=b.label,
+        figure=figure,
+        difference=difference,
+        p_value=min(1.0, 2 * float(stdtr(count - 1, -statistic))),
+        better=more if first.better == "higher" else fewer,
+        apart=not ends[0].overlaps(ends[1]),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...utils.paths import check_folder_place
-from .contestants import Contestant
+from .entries import BenchEntry
 
 METRICS = ("diversity", "saturation", "contrast", "clipped", "parameters")
 """Measured where nothing else is asked for; the monitors need the first four, and they are always there."""
@@ -20,7 +20,7 @@ class BenchSettings:
     """What is compared, on what, and by what.
 
     Attributes:
-        contestants: generators and references.
+        entries: generators and references.
         prompts: a prompt set or file.
         rewards: rewards that are reported.
         judges: rewards that judge, which nothing was trained on.
@@ -35,7 +35,7 @@ class BenchSettings:
         command: what to type to do this again.
     """
 
-    contestants: tuple[Contestant, ...]
+    entries: tuple[BenchEntry, ...]
     prompts: str
     rewards: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()

@@ -16,21 +16,21 @@ from ...monitoring.monitors import find_warnings
 from ...monitoring.trained import trained_on
 from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
 from ...utils.device import choose_device, environment
-from .contestants import Contestant
-from .figures import cost_figures, mean_figure, metric_figures
+from .entries import BenchEntry
 from .pictures import pictures_of
-from .rows import SKEW_CORRECTED, Figure, Protocol, Row, Subject
+from .rows import SKEW_CORRECTED, EvaluationProtocol, Figure, Row, Subject
 from .settings import BenchSettings
 from .snapshots import snapshot_of
+from .statistics import cost_figures, mean_figure, metric_figures
 from .store import ImageStore
 
 
 @dataclass
 class Measured:
-    """What is known of a contestant.
+    """What is known of a entry.
 
     Attributes:
-        contestant: as it was named.
+        entry: as it was named.
         fingerprint: of all that decides its images.
         evaluations: network passes an image.
         keys: its images in the store, prompt by prompt.
@@ -38,7 +38,7 @@ class Measured:
         tables: by reward or metric, its rows `(P, S, D)`.
     """
 
-    contestant: Contestant
+    entry: BenchEntry
     fingerprint: str
     evaluations: int
     keys: list[str]
@@ -60,10 +60,10 @@ def make_rows(
     versions: Mapping[str, str],
     store: ImageStore,
 ) -> list[Row]:
-    """A row for every contestant, with figures, warnings and pictures."""
+    """A row for every entry, with figures, warnings and pictures."""
     categories = [prompt.category for prompt in prompts.prompts]
     first = store.read([next(iter(measured.values())).keys[0]])
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         prompts=prompts.name,
         digest=prompts_digest(prompts),
         count=len(prompts.prompts),
@@ -94,7 +94,7 @@ def make_rows(
                 intervals=SKEW_CORRECTED,
             )
         )
-    trained = {subject.contestant.label: _trained_on(subject.contestant) for subject in measured.values()}
+    trained = {subject.entry.label: _trained_on(subject.entry) for subject in measured.values()}
     return [_with_warnings(row, rows, settings, trained[row.label]) for row in rows]
 
 
@@ -122,22 +122,22 @@ def _figures(
 
 
 def _subject(measured: Measured) -> Subject:
-    contestant, run = measured.contestant, measured.contestant.run_settings
+    entry, run = measured.entry, measured.entry.run_settings
     return Subject(
-        label=contestant.label,
-        name=contestant.name,
+        label=entry.label,
+        name=entry.name,
         evaluations=measured.evaluations,
-        settings={**contestant.options, **contestant.about},
+        settings={**entry.options, **entry.about},
         fingerprint=measured.fingerprint,
-        trained_on=tuple(_trained_on(contestant)),
+        trained_on=tuple(_trained_on(entry)),
         started_from=str(run.get("generator") or ""),
-        is_reference=contestant.is_reference,
+        is_reference=entry.is_reference,
     )
 
 
-def _trained_on(contestant: Contestant) -> dict[str, float]:
+def _trained_on(entry: BenchEntry) -> dict[str, float]:
     """Rewards that a run's settings let count, with their weights; none where it is no run."""
-    settings = {name: value for name, value in contestant.run_settings.items() if name in TrainConfig.model_fields}
+    settings = {name: value for name, value in entry.run_settings.items() if name in TrainConfig.model_fields}
     return trained_on(make_config(settings))
 
 

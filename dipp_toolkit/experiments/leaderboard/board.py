@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...errors import RequestError
 from ...utils.messages import unknown_name
-from ..bench.pairs import Comparison, compare_section
+from ..bench.paired_tests import Comparison, compare_section
 from ..bench.rows import Figure, Row, figure_names
 
 

@@ -15,7 +15,7 @@ from ...report.templates import template
 from ...utils.atomic import write_text
 from ...utils.spelling import Spelling, number_text
 from ..bench.holm import LEVEL
-from ..bench.pairs import Comparison
+from ..bench.paired_tests import Comparison
 from ..bench.rows import Picture, Row
 from .agreement import agreements
 from .board import Board, Section

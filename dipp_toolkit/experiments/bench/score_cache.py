@@ -69,7 +69,7 @@ def folder_of(out: Path, name: str, version: str) -> Path:
 
 
 @dataclass
-class Answers:
+class ScoreCache:
     """The rows of one reward or metric by image key.
 
     Attributes:
@@ -124,7 +124,7 @@ class Answers:
 
 
 def fill(
-    answers: Answers,
+    answers: ScoreCache,
     todo: Sequence[tuple[str, str]],
     ask: Callable[[Sequence[str], Sequence[str]], Tensor],
     batch: int,

@@ -32,7 +32,7 @@ STEPS, GUIDANCE = 50, 1.0
 
 
 @dataclass(frozen=True)
-class Contestant:
+class BenchEntry:
     """A generator or reference under a label.
 
     Attributes:
@@ -190,8 +190,8 @@ def _number(label: str, what: str, value: Any, least: float = 1) -> float:
     return number
 
 
-def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> list[Contestant]:
-    """`"emoji-reference,fast=emoji-reference,runs/emoji-onestep-1"` as contestants.
+def parse_entries(text: str, options: Mapping[str, Mapping[str, Any]]) -> list[BenchEntry]:
+    """`"emoji-reference,fast=emoji-reference,runs/emoji-onestep-1"` as entries.
 
     Args:
         text: names, commas between them, each with a label of its own where one stands before an equals sign. A folder
@@ -201,7 +201,7 @@ def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> li
     Raises:
         RequestError: nothing is named, two have one label, or options are given to a label that is not there.
     """
-    contestants: dict[str, Contestant] = {}
+    entries: dict[str, BenchEntry] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         label, separator, name = part.partition("=")
         if not separator:
@@ -209,19 +209,19 @@ def parse_contestants(text: str, options: Mapping[str, Mapping[str, Any]]) -> li
             label = part if part in _registered() else _last_part(part)
         if not label or not name:
             raise RequestError(f"'{part}' is no generator; expected NAME or LABEL=NAME.")
-        if label in contestants:
+        if label in entries:
             raise RequestError(
-                f"Two generators are called '{label}'; label them, as in best={contestants[label].name},last={name}."
+                f"Two generators are called '{label}'; label them, as in best={entries[label].name},last={name}."
             )
-        contestants[label] = Contestant(label, name, dict(options.get(label, {})))
-    if not contestants:
+        entries[label] = BenchEntry(label, name, dict(options.get(label, {})))
+    if not entries:
         raise RequestError("No generator is named; expected some, as in --generators emoji-reference,emoji-onestep.")
     for label in options:
-        if label not in contestants:
-            raise RequestError(f"--set generator.{label}... " + unknown_name("generator", label, contestants))
-    for contestant in contestants.values():
-        contestant.check()
-    return list(contestants.values())
+        if label not in entries:
+            raise RequestError(f"--set generator.{label}... " + unknown_name("generator", label, entries))
+    for entry in entries.values():
+        entry.check()
+    return list(entries.values())
 
 
 def _last_part(name: str) -> str:

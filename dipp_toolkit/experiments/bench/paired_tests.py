@@ -27,7 +27,7 @@ from .rows import Row, figure_names
 from .set_pairs import SetComparison, compare_sets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One figure of two rows, prompt by prompt.
 
@@ -144,20 +144,20 @@ def compare_values(
     rate = share_interval(wins)
     p_value = _wilcoxon(second - first)
     return Comparison(
-        a,
-        b,
-        figure,
-        gap.mean,
-        gap.low,
-        gap.high,
-        effect_size(first, second),
-        p_value,
-        p_value,
-        rate.mean,
-        rate.low,
-        rate.high,
-        "" if not better or not gap.mean else b if gap.mean * sign > 0 else a,
-        len(first),
+        a=a,
+        b=b,
+        figure=figure,
+        difference=gap.mean,
+        low=gap.low,
+        high=gap.high,
+        effect=effect_size(first, second),
+        p_value=p_value,
+        p_adjusted=p_value,
+        win_rate=rate.mean,
+        win_low=rate.low,
+        win_high=rate.high,
+        ahead="" if not better or not gap.mean else b if gap.mean * sign > 0 else a,
+        prompts=len(first),
     )
 
 

@@ -11,7 +11,7 @@ from ...errors import RequestError
 from ...utils.messages import unknown_name
 from ...utils.spelling import number_text
 from .differences import difference
-from .study import Combination, Study
+from .results import Combination, Study
 
 
 @dataclass(frozen=True)
