@@ -19,13 +19,12 @@ from ..diffusion.schedules import Schedule
 from ..objective.build import build_mix
 from ..objective.gaussians import Gaussian
 from ..training.engine import Engine
-from .any_time import AnyTimeReference
 from .cases import CASES, make_generator, make_reference
 from .kl_rows import TIMES, closed_form_kl, schedules
 from .quadrature import Enumeration, QuadratureEngine, midpoints
 from .rows import VerifyRow
 from .training import BETAS, PROMPT, rate_at
-from .world import ExactAssistant
+from .world import AnyTimeReference, ExactAssistant
 from .world_terms import Subject, case_terms, without_chance
 
 CASE = "kl-budget"

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..objective.base import Term
 from ..objective.gaussians import Gaussian
-from .cases import Case
-from .optima import gradient
+from .cases import Case, gradient
 from .quadrature import Weighed
 from .training import PROMPT, exact_engine, exact_rows
 from .world import AffineGenerator, AffineMap, GaussianReference

@@ -13,13 +13,12 @@ from ..diffusion.times import SAMPLINGS, dmd
 from ..objective.base import Sample
 from ..objective.gaussians import Gaussian, GaussianProblem, average_kl
 from ..objective.terms.integral_kl import IntegralKL
-from .any_time import AnyTimeReference
 from .cases import make_reference
 from .gradients import trial_generator
 from .quadrature import midpoints
 from .rows import VerifyRow
 from .training import PROMPT
-from .world import ExactAssistant
+from .world import AnyTimeReference, ExactAssistant
 
 CASE = "kl"
 """What people type for these rows."""

@@ -1,4 +1,4 @@
-"""The table that a verification makes."""
+"""The rows of what `dipp verify` prints: of a term against its closed forms, and of a training loop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Numbers = list[float] | list[list[float]]
+Numbers = float | list[float] | list[list[float]]
+
+
+class _Row:
+    """A row with an error that has to be within a tolerance."""
+
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row for JSON, `passed` included; NaN and infinities become None."""
+        values: dict[str, Any] = _finite({**asdict(self), "passed": self.passed})  # type: ignore[call-overload]
+        return values
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
-class VerifyRow:
+class VerifyRow(_Row):
     r"""One quantity of one case, as it should be and as it was reached.
 
     Attributes:
@@ -66,19 +91,25 @@ class VerifyRow:
         error = torch.linalg.norm(reached - expected).item() / (size if size > scale / 1000 else scale)
         return cls(case, term, assistant, quantity, expected.tolist(), reached.tolist(), error, tolerance)
 
-    @property
-    def passed(self) -> bool:
-        """Whether the error is within the tolerance; an error that is no number is not."""
-        return self.error <= self.tolerance
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON, `passed` included; what is no finite number becomes None."""
-        return _finite({**asdict(self), "passed": self.passed})
+@dataclass(frozen=True)
+class LoopRow(_Row):
+    """One property of a training loop, as it should be and as it was seen.
 
+    Attributes:
+        case: name of the case.
+        quantity: what was looked at, `"inputs of step 2"` say.
+        expected: what a right loop shows.
+        reached: what this one showed.
+        error: how far they are apart; each check says in which unit.
+        tolerance: largest error that passes: a size, or the standard errors of the estimate where they are larger.
+        meaning: where the row fails, what that means and the usual cause; otherwise empty.
+    """
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    case: str
+    quantity: str
+    expected: Numbers
+    reached: Numbers
+    error: float
+    tolerance: float
+    meaning: str = ""

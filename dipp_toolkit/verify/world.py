@@ -158,3 +158,40 @@ class ExactAssistant:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """There is no state."""
+
+
+@dataclass(frozen=True)
+class FormulaDenoiser(Denoiser):
+    """$E[x_0 | x_t]$ of a Gaussian that a prompt moves, as a formula instead of a network.
+
+    Attributes:
+        empty: the law without a prompt.
+        given: the law with one, of the same covariance.
+    """
+
+    empty: Gaussian
+    given: Gaussian
+
+    @classmethod
+    def of(cls, empty: Gaussian, given: Gaussian, schedule: Schedule) -> FormulaDenoiser:
+        """The denoiser of the two laws."""
+        return cls(nn.Identity(), schedule, "sample", lambda network, x_t, time, condition: x_t, empty, given)
+
+    def predict_x0(self, x_t: Latents, t: Float[torch.Tensor, " batch"], condition: Condition) -> Latents:
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        moved = condition.tensors[GIVEN] * (self.given.mean - self.empty.mean)
+        denoised = self.empty.denoise(x_t.flatten(1) - alpha[:, None] * moved, alpha, sigma) + moved
+        return denoised.reshape(x_t.shape)
+
+
+@dataclass
+class AnyTimeReference(GaussianReference):
+    """The world's reference, to be asked at every time and not to be copied; `times` says nothing here."""
+
+    def __post_init__(self) -> None:
+        self.denoiser = FormulaDenoiser.of(self.empty, self.given, self.schedule)
+
+    @classmethod
+    def like(cls, reference: GaussianReference, schedule: Schedule) -> AnyTimeReference:
+        """The laws of a reference under another forward process."""
+        return cls(reference.empty, reference.given, schedule, reference.times)

@@ -70,7 +70,7 @@ REFUSED = {
     "bench": "Missing option '--generators'",
     "leaderboard": "Missing argument 'RESULTS.jsonl...'",
     "score": "Missing argument 'FOLDER|IMAGE...'",
-    "score a.png --reward=": "--reward is empty",
+    "score a.png --reward=": "No reward is named",
     "score a.png --reward ./mine.py:blue": "There are no prompts for the images: give them with --prompts FILE",
     "reward check": "Missing argument",
     "reward serve ''": "Name the rewards to serve",

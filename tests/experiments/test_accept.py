@@ -22,16 +22,21 @@ from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.experiments.acceptance import check as checks_there_are
 from dipp_toolkit.experiments.acceptance import run as running
-from dipp_toolkit.experiments.acceptance.check import Check, all_checks, names
+from dipp_toolkit.experiments.acceptance.check import Check, Outcome, all_checks, names, skipped
 from dipp_toolkit.experiments.acceptance.checks import step
 from dipp_toolkit.experiments.acceptance.checks.pull import held, scaled
 from dipp_toolkit.experiments.acceptance.checks.rewards import _compared
-from dipp_toolkit.experiments.acceptance.golden import Golden, golden_of, read_golden, weights_key, write_golden
-from dipp_toolkit.experiments.acceptance.golden_images import NAME, golden_images
-from dipp_toolkit.experiments.acceptance.outcome import Outcome, skipped
-from dipp_toolkit.experiments.acceptance.prompts import PROMPTS
+from dipp_toolkit.experiments.acceptance.golden import (
+    NAME,
+    Golden,
+    golden_images,
+    golden_of,
+    read_golden,
+    weights_key,
+    write_golden,
+)
 from dipp_toolkit.experiments.acceptance.public import has_path, public
-from dipp_toolkit.experiments.acceptance.settings import Candidate, settings_of
+from dipp_toolkit.experiments.acceptance.settings import PROMPTS, Candidate, settings_of
 from dipp_toolkit.experiments.acceptance.subject import Subject
 from dipp_toolkit.experiments.acceptance.weights_used import weight_file
 from dipp_toolkit.models.published import PublishedGenerator, PublishedReference

@@ -15,11 +15,11 @@ from dipp_cli.app import main
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.experiments.bench.entries import parse_entries
-from dipp_toolkit.experiments.bench.noise import noise_of
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
 from dipp_toolkit.experiments.bench.run import run_bench
 from dipp_toolkit.experiments.bench.score_cache import ScoreCache, version_of
 from dipp_toolkit.experiments.bench.settings import BenchSettings
+from dipp_toolkit.experiments.bench.sources import noise_of
 from dipp_toolkit.experiments.bench.statistics import mean_figure, metric_figures
 from dipp_toolkit.experiments.bench.store import ImageStore, image_key
 from dipp_toolkit.utils.fingerprint import circumstances, digest_of

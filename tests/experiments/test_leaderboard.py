@@ -16,16 +16,14 @@ from dipp_cli.build import build_app
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.intervals import bootstrap_interval
 from dipp_toolkit.events import Warned
-from dipp_toolkit.experiments.bench.holm import holm
-from dipp_toolkit.experiments.bench.paired_tests import compare_all, compare_rows, compare_section
+from dipp_toolkit.experiments.bench.paired_tests import compare_all, compare_rows, compare_section, holm
 from dipp_toolkit.experiments.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, read_rows, write_rows
 from dipp_toolkit.experiments.bench.statistics import mean_figure
 from dipp_toolkit.experiments.leaderboard.agreement import agreements
-from dipp_toolkit.experiments.leaderboard.board import make_board
+from dipp_toolkit.experiments.leaderboard.board import by_source, fitting, make_board, reported_rows
 from dipp_toolkit.experiments.leaderboard.check import check_files, row_problems
 from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
 from dipp_toolkit.experiments.leaderboard.page import clear_best, letter, plots, render
-from dipp_toolkit.experiments.leaderboard.reported import by_source, fitting, reported_rows
 from fake_rows import COUNT, PIXEL, fake_row, scores
 
 ROWS = [fake_row("plain", 0.0, seed=1), fake_row("good", 1.0, seed=2), fake_row("like good", 1.0, seed=3, distance=20)]

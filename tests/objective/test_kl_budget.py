@@ -26,9 +26,8 @@ from dipp_toolkit.objective.mixing.scale import RewardScale
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 from dipp_toolkit.verify.budget_rows import BUDGET, budget_rows, scale_for
-from dipp_toolkit.verify.cases import CASES, make_reference
+from dipp_toolkit.verify.cases import CASES, gradient, make_reference
 from dipp_toolkit.verify.kl_rows import TIMES, closed_form_kl, schedules
-from dipp_toolkit.verify.optima import gradient
 from tiny_runs import BLUE, StopAt, assert_same_bits, blue_settings, metrics
 
 YES, NO = torch.tensor(True), torch.tensor(False)

@@ -22,9 +22,8 @@ from dipp_toolkit.objective.terms.kl_estimate import kl_weight
 from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.verify import kl_rows as kl_rows_module
 from dipp_toolkit.verify import run_verify
-from dipp_toolkit.verify.any_time import AnyTimeReference
 from dipp_toolkit.verify.kl_rows import closed_form_kl, kl_rows, schedules
-from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant
+from dipp_toolkit.verify.world import AffineGenerator, AffineMap, AnyTimeReference, ExactAssistant
 
 GENERATOR = AffineGenerator(
     AffineMap(

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from dipp_cli.actions.settings import given_settings
 from dipp_cli.app import main
 from dipp_toolkit.config import make_config
 from dipp_toolkit.evaluation.image_files import read_image, read_prompts

@@ -19,7 +19,7 @@ from ..app import INTERRUPTED
 from ..terminal.output import plain_lines, print_json, print_line, quiet_stdout
 
 if TYPE_CHECKING:
-    from dipp_toolkit.experiments.acceptance.outcome import Outcome
+    from dipp_toolkit.experiments.acceptance.check import Outcome
     from dipp_toolkit.experiments.acceptance.run import AcceptanceResult
     from dipp_toolkit.experiments.acceptance.subject import Subject
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
-from dipp_toolkit.experiments.leaderboard.board import Board, make_board
+from dipp_toolkit.experiments.leaderboard.board import Board, fitting, make_board, reported_rows
 from dipp_toolkit.experiments.leaderboard.check import check_files
 from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
 from dipp_toolkit.experiments.leaderboard.page import write_page
-from dipp_toolkit.experiments.leaderboard.reported import fitting, reported_rows
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.utils.atomic import write_text
 from dipp_toolkit.utils.paths import user_path

@@ -15,7 +15,7 @@ from dipp_toolkit.utils.spelling import Spelling, number_text
 from .output import is_first_process, plain_lines, print_json
 
 if TYPE_CHECKING:
-    from dipp_toolkit.training.run.setup.preflight import Preflight
+    from dipp_toolkit.training.setup.preflight import Preflight
 
 NARROW = 110
 """Columns below which an interval goes under its mean instead of beside it."""

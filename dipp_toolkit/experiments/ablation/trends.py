@@ -20,7 +20,7 @@ import torch
 from ...evaluation.effects import LEAST_EFFECT, matters
 from ...utils.setting_layers import AUTO_SCALE
 from ...utils.spelling import number_text
-from ..bench.holm import LEVEL, holm
+from ..bench.paired_tests import LEVEL, holm
 from ..bench.rows import Row
 from .results import Study
 

@@ -24,7 +24,7 @@ from ...utils.messages import shown
 from ...utils.paths import is_there
 from ...utils.plain_json import read_bytes
 from ...utils.submitted_json import parse_submitted
-from .outcome import Outcome, Verdict
+from .check import Outcome, Verdict
 from .public import public
 from .settings import public_name
 from .subject import Subject

@@ -10,8 +10,7 @@ import torch
 from ...errors import DippError
 from ...training.stop_request import StopNow, StopRequest
 from ...utils.exception_text import raised
-from .check import Check, all_checks
-from .outcome import Outcome, failed, skipped
+from .check import Check, Outcome, all_checks, failed, skipped
 from .subject import Subject
 
 MINUTES = 20.0

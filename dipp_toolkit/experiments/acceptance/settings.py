@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from ...utils.imports import is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
 from ...utils.setting_layers import over
-from .prompts import PROMPTS
+
+THINGS = ("a red fox", "an old sailor", "a glass teapot", "a yellow bicycle", "two small dogs", "a wooden house",
+    "a bowl of oranges", "a blue butterfly")  # fmt: skip
+SCENES = ("in the snow", "on a sandy beach", "in a quiet library", "under a starry sky", "in a green meadow",
+    "beside a river", "as an oil painting", "in front of a brick wall")  # fmt: skip
+
+PROMPTS = tuple(f"{thing} {scene}" for thing, scene in product(THINGS, SCENES))
+"""The 64 of them."""
+
 
 REWARDS: dict[str, float] = {"hps": 1.0, "imagereward": 1.0}
 """Of names that recommend none."""

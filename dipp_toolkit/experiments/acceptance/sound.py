@@ -10,9 +10,8 @@ from typing import Any
 
 from ...errors import RequestError, first_line
 from ..leaderboard.check import text_problem
-from .check import names
-from .golden_images import ORDER
-from .outcome import within
+from .check import names, within
+from .golden import ORDER
 from .public import has_path
 from .row import MOST_NUMBERS, AcceptedRow, CheckRow, read_row, settings_digest
 

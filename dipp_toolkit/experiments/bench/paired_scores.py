@@ -10,8 +10,7 @@ from itertools import combinations
 import torch
 
 from ...evaluation.scoring import ScoredFile
-from .holm import holm
-from .paired_tests import Comparison, compare_values
+from .paired_tests import Comparison, compare_values, holm
 
 
 def compare_groups(scored: Sequence[ScoredFile], rewards: Sequence[str]) -> tuple[list[Comparison], list[str]]:

@@ -22,9 +22,25 @@ from torch import Tensor
 from ...evaluation.effects import LEAST_EFFECT, effect_size, matters
 from ...evaluation.intervals import paired_interval, share_interval
 from ...utils.spelling import number_text
-from .holm import LEVEL, holm
 from .rows import Row, figure_names
 from .set_pairs import SetComparison, compare_sets
+
+LEVEL = 0.05
+"""Most often that any difference may be called one among generators that are all the same."""
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjustment: the k-th smallest of n times n - k + 1, never less than the one before, at most 1.
+
+    Calling what falls below `LEVEL` a difference is wrong, anywhere among the n, in at most that share of cases.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted = [0.0] * len(p_values)
+    most = 0.0
+    for place, index in enumerate(order):
+        most = max(most, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = most
+    return adjusted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from ...diffusion.condition import Condition
 from ...diffusion.schedules import FlowMatching
+from ...distributed.shared_draws import digest_seed
 from ...models.few_steps import step_count
 from ...models.reference import DiffusersReference
 from ...models.stock_call import stock_call_of
@@ -20,7 +22,16 @@ from ...protocols import Generator, Reference
 from ...rewards.code_digests import code_digest
 from ...utils.fingerprint import digest_of, weights_digest
 from ...utils.images import Images
-from .noise import noise_of
+
+
+def noise_of(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "count ..."]:
+    """Standard normal noise, one of `shape` for each prompt and seed: `(N, *shape)`, on the CPU.
+
+    The random generator is seeded with a digest of prompt and seed, so that an image does not depend on the size of
+    the set, its order, or which process makes it; generators with one latent shape are given the same noise.
+    """
+    digests = (digest_seed(f"{seed}\0{prompt}".encode()) for prompt, seed in zip(prompts, seeds, strict=True))
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(digest)) for digest in digests])
 
 
 @dataclass

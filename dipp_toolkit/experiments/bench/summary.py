@@ -8,26 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from ...config import TrainConfig, make_config
 from ...events import Warned
 from ...monitoring.monitors import find_warnings
+from ...monitoring.snapshot import Snapshot
 from ...monitoring.trained import trained_on
 from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
 from ...utils.device import choose_device, environment
+from ...utils.images import data_address
 from .entries import BenchEntry
-from .pictures import pictures_of
-from .rows import SKEW_CORRECTED, EvaluationProtocol, Figure, Row, Subject
+from .rows import SKEW_CORRECTED, EvaluationProtocol, Figure, Picture, Row, Subject
 from .settings import BenchSettings
-from .snapshots import snapshot_of
 from .statistics import cost_figures, mean_figure, metric_figures
 from .store import ImageStore
 
 
 @dataclass
 class Measured:
-    """What is known of a entry.
+    """What is known of an entry.
 
     Attributes:
         entry: as it was named.
@@ -163,3 +165,52 @@ def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weigh
     )
     warned = tuple(Warned(name=warning.name, text=warning.text) for warning in warnings)
     return row.model_copy(update={"baseline": start.label, "warnings": warned})
+
+
+def snapshot_of(row: Row, rewards: Sequence[str]) -> Snapshot:
+    """Rewards, diversity and colours of a row, prompt by prompt.
+
+    Args:
+        row: with `saturation`, `contrast` and `clipped` among its figures, and `diversity` where it has several seeds.
+        rewards: names of the figures that are rewards or judges.
+    """
+
+    def values(name: str) -> Tensor:
+        return torch.tensor(row.figures[name].per_prompt or (), dtype=torch.float64)
+
+    return Snapshot(
+        rewards={name: values(name) for name in rewards},
+        diversity=values("diversity") if "diversity" in row.figures else None,
+        saturation=values("saturation"),
+        contrast=values("contrast"),
+        clipped=values("clipped"),
+    )
+
+
+SIDE = 192
+"""Larger images are made smaller, to at most so many pixels a side."""
+LOSSLESS = 96
+"""Images up to this side stay PNG."""
+
+
+def small_address(store: ImageStore, key: str) -> str:
+    """A stored image, small, as a `data:` address."""
+    with Image.open(store.path(key), formats=("PNG",)) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    if max(image.size) <= LOSSLESS:
+        return data_address(image, "png", optimize=True)
+    return data_address(image, "webp", quality=80)
+
+
+def pictures_of(
+    prompts: PromptSet, keys: Sequence[str], seeds: Sequence[int], count: int, store: ImageStore
+) -> tuple[Picture, ...]:
+    """Pictures of `count` prompts, evenly over the set, each with its first seed."""
+    total = len(prompts.prompts)
+    pictures = []
+    for index in sorted({k * total // max(count, 1) for k in range(min(count, total))}):
+        prompt = prompts.prompts[index]
+        data = small_address(store, keys[index * len(seeds)])
+        pictures.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))
+    return tuple(pictures)

@@ -7,9 +7,8 @@ import re
 from ...evaluation.effects import LEAST_EFFECT
 from ...prompts.subsets import counted_prompts
 from ...utils.spelling import Spelling, number_text
-from .board import Board, Section
+from .board import Board, Section, by_source
 from .formatting import arrow, interval_text, mean_text
-from .reported import by_source
 
 _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
 """What Markdown would read as something else than itself inside a cell or a footnote."""

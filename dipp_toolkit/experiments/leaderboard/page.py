@@ -14,14 +14,12 @@ from ...report.charts.scatter import Point, scatter
 from ...report.templates import template
 from ...utils.atomic import write_text
 from ...utils.spelling import Spelling, number_text
-from ..bench.holm import LEVEL
-from ..bench.paired_tests import Comparison
+from ..bench.paired_tests import LEVEL, Comparison
 from ..bench.rows import Picture, Row
 from .agreement import agreements
-from .board import Board, Section
+from .board import Board, Section, by_source
 from .check import PICTURE
 from .formatting import arrow, interval_text, mean_text, p_text
-from .reported import by_source
 
 PIXEL_ART = 128
 MOST_AXES = 8

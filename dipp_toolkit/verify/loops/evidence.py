@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...objective.gaussians import Gaussian
+from ..rows import LoopRow
 from .chain import Chain
 from .levels import Levels
 from .networks import Exact
 from .recording import Call, FakeScoreUpdate, GeneratorUpdate
-from .rows import LoopRow
 
 SIZE = 0.05
 """A deviation of this many standard deviations is let pass, however sure it is."""

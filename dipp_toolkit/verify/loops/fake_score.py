@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..rows import LoopRow
 from .evidence import ERRORS, SIZE, Evidence, worst_part
 from .levels import Levels
 from .networks import BINS, Exact
 from .recording import FakeScoreUpdate
-from .rows import LoopRow
 
 PARTS = 3
 """Parts of the range of times in which samples are looked at."""

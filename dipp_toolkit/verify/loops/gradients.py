@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ...objective.gaussians import Gaussian
+from ..rows import LoopRow
 from .adapter import Adapter, call
 from .evidence import ERRORS, SIZE, Evidence
 from .fake_score import FOLLOWED, distance
 from .networks import Exact
 from .recording import GeneratorUpdate, Query
-from .rows import LoopRow
 
 DIRECTION = 0.01
 """1 - cosine of a sample's gradient with what it should be."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...objective.gaussians import Gaussian
+from ..rows import LoopRow
 from .evidence import Evidence, Moments, standardised
 from .recording import Call
-from .rows import LoopRow
 
 TIMESTEP = 0.5
 """A generator's time may be off by this much, as where it is rounded."""

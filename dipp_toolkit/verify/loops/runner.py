@@ -13,13 +13,13 @@ from ...errors import RequestError, RunError
 from ...utils.messages import unknown_name
 from ...utils.reproducibility import random_states_kept, seed_everything
 from ..cases import CASES
+from ..rows import LoopRow
 from .adapter import LOOP_CASES, Adapter, call, find_adapter, make_loop
 from .evidence import Evidence
 from .fake_score import fake_score_rows, look_rows
 from .gradients import gradient_rows
 from .inputs import input_rows
 from .recording import Call, Recorder
-from .rows import LoopRow
 from .world import LoopWorld, Stage
 
 ROWS = 16_000

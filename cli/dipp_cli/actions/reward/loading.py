@@ -25,7 +25,7 @@ def reward_names(text: str) -> list[str]:
             f"--reward {weighted[0]} gives a weight, but scores are not added up: write --reward {name} alone."
         )
     if not names:
-        raise RequestError("--reward is empty; expected names, as in --reward hps,imagereward.")
+        raise RequestError("No reward is named; expected names, as in --reward hps,imagereward.")
     check_rewards(names)
     return names
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from ....evaluation.comparison import Comparison, measure
 from ....training.finishing import one_step_images
-from ..check import Check
-from ..outcome import FAR, Outcome, Verdict, failed, skipped
+from ..check import FAR, Check, Outcome, Verdict, failed, skipped
 from ..settings import public_name
 from ..subject import Subject
 

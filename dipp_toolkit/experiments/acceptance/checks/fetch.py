@@ -12,8 +12,7 @@ from ....models.start_weights.network_folder import network_folder
 from ....models.start_weights.source import parse_source
 from ....registry import get_registry
 from ....rewards.loading import find_reward
-from ..check import Check
-from ..outcome import Outcome, failed, skipped
+from ..check import Check, Outcome, failed, skipped
 from ..settings import public_name
 from ..subject import Subject
 from ..weights_used import WeightFile, component_files, files_in, reward_files, snapshot_of, weight_file

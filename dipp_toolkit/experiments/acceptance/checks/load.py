@@ -26,8 +26,7 @@ from ....models.reference import DiffusersReference, latent_shape_of
 from ....training.setup.assembly import reference_options
 from ....utils.messages import shown
 from ....utils.plain_json import read_json
-from ..check import Check
-from ..outcome import Outcome, equal, failed, judged, skipped
+from ..check import Check, Outcome, equal, failed, judged, skipped
 from ..subject import Subject
 
 SAME_ALPHA = 1e-5

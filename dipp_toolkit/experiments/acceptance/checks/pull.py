@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ....events import MOST, USUAL, FirstPull, plain
 from ....monitoring.pull import pull_of, sides_of
-from ..check import Check
-from ..outcome import Outcome, judged, skipped
+from ..check import Check, Outcome, judged, skipped
 from ..settings import public_term
 from ..subject import Subject
 

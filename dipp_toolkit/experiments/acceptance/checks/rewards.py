@@ -13,10 +13,8 @@ from ....protocols import Closable, moved
 from ....rewards.loading import find_reward
 from ....rewards.scores import as_scores
 from ....utils.exception_text import raised
-from ..check import Check
-from ..golden import Golden, golden_of, weights_key
-from ..golden_images import NAME, PROMPTS, golden_images
-from ..outcome import Outcome, failed, judged, skipped
+from ..check import Check, Outcome, failed, judged, skipped
+from ..golden import NAME, PROMPTS, Golden, golden_images, golden_of, weights_key
 from ..settings import public_name
 from ..subject import Scored, Subject
 from ..weights_used import reward_files

@@ -11,8 +11,7 @@ import torch
 
 from ....errors import DippError
 from ....training.stop_request import StopRequest
-from ..check import Check
-from ..outcome import Outcome, failed, judged, skipped
+from ..check import Check, Outcome, failed, judged, skipped
 from ..settings import public_term
 from ..subject import Subject
 

@@ -23,8 +23,7 @@ from ....prompts.loading import load_prompts
 from ....protocols import texts
 from ....training.publish import call_arguments
 from ....utils.images import Images
-from ..check import Check
-from ..outcome import Outcome, judged, skipped
+from ..check import Check, Outcome, judged, skipped
 from ..plain_pipeline import plain_image, plain_pipeline
 from ..subject import Subject
 
