@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from .config import TrainConfig
-from .utils.precision_choice import PrecisionChoice
+
+if TYPE_CHECKING:  # it imports torch
+    from .utils.precision import PrecisionChoice
 
 MOST = 100.0
 """Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.

@@ -209,6 +209,29 @@ class Closable(Protocol):
 
 
 @runtime_checkable
+class EncoderReference(Protocol):
+    """A reference of a diffusers pipeline: what its text encoders give can come from the prompt cache instead."""
+
+    @property
+    def encoder(self) -> Any:
+        """A `dipp_toolkit.models.text_encoders.PromptEncoder`."""
+
+    def at_size(self, condition: Condition) -> Condition:
+        """Encoded prompts with the image's size, which the cache does not hold."""
+
+    def keep_null(self, condition: Condition) -> None:
+        """Use this condition of the empty prompt, `(1, ...)`, instead of encoding it."""
+
+
+@runtime_checkable
+class GuidedReference(Protocol):
+    """A reference that says at which guidance a sampling step takes a second pass, with the empty prompt."""
+
+    def takes_two_passes(self, guidance: float) -> bool:
+        """Whether it does at this one."""
+
+
+@runtime_checkable
 class RewardDecoding(Protocol):
     """A reference with a decoder of its own for rewards, which takes a run's decode options."""
 
@@ -268,6 +291,12 @@ def moved(role: Any, device: torch.device | str) -> Any:
     return role if on_device is None else on_device
 
 
+def close(role: Any) -> None:
+    """End the processes and connections of a role that holds any."""
+    if isinstance(role, Closable):
+        role.close()
+
+
 class NotDecodableError(TypeError):
     """A reference without pixels (a Gaussian, say) was asked for images."""
 
@@ -297,7 +326,7 @@ class ScoreModel(Protocol):
 class Assistant(ScoreModel, Protocol):
     """A score model that follows the generator.
 
-    One that is no `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
+    One that is not a `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
     and of all processes, in the same order in every process. With the same random source everywhere, and the same
     state at the beginning, it stays the same everywhere, and nothing has to be averaged.
     """

@@ -129,8 +129,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"steps: [1", "is no valid YAML"),
-        (b"\xff\xfe\x00bad", "is no valid YAML"),
+        (b"steps: [1", "is not valid YAML"),
+        (b"\xff\xfe\x00bad", "is not valid YAML"),
         (b"- 1\n- 2\n", "contains list; expected names with values"),
         (b"", "is empty; expected"),
     ],

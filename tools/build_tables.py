@@ -25,7 +25,7 @@ def recorded(benchmark: str, page: str = "results.md") -> str:
 
 def published_generators() -> str:
     """A row for each published generator and reference, from its record."""
-    from dipp_toolkit.models.input_scale import recorded_input_scale
+    from dipp_toolkit.models.readout import recorded_input_scale
 
     lines = ["| generator | weights | timestep | input | reference | licence |", "|---|---|---|---|---|---|"]
     for model in _models("generator"):

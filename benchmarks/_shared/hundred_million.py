@@ -49,7 +49,7 @@ def write_pipeline(folder: Path, seed: int = 0) -> Path:
     from dipp_toolkit.models.files.folders import quiet_loading
     from dipp_toolkit.models.tiny_pipelines import drawn_from, finished
     from dipp_toolkit.models.tiny_tokenizers import tiny_t5_tokenizer
-    from dipp_toolkit.utils.plain_json import read_json
+    from dipp_toolkit.utils.json_files import read_json
 
     published = find_pipeline("pixart-alpha").folder
     network = {key: value for key, value in read_json(published / "transformer/config.json").items() if key[0] != "_"}

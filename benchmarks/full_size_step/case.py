@@ -119,7 +119,7 @@ def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
     from dipp_toolkit.diffusion.condition import Condition
     from dipp_toolkit.models.text_encoders import PromptEncoder
     from dipp_toolkit.prompts.cache import PromptCache, encoder_folder
-    from dipp_toolkit.utils.plain_json import read_json
+    from dipp_toolkit.utils.json_files import read_json
 
     texts = ("", *PROMPTS)
     family = blueprint.family

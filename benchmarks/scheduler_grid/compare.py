@@ -22,7 +22,7 @@ from dipp_toolkit.models.files.folders import quiet_loading
 from dipp_toolkit.models.reference import DiffusersReference, check_pipeline_folder
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
-from dipp_toolkit.utils.own_noise import own_generators
+from dipp_toolkit.utils.reproducibility import own_generators
 
 from .cells import FLOW_PIPELINES, Cell
 
@@ -112,7 +112,7 @@ class Twin:
         made = DiffusersReference(
             self.folder, own.family, own.network, own.vae, load_scheduler(self.folder), own.encoder
         )
-        made.null_condition = self.null
+        made.keep_null(self.null)
         return made
 
     def _stock_samples(self, cell: Cell) -> tuple[Tensor, int]:

@@ -1,4 +1,4 @@
-"""Several processes, one run: what they tell each other, how they draw, average and shard."""
+"""Several processes, one run: the messages they exchange, and how they draw, average and shard."""
 
 from .group import Processes, launched_count
 

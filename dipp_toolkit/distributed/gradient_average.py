@@ -1,4 +1,9 @@
-"""Gradients averaged over processes while the backward pass still runs."""
+"""Gradients averaged over processes while the backward pass still runs.
+
+`DistributedDataParallel` does this for a module that is called once an update. Here an update calls a network several
+times (micro-batches, several steps, recomputed passes) and by other methods than `forward`, and only its last backward
+pass may send; so the hooks and buckets are ours.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from .group import Processes
 from .sharded_state import is_sharded
 
 BUCKET_BYTES = 25 * 2**20
-"""Gradients travel in parcels of about this size: large enough for the wire, small enough to leave early."""
+"""Size of a bucket: large enough for the network, small enough to be sent early."""
 
 
 @dataclass
@@ -37,8 +42,8 @@ class Bucket:
 class GradientAverage:
     """Averages the gradients of a network's parameters over the processes.
 
-    Hooks on the parameters hear when a gradient is complete; a full bucket leaves at once, in the same order in every
-    process. It works on any module and any number of backward passes: only the one after `arm` sends.
+    Hooks on the parameters notice when a gradient is complete; a full bucket is sent at once, in the same order in
+    every process. It works on any module and any number of backward passes: only the one after `arm` sends.
 
     Attributes:
         parameters: those that are trained. Sharded ones are averaged by what shards them, and are left alone.
@@ -54,14 +59,14 @@ class GradientAverage:
     def __post_init__(self) -> None:
         if self.processes.alone:
             return
-        plain = [one for one in self.parameters if not is_sharded(one)]
+        plain = [parameter for parameter in self.parameters if not is_sharded(parameter)]
         self._buckets = _in_buckets(plain)
         for bucket in self._buckets:
             for parameter in bucket.parameters:
-                parameter.register_post_accumulate_grad_hook(self._heard(bucket))
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket))
 
-    def _heard(self, bucket: Bucket) -> Any:
-        def heard(parameter: Tensor) -> None:
+    def _hook(self, bucket: Bucket) -> Any:
+        def hook(parameter: Tensor) -> None:
             if not self._armed:
                 return
             bucket.waiting -= 1
@@ -69,7 +74,7 @@ class GradientAverage:
                 raise RuntimeError("A gradient arrived twice in one backward pass; it was averaged without the second.")
             self._send_ready()
 
-        return heard
+        return hook
 
     def arm(self) -> None:
         """The next backward pass is the last before `finish`."""
@@ -83,8 +88,10 @@ class GradientAverage:
             self._next += 1
 
     def _send(self, bucket: Bucket) -> None:
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in bucket.parameters]
-        bucket.flat = torch.cat([one.flatten() for one in gradients])
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in bucket.parameters
+        ]
+        bucket.flat = torch.cat([gradient.flatten() for gradient in gradients])
         bucket.work = torch.distributed.all_reduce(bucket.flat, async_op=True)
 
     def finish(self) -> None:
@@ -96,7 +103,7 @@ class GradientAverage:
             assert bucket.flat is not None
             bucket.work.wait()
             flat = bucket.flat.div_(self.processes.count)
-            parts = flat.split([one.numel() for one in bucket.parameters])
+            parts = flat.split([parameter.numel() for parameter in bucket.parameters])
             for parameter, part in zip(bucket.parameters, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
             bucket.flat = bucket.work = None
@@ -106,10 +113,10 @@ def _in_buckets(parameters: Sequence[nn.Parameter]) -> list[Bucket]:
     """Last parameters first, as their gradients come."""
     buckets: list[Bucket] = []
     size = 0
-    for one in reversed(parameters):
-        if not buckets or size >= BUCKET_BYTES or buckets[-1].parameters[0].dtype != one.dtype:
+    for parameter in reversed(parameters):
+        if not buckets or size >= BUCKET_BYTES or buckets[-1].parameters[0].dtype != parameter.dtype:
             buckets.append(Bucket([]))
             size = 0
-        buckets[-1].parameters.append(one)
-        size += one.nbytes
+        buckets[-1].parameters.append(parameter)
+        size += parameter.nbytes
     return buckets

@@ -1,4 +1,4 @@
-"""The processes of a launcher, and what they tell each other; a single process where there was no launcher."""
+"""The processes of a launcher and what they exchange; a single process where there was no launcher."""
 
 from __future__ import annotations
 
@@ -26,9 +26,24 @@ def launched_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launcher_settings() -> dict[str, Any]:
+    """Settings that `accelerate launch` gives by its configuration file or its flags: `precision` and `accumulation`.
+
+    `mixed_precision: no` is accelerate's own default and chooses nothing; fp8 is not one of our precisions.
+    """
+    settings: dict[str, Any] = {}
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision in ("bf16", "fp16"):
+        settings["precision"] = precision
+    micro_batches = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if micro_batches.isdigit() and int(micro_batches) > 1:
+        settings["accumulation"] = int(micro_batches)
+    return settings
+
+
 @cache
 def _host_group() -> Any:
-    """A group for words between processes through the hosts' memory, so that no accelerator has to be waited for."""
+    """A group for messages through the hosts' memory, so that no accelerator has to be waited for."""
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
@@ -78,28 +93,28 @@ class Processes:
         if not self.alone:
             torch.distributed.barrier(group=_host_group())
 
-    def tell(self, words: Any) -> list[Any]:
-        """Say something to all; what each said, by rank.
+    def tell(self, message: Any) -> list[Any]:
+        """Send a message to all; the messages of all processes, by rank.
 
         Args:
-            words: what JSON can say. Nothing is pickled.
+            message: any JSON value. Nothing is pickled.
         """
         if self.alone:
-            return [words]
+            return [message]
         group = _host_group()
-        text = torch.frombuffer(bytearray(json.dumps(words).encode()), dtype=torch.uint8)
+        text = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
         torch.distributed.all_gather(lengths, torch.tensor([len(text)]), group=group)
-        longest = max(int(one) for one in lengths)
+        longest = max(int(length) for length in lengths)
         texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.count)]
         padded = torch.nn.functional.pad(text, (0, longest - len(text)))
         torch.distributed.all_gather(texts, padded, group=group)
-        return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(texts, lengths, strict=True)]
+        return [json.loads(bytes(text[: int(length)].tolist())) for text, length in zip(texts, lengths, strict=True)]
 
-    def first_says(self, words: Item) -> Item:
-        """What the first process says, whatever this one would."""
-        found: Item = self.tell(words if self.main else None)[0]
-        return found
+    def first_says(self, message: Item) -> Item:
+        """The message of the first process, whatever this one's is."""
+        first: Item = self.tell(message if self.main else None)[0]
+        return first
 
     def agree(self, failure: DippError | None) -> None:
         """Go on together or not at all: where any process failed, all raise.
@@ -113,8 +128,8 @@ class Processes:
             if failure is not None:
                 raise failure
             return
-        said = self.tell(None if failure is None else [isinstance(failure, BadNumbers), str(failure)])
-        failed = [(rank, *one) for rank, one in enumerate(said) if one is not None]
+        reports = self.tell(None if failure is None else [isinstance(failure, BadNumbers), str(failure)])
+        failed = [(rank, *report) for rank, report in enumerate(reports) if report is not None]
         if failure is not None:
             raise failure
         if failed:

@@ -1,4 +1,8 @@
-"""Nested states as tensors by path and a skeleton of plain values around them, and back; sharded ones in pieces."""
+"""Nested states as tensors by path and a skeleton of plain values around them, and back; sharded ones in pieces.
+
+`torch.save` and torch's distributed checkpoints pickle what stands around the tensors. Here that is JSON, and the
+tensors are safetensors, so that reading a checkpoint runs no code.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,15 @@ class Pieces:
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of the whole; nothing else is read."""
-        found, at = [], 0
+        pieces, at = [], 0
         for file in self.files:
             piece = file.get_slice(self.name)
             count = piece.get_shape()[0]
             low, high = max(start - at, 0), min(stop - at, count)
             if low < high:
-                found.append(piece[low:high])
+                pieces.append(piece[low:high])
             at += count
-        return torch.cat(found) if found else self.files[0].get_tensor(self.name)[:0]
+        return torch.cat(pieces) if pieces else self.files[0].get_tensor(self.name)[:0]
 
     def whole(self) -> Tensor:
         """All rows."""
@@ -49,7 +53,7 @@ def is_sharded(tensor: Tensor) -> bool:
         return False
     from torch.distributed.tensor import Shard
 
-    return any(isinstance(one, Shard) for one in tensor.placements)  # type: ignore[attr-defined]
+    return any(isinstance(placement, Shard) for placement in tensor.placements)  # type: ignore[attr-defined]
 
 
 def _own(tensor: Any) -> Tensor:
@@ -90,19 +94,19 @@ def restore(skeleton: Any, tensors: Mapping[str, Tensor], files: Sequence[Any] =
         return [restore(child, tensors, files) for child in skeleton]
     if not isinstance(skeleton, dict):
         return skeleton
-    found: Any
+    value: Any
     match skeleton:
         case {"__tensor__": name, **rest} if not rest:
-            found = tensors[name]
+            value = tensors[name]
         case {"__shards__": name, "shape": shape, **rest} if not rest:
-            found = Pieces(files, name, tuple(shape))
+            value = Pieces(files, name, tuple(shape))
         case {"__tuple__": children, **rest} if not rest:
-            found = tuple(restore(child, tensors, files) for child in children)
+            value = tuple(restore(child, tensors, files) for child in children)
         case {"__int_keys__": children, **rest} if not rest:
-            found = {int(key): restore(child, tensors, files) for key, child in children.items()}
+            value = {int(key): restore(child, tensors, files) for key, child in children.items()}
         case _:
-            found = {key: restore(child, tensors, files) for key, child in skeleton.items()}
-    return found
+            value = {key: restore(child, tensors, files) for key, child in skeleton.items()}
+    return value
 
 
 def placed(value: Tensor | Pieces, like: Tensor) -> Tensor:

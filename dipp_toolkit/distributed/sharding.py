@@ -98,7 +98,8 @@ class Sharding:
 def without_weights(network: nn.Module) -> nn.Module:
     """The same network whose parameters have shapes and no memory; buffers, which are small, are copied."""
     memo: dict[int, Any] = {
-        id(one): nn.Parameter(torch.empty_like(one, device="meta"), one.requires_grad) for one in network.parameters()
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        for parameter in network.parameters()
     }
-    memo |= {id(one): one.detach().to("cpu", copy=True) for one in network.buffers()}
+    memo |= {id(buffer): buffer.detach().to("cpu", copy=True) for buffer in network.buffers()}
     return copy.deepcopy(network, memo)

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import RequestError
 from ..registry import get_registry
-from ..utils.plain_json import read_json
+from ..utils.json_files import read_json
 from .components import component_class
 from .family import PipelineFamily
 from .files.folders import family_of, quiet_loading, read_scheduler_config
@@ -95,7 +95,7 @@ class PipelineBlueprint:
             RequestError: the folder exists, or there is no such component.
         """
         if folder.exists():
-            raise RequestError(f"The folder {folder} exists already; name another one.")
+            raise RequestError(f"The folder {folder} already exists; name another one.")
         beside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
         try:
@@ -132,8 +132,8 @@ def find_blueprint(name: str) -> PipelineBlueprint | RewardBlueprint:
     Raises:
         RequestError: no plugin has one.
     """
-    found: PipelineBlueprint | RewardBlueprint = get_registry().find("blueprint", name).build()
-    return found
+    blueprint: PipelineBlueprint | RewardBlueprint = get_registry().find("blueprint", name).build()
+    return blueprint
 
 
 def find_pipeline(name: str) -> PipelineBlueprint:
@@ -142,12 +142,12 @@ def find_pipeline(name: str) -> PipelineBlueprint:
     Raises:
         RequestError: no plugin has one, or it is a reward's.
     """
-    found = find_blueprint(name)
-    if not isinstance(found, PipelineBlueprint):
+    blueprint = find_blueprint(name)
+    if not isinstance(blueprint, PipelineBlueprint):
         raise RequestError(f"'{name}' is a reward; expected a generator or a reference.")
-    return found
+    return blueprint
 
 
 def parameter_count(network: nn.Module) -> int:
     """Number of parameters, each counted once."""
-    return sum(one.numel() for one in network.parameters())
+    return sum(parameter.numel() for parameter in network.parameters())

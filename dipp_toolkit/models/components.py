@@ -13,14 +13,14 @@ from torch import nn
 
 from ..diffusion.scheduler_classes import check_prediction_fits, check_schedule_readable
 from ..errors import RequestError, first_line
+from ..utils.json_files import read_json
 from ..utils.messages import shown
-from ..utils.plain_json import read_json
 from .family import PipelineFamily
 from .files.fetching import hub_id_of
 from .files.folders import quiet_loading, read_scheduler_config
 from .files.safety import LIBRARIES, check_config, check_pickled, stock_pipeline
 from .files.weight_files import PICKLE, check_shards, weights_in, what_is_there
-from .start_weights.pickled import safetensors_place
+from .start_weights.store import safetensors_place
 from .stock_call import stock_call_of
 
 
@@ -33,7 +33,7 @@ def component_class(folder: Path, name: str) -> type:
     entry = read_json(folder / "model_index.json").get(name)
     if not (isinstance(entry, list) and len(entry) == 2 and entry[0] and entry[1]):
         raise RequestError(f"The pipeline {folder} has no component '{name}': model_index.json names none.")
-    library, class_name = (shown(one) for one in entry)
+    library, class_name = (shown(text) for text in entry)
     if library not in LIBRARIES:
         raise RequestError(
             f"The component '{name}' of {folder} comes from '{library}'; only diffusers and transformers are trusted."
@@ -41,8 +41,8 @@ def component_class(folder: Path, name: str) -> type:
     if name == "scheduler":  # said before a library that only this class needs is missed
         check_schedule_readable({"_class_name": class_name})
     module: Any = importlib.import_module(library)
-    found = getattr(module, class_name, None)
-    if found is None:
+    component = getattr(module, class_name, None)
+    if component is None:
         raise RequestError(f"The installed {library} has no {class_name}, which the component '{name}' of {folder} is.")
     base = (
         module.SchedulerMixin
@@ -51,12 +51,12 @@ def component_class(folder: Path, name: str) -> type:
         if library == "diffusers"
         else module.PreTrainedModel
     )
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(component, type) and issubclass(component, base)):
         raise RequestError(
-            f"The component '{name}' of {folder} is of the class {class_name} of {library}, which is no "
+            f"The component '{name}' of {folder} is of the class {class_name} of {library}, which is not a "
             f"{'scheduler' if name == 'scheduler' else 'network'}."
         )
-    return found
+    return component
 
 
 def load_component(folder: Path, name: str, place: Path | None = None, dtype: torch.dtype = torch.float32) -> Any:
@@ -69,11 +69,11 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
         dtype: of its weights.
 
     Raises:
-        RequestError: its files are missing or are no weights of that class.
+        RequestError: its files are missing or are not weights of that class.
     """
     place = place or folder / name
     loader: Any = check_component(folder, name, place)
-    # Never asked for, and never asked about: where nothing is said, transformers asks the person at the keyboard.
+    # Remote code is never run. Without the argument, transformers would ask the person at the keyboard.
     never: Any = {} if loader.__module__.startswith("diffusers") else {"trust_remote_code": False}
     place = safetensors_place(place)
     weights = weights_in(place)
@@ -171,8 +171,8 @@ def _as_corrected(folder: Path, scheduler: Any) -> Any:
     if pipeline is None:
         return scheduler
     parameters = inspect.signature(pipeline).parameters.values()
-    missing = {one.name: None for one in parameters if one.default is one.empty}
-    plain = {one.name: False for one in parameters if one.name == "requires_safety_checker"}
+    missing = {parameter.name: None for parameter in parameters if parameter.default is parameter.empty}
+    plain = {parameter.name: False for parameter in parameters if parameter.name == "requires_safety_checker"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the folder's configuration is outdated
         return pipeline(**{**missing, **plain, "scheduler": scheduler}).scheduler

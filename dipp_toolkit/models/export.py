@@ -11,15 +11,14 @@ from typing import Any, cast
 from torch import nn
 
 from ..utils.atomic import whole_folder
+from ..utils.json_files import read_json
 from ..utils.paths import below
-from ..utils.plain_json import read_json
 from . import lora
 from .files.safety import check_index, stock_pipeline
-from .files.token_lengths import write_limit
 from .files.weight_files import PICKLE, is_weights, plain_name, shard_map, weights_in
-from .parts.comparing import is_part
-from .start_weights.pickled import safetensors_place
-from .text_encoders import ENCODER, TOKENIZER
+from .shared_components.differences import is_part
+from .start_weights.store import safetensors_place
+from .text_encoders import ENCODER, TOKENIZER, write_limit
 
 ASSISTANT = "assistant"
 """Subfolder that holds the assistant a generator was trained with; diffusers ignores it."""

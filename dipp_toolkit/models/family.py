@@ -34,7 +34,7 @@ class PipelineFamily(Protocol):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Encode prompts with the pipeline's own tokenizers and encoders, padded to one fixed length.
 
-        What is masked is best zero: the prompt cache does not keep the zeros in which a row ends.
+        Masked positions are best zero: the prompt cache does not keep the zeros in which a row ends.
         """
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..diffusion.condition import Condition
 from ..errors import RequestError
 from ..protocols import FewStepGenerator, Generator, Latents, StepsChangeable
-from ..utils.own_noise import own_generators
+from ..utils.reproducibility import own_generators
 
 
 def step_count(generator: Generator) -> int:
@@ -77,7 +77,7 @@ def run_steps(
 
 
 def noises_of(noise: Float[Tensor, "batch ..."], count: int) -> list[Float[Tensor, "batch ..."]]:
-    """`count` further noises for each sample, a function of its own first noise alone; see `own_noise`.
+    """`count` further noises for each sample, a function of its own first noise alone; see `own_generators`.
 
     Args:
         noise: pure noises z.

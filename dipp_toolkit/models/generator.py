@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..diffusion.condition import Condition
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import prediction_from_config
-from ..diffusion.schedules import VariancePreserving, add_noise, expand_like, schedule_from_config
+from ..diffusion.schedules import add_noise, expand_like, schedule_from_config
 from ..errors import DippError, RequestError, first_line
 from . import lora as adapters
 from .components import heeded_scheduler_config, load_component
@@ -24,8 +24,8 @@ from .family import PipelineFamily
 from .few_steps import noises_of, run_steps
 from .files.fetching import hub_id_of
 from .files.folders import family_of, resolve_folder
-from .input_scale import InputScale, recorded_input_scale
 from .lora import AdapterSettings
+from .readout import InputScale, recorded_input_scale, stock_readout
 from .reference import DiffusersReference, latent_shape_of
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
@@ -55,7 +55,7 @@ class DiffusersGenerator:
         steps: passes of the network that make a sample.
         parts: the pipeline folder whose text encoders, tokenizers and autoencoder it is trained with, and an export
             carries; its own where None.
-        input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `input_scale.py`.
+        input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `readout.py`.
     """
 
     folder: Path
@@ -257,20 +257,3 @@ class DiffusersGenerator:
         if not 1 <= steps <= MOST_STEPS:
             raise RequestError(f"A generator cannot take {steps} steps; expected 1 to {MOST_STEPS}.")
         return replace(self, steps=steps)
-
-
-def stock_readout(config: dict[str, Any]) -> float:
-    """The time in [0, 1] at which a pipeline with this scheduler is read out.
-
-    One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
-    as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule ends
-    at its first step.
-    """
-    from diffusers import DDIMScheduler
-
-    schedule = schedule_from_config(config)
-    if not isinstance(schedule, VariancePreserving) or config.get("timestep_spacing") != "trailing":
-        return 1.0
-    scheduler = DDIMScheduler.from_config(config)
-    scheduler.set_timesteps(1)
-    return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)

@@ -62,6 +62,6 @@ def pipeline_of_reference(name: str, options: Mapping[str, Any]) -> Entry | None
     """
     registry = get_registry()
     entry = registry.entries["reference"].get(name)
-    if name in registry.entries["generator"] or not any(options.get(one) for one in FROM_ELSEWHERE):
+    if name in registry.entries["generator"] or not any(options.get(option) for option in FROM_ELSEWHERE):
         return None
     return entry if entry is not None and isinstance(entry.factory, PublishedReference) else None

@@ -52,21 +52,21 @@ def load_prompt_encoder(name_or_path: str, dtype: torch.dtype = torch.float32) -
         dtype: of the encoders' weights.
 
     Raises:
-        RequestError: the name is unknown, the folder cannot be used, or the reference is no diffusers pipeline.
+        RequestError: the name is unknown, the folder cannot be used, or the reference is not a diffusers pipeline.
     """
     from .blueprints import PipelineBlueprint
     from .files.folders import family_of, resolve_folder
-    from .text_encoders import PromptEncoder
+    from .text_encoders import PromptEncoder, prompt_encoder
 
     registry = get_registry()
     if name_or_path in registry.entries["reference"]:
         blueprint = registry.entries["blueprint"].get(name_or_path)
-        found = blueprint.build() if blueprint is not None else None
-        if isinstance(found, PipelineBlueprint) and found.hub not in registry.entries["reference"]:
-            folder = resolve_folder(found.hub)
+        pipeline = blueprint.build() if blueprint is not None else None
+        if isinstance(pipeline, PipelineBlueprint) and pipeline.hub not in registry.entries["reference"]:
+            folder = resolve_folder(pipeline.hub)
             return PromptEncoder(folder, family_of(folder), dtype)
-        encoder = getattr(load_reference(name_or_path), "encoder", None)
-        if not isinstance(encoder, PromptEncoder):
+        encoder = prompt_encoder(load_reference(name_or_path))
+        if encoder is None:
             raise RequestError(f"The reference '{name_or_path}' has no text encoders of a diffusers pipeline.")
         return encoder
     if name_or_path.startswith(DIFFUSERS) or looks_like_path(name_or_path):
@@ -82,7 +82,7 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
     is its pipeline, where the options bring the generator's weights; see `generator_options`.
 
     Raises:
-        RequestError: the name is unknown, the folder cannot be used, or what was made is no generator.
+        RequestError: the name is unknown, the folder cannot be used, or the object is not a generator.
     """
     with loading("generator", name_or_path):
         pipeline = pipeline_of_reference(name_or_path, options)

@@ -50,7 +50,7 @@ class AdapterSettings:
 
 def target_layers(network: nn.Module, rank: int) -> list[str]:
     """Names of the linear and convolution layers that an adapter of this rank is smaller than."""
-    found = []
+    names = []
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
             narrow = min(layer.in_features, layer.out_features)
@@ -59,8 +59,8 @@ def target_layers(network: nn.Module, rank: int) -> list[str]:
         else:
             continue
         if narrow > rank:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: str | None = None) -> nn.Module:
@@ -102,7 +102,7 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: 
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:  # what the optimiser works on is float32, over half-precision weights too
             parameter.data = parameter.data.float()
-    layers: list[Any] = [one for one in twin.modules() if isinstance(one, BaseTunerLayer)]
+    layers: list[Any] = [layer for layer in twin.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in layers:
         # Where weights or passes are in half precision, autocast is on and gives an adapter its dtype. peft would widen
         # its input first, so that autocast narrowed it again: a second copy of every activation, kept.
@@ -196,19 +196,20 @@ def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, compone
     described |= {"target_modules": layers or described["target_modules"]}  # a set's order is another in every process
     (folder / FILES[0]).write_text(json.dumps(described, indent=2, sort_keys=True), encoding="utf-8")
     state: dict[str, Tensor] = get_peft_model_state_dict(network, adapter_name=NAME)
-    tensors = {name: one.detach().cpu().contiguous() for name, one in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     # diffusers' `load_lora_adapter(folder, weight_name="adapter_model.safetensors", prefix=None)` leaves peft's prefix
     # on, and looks for the layers by the names of the keys: an empty tensor of its own name says where each one is.
     index = {name.rpartition(".lora_")[0]: torch.empty(0) for name in tensors}
     strength = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(index)}
     save_file(
-        {**{PEFT_PREFIX + name: one for name, one in tensors.items()}, **index},
+        {**{PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}, **index},
         folder / FILES[1],
         metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(strength)},
     )
     if hasattr(pipeline, "save_lora_weights"):
         scaled = {
-            name: one * (config.lora_alpha / config.r) if ".lora_B." in name else one for name, one in tensors.items()
+            name: tensor * (config.lora_alpha / config.r) if ".lora_B." in name else tensor
+            for name, tensor in tensors.items()
         }
         unscaled = {"r": config.r, "lora_alpha": config.r, "target_modules": sorted(index)}
         files = {f"{component}_lora_layers": scaled, f"{component}_lora_adapter_metadata": unscaled}
@@ -237,7 +238,7 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
     chosen = targets if isinstance(targets, str) else tuple(sorted(targets or ()))
     twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, chosen))
     # Folders of before peft's prefix was written have the bare names.
-    tensors = {name.removeprefix(PEFT_PREFIX): one for name, one in tensors.items() if one.numel()}
+    tensors = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in tensors.items() if tensor.numel()}
     expected: dict[str, Tensor] = get_peft_model_state_dict(twin, adapter_name=NAME)
     misfits = [name for name in sorted({*expected, *tensors}) if _shape(expected, name) != _shape(tensors, name)]
     if misfits:

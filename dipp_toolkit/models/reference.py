@@ -18,7 +18,7 @@ from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError, first_line
 from ..utils.images import Images
-from ..utils.plain_json import read_json
+from ..utils.json_files import read_json
 from .components import check_component, component_class, load_component, load_scheduler
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .family import DecodingSettings, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
@@ -56,7 +56,7 @@ class DiffusersReference:
     shrink: int = 1
     denoiser: Denoiser = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
-    null_condition: Condition | None = field(default=None, init=False)
+    _null: Condition | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for component in (self.network, self.vae):
@@ -104,7 +104,7 @@ class DiffusersReference:
         dtype = decoder_dtype(folder, family, self.encoder.dtype)
         self.vae = load_component(folder, "vae", dtype=dtype).eval().requires_grad_(False)
         self.encoder = replace(self.encoder, folder=folder, family=family, _pipeline=None)
-        self.null_condition = None
+        self._null = None
 
     @property
     def network_folder(self) -> Path:
@@ -119,9 +119,8 @@ class DiffusersReference:
 
         The prompt cache does not hold it.
         """
-        if not isinstance(self.family, SizedConditions):
-            return condition
-        return self.family.at_size(condition, self.image_size)
+        family = self.family
+        return family.at_size(condition, self.image_size) if isinstance(family, SizedConditions) else condition
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -130,10 +129,14 @@ class DiffusersReference:
         height, width = (side * 2 ** (len(channels) - 1) for side in self.latent_shape[1:])
         return height, width
 
+    def keep_null(self, condition: Condition) -> None:
+        """Use this condition of the empty prompt, `(1, ...)`, instead of encoding it."""
+        self._null = condition
+
     def null(self, batch: int) -> Condition:
-        if self.null_condition is None:
-            self.null_condition = self.encode([""])
-        return self.null_condition[[0] * batch]
+        if self._null is None:
+            self._null = self.encode([""])
+        return self._null[[0] * batch]
 
     def decode(self, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> Images:
         return LatentDecoder(self.vae, decodes_with=decodes_with(self.family))(latents)
@@ -155,7 +158,7 @@ class DiffusersReference:
         if two_passes:
             both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
         elif self.guidance_is_input:
-            condition = cast(Any, self.family).guided(self.network, condition, guidance)
+            condition = cast(GuidanceInput, self.family).guided(self.network, condition, guidance)
 
         def output_of(x_t: Tensor, timestep: Tensor) -> Tensor:
             if not two_passes:
@@ -169,7 +172,8 @@ class DiffusersReference:
     @property
     def guidance_is_input(self) -> bool:
         """Whether the network takes the sampler's guidance as an input, as a latent consistency model's does."""
-        return isinstance(self.family, GuidanceInput) and self.family.takes_guidance(cast(Any, self.network).config)
+        family = self.family
+        return isinstance(family, GuidanceInput) and family.takes_guidance(cast(Any, self.network).config)
 
     def takes_two_passes(self, guidance: float) -> bool:
         """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
@@ -181,7 +185,7 @@ class DiffusersReference:
         if torch.device(device).type == "cpu":  # there, convolutions work in this order, and would reorder every layer
             self.vae.to(memory_format=torch.channels_last)
         self.encoder.to(device)
-        self.null_condition = self.null_condition.to(device) if self.null_condition is not None else None
+        self._null = self._null.to(device) if self._null is not None else None
         return self
 
 
@@ -220,10 +224,10 @@ def check_pipeline_folder(folder: Path, weights: bool = True) -> PipelineFamily:
 
 
 def check_decoder(folder: Path, family: PipelineFamily) -> None:
-    """Refuse an autoencoder that cannot decode a pipeline's latents, or whose images are no function of them.
+    """Refuse an autoencoder that cannot decode a pipeline's latents, or whose images are not a function of them.
 
     Raises:
-        RequestError: it is one.
+        RequestError: as above.
     """
     kind = component_class(folder, "vae").__name__
     if kind == RANDOM_DECODER:
@@ -237,7 +241,7 @@ def check_decoder(folder: Path, family: PipelineFamily) -> None:
     needs_shift = isinstance(family, DecodingSettings) and SHIFT in family.decodes_with
     if needs_shift and config.get(SHIFT) is None and kind == "AutoencoderKL":
         raise RequestError(
-            f"{folder / 'vae' / 'config.json'} says no {SHIFT}, without which the stock pipeline cannot decode; "
+            f"{folder / 'vae' / 'config.json'} has no {SHIFT}, without which the stock pipeline cannot decode; "
             "expected a number, 0 for no shift."
         )
 
@@ -248,9 +252,8 @@ def check_score(folder: Path, family: PipelineFamily) -> None:
     Raises:
         RequestError: it is a latent consistency model's.
     """
-    if not isinstance(family, GuidanceInput):
-        return
-    if family.takes_guidance(component_config(folder, cast(PipelineFamily, family).network_name)):
+    config = component_config(folder, family.network_name)
+    if isinstance(family, GuidanceInput) and family.takes_guidance(config):
         raise RequestError(
             f"{folder} cannot be the reference of a training: its network is a latent consistency model's, which "
             f"predicts the end of a path and no score (time_cond_proj_dim in {family.network_name}/config.json). Name "
@@ -276,19 +279,22 @@ def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tu
         shrink: by what its sides are divided; a UNet takes any size, and Stable Diffusion XL is told which.
 
     Raises:
-        RequestError: they do not say it.
+        RequestError: they do not give it.
     """
     network = read_json(folder / family.network_name / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     try:
-        size = family.latent_side(network, vae) if isinstance(family, LatentSide) else network["sample_size"]
+        own = isinstance(family, LatentSide)
+        size = cast(LatentSide, family).latent_side(network, vae) if own else network["sample_size"]
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         shape = (int(vae.get("latent_channels", 4)), int(height) // shrink, int(width) // shrink)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise RequestError(f"The configurations in {folder} say no shape of a latent: {first_line(error)}.") from error
+        raise RequestError(
+            f"The configurations in {folder} do not give the shape of a latent: {first_line(error)}."
+        ) from error
     if min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise RequestError(
-            f"The configurations in {folder} say latents of the shape {shape}; expected positive numbers, and "
+            f"The configurations in {folder} give latents of the shape {shape}; expected positive numbers, and "
             f"{MOST_NUMBERS:,} in a latent at most: see sample_size in {family.network_name}/config.json and "
             "latent_channels in vae/config.json."
         )

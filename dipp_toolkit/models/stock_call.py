@@ -20,7 +20,7 @@ from torch import Tensor
 from ..diffusion.scheduler_classes import another_scheduler
 from ..diffusion.schedules import dynamic_mu
 from ..errors import RequestError, first_line
-from ..utils.own_noise import own_generators
+from ..utils.reproducibility import own_generators
 from .family import OwnStockCall
 from .files.folders import quiet_loading
 
@@ -77,7 +77,7 @@ class StockCall:
         """The denoising loop of the stock pipeline.
 
         A scheduler that draws noise in its steps is given a random generator for each image, which follows from the
-        image's own initial noise (see `own_noise`). It is what the stock pipeline draws with
+        image's own initial noise (see `own_generators`). It is what the stock pipeline draws with
         `generator=own_generators(noise)`, or, where it hands no generator on (Stable Diffusion 3, Flux), for one image
         after `torch.manual_seed(own_generators(noise)[0].initial_seed())`.
 

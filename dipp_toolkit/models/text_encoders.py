@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,20 @@ import torch
 
 from ..diffusion.condition import Condition
 from ..errors import RequestError, first_line
+from ..protocols import EncoderReference, Reference
+from ..utils.json_files import read_json
 from ..utils.packages import how_to_install, missing_of
-from ..utils.plain_json import read_json
 from .components import empty_component, load_component
-from .family import EncodingSettings, MaxTokens, OptionalEncoders, PipelineFamily, RewrittenTexts
+from .family import (
+    EncodingSettings,
+    MaxTokens,
+    OptionalEncoders,
+    PipelineFamily,
+    RewrittenTexts,
+    SharedEncoding,
+)
 from .files.folders import quiet_loading
 from .files.safety import stock_pipeline
-from .files.token_lengths import limit_tokens
 
 LongPrompts = Literal["refuse", "cut"]
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
@@ -74,10 +82,11 @@ class PromptEncoder:
         `encoding_settings` adds, or its `max_tokens`.
         """
         index = read_json(self.folder / "model_index.json")
-        said = {name: one for name, one in index.items() if not name.startswith("_") and not isinstance(one, list)}
-        if isinstance(self.family, EncodingSettings):
-            return said | dict(self.family.encoding_settings(self.folder))
-        return said | {"max_tokens": self.family.max_tokens if isinstance(self.family, MaxTokens) else None}
+        own = {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+        family = self.family
+        if isinstance(family, EncodingSettings):
+            return own | dict(family.encoding_settings(self.folder))
+        return own | {"max_tokens": family.max_tokens if isinstance(family, MaxTokens) else None}
 
     @property
     def loaded(self) -> bool:
@@ -113,9 +122,10 @@ class PromptEncoder:
 
     def _check_encoders(self) -> None:
         """Refuse a pipeline that lacks a text encoder which its stock class cannot do without."""
-        lacking = [name for name, present in self._components.items() if not present and name.startswith(ENCODER)]
-        optional = self.family.optional_encoders if isinstance(self.family, OptionalEncoders) else lacking
-        needed = [name for name in lacking if name not in optional]
+        family = self.family
+        optional = family.optional_encoders if isinstance(family, OptionalEncoders) else None
+        missing = [name for name, present in self._components.items() if not present and name.startswith(ENCODER)]
+        needed = [] if optional is None else [name for name in missing if name not in optional]
         if needed:
             raise RequestError(
                 f"The pipeline {self.folder} has no {needed[0]}: model_index.json says null, and without it no prompt "
@@ -155,10 +165,9 @@ class PromptEncoder:
 
     def too_long(self, prompts: Sequence[str]) -> dict[str, int]:
         """Those with more tokens than are read, with how many they have."""
-        tokenizer, limit = self.family.token_limit(self.load())
-        texts = list(prompts)
-        if isinstance(self.family, RewrittenTexts):
-            texts = self.family.texts_read(self.load(), prompts)
+        pipeline, family = self.load(), self.family
+        tokenizer, limit = family.token_limit(pipeline)
+        texts = family.texts_read(pipeline, prompts) if isinstance(family, RewrittenTexts) else list(prompts)
         counts = map(len, tokenizer(texts).input_ids)
         return {prompt: count for prompt, count in zip(prompts, counts, strict=True) if count > limit}
 
@@ -187,6 +196,15 @@ class PromptEncoder:
     def _or_cut(self) -> str:
         return f", or have such prompts cut with {self.how_to_cut}" if self.how_to_cut else ""
 
+    def set_long_prompts(self, treatment: LongPrompts, how_to_cut: str = "") -> None:
+        """Refuse or cut prompts with more tokens than are read; see the attributes."""
+        self.long_prompts, self.how_to_cut = treatment, how_to_cut
+
+    def serve(self, family: PipelineFamily) -> None:
+        """Encode prompts as the network of another family reads them too, where the two read different lengths."""
+        if isinstance(self.family, SharedEncoding):
+            self.family = self.family.encoding_for(family)
+
     def release(self) -> None:
         """Free the text encoders; they are loaded again if a prompt must be encoded."""
         self._pipeline = None
@@ -209,9 +227,53 @@ def _beginning(prompt: str) -> str:
 
 def _pipeline_class(folder: Path) -> Any:
     index = read_json(folder / "model_index.json")
-    found = stock_pipeline(index)
-    if found is None:
+    stock = stock_pipeline(index)
+    if stock is None:
         raise RequestError(
             f"The installed diffusers has no {index.get('_class_name')}, which {folder} is. Upgrade diffusers."
         )
-    return found
+    return stock
+
+
+def prompt_encoder(reference: Reference) -> PromptEncoder | None:
+    """The text encoders of a diffusers pipeline's reference; None of another kind of reference."""
+    encoder = reference.encoder if isinstance(reference, EncoderReference) else None
+    return encoder if isinstance(encoder, PromptEncoder) else None
+
+
+def limit_tokens(tokenizer: Any, encoder: Any) -> None:
+    """Give a loaded tokenizer a length that its text encoder can take.
+
+    A tokenizer without a `model_max_length` has one of 1e30, to which no stock pipeline can pad CLIP's tokens.
+    """
+    if tokenizer is not None:
+        positions = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none: it takes any length
+        tokenizer.model_max_length = _within(tokenizer.model_max_length, positions)
+
+
+def write_limit(folder: Path, tokenizer: str, encoder: str) -> None:
+    """The same for the tokenizer in a pipeline's folder, so that the stock pipeline can pad to it.
+
+    Args:
+        folder: the pipeline's.
+        tokenizer: the component's name.
+        encoder: that of its text encoder.
+    """
+    from transformers import CLIPTextConfig
+
+    config = read_json(folder / encoder / "config.json")
+    if config.get("model_type") != CLIPTextConfig.model_type:
+        return
+    path = folder / tokenizer / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    own = settings.get("model_max_length")
+    positions = config.get("max_position_embeddings", CLIPTextConfig().max_position_embeddings)
+    length = _within(own, positions)
+    if length != own:
+        path.write_text(json.dumps(settings | {"model_max_length": length}, indent=2) + "\n", encoding="utf-8")
+
+
+def _within(length: Any, positions: Any) -> Any:
+    """A tokenizer's `model_max_length` where its text encoder has so many positions, else those."""
+    fits = isinstance(length, int) and isinstance(positions, int) and 0 < length <= positions
+    return length if fits or not isinstance(positions, int) else positions

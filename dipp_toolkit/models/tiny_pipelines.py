@@ -46,12 +46,12 @@ def write_twin(pipeline_class: str, folder: Path, *, seed: int = 0, **options: A
     Raises:
         RequestError: the class is unknown or has no twin, an option is unknown, or the folder is in use.
     """
-    known = get_registry().entries["pipeline"]
-    if pipeline_class not in known:
-        raise RequestError(unknown_name("pipeline", pipeline_class, known))
-    family = known[pipeline_class].build()
+    families = get_registry().entries["pipeline"]
+    if pipeline_class not in families:
+        raise RequestError(unknown_name("pipeline", pipeline_class, families))
+    family = families[pipeline_class].build()
     if not isinstance(family, TinyTwin):
-        raise RequestError(f"The plugin '{known[pipeline_class].plugin}' has no tiny twin of {pipeline_class}.")
+        raise RequestError(f"The plugin '{families[pipeline_class].plugin}' has no tiny twin of {pipeline_class}.")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RequestError(f"{folder} is in use; name a folder that is missing or empty.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,15 +82,16 @@ def save_quietly(pipeline: Any, folder: Path) -> Path:
     return folder
 
 
-def check_prediction(prediction_type: str | None, known: Iterable[str], what: str) -> None:
+def check_prediction(prediction_type: str | None, predictions: Iterable[str], what: str) -> None:
     """Refuse a prediction that the twin's published scheduler class cannot express.
 
     Raises:
         RequestError: `prediction_type` is neither None nor one of `known`.
     """
-    if prediction_type is not None and prediction_type not in known:
+    if prediction_type is not None and prediction_type not in predictions:
         raise RequestError(
-            f"The scheduler of a {what} twin has no prediction_type '{prediction_type}'; it has {', '.join(known)}."
+            f"The scheduler of a {what} twin has no prediction_type '{prediction_type}'; it has "
+            f"{', '.join(predictions)}."
         )
 
 

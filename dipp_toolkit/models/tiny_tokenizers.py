@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +24,25 @@ def byte_symbols() -> list[str]:
 
     Printable bytes stand for themselves and come first, so that `!` is token 0: some pipelines pad with it.
     """
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [*map(chr, own), *(chr(256 + index) for index in range(256 - len(own)))]
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return sorted(ByteLevel.alphabet())
 
 
-def _merged(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """The parts of a word after byte pair encoding: the earliest merge that applies is made first, again and again."""
-    parts = [*word[:-1], word[-1] + "</w>"]
-    while possible := [pair for pair in pairwise(parts) if pair in merges]:
-        at = list(pairwise(parts)).index(min(possible, key=merges.index))
-        parts[at : at + 2] = ["".join(parts[at : at + 2])]
-    return parts
+def _byte_pair_model() -> Any:
+    """Byte pair encoding over single bytes, with the merges that make each of `WORDS` one token."""
+    from tokenizers.models import BPE
 
+    def model(*more: str) -> Any:
+        vocabulary = dict.fromkeys([*symbols, *map("".join, merges), *more])  # two merges may make the same token
+        return BPE({token: index for index, token in enumerate(vocabulary)}, merges, end_of_word_suffix="</w>")
 
-def _clip_files(folder: Path) -> None:
-    symbols = byte_symbols()
+    symbols = [symbol + end for end in ("", "</w>") for symbol in byte_symbols()]
     merges: list[tuple[str, str]] = []
     for word in WORDS:
-        while len(parts := _merged(word, merges)) > 1:
-            merges.append((parts[0], parts[1]))
-    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *map("".join, merges), START, END]
-    vocabulary = list(dict.fromkeys(tokens))  # two merges may make the same token
-    (folder / "vocab.json").write_text(
-        json.dumps({token: index for index, token in enumerate(vocabulary)}), encoding="utf-8"
-    )
-    lines = ["#version: 0.2", *map(" ".join, merges), ""]
-    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+        while len(parts := model().tokenize(word)) > 1:
+            merges.append((parts[0].value, parts[1].value))
+    return model(START, END)
 
 
 def tiny_clip_tokenizer(max_tokens: int = CLIP_TOKENS, *, pad_token: str = END) -> Any:
@@ -66,7 +57,7 @@ def tiny_clip_tokenizer(max_tokens: int = CLIP_TOKENS, *, pad_token: str = END) 
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
-        _clip_files(Path(scratch))
+        _byte_pair_model().save(scratch)
         return _anonymous(
             CLIPTokenizer.from_pretrained(
                 scratch, model_max_length=max_tokens, pad_token=pad_token, bos_token=START, eos_token=END, unk_token=END

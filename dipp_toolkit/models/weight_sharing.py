@@ -19,18 +19,18 @@ from ..errors import RunError
 
 def weight_sharing_copy(network: nn.Module) -> nn.Module:
     """A module of its own whose parameters and buffers are those of `network`, not copies of them."""
-    shared: dict[int, Any] = {id(one): one for one in [*network.parameters(), *network.buffers()]}
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
     return copy.deepcopy(network, shared)
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that are trained, in the network's order."""
-    return [one for one in network.parameters() if one.requires_grad]
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def trainable_state(network: nn.Module) -> dict[str, Tensor]:
     """`state_dict` without the frozen parameters: everything a resumed run cannot load from elsewhere."""
-    frozen = {name for name, one in network.named_parameters() if not one.requires_grad}
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in network.state_dict().items() if name not in frozen}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..events import Warned
-from ..utils.spelling import number_text
+from ..utils.messages import number_text
 from .diagnostic_names import OPPOSED
 from .ranges import Row, how_often, left, numbers
 

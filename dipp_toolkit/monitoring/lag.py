@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..events import Warned
-from ..utils.spelling import number_text
+from ..utils.messages import number_text
 from .diagnostic_names import LAG
 from .ranges import Row, how_often, left, numbers
 

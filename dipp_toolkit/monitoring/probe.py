@@ -14,6 +14,7 @@ from ..distributed.shared_draws import digest_seed
 from ..models.sampling import fixed_noise
 from ..prompts.conditions import Conditions
 from ..protocols import Generator
+from ..utils.lazy_sequence import evenly_spaced
 from ..utils.precision import at_least_float32
 
 BINS = 8
@@ -47,8 +48,7 @@ class Probe:
     z: Float[Tensor, "rows ..."] = field(init=False)
 
     def __post_init__(self) -> None:
-        known = len(self.conditions.prompts)
-        self.chosen = self.conditions[[index * known // ROWS for index in range(ROWS)]]
+        self.chosen = self.conditions[evenly_spaced(len(self.conditions.prompts), ROWS)]
         weights = next(one for one in self.generator.network.parameters() if one.requires_grad)
         self.z = fixed_noise(ROWS, self.generator.latent_shape, self.seed + FIRST_SEED).to(weights)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..distributed import Processes
 from ..errors import BadNumbers, DippError, RunError
+from ..utils.device import Scalars
 from ..utils.precision import full_precision
-from ..utils.read_scalars import Numbers
 from .base import ExplainingTerm, Sample, Side, Term, TermResult, side_of
 from .mixing.mix import Mixed, RewardMix
 from .mixing.statistics import mean_square
@@ -60,7 +60,7 @@ def evaluate_objective(
         results[one.name] = processes.together(partial(_called, one, sample))
     gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
     added = gradients
-    details: Numbers = {}
+    details: Scalars = {}
     divergence = _summed(gradients, terms, "divergences", sample)
     mixed = [one for one in terms if one.mixed] if mix is not None else []
     if mix is not None and mixed:

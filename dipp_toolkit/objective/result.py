@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..utils.read_scalars import Numbers, read
+from ..utils.device import Scalars, read_scalars
 from .base import TermResult
 
 
@@ -31,12 +31,12 @@ class ObjectiveResult:
 
     grad: Float[Tensor, "batch ..."]
     results: Mapping[str, TermResult]
-    norms: Numbers
-    cosines: Numbers
-    details: Numbers = field(default_factory=dict)
-    means: Numbers = field(default_factory=dict)
+    norms: Scalars
+    cosines: Scalars
+    details: Scalars = field(default_factory=dict)
+    means: Scalars = field(default_factory=dict)
     skipped: str = ""
-    squares: Numbers = field(default_factory=dict)
+    squares: Scalars = field(default_factory=dict)
 
     @property
     def sound(self) -> Float[Tensor, ""]:
@@ -60,10 +60,10 @@ def read_result(result: ObjectiveResult, *more: Mapping[str, Tensor]) -> tuple[O
     means = {name: one.value.float().mean() for name, one in result.results.items()}
     for one in result.results.values():
         means |= {f"scores/{name}": scores.float().mean() for name, scores in one.scores.items()}
-    groups: list[Numbers] = [result.norms, result.cosines, result.details, means, *more]
+    groups: list[Scalars] = [result.norms, result.cosines, result.details, means, *more]
     groups += [one.details for one in result.results.values()]
     joined = {f"{index}/{name}": value for index, group in enumerate(groups) for name, value in group.items()}
-    told = read(joined)
+    told = read_scalars(joined)
     answers = [{name: told[f"{index}/{name}"] for name in group} for index, group in enumerate(groups)]
     details = answers[4 + len(more) :]
     results = {
@@ -74,7 +74,7 @@ def read_result(result: ObjectiveResult, *more: Mapping[str, Tensor]) -> tuple[O
     return read_out, answers[4 : 4 + len(more)]
 
 
-def _mean(numbers: Sequence[Numbers]) -> dict[str, float | Tensor]:
+def _mean(numbers: Sequence[Scalars]) -> dict[str, float | Tensor]:
     return {name: sum(one[name] for one in numbers if name in one) / len(numbers) for name in numbers[-1]}
 
 
@@ -104,7 +104,7 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
 def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
     """The mean of what the objective said of each generator step's samples; each step's own values are in `details`."""
     merged = _merged(results, stack=True)
-    by_step: Numbers = {
+    by_step: Scalars = {
         f"step_{number}/{name}": one.value.float().mean()
         for number, result in enumerate(results, start=1)
         for name, one in result.results.items()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from ..errors import RequestError
 from ..models import lora
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
+from ..models.family import BlankConditions
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.named_folders import DIFFUSERS
 from ..models.files.saved_generators import saved_generator, split_saved
@@ -26,8 +28,8 @@ from ..models.reference import decoder_dtype, decodes_with
 from ..registry import get_registry
 from ..utils.assignments import is_isolated_name, is_remote_name
 from ..utils.imports import is_python_name
+from ..utils.json_files import read_json
 from ..utils.paths import looks_like_path, user_path
-from ..utils.plain_json import read_json
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
@@ -209,7 +211,8 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
         faked(base, trained)
 
         def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
-            return torch.zeros(batch, *latent), torch.full((batch,), 0.5), family.blank(config, batch)  # type: ignore[attr-defined]
+            condition = cast(BlankConditions, family).blank(config, batch)
+            return torch.zeros(batch, *latent), torch.full((batch,), 0.5), condition
 
         def predict(network: nn.Module, batch: int, graph: bool) -> torch.Tensor:
             x, t, condition = inputs(batch)

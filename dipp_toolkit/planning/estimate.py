@@ -27,10 +27,8 @@ from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
-from ..models.parts.choosing import check_conditions
-from ..utils.native_precision import choose_precision
-from ..utils.precision import DTYPES, PRECISIONS
-from ..utils.precision_choice import AUTO
+from ..models.shared_components.choice import check_conditions
+from ..utils.precision import AUTO, DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
     RewardCosts,

@@ -34,10 +34,10 @@ from ..errors import RequestError, first_line
 from ..models.files.weight_files import PICKLE, weights_in
 from ..models.text_encoders import PromptEncoder
 from ..utils.content_digests import file_digest
+from ..utils.json_files import read_json
 from ..utils.lazy_sequence import through
 from ..utils.messages import shown
 from ..utils.paths import cache_place
-from ..utils.plain_json import read_json
 from .embeddings import packed_rows, unpacked_row
 
 CHUNK = 256

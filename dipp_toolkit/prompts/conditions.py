@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -13,8 +13,8 @@ from ..config import TrainConfig
 from ..diffusion.condition import Condition
 from ..distributed import Processes
 from ..errors import DippError
-from ..models.text_encoders import PromptEncoder
-from ..protocols import Reference
+from ..models.text_encoders import PromptEncoder, prompt_encoder
+from ..protocols import EncoderReference, Reference
 from .cache import CachedConditions, PromptCache, chosen_texts, default_cache, encoder_folder
 
 HELD_BYTES = 2**28
@@ -73,8 +73,8 @@ def encode_prompts(
         RequestError: a prompt is too long, the text encoders are missing, or the cache cannot be used.
         RunError: the process that encodes failed.
     """
-    encoder = getattr(reference, "encoder", None)
-    if not isinstance(encoder, PromptEncoder):
+    encoder = prompt_encoder(reference)
+    if encoder is None:
         first = reference.encode(list(prompts[:1]))
         reference.null(1)
         eval_conditions = reference.encode(list(eval_prompts)).to(device)
@@ -84,16 +84,12 @@ def encode_prompts(
     cache = PromptCache(encoder_folder(config.prompt_cache or default_cache(), encoder))
     _encode(cache, encoder, prompts, eval_prompts, processes or Processes())
     encoder.release()
-    complete = getattr(reference, "at_size", _as_it_is)
-    cast(Any, reference).null_condition = complete(cache.read([""]).to(device))
-    eval_conditions = complete(cache.read(eval_prompts).to(device))
+    source = cast(EncoderReference, reference)
+    source.keep_null(source.at_size(cache.read([""]).to(device)))
+    eval_conditions = source.at_size(cache.read(eval_prompts).to(device))
     if _few(cache.read(prompts[:1]), len(prompts)):
-        return complete(cache.read(prompts).to(device)), eval_conditions
-    return CachedConditions(prompts, cache, device, complete), eval_conditions
-
-
-def _as_it_is(condition: Condition) -> Condition:
-    return condition
+        return source.at_size(cache.read(prompts).to(device)), eval_conditions
+    return CachedConditions(prompts, cache, device, source.at_size), eval_conditions
 
 
 def _few(row: Condition, count: int) -> bool:

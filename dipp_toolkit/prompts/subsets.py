@@ -10,8 +10,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..protocols import Prompt, PromptSet
-from ..utils.messages import unknown_name
-from ..utils.spelling import short_name
+from ..utils.messages import short_name, unknown_name
 from .dataset import PromptList, chosen
 
 PARTS = ("category", "count", "seed")

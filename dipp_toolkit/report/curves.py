@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..events import MOST
-from ..utils.spelling import number_text
+from ..utils.messages import number_text
 from .charts.lines import Series, colour_class, line_chart
 from .run_files import RunFiles
 

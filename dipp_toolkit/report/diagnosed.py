@@ -10,7 +10,7 @@ from ..monitoring import agreement, divergence, lag, pull, sample_colours
 from ..monitoring.diagnostic_names import COLOUR, FAR, LAG, OPPOSED, PULL
 from ..monitoring.over_saturation import WORDS
 from ..monitoring.ranges import numbers
-from ..utils.spelling import number_text
+from ..utils.messages import number_text
 from .charts.lines import Series
 from .curves import Curve, curve
 from .run_files import RunFiles

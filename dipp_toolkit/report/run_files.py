@@ -14,7 +14,7 @@ from ..config import TrainConfig, make_config
 from ..errors import CheckpointError, first_line
 from ..utils.assignments import read_yaml
 from ..utils.jsonl import read_lines
-from ..utils.spelling import Spelling
+from ..utils.messages import Spelling
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison

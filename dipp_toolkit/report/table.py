@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..evaluation.intervals import Interval
-from ..utils.spelling import number_text
+from ..utils.messages import number_text
 from .run_files import RunFiles
 
 Scores = Mapping[str, Interval]

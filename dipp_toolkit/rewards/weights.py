@@ -100,7 +100,7 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
     from ..models.files.folders import check_files, quiet_loading
     from ..models.files.safety import check_config, only_pickled, pickles_are_refused
     from ..models.files.weight_files import weights_in
-    from ..utils.plain_json import read_json
+    from ..utils.json_files import read_json
 
     folder = user_path(place)
     if folder.is_dir():

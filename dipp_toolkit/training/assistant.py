@@ -28,8 +28,8 @@ from ..errors import BadNumbers
 from ..models.attention import GraphAttention
 from ..models.weight_sharing import load_trainable_state, trainable_parameters, trainable_state
 from ..protocols import ScoreModel
+from ..utils.device import read_scalars
 from ..utils.precision import pass_autocast
-from ..utils.read_scalars import read
 from .gradients import clipped_norm
 from .loss_scale import LossScale
 from .optimizer_state import load_optimizer
@@ -96,7 +96,7 @@ class LearnedAssistant:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.accumulate(x0, condition, random)
-        told = read({"loss": loss, "norm": self.gradient_norm()})
+        told = read_scalars({"loss": loss, "norm": self.gradient_norm()})
         if not math.isfinite(told["norm"]):
             raise BadNumbers("The assistant's gradient is not finite.")
         self.optimizer.step()

@@ -41,8 +41,8 @@ from ..objective.evaluate import WeightedTerm, evaluate_objective, find_cause
 from ..objective.mixing.mix import RewardMix
 from ..objective.result import ObjectiveResult, averaged, joined, read_result
 from ..protocols import Assistant, FewStepGenerator, Generator
+from ..utils.device import read_scalars
 from ..utils.precision import at_least_float32, pass_autocast
-from ..utils.read_scalars import read
 from .assistant import LearnedAssistant
 from .gradients import clipped_norm
 from .guard import Guard
@@ -140,7 +140,7 @@ class Engine:
         assistant.optimizer.zero_grad(set_to_none=True)
         for one in self._passes(condition):
             losses.append(assistant.accumulate(self._samples(one), one.condition, one.random, one.share, one.last))
-        told = read({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
+        told = read_scalars({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
         sound = math.isfinite(told["norm"]) or self._on_all(math.isfinite(told["loss"]))
         cause = partial(self._assistant_cause, told["loss"])
         if self._refused("assistant", told["norm"], assistant.scale, cause, sound=sound):

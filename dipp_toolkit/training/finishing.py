@@ -26,7 +26,7 @@ from ..protocols import Generator
 from ..report.run_files import read_metrics as read_rows
 from ..utils.atomic import whole_folder, write_text
 from ..utils.device import environment
-from ..utils.precision_choice import PrecisionChoice
+from ..utils.precision import PrecisionChoice
 from .early_stop import Stop
 from .publish import write_model_card
 from .run_state.checkpoint_writer import nothing

@@ -26,6 +26,7 @@ from ..monitoring.snapshot import Snapshot, take_snapshot
 from ..monitoring.trained import trained_on
 from ..protocols import Reward
 from ..utils.jsonl import Record
+from ..utils.lazy_sequence import evenly_spaced
 from ..utils.reproducibility import random_states_kept
 from .early_stop import Stop, stop_of
 from .run_state.run_folder import RunFolder
@@ -71,7 +72,7 @@ class Watch:
                 f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
             )
         self.about = ""
-        self.conditions = parts.eval_conditions[[index * known // count for index in range(count)]]
+        self.conditions = parts.eval_conditions[evenly_spaced(known, count)]
         self.seeds = [config.seed + FIRST_SEED + k for k in range(SEEDS)]
         self.bases = self._bases()
 

@@ -14,8 +14,8 @@ from ..models.files.safety import stock_pipeline
 from ..models.stock_schedulers import recorded_steps
 from ..planning.recipes.layer import recipe_text
 from ..utils.atomic import write_text
+from ..utils.json_files import read_json
 from ..utils.licences import Origin
-from ..utils.plain_json import read_json
 from .setup.origins import origins_of, start_origins
 
 LINE = 88

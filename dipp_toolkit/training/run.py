@@ -11,9 +11,8 @@ from ..config import TrainConfig
 from ..distributed import Processes
 from ..errors import CheckpointError, RunError
 from ..events import RunEndEvent, RunStartEvent
-from ..utils.determinism import deterministic_kernels
 from ..utils.device import choose_device
-from ..utils.reproducibility import seed_everything
+from ..utils.reproducibility import deterministic_kernels, seed_everything
 from .diagnose import Diagnoses
 from .finishing import finish, start_comparison, start_comparison_again
 from .hub import check_hub, push_to_hub

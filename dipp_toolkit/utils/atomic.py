@@ -142,7 +142,7 @@ def write_tensors(
     """
     from safetensors.torch import save_file
 
-    content = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path, shared=shared) as beside:
         save_file(content, beside, metadata=None if metadata is None else dict(metadata))
 

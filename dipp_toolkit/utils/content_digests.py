@@ -31,9 +31,9 @@ def file_digest(path: Path) -> str:
         return _digest(path)
     note = _notes() / f"{hashlib.sha256(state[0].encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, RecursionError):
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and known.get("state") == state and isinstance(known.get("digest"), str):
-            return str(known["digest"])
+        record = json.loads(note.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("state") == state and isinstance(record.get("digest"), str):
+            return str(record["digest"])
     digest = _digest(path)
     if _state(path) == state and time.time() - max(state[3:]) / 1e9 > SETTLED:
         with suppress(OSError):  # a cache that cannot be written only costs time
@@ -51,7 +51,7 @@ def folder_digest(folder: Path) -> str:
         OSError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+    for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
         name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")
         digest.update(b"%d %s %s\n" % (len(name), name, file_digest(path).encode()))
     return digest.hexdigest()
@@ -70,8 +70,8 @@ def _notes() -> Path:
 
 
 def _state(path: Path) -> list[Any]:
-    found = path.stat()
-    return [os.path.realpath(path), found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+    status = path.stat()
+    return [os.path.realpath(path), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _digest(path: Path) -> str:

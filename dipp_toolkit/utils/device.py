@@ -1,37 +1,39 @@
-"""What this machine can compute on."""
+"""The devices of this machine: which there are, which is chosen, what a run on one reports, and how it is read."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from ..distributed import launched_count
 from ..errors import RequestError, first_line
 
 
 def devices_here() -> dict[str, str]:
-    """The devices by the names that `--device` takes, each with what it is called; empty where it is called nothing."""
-    found = {"cpu": ""}
+    """The devices by the names that `--device` takes, each with its product name, empty where there is none."""
+    names = {"cpu": ""}
     for index in range(torch.cuda.device_count()):
-        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+        names[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     if torch.backends.mps.is_available():
-        found["mps"] = ""
-    return found
+        names["mps"] = ""
+    return names
 
 
 def no_device(name: str, reason: str) -> str:
-    """That a device cannot be used, and which can.
+    """The message that a device cannot be used, with those that can.
 
     Args:
         name: as typed.
-        reason: torch's, told where there is such a device.
+        reason: torch's, shown where the device exists.
     """
     here = devices_here()
-    listing = ", ".join(f"{one} ({called})" if called else one for one, called in here.items())
+    listing = ", ".join(f"{device} ({product})" if product else device for device, product in here.items())
     kind = name.partition(":")[0]
-    if name in here or (name == kind and kind in {one.partition(":")[0] for one in here}):
+    if name in here or (name == kind and kind in {device.partition(":")[0] for device in here}):
         why = f" {reason.rstrip('.')}."
     elif kind != "cuda" or "cuda:0" in here:
         why = ""
@@ -93,3 +95,19 @@ def peak_memory_mb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+Scalars = Mapping[str, float | Tensor]
+"""Numbers by name; a tensor holds one number, which has not been transferred yet."""
+
+
+def read_scalars(scalars: Scalars) -> dict[str, float]:
+    """The numbers as Python floats, with one transfer for all tensors: every transfer waits for the accelerator."""
+    tensors = {name: scalar for name, scalar in scalars.items() if isinstance(scalar, Tensor)}
+    if not tensors:
+        return {name: float(scalar) for name, scalar in scalars.items()}
+    device = next(iter(tensors.values())).device
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    values = torch.stack([tensor.detach().to(device, wide).reshape(()) for tensor in tensors.values()]).tolist()
+    transferred = dict(zip(tensors, values, strict=True))
+    return {name: transferred[name] if name in transferred else float(scalar) for name, scalar in scalars.items()}

@@ -75,7 +75,7 @@ def _toolkit() -> tuple[Path, ...]:
 def _libraries() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     named = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return tuple(Path(one).absolute() for one in (*named, *site.getsitepackages(), site.getusersitepackages()))
+    return tuple(Path(folder).absolute() for folder in (*named, *site.getsitepackages(), site.getusersitepackages()))
 
 
 def _plugins() -> list[Path]:
@@ -88,10 +88,10 @@ def _plugins() -> list[Path]:
 
 @contextmanager
 def loading(kind: str, name: str) -> Iterator[None]:
-    """Whatever a stranger's files or a user's code raise while they are loaded becomes a sentence.
+    """Whatever other people's files or a user's code raise while they are loaded becomes a sentence.
 
     Raises:
-        RequestError: in the place of anything that is no sentence already.
+        RequestError: in place of any other exception.
     """
     try:
         yield

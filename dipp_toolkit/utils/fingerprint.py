@@ -59,7 +59,7 @@ def networks_in(thing: Any) -> dict[str, nn.Module]:
     if isinstance(thing, nn.Module):
         return {"": thing}
     return (
-        {name: one for name, one in vars(thing).items() if isinstance(one, nn.Module)}
+        {name: module for name, module in vars(thing).items() if isinstance(module, nn.Module)}
         if hasattr(thing, "__dict__")
         else {}
     )
@@ -85,7 +85,7 @@ def shipped_packages() -> frozenset[str]:
     except metadata.PackageNotFoundError:
         listed = ""
     beside = (Path(__file__).parents[2] / "plugins").glob("dipp_*/__init__.py")
-    return frozenset({"dipp_toolkit", *listed.split(), *(one.parent.name for one in beside)})
+    return frozenset({"dipp_toolkit", *listed.split(), *(module.parent.name for module in beside)})
 
 
 def _has(distribution: str) -> bool:

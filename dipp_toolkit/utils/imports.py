@@ -26,8 +26,8 @@ def is_python_name(name: str) -> bool:
     path, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     if path.endswith(".py"):
         return True
-    names_module = MODULE.fullmatch(path) is not None and MODULE.fullmatch(attribute) is not None
-    return names_module and path not in ("diffusers", "http", "https")
+    acceptedmodule = MODULE.fullmatch(path) is not None and MODULE.fullmatch(attribute) is not None
+    return acceptedmodule and path not in ("diffusers", "http", "https")
 
 
 def find_python_file(name: str, what: str) -> tuple[Path, str] | None:
@@ -106,7 +106,7 @@ def find_in_python(name: str, what: str, options: Mapping[str, Any]) -> Callable
     named = load_python_name(name, what)
     if not (inspect.isclass(named) or inspect.isroutine(named)):
         if options:
-            raise RequestError(f"The {what} '{name}' is made already and takes no options; make it a class.")
+            raise RequestError(f"The {what} '{name}' is an object already and takes no options; make it a class.")
         return lambda: named
     check_options(named, options, f"{what} '{name}'")
     try:
@@ -130,7 +130,7 @@ def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:
     """Refuse a callable that cannot be called with these positional arguments.
 
     Raises:
-        PluginError: it is no callable or its signature does not fit.
+        PluginError: it is not callable or its signature does not fit.
     """
     wanted = f"{what.split(maxsplit=1)[0]}({', '.join(arguments)})"
     if not callable(function):
@@ -140,9 +140,9 @@ def check_call(function: Any, arguments: tuple[str, ...], what: str) -> None:
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
-        found = inspect.signature(function)
+        signature = inspect.signature(function)
         raise PluginError(
-            f"The {what} has the signature {found}; expected a function that can be called as {wanted}."
+            f"The {what} has the signature {signature}; expected a function that can be called as {wanted}."
         ) from None
 
 
@@ -171,12 +171,16 @@ def check_options(factory: Callable[..., Any], options: Iterable[str], what: str
     import inspect
 
     parameters = inspect.signature(factory).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    accepted = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
     for option in options:
-        if option not in known:
-            names = unknown_name("option", option, known) if known else f"It takes none, and got '{shown(option)}'."
+        if option not in accepted:
+            names = unknown_name("option", option, accepted) if accepted else f"It takes none; got '{shown(option)}'."
             raise RequestError(f"The {what} takes no such option. {names}")
 
 

@@ -24,7 +24,7 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a file of our own with their numbers; none where there is no file. What is no UTF-8 is replaced.
+    """The lines of a file of our own with their numbers; none where there is no file. Invalid UTF-8 is replaced.
 
     Raises:
         OSError: it is there and cannot be read.

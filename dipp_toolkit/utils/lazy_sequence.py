@@ -47,7 +47,7 @@ class LazySequence(Sequence[Item]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
-        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}>"
@@ -55,7 +55,7 @@ class LazySequence(Sequence[Item]):
 
 def through(items: Sequence[Item], indices: Iterable[int]) -> Iterator[Item]:
     """`LazySequence.through` of any sequence."""
-    return items.through(indices) if isinstance(items, LazySequence) else (items[one] for one in indices)
+    return items.through(indices) if isinstance(items, LazySequence) else (items[index] for index in indices)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,7 +77,7 @@ class Chosen(LazySequence[Item]):
         return self.items[int(self.places[index])]
 
     def through(self, indices: Iterable[int]) -> Iterator[Item]:
-        return through(self.items, (int(self.places[one]) for one in indices))
+        return through(self.items, (int(self.places[index]) for index in indices))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,3 +100,8 @@ class Mapped(LazySequence[Made], Generic[Item, Made]):
 
     def through(self, indices: Iterable[int]) -> Iterator[Made]:
         return map(self.function, through(self.items, indices))
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """`count` indices below `total`, spread evenly and beginning with 0; some occur again where there are too few."""
+    return [index * total // count for index in range(count)]

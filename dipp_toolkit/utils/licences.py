@@ -86,7 +86,7 @@ class Origin:
 
 
 def _text(value: Any) -> str:
-    """A field of a card that strangers wrote, on one line."""
+    """A field of somebody's model card, on one line."""
     return " ".join(str(value or "").split())[:MOST_LETTERS]
 
 

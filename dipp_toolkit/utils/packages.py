@@ -82,12 +82,12 @@ def extras_of(distribution: str) -> Mapping[str, frozenset[str]]:
         lines = requires(distribution) or []
     except PackageNotFoundError:  # run from its sources
         return {}
-    found: dict[str, set[str]] = {}
+    extras: dict[str, set[str]] = {}
     for line in lines:
         match = REQUIREMENT.match(line)
         if match:
-            found.setdefault(match.group(2), set()).add(_plain(match.group(1)))
-    return {name: frozenset(names) for name, names in found.items()}
+            extras.setdefault(match.group(2), set()).add(_plain(match.group(1)))
+    return {name: frozenset(names) for name, names in extras.items()}
 
 
 def distribution_of(plugin: str, group: str) -> str:

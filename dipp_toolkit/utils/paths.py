@@ -1,4 +1,4 @@
-"""Paths that people and files name: refused with a sentence where there can be none, and where they leave a folder.
+"""Paths that people and files name: refused with a sentence where they cannot exist, and where they leave a folder.
 
 Names come from command lines, settings, indexes and other people's folders. What is written or removed below a folder
 stays below it: `..`, absolute names and links that lead elsewhere are refused, and removing a link removes the link.
@@ -40,11 +40,11 @@ def cache_place(kind: str) -> Path:
 
 
 def _why(error: Exception) -> str:
-    return "it is no text" if isinstance(error, UnicodeError) else str(error).rstrip(".") or type(error).__name__
+    return "it is not valid text" if isinstance(error, UnicodeError) else str(error).rstrip(".") or type(error).__name__
 
 
 def is_there(name: str | Path) -> bool:
-    """Whether a name is that of a file or folder; False for what can be none."""
+    """Whether a name is that of a file or folder; False for what cannot be one."""
     try:
         return user_path(name).exists()
     except RequestError:
@@ -83,7 +83,7 @@ def check_below(path: Path, folder: Path) -> Path:
     """Refuse a path that is not below a folder once all links are followed; returns the path.
 
     Raises:
-        RequestError: it is not, or it cannot be told.
+        RequestError: it is not, or this cannot be determined.
     """
     try:
         root, real = folder.resolve(), path.resolve()

@@ -29,7 +29,7 @@ class PiecewiseLinear:
         """From a text such as `0:1,200:4.5`.
 
         Raises:
-            RequestError: it is none, a number is negative or not finite, or the updates do not rise.
+            RequestError: it is not a schedule, a number is negative or not finite, or the updates do not rise.
         """
         points: list[tuple[int, float]] = []
         for part in filter(None, map(str.strip, text.split(","))):
@@ -40,8 +40,8 @@ class PiecewiseLinear:
                 point = -1, math.nan
             if point[0] < 0 or not math.isfinite(point[1]) or point[1] < 0:
                 raise RequestError(
-                    f"'{shown(part)}' is no UPDATE:NUMBER, a whole number from 0 and a number from 0; expected such as "
-                    f"{EXAMPLE}."
+                    f"'{shown(part)}' is not UPDATE:NUMBER, with a whole number and a number of at least 0; an "
+                    f"example is {EXAMPLE}."
                 )
             if points and point[0] <= points[-1][0]:
                 raise RequestError(
@@ -49,7 +49,7 @@ class PiecewiseLinear:
                 )
             points.append(point)
         if not points:
-            raise RequestError(f"It names no update; expected such as {EXAMPLE}.")
+            raise RequestError(f"It has no update; an example is {EXAMPLE}.")
         return cls(tuple(points))
 
     def __call__(self, step: int) -> float:
@@ -87,14 +87,14 @@ def schedule_text(value: Any) -> Any:
     a command line is `null`.
 
     Raises:
-        ValueError: it is no schedule.
+        ValueError: it is not a schedule.
     """
     if value is None or value == "null":
         return None
     if isinstance(value, Mapping):
         value = ",".join(f"{update}:{number}" for update, number in value.items())
     if not isinstance(value, str):
-        raise ValueError(f"{quoted(value)} is no text; expected updates with numbers, as in {EXAMPLE}")
+        raise ValueError(f"{quoted(value)} is not a text; expected updates with numbers, as in {EXAMPLE}")
     try:
         parsed = PiecewiseLinear.parse(value)
     except RequestError as error:

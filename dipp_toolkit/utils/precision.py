@@ -1,18 +1,36 @@
-"""Numbers' widths: autocast of network passes, and where a network's own weights are narrower than float32."""
+"""Precision of network passes: autocast, weights in half precision, and which precision `auto` is on this machine.
+
+`auto` is bfloat16 where the machine computes it and float32 elsewhere. A processor without instructions for bfloat16
+emulates it, many times as slowly as it computes float32. PyTorch says what the processor has; what its libraries make
+of it (`ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` may hold them back) is measured, once, on one small layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import platform
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Settings' names of autocast dtypes; None is no autocast."""
+"""Settings' names of autocast dtypes; None means no autocast."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Settings' names of weight dtypes."""
+
+AUTO = "auto"
+"""The setting that leaves the choice to `choose_precision`."""
+
+ROWS, WIDTH = 256, 512
+"""Of the layer that is measured: large enough that its products are what takes the time."""
+REPEATS = 4
+CLEAR = 3.0
+"""A layer that takes this many times as long need not be measured again."""
 
 
 def pass_autocast(device_type: str, precision: torch.dtype | None) -> torch.autocast:
@@ -52,9 +70,144 @@ def matching_autocast(network: nn.Module, device: torch.device) -> Iterator[None
 
     A frozen network may keep its weights in bfloat16; samples, times and adapters stay float32 around it.
     """
-    narrow = next((one.dtype for one in network.parameters() if one.dtype in (torch.bfloat16, torch.float16)), None)
+    narrow = next(
+        (weight.dtype for weight in network.parameters() if weight.dtype in (torch.bfloat16, torch.float16)), None
+    )
     if narrow is None or torch.is_autocast_enabled(device.type):
         yield
         return
     with pass_autocast(device.type, narrow):
         yield
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """The precision of a run's passes.
+
+    Attributes:
+        name: `fp32`, `bf16` or `fp16`.
+        reason: why it is this one.
+        slowdown: how many times as long a layer takes as in float32, where the precision was named and is slow;
+            1 elsewhere.
+    """
+
+    name: str
+    reason: str
+    slowdown: float = 1.0
+
+    def __str__(self) -> str:
+        return f"precision {self.name}: {self.reason}"
+
+
+def layer_time(dtype: torch.dtype | None, clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds that a small linear layer takes on the CPU, forward and backward.
+
+    Processor time, so that what else the machine does counts little.
+
+    Args:
+        dtype: autocast dtype, None for float32.
+        clock: gives seconds.
+    """
+    layer = nn.Linear(WIDTH, WIDTH, device="meta").to_empty(device="cpu")
+    inputs = torch.full((ROWS, WIDTH), 0.5)
+    with torch.no_grad():  # no random numbers: a run's are those of its seed, whatever was measured before
+        layer.weight.fill_(0.01)
+        layer.bias.fill_(0.0)  # type: ignore[union-attr]
+    started = clock()
+    with torch.enable_grad():
+        with pass_autocast("cpu", dtype):
+            output = layer(inputs.requires_grad_(True))
+        output.float().sum().backward()
+    return clock() - started
+
+
+@cache
+def slowdown(dtype: torch.dtype) -> float:
+    """How many times as long a layer takes on this CPU in `dtype` as in float32; measured once a process."""
+    layer_time(None)  # the first pass of each pays for what is made once
+    layer_time(dtype)
+    plain = narrow = float("inf")
+    for _ in range(REPEATS):  # in turns: the fastest of each is what other work disturbed least
+        plain, narrow = min(plain, layer_time(None)), min(narrow, layer_time(dtype))
+        if narrow > CLEAR * plain:
+            break
+    return narrow / max(plain, 1e-9)
+
+
+def has_bf16_instructions() -> bool | None:
+    """Whether PyTorch says that this CPU computes bfloat16; None where it cannot say.
+
+    Its library's answer follows `ONEDNN_MAX_CPU_ISA`; what the processor itself has is asked besides, because that
+    library counts emulation by 512-bit instructions as support.
+    """
+    library = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    answer = library() if library is not None else None
+    if answer is False or platform.machine().lower() not in ("x86_64", "amd64"):
+        return answer
+    queries = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    answers = [bool(query()) for query in queries if query is not None]
+    return any(answers) if answers else answer
+
+
+def _as_long(times: float) -> str:
+    return f"a layer takes {times:.0f} times as long" if times >= 2 else f"a layer takes {times:.1f} times as long"
+
+
+def _on_cpu() -> PrecisionChoice:
+    native, times = has_bf16_instructions(), slowdown(torch.bfloat16)
+    if native is False and times > 1:
+        return PrecisionChoice("fp32", f"this CPU emulates bf16 ({_as_long(times)})")
+    if native is False:
+        return PrecisionChoice("fp32", "this CPU has no instructions for bf16")
+    if times > 1:
+        return PrecisionChoice("fp32", f"bf16 is slower here ({_as_long(times)})")
+    return PrecisionChoice("bf16", f"this CPU computes it (a layer takes {times:.2f} of the time of fp32)")
+
+
+def _on_gpu(device: torch.device) -> PrecisionChoice:
+    with torch.cuda.device(device):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+    if native:
+        return PrecisionChoice("bf16", f"{name} computes it")
+    return PrecisionChoice("fp32", f"{name} does not compute bf16")
+
+
+def _elsewhere(device: torch.device) -> PrecisionChoice:
+    if device.type == "mps":
+        native = torch.backends.mps.is_macos_or_newer(14, 0)
+        missing = "bf16 needs macOS 14"
+    else:
+        module = getattr(torch, device.type, None)
+        native = bool(getattr(module, "is_bf16_supported", bool)())
+        missing = f"{device.type} does not say that it computes bf16"
+    return PrecisionChoice("bf16", f"{device.type} computes it") if native else PrecisionChoice("fp32", missing)
+
+
+def choose_precision(setting: str, device: torch.device, why: str = "as asked") -> PrecisionChoice:
+    """The precision of passes on a device.
+
+    Args:
+        setting: `auto` for what is best there; a named precision is kept, whatever it costs.
+        device: where the passes run.
+        why: the reason that is recorded for a named precision.
+    """
+    if setting == AUTO:
+        return {"cpu": _on_cpu, "cuda": lambda: _on_gpu(device)}.get(device.type, lambda: _elsewhere(device))()
+    dtype = PRECISIONS[setting]
+    if device.type == "cpu" and dtype is not None:
+        times = slowdown(dtype)
+        if times > 1:
+            return PrecisionChoice(
+                setting, f"{why}, though this CPU is slow at it ({_as_long(times)} as in fp32)", times
+            )
+    return PrecisionChoice(setting, why)
+
+
+def native_autocast(device_type: str = "cpu") -> torch.autocast:
+    """Autocast to the precision that `auto` is on a device, for passes outside a run.
+
+    Args:
+        device_type: `"cuda"`, `"cpu"`, ...
+    """
+    return pass_autocast(device_type, PRECISIONS[choose_precision(AUTO, torch.device(device_type)).name])

@@ -1,14 +1,24 @@
-"""The random states of a process besides the run's own: a user's reward or a plugin may draw from any of them."""
+"""The same bits from the same seed: random states, generators seeded by an image's noise, deterministic GPU kernels.
+
+A user's reward or a plugin may draw from Python's, numpy's or torch's global random state, so a run keeps and
+restores all three.
+"""
 
 from __future__ import annotations
 
+import os
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..distributed.shared_draws import digest_seed
 
 
 def seed_everything(seed: int) -> None:
@@ -33,14 +43,14 @@ def random_states_kept(device: torch.device) -> Iterator[None]:
 def random_states(device: torch.device) -> dict[str, Any]:
     """Python's, numpy's and torch's states, the device's included, as a checkpoint can hold them."""
     version, words, gauss = random.getstate()
-    name, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
         "numpy": {
             "name": str(name),
             "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "place": int(place),
+            "place": int(position),
             "has_gauss": int(has_gauss),
             "cached": float(cached),
         },
@@ -59,3 +69,47 @@ def restore_random_states(states: Mapping[str, Any], device: torch.device) -> No
     np.random.set_state((numpy["name"], keys, numpy["place"], numpy["has_gauss"], numpy["cached"]))
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextmanager
+def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator[None]:
+    """Inside, operations on a GPU use their deterministic kernels, where there are any; on a CPU they always do.
+
+    Where torch has none for an operation (the backward pass of an antialiased resize, for example), the ordinary kernel
+    runs: two trainings that use it agree in their first digits only.
+
+    Args:
+        device: where the training runs.
+        wanted: False changes nothing.
+    """
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filling, tuned = settings.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # costs a pass over every new tensor
+    torch.backends.cudnn.benchmark = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = filling
+        torch.backends.cudnn.benchmark = tuned
+
+
+def own_generators(noise: Float[Tensor, "batch ..."]) -> list[torch.Generator]:
+    """A random generator for each image, a function of the image's own initial noise alone.
+
+    Its seed is the digest of the noise's bytes as float32. It is a generator of the CPU, so that the numbers do not
+    depend on the device; stock pipelines take such a list as `generator`.
+
+    Args:
+        noise: pure noises z, one an image.
+    """
+    rows = noise.detach().to("cpu", torch.float32).contiguous()
+    return [torch.Generator().manual_seed(digest_seed(row.numpy().tobytes())) for row in rows]

@@ -21,7 +21,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """What a file of weights holds: safetensors as such, a `.pt` with `weights_only=True` and nothing else.
 
     Raises:
-        RequestError: the file is damaged, no file of weights, or would run code when it is read.
+        RequestError: the file is damaged, not a file of weights, or would run code when it is read.
     """
     return _read(path, mmap=False)
 
@@ -46,11 +46,11 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
             return dict(load_file(path))
         if path.suffix not in PICKLED:
             raise RequestError(
-                f"{path} is no file of weights: expected .safetensors, or one of {', '.join(PICKLED)} as published."
+                f"{path} is not a file of weights; expected .safetensors, or one of {', '.join(PICKLED)} as published."
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # what torch thinks of a file's kind is said below
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            warnings.simplefilter("ignore", UserWarning)  # the errors below say what is wrong with the file
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except RequestError:
         raise
     except pickle.UnpicklingError as error:
@@ -59,10 +59,12 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
             "Fetch it again from where it was published."
         ) from error
     except Exception as error:  # torch and safetensors raise RuntimeError, EOFError, OSError and their own
-        raise RequestError(f"{path} is damaged or no file of weights: {first_line(error)}. Fetch it again.") from error
-    if not isinstance(found, dict):
-        raise RequestError(f"{path} holds a {type(found).__name__}; expected named tensors.")
-    return found
+        raise RequestError(
+            f"{path} is damaged or not a file of weights: {first_line(error)}. Fetch it again."
+        ) from error
+    if not isinstance(state, dict):
+        raise RequestError(f"{path} holds a {type(state).__name__}; expected named tensors.")
+    return state
 
 
 def tensors_of(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -72,7 +74,11 @@ def tensors_of(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         RequestError: there are none.
     """
     inner = state.get("state_dict", state)
-    found = {name: one for name, one in inner.items() if isinstance(one, Tensor)} if isinstance(inner, Mapping) else {}
-    if not found:
+    tensors = (
+        {name: value for name, value in inner.items() if isinstance(value, Tensor)}
+        if isinstance(inner, Mapping)
+        else {}
+    )
+    if not tensors:
         raise RequestError(f"{path} holds no tensors; expected the weights of a network.")
-    return found
+    return tensors

@@ -1,6 +1,8 @@
 """YAML as settings need it: texts, numbers, true, false, null, lists and mappings, and nothing that could do more.
 
-Tags that make objects are refused, and so are aliases, with which a few lines say gigabytes. Dates stay texts.
+PyYAML's safe loader is not enough: it follows aliases, with which a few lines expand to gigabytes, makes dates and
+sets, reads integers of any length and raises errors of many kinds. Here those are refused with a sentence, and dates
+stay texts.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 class YamlTextError(ValueError):
-    """A text that is no YAML of this kind; its words say why."""
+    """A text that is not YAML of this kind; the message says why."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -49,8 +51,8 @@ _PlainLoader.yaml_constructors = {
     tag: make for tag, make in _CONSTRUCTORS.items() if tag is None or tag.removeprefix(PREFIX) in KINDS
 } | {f"{PREFIX}int": _PlainLoader.construct_yaml_int}
 _PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag.removeprefix(PREFIX) in KINDS]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(PREFIX) in KINDS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
@@ -58,7 +60,7 @@ def parse_yaml(text: str) -> Any:
     """The value that a text means.
 
     Raises:
-        YamlTextError: it is no YAML, or one that makes more than plain values.
+        YamlTextError: it is not YAML, or makes more than plain values.
     """
     try:
         return yaml.load(text, _PlainLoader)
@@ -84,7 +86,7 @@ def load_yaml(path: Path, what: str) -> Any:
         what: it is, for messages, such as `settings file`.
 
     Raises:
-        RequestError: it is missing, too large, or no such YAML.
+        RequestError: it is missing, too large, or not such YAML.
     """
     try:
         with path.open("rb") as file:
@@ -94,9 +96,9 @@ def load_yaml(path: Path, what: str) -> Any:
         return parse_yaml(data.decode("utf-8"))
     except OSError as error:
         raise RequestError(f"Cannot read the {what} {shown(path)}: {error.strerror}.") from error
-    except ValueError as error:  # a text that is none, a path that is none
-        reason = "it is no UTF-8 text" if isinstance(error, UnicodeError) else str(error)
-        raise RequestError(f"The {what} {shown(path)} is no valid YAML: {reason.rstrip('.')}.") from error
+    except ValueError as error:  # not UTF-8, not a path
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
+        raise RequestError(f"The {what} {shown(path)} is not valid YAML: {reason.rstrip('.')}.") from error
 
 
 def plain_value(value: Any, what: str, depth: int = 0) -> Any:
@@ -113,14 +115,14 @@ def plain_value(value: Any, what: str, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"{what} are nested too deeply")
     if isinstance(value, dict):
-        return {plain_value(str(key), what): plain_value(one, what, depth + 1) for key, one in value.items()}
+        return {plain_value(str(key), what): plain_value(item, what, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain_value(one, what, depth + 1) for one in value]
+        return [plain_value(item, what, depth + 1) for item in value]
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
         if is_broken(value):
-            raise ValueError(f"{what} hold {quoted(value)}, which is no text")
+            raise ValueError(f"{what} hold {quoted(value)}, which is not valid text")
         return value
     if value is None or isinstance(value, bool):
         return value

@@ -14,8 +14,8 @@ from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.utils.json_files import read_json
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.plain_json import read_json
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 from .network import TOKENS, ImageRewardNetwork, Sizes, converted

@@ -14,10 +14,10 @@ from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.open_clip_models import preprocess_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.utils.json_files import read_json
 from dipp_toolkit.utils.messages import unknown_name
 from dipp_toolkit.utils.packages import how_to_install, missing_of, not_installed
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.plain_json import read_json
 from dipp_toolkit.utils.tensor_files import PICKLED, check_weights
 
 Function = Callable[[Tensor], Float[Tensor, "batch dimensions"]]

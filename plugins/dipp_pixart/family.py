@@ -25,7 +25,7 @@ from dipp_toolkit.models.tiny_pipelines import (
     write_with,
 )
 from dipp_toolkit.models.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
-from dipp_toolkit.utils.plain_json import read_json
+from dipp_toolkit.utils.json_files import read_json
 
 from .captions import cleaned
 

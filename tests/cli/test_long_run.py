@@ -11,7 +11,7 @@ from dipp_cli.terminal.long_run import LongRun, in_words
 from dipp_cli.terminal.progress import PlainLines
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.events import RunStartEvent, StepEvent
-from dipp_toolkit.utils.precision_choice import PrecisionChoice
+from dipp_toolkit.utils.precision import PrecisionChoice
 
 EMULATED = PrecisionChoice("bf16", "as asked, though this CPU is slow at it (a layer takes 11 times as long)", 11.0)
 

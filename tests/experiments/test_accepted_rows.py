@@ -144,10 +144,10 @@ def test_what_is_wrong_with_a_row_is_said(change: str, tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "is no JSON"), ("[1]", "is no row of an acceptance"), ("{" * 5000, "is no"), ("[" * 99_999, "is no"),
-        (json.dumps(sound()).replace("1.0}", "NaN}", 1), "which is no finite number"),
-        (json.dumps(sound()).replace("1.0}", "1e999}", 1), "which is no finite number"),
+        (json.dumps(sound()).replace("1.0}", "NaN}", 1), "which is not a finite number"),
+        (json.dumps(sound()).replace("1.0}", "1e999}", 1), "which is not a finite number"),
         (json.dumps(sound()).replace("85000000000", "8" * 5000), "a whole number of 5000 digits"),
-        (json.dumps(sound()).replace("sdxl-dmd2", "\\ud800"), "half of a character"),
+        (json.dumps(sound()).replace("sdxl-dmd2", "\\ud800"), "lone surrogate"),
         (" " * 600_000, "expected 500,000 at most"),
     ],
 )  # fmt: skip

@@ -468,7 +468,7 @@ def test_a_number_that_is_none_is_a_sentence(tmp_path: Path, value: str) -> None
     path = tmp_path / "rows.jsonl"
     write_rows(path, [fake_row("a", 3.0, distance=12345.0)])
     path.write_text(path.read_text().replace("12345.0", value))
-    with pytest.raises(RequestError, match=r"line 1, is no JSON: it holds .*, which is no finite number"):
+    with pytest.raises(RequestError, match=r"line 1, is no JSON: it has .*, which is not a finite number"):
         read_rows(path)
 
 

@@ -53,7 +53,7 @@ def no_scheduler(world: Path) -> None:
     ("break_it", "parts"),
     [
         (no_weights, ["weights of 'unet' are missing", "no .safetensors file", "Copy the whole pipeline folder"]),
-        (no_index, ["is no diffusers pipeline", "model_index.json"]),
+        (no_index, ["is not a diffusers pipeline", "model_index.json"]),
         (unknown_class, ["No plugin can load", "StableCascadePipeline"]),
         (foreign_code, ["comes from 'my_package'", "only diffusers and transformers are trusted"]),
         (broken_weights, ["weights of 'unet'", "cannot be loaded"]),

@@ -271,7 +271,7 @@ def test_a_failure_leaves_nothing_behind(
 def test_a_folder_that_exists_is_not_touched(tiny: PipelineBlueprint, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(RequestError, match="exists already"):
+    with pytest.raises(RequestError, match="already exists"):
         tiny.write(tmp_path / "mine", ["vae"])
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 

@@ -13,8 +13,7 @@ import torch
 from dipp_toolkit.diffusion.schedules import schedule_from_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.few_steps import noises_of
-from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
-from dipp_toolkit.models.stock_schedulers import few_step_scheduler, recorded_steps, step_times
+from dipp_toolkit.models.stock_schedulers import few_step_scheduler, one_step_scheduler, recorded_steps, step_times
 from tiny import LATENT_SHAPE
 
 COSINE = {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}

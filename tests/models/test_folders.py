@@ -17,8 +17,8 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.export import ASSISTANT
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.loading import load_generator, load_reference
-from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
 from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.stock_schedulers import one_step_scheduler
 from dipp_toolkit.protocols import Generator, Reference
 from tiny import IMAGE_SHAPE, LATENT_SHAPE, PROMPTS, TOKENS, plain_diffusers, tiny_pipeline
 
@@ -206,7 +206,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_foreign_folder_is_no_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"is no diffusers pipeline: it has neither model_index\.json"):
+    with pytest.raises(RequestError, match=r"is not a diffusers pipeline: it has neither model_index\.json"):
         load_reference(str(tmp_path))
 
 

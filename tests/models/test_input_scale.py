@@ -19,11 +19,11 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import Comparison
 from dipp_toolkit.experiments.bench.entries import BenchEntry
 from dipp_toolkit.models.generator import DiffusersGenerator
-from dipp_toolkit.models.input_scale import SIGMA_STARTS, recorded_input_scale
 from dipp_toolkit.models.loading import load_generator
-from dipp_toolkit.models.one_step_scheduler import one_step_scheduler
+from dipp_toolkit.models.readout import SIGMA_STARTS, recorded_input_scale
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.stock_schedulers import one_step_scheduler
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.training.run import train
 from tiny import PROMPTS, plain_diffusers

@@ -163,7 +163,7 @@ def magnitudes(tensors: Tensors) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (without_half, "is not whole: of 1 layers it has one half of the pair alone, such as lora_unet_"),
+        (without_half, "is incomplete: of 1 layers it has one half of the pair alone, such as lora_unet_"),
         (other_shape, "1 have other shapes, such as down_blocks.0"),
         (other_layer, "1 are not there, such as nowhere"),
         (lonely_alpha, "it has lora_unet_nowhere.alpha, and no layer of that name"),

@@ -109,7 +109,10 @@ def test_settings_of_the_run_carry_over(place: Path, monkeypatch: pytest.MonkeyP
     config = with_recommended(make_config({"generator": f"{TINY}@runs/tiny", "prompts": "./mine.py:PROMPTS"}))
     assert config.reference == "emoji-reference"
     # The prompts are code, and the folder of a generator names none.
-    with pytest.raises(RequestError, match=r"names \./mine\.py:PROMPTS as its prompts, and a generator's folder names"):
+    with pytest.raises(
+        RequestError,
+        match=r"names \./mine\.py:PROMPTS as its prompts, and code or addresses named in a generator's folder are not",
+    ):
         with_recommended(make_config({"generator": f"{TINY}@runs/tiny"}))
 
 
@@ -118,7 +121,9 @@ def test_settings_of_the_run_carry_over(place: Path, monkeypatch: pytest.MonkeyP
 def test_a_strangers_run_folder_names_no_code(tmp_path: Path, field: str, name: str) -> None:
     folder = tiny_pipeline(tmp_path / "run" / "final").parent
     (folder / "config.yaml").write_text(f"reference: emoji-reference\nprompts: emoji-train\n{field}: {name}\n")
-    with pytest.raises(RequestError, match=f"as its {field}, and a generator's folder names no code"):
+    with pytest.raises(
+        RequestError, match=f"as its {field}, and code or addresses named in a generator's folder are not used"
+    ):
         with_recommended(make_config({"generator": str(folder)}))
     assert getattr(with_recommended(make_config({"generator": str(folder), field: None})), field) is None
     assert getattr(with_recommended(make_config({"generator": str(folder), field: name})), field) == name
@@ -131,15 +136,17 @@ def test_a_folder_names_no_code(place: Path, tmp_path: Path) -> None:
     for name in (f"{evil}:Tiny", "evil:Tiny"):
         about = {"generator": name, "reference": name}
         (tmp_path / "final" / "generator.json").write_text(json.dumps(about))
-        with pytest.raises(RequestError, match=r"a folder names no code that is run\. If that file is yours, say so"):
+        with pytest.raises(
+            RequestError, match=r"code that a folder names is never run\. If that file is yours, say so"
+        ):
             load_generator(str(tmp_path))
-        with pytest.raises(RequestError, match=r"the reference .*evil.*, and a folder names no code"):
+        with pytest.raises(RequestError, match=r"the reference .*evil.*, and code that a folder names"):
             reference_beside(str(tmp_path))
     (tmp_path / "final" / "generator.json").write_text('{"generator": "nobody"}')
     with pytest.raises(RequestError, match=r"'nobody', which no installed plugin has\. Install the plugin"):
         load_generator(str(tmp_path))
     (tmp_path / "final" / "generator.json").write_text('{"generator": 3}')
-    with pytest.raises(RequestError, match=r"names no generator; expected a text, got 3"):
+    with pytest.raises(RequestError, match=r"does not name a generator; expected a text, got 3"):
         load_generator(str(tmp_path))
     assert not (tmp_path / "ran").exists()
 

@@ -18,10 +18,10 @@ from transformers import CLIPTextModel
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.models.parts import comparing
-from dipp_toolkit.models.parts.choosing import check_conditions
-from dipp_toolkit.models.parts.comparing import differing_parts, part_names
 from dipp_toolkit.models.sampling import fixed_noise, generate_images
+from dipp_toolkit.models.shared_components import differences
+from dipp_toolkit.models.shared_components.choice import check_conditions
+from dipp_toolkit.models.shared_components.differences import differing_parts, part_names
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.estimate import make_plan
 from dipp_toolkit.training.setup.assembly import assemble
@@ -215,7 +215,7 @@ def test_other_parts_are_refused_and_named(
     def read(*_: object) -> str:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(comparing, "first_difference", read)
+    monkeypatch.setattr(differences, "first_difference", read)
     assert main([*train_words(pair, tmp_path), "--dry-run"]) == 2
     assert "hidden_act" in capsys.readouterr().err
     shutil.copyfile(pair[1] / "text_encoder/config.json", pair[0] / "text_encoder/config.json")

@@ -60,13 +60,13 @@ def test_what_is_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names no weights"),
+        ("", "does not name weights"),
         ("owner/name:../secret.safetensors", "leads out of the repository owner/name"),
         ("owner/name:/etc/passwd", "leads out of the repository owner/name"),
         ("owner/name:file.safetensors=much", "expected a number"),
         ("owner/name:file.safetensors=inf", "expected a number"),
         ("https://huggingface.co/a/b/resolve/main/c/d.safetensors", "write a/b:c/d.safetensors"),
-        ("s3://bucket/file", "names no weights"),
+        ("s3://bucket/file", "does not name weights"),
     ],
 )
 def test_what_is_no_address_is_a_sentence(text: str, words: str) -> None:

@@ -26,7 +26,7 @@ from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.reference import DiffusersReference, check_pipeline_folder
 from dipp_toolkit.models.sampling import generate_images, sample_reference
 from dipp_toolkit.models.tiny_pipelines import write_twin
-from dipp_toolkit.utils.own_noise import own_generators
+from dipp_toolkit.utils.reproducibility import own_generators
 
 PROMPTS = ("a red fox on blue", "birthday cake")
 

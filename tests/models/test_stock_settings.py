@@ -144,7 +144,7 @@ def test_a_missing_shift_is_refused_where_stock_adds_it(name: str, tmp_path: Pat
     edit(folder / "vae" / "config.json", shift_factor=None)
     with pytest.raises(TypeError):
         stock(folder, (16, 8, 8), 1, 1.0)
-    with pytest.raises(RequestError, match="says no shift_factor"):
+    with pytest.raises(RequestError, match="has no shift_factor"):
         load_reference(str(folder))
 
 

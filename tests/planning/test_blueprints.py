@@ -84,7 +84,7 @@ def test_random_weights_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert load_component(folder, "transformer").config.num_layers > 0
     with pytest.raises(RequestError, match="weights of 'vae' are missing"):
         load_component(folder, "vae")
-    with pytest.raises(RequestError, match="exists already"):
+    with pytest.raises(RequestError, match="already exists"):
         blueprint.write(tmp_path / "out", ["transformer"])
     with pytest.raises(RequestError, match="has no component 'unet'"):
         blueprint.write(tmp_path / "failed", ["transformer", "unet"])

@@ -267,15 +267,15 @@ OBJECTS = (
 def test_settings_make_no_objects(world: Path, marker: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = text.format(marker=marker)
     (world / "evil.yaml").write_text(f"steps: {text}\n")
-    assert "evil.yaml is no valid YAML" in refused(words("--config", "evil.yaml"), capsys)
+    assert "evil.yaml is not valid YAML" in refused(words("--config", "evil.yaml"), capsys)
     assert "seed cannot be" in refused(words("--set", f"seed={text}"), capsys)
     (world / "cells.yaml").write_text(f"- guidance: {text}\n")
-    assert "cells.yaml is no valid YAML" in refused(
+    assert "cells.yaml is not valid YAML" in refused(
         ["ablate", "--cells", "cells.yaml", "--out", "out", *words()[1:]], capsys
     )
     (world / "run").mkdir()
     (world / "run" / "config.yaml").write_text(f"steps: {text}\n")
-    assert "config.yaml is no valid YAML" in refused(["distill", "--resume", "--out", "run"], capsys)
+    assert "config.yaml is not valid YAML" in refused(["distill", "--resume", "--out", "run"], capsys)
 
 
 BOMB = "\n".join(f"{a}: &{a} [{', '.join(['*' + b] * 9)}]" for a, b in zip("bcdefghi", "abcdefgh", strict=True))

@@ -18,8 +18,8 @@ from dipp_toolkit.models.files.folders import MOST_TIMES, check_files
 from dipp_toolkit.models.text_encoders import PromptEncoder
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.training.setup.name_checks import check_names
+from dipp_toolkit.utils.json_files import read_bytes, read_json
 from dipp_toolkit.utils.messages import quoted, shown
-from dipp_toolkit.utils.plain_json import read_bytes, read_json
 
 PLACES = (
     "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "text_encoder/config.json",
@@ -94,7 +94,7 @@ def test_training_times_that_no_schedule_has(pipeline: Path, count: float) -> No
     edit(pipeline / "scheduler" / "scheduler_config.json", num_train_timesteps=count)
     for load in (load_reference, load_generator):
         with pytest.raises(
-            RequestError, match=f"says num_train_timesteps=.*expected a whole number from 1 to {MOST_TIMES:,}"
+            RequestError, match=f"has num_train_timesteps=.*expected a whole number from 1 to {MOST_TIMES:,}"
         ):
             load(str(pipeline))
 
@@ -103,7 +103,7 @@ def test_training_times_that_no_schedule_has(pipeline: Path, count: float) -> No
 def test_latents_that_nothing_has(pipeline: Path, side: Any) -> None:
     edit(pipeline / "unet" / "config.json", sample_size=side)
     for load in (load_reference, load_generator):
-        with pytest.raises(RequestError, match=r"say latents of the shape .*see sample_size in unet"):
+        with pytest.raises(RequestError, match=r"give latents of the shape .*see sample_size in unet"):
             load(str(pipeline))
 
 

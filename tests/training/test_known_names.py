@@ -63,8 +63,8 @@ MISSING = {
     "train --generator nowhere/": "There is no pipeline folder nowhere (looked in {here}).",
     "train --generator diffusers:./nowhere": "There is no pipeline folder nowhere",
     "train --generator runs/second": "folder runs/second (looked in {here}/runs). The runs there: first.",
-    "train --generator empty": "empty is no diffusers pipeline: it has neither model_index.json nor final/model_",
-    "distill --reference ./empty": "empty is no diffusers pipeline",
+    "train --generator empty": "empty is not a diffusers pipeline: it has neither model_index.json nor final/model_",
+    "distill --reference ./empty": "empty is not a diffusers pipeline",
     "train --generator unfinished":
         "The run in unfinished has no final/ yet. Finish it with: dipp train --resume --out unfinished",
     "train --generator=": "There is no generator named ''.",

@@ -8,7 +8,7 @@ import pytest
 
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.report.templates import breakable, command_line
-from dipp_toolkit.utils.spelling import Spelling, number_text
+from dipp_toolkit.utils.messages import Spelling, number_text
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from dipp_toolkit.experiments.ablation.settings import AblationSettings
 from dipp_toolkit.experiments.ablation.trends import claims
 from dipp_toolkit.experiments.bench.run import RESULTS
 from dipp_toolkit.utils.assignments import parse_names, parse_options
+from dipp_toolkit.utils.messages import Spelling, number_text
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.spelling import Spelling, number_text
 
 from ..terminal.output import print_line
 from .bench import watch

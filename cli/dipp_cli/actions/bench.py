@@ -19,8 +19,8 @@ from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.utils.assignments import parse_names, parse_options
 from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.messages import Spelling, number_text
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.spelling import Spelling, number_text
 
 from ..terminal.output import plain_line, print_line
 

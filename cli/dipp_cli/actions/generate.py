@@ -116,8 +116,8 @@ def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "bat
     """
     from dipp_toolkit.models.few_steps import step_count
     from dipp_toolkit.models.loading import load_generator, load_reference
-    from dipp_toolkit.models.parts.joining import check_named, encode_for
     from dipp_toolkit.models.sampling import generate_images, sample_reference
+    from dipp_toolkit.models.shared_components.pair import check_named, encode_for
     from dipp_toolkit.prompts.loading import load_prompts
     from dipp_toolkit.protocols import texts
     from dipp_toolkit.utils.device import choose_device

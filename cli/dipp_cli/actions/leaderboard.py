@@ -14,8 +14,8 @@ from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
 from dipp_toolkit.experiments.leaderboard.page import write_page
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.messages import short_name
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.spelling import short_name
 
 from ..terminal.output import print_json, print_line
 

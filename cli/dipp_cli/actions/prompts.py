@@ -38,7 +38,7 @@ def encode_to_cache(
         raise RequestError(f"--chunk is {chunk}; expected at least 1.")
     prompt_texts = texts(load_prompts(prompts))
     encoder = load_prompt_encoder(reference, DTYPES[precision]).to(choose_device(device))
-    encoder.long_prompts, encoder.how_to_cut = "cut" if cut else "refuse", "--cut"
+    encoder.set_long_prompts("cut" if cut else "refuse", "--cut")
     store = PromptCache(encoder_folder(user_path(cache or default_cache()), encoder))
 
     def progress(seen: int, encoded: int) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.utils.atomic import write_text
+from dipp_toolkit.utils.messages import number_text
 from dipp_toolkit.utils.paths import user_path
-from dipp_toolkit.utils.spelling import number_text
 
 from ..terminal.output import print_line
 from .reward.loading import close, load_rewards, reward_names

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dipp_toolkit.events import FirstPull, MonitorEvent, RunStartEvent, StepEvent, WarmUpEvent
-from dipp_toolkit.utils.spelling import number_text, short_name
+from dipp_toolkit.utils.messages import number_text, short_name
 
 from .long_run import LongRun
 from .output import is_first_process, plain_line, print_line

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dipp_toolkit.utils.spelling import Spelling, number_text
+from dipp_toolkit.utils.messages import Spelling, number_text
 
 from .output import is_first_process, plain_lines, print_json
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import RequestError
-from ...utils.messages import unknown_name
-from ...utils.spelling import number_text
+from ...utils.messages import number_text, unknown_name
 from .differences import difference
 from .results import Combination, Study
 

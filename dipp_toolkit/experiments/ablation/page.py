@@ -15,7 +15,7 @@ from ...prompts.subsets import counted_prompts
 from ...report.charts.scatter import Point, scatter
 from ...report.templates import template
 from ...utils.atomic import write_text
-from ...utils.spelling import Spelling, number_text
+from ...utils.messages import Spelling, number_text
 from .best_cell import Choice
 from .differences import difference
 from .results import Combination, Study

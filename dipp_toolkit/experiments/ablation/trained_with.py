@@ -11,9 +11,9 @@ from ...rewards.code_digests import source_digest
 from ...training.run_state.start_settings import as_begun, read_begun_settings
 from ...utils.atomic import write_text
 from ...utils.content_digests import path_digest
+from ...utils.json_files import read_json
 from ...utils.messages import quoted, shown
 from ...utils.paths import is_there, user_path
-from ...utils.plain_json import read_json
 
 WITHOUT_EFFECT = frozenset(
     {

@@ -18,8 +18,8 @@ from itertools import pairwise
 import torch
 
 from ...evaluation.effects import LEAST_EFFECT, matters
+from ...utils.messages import number_text
 from ...utils.setting_layers import AUTO_SCALE
-from ...utils.spelling import number_text
 from ..bench.paired_tests import LEVEL, holm
 from ..bench.rows import Row
 from .results import Study

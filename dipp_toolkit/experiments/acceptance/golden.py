@@ -18,7 +18,7 @@ from ...errors import RequestError, first_line
 from ...registry import get_registry
 from ...utils.atomic import write_text
 from ...utils.fingerprint import networks_in, weights_digest
-from ...utils.plain_json import read_json
+from ...utils.json_files import read_json
 from .weights_used import WeightFile
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from ...models.files.weight_files import weights_in
 from ...models.stock_call import pack, stock_call_of
 from ...training.publish import load_arguments
 from ...utils.images import Images
-from ...utils.own_noise import own_generators
-from ...utils.plain_json import read_json
+from ...utils.json_files import read_json
 from ...utils.precision import matching_autocast
+from ...utils.reproducibility import own_generators
 
 
 def plain_pipeline(
@@ -72,7 +72,7 @@ def plain_image(
 ) -> Images:
     """The pipeline's own call, from given noise; on the CPU, in [0, 1].
 
-    What its scheduler draws in between is a function of the noise, as in the toolkit: see `own_noise`.
+    What its scheduler draws in between is a function of the noise, as in the toolkit: see `own_generators`.
 
     Args:
         pipeline: as `plain_pipeline` makes it.

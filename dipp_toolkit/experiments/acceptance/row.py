@@ -20,10 +20,9 @@ from ...errors import RequestError, first_line
 from ...utils.assignments import is_isolated_name, is_remote_name
 from ...utils.atomic import write_text
 from ...utils.imports import is_python_name
+from ...utils.json_files import parse_untrusted, read_bytes
 from ...utils.messages import shown
 from ...utils.paths import is_there
-from ...utils.plain_json import read_bytes
-from ...utils.submitted_json import parse_submitted
 from .check import Outcome, Verdict
 from .public import public
 from .settings import public_name
@@ -262,7 +261,7 @@ def read_row(path: Path) -> AcceptedRow:
         RequestError: the file is missing, or holds no row; the message names the field.
     """
     try:
-        content = parse_submitted(read_bytes(path, MOST_BYTES).decode("utf-8-sig"))
+        content = parse_untrusted(read_bytes(path, MOST_BYTES).decode("utf-8-sig"))
         return AcceptedRow.model_validate(content)
     except OSError as error:
         raise RequestError(f"Cannot read the row {path}: {error.strerror or error}.") from error

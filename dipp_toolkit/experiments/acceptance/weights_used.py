@@ -12,7 +12,7 @@ from ...models.files.download_lists import INDEX, NOT_NEEDED
 from ...models.files.fetching import hub_id_of
 from ...models.files.weight_files import PICKLE, weights_in
 from ...utils.content_digests import file_digest
-from ...utils.plain_json import read_json
+from ...utils.json_files import read_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")

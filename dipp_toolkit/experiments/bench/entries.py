@@ -14,8 +14,8 @@ from ...models import generator_options
 from ...models.files.named_folders import DIFFUSERS
 from ...models.files.saved_generators import place_of, reference_beside
 from ...models.loading import load_generator, load_reference
-from ...models.parts.joining import check_named, encode_for
-from ...models.text_encoders import PromptEncoder
+from ...models.shared_components.pair import check_named, encode_for
+from ...models.text_encoders import prompt_encoder
 from ...protocols import Reference
 from ...registry import get_registry
 from ...training.setup.name_checks import check_pipeline
@@ -137,13 +137,13 @@ class BenchEntry:
 
     def _reads_prompts(self, reference: Reference) -> Reference:
         """The reference, which cuts long prompts where its run did, or where its plugin recommends it."""
-        encoder, registry = getattr(reference, "encoder", None), get_registry()
+        encoder, registry = prompt_encoder(reference), get_registry()
         entries = [registry.entries[kind].get(self.name) for kind in ("generator", "reference")]
         recommended = [
             entry.defaults["long_prompts"] for entry in entries if entry and "long_prompts" in entry.defaults
         ]
-        if isinstance(encoder, PromptEncoder) and "cut" in (self.run_settings.get("long_prompts"), *recommended[:1]):
-            encoder.long_prompts = "cut"
+        if encoder is not None and "cut" in (self.run_settings.get("long_prompts"), *recommended[:1]):
+            encoder.set_long_prompts("cut")
         return reference
 
     def check_shapes(self, made: Sequence[int], decoded: Sequence[int]) -> None:

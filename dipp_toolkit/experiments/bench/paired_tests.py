@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...evaluation.effects import LEAST_EFFECT, effect_size, matters
 from ...evaluation.intervals import paired_interval, share_interval
-from ...utils.spelling import number_text
+from ...utils.messages import number_text
 from .rows import Row, figure_names
 from .set_pairs import SetComparison, compare_sets
 

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError, first_line
 from ...events import Warned
+from ...utils.json_files import parse_untrusted, read_bytes
 from ...utils.jsonl import numbered_lines
 from ...utils.messages import shown
-from ...utils.plain_json import read_bytes
-from ...utils.submitted_json import parse_submitted
 
 SCHEMA = 1
 MOST_BYTES = 2**29
@@ -169,7 +168,7 @@ def read_rows(path: Path) -> list[Row]:
     rows = []
     for number, line in lines:
         try:
-            rows.append(Row.model_validate(parse_submitted(line)))
+            rows.append(Row.model_validate(parse_untrusted(line)))
         except ValidationError as error:
             wrong = error.errors()[0]
             where = ".".join(str(part) for part in wrong["loc"])

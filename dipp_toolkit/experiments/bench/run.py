@@ -18,7 +18,7 @@ from ...distributed import Processes
 from ...errors import RequestError
 from ...evaluation.loading import find_metric, load_metric
 from ...prompts.loading import load_prompts
-from ...protocols import Closable, CostMetric, Metric, PromptSet, moved
+from ...protocols import CostMetric, Metric, PromptSet, close, moved
 from ...rewards.loading import find_reward, load_reward
 from ...rewards.scores import ask
 from ...training.run_state.reserved_folder import own_folder
@@ -173,8 +173,7 @@ class Bench:
         try:
             self.ask(name, reward, rows_of)
         finally:
-            if isinstance(reward, Closable):
-                reward.close()
+            close(reward)
 
     def ask_metric(self, name: str, metric: Metric) -> None:
         """Keep a metric's features of every image."""

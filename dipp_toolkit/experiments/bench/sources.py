@@ -16,9 +16,9 @@ from ...distributed.shared_draws import digest_seed
 from ...models.few_steps import step_count
 from ...models.reference import DiffusersReference
 from ...models.stock_call import stock_call_of
-from ...models.text_encoders import PromptEncoder
+from ...models.text_encoders import prompt_encoder
 from ...prompts.cache import PromptCache, default_cache, encoder_folder
-from ...protocols import Generator, Reference
+from ...protocols import EncoderReference, Generator, GuidedReference, Reference
 from ...rewards.code_digests import code_digest
 from ...utils.fingerprint import digest_of, weights_digest
 from ...utils.images import Images
@@ -53,8 +53,8 @@ class Source:
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
-        encoder = getattr(self.reference, "encoder", None)
-        if not isinstance(encoder, PromptEncoder):
+        encoder = prompt_encoder(self.reference)
+        if encoder is None:
             return self.networks_without_text()
         pipeline = encoder.load()
         return self.networks_without_text() | {name: getattr(pipeline, name) for name in encoder.names}
@@ -67,8 +67,10 @@ class Source:
     def evaluations(self) -> int:
         if self.generator is not None:
             return step_count(self.generator)
-        two_passes = getattr(self.reference, "takes_two_passes", lambda guidance: guidance != 1)
-        return self.steps * (2 if two_passes(self.guidance) else 1)
+        two_passes = self.guidance != 1
+        if isinstance(self.reference, GuidedReference):
+            two_passes = self.reference.takes_two_passes(self.guidance)
+        return self.steps * (2 if two_passes else 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -77,8 +79,8 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders, and
         the code of somebody's own."""
-        encoder = getattr(self.reference, "encoder", None)
-        text = encoder_folder(default_cache(), encoder).parts[-2:] if isinstance(encoder, PromptEncoder) else ()
+        encoder = prompt_encoder(self.reference)
+        text = encoder_folder(default_cache(), encoder).parts[-2:] if encoder is not None else ()
         scheduler = getattr(self.reference, "scheduler", None)
         code = list(filter(None, map(code_digest, (self.reference, self.generator))))
         return digest_of(
@@ -108,16 +110,16 @@ class Source:
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode prompts through the cache and release a pipeline's text encoders."""
-        encoder = getattr(self.reference, "encoder", None)
-        if isinstance(encoder, PromptEncoder):
+        encoder = prompt_encoder(self.reference)
+        if encoder is not None:
             self._cache = PromptCache(encoder_folder(default_cache(), encoder))
             self._cache.encode(encoder, [*prompts, ""])
             encoder.release()
-            cast(Any, self.reference).null_condition = self._condition([""]).to(self.device)
+            cast(EncoderReference, self.reference).keep_null(self._condition([""]).to(self.device))
 
     def _condition(self, prompts: Sequence[str]) -> Condition:
         if self._cache is not None and not self._cache.missing(prompts):
-            return cast(Condition, cast(Any, self.reference).at_size(self._cache.read(prompts)))
+            return cast(EncoderReference, self.reference).at_size(self._cache.read(prompts))
         return self.reference.encode(prompts)
 
     @torch.no_grad()

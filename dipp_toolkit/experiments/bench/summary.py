@@ -20,6 +20,7 @@ from ...monitoring.trained import trained_on
 from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
 from ...utils.device import choose_device, environment
 from ...utils.images import data_address
+from ...utils.lazy_sequence import evenly_spaced
 from .entries import BenchEntry
 from .rows import SKEW_CORRECTED, EvaluationProtocol, Figure, Picture, Row, Subject
 from .settings import BenchSettings
@@ -209,7 +210,7 @@ def pictures_of(
     """Pictures of `count` prompts, evenly over the set, each with its first seed."""
     total = len(prompts.prompts)
     pictures = []
-    for index in sorted({k * total // max(count, 1) for k in range(min(count, total))}):
+    for index in sorted(set(evenly_spaced(total, count)[:total])):
         prompt = prompts.prompts[index]
         data = small_address(store, keys[index * len(seeds)])
         pictures.append(Picture(prompt=prompt.text, seed=seeds[0], category=prompt.category, data=data))

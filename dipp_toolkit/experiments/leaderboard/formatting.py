@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ...utils.spelling import number_text
+from ...utils.messages import number_text
 from ..bench.rows import Figure
 
 

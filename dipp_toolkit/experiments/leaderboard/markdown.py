@@ -6,7 +6,7 @@ import re
 
 from ...evaluation.effects import LEAST_EFFECT
 from ...prompts.subsets import counted_prompts
-from ...utils.spelling import Spelling, number_text
+from ...utils.messages import Spelling, number_text
 from .board import Board, Section, by_source
 from .formatting import arrow, interval_text, mean_text
 

@@ -13,7 +13,7 @@ from ...prompts.subsets import counted_prompts
 from ...report.charts.scatter import Point, scatter
 from ...report.templates import template
 from ...utils.atomic import write_text
-from ...utils.spelling import Spelling, number_text
+from ...utils.messages import Spelling, number_text
 from ..bench.paired_tests import LEVEL, Comparison
 from ..bench.rows import Picture, Row
 from .agreement import agreements

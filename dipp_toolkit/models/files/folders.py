@@ -1,7 +1,6 @@
 """Pipelines in the Hugging Face layout: one code path makes a local folder or hub id a reference or a generator.
 
-What differs between pipeline classes (which component is the network, how prompts are encoded, how the network is
-called) is a `PipelineFamily`, registered by a plugin under the class's name. Everything else is here, once.
+What differs between pipeline classes is a `PipelineFamily`; see `family`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any, cast
 
 from ...errors import DippError, RequestError
 from ...registry import get_registry
+from ...utils.json_files import MOST_BYTES, check_regular, read_json
 from ...utils.messages import quoted, shown, unknown_name
 from ...utils.paths import user_path
-from ...utils.plain_json import MOST_BYTES, check_regular, read_json
 from ..family import Configured, PipelineFamily
 from .download_lists import INDEX, pipeline_files
 from .fetching import hub_file, hub_files
@@ -42,7 +41,7 @@ def resolve_folder(name: str) -> Path:
                 check_files(folder)
                 return folder
         raise RequestError(
-            f"{path} is no diffusers pipeline: it has neither model_index.json nor final/model_index.json."
+            f"{path} is not a diffusers pipeline: it has neither model_index.json nor final/model_index.json."
         )
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
@@ -70,7 +69,7 @@ def _needed_of(hub: str, listing: Sequence[str]) -> list[str]:
     """What is fetched of a pipeline's repository.
 
     Raises:
-        RequestError: it holds no pipeline.
+        RequestError: it is not a pipeline.
     """
     from ..export import ASSISTANT
 
@@ -106,14 +105,14 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
     """The scheduler's configuration in a pipeline folder.
 
     Raises:
-        RequestError: it is missing, is no JSON, or says more training times than any scheduler has.
+        RequestError: it is missing, is not JSON, or has more training times than any scheduler.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
     count = config.get("num_train_timesteps")
     if isinstance(count, int | float) and not 1 <= count <= MOST_TIMES:
         raise RequestError(
-            f"{path} says num_train_timesteps={quoted(count)}; expected a whole number from 1 to {MOST_TIMES:,}, such "
+            f"{path} has num_train_timesteps={quoted(count)}; expected a whole number from 1 to {MOST_TIMES:,}, such "
             "as 1000."
         )
     return config
@@ -127,21 +126,21 @@ def family_of(folder: Path) -> PipelineFamily:
     """
     index = read_json(folder / "model_index.json")
     name = shown(index.get("_class_name"))
-    known = get_registry().entries["pipeline"]
-    if name not in known:
+    families = get_registry().entries["pipeline"]
+    if name not in families:
         raise RequestError(
-            f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, known)}"
+            f"No plugin can load the pipeline class of {folder}. {unknown_name('pipeline', name, families)}"
         )
     check_index(index, folder)
-    family = cast(PipelineFamily, known[name].build())
-    return family.configured(folder) if isinstance(family, Configured) else family
+    family = families[name].build()
+    return family.configured(folder) if isinstance(family, Configured) else cast(PipelineFamily, family)
 
 
 def component_config(folder: Path, name: str) -> dict[str, Any]:
     """The configuration of a pipeline's network; empty where it is missing, which whoever loads the network says.
 
     Raises:
-        RequestError: it is no JSON object.
+        RequestError: it is not a JSON object.
     """
     path = folder / name / "config.json"
     return read_json(path) if path.is_file() else {}

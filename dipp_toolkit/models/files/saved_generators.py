@@ -1,7 +1,7 @@
-"""A trained generator that is no diffusers pipeline: `generator.json` beside what it saved says which name loads it.
+"""A trained generator that is not a diffusers pipeline: `generator.json` beside what it saved says which name loads it.
 
 The counterpart of `save_pretrained` is `load_pretrained(folder, **options)`, an attribute of what the generator's name
-means: a class has it as a classmethod. A folder names no code that is then imported: the name in `generator.json` is
+means: a class has it as a classmethod. Code that a folder names is never imported: the name in `generator.json` is
 looked up among the installed plugins alone, and a generator of somebody's own file is named with its folder,
 `file.py:Name@folder`.
 """
@@ -18,9 +18,9 @@ from ...errors import RequestError
 from ...registry import get_registry
 from ...utils.atomic import write_text
 from ...utils.imports import check_options, is_python_name, load_python_name
+from ...utils.json_files import read_json
 from ...utils.messages import quoted, shown
 from ...utils.paths import is_there, user_path
-from ...utils.plain_json import read_json
 
 if TYPE_CHECKING:
     from ...protocols import Generator
@@ -58,10 +58,10 @@ class Final:
 
 def split_saved(name: str) -> tuple[str, str | None]:
     """`"file.py:Name@folder"` as the generator's own name and the folder; the name alone where it has no folder."""
-    known = get_registry().entries["generator"]
+    names = get_registry().entries["generator"]
     at = name.find(AT)
     while at > 0 and not is_there(name):
-        if name[:at] in known or is_python_name(name[:at]):
+        if name[:at] in names or is_python_name(name[:at]):
             return name[:at], name[at + 1 :]
         at = name.find(AT, at + 1)
     return name, None
@@ -92,7 +92,9 @@ def saved_generator(name: str) -> SavedGenerator | None:
             written, reference = content.get("generator"), content.get("reference") or ""
             options = content.get("options") or {}
             if not isinstance(written, str) or not isinstance(reference, str) or not isinstance(options, dict):
-                raise RequestError(f"{inside / FILE} names no generator; expected a text, got {quoted(written)}.")
+                raise RequestError(
+                    f"{inside / FILE} does not name a generator; expected a text, got {quoted(written)}."
+                )
             return SavedGenerator(inside, written if place is None else own, reference, options)
     if place is not None:
         raise RequestError(
@@ -114,16 +116,16 @@ def load_saved(saved: SavedGenerator, by_person: bool, options: Mapping[str, Any
         RequestError: nobody who can load it is known here, or it names code that nobody typed.
         PluginError: its code cannot be imported.
     """
-    known = get_registry().entries["generator"]
-    if saved.name not in known and not is_python_name(saved.name):
+    names = get_registry().entries["generator"]
+    if saved.name not in names and not is_python_name(saved.name):
         raise RequestError(
             f"{saved.folder} was saved by the generator '{shown(saved.name)}', which no installed plugin has. Install "
             f"the plugin, or name the code: file.py:Name{AT}{saved.folder}"
         )
-    if saved.name not in known and not by_person:
+    if saved.name not in names and not by_person:
         raise RequestError(
-            f"{saved.folder} was saved by {shown(saved.name)}, and a folder names no code that is run. If that file is "
-            f"yours, say so: {shown(saved.name)}{AT}{saved.folder}"
+            f"{saved.folder} was saved by {shown(saved.name)}, and code that a folder names is never run. If that file "
+            f"is yours, say so: {shown(saved.name)}{AT}{saved.folder}"
         )
     loader = loader_of(saved.name)
     if loader is None:
@@ -143,13 +145,13 @@ def cannot_load(name: str, folder: Path) -> str:
     """What a generator without `load_pretrained` means for what was saved."""
     return (
         f"{folder} holds what save_pretrained of '{shown(name)}' wrote, and '{shown(name)}' has no {LOADER}(folder) to "
-        "load it again. Its run can be resumed; give it one, and the folder can be generated from, benched and trained "
-        "on from."
+        "load it again. Its run can be resumed; add that method, and the folder can be generated from, benched and "
+        "trained on from."
     )
 
 
 def note_generator(final: Path, name: str | None, reference: str | None, options: Mapping[str, Any]) -> Final:
-    """Write `generator.json` beside what a generator saved, where that is no diffusers pipeline.
+    """Write `generator.json` beside what a generator saved, where that is not a diffusers pipeline.
 
     Args:
         final: the folder.
@@ -199,8 +201,8 @@ def reference_beside(name: str) -> str | None:
         if not is_python_name(saved.reference):
             return saved.reference or _recommended(own if place is not None else saved.name)
         raise RequestError(
-            f"{saved.folder} was trained with the reference {shown(saved.reference)}, and a folder names no code that "
-            "is run. If that file is yours, name it as the reference."
+            f"{saved.folder} was trained with the reference {shown(saved.reference)}, and code that a folder names "
+            "is never run. If that file is yours, name it as the reference."
         )
     if name in get_registry().entries["generator"] or is_python_name(name):
         return _recommended(name)
@@ -209,5 +211,5 @@ def reference_beside(name: str) -> str | None:
 
 def _recommended(name: str) -> str | None:
     entry = get_registry().entries["generator"].get(name)
-    found = entry.defaults.get("reference") if entry is not None else None
-    return None if found is None else str(found)
+    reference = entry.defaults.get("reference") if entry is not None else None
+    return None if reference is None else str(reference)

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import RequestError
+from ...utils.json_files import read_json
 from ...utils.messages import shown
-from ...utils.plain_json import read_json
 
 BASE = r"(?P<base>(?:pytorch_|diffusion_pytorch_)?model)"
 NAME = re.compile(
@@ -82,7 +82,7 @@ def choose_weights(names: Iterable[str], kind: str = SAFETENSORS) -> WeightFiles
         key = (base, variant)
         # Where one file and shards lie side by side, diffusers reads the shards and transformers the one file.
         if key in indexes and set(parts) == set(range(1, count + 1)) and (key not in sets or base == DIFFUSERS_BASE):
-            sets[key] = WeightFiles(variant or None, tuple(parts[one] for one in sorted(parts)), indexes[key])
+            sets[key] = WeightFiles(variant or None, tuple(parts[number] for number in sorted(parts)), indexes[key])
     return sets[min(sets, key=_rank)] if sets else None
 
 
@@ -124,10 +124,10 @@ def shard_map(path: Path) -> Mapping[str, str]:
     Raises:
         RequestError: it cannot be read, or says none.
     """
-    found = read_json(path).get("weight_map")
-    if not (isinstance(found, dict) and found and all(isinstance(one, str) for one in found.values())):
-        raise RequestError(f"{path} says of no tensor in which file it is; expected a 'weight_map'.")
-    return found
+    shards = read_json(path).get("weight_map")
+    if not (isinstance(shards, dict) and shards and all(isinstance(shard, str) for shard in shards.values())):
+        raise RequestError(f"{path} does not say which file each tensor is in; expected a 'weight_map'.")
+    return shards
 
 
 def plain_name(name: str) -> str:

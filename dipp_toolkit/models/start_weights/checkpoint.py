@@ -42,7 +42,7 @@ class Checkpoint:
     @property
     def shapes(self) -> Shapes:
         """Of the tensors."""
-        return {name: tuple(one.shape) for name, one in self.tensors.items()}
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
 def read_checkpoint(path: Path, expected: Shapes) -> Checkpoint:
@@ -55,24 +55,24 @@ def read_checkpoint(path: Path, expected: Shapes) -> Checkpoint:
     Raises:
         RequestError: the file is damaged, holds no tensors, or would run code when it is read.
     """
-    found = [_renamed(path, tensors, expected) for tensors in _states(read_state(path))]
-    if not found:
+    checkpoints = [_renamed(path, tensors, expected) for tensors in _states(read_state(path))]
+    if not checkpoints:
         raise RequestError(f"{path} holds no tensors; expected the weights of a network.")
 
-    def fit(one: Checkpoint) -> tuple[int, int]:
-        return sum(one.shapes.get(name) == shape for name, shape in expected.items()), len(one.content)
+    def fit(checkpoint: Checkpoint) -> tuple[int, int]:
+        return sum(checkpoint.shapes.get(name) == shape for name, shape in expected.items()), len(checkpoint.content)
 
-    return max(found, key=fit)
+    return max(checkpoints, key=fit)
 
 
 def _states(content: Mapping[Any, Any], depth: int = 0) -> Iterator[dict[str, Tensor]]:
     """Every group of named tensors, the outer ones first; an average (`ema`) comes after what it is the average of."""
-    named = {name: one for name, one in content.items() if isinstance(name, str)}
-    tensors = {name: one for name, one in named.items() if isinstance(one, Tensor)}
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     if tensors:
         yield tensors
-    inner = {name: one for name, one in named.items() if isinstance(one, Mapping)}
-    for name in sorted(inner, key=lambda one: ("ema" in one.lower(), one != "state_dict")):
+    inner = {name: value for name, value in named.items() if isinstance(value, Mapping)}
+    for name in sorted(inner, key=lambda key: ("ema" in key.lower(), key != "state_dict")):
         if depth < DEEPEST:
             yield from _states(inner[name], depth + 1)
 
@@ -85,8 +85,8 @@ def _renamed(path: Path, tensors: Mapping[str, Tensor], expected: Shapes) -> Che
         for cut in range(len(parts)):
             if ".".join(parts[cut:]) in expected:
                 prefixes["".join(f"{part}." for part in parts[:cut])] += 1
-    prefix = max(prefixes, key=lambda one: (prefixes[one], -len(one)), default="")
-    inside = {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
+    prefix = max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)), default="")
+    inside = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return Checkpoint(path, inside, tensors)
 
 

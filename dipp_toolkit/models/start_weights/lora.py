@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ...errors import RequestError, first_line
 from ...utils.content_digests import file_digest
+from ...utils.json_files import read_json
 from ...utils.messages import shown
 from ...utils.packages import not_installed
-from ...utils.plain_json import read_json
 from ..components import empty_component, load_component
 from ..files.fetching import NotHere, only_looking
 from ..files.folders import quiet_loading
@@ -123,11 +123,11 @@ def layers_of(file: LoraFile, network: Any, pipeline: Any, component: str) -> La
             "stay as they are here. Fuse it with diffusers (load_lora_weights, fuse_lora, unload_lora_weights, "
             "save_pretrained), and name the folder that this writes as the generator."
         )
-    tensors = {key: one for key, one in tensors.items() if key not in texts}
+    tensors = {key: tensor for key, tensor in tensors.items() if key not in texts}
     if not tensors:
         raise RequestError(f"The LoRA {file.name} changes text encoders alone, and these stay as they are here.")
     names = {match["layer"] for key in tensors if (match := DOWN.fullmatch(key)) is not None}
-    peft = {key.removeprefix(PEFT_PREFIX): one for key, one in tensors.items()}
+    peft = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in tensors.items()}
     if any(key.startswith(PEFT_PREFIX) for key in tensors) and _own_layers(peft, network):
         if file.config is None:
             raise RequestError(
@@ -163,10 +163,10 @@ def fuse(network: nn.Module, layers: Layers, scale: float) -> None:
         raise not_installed("LoRA files need", ["peft"]) from error
     for rank in sorted({len(down) for down, _ in layers.values()}):
         state = {
-            f"{layer}.lora_{half}.weight": one
+            f"{layer}.lora_{half}.weight": factor
             for layer, both in layers.items()
             if len(both[0]) == rank
-            for half, one in zip("AB", both, strict=True)
+            for half, factor in zip("AB", both, strict=True)
         }
         targets = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
         inject_adapter_in_model(
@@ -192,7 +192,7 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
     for name, other in AMBIGUOUS.items():
-        tensors = {key.replace(name, other): one for key, one in tensors.items()}
+        tensors = {key.replace(name, other): tensor for key, tensor in tensors.items()}
     if hasattr(pipeline, "lora_state_dict"):
         sgm = {"unet_config": network.config} if issubclass(pipeline, StableDiffusionXLLoraLoaderMixin) else {}
         try:
@@ -206,7 +206,7 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
         tensors = result[0] if isinstance(result, tuple) else result
     with quiet_loading():
         tensors = convert_unet_state_dict_to_peft(tensors)
-    return {key: one for key, one in tensors.items() if not key.endswith(".alpha")}
+    return {key: tensor for key, tensor in tensors.items() if not key.endswith(".alpha")}
 
 
 def _check_fit(
@@ -270,5 +270,5 @@ def _layouts(strangers: Sequence[str]) -> str:
 
 
 def _shown_layer(name: str, halves: Mapping[str, Mapping[str, Tensor]]) -> str:
-    shapes = [str(tuple(one.shape)) for one in halves.get(name, {}).values()]
+    shapes = [str(tuple(tensor.shape)) for tensor in halves.get(name, {}).values()]
     return f"{shown(name)} ({' and '.join(shapes)})" if shapes else shown(name)

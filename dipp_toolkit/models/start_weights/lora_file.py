@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ...errors import RequestError
 from ...utils.content_digests import file_digest
+from ...utils.json_files import read_json
 from ...utils.messages import quoted, shown
-from ...utils.plain_json import read_json
 from ...utils.tensor_files import read_state, tensors_of
 from ..files.fetching import NotHere
 from ..lora import FILES, PEFT_PREFIX
@@ -83,7 +83,7 @@ class LoraFile:
 
     @property
     def name(self) -> str:
-        """As it was said, for messages."""
+        """As it was typed, for messages."""
         return shown(self.source.text)
 
     def read(self) -> dict[str, Tensor]:
@@ -92,7 +92,9 @@ class LoraFile:
         Raises:
             RequestError: it is damaged, holds no LoRA, or one of a method that cannot be fused.
         """
-        tensors = {key: one for key, one in tensors_of(read_state(self.path), self.path).items() if one.numel()}
+        tensors = {
+            key: tensor for key, tensor in tensors_of(read_state(self.path), self.path).items() if tensor.numel()
+        }
         for part, method in OTHER_METHODS.items():
             others = [key for key in tensors if part in key]
             if others:
@@ -101,7 +103,7 @@ class LoraFile:
                     "be fused here. Fuse it with the program that it was made for, and name the result with weights=."
                 )
         idle = [key for key in tensors if not _kind(key) and not bool(tensors[key].any())]  # some exporters add zeros
-        tensors = {key: one for key, one in tensors.items() if key not in idle}
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in idle}
         others = [key for key in tensors if not _kind(key)]
         if not any(DOWN.fullmatch(key) for key in tensors):
             raise RequestError(
@@ -114,8 +116,8 @@ class LoraFile:
                 f"The LoRA {self.name} has {len(others)} tensors that are not parts of a LoRA, such as "
                 f"{_first(others)} of shape {tuple(tensors[others[0]].shape)}; what they would change cannot be fused."
             )
-        tensors = {key: one.float() for key, one in tensors.items()}
-        bad = [key for key, one in tensors.items() if not bool(one.isfinite().all())]
+        tensors = {key: tensor.float() for key, tensor in tensors.items()}
+        bad = [key for key, tensor in tensors.items() if not bool(tensor.isfinite().all())]
         if bad:
             raise RequestError(f"The LoRA {self.name} has numbers that are not finite, in {_first(bad)}.")
         return self._with_strength(tensors)
@@ -126,7 +128,7 @@ class LoraFile:
         single = [*({layer for _, layer in ups} ^ ranks.keys())]
         if single:
             raise RequestError(
-                f"The LoRA {self.name} is not whole: of {len(single)} layers it has one half of the pair alone, such "
+                f"The LoRA {self.name} is incomplete: of {len(single)} layers it has one half of the pair alone, such "
                 f"as {_first(sorted(single))}."
             )
         strengths = self._strengths(ranks, tensors)
@@ -136,23 +138,23 @@ class LoraFile:
             layer = _layer_of_alpha(key, ranks)
             if layer is None:
                 raise RequestError(
-                    f"The LoRA {self.name} is not whole: it has {shown(key)}, and no layer of that name."
+                    f"The LoRA {self.name} is incomplete: it has {shown(key)}, and no layer of that name."
                 )
             tensors[key] = torch.tensor(float(ranks[layer]))
         return tensors
 
     def _strengths(self, ranks: Mapping[str, int], tensors: Mapping[str, Tensor]) -> dict[str, float]:
         """a / r by layer; a layer that is not named has 1."""
-        alphas = {key: one for key, one in tensors.items() if key.endswith(ALPHA)}
-        wrong = [key for key, one in alphas.items() if one.numel() != 1]
+        alphas = {key: tensor for key, tensor in tensors.items() if key.endswith(ALPHA)}
+        wrong = [key for key, tensor in alphas.items() if tensor.numel() != 1]
         if wrong:
             raise RequestError(
                 f"The LoRA {self.name} has {_first(wrong)} of shape {tuple(alphas[wrong[0]].shape)}; expected a number."
             )
-        named = {_layer_of_alpha(key, ranks): float(one) for key, one in alphas.items()}
-        found = {layer: alpha / ranks[layer] for layer, alpha in named.items() if layer is not None}
-        if found:
-            return found
+        named = {_layer_of_alpha(key, ranks): float(tensor) for key, tensor in alphas.items()}
+        scales = {layer: alpha / ranks[layer] for layer, alpha in named.items() if layer is not None}
+        if scales:
+            return scales
         # Under another name and without its prefix a file stands beside peft's configuration by accident.
         if self.config is not None and (
             self.path.name == FILES[1] or any(key.startswith(PEFT_PREFIX) for key in tensors)
@@ -253,7 +255,11 @@ def _strength(settings: Mapping[str, Any], layer: str, rank: int, name: str) -> 
         named = settings.get(patterns) or {}
         if not isinstance(named, dict) or not all(map(PATTERN.fullmatch, named)):
             raise RequestError(f"The LoRA {name} has {quoted(named)} as its {patterns}; expected names of layers.")
-        fits = (value for one, value in named.items() if re.match(rf"(.*\.)?({one})$", layer.removeprefix(PEFT_PREFIX)))
+        fits = (
+            value
+            for pattern, value in named.items()
+            if re.match(rf"(.*\.)?({pattern})$", layer.removeprefix(PEFT_PREFIX))
+        )
         values[key] = next(fits, settings.get(key))
     alpha = values["lora_alpha"]
     if not isinstance(alpha, int | float) or values["r"] != rank:

@@ -11,15 +11,15 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import DippError, RequestError, first_line
 from ...utils.content_digests import file_digest
+from ...utils.json_files import read_json
 from ...utils.messages import shown
-from ...utils.plain_json import read_json
 from ..components import component_class, empty_component
 from ..family import PublishedNames
 from ..files.download_lists import INDEX, network_files
@@ -28,9 +28,8 @@ from ..files.folders import check_files, family_of, fetched_files, quiet_loading
 from ..files.safety import check_config
 from ..files.weight_files import DIFFUSERS_BASE, PICKLE, WeightFiles, check_shards, weights_in, what_is_there
 from .checkpoint import Checkpoint, misfit, read_checkpoint, shapes_of_files
-from .pickled import write_network
 from .source import WeightSource, parse_source
-from .store import converted_folder
+from .store import converted_folder, write_network
 
 CONFIG = "config.json"
 ORIGINAL = ("input_blocks.", "double_blocks.", "joint_blocks.")
@@ -70,7 +69,7 @@ def _place(source: WeightSource, name: str) -> Path:
         local = Path(source.text).expanduser()
         if not local.is_dir():
             return source.file()
-        pipeline = next((one for one in (local, local / "final") if (one / INDEX).is_file()), None)
+        pipeline = next((place for place in (local, local / "final") if (place / INDEX).is_file()), None)
         return local if pipeline is None else pipeline / name
     if source.is_file:
         return source.file()
@@ -108,7 +107,7 @@ def _of_folder(source: WeightSource, place: Path, folder: Path, name: str) -> Pa
         return _stored(place, weights, own, shell, folder, name)
     if pickled is None:
         raise RequestError(
-            f"'{shown(source.text)}' holds no weights of a network in diffusers' layout; {what_is_there(place)}. Name "
+            f"'{shown(source.text)}' has no network weights in diffusers' layout; {what_is_there(place)}. Name "
             "one file of them."
         )
     return _stored(place, pickled, own, shell, folder, name)
@@ -117,11 +116,11 @@ def _of_folder(source: WeightSource, place: Path, folder: Path, name: str) -> Pa
 def _check_own_config(place: Path, folder: Path, name: str) -> None:
     config = read_json(place / CONFIG)
     check_config(config, place / CONFIG)
-    kind, said = component_class(folder, name).__name__, config.get("_class_name")
-    if said not in (None, kind):
+    kind, stated = component_class(folder, name).__name__, config.get("_class_name")
+    if stated not in (None, kind):
         raise RequestError(
-            f"{place} holds the weights of a {shown(said)}, and the {name} of {folder} is a {kind}. Name the pipeline "
-            "that they were made for as the generator."
+            f"{place} holds the weights of a {shown(stated)}, and the {name} of {folder} is a {kind}. Name the "
+            "pipeline that they were made for as the generator."
         )
 
 
@@ -134,7 +133,7 @@ def _stored(place: Path, weights: WeightFiles, config: Path, shell: nn.Module, f
     def read() -> None:
         for path in paths:
             tensors.update(read_checkpoint(path, _expected(shell)).tensors)
-        problem = misfit({key: tuple(one.shape) for key, one in tensors.items()}, _expected(shell))
+        problem = misfit({key: tuple(tensor.shape) for key, tensor in tensors.items()}, _expected(shell))
         if problem:
             raise _does_not_fit(place, folder, name, problem)
 
@@ -166,7 +165,7 @@ def _fitting(path: Path, shell: nn.Module, folder: Path, name: str) -> dict[str,
     """A file's tensors under diffusers' names, every one of the network's among them.
 
     Raises:
-        RequestError: they are of another network, or of something that is no network.
+        RequestError: they are of another network, or not a network at all.
     """
     expected = _expected(shell)
     checkpoint = read_checkpoint(path, expected)
@@ -180,32 +179,34 @@ def _fitting(path: Path, shell: nn.Module, folder: Path, name: str) -> dict[str,
     authors = _of_the_family(checkpoint, folder) if problem else None
     if authors is not None:
         tensors = authors
-        problem = misfit({key: tuple(one.shape) for key, one in tensors.items()}, expected)
+        problem = misfit({key: tuple(tensor.shape) for key, tensor in tensors.items()}, expected)
     elif problem and any(part in key for key in checkpoint.content for part in ORIGINAL):
         tensors = _converted(checkpoint, folder, name)
-        problem = misfit({key: tuple(one.shape) for key, one in tensors.items()}, expected)
+        problem = misfit({key: tuple(tensor.shape) for key, tensor in tensors.items()}, expected)
     else:
-        tensors = {key: one for key, one in checkpoint.tensors.items() if key in expected}
+        tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if key in expected}
     if problem:
         raise _does_not_fit(path, folder, name, problem)
     return tensors
 
 
 def _of_the_family(checkpoint: Checkpoint, folder: Path) -> dict[str, Tensor] | None:
-    """Tensors in names that the pipeline's family knows, under diffusers'; None where they are no such names."""
-    family = family_of(folder)
+    """Tensors in names that the pipeline's family knows, under diffusers'; None where they are not such names."""
+    family = cast(Any, family_of(folder))
     return family.from_published_names(checkpoint.content) if isinstance(family, PublishedNames) else None
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Tensor]:
     """Tensors in the original code's names, under diffusers'."""
     before = Counter(key[: key.index(part)] for key in checkpoint.content for part in ORIGINAL if part in key)
-    prefix = max(before, key=lambda one: before[one])
+    prefix = max(before, key=lambda prefix: before[prefix])
     tensors = {
-        f"{LDM_PREFIX}{key[len(prefix) :]}": one for key, one in checkpoint.content.items() if key.startswith(prefix)
+        f"{LDM_PREFIX}{key[len(prefix) :]}": tensor
+        for key, tensor in checkpoint.content.items()
+        if key.startswith(prefix)
     }
     loader: Any = component_class(folder, name)
-    dtype = next((one.dtype for one in tensors.values() if one.is_floating_point()), torch.float32)
+    dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
     try:
         with quiet_loading():
             network = loader.from_single_file(
@@ -218,11 +219,11 @@ def _converted(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Ten
         raise _does_not_fit(
             checkpoint.path, folder, name, f"diffusers cannot convert its {len(tensors)} tensors ({what})"
         ) from error
-    return {key: one for key, one in network.state_dict().items() if not one.is_meta}
+    return {key: tensor for key, tensor in network.state_dict().items() if not tensor.is_meta}
 
 
 def _expected(shell: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(one.shape) for key, one in shell.state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in shell.state_dict().items()}
 
 
 def _without_ignored(checkpoint: Checkpoint, shell: Any) -> dict[str, tuple[int, ...]]:

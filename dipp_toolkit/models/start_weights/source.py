@@ -29,10 +29,10 @@ class WeightSource:
     """Where weights lie.
 
     Attributes:
-        text: as it was said, without the scale.
+        text: as it was typed, without the scale.
         hub: the repository, `owner/name`; None for what is on this machine.
         inside: path of a file or folder in the repository; empty for the repository itself.
-        scale: of a LoRA's update, any finite number; 1 where none was said.
+        scale: of a LoRA's update, any finite number; 1 where none was given.
     """
 
     text: str
@@ -83,16 +83,16 @@ def parse_source(text: str, *, scaled: bool = False) -> WeightSource:
         text, scale = _split_scale(text)
     address = ADDRESS.fullmatch(text)
     if address is not None:
-        raise RequestError(f"'{shown(text)}' is an address of a web page; write {address['hub']}:{address['inside']}")
+        raise RequestError(f"'{shown(text)}' is the address of a web page; write {address['hub']}:{address['inside']}")
     if not text or "://" in text:
-        raise RequestError(f"'{shown(text)}' names no weights; {EXPECTED}.")
-    found = REPOSITORY.fullmatch(text)
-    if found is None or is_there(text) or (found["inside"] is None and Path(text).suffix.lower() in ENDINGS):
+        raise RequestError(f"'{shown(text)}' does not name weights; {EXPECTED}.")
+    match = REPOSITORY.fullmatch(text)
+    if match is None or is_there(text) or (match["inside"] is None and Path(text).suffix.lower() in ENDINGS):
         return WeightSource(text, scale=scale)
-    inside = found["inside"] or ""
+    inside = match["inside"] or ""
     if inside.startswith("/") or "\\" in inside or ".." in inside.split("/"):
-        raise RequestError(f"'{shown(inside)}' leads out of the repository {found['hub']}; expected a path inside it.")
-    return WeightSource(text, found["hub"], inside.strip("/"), scale)
+        raise RequestError(f"'{shown(inside)}' leads out of the repository {match['hub']}; expected a path inside it.")
+    return WeightSource(text, match["hub"], inside.strip("/"), scale)
 
 
 def check_source(text: str, *, scaled: bool = False) -> None:
@@ -124,7 +124,7 @@ def _split_scale(text: str) -> tuple[str, float]:
 
 
 def _not_here(path: Path) -> str:
-    others = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
+    others = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
     guess = nearest(path.name, others)
     hint = f" Did you mean {path.parent / guess}?" if guess else ""
     what = "is a folder" if path.is_dir() else "is not there"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...distributed import Processes
 from ...errors import RunError
-from ...utils.read_scalars import read
+from ...utils.device import read_scalars
 from ..base import TermResult
 from .balance import BALANCES, Balance
 from .floors import Floor
@@ -230,7 +230,7 @@ class RewardMix:
             return
         joint, divergence = torch.stack(self._sides).mean(0).sqrt()
         sizes = {f"of/{name}": one.size for name, one in self._proposed.items() if one.share}
-        told = read({"joint": joint, "divergence": divergence, **sizes})
+        told = read_scalars({"joint": joint, "divergence": divergence, **sizes})
         joint_size, divergence_size = told.pop("joint"), told.pop("divergence")
         self.scale.take({name.removeprefix("of/"): size for name, size in told.items()}, joint_size, divergence_size)
 

@@ -129,8 +129,8 @@ class DiscriminatorRatio:
     def _pass(self, term: FDivergence, look: Noised) -> tuple[Tensor, Tensor]:
         network = cast(Any, term.assistant).denoiser.network
         family = getattr(term.reference, "family", None)  # of a diffusers pipeline
-        place = family.image_stream if isinstance(family, ImageStream) else None
-        return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition, place)
+        stream = family.image_stream if isinstance(family, ImageStream) else None
+        return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition, stream)
 
     def _sample_reference(self, term: FDivergence, sample: Sample) -> None:
         count = len(sample.x0) if self.pool.x0 is None else min(self.fresh, len(sample.x0))

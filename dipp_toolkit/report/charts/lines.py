@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ...evaluation.intervals import Interval
-from ...utils.spelling import MINUS, number_text
+from ...utils.messages import MINUS, number_text
 from ..table import text_of
 
 WIDTH, HEIGHT = 380.0, 216.0

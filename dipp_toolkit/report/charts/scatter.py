@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from ...utils.spelling import number_text
+from ...utils.messages import number_text
 from .label_placement import Box, place
 from .lines import Axis, colour_class
 

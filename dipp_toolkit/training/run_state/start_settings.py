@@ -12,7 +12,6 @@ from ...models.files.saved_generators import saved_generator, split_saved
 from ...registry import get_registry
 from ...utils.assignments import read_yaml
 from ...utils.imports import is_python_name
-from ...utils.precision_choice import AUTO
 
 
 def read_begun_settings(path: Path) -> dict[str, Any]:
@@ -85,4 +84,4 @@ def precision_as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
         config: the settings asked for now.
         saved: those that the run was begun with.
     """
-    return config.model_copy(update={"precision": saved.precision}) if config.precision == AUTO else config
+    return config.model_copy(update={"precision": saved.precision}) if config.precision == "auto" else config

@@ -22,8 +22,9 @@ from ...models.few_steps import with_steps
 from ...models.generator_options import generator_options
 from ...models.loading import load_generator, load_reference
 from ...models.lora import AdapterSettings
-from ...models.parts.choosing import check_latents
-from ...models.parts.joining import compare_named, join
+from ...models.shared_components.choice import check_latents
+from ...models.shared_components.pair import compare_named, join
+from ...models.text_encoders import prompt_encoder
 from ...models.weight_sharing import trainable_parameters
 from ...objective.base import uses_assistant
 from ...objective.build import build_mix, build_terms
@@ -32,8 +33,8 @@ from ...prompts.loading import load_prompts
 from ...protocols import AssistantSaved, ExportChecked, Generator, Reference, Reward, moved, texts
 from ...rewards.loading import load_reward
 from ...utils.device import choose_device
-from ...utils.precision import DTYPES, PRECISIONS
-from ...utils.precision_choice import AUTO
+from ...utils.lazy_sequence import evenly_spaced
+from ...utils.precision import AUTO, DTYPES, PRECISIONS
 from ..assistant import LearnedAssistant
 from ..ema import WeightAverage
 from ..engine import Engine
@@ -78,8 +79,7 @@ class Assembled:
 
 
 def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:
-    count = min(count, len(prompts))
-    return [prompts[index * len(prompts) // count] for index in range(count)]
+    return [prompts[index] for index in evenly_spaced(len(prompts), min(count, len(prompts)))]
 
 
 def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Reward] | None]:
@@ -102,9 +102,9 @@ def _load_reference(config: TrainConfig) -> Reference:
     if isinstance(reference, DiffusersReference):
         check_score(reference.folder, reference.family)
         check_steps(reference.folder, reference.family, config.reference_steps)
-    encoder = getattr(reference, "encoder", None)
+    encoder = prompt_encoder(reference)
     if encoder is not None:
-        encoder.long_prompts, encoder.how_to_cut = config.long_prompts, "--set long_prompts=cut"
+        encoder.set_long_prompts(config.long_prompts, "--set long_prompts=cut")
     return reference
 
 
@@ -235,7 +235,7 @@ def _placing(reference: Reference, device: torch.device, sharding: Sharding | No
     """Move what belongs to the reference beside its network; returns what places a network.
 
     Raises:
-        RequestError: weights are to be sharded, and the reference is no diffusers pipeline.
+        RequestError: weights are to be sharded, and the reference is not a diffusers pipeline.
     """
     from ...models.reference import DiffusersReference
 

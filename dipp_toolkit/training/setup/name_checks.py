@@ -67,7 +67,7 @@ def _check_content(folder: Path) -> None:
         raise RequestError(
             f"The run in {shown(folder)} has no final/ yet. Finish it with: dipp train --resume --out {shown(folder)}"
         )
-    raise RequestError(f"{shown(folder)} is no diffusers pipeline: it has neither {INDEX} nor final/{INDEX}.")
+    raise RequestError(f"{shown(folder)} is not a diffusers pipeline: it has neither {INDEX} nor final/{INDEX}.")
 
 
 def may_be_hub_id(name: str) -> bool:

@@ -25,10 +25,10 @@ from ...models.files.named_folders import DIFFUSERS, shrink_of
 from ...models.files.saved_generators import saved_generator
 from ...models.generator import DiffusersGenerator
 from ...models.generator_options import generator_options, pipeline_of_reference
-from ...models.parts.choosing import parts_text
-from ...models.parts.joining import check_pair
 from ...models.published import PublishedGenerator
 from ...models.reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
+from ...models.shared_components.choice import parts_text
+from ...models.shared_components.pair import check_pair
 from ...planning.recipes.layer import recipe_text
 from ...prompts.loading import load_prompts
 from ...registry import get_registry

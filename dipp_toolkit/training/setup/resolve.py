@@ -12,7 +12,7 @@ import torch
 from ...config import TrainConfig, make_config
 from ...diffusion.times import find_sampling, find_weighting
 from ...distributed import Processes
-from ...distributed.launcher import launcher_settings
+from ...distributed.group import launcher_settings
 from ...errors import RequestError
 from ...models.files.saved_generators import split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
@@ -25,9 +25,8 @@ from ...registry import get_registry
 from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
 from ...utils.imports import is_python_name
 from ...utils.messages import shown
-from ...utils.native_precision import choose_precision
 from ...utils.paths import looks_like_path, user_path
-from ...utils.precision_choice import PrecisionChoice
+from ...utils.precision import PrecisionChoice, choose_precision
 from ...utils.setting_layers import merge, over
 from ..run_state.start_settings import settled
 from .assistant_times import check_assistant_times

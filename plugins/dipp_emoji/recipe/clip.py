@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from dipp_toolkit.utils.native_precision import native_autocast
+from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import BACKGROUNDS, TEMPLATES, caption, emoji, pairs
 from ..compose import SIZE

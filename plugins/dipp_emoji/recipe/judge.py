@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dipp_toolkit.utils.native_precision import native_autocast
+from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import BACKGROUNDS, emoji
 from ..degrade_judge import DEGRADATIONS

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.utils.native_precision import native_autocast
+from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import BACKGROUNDS, emoji
 from ..compose import compose

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dipp_toolkit.utils.native_precision import native_autocast
+from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import pairs
 from ..degrade import DEGRADATIONS

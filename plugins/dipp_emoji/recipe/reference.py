@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dipp_toolkit.training.run_state.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
-from dipp_toolkit.utils.native_precision import native_autocast
+from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import TEMPLATES, caption, vocabulary
 

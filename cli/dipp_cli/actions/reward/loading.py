@@ -62,8 +62,7 @@ def load_rewards(names: Sequence[str], assignments: list[str]) -> dict[str, Any]
 
 def close(rewards: Mapping[str, Any]) -> None:
     """End the processes and connections of rewards in other processes and on other machines."""
-    from dipp_toolkit.protocols import Closable
+    from dipp_toolkit import protocols
 
     for reward in rewards.values():
-        if isinstance(reward, Closable):
-            reward.close()
+        protocols.close(reward)

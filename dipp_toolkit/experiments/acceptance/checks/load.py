@@ -14,18 +14,18 @@ from ....errors import DippError
 from ....models.components import heeded_scheduler_config, load_scheduler
 from ....models.files.folders import family_of
 from ....models.files.named_folders import shrink_of
-from ....models.generator import DiffusersGenerator, stock_readout
+from ....models.generator import DiffusersGenerator
 from ....models.generator_options import generator_options
-from ....models.input_scale import recorded_input_scale
 from ....models.loading import load_generator, load_reference
-from ....models.parts.choosing import check_conditions, check_latents
-from ....models.parts.comparing import differing_parts, function_config, part_names
-from ....models.parts.joining import encode_for
 from ....models.published import PublishedGenerator, PublishedPipeline
+from ....models.readout import recorded_input_scale, stock_readout
 from ....models.reference import DiffusersReference, latent_shape_of
+from ....models.shared_components.choice import check_conditions, check_latents
+from ....models.shared_components.differences import differing_parts, function_config, part_names
+from ....models.shared_components.pair import encode_for
 from ....training.setup.assembly import reference_options
+from ....utils.json_files import read_json
 from ....utils.messages import shown
-from ....utils.plain_json import read_json
 from ..check import Check, Outcome, equal, failed, judged, skipped
 from ..subject import Subject
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....errors import DippError
-from ....protocols import Closable, moved
+from ....protocols import close, moved
 from ....rewards.loading import find_reward
 from ....rewards.scores import as_scores
 from ....utils.exception_text import raised
@@ -47,8 +47,7 @@ def _of_reward(subject: Subject, name: str, what: str) -> Outcome:
     try:
         scores = _scores(reward, name, subject.device)
     finally:
-        if isinstance(reward, Closable):
-            reward.close()
+        close(reward)
     files = reward_files(f"reward {public_name(name)}", make, options)
     key, version = weights_key(reward, files or ()), str(getattr(reward, "version", ""))
     subject.scores[name] = Scored(tuple(float(f"{score:.6g}") for score in scores.tolist()), key, version)

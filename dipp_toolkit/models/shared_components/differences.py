@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...errors import RequestError, first_line
-from ...utils.plain_json import read_json
+from ...utils.json_files import read_json
 from ..components import component_class, empty_component, load_component
 from ..files.weight_files import weights_in
 from ..text_encoders import ENCODER, TOKENIZER
-from .same_tokenizer import tokenizer_difference
-from .same_weights import first_difference
+from .tokenizers import tokenizer_difference
+from .weights import first_difference
 
 VAE = "vae"
 NOT_FUNCTION = {
@@ -36,7 +36,7 @@ def part_names(folder: Path) -> tuple[str, ...]:
         name
         for name, entry in index.items()
         if is_part(name)
-        and isinstance(entry, list) and all(isinstance(one, str) for one in entry) and len(entry) == 2
+        and isinstance(entry, list) and all(isinstance(text, str) for text in entry) and len(entry) == 2
     )  # fmt: skip
 
 
@@ -45,53 +45,53 @@ def is_part(name: str) -> bool:
     return name.startswith((ENCODER, TOKENIZER)) or name == VAE
 
 
-def differing_parts(one: Path, other: Path, *, weights: bool = True) -> dict[str, str]:
+def differing_parts(left: Path, right: Path, *, weights: bool = True) -> dict[str, str]:
     """The parts in which two pipelines differ, each with the difference in a few words.
 
     Args:
-        one: a pipeline's folder.
-        other: the other's.
+        left: a pipeline's folder.
+        right: the other's.
         weights: whether weights are compared too; without them nothing large is read, and parts whose files are not
             there are passed over.
 
     Raises:
         RequestError: a part cannot be read.
     """
-    if one.resolve() == other.resolve():
+    if left.resolve() == right.resolve():
         return {}
-    names, others = part_names(one), part_names(other)
-    found = {
+    names, others = part_names(left), part_names(right)
+    differences = {
         name: "one of them has none" for name in dict.fromkeys((*names, *others)) if (name in names) != (name in others)
     }
     for name in (name for name in names if name in others):
-        difference = _difference(one, other, name, weights)
+        difference = _difference(left, right, name, weights)
         if difference is not None:
-            found[name] = difference
-    return found
+            differences[name] = difference
+    return differences
 
 
-def _difference(one: Path, other: Path, name: str, weights: bool) -> str | None:
+def _difference(left: Path, right: Path, name: str, weights: bool) -> str | None:
     if name.startswith("tokenizer"):
-        there = [(folder / name).is_dir() and any((folder / name).iterdir()) for folder in (one, other)]
-        return tokenizer_difference(one, other, name) if all(there) else None
-    kinds = [component_class(folder, name) for folder in (one, other)]
+        there = [(folder / name).is_dir() and any((folder / name).iterdir()) for folder in (left, right)]
+        return tokenizer_difference(left, right, name) if all(there) else None
+    kinds = [component_class(folder, name) for folder in (left, right)]
     if kinds[0] is not kinds[1]:
         return f"a {kinds[0].__name__} and a {kinds[1].__name__}"
-    configs = [function_config(folder, name) for folder in (one, other)]
+    configs = [function_config(folder, name) for folder in (left, right)]
     for key in sorted(configs[0].keys() | configs[1].keys()):
         values = [config.get(key) for config in configs]
         if values[0] != values[1]:
             return f"{key} is {_short(values[0])} and {_short(values[1])}"
     if not weights:
         return None
-    for folder in (one, other):
+    for folder in (left, right):
         if weights_in(folder / name) is None:
             return None  # a cache of prompts is enough to train without a text encoder's weights
     try:
-        tensor = first_difference(one / name, other / name, lambda place: _state(place.parent, name))
+        tensor = first_difference(left / name, right / name, lambda place: _state(place.parent, name))
     except (OSError, SafetensorError) as error:
         raise RequestError(
-            f"The weights of '{name}' in {one} and {other} cannot be compared: {first_line(error)}."
+            f"The weights of '{name}' in {left} and {right} cannot be compared: {first_line(error)}."
         ) from error
     return None if tensor is None else f"other weights, {tensor} among them"
 

@@ -23,21 +23,21 @@ COUNTED = "position_ids"
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def first_difference(one: Path, other: Path, load: Callable[[Path], Mapping[str, Tensor]]) -> str | None:
+def first_difference(left: Path, right: Path, load: Callable[[Path], Mapping[str, Tensor]]) -> str | None:
     """The name of a tensor in which two folders' weights differ; None where they are the same.
 
     One tensor of each is in memory at a time, unless older names have to be understood.
 
     Args:
-        one: a component's folder, with its weights.
-        other: the other's.
+        left: a component's folder, with its weights.
+        right: the other's.
         load: a network's tensors by its own names, from a component's folder, in any precision.
 
     Raises:
         OSError: a file cannot be read.
         safetensors.SafetensorError: a file is damaged.
     """
-    files = [(place, _weights_of(place)) for place in (one, other)]
+    files = [(place, _weights_of(place)) for place in (left, right)]
     if _same_files(*files):
         return None
     tensors = [_Tensors(place, weights) for place, weights in files]
@@ -47,7 +47,7 @@ def first_difference(one: Path, other: Path, load: Callable[[Path], Mapping[str,
         return next((name for name in sorted(names[0]) if not _equal(tensors[0][name], tensors[1][name])), None)
     loaded = [
         {name: value.to(each.lowest) if value.is_floating_point() else value for name, value in load(place).items()}
-        for place, each in zip((one, other), tensors, strict=True)
+        for place, each in zip((left, right), tensors, strict=True)
     ]
     strange = loaded[0].keys() ^ loaded[1].keys()
     if strange:
@@ -62,9 +62,9 @@ def _weights_of(place: Path) -> WeightFiles:
     return weights
 
 
-def _same_files(one: tuple[Path, WeightFiles], other: tuple[Path, WeightFiles]) -> bool:
-    pairs = [(one[0] / a, other[0] / b) for a, b in zip(one[1].files, other[1].files, strict=False)]
-    return len(one[1].files) == len(other[1].files) and all(
+def _same_files(left: tuple[Path, WeightFiles], right: tuple[Path, WeightFiles]) -> bool:
+    pairs = [(left[0] / a, right[0] / b) for a, b in zip(left[1].files, right[1].files, strict=False)]
+    return len(left[1].files) == len(right[1].files) and all(
         a.samefile(b) or (a.stat().st_size == b.stat().st_size and file_digest(a) == file_digest(b)) for a, b in pairs
     )
 
@@ -98,23 +98,23 @@ def _tied(tensors: _Tensors, names: set[str], others: set[str]) -> set[str]:
         name
         for name in surplus
         if any(
-            one in others and tensors.places[one].get_slice(one).get_shape() == list(tensors[name].shape)
-            and _equal(tensors[name], tensors[one])
-            for one in sorted(names & others)
+            alias in others and tensors.places[alias].get_slice(alias).get_shape() == list(tensors[name].shape)
+            and _equal(tensors[name], tensors[alias])
+            for alias in sorted(names & others)
         )
     }  # fmt: skip
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _equal(left: Tensor, right: Tensor) -> bool:
     """Whether all bits are, once both are rounded to the lower precision of the two."""
-    if one.shape != other.shape:
+    if left.shape != right.shape:
         return False
-    if one.dtype != other.dtype:
-        if not (one.is_floating_point() and other.is_floating_point()) or one.itemsize == other.itemsize:
+    if left.dtype != right.dtype:
+        if not (left.is_floating_point() and right.is_floating_point()) or left.itemsize == right.itemsize:
             return False
-        lower = min(one.dtype, other.dtype, key=lambda kind: kind.itemsize)
-        one, other = one.to(lower), other.to(lower)
-    return torch.equal(_bits(one), _bits(other))
+        lower = min(left.dtype, right.dtype, key=lambda kind: kind.itemsize)
+        left, right = left.to(lower), right.to(lower)
+    return torch.equal(_bits(left), _bits(right))
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from ...distributed import Processes
 from ...errors import DippError
 from ...protocols import Generator, Reference
-from ..family import SharedEncoding
 from ..files.folders import family_of
 from ..files.named_folders import configured_folder, named_folder, shrink_of
-from ..text_encoders import PromptEncoder
-from .choosing import Parts, check_conditions, check_latents, check_parts, chosen_folder
+from .choice import Parts, check_conditions, check_latents, check_parts, chosen_folder
 
 if TYPE_CHECKING:
     from ...config import TrainConfig
@@ -133,6 +131,8 @@ def join(generator: Generator, reference: Reference, parts: Parts, compared: tup
 
 def encode_for(generator: Generator, reference: Reference) -> None:
     """Let a reference encode prompts as a generator's network reads them: FLUX.1-schnell's reads fewer tokens."""
-    family, encoder = getattr(generator, "family", None), getattr(reference, "encoder", None)
-    if family is not None and isinstance(encoder, PromptEncoder) and isinstance(encoder.family, SharedEncoding):
-        encoder.family = encoder.family.encoding_for(family)
+    from ..generator import DiffusersGenerator
+    from ..reference import DiffusersReference
+
+    if isinstance(generator, DiffusersGenerator) and isinstance(reference, DiffusersReference):
+        reference.encoder.serve(generator.family)

@@ -23,10 +23,9 @@ from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.planning.estimate import with_precision
 from dipp_toolkit.training.run import RunResult
 from dipp_toolkit.training.setup.resolve import resolve, settle_precision
-from dipp_toolkit.utils import native_precision as native
+from dipp_toolkit.utils import precision as native
 from dipp_toolkit.utils.assignments import read_yaml
-from dipp_toolkit.utils.native_precision import choose_precision
-from dipp_toolkit.utils.precision_choice import PrecisionChoice
+from dipp_toolkit.utils.precision import PrecisionChoice, choose_precision
 from tiny import PROMPTS, tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -123,7 +122,7 @@ def test_the_fastest_of_several_counts_and_a_clear_answer_comes_at_once(monkeypa
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the switches are those of x86 processors")
 def test_kernels_held_back_to_avx2_run_in_fp32() -> None:
     program = (
-        "import torch; from dipp_toolkit.utils.native_precision import *; "
+        "import torch; from dipp_toolkit.utils.precision import *; "
         "print(choose_precision('auto', torch.device('cpu')).name, has_bf16_instructions())"
     )
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

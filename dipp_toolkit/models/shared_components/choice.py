@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import RequestError
+from ...utils.json_files import read_json
 from ...utils.messages import shown
-from ...utils.plain_json import read_json
 from ..family import BlankConditions
 from ..files.folders import family_of
 from ..files.weight_files import weights_in
-from .comparing import differing_parts, part_names
+from .differences import differing_parts, part_names
 
 Parts = Literal["same", "reference", "generator"]
 SETTING = "name whose are used in training and exported, with --set parts=reference or --set parts=generator"
@@ -69,7 +69,7 @@ def _widths(folder: Path) -> Mapping[str, int] | None:
         tensors = family.blank(read_json(folder / family.network_name / "config.json"), 1).tensors
     except (LookupError, TypeError, ValueError):  # what a configuration lacks is said where it is loaded
         return None
-    return {name: int(one.shape[-1]) for name, one in tensors.items() if one.is_floating_point()}
+    return {name: int(tensor.shape[-1]) for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
 def check_parts(generator: Path, reference: Path, way_out: str = SETTING, *, weights: bool = True) -> None:

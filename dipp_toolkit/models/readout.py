@@ -1,6 +1,7 @@
-r"""What a one-step generator's network is given: $z$, or $\sigma(t^*) z$, where $t^*$ is the time of its read-out.
+r"""The generator timestep: at which time a one-step generator's network is read, and what it is given there.
 
-Published generators are of both kinds, and each is right for the networks that were trained so:
+A stock pipeline's scheduler records both, the time $t^*$ by its spacing and the input by its class. The input is $z$ or
+$\sigma(t^*) z$. Published generators are of both kinds, and each is right for the networks that were trained so:
 
 - `"unit"`, $x_{t^*} = z$: DMD2, DI++ and its relatives on Stable Diffusion XL, PixArt-DMD, and whatever is sampled by
   `LCMScheduler`. diffusers' DDPM-style schedulers start from $z$ as well.
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from ..diffusion.schedules import VariancePreserving, schedule_from_config
 
 InputScale = Literal["unit", "sigma"]
 
@@ -41,3 +44,20 @@ def recorded_input_scale(config: Mapping[str, Any]) -> InputScale:
     """
     stock = config.get("_class_name") in SIGMA_STARTS
     return "sigma" if stock and config.get("timestep_spacing") == "trailing" else "unit"
+
+
+def stock_readout(config: dict[str, Any]) -> float:
+    """The time in [0, 1] at which a pipeline with this scheduler is read out.
+
+    One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
+    as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule ends
+    at its first step.
+    """
+    from diffusers import DDIMScheduler
+
+    schedule = schedule_from_config(config)
+    if not isinstance(schedule, VariancePreserving) or config.get("timestep_spacing") != "trailing":
+        return 1.0
+    scheduler = DDIMScheduler.from_config(config)
+    scheduler.set_timesteps(1)
+    return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import RequestError, first_line
 from ...utils.content_digests import file_digest
-from ...utils.plain_json import read_json
+from ...utils.json_files import read_json
 from ..files.folders import quiet_loading
 
 PROBES = (
@@ -20,22 +20,22 @@ LONGEST = 10**6
 """More tokens than any text encoder reads: a tokenizer that says so says nothing of its length."""
 
 
-def tokenizer_difference(one: Path, other: Path, name: str) -> str | None:
+def tokenizer_difference(left: Path, right: Path, name: str) -> str | None:
     """In what two pipelines' tokenizers differ, in a few words; None where they are the same.
 
     Args:
-        one: a pipeline's folder.
-        other: the other's.
+        left: a pipeline's folder.
+        right: the other's.
         name: of the component.
 
     Raises:
         RequestError: one cannot be loaded.
     """
-    if _files(one / name) == _files(other / name):
+    if _files(left / name) == _files(right / name):
         return None
-    tokenizers = [_load(folder, name) for folder in (one, other)]
-    for what, look in (("vocabulary", _vocabulary), ("special tokens", _special), ("length", _length)):
-        if look(tokenizers[0]) != look(tokenizers[1]):
+    tokenizers = [_load(folder, name) for folder in (left, right)]
+    for what, property_of in (("vocabulary", _vocabulary), ("special tokens", _special), ("length", _length)):
+        if property_of(tokenizers[0]) != property_of(tokenizers[1]):
             return f"another {what}" if what != "special tokens" else "other special tokens"
     for text in PROBES:
         ids = [each(text, padding="max_length", max_length=PADDED, truncation=True).input_ids for each in tokenizers]
@@ -69,5 +69,5 @@ def _special(tokenizer: Any) -> list[Any]:
 
 def _length(tokenizer: Any) -> int | None:
     """None where it says none: that of the text encoder is taken then."""
-    said = tokenizer.model_max_length
-    return said if isinstance(said, int) and said < LONGEST else None
+    length = tokenizer.model_max_length
+    return length if isinstance(length, int) and length < LONGEST else None
