@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
+from ..utils.rank_correlation import rank_correlation
 from .intervals import Interval
 
 
@@ -83,11 +84,11 @@ def rank_agreement(
     varied = (np.ptp(drawn_first, axis=1) > 0) & (np.ptp(drawn_second, axis=1) > 0)
     drawn_first, drawn_second = drawn_first[varied], drawn_second[varied]
 
-    taus = np.array([kendalltau(a, b).statistic for a, b in zip(drawn_first, drawn_second, strict=True)])
+    pairs = list(zip(drawn_first, drawn_second, strict=True))
+    rhos = np.array([rank_correlation(torch.from_numpy(a), torch.from_numpy(b)) for a, b in pairs])
+    taus = np.array([kendalltau(a, b).statistic for a, b in pairs])
     return RankAgreement(
-        _interval(
-            _rank_correlations(first[None], second[None])[0], _rank_correlations(drawn_first, drawn_second), level
-        ),
+        _interval(rank_correlation(reward, judge), rhos, level),
         _interval(kendalltau(first, second).statistic, taus, level),
         len(first),
     )
@@ -133,15 +134,6 @@ def _checked(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise RequestError("Agreement needs finite scores; at least one is NaN or infinite.")
     return a.detach().cpu().double().numpy(), b.detach().cpu().double().numpy()
-
-
-def _rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's rho of each row of `a` with that of `b`, ties at their mean rank."""
-    from scipy.stats import rankdata
-
-    first, second = (rankdata(rows, axis=1) for rows in (a, b))
-    first, second = (rows - rows.mean(1, keepdims=True) for rows in (first, second))
-    return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
 
 
 def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:

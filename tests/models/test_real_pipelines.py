@@ -17,13 +17,11 @@ from dipp_toolkit import load_reference
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.protocols import Reference
+from dipp_toolkit.registry import get_registry
 from forked import python
 from tiny import LATENT_SHAPE, PROMPTS
 
-CLASSES = (
-    "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
-    "FluxPipeline",
-)  # fmt: skip
+CLASSES = tuple(get_registry().entries["pipeline"])
 NETWORK = {"StableDiffusionPipeline": "unet", "StableDiffusionXLPipeline": "unet"}
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
 

@@ -15,9 +15,10 @@ from dipp_toolkit.errors import RunError
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.estimators.base import GradientEstimator
 from dipp_toolkit.objective.estimators.smoothing import Smoothing, lowest_cosines, smooth_directions
-from dipp_toolkit.objective.estimators.surrogate import Surrogate, rank_correlation
+from dipp_toolkit.objective.estimators.surrogate import Surrogate
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.loading import FunctionReward
+from dipp_toolkit.utils.rank_correlation import rank_correlation
 from dipp_toolkit.utils.reproducibility import random_states, restore_random_states, seed_everything
 
 SHAPE = (4, 8, 8)

@@ -17,7 +17,8 @@ from dipp_toolkit.distributed.sharded_state import flatten, restore
 from dipp_toolkit.errors import RunError
 from dipp_toolkit.objective.base import Committing, Sample
 from dipp_toolkit.objective.estimators.memory import KEYS, SCORES, Memory, Pairs, neighbours, prompt_key
-from dipp_toolkit.objective.estimators.surrogate import ENOUGH, Surrogate, SurrogateNetwork, pooled, rank_correlation
+from dipp_toolkit.objective.estimators.surrogate import ENOUGH, Surrogate, SurrogateNetwork, pooled
+from dipp_toolkit.utils.rank_correlation import rank_correlation
 
 SHAPE = (4, 8, 8)
 Score = Callable[[Tensor, Sequence[str]], Tensor]

@@ -16,6 +16,7 @@ from ...diffusion.condition import Condition
 from ...distributed import Processes
 from ...errors import RunError
 from ...models.weight_sharing import load_trainable_state, trainable_state
+from ...utils.rank_correlation import rank_correlation
 from ..base import Sample
 from .base import Estimate, Score
 from .memory import KEYS, SCORES, Memory, Pairs, Rows, chosen_rows, joined_rows, neighbours, prompt_key
@@ -124,16 +125,6 @@ JUDGED = 96
 """Newest pairs that trust is measured on; all of an update's, where those are more."""
 ENOUGH = 32
 """Pairs without which nothing is trusted."""
-
-
-def rank_correlation(a: Float[Tensor, " batch"], b: Float[Tensor, " batch"]) -> float:
-    """Spearman's rank correlation, in [-1, 1]; 0 where one side is constant."""
-    from scipy.stats import rankdata
-
-    ranks = torch.from_numpy(rankdata(torch.stack([a, b]).double().cpu().numpy(), axis=1))
-    centred = ranks - ranks.mean(1, keepdim=True)
-    lengths = centred.norm(dim=1).prod().item()
-    return (centred[0] @ centred[1]).item() / lengths if lengths > 0 else 0.0
 
 
 @dataclass
