@@ -179,9 +179,9 @@ def summarise(scored: Sequence[ScoredFile], reward: str) -> Summary:
     for row in scored:
         by_prompt[row.file.prompt].append(row.scores[reward])
     values = [row.scores[reward] for row in scored]
-    drawn = "prompts" if len(by_prompt) > 1 else "images"
-    if drawn == "prompts":
+    unit = "prompts" if len(by_prompt) > 1 else "images"
+    if unit == "prompts":
         values = [sum(scores) / len(scores) for scores in by_prompt.values()]
     interval = mean_interval(torch.tensor(values, dtype=torch.float64))
     ordered = sorted(scored, key=lambda row: row.scores[reward])
-    return Summary(interval, drawn, ordered[0], ordered[-1])
+    return Summary(interval, unit, ordered[0], ordered[-1])

@@ -74,7 +74,7 @@ class _Contents:
         self._met: dict[int, Any] = {}
 
     def say(self, *words: object) -> None:
-        self.digest.update(json.dumps([str(one) for one in words]).encode())
+        self.digest.update(json.dumps([str(word) for word in words]).encode())
 
     def add(self, value: Any, depth: int) -> None:
         """Take a value in. What holds no content of its own counts by its class."""
@@ -139,7 +139,7 @@ class _Contents:
         for module in network.modules():
             self._class(type(module))
             if self._is_followed(type(module)):
-                self.add({name: one for name, one in vars(module).items() if not name.startswith("_")}, depth)
+                self.add({name: value for name, value in vars(module).items() if not name.startswith("_")}, depth)
         for name, tensor in sorted(network.state_dict().items()):
             self.say(name)
             if isinstance(tensor, torch.Tensor):
@@ -173,9 +173,9 @@ class _Contents:
             if name in function.__globals__:
                 self.add(function.__globals__[name], depth)
 
-    def _class(self, found: type) -> None:
-        self.say("class", found.__qualname__)
-        self.modules |= dict.fromkeys(one.__module__ for one in found.__mro__)
+    def _class(self, kind: type) -> None:
+        self.say("class", kind.__qualname__)
+        self.modules |= dict.fromkeys(parent.__module__ for parent in kind.__mro__)
 
     def _object(self, value: Any, depth: int) -> None:
         from .loading import FunctionReward
@@ -190,16 +190,16 @@ class _Contents:
                 if isinstance(method, types.FunctionType):
                     self.add(method, depth)
 
-    def _is_followed(self, found: type) -> bool:
+    def _is_followed(self, kind: type) -> bool:
         """Whether what an object of this class holds is its own, and not the workings of a library known by version."""
-        return _kind(found.__module__, source_file(found.__module__)) in ("own", "ours", "library") and (
-            found.__module__.split(".")[0] not in NAMED_BY_VERSION
+        return _kind(kind.__module__, source_file(kind.__module__)) in ("own", "ours", "library") and (
+            kind.__module__.split(".")[0] not in NAMED_BY_VERSION
         )
 
 
 def _names(code: types.CodeType) -> set[str]:
     """Global names that a function and those inside it read."""
-    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return set(code.co_names).union(*map(_names, inner))
 
 
@@ -244,7 +244,7 @@ def source_digest(path: Path) -> str:
 
 def _digests_from(modules: list[str], library: Set[str], beside: Path | None = None) -> dict[str, str]:
     digests: dict[str, str] = {}
-    todo, seen = modules, set(modules)
+    todo, visited = modules, set(modules)
     while todo:
         name = todo.pop()
         path = source_file(name, beside)
@@ -253,8 +253,8 @@ def _digests_from(modules: list[str], library: Set[str], beside: Path | None = N
             continue
         with suppress(OSError):
             digests[str(path)] = file_digest(path)
-            others = set(_imports(name, path)) - seen
-            seen |= others
+            others = set(_imports(name, path)) - visited
+            visited |= others
             todo += others
     return digests
 
@@ -269,11 +269,11 @@ def _imports(module: str, path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [one.name for one in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             start = ".".join([*base, *([node.module] if node.module else [])])
-            names = [start, *(f"{start}.{one.name}" for one in node.names)]
+            names = [start, *(f"{start}.{alias.name}" for alias in node.names)]
         for name in filter(None, names):
             parts = name.split(".")
             yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))

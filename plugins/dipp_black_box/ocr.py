@@ -24,12 +24,12 @@ def wanted_text(prompt: str) -> str:
     return " ".join(quoted) if quoted else prompt
 
 
-def agreement(shown: str, wanted: str) -> float:
+def agreement(shown: str, expected: str) -> float:
     """Share of letters and digits that two texts have in common and in order, in [0, 1]; case does not matter.
 
     Twice the number of matching characters by the number of all (Ratcliff and Obershelp's measure), as in `difflib`.
     """
-    left, right = ("".join(letter for letter in text.casefold() if letter.isalnum()) for text in (shown, wanted))
+    left, right = ("".join(letter for letter in text.casefold() if letter.isalnum()) for text in (shown, expected))
     return SequenceMatcher(None, left, right, autojunk=False).ratio() if right else 0.0
 
 

@@ -21,7 +21,7 @@ from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 
 from .captions import BACKGROUNDS, TEMPLATES, caption, emoji
-from .rewards import ModelReward, QualityAndMatch, to_pixels
+from .rewards import EmojiReward, QualityAndMatch, to_pixels
 from .text import EOS
 
 
@@ -96,7 +96,7 @@ def caption_pairs() -> dict[str, tuple[int, int]]:
     }
 
 
-class EmojiJudge(ModelReward):
+class EmojiJudge(EmojiReward):
     r"""A preference score as `emoji-preference`'s, in log-odds, with names and features of images besides.
 
     It is differentiable, but nothing of this project trains on it: a score that was trained on says nothing any more.
@@ -134,12 +134,12 @@ class EmojiJudge(ModelReward):
             RequestError: a prompt is not one of this world's captions.
         """
         check_inputs(self.name, images, prompts)
-        known = caption_pairs()
+        pair_of = caption_pairs()
         for prompt in prompts:
-            if prompt not in known:
+            if prompt not in pair_of:
                 raise RequestError(
                     f"The prompt '{prompt}' is not a caption of the emoji world, so what it names is unknown."
                 )
         shown = torch.stack(self.name_images(images), 1).cpu()
-        wanted = torch.tensor([known[prompt] for prompt in prompts])
-        return (shown == wanted).all(1).float().mean().item()
+        expected = torch.tensor([pair_of[prompt] for prompt in prompts])
+        return (shown == expected).all(1).float().mean().item()

@@ -94,17 +94,17 @@ class EmojiNaming:
             RequestError: the images are not a `(B, 3, H, W)` batch, or a prompt is not one of this world's captions.
         """
         check_inputs("emoji-naming", images, prompts)
-        known = caption_pairs()
+        pair_of = caption_pairs()
         for prompt in prompts:
-            if prompt not in known:
-                guess = nearest(prompt, known)
+            if prompt not in pair_of:
+                guess = nearest(prompt, pair_of)
                 hint = f" The nearest is '{guess}'." if guess else ""
                 raise RequestError(
                     f"The prompt '{prompt}' is not a caption of the emoji world, so what it names is unknown.{hint}"
                 )
         shown = torch.stack(self.judge.name_images(images), 1).cpu()
-        wanted = torch.tensor([known[prompt] for prompt in prompts])
-        return (shown == wanted).all(1).float()[:, None]
+        expected = torch.tensor([pair_of[prompt] for prompt in prompts])
+        return (shown == expected).all(1).float()[:, None]
 
     def values(self, features: Float[Tensor, "prompts seeds 1"]) -> dict[str, float | Tensor]:
         """`{"emoji-naming": (P,)}`."""

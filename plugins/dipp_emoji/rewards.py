@@ -42,7 +42,7 @@ def to_pixels(images: Images, size: int = SIZE) -> Float[Tensor, "batch 3 {size}
     return images * 2 - 1
 
 
-class ModelReward:
+class EmojiReward:
     """What the trained rewards share: a frozen model and its tokenizer in one folder, checked inputs, float32 scores.
 
     Attributes:
@@ -115,7 +115,7 @@ class ModelReward:
         return torch.autocast(device.type, enabled=False)
 
 
-class EmojiClip(ModelReward):
+class EmojiClip(EmojiReward):
     r"""Agreement of image and caption: $r(x, c) = 100 \cos(f(x), g(c))$, in [-100, 100], as in CLIPScore.
 
     `f` and `g` are the towers of a CLIP trained on captioned compositions under noise, blur, shifts and changes of
@@ -237,7 +237,7 @@ class PreferenceModel(QualityAndMatch):
         return features
 
 
-class EmojiPreference(ModelReward):
+class EmojiPreference(EmojiReward):
     r"""A Bradley-Terry reward: $P(x \succ y \mid c) = \sigma(r(x, c) - r(y, c))$, in log-odds, mostly within [-5, 5].
 
     Trained on pairs whose order is known: a real composition over a degraded one and over a model's sample, a lightly
@@ -248,7 +248,7 @@ class EmojiPreference(ModelReward):
     model_class = PreferenceModel
 
 
-def _random_model(reward: type[ModelReward]) -> Any:
+def _random_model(reward: type[EmojiReward]) -> Any:
     model_class: Any = reward.model_class
     config = model_class.config_class.from_pretrained(WEIGHTS / reward.name.removeprefix("emoji-"))
     return model_class._from_config(config, **reward.load_options)

@@ -11,7 +11,7 @@ from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.judge import judge_pairs
 from dipp_emoji.recipe.ordered import ordered_versions, wrong_pairs
-from dipp_emoji.rewards import EmojiClip, EmojiPreference, ModelReward
+from dipp_emoji.rewards import EmojiClip, EmojiPreference, EmojiReward
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.protocols import Reward
 from dipp_toolkit.rewards.scores import check_inputs
@@ -20,7 +20,7 @@ CLASSES = (EmojiClip, EmojiPreference, EmojiJudge)
 
 
 @pytest.fixture(scope="module", params=CLASSES, ids=lambda one: one.name)
-def reward(request) -> ModelReward:
+def reward(request) -> EmojiReward:
     return request.param()
 
 

@@ -84,7 +84,7 @@ def plan(name_or_file: str, no_deps: bool = False) -> Plan:
     if not path.is_file():
         if path.suffix == ".txt" or "/" in name_or_file:
             raise RequestError(f"There is no requirements file {path}.")
-        names = {*registered(), *(known.reward for known in registered().values() if known.reward)}
+        names = {*registered(), *(environment.reward for environment in registered().values() if environment.reward)}
         raise RequestError(unknown_name("environment", name_or_file, names) + " Or name a requirements file.")
     name = path.stem
     if not ENVIRONMENT.fullmatch(name):

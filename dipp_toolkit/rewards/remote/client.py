@@ -259,16 +259,16 @@ class RemoteScorer:
             differentiable = differentiable_of(rewards[name])
         except ProtocolError as error:
             raise ProtocolError(f"The server {replica.address} sent an invalid response: {error}") from error
-        known = [other for other in self.replicas if other.met]
-        if known and differentiable != self.differentiable:
+        others = [other for other in self.replicas if other.met]
+        if others and differentiable != self.differentiable:
             raise RequestError(
-                f"The servers {known[0].address} and {replica.address} disagree on whether the reward '{name}' is "
+                f"The servers {others[0].address} and {replica.address} disagree on whether the reward '{name}' is "
                 "differentiable; they must serve the same one."
             )
         replica.identity = identity_in(rewards[name])
         if len(self.replicas) > 1:
             replica.probe = _probe(replica, self.max_bytes)
-        for other in known[:1]:
+        for other in others[:1]:
             _check_agreement(other, replica)
         self.differentiable, replica.met = differentiable, True
 
