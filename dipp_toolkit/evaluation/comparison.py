@@ -49,7 +49,7 @@ class Comparison:
         sizes = set()
         for name, images in self.images.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(f"A column is named by letters, digits, - and _ alone; got '{name}'.")
+                raise ValueError(f"A column's name has only letters, digits, - and _; got '{name}'.")
             if images.ndim != 5 or images.shape[:3] != (len(self.prompts), len(self.seeds), 3):
                 expected = f"({len(self.prompts)}, {len(self.seeds)}, 3, height, width)"
                 raise ValueError(
@@ -100,7 +100,7 @@ class Comparison:
             return cls(prompts, seeds, columns)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{folder} holds no whole comparison: {Path(error.filename).name} is missing."
+                f"{folder} does not hold a complete comparison: {Path(error.filename).name} is missing."
             ) from None
         except RequestError as error:
             raise CheckpointError(f"The comparison in {folder} cannot be used: {error}") from error

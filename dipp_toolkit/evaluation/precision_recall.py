@@ -81,7 +81,7 @@ def neighbourhood(
     """
     if real.ndim != 2 or made.ndim != 2 or real.shape[1] != made.shape[1]:
         raise RequestError(
-            "Neighbours are looked for among features of shape (images, dimensions), the same dimensions in both "
+            "Nearest neighbours need features of shape (images, dimensions), the same dimensions in both "
             f"sets; got {tuple(real.shape)} and {tuple(made.shape)}."
         )
     real, made = real.detach().cpu().double(), made.detach().cpu().double()

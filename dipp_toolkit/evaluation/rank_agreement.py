@@ -75,7 +75,7 @@ def rank_agreement(
 
     first, second = _checked(reward, judge)
     if len(first) < 3:
-        raise RequestError(f"Ranks are compared over at least three prompts; got {len(first)}.")
+        raise RequestError(f"A rank correlation needs at least three prompts; got {len(first)}.")
     for name, scores in (("reward", first), ("judge", second)):
         if np.ptp(scores) == 0:
             raise RequestError(f"The {name} scores every prompt the same, so it has no ranking to compare.")

@@ -63,7 +63,7 @@ def test_a_file_of_requirements_becomes_an_environment_once(
     monkeypatch.setattr(environment_install, "_run", lambda *words: pytest.fail("there was nothing to do"))
     (packages_of(folder) / SHARING).write_text("/moved\n")
     assert main(["reward", "install", str(file), "--no-deps"]) == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert "/moved" not in (packages_of(folder) / SHARING).read_text()
 
 

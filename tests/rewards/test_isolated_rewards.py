@@ -259,7 +259,7 @@ STARTS = {
     "unknown reward": ("colorfulnes@mine", {}, r"no reward named 'colorfulnes'\. Did you mean 'colourfulness'\?"),
     "dies": (f"{FILE}:Moody@mine", {"fail": "die"}, "died while it loaded: it ended with exit code 4; .*cannot go on"),
     "timeout": ("colourfulness@mine", {"timeout": 0}, r"option timeout of the reward 'colourfulness@mine' is 0"),
-    "negative batch": ("colourfulness@mine", {"batch": -1}, "is -1; expected a whole number from 0"),
+    "negative batch": ("colourfulness@mine", {"batch": -1}, "is -1; expected a whole number, 0 or more"),
     "no json": (f"{FILE}:Moody@mine", {"factor": torch.zeros(1)}, "options of the reward .* cannot be sent"),
     "too slow": ("colourfulness@mine", {"startup_timeout": 0.05}, "within 0.05 s.*startup_timeout=SECONDS"),
 }  # fmt: skip

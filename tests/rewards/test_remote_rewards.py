@@ -138,7 +138,7 @@ STARTS = {
     "missing token file": ("/slow", {"token_file": "/nowhere"}, "Cannot read the token file /nowhere: No such file"),
     "token as an option": ("/slow", {"token": "x"}, "takes no such option.*'token_env'"),
     "timeout": ("/slow", {"timeout": -1}, "option timeout of the reward .* is -1; expected a positive number"),
-    "retries": ("/slow", {"retries": -1}, "is -1; expected a whole number from 0"),
+    "retries": ("/slow", {"retries": -1}, "is -1; expected a whole number, 0 or more"),
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def check_sizes(probe: Probe) -> Verdict:
     try:
         probe.score(probe.pictures(height=SMALL, width=SMALL), probe.prompts())
     except RunError as error:
-        return warning(f"With pictures of {SMALL}x{SMALL}: {error}", "Mind this if you ever score thumbnails.")
+        return warning(f"With pictures of {SMALL}x{SMALL}: {error}", "This matters only if you score thumbnails.")
     return ok(f"Pictures of {side}x{side}, other shapes, odd sizes and {SMALL}x{SMALL} are scored.")
 
 

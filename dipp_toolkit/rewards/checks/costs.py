@@ -98,7 +98,7 @@ def check_parameters(probe: Probe) -> Verdict:
     """How many parameters its networks have, and whether they are in evaluation mode."""
     modules = modules_of(probe.reward)
     if not modules:
-        return skipped("It has no torch network that can be seen from here.")
+        return skipped("No torch network was found in it.")
     parameters = [parameter for module in modules for parameter in module.parameters()]
     count = sum(parameter.numel() for parameter in parameters)
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)

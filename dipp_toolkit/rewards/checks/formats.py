@@ -28,7 +28,7 @@ def check_layouts(probe: Probe) -> Verdict:
                 f"{name.capitalize()} images have other scores, by up to {gap(scores, expected):.3g}.",
                 "Do not look at the memory under a tensor.",
             )
-    return ok(f"{' and '.join(layouts).capitalize()} images score as any others.")
+    return ok(f"{' and '.join(layouts).capitalize()} images score like any other.")
 
 
 def check_bfloat16(probe: Probe) -> Verdict:

@@ -81,10 +81,12 @@ def check_gradient(probe: Probe) -> Verdict:
             )
     sizes = _gradient(probe, probe.pictures()).square().mean((1, 2, 3)).sqrt()
     if not bool(sizes.any()):
-        return failed("The gradient is zero everywhere.", "Rounding, comparing, clamping and sorting out have none.")
+        return failed(
+            "The gradient is zero everywhere.", "Rounding, comparisons, clamping and selection have no gradient."
+        )
     if not bool(sizes.all()):
         flat = int((sizes == 0).sum())
-        return warning(f"The gradient is zero on {flat} of {len(sizes)} pictures.", "Those will not be moved.")
+        return warning(f"The gradient is zero on {flat} of {len(sizes)} pictures.", "Training cannot improve those.")
     return ok(f"Finite on pictures of all kinds; root mean square {sizes.min():.3g} to {sizes.max():.3g} a pixel.")
 
 
@@ -158,5 +160,5 @@ def check_own_gradient(probe: Probe) -> Verdict:
 def _gradient(probe: Probe, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
     gradient = probe.gradient(images, probe.prompts())[1]
     if gradient is None:
-        raise RunError("Its scores have a gradient on some calls and none on others.")
+        raise RunError("Its scores have a gradient in some calls and not in others.")
     return gradient

@@ -42,7 +42,7 @@ def check_global_state(probe: Probe) -> Verdict:
         grad_mode, found_dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     if not grad_mode:
         return failed(
-            "It switches gradients off for everybody, and training stops there.",
+            "It switches gradients off globally, which stops training.",
             "Write with torch.no_grad(): instead of torch.set_grad_enabled(False).",
         )
     if found_dtype != dtype:
@@ -54,7 +54,7 @@ def check_global_state(probe: Probe) -> Verdict:
         where = "the images" if leaf.grad is not None else f"{collected} of its parameters"
         return failed(
             f"It leaves gradients on {where}.",
-            "Call no .backward(): training asks for the gradients.",
+            "Do not call .backward(): training computes the gradients.",
         )
     trainable = sum(parameter.requires_grad for parameter in parameters)
     if trainable:
@@ -72,7 +72,7 @@ def check_random_state(probe: Probe) -> Verdict:
     changed = [name for name, state in _random_states().items() if not _equal(state, before[name])]
     if changed:
         return warning(
-            f"It draws from, or seeds, the random numbers of {' and '.join(changed)} that everybody shares.",
+            f"It draws from, or seeds, the random numbers of {' and '.join(changed)} that the whole process shares.",
             "Use a torch.Generator of its own.",
         )
     return ok("The shared random numbers are left as they were.")

@@ -38,7 +38,7 @@ def receive_frame(connection: socket.socket, limit: int, deadline: float | None 
     Raises:
         ProtocolError: the message is longer than the limit; the socket is of no use afterwards.
         TimeoutError: the deadline has passed.
-        OSError: the other side went away in the middle of a message.
+        OSError: the connection was closed in the middle of a message.
     """
     head = _receive(connection, LENGTH, deadline)
     if not head:
@@ -48,7 +48,7 @@ def receive_frame(connection: socket.socket, limit: int, deadline: float | None 
         raise ProtocolError(f"A message of {length} bytes was announced; expected {limit} at most.")
     data = _receive(connection, length, deadline)
     if len(head) < LENGTH or len(data) < length:
-        raise ConnectionResetError("the other side went away in the middle of a message")
+        raise ConnectionResetError("the connection was closed in the middle of a message")
     return data
 
 

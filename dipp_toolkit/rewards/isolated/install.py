@@ -129,7 +129,7 @@ def install(
         with _alone(folder.parent / f".{folder.name}.lock"):
             if not force and read_marker(folder) == marker:
                 share(folder)
-                say(f"The environment '{environment.name}' is there already: {folder}")
+                say(f"The environment '{environment.name}' exists already: {folder}")
             else:
                 try:
                     _make(planned, say)

@@ -164,5 +164,5 @@ def check_numbers(name: str, positive: Mapping[str, Any], counts: Mapping[str, A
     for option, value in (counts or {}).items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise RequestError(
-                f"The option {option} of the reward '{name}' is {value!r}; expected a whole number from 0."
+                f"The option {option} of the reward '{name}' is {value!r}; expected a whole number, 0 or more."
             )
