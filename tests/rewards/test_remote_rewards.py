@@ -26,8 +26,7 @@ from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import replica as remote_replica
 from dipp_toolkit.rewards.remote import wire
-from dipp_toolkit.rewards.remote.access import is_loopback, read_token
-from dipp_toolkit.rewards.remote.address import parse_addresses
+from dipp_toolkit.rewards.remote.address import is_loopback, parse_addresses, read_token
 from dipp_toolkit.rewards.remote.limits import Limits
 from dipp_toolkit.rewards.remote.serve import address_of, listen, public_names, server_config
 

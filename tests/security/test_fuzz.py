@@ -30,8 +30,7 @@ from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.report.rerun_command import again_from_flags
 from dipp_toolkit.rewards.isolated.install import plan
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.access import read_token
-from dipp_toolkit.rewards.remote.address import parse_addresses
+from dipp_toolkit.rewards.remote.address import parse_addresses, read_token
 from dipp_toolkit.rewards.remote.serve import public_names
 from dipp_toolkit.training.run_state.run_folder import choose_folder
 from dipp_toolkit.utils.assignments import parse_assignments, parse_floors, parse_options, parse_rewards, read_yaml

@@ -18,8 +18,7 @@ from torch import Tensor
 from ...errors import RequestError, RunError
 from ...utils.messages import unknown_name
 from ...utils.packages import not_installed
-from .access import TOKEN_VARIABLE, read_token
-from .address import Address, parse_addresses
+from .address import TOKEN_VARIABLE, Address, parse_addresses, read_token
 from .proxy import ElsewhereReward, check_numbers
 from .wire import (
     MEGABYTE,

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import RequestError, RunError
 from ...utils.packages import not_installed
-from .access import TOKEN_VARIABLE, is_loopback
+from .address import TOKEN_VARIABLE, is_loopback
 
 MOST_CALLERS = 64
 SHORTEST_TOKEN = 16

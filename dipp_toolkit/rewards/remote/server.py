@@ -30,7 +30,7 @@ from ...utils.exception_text import raised
 from ...utils.messages import unknown_name
 from ..code_digests import identity_of
 from ..scores import failure
-from .access import is_loopback
+from .address import is_loopback
 from .answering import score
 from .limits import Body, Crowd, CrowdedError, Limits, TooLargeError
 from .wire import MEGABYTE, VERSION, ProtocolError, decode, decode_request, encode_scores

@@ -9,7 +9,7 @@ from pathlib import Path
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.protocols import moved
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote.access import read_token
+from dipp_toolkit.rewards.remote.address import read_token
 from dipp_toolkit.rewards.remote.serve import listen, public_names, run_server
 from dipp_toolkit.utils.assignments import parse_assignments
 from dipp_toolkit.utils.device import choose_device
