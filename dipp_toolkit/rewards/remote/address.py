@@ -1,4 +1,4 @@
-"""Addresses of rewards behind HTTP as people type them, which of them are this machine alone, and the token for them."""
+"""Addresses of rewards behind HTTP, which of them are this machine alone, and the token that is presented there."""
 
 from __future__ import annotations
 
