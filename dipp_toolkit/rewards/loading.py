@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -88,6 +89,32 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
         else:
             check_call(attribute, ("images", "prompts"), f"reward '{name}'")
         return partial(_reward_of, name, attribute, options)
+
+
+@runtime_checkable
+class NamesFiles(Protocol):
+    """A class of rewards that finds its files without reading them."""
+
+    def find_files(self, **options: Any) -> list[Path]:
+        """The files by the reward's options; fetched where they are not here.
+
+        Raises:
+            RequestError: one is not there.
+        """
+
+
+def files_of(make: Callable[[], Reward], options: Mapping[str, Any]) -> list[Path] | None:
+    """The files that a reward's weights are read from; None where its class does not say.
+
+    Args:
+        make: from `find_reward`.
+        options: of the reward.
+
+    Raises:
+        RequestError: one is not there.
+    """
+    factory = make.func if isinstance(make, partial) else None
+    return factory.find_files(**options) if isinstance(factory, NamesFiles) else None
 
 
 def _reward_of(name: str, attribute: Any, options: dict[str, Any]) -> Reward:

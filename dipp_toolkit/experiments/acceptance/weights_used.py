@@ -11,6 +11,7 @@ from typing import Any
 from ...models.files.download_lists import INDEX, NOT_NEEDED
 from ...models.files.fetching import hub_id_of
 from ...models.files.weight_files import PICKLE, weights_in
+from ...rewards.loading import files_of
 from ...utils.content_digests import file_digest
 from ...utils.json_files import read_json
 
@@ -111,11 +112,11 @@ def reward_files(role: str, make: Any, options: Mapping[str, Any]) -> list[Weigh
     Raises:
         RequestError: one is not there.
     """
-    find = getattr(getattr(make, "func", None), "find_files", None)
-    if find is None:
+    files = files_of(make, options)
+    if files is None:
         return None
     paths: dict[Path, None] = {}
-    for path in find(**options):  # of some it is the configuration, and the weights lie beside it
+    for path in files:  # of some it is the configuration, and the weights lie beside it
         paths |= dict.fromkeys([path] if path.suffix in WEIGHTS else files_in(path.parent))
     return [weight_file(path, role, snapshot_of(path), "its plugin") for path in paths] or None
 

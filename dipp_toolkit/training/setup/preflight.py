@@ -32,7 +32,7 @@ from ...models.shared_components.pair import check_pair
 from ...planning.recipes.layer import recipe_text
 from ...prompts.loading import load_prompts
 from ...registry import get_registry
-from ...rewards.loading import find_reward
+from ...rewards.loading import files_of, find_reward
 from ...utils.assignments import is_remote_name
 from ...utils.device import choose_device
 from ...utils.imports import find_in_python, is_python_name
@@ -145,10 +145,7 @@ class Parts:
         return self._known[text]
 
     def _reward(self, name: str, options: Mapping[str, Any]) -> None:
-        make: Any = find_reward(name, **options)
-        find_files = getattr(getattr(make, "func", None), "find_files", None)
-        if find_files is not None:
-            find_files(**options)
+        files_of(find_reward(name, **options), options)
 
     def _pipeline(self, kind: str, name: str, options: Mapping[str, Any]) -> tuple[Path, bool] | None:
         registry = get_registry()
