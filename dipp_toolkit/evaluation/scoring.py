@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import DippError
 from ..protocols import Reward
-from ..rewards.remote.proxy import ElsewhereReward
+from ..rewards.remote.proxy import ProxyReward
 from ..rewards.scores import ask
 from ..utils.images import Images
 from .image_files import ImageFile, read_image, say_notes
@@ -156,7 +156,7 @@ def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[Prompted
     """The image that a reward failed at, found by showing it one at a time."""
     if len(files) == 1:
         return f"image: {files[0].path}"
-    if not isinstance(reward, ElsewhereReward):  # one that does not answer would not answer so many times
+    if not isinstance(reward, ProxyReward):  # one that does not answer would not answer so many times
         for index, file in enumerate(files):
             try:
                 _scores(reward, name, images[index : index + 1], [file])

@@ -43,9 +43,9 @@ def identity_of(thing: Any) -> str:
     Raises:
         RunError: it does not answer.
     """
-    from .remote.proxy import ElsewhereReward
+    from .remote.proxy import ProxyReward
 
-    if isinstance(thing, ElsewhereReward):
+    if isinstance(thing, ProxyReward):
         return thing.identity()
     contents = _Contents()
     contents.add(thing, 0)

@@ -26,7 +26,7 @@ from dipp_toolkit.rewards.isolated.scorer import IsolatedScorer
 from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import wire
-from dipp_toolkit.rewards.remote.proxy import ElsewhereReward, check_numbers
+from dipp_toolkit.rewards.remote.proxy import ProxyReward, check_numbers
 from dipp_toolkit.utils.assignments import is_isolated_name
 
 FILE = Path(__file__).parents[1] / "helpers" / "isolated_rewards.py"
@@ -52,10 +52,10 @@ def environment() -> Path:
 
 
 @pytest.fixture(scope="module")
-def moody(environment: Path) -> Iterator[ElsewhereReward]:
+def moody(environment: Path) -> Iterator[ProxyReward]:
     """A worker that lives through tests which do not end it."""
     reward = load_reward(f"{FILE}:Moody@mine", factor=2.0)
-    assert isinstance(reward, ElsewhereReward)
+    assert isinstance(reward, ProxyReward)
     yield reward
     reward.close()
 
@@ -78,7 +78,7 @@ def test_which_names_mean_an_environment(name: str, expected: bool) -> None:
     assert is_isolated_name(name) is expected
 
 
-def test_scores_and_gradients_are_those_of_the_same_reward_here(moody: ElsewhereReward) -> None:
+def test_scores_and_gradients_are_those_of_the_same_reward_here(moody: ProxyReward) -> None:
     here = load_reward(f"{FILE}:Moody", factor=2.0)
     weights = torch.tensor([1.0, -3.0])
     results = []
@@ -94,12 +94,12 @@ def test_scores_and_gradients_are_those_of_the_same_reward_here(moody: Elsewhere
     assert torch.equal(moody(IMAGES, PROMPTS), results[0][0])
 
 
-def test_a_worker_says_what_its_reward_is(moody: ElsewhereReward) -> None:
+def test_a_worker_says_what_its_reward_is(moody: ProxyReward) -> None:
     assert moody.identity() == moody.identity() == identity_of(load_reward(f"{FILE}:Moody", factor=2.0))
     assert moody.identity() != identity_of(load_reward(f"{FILE}:Moody", factor=3.0))
 
 
-def test_prints_do_not_come_between_messages(moody: ElsewhereReward) -> None:
+def test_prints_do_not_come_between_messages(moody: ProxyReward) -> None:
     prompts = ["print", "x"]
     assert torch.equal(moody(IMAGES, prompts), load_reward(f"{FILE}:Moody", factor=2.0)(IMAGES, prompts))
 
@@ -115,7 +115,7 @@ def test_prints_do_not_come_between_messages(moody: ElsewhereReward) -> None:
         ("detached", "returned no gradient; expected one"),
     ],
 )
-def test_a_reward_that_fails_gets_a_sentence_and_lives_on(moody: ElsewhereReward, prompt: str, sentence: str) -> None:
+def test_a_reward_that_fails_gets_a_sentence_and_lives_on(moody: ProxyReward, prompt: str, sentence: str) -> None:
     process = moody.scorer._worker.process  # type: ignore[attr-defined]
     with pytest.raises(RunError, match=sentence) as caught:
         moody(IMAGES.clone().requires_grad_(True), [prompt, ""])
@@ -124,7 +124,7 @@ def test_a_reward_that_fails_gets_a_sentence_and_lives_on(moody: ElsewhereReward
     assert moody.scorer._worker.process is process  # type: ignore[attr-defined]
 
 
-def test_numbers_that_are_not_finite_come_back_as_they_are_here(moody: ElsewhereReward) -> None:
+def test_numbers_that_are_not_finite_come_back_as_they_are_here(moody: ProxyReward) -> None:
     for reward in (moody, load_reward(f"{FILE}:Moody")):
         images = IMAGES.clone().requires_grad_(True)
         scores = reward(images, ["nan", ""])
@@ -137,14 +137,14 @@ def test_numbers_that_are_not_finite_come_back_as_they_are_here(moody: Elsewhere
             term.score(IMAGES, ["nan", ""])
 
 
-def test_a_device_that_does_not_exist_is_a_sentence(moody: ElsewhereReward) -> None:
+def test_a_device_that_does_not_exist_is_a_sentence(moody: ProxyReward) -> None:
     with pytest.raises(RequestError, match="in its environment"):
         moody.to("cuda:99")
     moody.to("cpu")
     moody(IMAGES, PROMPTS)
 
 
-def test_a_hanging_worker_is_ended_and_the_next_call_starts_another(moody: ElsewhereReward) -> None:
+def test_a_hanging_worker_is_ended_and_the_next_call_starts_another(moody: ProxyReward) -> None:
     moody.scorer.timeout, usual = 0.3, moody.scorer.timeout  # type: ignore[attr-defined]
     process = moody.scorer._worker.process  # type: ignore[attr-defined]
     with pytest.raises(RunError, match=r"did not answer within 0\.3 s, .*--set reward\..*Moody@mine\.timeout=SECONDS"):
@@ -246,7 +246,7 @@ def test_a_registered_reward_lives_elsewhere_too_and_one_that_says_nothing_is_tr
     scorer = reward.scorer
     scorer.load["name"] = f"{FILE}:through_numpy"
     reward.close()
-    reward = ElsewhereReward("numpy", scorer)
+    reward = ProxyReward("numpy", scorer)
     reward._differentiable = None
     assert not reward(IMAGES.clone().requires_grad_(True), PROMPTS).requires_grad
     assert reward.differentiable is False
@@ -359,7 +359,7 @@ def test_fuzzed_answers_are_a_sentence_each(tmp_path: Path) -> None:
         data = data[: draw.choice([len(data), draw.randrange(len(data))])]
         if b"<<END>>" not in data and not data.startswith(b"RAW"):
             replies.append(bytes(data))
-    reward = ElsewhereReward("fake", _fake(tmp_path, [*replies, good]))
+    reward = ProxyReward("fake", _fake(tmp_path, [*replies, good]))
     refused = 0
     for _ in replies:
         try:
@@ -384,7 +384,7 @@ def test_fuzzed_answers_are_a_sentence_each(tmp_path: Path) -> None:
 )
 def test_an_invalid_reply_of_a_worker_is_a_sentence(tmp_path: Path, reply: bytes, sentence: str) -> None:
     with pytest.raises(RunError, match=sentence):
-        ElsewhereReward("fake", _fake(tmp_path, [reply]))(IMAGES, PROMPTS)
+        ProxyReward("fake", _fake(tmp_path, [reply]))(IMAGES, PROMPTS)
 
 
 def test_a_program_that_is_not_there_is_a_sentence() -> None:

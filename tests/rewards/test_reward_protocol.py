@@ -17,7 +17,7 @@ from torch import Tensor
 from dipp_toolkit.errors import DippError, RunError
 from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.rewards.remote import wire
-from dipp_toolkit.rewards.remote.proxy import ElsewhereReward
+from dipp_toolkit.rewards.remote.proxy import ProxyReward
 from dipp_toolkit.rewards.remote.wire import ProtocolError
 from dipp_toolkit.rewards.scores import as_scores
 
@@ -193,7 +193,7 @@ class Here:
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 5])
 def test_gradients_are_those_of_the_graph(batch: int) -> None:
-    reward = ElsewhereReward("r", Here(), batch)
+    reward = ProxyReward("r", Here(), batch)
     images = torch.rand(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5])
     (found,) = torch.autograd.grad((reward(images, list("abcde")) * weights).sum(), images)
@@ -204,7 +204,7 @@ def test_gradients_are_those_of_the_graph(batch: int) -> None:
 
 def test_nobody_is_asked_for_gradients_that_are_not_wanted() -> None:
     scorer = Here()
-    reward = ElsewhereReward("r", scorer)
+    reward = ProxyReward("r", scorer)
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
     with torch.no_grad():
         assert not reward(images, ["", ""]).requires_grad
@@ -213,19 +213,19 @@ def test_nobody_is_asked_for_gradients_that_are_not_wanted() -> None:
 
 
 def test_a_black_box_gives_scores_alone() -> None:
-    reward = ElsewhereReward("r", Here(differentiable=False))
+    reward = ProxyReward("r", Here(differentiable=False))
     assert reward.differentiable is False
     assert not reward(IMAGES.clone().requires_grad_(True), PROMPTS).requires_grad
 
 
 def test_the_first_scores_show_what_the_far_side_does_not_know() -> None:
     scorer = Here(differentiable=None)
-    reward = ElsewhereReward("r", scorer)
+    reward = ProxyReward("r", scorer)
     assert reward.differentiable is None
     assert not reward(IMAGES.clone().requires_grad_(True), PROMPTS).requires_grad
     assert reward.differentiable is False
     scorer.differentiable = True
-    reward = ElsewhereReward("r", scorer)
+    reward = ProxyReward("r", scorer)
     assert reward(IMAGES.clone().requires_grad_(True), PROMPTS).requires_grad
     scorer.differentiable = False
     with pytest.raises(RunError, match="returned no gradient; expected one"):
@@ -234,7 +234,7 @@ def test_the_first_scores_show_what_the_far_side_does_not_know() -> None:
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e38 * 1e5])
 def test_numbers_that_are_not_finite_are_those_of_a_reward_that_lives_here(factor: float) -> None:
-    elsewhere = ElsewhereReward("r", Here(factor=factor))
+    elsewhere = ProxyReward("r", Here(factor=factor))
 
     def here(images: Tensor, prompts: Any) -> Tensor:
         return images[:, 2].mean((1, 2)) ** 2 * factor
@@ -254,5 +254,5 @@ def test_numbers_that_are_not_finite_are_those_of_a_reward_that_lives_here(facto
 def test_what_is_no_batch_is_refused_before_it_is_sent() -> None:
     scorer = Here()
     with pytest.raises(DippError, match="one prompt for each image"):
-        ElsewhereReward("r", scorer)(IMAGES, ["a"])
+        ProxyReward("r", scorer)(IMAGES, ["a"])
     assert not scorer.asked

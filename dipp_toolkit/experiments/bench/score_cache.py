@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...errors import RunError, first_line
 from ...rewards.code_digests import code_digest, identity_of
-from ...rewards.remote.proxy import ElsewhereReward
+from ...rewards.remote.proxy import ProxyReward
 from ...utils.atomic import write_tensors
 from ...utils.content_digests import path_digest
 from ...utils.disk_errors import AGAIN, reason_of, way_on
@@ -39,7 +39,7 @@ def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
     folders among the options count by their bytes.
     """
     options = {key: _content(value) for key, value in options.items()}
-    if isinstance(thing, ElsewhereReward):
+    if isinstance(thing, ProxyReward):
         return digest_of([name, options, thing.identity()])[:16]
     code = identity_of(thing) if code_digest(thing) else ""
     weights = "" if code else weights_digest(networks_in(thing))

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import DippError, RequestError, RunError, first_line
-from ..remote.proxy import ElsewhereReward, check_numbers
+from ..remote.proxy import ProxyReward, check_numbers
 from ..remote.wire import (
     ROOM,
     VERSION,
@@ -45,7 +45,7 @@ def find_isolated(
     startup_timeout: float = 3600.0,
     batch: int = 0,
     **options: Any,
-) -> Callable[[], ElsewhereReward]:
+) -> Callable[[], ProxyReward]:
     """What starts a reward in its environment, once that is found to be there.
 
     Args:
@@ -85,10 +85,10 @@ def find_isolated(
     }
     command = [str(installed.python), "-P", "-m", MODULE]
 
-    def start() -> ElsewhereReward:
+    def start() -> ProxyReward:
         share(installed.folder)
         scorer = IsolatedScorer(name, command, load, timeout, startup_timeout, movable=device is None)
-        return ElsewhereReward(name, scorer, batch)
+        return ProxyReward(name, scorer, batch)
 
     return start
 

@@ -19,7 +19,7 @@ from ...errors import RequestError, RunError
 from ...utils.messages import unknown_name
 from ...utils.packages import not_installed
 from .address import TOKEN_VARIABLE, Address, parse_addresses, read_token
-from .proxy import ElsewhereReward, check_numbers
+from .proxy import ProxyReward, check_numbers
 from .wire import (
     MEGABYTE,
     ROOM,
@@ -36,7 +36,7 @@ from .wire import (
 )
 
 try:
-    from .replica import Passing, Replica
+    from .replica import Replica, Unavailable
 except ImportError as missing:
     raise not_installed("A reward behind HTTP needs", [missing.name or "httpx"], extra="remote") from missing
 
@@ -60,7 +60,7 @@ def load_remote(
     retries: int = 4,
     max_megabytes: float = 1024.0,
     batch: int = 0,
-) -> ElsewhereReward:
+) -> ProxyReward:
     """Connect to a reward that servers offer.
 
     Args:
@@ -78,14 +78,14 @@ def load_remote(
     check_numbers(name, {"timeout": timeout, "max_megabytes": max_megabytes}, {"retries": retries, "batch": batch})
     token = read_token(token_env, token_file)
     scorer = RemoteScorer(name, parse_addresses(name), token, timeout, retries, int(max_megabytes * MEGABYTE))
-    return ElsewhereReward(name, scorer, batch)
+    return ProxyReward(name, scorer, batch)
 
 
 def _scores(replica: Replica, data: bytes, limit: int, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     """A server's answer, checked.
 
     Raises:
-        Passing: it does not answer.
+        Unavailable: it does not answer.
         RunError: it failed, its response is invalid, or it serves another reward than at the start.
     """
     answer = replica.fetch(data, limit)
@@ -110,7 +110,7 @@ def _probe(replica: Replica, max_bytes: int) -> Tensor | None:
     """A server's scores of two small images; None where its reward has none for them.
 
     Raises:
-        Passing: it does not answer.
+        Unavailable: it does not answer.
     """
     images, prompts = PROBE
     limit = min(largest_reply(images.shape, False), max_bytes)
@@ -215,7 +215,7 @@ class RemoteScorer:
         for replica in self.replicas:
             try:
                 self._learn_patiently(replica)
-            except Passing as reason:
+            except Unavailable as reason:
                 silent.append(str(reason))
             except RunError as error:
                 raise RequestError(str(error)) from error
@@ -227,7 +227,7 @@ class RemoteScorer:
         for attempt in range(self.retries + 1):
             try:
                 self._learn(replica)
-            except Passing as reason:
+            except Unavailable as reason:
                 replica.rest(reason.pause)
                 if not reason.busy or attempt == self.retries:
                     raise
@@ -240,7 +240,7 @@ class RemoteScorer:
         """What a server says of the reward.
 
         Raises:
-            Passing: it does not answer.
+            Unavailable: it does not answer.
             RequestError: it does not serve the reward, or describes it differently than the others.
             ProtocolError: it is not a server of rewards.
         """
@@ -285,7 +285,7 @@ class RemoteScorer:
                 if not replica.met:
                     self._learn(replica)
                 answer = ask(replica)
-            except Passing as reason:
+            except Unavailable as reason:
                 replica.rest(reason.pause)
                 attempts -= 1
                 # A server that was waited for in vain is not waited for again: it may work on the first request still.

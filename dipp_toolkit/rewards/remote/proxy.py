@@ -69,7 +69,7 @@ class _Scored(torch.autograd.Function):
         return gradients * grad_output.to(gradients.dtype)[:, None, None, None], None, None
 
 
-class ElsewhereReward:
+class ProxyReward:
     """A `Reward` of a `Scorer`.
 
     Args:
@@ -89,7 +89,7 @@ class ElsewhereReward:
         """What the other side says; where it does not know, what the first scores showed."""
         return self._differentiable
 
-    def to(self, device: torch.device | str) -> ElsewhereReward:
+    def to(self, device: torch.device | str) -> ProxyReward:
         """Move the reward where its process is ours; returns itself."""
         moved(self.scorer, str(device))
         return self

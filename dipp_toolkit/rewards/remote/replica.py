@@ -20,7 +20,7 @@ TRY_LATER = (429, 502, 503, 504)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
-class Passing(Exception):  # noqa: N818 -- not an error yet: another attempt may succeed
+class Unavailable(Exception):  # noqa: N818 -- not an error yet: another attempt may succeed
     """A server is busy or does not answer; another, or the same one later, may.
 
     Args:
@@ -73,7 +73,7 @@ class Replica:
         """What `GET /` says, any JSON.
 
         Raises:
-            Passing: the server is busy or does not answer.
+            Unavailable: the server is busy or does not answer.
             RunError: it answers something else.
         """
         data = self._ask("GET", "/", None, ROOM)
@@ -88,7 +88,7 @@ class Replica:
         """The answer to a request for scores, `limit` bytes at most.
 
         Raises:
-            Passing: the server is busy or does not answer.
+            Unavailable: the server is busy or does not answer.
             RunError: it refuses, or answers too much.
         """
         return self._ask("POST", f"/{quote(self.address.reward, safe='')}", data, limit)
@@ -120,10 +120,10 @@ class Replica:
                 raise self._refusal(response, self._body(response, ROOM, deadline))
         except httpx.TimeoutException as error:
             timed_out = not isinstance(error, httpx.ConnectTimeout)
-            raise Passing(self._too_slow(), timed_out=timed_out) from None
+            raise Unavailable(self._too_slow(), timed_out=timed_out) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             why = one_line(error, 200).rstrip(".") or type(error).__name__
-            raise Passing(f"The server {self.address} cannot be reached: {why}.") from None
+            raise Unavailable(f"The server {self.address} cannot be reached: {why}.") from None
 
     def _body(self, response: httpx.Response, limit: int, deadline: float) -> bytes:
         """The answer's bytes as they come: no more of them than there may be, and not after the deadline."""
@@ -142,7 +142,7 @@ class Replica:
                 if size > limit:
                     break
                 if time.monotonic() > deadline:
-                    raise Passing(self._too_slow(), timed_out=True)
+                    raise Unavailable(self._too_slow(), timed_out=True)
         if size > limit:
             raise ProtocolError(
                 f"The server {self.address} sent a response of {size / MEGABYTE:.1f} MB or more; expected "
@@ -157,7 +157,7 @@ class Replica:
         if status in TRY_LATER:
             pause = response.headers.get("retry-after", "")
             seconds = float(pause) if pause.isdigit() and len(pause) < 9 else 0.0
-            return Passing(f"The server {self.address} says: {sentence}", seconds, busy=True)
+            return Unavailable(f"The server {self.address} says: {sentence}", seconds, busy=True)
         if status in (401, 403):
             return RunError(
                 f"The server {self.address} refuses access: {sentence} Put its token in the environment variable "

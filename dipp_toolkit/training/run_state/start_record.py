@@ -24,7 +24,7 @@ from ...errors import CheckpointError, RequestError, first_line
 from ...models.files.saved_generators import split_saved
 from ...report.rerun_command import new_run_with
 from ...rewards.code_digests import code_digest, source_digest
-from ...rewards.remote.proxy import ElsewhereReward
+from ...rewards.remote.proxy import ProxyReward
 from ...utils.assignments import is_isolated_name, is_remote_name
 from ...utils.atomic import write_text
 from ...utils.content_digests import file_digest, path_digest
@@ -241,7 +241,7 @@ def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, di
 
 def _server_identity(reward: Any) -> str:
     """What the servers of a reward behind HTTP said that it is when it was loaded."""
-    replicas = getattr(reward.scorer, "replicas", ()) if isinstance(reward, ElsewhereReward) else ()
+    replicas = getattr(reward.scorer, "replicas", ()) if isinstance(reward, ProxyReward) else ()
     return next((replica.identity for replica in replicas if replica.identity), "")
 
 
