@@ -18,7 +18,8 @@ from ..errors import RequestError
 
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
-_KERNELS_AT_ONCE = 16_000_000
+KERNELS_AT_ONCE = 16_000_000
+"""Pairs of a block: what bounds the memory. The mean does not depend on it but for rounding."""
 
 
 def kernel_mean(
@@ -29,7 +30,7 @@ def kernel_mean(
     gamma = 1 / (2 * sigma**2)
     y_norms = y.square().sum(1)
     total = 0.0
-    for part in x.split(max(1, _KERNELS_AT_ONCE // len(y))):
+    for part in x.split(max(1, KERNELS_AT_ONCE // len(y))):
         squared = part.square().sum(1)[:, None] + y_norms - 2 * part @ y.T
         total += squared.clamp(min=0).mul(-gamma).exp().sum().item()
     return total / (len(x) * len(y))

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..errors import RequestError
 
-_DISTANCES_AT_ONCE = 16_000_000
+DISTANCES_AT_ONCE = 16_000_000
+"""Pairs of a block: what bounds the memory."""
 
 
 def neighbour_radii(features: Float[Tensor, "images dimensions"], k: int) -> Float[Tensor, " images"]:
@@ -98,7 +99,7 @@ def neighbourhood(
 
 
 def _rows(columns: int) -> int:
-    return max(1, _DISTANCES_AT_ONCE // columns)
+    return max(1, DISTANCES_AT_ONCE // columns)
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def test_contrast_and_clipped_have_closed_forms() -> None:
 @pytest.mark.parametrize("case", json.loads((Path(__file__).parent / "golden" / "cmmd.json").read_text()))
 @pytest.mark.parametrize("at_once", [10, 10**7])
 def test_cmmd_is_the_references(case: dict[str, float], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmd, "_KERNELS_AT_ONCE", at_once)
+    monkeypatch.setattr(mmd, "KERNELS_AT_ONCE", at_once)
     unit, dimensions = bool(case["unit"]), int(case["dimensions"])
     x = torch.from_numpy(formula_features(int(case["x"]), dimensions, 0, 0.0, unit))
     y = torch.from_numpy(formula_features(int(case["y"]), dimensions, 1, case["shift"], unit))
@@ -118,7 +118,7 @@ def test_the_discrepancy_of_two_points_has_a_closed_form() -> None:
 def test_neighbours_agree_with_prdc(k: int, shift: float, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from prdc import compute_prdc
 
-    monkeypatch.setattr(precision_recall, "_DISTANCES_AT_ONCE", at_once)
+    monkeypatch.setattr(precision_recall, "DISTANCES_AT_ONCE", at_once)
     random = np.random.default_rng(k)
     real, made = random.normal(size=(70, 6)), 0.7 * random.normal(size=(60, 6)) + shift
     expected = compute_prdc(real, made, k)

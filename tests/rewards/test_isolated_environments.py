@@ -60,7 +60,7 @@ def test_a_file_of_requirements_becomes_an_environment_once(
     torch.testing.assert_close(reward(images, [""]), images[:, 2].mean((1, 2)))
     reward.close()
 
-    monkeypatch.setattr(environment_install, "_run", lambda *words: pytest.fail("there was nothing to do"))
+    monkeypatch.setattr(environment_install, "run_program", lambda *words: pytest.fail("there was nothing to do"))
     (packages_of(folder) / SHARING).write_text("/moved\n")
     assert main(["reward", "install", str(file), "--no-deps"]) == 0
     assert "exists already" in capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_what_fails_half_way_is_never_taken_for_whole(
         if "pip" in command and fails:
             raise RunError(f"Could not {what}")
 
-    monkeypatch.setattr(environment_install, "_run", run)
+    monkeypatch.setattr(environment_install, "run_program", run)
     fails = True
     with pytest.raises(RunError, match="Could not install the packages"):
         install(str(file), say=lambda line: None)
@@ -125,7 +125,7 @@ def test_pip_is_told_to_leave_torch_alone_where_it_follows_dependencies(
                 words += Path(words[words.index("--constraint") + 1]).read_text().split()
             seen.append(((packages / SHARING).exists(), words))
 
-    monkeypatch.setattr(environment_install, "_run", run)
+    monkeypatch.setattr(environment_install, "run_program", run)
     install(str(file), say=lambda line: None)
     install(str(file), no_deps=True, say=lambda line: None)
     (shared, words), (bare, plain) = seen
@@ -137,7 +137,7 @@ def test_a_program_that_fails_is_quoted() -> None:
     news: list[str] = []
     source = "print('Downloading it'); print('WARNING: x'); print('\\x1b[31mERROR: no luck'); raise SystemExit(3)"
     with pytest.raises(RunError, match=r"^Could not do it \(exit code 3\): Downloading it \| \[31mERROR: no luck$"):
-        environment_install._run([sys.executable, "-c", source], "do it", news.append)
+        environment_install.run_program([sys.executable, "-c", source], "do it", news.append)
     assert news == ["  Downloading it"]
 
 

@@ -358,7 +358,7 @@ def test_what_a_graph_holds_is_counted() -> None:
         return images.square().sum((1, 2, 3))  # saves the images alone
 
     probe = Probe("mine", FunctionReward("mine", score), torch.device("cpu"), size=32)
-    assert costs._saved(probe) == 4 * 3 * 32 * 32 * 4
+    assert costs.saved_bytes(probe) == 4 * 3 * 32 * 32 * 4
 
 
 def test_closeness() -> None:
@@ -437,7 +437,7 @@ def check(words: Sequence[str]) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "_rate", lambda probe, call: 100.0)
+    monkeypatch.setattr(costs, "images_a_second", lambda probe, call: 100.0)
 
 
 def test_the_command_prints_a_table(mine: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,13 +20,14 @@ MIB = 2**20
 def check_speed(probe: Probe) -> Verdict:
     """Images a second, without and with gradients, after a warm-up."""
     images, prompts = probe.pictures(), probe.prompts()
-    rates = [f"{_rate(probe, lambda: probe.score(images, prompts)):.3g} images a second without gradients"]
+    rates = [f"{images_a_second(probe, lambda: probe.score(images, prompts)):.3g} images a second without gradients"]
     if probe.has_gradient:
-        rates.append(f"{_rate(probe, lambda: probe.gradient(images, prompts)):.3g} with")
+        rates.append(f"{images_a_second(probe, lambda: probe.gradient(images, prompts)):.3g} with")
     return ok(f"{', '.join(rates)}, on {probe.device}, batches of {BATCH}, {probe.size}x{probe.size} pixels.")
 
 
-def _rate(probe: Probe, call: Callable[[], Any]) -> float:
+def images_a_second(probe: Probe, call: Callable[[], Any]) -> float:
+    """The rate of a call that scores a batch, after one call that does not count."""
     call()
     _wait(probe.device)
     start, done = perf_counter(), 0
@@ -62,10 +63,10 @@ def check_memory(probe: Probe) -> Verdict:
     process = f"the process's peak is {process_peak():.4g} MiB"
     if not probe.has_gradient:
         return ok(f"No graph; {process}.")
-    return ok(f"The graph of a batch of {BATCH} holds {_saved(probe) / MIB:.3g} MiB; {process}.")
+    return ok(f"The graph of a batch of {BATCH} holds {saved_bytes(probe) / MIB:.3g} MiB; {process}.")
 
 
-def _saved(probe: Probe) -> int:
+def saved_bytes(probe: Probe) -> int:
     """Bytes that autograd keeps for the backward, each storage once, the reward's own weights left out."""
     own = {
         weight.untyped_storage().data_ptr()

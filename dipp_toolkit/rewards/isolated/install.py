@@ -147,7 +147,7 @@ def _make(planned: Plan, say: Callable[[str], None]) -> None:
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"Making the environment '{environment.name}' in {folder}")
-    _run([sys.executable, "-m", "venv", str(folder)], "make a virtual environment", say)
+    run_program([sys.executable, "-m", "venv", str(folder)], "make a virtual environment", say)
     python = str(python_of(folder))
     packages = ["-r", str(planned.file)] if planned.file is not None else list(environment.requirements)
     if environment.requirements:
@@ -156,16 +156,16 @@ def _make(planned: Plan, say: Callable[[str], None]) -> None:
         if environment.dependencies:  # what is shared counts as installed
             share(folder)
             with _constraints() as file:
-                _run([*pip, "--constraint", file, *packages], "install the packages", say)
+                run_program([*pip, "--constraint", file, *packages], "install the packages", say)
         else:  # what is shared must not count: a private copy stays when ours is upgraded
-            _run([*pip, "--no-deps", *packages], "install the packages", say)
+            run_program([*pip, "--no-deps", *packages], "install the packages", say)
     if environment.prepare:
         prepare = import_attribute(environment.prepare, f"the environment '{environment.name}'")
         prepare(packages_of(folder))
     share(folder)
     say("Checking that it works")
     modules = ["torch", "dipp_toolkit.rewards.isolated.worker", *([environment.imports] if environment.imports else [])]
-    _run([python, "-P", "-c", f"import {', '.join(modules)}"], f"import {modules[-1]}", say)
+    run_program([python, "-P", "-c", f"import {', '.join(modules)}"], f"import {modules[-1]}", say)
 
 
 @contextmanager
@@ -191,8 +191,13 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str], what: str, say: Callable[[str], None]) -> None:
-    """Run a program, saying what is news in its output.
+def run_program(command: Sequence[str], what: str, say: Callable[[str], None]) -> None:
+    """Run a program, and pass on the lines of its output that are news.
+
+    Args:
+        command: program and arguments.
+        what: it is for, for the message: "install the packages".
+        say: called with a line at a time.
 
     Raises:
         RunError: it failed, with its last words.
