@@ -143,6 +143,13 @@ def test_the_readme_says_where_things_live() -> None:
     assert [row for row in rows if not CITED.search(row)] == []
 
 
+def test_files_that_a_reader_opens_are_counted() -> None:
+    page = (DOCS / "guide" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.split("## Files a reader opens")[1].splitlines() if "](../../" in line]
+    assert len(rows) == 5
+    assert [row[1] for row in rows if int(row[3]) != row[4].count("](../../")] == []
+
+
 def test_the_reward_of_ten_lines(write) -> None:
     assert len(example("guide/writing-a-plugin.md", "blue.py").splitlines()) <= 10
     reward = load_reward(f"{write('blue.py')}:blueness")
