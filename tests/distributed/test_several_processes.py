@@ -12,7 +12,7 @@ from launching import FSDP2, farthest, launch, trained, weights
 from tiny import PROMPTS, tiny_pipeline
 
 CLOSE = 1e-5
-STEPS = 20
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("shared")
     tiny = str(tiny_pipeline(folder / "tiny"))
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    quick = ["eval_count=2", "reference_steps=1", "guidance=2", "checkpoint_every=10", "sample_every=1000"]
+    quick = ["eval_count=2", "reference_steps=1", "guidance=2", "checkpoint_every=4", "sample_every=1000"]
     quick += [f"prompt_cache={folder / 'cache'}"]
     return [
         "train", "--generator", tiny, "--reference", tiny, "--prompts", str(folder / "prompts.txt"),
@@ -81,9 +81,9 @@ def test_two_processes_mix_rewards_as_one(words: list[str], strength: list[str],
 def test_sharded_checkpoints_resume_on_another_number_of_processes(
     words: list[str], whole: Path, tmp_path: Path
 ) -> None:
-    """Ten steps sharded over two, ten more in one process with two passes: the weights of one from the start."""
-    folder = trained(tmp_path / "run", 2, [*words, *steps(10)], "fsdp2.yaml")
-    checkpoint = folder / "checkpoints" / "step-00000010"
+    """Four steps sharded over two, four more in one process with two passes: the weights of one from the start."""
+    folder = trained(tmp_path / "run", 2, [*words, *steps(4)], "fsdp2.yaml")
+    checkpoint = folder / "checkpoints" / "step-00000004"
     assert {one.name for one in checkpoint.glob("*.safetensors")} == {
         "state.safetensors", "state-00000-of-00002.safetensors", "state-00001-of-00002.safetensors",
     }  # fmt: skip

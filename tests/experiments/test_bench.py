@@ -262,7 +262,7 @@ def test_rows_read_back_and_faults_are_named(tmp_path: Path, bench: tuple[Path, 
 
 COMMAND = [
     "bench", "--generators", "emoji-onestep,slow=emoji-reference", "--prompts",
-    "emoji-heldout", "--count", "24", "--rewards", "emoji-clip", "--seeds", "2", "--batch-size", "4", "--set",
+    "emoji-heldout", "--count", "12", "--rewards", "emoji-clip", "--seeds", "2", "--batch-size", "4", "--set",
     "generator.slow.steps=6",
 ]  # fmt: skip
 
@@ -273,15 +273,15 @@ def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> Non
     program = dipp(command)
     store = ImageStore(tmp_path / "images")
     deadline = time.monotonic() + 120
-    while len(store.made()) < 60 and program.returncode is None and time.monotonic() < deadline:
+    while len(store.made()) < 28 and program.returncode is None and time.monotonic() < deadline:
         time.sleep(0.05)
     program.kill()
     before = len(store.made())
-    assert 0 < before < 96
+    assert 0 < before < 48
     again = dipp([*command, "--json"])
     assert again.wait() == 0, again.stderr[-3000:]
     made = Counter(store.made())
-    assert len(made) == 96 and set(made.values()) <= {1, 2}
+    assert len(made) == 48 and set(made.values()) <= {1, 2}
     # Only images of the batch that was cut off, which never reached the disk, may be there twice.
     assert sum(one - 1 for one in made.values()) <= 4
     assert len(json.loads(again.stdout)["rows"]) == 2
@@ -308,5 +308,5 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     logs = sorted(path.name for path in (tmp_path / "images").glob("made-*.jsonl"))
     assert logs == ["made-0.jsonl", "made-1.jsonl"]
     made = ImageStore(tmp_path / "images").made()
-    assert len(made) == len(set(made)) == 96
+    assert len(made) == len(set(made)) == 48
     assert len(read_rows(tmp_path / "results.jsonl")) == 2

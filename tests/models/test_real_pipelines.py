@@ -84,13 +84,13 @@ def test_sampling_equals_the_stock_pipeline(twins: dict[str, Path], name: str, g
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_twenty_steps_leave_what_plain_diffusers_draws_like_dipp_generate(
+def test_a_run_leaves_what_plain_diffusers_draws_like_dipp_generate(
     twins: dict[str, Path], name: str, mode: str, tmp_path: Path
 ) -> None:
     root, folder = twins[name].parent, f"diffusers:{twins[name]}"
     words = [
         "train", "--generator", folder, "--reference", folder, "--reward", f"{root / 'blue.py'}:blue", "--prompts",
-        str(root / "prompts.txt"), "--steps", "20", "--batch-size", "2", "--out", str(tmp_path / "run"), "--device",
+        str(root / "prompts.txt"), "--steps", "5", "--batch-size", "2", "--out", str(tmp_path / "run"), "--device",
         "cpu", "--mode", mode, "--set", "lora_rank=4", "--set", "learning_rate=1e-3", "--set", "eval_count=2",
         "--set", "reference_steps=2", "--set", "guidance=2", "--set", "readout=1.0", "--quiet",
     ]  # fmt: skip

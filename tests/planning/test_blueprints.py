@@ -125,7 +125,7 @@ def test_a_plan_of_pixart_and_what_fits(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 def test_what_is_given_up_saves_memory_and_three_copies_cost_more() -> None:
     config = TrainConfig(
-        generator="sd15-onestep", reference="sd15", rewards={"hps": 1.0}, batch_size=1, precision="bf16", mode="lora"
+        generator="pixart-onestep", reference="pixart-alpha", rewards={}, batch_size=1, precision="bf16", mode="lora"
     )
     lora, full = make_plan(config), make_plan(config.model_copy(update={"mode": "full"}))
     assert full.peak > 2 * lora.peak
