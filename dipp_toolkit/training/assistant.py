@@ -30,9 +30,7 @@ from ..models.weight_sharing import load_trainable_state, trainable_parameters, 
 from ..protocols import ScoreModel
 from ..utils.device import read_scalars
 from ..utils.precision import pass_autocast
-from .gradients import clipped_norm
-from .loss_scale import LossScale
-from .optimizer_state import load_optimizer
+from .optim import LossScale, clipped_norm, load_optimizer
 
 
 def denoising_loss(
@@ -148,4 +146,4 @@ class LearnedAssistant:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_trainable_state(self.denoiser.network, state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self.scale.load_state_dict(state.get("scale", {}))
+        self.scale.load_state_dict(state["scale"])

@@ -44,11 +44,9 @@ from ..protocols import Assistant, FewStepGenerator, Generator
 from ..utils.device import read_scalars
 from ..utils.precision import at_least_float32, pass_autocast
 from .assistant import LearnedAssistant
-from .gradients import clipped_norm
 from .guard import Guard
-from .loss_scale import LossScale
 from .micro_batches import Pass, gathered, passes_of
-from .optimizer_state import load_optimizer
+from .optim import LossScale, clipped_norm, load_optimizer
 
 __all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
 
@@ -358,12 +356,12 @@ class Engine:
         """Take over what `state_dict` gave."""
         load_optimizer(self.optimizer, state["optimizer"])
         self.assistant.load_state_dict(state["assistant"])
-        self.mix.load_state_dict(state.get("mix", {}))
+        self.mix.load_state_dict(state["mix"])
         for one in self.terms:
-            if isinstance(one.term, Stateful) and one.name in state.get("terms", {}):
+            if isinstance(one.term, Stateful) and one.name in state["terms"]:
                 one.term.load_state_dict(state["terms"][one.name])
         self.random.set_state(state["random"])
-        self.scale.load_state_dict(state.get("scale", {}))
+        self.scale.load_state_dict(state["scale"])
         if self.guard is not None:
             self.guard.load_state_dict(state.get("guard", {}))
 

@@ -28,12 +28,12 @@ from ..utils.atomic import whole_folder, write_text
 from ..utils.device import environment
 from ..utils.precision import PrecisionChoice
 from .early_stop import Stop
+from .guard import skip_warning
+from .loop import divergence_of
 from .publish import write_model_card
 from .run_state.checkpoint_writer import nothing
 from .run_state.run_folder import RunFolder
 from .setup.assembly import Assembled
-from .setup.assistant_start import assistant_start, unready_note
-from .skips import skip_warning
 
 
 def one_step_images(parts: Assembled, generator: Generator, config: TrainConfig) -> torch.Tensor:
@@ -204,3 +204,32 @@ def final_warnings(comparison: Comparison, scores: ColumnScores, config: TrainCo
         for column, images in comparison.images.items()
     }
     return find_warnings(shots["after"], shots["before"], trained_on(config), shots["reference"])
+
+
+WAY_OUT = "--set assistant_warmup=500, for example, trains it before the first step"
+
+
+def assistant_start(config: TrainConfig, parts: Assembled) -> str:
+    """What the assistant knows of the generator before its first update; empty where no term looks at it."""
+    if divergence_of(parts.engine.terms) is None:
+        return ""
+    if parts.assistant_is_trained:
+        return "saved with the generator"
+    if config.assistant_warmup:
+        return f"starts as the reference; {config.assistant_warmup} updates before the first step"
+    return "starts as the reference"
+
+
+def unready_note(config: TrainConfig, parts: Assembled) -> str:
+    """A sentence where the assistant is the reference at the first step, with the way out; empty elsewhere."""
+    if divergence_of(parts.engine.terms) is None or parts.assistant_is_trained or config.assistant_warmup:
+        return ""
+    if not config.assistant_rounds:
+        return (
+            "The assistant is the reference and learns nothing (assistant_rounds=0), so nothing holds the generator "
+            f"near the reference: --set assistant_rounds=1, and {WAY_OUT}."
+        )
+    return (
+        "The assistant starts as the reference, so the divergence sees no difference at first, and then a wrong one "
+        f"until the assistant knows what the generator makes: {WAY_OUT}."
+    )

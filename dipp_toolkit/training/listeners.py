@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from ..errors import RunError, first_line
+from ..events import RunEndEvent, RunStartEvent, StepEvent
 from ..registry import get_registry
+from ..utils.packages import missing_of, not_installed
+
+PROJECT = "dipp"
+FOLDERS = (PROJECT, "wandb")
+"""What trackers leave in a run folder: `dipp/` is tensorboard's, which calls it by the project."""
 
 
 class Broadcast:
@@ -26,3 +34,47 @@ class Broadcast:
             method = getattr(listener, name, None)
             if method is not None:
                 method(event)
+
+
+class Trackers:
+    """A listener that logs every step's numbers to accelerate's trackers.
+
+    Args:
+        names: of the trackers.
+
+    Raises:
+        PluginError: a tracker's package is not installed.
+    """
+
+    def __init__(self, names: tuple[str, ...]):
+        for name in names:
+            if missing_of([name]):
+                raise not_installed(f"The tracker '{name}' needs", [name], extra=name)
+        self.names = names
+
+    def dipp_on_run_start(self, event: RunStartEvent) -> None:
+        from accelerate import Accelerator
+
+        self.accelerator = Accelerator(
+            log_with=list(self.names), project_dir=event.folder, cpu=event.config.device == "cpu"
+        )
+        settings = {
+            name: value if isinstance(value, (int, float, str, bool)) else json.dumps(value)
+            for name, value in event.config.model_dump(mode="json").items()
+        }
+        # A run is called as its folder, and wandb's files go there and not where the command was typed.
+        named = {"name": event.folder.resolve().name}
+        words = {"wandb": {**named, "dir": str(event.folder)}, "trackio": named}
+        try:
+            self.accelerator.init_trackers(PROJECT, config=settings, init_kwargs=words)
+        except Exception as error:
+            raise RunError(
+                f"A tracker ({', '.join(self.names)}) could not begin: {first_line(error).rstrip('.')}. Log in to it, "
+                "have it work without a network (for wandb: WANDB_MODE=offline), or leave --track out."
+            ) from error
+
+    def dipp_on_step(self, event: StepEvent) -> None:
+        self.accelerator.log({name: value for name, value in event.metrics.items() if name != "step"}, step=event.step)
+
+    def dipp_on_run_end(self, event: RunEndEvent) -> None:
+        self.accelerator.end_training()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import torch
 
 from ..config import TrainConfig
 from ..diffusion.condition import Condition
+from ..distributed import Processes
 from ..models.sampling import generate_images
 from ..models.weight_sharing import load_trainable_state, trainable_state
+from ..objective.base import uses_assistant
+from ..objective.evaluate import WeightedTerm
 from ..prompts.sampler import NoisesOfPrompts, PromptOrder
 from ..utils.device import peak_memory_mb
 from ..utils.images import save_grid
 from ..utils.reproducibility import random_states, random_states_kept, restore_random_states
-from .run_state.checkpoint_writer import CheckpointWriter
+from .engine import ObjectiveResult
+from .run_state.checkpoint_writer import CheckpointWriter, nothing
 from .run_state.run_folder import RunFolder
 from .setup.assembly import Assembled
 from .setup.pairing import noises_needed
-from .step_metrics import divergence_of, mean_row, scheduled_numbers, step_metrics
 
 SAMPLES_IN_GRID = 16
 WARM_UPS = "updates of the assistant's warm-up"
@@ -88,18 +92,13 @@ class TrainingLoop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         engine = self.parts.engine
         self.step, self.seconds = state["step"], state["seconds"]
-        # An earlier version had no checkpoint before the first step.
-        self.warmed = state.get("warmed", self.warm_rounds)
-        self.taken = state.get("taken", self._taken_by(self.step))
-        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state.get("noises") else None
-        self.assistant_loss = state.get("assistant_loss")
+        self.warmed, self.taken = state["warmed"], state["taken"]
+        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state["noises"] else None
+        self.assistant_loss = state["assistant_loss"]
         load_trainable_state(self.parts.generator.network, state["generator"])
         engine.load_state_dict(state)
         self.parts.average.load_state_dict(state["average"])
-        if "process_random" in state:
-            restore_random_states(state["process_random"], self.parts.device)
-        else:
-            torch.set_rng_state(state["torch_random"])
+        restore_random_states(state["process_random"], self.parts.device)
 
     def _forget_old(self) -> None:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
@@ -113,13 +112,16 @@ class TrainingLoop:
         self.save_meanwhile()
         return self.writer.wait()[0]
 
-    def save_meanwhile(self) -> list[Path]:
-        """Begin to write a checkpoint of this step; the one before it, where that became whole only now.
+    def save_meanwhile(self, before: Callable[[], None] = nothing) -> list[Path]:
+        """Begin to write a checkpoint of this step; returns the one before it, where that became whole only now.
+
+        Args:
+            before: called before anything is written, in the thread that writes.
 
         Raises:
             OSError: that one could not be written.
         """
-        return self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict())
+        return self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict(), before)
 
     @property
     def warm_rounds(self) -> int:
@@ -130,9 +132,6 @@ class TrainingLoop:
     def batch(self) -> int:
         """Samples of an update in all processes together."""
         return self.config.batch_size * self.config.accumulation * self.processes.count
-
-    def _taken_by(self, step: int) -> int:
-        return (self.warm_rounds + step * (self.parts.engine.assistant_rounds + 1)) * self.batch
 
     def _take(self, positions: Sequence[int]) -> Condition:
         """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
@@ -250,3 +249,45 @@ class TrainingLoop:
         with random_states_kept(self.parts.device), self.parts.average.applied():
             images = generate_images(self.parts.generator, self.parts.reference, chosen, self.config.seed)
             save_grid(images, self.folder.samples / f"step-{self.step:08d}.png")
+
+
+def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:
+    """The name of the objective's divergence: its first term that looks at the assistant."""
+    return next((one.name for one in terms if uses_assistant(one.term)), None)
+
+
+def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str | None) -> dict[str, float]:
+    """The numbers of one step for `metrics.jsonl`, the machine's measurements aside.
+
+    Args:
+        result: what the objective said, its numbers read.
+        assistant_loss: mean loss of the assistant's updates; left out where nothing looks at the assistant.
+        divergence: name of the term whose value is the divergence.
+    """
+    means = result.means
+    row = {"divergence" if name == divergence else name: means[name] for name in result.results}
+    row |= {f"reward/{name}": means[f"scores/{name}"] for one in result.results.values() for name in one.scores}
+    row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
+    row |= result.details
+    row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
+    row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
+    if divergence is not None:
+        row["assistant_loss"] = assistant_loss
+    # Of a skipped update only what is a number is known.
+    return {name: float(value) for name, value in row.items() if math.isfinite(value)}
+
+
+def scheduled_numbers(config: TrainConfig, step: int) -> dict[str, float]:
+    """What the settings' schedules said at an update, the first being 0."""
+    row = {} if config.guidance_schedule is None else {"guidance": config.guidance_at(step)}
+    scale = config.scale_by_step
+    return row if scale is None else row | {"scale_factor": scale(step)}
+
+
+def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:
+    """The mean of all processes' numbers of a step: those of the whole batch."""
+    if processes.alone:
+        return row
+    rows = processes.tell(row)
+    shared = [name for name in row if all(name in one for one in rows)]
+    return {name: sum(one[name] for one in rows) / len(rows) for name in shared}

@@ -1,20 +1,30 @@
-"""How networks are run: recomputed blocks, memory order of convolutions, compilation, and the optimiser's kind."""
+"""Optimisers and what surrounds them: how networks are run, clipping, loss scaling, and restored optimiser states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from ..config import TrainConfig
+from ..distributed.sharded_state import Pieces, placed
 from ..errors import RequestError
 from ..utils.packages import not_installed
 
+FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
+DOUBLE_AFTER = 2000
+"""Updates without an overflow after which the loss scale is doubled."""
+
+MARGIN = 1e-6
+"""What torch adds to a norm before it divides by it."""
+
 
 def apply_network_options(network: nn.Module, config: TrainConfig, *, trained: bool) -> None:
-    """Make a network run as the settings ask for.
+    """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compilation.
 
     Args:
         network: a generator's, an assistant's or a reference's.
@@ -31,7 +41,7 @@ def apply_network_options(network: nn.Module, config: TrainConfig, *, trained: b
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         except (AttributeError, ValueError) as error:
             raise RequestError(
-                f"{type(network).__name__} cannot recompute its blocks; leave gradient_checkpointing out."
+                f"{type(network).__name__} cannot recompute its blocks. Leave gradient_checkpointing out."
             ) from error
     if config.compile:
         network.compile()
@@ -67,9 +77,96 @@ def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kin
     if kind == "8bit":
         import bitsandbytes
 
-        made: Any = bitsandbytes.optim.Adam8bit(list(parameters), lr=learning_rate, betas=betas)
-        return made  # type: ignore[no-any-return]
-    listed = list(parameters)
+        optimizer: Any = bitsandbytes.optim.Adam8bit(list(parameters), lr=learning_rate, betas=betas)
+        return optimizer  # type: ignore[no-any-return]
+    weights = list(parameters)
     # One kernel for all weights: on a CPU the plain Adam is a loop in Python, seven times as slow.
-    fused = kind == "fused" or all(one.device.type in ("cpu", "cuda") for one in listed)
-    return torch.optim.Adam(listed, lr=learning_rate, betas=betas, fused=fused or None)
+    fused = kind == "fused" or all(weight.device.type in ("cpu", "cuda") for weight in weights)
+    return torch.optim.Adam(weights, lr=learning_rate, betas=betas, fused=fused or None)
+
+
+def clipped_norm(parameters: Sequence[nn.Parameter], largest: float) -> Float[Tensor, ""]:
+    """Clip the gradient of all parameters together to a norm; returns the norm it had.
+
+    Sharded parameters count whole: the norm is that of the full gradient, the same in every process.
+    """
+    norm: Any = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    # On a CPU the norm is known at once, and where torch would multiply by one (its margin included) no gradient need
+    # be read and written again. On a GPU, reading the norm would make the host wait.
+    if whole.device.type != "cpu" or not float(whole) + MARGIN <= largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return whole
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load what `optimizer.state_dict()` gave, also where its parameters are sharded differently now.
+
+    Args:
+        optimizer: over the same parameters, in the same order.
+        state: tensors of a parameter's shape go where the parameter is; others, such as counts, as they are.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def put(value: Any, like: Tensor) -> Any:
+        if isinstance(value, Pieces | Tensor) and tuple(value.shape) == tuple(like.shape) and like.ndim:
+            return placed(value, like)
+        return value
+
+    kept = {
+        index: {name: put(value, parameters[index]) for name, value in own.items()}
+        for index, own in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": kept})
+
+
+@dataclass
+class LossScale:
+    """The scale of one network's gradients under float16, where small ones would become 0 on their way.
+
+    The rule is that of mixed-precision training (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2): halve the
+    scale and make no update where a gradient overflows, double it after many updates without one. It is ours because
+    `torch.amp.GradScaler` decides inside its own `step`, while here the guard decides before anything moves, alike in
+    every process, and the state is plain numbers in the checkpoint.
+
+    Attributes:
+        enabled: where False, the scale is 1 and nothing is done.
+        scale: what gradients are multiplied by in the backward pass.
+        sound: updates without an overflow since it last changed.
+    """
+
+    enabled: bool = False
+    scale: float = FIRST_SCALE
+    sound: int = 0
+
+    @property
+    def factor(self) -> float:
+        """What to multiply the gradient by that a backward pass starts from."""
+        return self.scale if self.enabled else 1.0
+
+    @torch.no_grad()
+    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Divide the gradients by the scale."""
+        if self.enabled:
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            torch._foreach_mul_(gradients, 1 / self.scale)
+
+    def overflowed(self, finite: bool) -> bool:
+        """Note how an update went; True where the scale was to blame for an overflow, and has been halved."""
+        if not self.enabled:
+            return False
+        if finite:
+            self.sound += 1
+            if self.sound >= DOUBLE_AFTER:
+                self.scale, self.sound = min(2 * self.scale, LARGEST_SCALE), 0
+            return False
+        if self.scale <= 1:
+            return False
+        self.scale, self.sound = self.scale / 2, 0
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": self.scale, "sound": self.sound}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)

@@ -1,13 +1,15 @@
-"""The model card of an exported generator: what it is, how to call it, what it was trained on and what it reached."""
+"""Publishing a finished generator: its model card, and the upload to the Hugging Face hub."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..errors import RequestError, RunError, first_line
 from ..models.family import CallArguments, EmbeddedGuidance
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
@@ -19,11 +21,13 @@ from ..utils.licences import Origin
 from .setup.origins import origins_of, start_origins
 
 LINE = 88
-HEAD = "| reward | before (95 % interval) | after |"
-TOLD = (
+"""Columns up to which a call in the card's snippet stands on one line."""
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+SETTINGS = (
     "reference", "rewards", "reward_scale", "pull", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
     "precision", "seed",
 )  # fmt: skip
+"""Settings that the card lists."""
 
 
 def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> str:
@@ -34,48 +38,36 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         config: the run's settings.
         summary: the run's numbers, as in `summary.json`.
     """
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     steps = recorded_steps(read_scheduler_config(folder))
-    kind = "one-step" if steps == 1 else f"{steps}-step"
-    evaluations = "one network evaluation" if steps == 1 else f"{steps} network evaluations"
     made_from, trained_against = start_origins(config), origins_of("reference", config.reference or "")
     hubs = list(dict.fromkeys(origin.hub for origin in (*made_from, *trained_against) if origin.hub))
     licence: dict[str, Any] = made_from[0].licence.card_fields if made_from else {}
-    data = ModelCardData(
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
-        tags=["one-step" if steps == 1 else "few-step", "diff-instruct", "dipp-toolkit"],
-        base_model=hubs or None,
-        **licence,
+    settings = {name: getattr(config, name) for name in SETTINGS if name != "pull" or config.measures_pull}
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="diffusers",
+            pipeline_tag="text-to-image",
+            tags=["one-step" if steps == 1 else "few-step", "diff-instruct", "dipp-toolkit"],
+            base_model=hubs or None,
+            **licence,
+        ),
+        template_path=str(TEMPLATE),
+        kind="one-step" if steps == 1 else f"{steps}-step",
+        evaluations="one network evaluation" if steps == 1 else f"{steps} network evaluations",
+        load_call=_call_text("path/to/this/folder", load_arguments(folder)),
+        sample_call=_call_text("a prompt", call_arguments(folder, steps)),
+        scores=_score_rows(summary),
+        licences=_licence_lines(made_from, trained_against),
+        recipe=recipe_text(config),
+        settings=json.dumps(settings, indent=2),
     )
-    rows = [
-        f"| {name} | {one['before']['mean']:.4g} [{one['before']['low']:.4g}, {one['before']['high']:.4g}] | "
-        f"{one['after']['mean']:.4g} [{one['after']['low']:.4g}, {one['after']['high']:.4g}] |"
-        for name, one in {**summary.get("rewards", {}), **_judge(summary)}.items()
-    ]
-    loading = _call_text("path/to/this/folder", load_arguments(folder))
-    told = {name: getattr(config, name) for name in TOLD if name != "pull" or config.measures_pull}
-    return "\n".join(
-        [
-            "---", data.to_yaml().strip(), "---", "",
-            f"# A {kind} text-to-image generator", "",
-            "Trained by [dipp-toolkit](https://arxiv.org/abs/2410.18881) (Diff-Instruct++) against a frozen reference "
-            f"diffusion. It takes {evaluations} an image and loads in plain diffusers:", "",
-            "```python", "from diffusers import DiffusionPipeline", "",
-            f"pipeline = DiffusionPipeline.from_pretrained({loading})",
-            f"image = pipeline({_call_text('a prompt', call_arguments(folder, steps))}).images[0]",
-            "```", "",
-            "Guidance is built in: another `guidance_scale` gives another image than the generator's own.", "",
-            *(["## Rewards", "", HEAD, "|---|---|---|", *rows, ""] if rows else []),
-            *_licences(made_from, trained_against),
-            "## Settings", "", *_recipe(config), "```json", json.dumps(told, indent=2), "```", "",
-        ]
-    )  # fmt: skip
+    return f"{card.content.rstrip()}\n"
 
 
 def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
-    """What the stock pipeline is called with besides a prompt, so that it makes the generator's own image.
+    """Arguments of the stock pipeline besides the prompt, so that it makes the generator's own image.
 
     Args:
         folder: the exported pipeline.
@@ -94,7 +86,7 @@ def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def load_arguments(folder: Path) -> dict[str, None]:
-    """What the stock class is told as it loads the folder: the components that it has not, where it would miss them.
+    """Arguments that the stock class needs to load the folder: None for components it lacks and would require.
 
     Args:
         folder: the exported pipeline.
@@ -106,38 +98,86 @@ def load_arguments(folder: Path) -> dict[str, None]:
 
 
 def _call_text(first: str, arguments: Mapping[str, Any]) -> str:
-    """The words of a call: on one line where it is short, and else one a line."""
+    """Arguments of a call, on one line where it is short, and otherwise one a line."""
     words = [f'"{first}"', *(f"{name}={value!r}" for name, value in arguments.items())]
     line = ", ".join(words)
     return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
 
 
-def _recipe(config: TrainConfig) -> list[str]:
-    """The line that names the run's recipe and its source."""
-    text = recipe_text(config)
-    return [f"Begun from the recipe {text}; what differs from it is in the run's `config.yaml`.", ""] if text else []
-
-
-def _licences(made_from: Sequence[Origin], trained_against: Sequence[Origin]) -> list[str]:
-    """The lines that say whose weights these come from, and on which terms."""
+def _licence_lines(made_from: Sequence[Origin], trained_against: Sequence[Origin]) -> list[str]:
+    """Whose weights these come from, and on which terms, each once."""
     lines = [
-        f"- {what} {_linked(origin)}: {origin.licence.text}."
-        for what, origins in (("started from", made_from), ("trained against", trained_against))
+        f"- {relation} {_linked(origin)}: {origin.licence.text}."
+        for relation, origins in (("started from", made_from), ("trained against", trained_against))
         for origin in origins
     ]
-    heading = "The licences of the weights that these were made from apply to them."
-    return ["## Licence", "", heading, "", *dict.fromkeys(lines), ""] if lines else []
+    return list(dict.fromkeys(lines))
 
 
 def _linked(origin: Origin) -> str:
     return f"[{origin.hub}]({origin.page})" if origin.hub else "weights without a repository"
 
 
-def _judge(summary: Mapping[str, Any]) -> dict[str, Any]:
-    judge = summary.get("judge")
-    return {f"{judge['name']} (judge, not trained on)": judge} if judge else {}
+def _score_rows(summary: Mapping[str, Any]) -> list[str]:
+    """Table rows of the rewards, and of the judge, before and after."""
+    rewards, judge = dict(summary.get("rewards", {})), summary.get("judge")
+    if judge:
+        rewards[f"{judge['name']} (judge, not trained on)"] = judge
+
+    def cell(score: Mapping[str, float]) -> str:
+        return f"{score['mean']:.4g} [{score['low']:.4g}, {score['high']:.4g}]"
+
+    return [f"| {name} | {cell(scores['before'])} | {cell(scores['after'])} |" for name, scores in rewards.items()]
 
 
 def write_model_card(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> None:
     """Write the card as the pipeline folder's README.md."""
     write_text(folder / "README.md", card_text(folder, config, summary))
+
+
+def check_repository(repository: str) -> None:
+    """Refuse a name that no repository can have.
+
+    Raises:
+        RequestError: it is not of the form `owner/name`.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise RequestError(f"--push-to-hub {repository} is not a repository; expected owner/name.")
+
+
+def check_hub(repository: str) -> None:
+    """Refuse before the training what would make the upload fail after it.
+
+    Raises:
+        RequestError: the name is not `owner/name`, nobody is logged in, or the hub cannot be reached.
+    """
+    check_repository(repository)
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(
+            f"Cannot upload to {repository}: {first_line(error)}. Run 'hf auth login' first, or leave "
+            "--push-to-hub out and upload the folder final/ later."
+        ) from error
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Upload a pipeline folder; returns its address.
+
+    Raises:
+        RunError: the upload failed; the folder is whole on disk.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Generator by dipp-toolkit")
+    except Exception as error:  # as above
+        raise RunError(
+            f"The run is done, but uploading to {repository} failed: {first_line(error)}. "
+            f"Try again with: hf upload {repository} {folder}"
+        ) from error
+    return f"https://huggingface.co/{repository}"

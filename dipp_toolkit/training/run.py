@@ -14,21 +14,18 @@ from ..events import RunEndEvent, RunStartEvent
 from ..utils.device import choose_device
 from ..utils.reproducibility import deterministic_kernels, seed_everything
 from .diagnose import Diagnoses
-from .finishing import finish, start_comparison, start_comparison_again
-from .hub import check_hub, push_to_hub
-from .listeners import Broadcast
+from .finishing import finish, start_comparison, start_comparison_again, unready_note
+from .listeners import Broadcast, Trackers
 from .loop import MEASURED, TrainingLoop, learning_rate
 from .monitor import Watch
+from .publish import check_hub, push_to_hub
 from .run_state.resume_advice import interrupted, told
 from .run_state.shared_folder import SharedFolder
 from .run_state.start_settings import as_begun
 from .setup.assembly import assemble
-from .setup.assistant_start import unready_note
 from .setup.origins import licence_notices
 from .setup.resolve import resolve, settle_precision
-from .stepping import run_steps, with_way_back
-from .stop_request import StopRequest
-from .trackers import Trackers
+from .stepping import StopRequest, run_steps, with_way_back
 
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
 

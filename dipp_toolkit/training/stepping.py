@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from ..errors import DippError, Interrupted, RunError
 from ..events import CheckpointEvent, StepEvent, WarmUpEvent
@@ -14,15 +18,16 @@ from ..utils.exception_text import raised
 from ..utils.jsonl import MetricsFile
 from .diagnose import Diagnoses
 from .early_stop import Stop
+from .guard import FileOfSkips
 from .listeners import Broadcast
 from .loop import TrainingLoop
 from .monitor import Watch
 from .run_state.checkpoint import checkpoints
-from .run_state.checkpoint_writer import nothing
 from .run_state.resume_advice import resumed, way_back
 from .run_state.run_folder import FolderGone
-from .skips import FileOfSkips
-from .stop_request import StopRequest
+
+ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Ctrl-C, a scheduler, and a terminal that is closed; where the system has them."""
 
 
 @dataclass
@@ -51,8 +56,6 @@ class Stepping:
         loop, folder = self.loop, self.loop.folder
         self.pulls = FirstPulls(loop.config)
         self.metrics, self.skips = MetricsFile(folder.metrics, loop.step), FileOfSkips(folder.skips, loop.step)
-        # Rows up to a checkpoint's step are on the disk before the checkpoint is.
-        loop.writer.before = self._sync
         self.saved = self._place
 
     @property
@@ -72,7 +75,8 @@ class Stepping:
         """Begin to write a checkpoint; it is told of once it is whole."""
         self.loop.folder.check_in_place()
         self.saved = self._place
-        self._tell(self.loop.save_meanwhile())
+        # Rows up to a checkpoint's step are on the disk before the checkpoint is.
+        self._tell(self.loop.save_meanwhile(before=self._sync))
 
     def save_last(self) -> None:
         """Be sure that this step is on the disk."""
@@ -140,7 +144,6 @@ class Stepping:
     def close(self) -> None:
         """Wait for the checkpoint under way and close every file."""
         self.loop.writer.close()
-        self.loop.writer.before = nothing
         for file in (self.metrics, self.skips, self.watch, self.diagnoses):
             if file is not None:
                 file.close()
@@ -217,3 +220,65 @@ def with_way_back(error: DippError, loop: TrainingLoop) -> RunError:
     if not loop.step and not loop.warmed:
         return RunError(f"{error} The run stopped before its first step was done.")
     return RunError(f"{error} The run stopped {loop.place}; everything is saved. {way_back(loop.checkpoints.parent)}")
+
+
+class StopNow(KeyboardInterrupt):
+    """A signal ended the work where it was. No `except Exception` of anybody's code on the way swallows it."""
+
+
+class StopRequest:
+    """Notes SIGINT, SIGTERM and SIGHUP, so that the step under way is finished and saved; a second SIGINT ends it.
+
+    Attributes:
+        signal: the first that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # A scheduler and a launcher may each send a SIGTERM of their own; who presses Ctrl-C twice means it.
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        first, self.signal = self.signal is None, self.signal or signal.Signals(number)
+        if first and self._at_once:
+            raise StopNow
+
+    @contextmanager
+    def noted(self) -> Iterator[StopRequest]:
+        """Signals are noted inside this context, where Python allows it (the main thread).
+
+        A SIGHUP that is ignored, as under nohup, stays ignored.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = [getattr(signal, name) for name in ASKING if hasattr(signal, name)]
+        ignored = [one for one in numbers if one != signal.SIGINT and signal.getsignal(one) is signal.SIG_IGN]
+        before = {one: signal.signal(one, self._note) for one in numbers if one not in ignored}
+        try:
+            yield self
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    @contextmanager
+    def at_once(self, wanted: bool = True) -> Iterator[None]:
+        """Signals end the work inside this context where it is; one that was noted before does so at its beginning.
+
+        For work that loses nothing: what is done is saved, and what is not can be done again.
+
+        Args:
+            wanted: False where signals are to be noted here as well, because other processes share the work.
+
+        Raises:
+            StopNow: a signal came.
+        """
+        before, self._at_once = self._at_once, wanted
+        try:
+            if wanted and self.signal is not None:
+                raise StopNow
+            yield
+        finally:
+            self._at_once = before

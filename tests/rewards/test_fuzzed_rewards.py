@@ -20,8 +20,7 @@ from dipp_toolkit.training.run_state.checkpoint import newest_whole_checkpoint
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
-from dipp_toolkit.training.stepping import run_steps
-from dipp_toolkit.training.stop_request import StopRequest
+from dipp_toolkit.training.stepping import StopRequest, run_steps
 from tiny import PROMPTS, tiny_pipeline
 
 BATCH = 2

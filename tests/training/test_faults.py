@@ -19,14 +19,13 @@ from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.training.listeners import Broadcast
 from dipp_toolkit.training.loop import TrainingLoop
-from dipp_toolkit.training.loss_scale import LossScale
+from dipp_toolkit.training.optim import LossScale
 from dipp_toolkit.training.run import train
 from dipp_toolkit.training.run_state.checkpoint import checkpoints, load_checkpoint
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
-from dipp_toolkit.training.stepping import run_steps
-from dipp_toolkit.training.stop_request import StopRequest
+from dipp_toolkit.training.stepping import StopRequest, run_steps
 from tiny import PROMPTS, tiny_pipeline
 
 BAD = float("nan")

@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from dipp_cli.app import main
 from dipp_toolkit import TrainConfig
 from dipp_toolkit.report.run_files import read_run
+from dipp_toolkit.training.guard import FileOfSkips
 from dipp_toolkit.training.loop import MEASURED
 from dipp_toolkit.training.run import train
 from dipp_toolkit.training.run_state.checkpoint import checkpoints
-from dipp_toolkit.training.skips import FileOfSkips
 from dipp_toolkit.utils import atomic
 from dipp_toolkit.utils.jsonl import MetricsFile
 from tiny import PROMPTS, tiny_pipeline

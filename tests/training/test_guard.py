@@ -9,7 +9,7 @@ import torch
 
 from dipp_toolkit.errors import RunError
 from dipp_toolkit.training.guard import LEAST, Guard
-from dipp_toolkit.training.loss_scale import PATIENCE, LossScale
+from dipp_toolkit.training.optim import DOUBLE_AFTER, LossScale
 
 
 def settled(**options: float) -> Guard:
@@ -71,7 +71,7 @@ def test_a_guard_goes_on_where_it_was() -> None:
 def test_a_loss_scale_halves_on_overflow_and_doubles_after_patience() -> None:
     scale = LossScale(True, scale=8.0)
     assert scale.overflowed(finite=False) and scale.factor == 4
-    for _ in range(PATIENCE):
+    for _ in range(DOUBLE_AFTER):
         assert not scale.overflowed(finite=True)
     assert scale.factor == 8
 

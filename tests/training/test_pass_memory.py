@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dipp_toolkit.planning.dry_run import cost_of, dry, faked
-from dipp_toolkit.training.gradients import clipped_norm
+from dipp_toolkit.training.optim import clipped_norm
 from dipp_toolkit.utils.precision import pass_autocast
 
 WIDTH = 64

@@ -17,13 +17,15 @@ from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, hookimpl
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import CheckpointError, PluginError, RequestError
+from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.recipes.files import RecipeFile, register_recipes
 from dipp_toolkit.planning.recipes.layer import find_recipe, recipe_settings, recipe_text
 from dipp_toolkit.planning.recipes.recipe import OURS, parse_recipe
 from dipp_toolkit.registry import Registry, get_registry
 from dipp_toolkit.report.contents import facts_of
 from dipp_toolkit.report.run_files import read_run
-from dipp_toolkit.training.publish import _recipe
+from dipp_toolkit.training.publish import card_text
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.preflight import preflight
 from dipp_toolkit.training.setup.resolve import resolve, with_recommended
@@ -237,10 +239,13 @@ def test_the_report_and_the_model_card_name_it_with_its_source(tmp_path: Path) -
     run = read_run(write_run(tmp_path / "run", settings={"recipe": "dipp-sdxl"}))
     told = dict(facts_of(run))["recipe"]
     assert told.startswith("dipp-sdxl: Diff-Instruct++") and "Table 3" in told and "arXiv 2410.18881" in told
-    line, _ = _recipe(make_config({"recipe": "dipp-sdxl"}))
-    assert told in line
+    final = tmp_path / "final"
+    DiffusersGenerator.load(str(write_twin("StableDiffusionPipeline", tmp_path / "twin"))).save_pretrained(final)
+    settings = make_config({"recipe": "dipp-sdxl", "generator": "sdxl-dmd2", "reference": "sdxl"})
+    assert f"\n\nStarted from the recipe {told}; what differs" in card_text(final, settings, {})
     plain = read_run(write_run(tmp_path / "plain"))
-    assert "recipe" not in dict(facts_of(plain)) and _recipe(plain.config) == []
+    assert "recipe" not in dict(facts_of(plain))
+    assert "recipe" not in card_text(final, settings.model_copy(update={"recipe": None}), {})
     unbegun = replace(plain, summary={**plain.summary, "steps": 0})
     assert dict(facts_of(unbegun))["training"].startswith("0 steps of ")
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from dipp_toolkit.training.stop_request import StopNow, StopRequest
+from dipp_toolkit.training.stepping import StopNow, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

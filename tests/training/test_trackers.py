@@ -12,8 +12,8 @@ import pytest
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import PluginError, RunError
 from dipp_toolkit.events import RunEndEvent, RunStartEvent, StepEvent
+from dipp_toolkit.training.listeners import Trackers
 from dipp_toolkit.training.run_state.run_folder import LEFT_BY_A_START
-from dipp_toolkit.training.trackers import Trackers
 
 STAND_IN = """
 import json, pathlib
@@ -100,6 +100,6 @@ def test_what_trackers_leave_is_no_other_run() -> None:
 
 
 def test_a_tracker_that_is_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipp_toolkit.training.trackers.missing_of", list)
+    monkeypatch.setattr("dipp_toolkit.training.listeners.missing_of", list)
     with pytest.raises(PluginError, match=r"pip install 'dipp-toolkit\[trackio\]'"):
         Trackers(("trackio",))

@@ -28,8 +28,8 @@ from dipp_toolkit.planning.estimate import make_plan
 from dipp_toolkit.training import assistant as assistant_module
 from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.training.run import MEASURED
-from dipp_toolkit.training.setup import warm_up_length
-from dipp_toolkit.training.setup.assistant_times import assistant_times
+from dipp_toolkit.training.setup import assistant_start
+from dipp_toolkit.training.setup.assistant_start import assistant_times
 from dipp_toolkit.training.setup.preflight import preflight
 from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS, tiny_pipeline
@@ -148,19 +148,19 @@ def test_folders_have_a_warm_up_by_size_and_by_what_is_beside_them(
     world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = world["generator"]
-    assert warm_up_length.usual_warm_up(twin, twin, 900) == 0, "a small one"
-    assert warm_up_length.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
-    assert warm_up_length.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
+    assert assistant_start.usual_warm_up(twin, twin, 900) == 0, "a small one"
+    assert assistant_start.usual_warm_up("./mine.py:Generator", twin, 900) == 0, "somebody's own"
+    assert assistant_start.usual_warm_up("somebody/model", twin, 900) == 500, "one of the hub"
     monkeypatch.setattr("dipp_toolkit.monitoring.interval.SMALL", 0)
-    assert warm_up_length.usual_warm_up(twin, twin, 900) == 500
-    assert warm_up_length.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
-    assert warm_up_length.usual_warm_up(None, twin, 40) == 40
+    assert assistant_start.usual_warm_up(twin, twin, 900) == 500
+    assert assistant_start.usual_warm_up(f"diffusers:{twin}", twin, 900) == 500
+    assert assistant_start.usual_warm_up(None, twin, 40) == 40
     run = tmp_path / "run"
     shutil.copytree(twin, run / "final")
-    assert warm_up_length.usual_warm_up(str(run), twin, 900) == 500
+    assert assistant_start.usual_warm_up(str(run), twin, 900) == 500
     (run / "final" / "assistant").mkdir()
-    assert warm_up_length.usual_warm_up(str(run), twin, 900) == 0, "its assistant is saved with it"
-    assert warm_up_length.usual_warm_up(str(run / "final"), twin, 900) == 0
+    assert assistant_start.usual_warm_up(str(run), twin, 900) == 0, "its assistant is saved with it"
+    assert assistant_start.usual_warm_up(str(run / "final"), twin, 900) == 0
 
 
 def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on_without(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_run_says_where_its_assistant_starts(
 ) -> None:
     folder = run("run", [PlainLines()], steps=1, diagnose_every=0, **settings)
     printed = capsys.readouterr().err
-    assert printed.count("--set assistant_warmup=500, say, teaches it before the first step.") == notes
+    assert printed.count("--set assistant_warmup=500, for example, trains it before the first step.") == notes
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["environment"].get("assistant", "").startswith(says)
     assert bool(says) == ("assistant" in summary["environment"])
@@ -259,7 +259,10 @@ def test_a_run_trains_its_assistant_at_its_own_times(run: Run, monkeypatch: pyte
     [
         ({"assistant_time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
         ({"assistant_time_range": "0.9,0.1"}, "expected two times with 0 <= low < high <= 1"),
-        ({"assistant_time_range": "0.1,0.5"}, "leaves out times between 0.02 and 0.98, which the divergence looks at"),
+        (
+            {"assistant_time_range": "0.1,0.5"},
+            "leaves out times between 0.02 and 0.98, at which the divergence is evaluated",
+        ),
         ({"assistant_time_range": "0.02,0.9", "time_range": "0.1,0.95"}, "--set assistant_time_range=0.02,0.95"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dipp_toolkit.evaluation.image_files import read_prompts
 from dipp_toolkit.experiments.bench.rows import read_rows, write_rows
 from dipp_toolkit.report.run_files import read_metrics
-from dipp_toolkit.training.skips import FileOfSkips, skip_warning
+from dipp_toolkit.training.guard import FileOfSkips, skip_warning
 from dipp_toolkit.utils.jsonl import MetricsFile, numbered_lines, read_lines, whole_rows
 from dipp_toolkit.utils.jsonl import read_rows as read_looks
 from fake_rows import fake_row

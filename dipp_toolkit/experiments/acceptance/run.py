@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...errors import DippError
-from ...training.stop_request import StopNow, StopRequest
+from ...training.stepping import StopNow, StopRequest
 from ...utils.exception_text import raised
 from .check import Check, Outcome, all_checks, failed, skipped
 from .subject import Subject

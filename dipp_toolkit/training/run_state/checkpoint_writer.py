@@ -13,7 +13,7 @@ from .checkpoint import Snapshot, prepare
 
 
 def nothing() -> None:
-    """What is done beside the rename where nobody asks for more."""
+    """The default of callbacks: do nothing."""
 
 
 @dataclass
@@ -22,22 +22,21 @@ class CheckpointWriter:
 
     Attributes:
         processes: those that write together.
-        before: done in the thread before anything is written.
         after: done in the thread once the checkpoint is whole.
     """
 
     processes: Processes = field(default_factory=Processes)
-    before: Callable[[], None] = nothing
     after: Callable[[], None] = nothing
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
     _pending: tuple[Path, Future[None]] | None = field(default=None, repr=False)
 
-    def submit(self, folder: Path, state: dict[str, Any]) -> list[Path]:
+    def submit(self, folder: Path, state: dict[str, Any], before: Callable[[], None] = nothing) -> list[Path]:
         """Copy a state and begin to write it.
 
         Args:
             folder: the checkpoint's final place.
             state: may change as soon as this returns.
+            before: called in the thread before anything is written.
 
         Returns:
             The checkpoint before it, where that was still being written: it is whole now.
@@ -54,14 +53,14 @@ class CheckpointWriter:
             self.processes.wait()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "checkpoint")
-        self._pending = (folder, self._pool.submit(self._write, snapshot, folder))
+        self._pending = (folder, self._pool.submit(self._write, snapshot, folder, before))
         return finished
 
-    def _write(self, snapshot: Snapshot, folder: Path) -> None:
+    def _write(self, snapshot: Snapshot, folder: Path, before: Callable[[], None]) -> None:
         if not snapshot.mine:
             return
         if self.processes.main:
-            self.before()
+            before()
         snapshot.write(folder)
         if self.processes.main:
             self.after()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import Interrupted, RequestError, RunError
 from ...utils.disk_errors import of_the_disk, reason_of, way_on
-from ..stop_request import StopNow, StopRequest
+from ..stepping import StopNow, StopRequest
 from .checkpoint import checkpoint_step, checkpoints
 from .run_folder import RunFolder, is_unbegun
 

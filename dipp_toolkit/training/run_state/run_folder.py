@@ -17,7 +17,7 @@ from ...utils.disk_errors import reason_of, way_on
 from ...utils.folder_lock import LOCK
 from ...utils.messages import shown
 from ...utils.paths import check_all_below, remove_below
-from ..trackers import FOLDERS as TRACKER_FOLDERS
+from ..listeners import FOLDERS as TRACKER_FOLDERS
 from .start_settings import as_begun, read_begun_settings
 
 MAY_CHANGE = {

@@ -39,13 +39,12 @@ from ..assistant import LearnedAssistant
 from ..ema import WeightAverage
 from ..engine import Engine
 from ..guard import Guard
-from ..loss_scale import LossScale
-from ..optim import apply_network_options, make_optimizer
-from .assistant_times import assistant_times
+from ..optim import LossScale, apply_network_options, make_optimizer
+from .assistant_start import assistant_times
 from .resolve import settle_precision
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Assembled:
     """Everything a run works with.
 
@@ -226,9 +225,20 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(
-        engine, generator, reference, assistant, average, rewards, judge, conditions, eval_conditions, device, watchers,
-        sharding, assistant_is_trained,
-    )  # fmt: skip
+        engine=engine,
+        generator=generator,
+        reference=reference,
+        assistant=assistant,
+        average=average,
+        rewards=rewards,
+        judge=judge,
+        conditions=conditions,
+        eval_conditions=eval_conditions,
+        device=device,
+        watchers=watchers,
+        sharding=sharding,
+        assistant_is_trained=assistant_is_trained,
+    )
 
 
 def _placing(reference: Reference, device: torch.device, sharding: Sharding | None) -> Callable[[nn.Module], nn.Module]:

@@ -37,12 +37,12 @@ from ...utils.assignments import is_remote_name
 from ...utils.device import choose_device
 from ...utils.imports import find_in_python, is_python_name
 from ...utils.paths import is_there
-from ..hub import check_repository
+from ..listeners import Trackers
 from ..optim import check_optimizer
+from ..publish import check_repository
 from ..run_state.checkpoint import checkpoints
 from ..run_state.run_folder import choose_folder
 from ..run_state.start_settings import as_begun
-from ..trackers import Trackers
 from .assembly import check_generator, reference_options
 from .origins import licence_notices
 from .resolve import resolve

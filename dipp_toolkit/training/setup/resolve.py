@@ -29,9 +29,8 @@ from ...utils.paths import looks_like_path, user_path
 from ...utils.precision import PrecisionChoice, choose_precision
 from ...utils.setting_layers import merge, over
 from ..run_state.start_settings import settled
-from .assistant_times import check_assistant_times
+from .assistant_start import check_assistant_times, usual_warm_up
 from .name_checks import check_names
-from .warm_up_length import usual_warm_up
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ....errors import DippError
-from ....training.stop_request import StopRequest
+from ....training.stepping import StopRequest
 from ..check import Check, Outcome, failed, judged, skipped
 from ..settings import public_term
 from ..subject import Subject
