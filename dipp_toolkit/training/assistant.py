@@ -94,11 +94,11 @@ class LearnedAssistant:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.accumulate(x0, condition, random)
-        told = read_scalars({"loss": loss, "norm": self.gradient_norm()})
-        if not math.isfinite(told["norm"]):
+        numbers = read_scalars({"loss": loss, "norm": self.gradient_norm()})
+        if not math.isfinite(numbers["norm"]):
             raise BadNumbers("The assistant's gradient is not finite.")
         self.optimizer.step()
-        return told["loss"]
+        return numbers["loss"]
 
     def accumulate(
         self,

@@ -111,5 +111,5 @@ class Diagnoses:
         pull = mean_pull(self.steps, self.sides)
         if pull is not None:
             row["pull"] = pull
-        found = find_warnings([*self.record.rows, row], self.config)
-        self.record.write(row | {"warnings": [one.model_dump() for one in found]})
+        warnings = find_warnings([*self.record.rows, row], self.config)
+        self.record.write(row | {"warnings": [warning.model_dump() for warning in warnings]})

@@ -39,7 +39,7 @@ class Stop:
 
 def names_in(row: Mapping[str, Any]) -> set[str]:
     """Names of the warnings of one look."""
-    return {one["name"] for one in row["warnings"]}
+    return {warning["name"] for warning in row["warnings"]}
 
 
 def in_a_row(rows: Sequence[Mapping[str, Any]], name: str) -> int:
@@ -78,8 +78,8 @@ def stop_of(rows: Sequence[Mapping[str, Any]], config: TrainConfig, folder: RunF
 def _last_clean(step: int, config: TrainConfig, folder: RunFolder) -> str:
     if not step:
         return "Every look since the start had a warning; lower reward_scale."
-    said = f"Step {step} was the last look without a warning"
-    kept = [one for one in checkpoints(folder.checkpoints) if 0 < (checkpoint_step(one) or 0) <= step]
+    sentence = f"Step {step} was the last look without a warning"
+    kept = [path for path in checkpoints(folder.checkpoints) if 0 < (checkpoint_step(path) or 0) <= step]
     if not kept:
-        return f"{said}; no checkpoint of then is kept (keep_checkpoints, checkpoint_every)."
-    return f"{said}; the checkpoint {kept[-1].name} is the nearest before it that is kept."
+        return f"{sentence}; no checkpoint of then is kept (keep_checkpoints, checkpoint_every)."
+    return f"{sentence}; the checkpoint {kept[-1].name} is the nearest before it that is kept."

@@ -45,7 +45,7 @@ from ..utils.device import read_scalars
 from ..utils.precision import at_least_float32, pass_autocast
 from .assistant import LearnedAssistant
 from .guard import Guard
-from .micro_batches import Pass, gathered, passes_of
+from .micro_batches import MicroBatch, gathered, micro_batches
 from .optim import LossScale, clipped_norm, load_optimizer
 
 __all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
@@ -96,14 +96,14 @@ class Engine:
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
-        dtype = next(one for one in self.generator.network.parameters() if one.requires_grad).dtype
+        dtype = next(parameter for parameter in self.generator.network.parameters() if parameter.requires_grad).dtype
         return normal((batch, *self.generator.latent_shape), random or self.random, dtype)
 
     def _autocast(self) -> torch.autocast:
         return pass_autocast(self.random.device.type, self.precision)
 
-    def _passes(self, condition: Condition) -> Iterator[Pass]:
-        return passes_of(condition, self.random, self.accumulation, self.processes)
+    def _micro_batches(self, condition: Condition) -> Iterator[MicroBatch]:
+        return micro_batches(condition, self.random, self.accumulation, self.processes)
 
     def _run(self, noise: Tensor, between: Sequence[Tensor], condition: Condition) -> Tensor:
         """The samples of a generator of one step, or of the step that follows the fresh noises."""
@@ -111,17 +111,17 @@ class Engine:
             return run_steps(self.generator, noise, between, condition)
         return self.generator.generate(noise, condition)
 
-    def _samples(self, one: Pass) -> Tensor:
+    def _samples(self, micro: MicroBatch) -> Tensor:
         """Fresh samples without a graph. Where every step is supervised, they are samples of one step, drawn at random
         for the batch: the assistant then follows the mixture of all steps' samples, as DMD2's does."""
-        batch, count = len(one.condition), step_count(self.generator) - 1
-        noise = self.draw_noise(batch, one.random)
+        batch, count = len(micro.condition), step_count(self.generator) - 1
+        noise = self.draw_noise(batch, micro.random)
         if self.supervise == "every" and count:
-            random = shared_by_all(one.random)
+            random = shared_by_all(micro.random)
             count = int(torch.randint(count + 1, (), generator=random, device=random.device))
-        between = [self.draw_noise(batch, one.random) for _ in range(count)]
+        between = [self.draw_noise(batch, micro.random) for _ in range(count)]
         with torch.no_grad(), self._autocast():
-            return at_least_float32(self._run(noise, between, one.condition))
+            return at_least_float32(self._run(noise, between, micro.condition))
 
     def update_assistant(self, condition: Condition) -> float:
         """One assistant update on fresh samples of the generator.
@@ -136,23 +136,24 @@ class Engine:
             return self._update_own_assistant(self.assistant, condition)
         assistant, losses = self.assistant, []
         assistant.optimizer.zero_grad(set_to_none=True)
-        for one in self._passes(condition):
-            losses.append(assistant.accumulate(self._samples(one), one.condition, one.random, one.share, one.last))
-        told = read_scalars({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
-        sound = math.isfinite(told["norm"]) or self._on_all(math.isfinite(told["loss"]))
-        cause = partial(self._assistant_cause, told["loss"])
-        if self._refused("assistant", told["norm"], assistant.scale, cause, sound=sound):
+        for micro in self._micro_batches(condition):
+            samples = self._samples(micro)
+            losses.append(assistant.accumulate(samples, micro.condition, micro.random, micro.share, micro.last))
+        numbers = read_scalars({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
+        sound = math.isfinite(numbers["norm"]) or self._on_all(math.isfinite(numbers["loss"]))
+        cause = partial(self._assistant_cause, numbers["loss"])
+        if self._refused("assistant", numbers["norm"], assistant.scale, cause, sound=sound):
             assistant.optimizer.zero_grad(set_to_none=True)
             return math.nan
         assistant.optimizer.step()
         assistant.optimizer.zero_grad(set_to_none=True)
-        return told["loss"]
+        return numbers["loss"]
 
     def _update_own_assistant(self, assistant: Assistant, condition: Condition) -> float:
         """One update of an assistant of somebody's own, which is given the whole batch at once: of all passes and all
         processes, in the order that one pass of one process would have it."""
         samples, conditions = [], []
-        for part in self._passes(condition):
+        for part in self._micro_batches(condition):
             samples.append(self.processes.gather(self._samples(part)))
             conditions.append(gathered(part.condition, self.processes))
         return assistant.update(torch.cat(samples), Condition.cat(conditions), self.random)
@@ -227,7 +228,7 @@ class Engine:
 
     @property
     def _committing(self) -> list[Committing]:
-        return [one.term for one in self.terms if isinstance(one.term, Committing)]
+        return [weighted.term for weighted in self.terms if isinstance(weighted.term, Committing)]
 
     def _discard(self) -> None:
         for term in self._committing:
@@ -242,8 +243,8 @@ class Engine:
             RunError: a term failed.
         """
         results, samples = [], []
-        for one in self._passes(condition):
-            sample, result = self._generator_pass(one, step)
+        for micro in self._micro_batches(condition):
+            sample, result = self._generator_pass(micro, step)
             results.append(result)
             samples.append(sample)
         if self.average is not None:
@@ -253,13 +254,15 @@ class Engine:
         norm, result = clipped_norm(parameters, self.max_grad_norm), joined(results)
         # A score may be none while its gradient is fine: the reward is broken all the same, for every process.
         result = replace(result, details={**result.details, "pull": self._pull(result)})
-        result, (told,) = read_result(result, {"norm": norm, "sound": self.processes.mean(result.sound)})
+        result, (numbers,) = read_result(result, {"norm": norm, "sound": self.processes.mean(result.sound)})
 
         def cause() -> str:
-            found = [find_cause(self.terms, sample, one.results) for sample, one in zip(samples, results, strict=True)]
-            return next(filter(None, found), "the generator's gradient is not finite")
+            parts = zip(samples, results, strict=True)
+            causes = (find_cause(self.terms, sample, part.results) for sample, part in parts)
+            return next(filter(None, causes), "the generator's gradient is not finite")
 
-        reason = self._refused("generator", told["norm"], self.scale, cause, f" at step {step}", told["sound"] == 1)
+        sound = numbers["sound"] == 1
+        reason = self._refused("generator", numbers["norm"], self.scale, cause, f" at step {step}", sound)
         return replace(result, skipped=reason)
 
     def _pull(self, result: ObjectiveResult) -> Tensor:
@@ -269,14 +272,14 @@ class Engine:
         rewards, divergences = self.processes.mean(squares).sqrt()
         return torch.where((rewards > 0) & (divergences > 0), rewards / divergences, torch.nan)
 
-    def _generator_pass(self, one: Pass, step: int) -> tuple[Sample, ObjectiveResult]:
+    def _generator_pass(self, micro: MicroBatch, step: int) -> tuple[Sample, ObjectiveResult]:
         """Add a pass's gradient to those that are there."""
-        noise = self.draw_noise(len(one.condition), one.random)
-        between = [self.draw_noise(len(one.condition), one.random) for _ in range(step_count(self.generator) - 1)]
+        noise = self.draw_noise(len(micro.condition), micro.random)
+        between = [self.draw_noise(len(micro.condition), micro.random) for _ in range(step_count(self.generator) - 1)]
         if self.supervise == "every" and between:
-            return self._supervise_every(noise, between, one, step)
-        x0, sample, result = self._evaluate(partial(self._run, noise, between, one.condition), noise, one, step)
-        self._backward(x0, result.grad, one.share, one.last)
+            return self._supervise_every(noise, between, micro, step)
+        x0, sample, result = self._evaluate(partial(self._run, noise, between, micro.condition), noise, micro, step)
+        self._backward(x0, result.grad, micro.share, micro.last)
         return sample, result
 
     def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
@@ -286,7 +289,7 @@ class Engine:
             x0.backward(grad * (share * self.scale.factor / len(x0)))
 
     def _evaluate(
-        self, make: Callable[[], Tensor], noise: Tensor, one: Pass, step: int, readout: int = 0
+        self, make: Callable[[], Tensor], noise: Tensor, micro: MicroBatch, step: int, readout: int = 0
     ) -> tuple[Tensor, Sample, ObjectiveResult]:
         """The samples that `make` makes, with their graph, and what the objective says of them.
 
@@ -296,7 +299,7 @@ class Engine:
         with self._autocast():
             with torch.set_grad_enabled(not self.recompute_generator), self.attention():
                 x0 = at_least_float32(make())
-            sample = Sample(x0.detach(), one.condition, noise.to(x0.dtype), one.random, step, readout)
+            sample = Sample(x0.detach(), micro.condition, noise.to(x0.dtype), micro.random, step, readout)
             result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
                 with self.attention():
@@ -304,7 +307,7 @@ class Engine:
         return x0, sample, result
 
     def _supervise_every(
-        self, noise: Tensor, between: Sequence[Tensor], one: Pass, step: int
+        self, noise: Tensor, between: Sequence[Tensor], micro: MicroBatch, step: int
     ) -> tuple[Sample, ObjectiveResult]:
         """Add the mean of all steps' gradients to those that are there."""
         generator, steps = self.generator, len(between) + 1
@@ -312,9 +315,9 @@ class Engine:
         results: list[ObjectiveResult] = []
         x_t = noise
         for number in range(steps):
-            make = partial(generator.read_out, x_t, number, one.condition)
-            x0, sample, result = self._evaluate(make, noise, one, step, number)
-            self._backward(x0, result.grad, one.share / steps, one.last and number + 1 == steps)
+            make = partial(generator.read_out, x_t, number, micro.condition)
+            x0, sample, result = self._evaluate(make, noise, micro, step, number)
+            self._backward(x0, result.grad, micro.share / steps, micro.last and number + 1 == steps)
             results.append(result)
             if number + 1 < steps:
                 x_t = generator.noised(x0.detach(), between[number], number + 1)
@@ -323,7 +326,7 @@ class Engine:
     def update_assistants(self, conditions: Sequence[Condition]) -> float:
         """The assistant's K updates before a generator update, one a batch; returns the mean loss of those made."""
         losses = [self.update_assistant(condition) for condition in conditions]
-        made = [one for one in losses if math.isfinite(one)]
+        made = [loss for loss in losses if math.isfinite(loss)]
         return sum(made) / len(made) if made else (math.nan if losses else 0.0)
 
     def step(self, conditions: Sequence[Condition], step: int = 0) -> tuple[ObjectiveResult, float]:
@@ -341,12 +344,12 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step, the generator's own weights aside."""
-        terms = {one.name: one.term.state_dict() for one in self.terms if isinstance(one.term, Stateful)}
+        stateful = {weighted.name: weighted.term for weighted in self.terms if isinstance(weighted.term, Stateful)}
         return {
             "optimizer": self.optimizer.state_dict(),
             "assistant": self.assistant.state_dict(),
             "mix": self.mix.state_dict(),
-            "terms": terms,
+            "terms": {name: term.state_dict() for name, term in stateful.items()},
             "random": self.random.get_state(),
             "scale": self.scale.state_dict(),
             "guard": {} if self.guard is None else self.guard.state_dict(),
@@ -357,9 +360,9 @@ class Engine:
         load_optimizer(self.optimizer, state["optimizer"])
         self.assistant.load_state_dict(state["assistant"])
         self.mix.load_state_dict(state["mix"])
-        for one in self.terms:
-            if isinstance(one.term, Stateful) and one.name in state["terms"]:
-                one.term.load_state_dict(state["terms"][one.name])
+        for weighted in self.terms:
+            if isinstance(weighted.term, Stateful) and weighted.name in state["terms"]:
+                weighted.term.load_state_dict(state["terms"][weighted.name])
         self.random.set_state(state["random"])
         self.scale.load_state_dict(state["scale"])
         if self.guard is not None:

@@ -174,13 +174,15 @@ def finish(
         "reference_steps": config.reference_steps,
         "environment": environment(parts.device),
     }
-    said = [one for weighted in parts.engine.terms for one in getattr(weighted.term, "warnings", list)()]
-    found = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
+    terms = [weighted.term for weighted in parts.engine.terms]
+    term_warnings = [warning for term in terms for warning in getattr(term, "warnings", list)()]
+    monitor_warnings = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     pulled = first_warning(rows, config)
     summary["pull"] = pull_in_words(rows, config)
-    summary["warnings"] = [*problems, *skip_warning(folder.skips), *filter(None, [pulled]), *said]
-    summary["warnings"] += [one.text for one in found]
-    summary["warned"] = list(dict.fromkeys([*([PULL] if pulled else []), *(one.name for one in found)]))
+    summary["warnings"] = [*problems, *skip_warning(folder.skips), *filter(None, [pulled]), *term_warnings]
+    summary["warnings"] += [warning.text for warning in monitor_warnings]
+    names = [*([PULL] if pulled else []), *(warning.name for warning in monitor_warnings)]
+    summary["warned"] = list(dict.fromkeys(names))
     summary["final"] = final.text
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:

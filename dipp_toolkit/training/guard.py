@@ -111,14 +111,14 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "norms": {name: dict(vars(one)) for name, one in self.norms.items()},
+            "norms": {name: dict(vars(norm)) for name, norm in self.norms.items()},
             "in_a_row": self.in_a_row,
             "skipped": self.skipped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.norms = {name: UsualNorm(**one) for name, one in state.get("norms", {}).items()}
+        self.norms = {name: UsualNorm(**norm) for name, norm in state.get("norms", {}).items()}
         self.skipped, self.in_a_row, self.reasons = state.get("skipped", 0), state.get("in_a_row", 0), []
 
 

@@ -253,7 +253,7 @@ class TrainingLoop:
 
 def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:
     """The name of the objective's divergence: its first term that looks at the assistant."""
-    return next((one.name for one in terms if uses_assistant(one.term)), None)
+    return next((weighted.name for weighted in terms if uses_assistant(weighted.term)), None)
 
 
 def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str | None) -> dict[str, float]:
@@ -266,8 +266,8 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
     """
     means = result.means
     row = {"divergence" if name == divergence else name: means[name] for name in result.results}
-    row |= {f"reward/{name}": means[f"scores/{name}"] for one in result.results.values() for name in one.scores}
-    row |= {f"{key}/{name}": value for name, one in result.results.items() for key, value in one.details.items()}
+    row |= {f"reward/{name}": means[f"scores/{name}"] for own in result.results.values() for name in own.scores}
+    row |= {f"{key}/{name}": value for name, own in result.results.items() for key, value in own.details.items()}
     row |= result.details
     row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
     row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
@@ -289,5 +289,5 @@ def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:
     if processes.alone:
         return row
     rows = processes.tell(row)
-    shared = [name for name in row if all(name in one for one in rows)]
-    return {name: sum(one[name] for one in rows) / len(rows) for name in shared}
+    shared = [name for name in row if all(name in other for other in rows)]
+    return {name: sum(other[name] for other in rows) / len(rows) for name in shared}

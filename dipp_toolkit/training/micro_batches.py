@@ -1,4 +1,4 @@
-"""A batch made in several passes, by several processes."""
+"""An update's batch in micro-batches, accumulated by each of several processes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..distributed.shared_draws import SharedDraws
 
 
 @dataclass(frozen=True)
-class Pass:
+class MicroBatch:
     """A part of an update's batch that goes through the networks at once.
 
     Attributes:
         condition: one row a sample.
-        random: the pass's random source.
-        share: of this process's samples that the pass has.
+        random: its random source.
+        share: of this process's samples that it has.
         last: whether no other follows.
     """
 
@@ -29,21 +29,23 @@ class Pass:
     last: bool = True
 
 
-def passes_of(condition: Condition, random: torch.Generator, accumulation: int, processes: Processes) -> Iterator[Pass]:
-    """The passes of one update in this process.
+def micro_batches(
+    condition: Condition, random: torch.Generator, accumulation: int, processes: Processes
+) -> Iterator[MicroBatch]:
+    """The micro-batches of one update in this process.
 
-    Pass k of process r has the rows $(k W + r) B$ to $(k W + r + 1) B$ of the whole batch, for W processes and passes
-    of B samples. Every pass begins with `random` in the state it had before the first, and leaves it in that it has
-    after the last.
+    Micro-batch k of process r has the rows $(k W + r) B$ to $(k W + r + 1) B$ of the whole batch, for W processes and
+    micro-batches of B samples. Each starts with `random` in the state it had before the first, and leaves it in the
+    state it has after the last.
 
     Args:
-        condition: this process's rows, those of one pass after the other.
+        condition: this process's rows, those of one micro-batch after the other.
         random: the run's random source, in the same state in every process.
-        accumulation: passes.
+        accumulation: how many micro-batches.
         processes: those that share the batch.
     """
     if accumulation == 1 and processes.alone:
-        yield Pass(condition, random)
+        yield MicroBatch(condition, random)
         return
     size = len(condition) // accumulation
     state = random.get_state()
@@ -52,11 +54,11 @@ def passes_of(condition: Condition, random: torch.Generator, accumulation: int, 
         start = (k * processes.count + processes.rank) * size
         draws = SharedDraws(random, start, size, size * accumulation * processes.count)
         rows = condition[k * size : (k + 1) * size]
-        yield Pass(rows, draws, 1 / accumulation, k + 1 == accumulation)
+        yield MicroBatch(rows, draws, 1 / accumulation, k + 1 == accumulation)
 
 
 def gathered(condition: Condition, processes: Processes) -> Condition:
-    """A pass's rows in all processes, in the order of the whole batch."""
+    """A micro-batch's rows in all processes, in the order of the whole batch."""
     if processes.alone:
         return condition
     prompts = tuple(prompt for rows in processes.tell(list(condition.prompts)) for prompt in rows)

@@ -64,15 +64,15 @@ class Watch:
         self.active = 0 < config.monitor_every <= config.steps
         if not self.active:
             return
-        known = len(parts.eval_conditions)
-        count = min(config.monitor_count, known)
+        available = len(parts.eval_conditions)
+        count = min(config.monitor_count, available)
         if config.stop_on and count < LEAST_PROMPTS:
             raise RequestError(
                 f"stop_on needs at least {LEAST_PROMPTS} held-out prompts to tell a warning from chance, and there are "
                 f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
             )
         self.about = ""
-        self.conditions = parts.eval_conditions[evenly_spaced(known, count)]
+        self.conditions = parts.eval_conditions[evenly_spaced(available, count)]
         self.seeds = [config.seed + FIRST_SEED + k for k in range(SEEDS)]
         self.bases = self._bases()
 
@@ -81,11 +81,11 @@ class Watch:
         about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards), config.reward_options]
         about += [config.generator, config.reference, config.reference_steps, config.comparison_guidance]
         self.about = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
-        found = read_bases(self.folder.monitor_bases, self.about)
-        if found is None:
-            found = Bases(self._snapshot(self._generated))
-            write_bases(self.folder.monitor_bases, found, self.about)
-        return found
+        bases = read_bases(self.folder.monitor_bases, self.about)
+        if bases is None:
+            bases = Bases(self._snapshot(self._generated))
+            write_bases(self.folder.monitor_bases, bases, self.about)
+        return bases
 
     def _reference(self) -> Snapshot:
         """What the reference makes of the prompts: sampled at the first look, so that the first step need not wait."""
@@ -154,11 +154,11 @@ class Watch:
         if step and not self.record.rows:  # the monitors were not asked for when the run began
             self.record.write(row_of(0, start, start, []))
         now = self._snapshot(self._generated) if step else start
-        found = find_warnings(now, start, self.trained_on, self._reference()) if step else []
-        row = row_of(step, now, start, found)
+        warnings = find_warnings(now, start, self.trained_on, self._reference()) if step else []
+        row = row_of(step, now, start, warnings)
         self.record.write(row)
         stop = self.stop(step)
-        return MonitorEvent(step, self.config.steps, row, tuple(found), stop.text if stop else "")
+        return MonitorEvent(step, self.config.steps, row, tuple(warnings), stop.text if stop else "")
 
     def stop(self, step: int) -> Stop | None:
         """Why the run has to end at this step, or None, also where this step was not looked at."""

@@ -68,8 +68,8 @@ class Stepping:
         self.skips.sync()
 
     def _tell(self, whole: Sequence[Path]) -> None:
-        for one in whole:
-            self.broadcast("dipp_on_checkpoint", CheckpointEvent(int(one.name.removeprefix("step-")), one))
+        for path in whole:
+            self.broadcast("dipp_on_checkpoint", CheckpointEvent(int(path.name.removeprefix("step-")), path))
 
     def _save(self) -> None:
         """Begin to write a checkpoint; it is told of once it is whole."""
@@ -255,13 +255,13 @@ class StopRequest:
             yield self
             return
         numbers = [getattr(signal, name) for name in ASKING if hasattr(signal, name)]
-        ignored = [one for one in numbers if one != signal.SIGINT and signal.getsignal(one) is signal.SIG_IGN]
-        before = {one: signal.signal(one, self._note) for one in numbers if one not in ignored}
+        ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN} - {signal.SIGINT}
+        before = {number: signal.signal(number, self._note) for number in numbers if number not in ignored}
         try:
             yield self
         finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @contextmanager
     def at_once(self, wanted: bool = True) -> Iterator[None]:

@@ -30,7 +30,6 @@ from ...utils.atomic import beside_of, fsync, naming, put_in_place
 from ...utils.paths import remove_below
 
 FORMAT = 2
-READ = (1, 2)
 TENSORS, SKELETON = "state.safetensors", "state.json"
 POLL = 0.05
 """Seconds between looks for what other processes have written."""
@@ -133,8 +132,8 @@ class Snapshot:
         }
         (beside / SKELETON).write_text(json.dumps(document), encoding="utf-8")
         fsync(beside / SKELETON)
-        for one in beside.glob("*.sha256"):
-            one.unlink()
+        for path in beside.glob("*.sha256"):
+            path.unlink()
         fsync(beside)
         put_in_place(beside, folder)
 
@@ -187,27 +186,27 @@ def load_checkpoint(folder: Path, verify: bool = True) -> dict[str, Any]:
         The state. Tensors that were sharded are `nested_state.Pieces`; `nested_state.placed` puts them where they go.
 
     Raises:
-        CheckpointError: the folder is missing, is no checkpoint of ours, or is damaged.
+        CheckpointError: the folder is missing, is not a checkpoint, or is damaged.
     """
     try:
         document = json.loads((folder / SKELETON).read_text(encoding="utf-8"))
         version, expected, skeleton = document["format"], document["sha256"], document["state"]
-        if version in READ:
-            files = {TENSORS: expected["tensors"]} if version == 1 else dict(expected["files"])
+        if version == FORMAT:
+            files = dict(expected["files"])
             for name in files:
                 if Path(name).name != name:
                     raise ValueError(name)
-            found = {name: _sha256(folder / name) if verify else digest for name, digest in files.items()}
+            digests = {name: _sha256(folder / name) if verify else digest for name, digest in files.items()}
             whole = _sha256_of_json(skeleton) == expected["skeleton"]
     except OSError as error:
         missing = Path(error.filename or folder).name
         raise CheckpointError(f"{folder} is not a checkpoint: {missing} is missing or cannot be read.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"The checkpoint {folder} is damaged: {SKELETON} cannot be read.") from None
-    if version not in READ:
+    if version != FORMAT:
         raise CheckpointError(f"The checkpoint {folder} has format {version}; this version reads format {FORMAT}.")
     for name, digest in files.items():
-        if found[name] != digest:
+        if digests[name] != digest:
             raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {name} does not match.")
     if not whole:
         raise CheckpointError(f"The checkpoint {folder} is damaged: the checksum of {SKELETON} does not match.")
@@ -229,9 +228,8 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints inside `folder`, oldest first, whole or damaged."""
     if not folder.is_dir():
         return []
-    return sorted(
-        (one for one in folder.iterdir() if checkpoint_step(one) is not None), key=lambda one: checkpoint_step(one) or 0
-    )
+    steps = {path: step for path in folder.iterdir() if (step := checkpoint_step(path)) is not None}
+    return sorted(steps, key=lambda path: steps[path])
 
 
 def newest_whole_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -241,9 +239,9 @@ def newest_whole_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[s
         The state (None where there is no whole checkpoint) and a sentence for each damaged checkpoint passed over.
     """
     problems: list[str] = []
-    for one in reversed(checkpoints(folder)):
+    for path in reversed(checkpoints(folder)):
         try:
-            return load_checkpoint(one), problems
+            return load_checkpoint(path), problems
         except CheckpointError as error:
             problems.append(str(error))
     return None, problems

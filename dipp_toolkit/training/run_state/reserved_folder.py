@@ -44,10 +44,10 @@ class _Folder:
         Raises:
             OSError: it is, or it cannot be made.
         """
-        for one in reversed(self.path.parents):
-            if not one.exists():
-                one.mkdir(exist_ok=True)
-                self.made[one] = one.stat()
+        for folder in reversed(self.path.parents):
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                self.made[folder] = folder.stat()
         if fresh or not self.path.is_dir():
             self.path.mkdir()
             self.made[self.path] = self.path.stat()
@@ -61,10 +61,10 @@ class _Folder:
 
     def remove(self) -> None:
         """Remove what was made, as far as it is empty."""
-        for one in reversed(self.made):
-            if self.is_made(one):
+        for folder in reversed(self.made):
+            if self.is_made(folder):
                 with suppress(OSError):  # somebody put something in it
-                    one.rmdir()
+                    folder.rmdir()
 
 
 @contextmanager

@@ -240,9 +240,7 @@ def choose_folder(config: TrainConfig) -> RunFolder:
         label = (
             (config.generator or f"distilled-{config.reference}").replace("diffusers:", "").rstrip("/").split("/")[-1]
         )
-        stem = (
-            "".join(one if one.isascii() and (one.isalnum() or one in "-_.") else "-" for one in label)[:100] or "run"
-        )
+        stem = re.sub(r"[^A-Za-z0-9._-]", "-", label)[:100] or "run"
         number = 1
         while (Path("runs") / f"{stem}-{number}").exists():
             number += 1
@@ -291,14 +289,14 @@ def is_unbegun(path: Path) -> bool:
     """
     folder = RunFolder(path)
     try:
-        names = {one.name for one in path.iterdir()}
-        rows = [one for one in (folder.metrics, folder.skips, folder.diagnostics) if one.name in names]
+        names = {entry.name for entry in path.iterdir()}
+        rows = [entry for entry in (folder.metrics, folder.skips, folder.diagnostics) if entry.name in names]
         return (
             all(name in LEFT_BY_A_START or _is_partial(name, LEFT_BY_A_START) for name in names)
             and (folder.config.name not in names or bool(names & {folder.begun.name, folder.samples.name}))
-            and all(one.is_file() and one.stat().st_size == 0 for one in rows)
-            and not any(not one.name.startswith(".") for one in _inside(folder.checkpoints))
-            and all(_is_first_sample(one) for one in _inside(folder.samples))
+            and all(entry.is_file() and entry.stat().st_size == 0 for entry in rows)
+            and not any(not entry.name.startswith(".") for entry in _inside(folder.checkpoints))
+            and all(_is_first_sample(entry) for entry in _inside(folder.samples))
         )
     except OSError as error:
         raise RequestError(f"Cannot read the folder {path}: {error.strerror or error}.") from error
@@ -316,16 +314,16 @@ def _is_partial(name: str, whole: Collection[str]) -> bool:
 def _is_first_sample(path: Path) -> bool:
     """Whether something below `samples/` may be there before the first step."""
     if path.name == "comparison" and path.is_dir():
-        return all(one.is_file() and one.suffix in (".png", ".json", ".partial") for one in path.iterdir())
+        return all(entry.is_file() and entry.suffix in (".png", ".json", ".partial") for entry in path.iterdir())
     return path.name == "step-00000000.png" or _is_partial(path.name, ("step-00000000.png", "comparison"))
 
 
 def remove_start(path: Path) -> None:
     """Remove what a start leaves that ended before its first step; anything else stays, and the folder with it."""
     if is_unbegun(path):
-        for one in list(path.iterdir()):
-            if one.name != LOCK:  # its owner's
-                remove_below(one, path)
+        for entry in list(path.iterdir()):
+            if entry.name != LOCK:  # its owner's
+                remove_below(entry, path)
 
 
 def settings_for_a_new_run(file: Path) -> dict[str, Any]:
@@ -348,4 +346,4 @@ def run_of_settings(file: Path) -> Path | None:
     """The run folder whose own settings a file holds; None for any other file."""
     folder = RunFolder(file.parent)
     marks = (folder.begun, folder.metrics, folder.checkpoints, folder.samples)
-    return file.parent if file.name == folder.config.name and any(one.exists() for one in marks) else None
+    return file.parent if file.name == folder.config.name and any(entry.exists() for entry in marks) else None

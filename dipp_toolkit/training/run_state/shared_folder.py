@@ -23,7 +23,7 @@ from .checkpoint import load_checkpoint
 from .reserved_folder import taken_folder
 from .run_folder import RunFolder
 
-KINDS: dict[str, type[DippError]] = {one.__name__: one for one in (RequestError, CheckpointError, RunError)}
+KINDS: dict[str, type[DippError]] = {kind.__name__: kind for kind in (RequestError, CheckpointError, RunError)}
 NOT_COPIED = ("checkpoints", "final", ".*.partial", ".*.older", LOCK)
 NO_LOCK = (
     "The file system of {folder} has no locks, so a second process is not kept out of it; let one at a time work there."
@@ -87,10 +87,10 @@ class SharedFolder:
                 answer = {"step": None if state is None else state["step"], "problems": problems}
             except DippError as error:
                 answer = _failure(error)
-        found = _success(self.processes.first_says(answer))
-        if not self.processes.main and found["step"] is not None:
-            state = load_checkpoint(self.run.checkpoints / f"step-{found['step']:08d}", verify=False)
-        return state, found["problems"]
+        outcome = _success(self.processes.first_says(answer))
+        if not self.processes.main and outcome["step"] is not None:
+            state = load_checkpoint(self.run.checkpoints / f"step-{outcome['step']:08d}", verify=False)
+        return state, outcome["problems"]
 
     def check_begun(self, config: TrainConfig, parts: Assembled, step: int | None) -> list[str]:
         """Hold what is about to be trained with against what the run was begun with, and write it down.

@@ -101,7 +101,7 @@ def check_folder(name: str, what: str = "pipeline") -> None:
 def _runs_in(folder: Path) -> list[str]:
     """The names of the run folders in a folder."""
     try:
-        return sorted(one.name for one in folder.iterdir() if (one / "config.yaml").is_file())
+        return sorted(path.name for path in folder.iterdir() if (path / "config.yaml").is_file())
     except OSError:
         return []
 

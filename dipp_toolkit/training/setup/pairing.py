@@ -16,14 +16,14 @@ from ..engine import Engine
 
 def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
     """The rewards that are asked for gradients: terms of their own, or in the formula of a term that takes them."""
-    found: list[RewardTerm] = []
-    for one in terms:
-        inner = getattr(one.term, "rewards", None) if takes_rewards(one.term) else None
-        if isinstance(inner, RewardSum) and not asks_scores_alone(one.term):
-            found += [term for term in inner.terms.values() if isinstance(term, RewardTerm)]
-        elif isinstance(one.term, RewardTerm):
-            found.append(one.term)
-    return found
+    rewards: list[RewardTerm] = []
+    for weighted in terms:
+        inner = getattr(weighted.term, "rewards", None) if takes_rewards(weighted.term) else None
+        if isinstance(inner, RewardSum) and not asks_scores_alone(weighted.term):
+            rewards += [term for term in inner.terms.values() if isinstance(term, RewardTerm)]
+        elif isinstance(weighted.term, RewardTerm):
+            rewards.append(weighted.term)
+    return rewards
 
 
 def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
@@ -39,13 +39,13 @@ def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
     Raises:
         RunError: a reward failed.
     """
-    rewards = [one for one in differentiated_rewards(engine.terms) if one.estimator is not None]
+    rewards = [reward for reward in differentiated_rewards(engine.terms) if reward.estimator is not None]
 
     def find_out() -> None:
-        for one in rewards:
-            if one.black_box is None:
+        for reward in rewards:
+            if reward.black_box is None:
                 random = torch.Generator(engine.random.device).manual_seed(seed)
-                one.find_out(engine.draw_noise(len(condition), random), condition)
+                reward.find_out(engine.draw_noise(len(condition), random), condition)
 
     engine.processes.together(find_out)
-    return max((getattr(one.estimator, "noises_per_prompt", 1) for one in rewards if one.black_box), default=1)
+    return max((getattr(reward.estimator, "noises_per_prompt", 1) for reward in rewards if reward.black_box), default=1)

@@ -103,8 +103,8 @@ class Parts:
             except NotHere:
                 return None
 
-        known: int | None = self._once(("prompts", name), count)
-        return known
+        length: int | None = self._once(("prompts", name), count)
+        return length
 
     def pipeline(self, kind: str, name: str, options: Mapping[str, Any] | None = None) -> tuple[Path, bool] | None:
         """The folder of a reference or generator, and whether its weights are in it.
@@ -121,10 +121,10 @@ class Parts:
         Raises:
             RequestError: the name is unknown, a package is not installed, or the folder cannot be used.
         """
-        known: tuple[Path, bool] | None = self._once(
+        place: tuple[Path, bool] | None = self._once(
             (kind, name, options), lambda: self._pipeline(kind, name, options or {})
         )
-        return known
+        return place
 
     def latent_shape(self, name: str, folder: Path) -> tuple[int, ...]:
         """The shape of one latent of a generator or a reference.
