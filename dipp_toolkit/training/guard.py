@@ -1,4 +1,4 @@
-r"""Bad numbers: which updates are not made, and when a run gives up.
+r"""Bad numbers: which updates are skipped, when a run gives up, and the record of skips in `skipped.jsonl`.
 
 An update whose gradient is not finite, or whose norm is `spike` times the usual one, is skipped: no weight, no
 optimiser state and no average moves. The usual norm is the exponential mean of the logarithm of the norms of the
@@ -35,7 +35,7 @@ class UsualNorm:
     updates: int = 0
 
     def note(self, norm: float) -> None:
-        """Take a norm in; one of 0 says nothing of the size of the others."""
+        """Include a norm; 0 is left out, as it says nothing of the size of others."""
         if norm <= 0:
             return
         self.updates += 1
@@ -44,19 +44,19 @@ class UsualNorm:
 
     @property
     def value(self) -> float | None:
-        """The usual norm; None while too few were seen."""
+        """The usual norm; None until enough have been seen."""
         return math.exp(self.mean) if self.updates >= LEAST else None
 
 
 @dataclass
 class Guard:
-    """Decides on every update of a run, the assistant's and the generator's.
+    """Decides whether each update of a run is made, the assistant's and the generator's.
 
     Attributes:
-        spike: a gradient this many times its usual norm is not followed.
-        patience: steps in a row with a skipped update after which the run stops.
+        spike: an update whose gradient has this many times its usual norm is skipped.
+        patience: consecutive steps with a skipped update after which the run stops.
         norms: usual norms by network.
-        in_a_row: steps up to now with a skipped update, without one between them that had none.
+        in_a_row: consecutive steps up to now with a skipped update.
         skipped: updates skipped since the run began.
         reasons: of the step under way.
     """
@@ -69,7 +69,7 @@ class Guard:
     reasons: list[str] = field(default_factory=list)
 
     def spiked(self, network: str, norm: float) -> str:
-        """Why an update with a finite gradient of this norm is not to be made; empty where it is.
+        """Why an update with a finite gradient of this norm has to be skipped; empty where it does not.
 
         Args:
             network: whose gradient, `"generator"` or `"assistant"`.
@@ -105,7 +105,7 @@ class Guard:
             first = step - self.in_a_row + 1
             raise RunError(
                 f"Bad numbers in {self.in_a_row} {steps} in a row, {first} to {step}: {'; '.join(reasons)}. None of "
-                "these updates was made, the weights are those from before."
+                "these updates was made; the weights are as before."
             )
         return reasons
 
@@ -117,7 +117,7 @@ class Guard:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.norms = {name: UsualNorm(**norm) for name, norm in state.get("norms", {}).items()}
         self.skipped, self.in_a_row, self.reasons = state.get("skipped", 0), state.get("in_a_row", 0), []
 

@@ -1,4 +1,4 @@
-"""A run's events, to everybody who wants to hear of them."""
+"""Who hears of a run's events: plugins' hooks, listeners, and experiment trackers (`docs/reference/trackers.md`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Broadcast:
 
     Args:
         listeners: of this run.
-        speaks: whether this process is the one of the run that tells.
+        speaks: whether this is the process that reports the run's events.
     """
 
     def __init__(self, listeners: Sequence[object], speaks: bool = True):
@@ -69,8 +69,8 @@ class Trackers:
             self.accelerator.init_trackers(PROJECT, config=settings, init_kwargs=words)
         except Exception as error:
             raise RunError(
-                f"A tracker ({', '.join(self.names)}) could not begin: {first_line(error).rstrip('.')}. Log in to it, "
-                "have it work without a network (for wandb: WANDB_MODE=offline), or leave --track out."
+                f"A tracker ({', '.join(self.names)}) could not start: {first_line(error).rstrip('.')}. Log in to it, "
+                "run it offline (for wandb: WANDB_MODE=offline), or leave --track out."
             ) from error
 
     def dipp_on_step(self, event: StepEvent) -> None:

@@ -149,7 +149,7 @@ class Watch:
             RunError: a reward failed.
         """
         if self.record is None:
-            raise ValueError("There is nothing to look at: the monitors are off, or the file was not opened.")
+            raise ValueError("Nothing to measure: the monitors are off, or the file was not opened.")
         start = self.bases.start
         if step and not self.record.rows:  # the monitors were not asked for when the run began
             self.record.write(row_of(0, start, start, []))

@@ -249,7 +249,7 @@ def test_verify_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> Non
         (["--resume"], ["--out"]),
         (["--resume", "--out", "nowhere"], ["no such folder"]),
         (["--resume", "--out", "{world}/prompts.txt"], ["prompts.txt is a file"]),
-        (["--resume", "--out", "{world}/tiny"], ["no run folder", "no config.yaml"]),
+        (["--resume", "--out", "{world}/tiny"], ["not a run folder", "no config.yaml"]),
         (["--resume", "auto"], ["--out"]),
         (["--resume", "auto", "--out", "{world}/tiny"], ["is not empty"]),
     ],

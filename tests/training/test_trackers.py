@@ -91,7 +91,7 @@ def test_a_tracker_that_cannot_begin_says_the_way_on(
 
     monkeypatch.setattr(wandb, "init", refuse)
     config = make_config({"generator": "emoji-onestep", "device": "cpu"})
-    with pytest.raises(RunError, match=r"\(wandb\) could not begin: No API key configured.*WANDB_MODE=offline"):
+    with pytest.raises(RunError, match=r"\(wandb\) could not start: No API key configured.*WANDB_MODE=offline"):
         Trackers(("wandb",)).dipp_on_run_start(RunStartEvent(config, tmp_path, 0))
 
 

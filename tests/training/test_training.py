@@ -190,7 +190,7 @@ def test_resume_refuses_other_settings_foreign_and_wholly_damaged_folders(run: R
         run("run", steps=1, resume=True)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"no run folder"):
+    with pytest.raises(CheckpointError, match=r"not a run folder"):
         run("foreign", steps=2, resume=True)
     (folder / "checkpoints" / "step-00000002" / "state.json").write_text("{")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):

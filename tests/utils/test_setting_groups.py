@@ -139,7 +139,7 @@ def test_recipes_and_recommended_settings_take_grouped_names() -> None:
     assert recipe.origins == dict.fromkeys(recipe.values, "a paper")
     with pytest.raises(RequestError, match=r"no setting 'monitor\.evry'\. Did you mean 'monitor\.every'\? "):
         parse_recipe(content | {"settings": [{"from": "s", "values": {"monitor": {"evry": 5}}}]})
-    with pytest.raises(RequestError, match="the setting monitor_every stands in it twice"):
+    with pytest.raises(RequestError, match="the setting monitor_every appears twice"):
         parse_recipe(content | {"settings": [group, {"from": "s", "values": {"monitor_every": 5}}]})
 
     class Plugin:

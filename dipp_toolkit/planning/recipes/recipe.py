@@ -43,9 +43,9 @@ class SettingGroup(_Part):
             if flat_name(name) not in TrainConfig.model_fields:
                 raise ValueError(no_such_setting(name))
             if name in NOT_IN_A_RECIPE:
-                raise ValueError(f"{name} belongs to one run or one machine, and to no recipe")
+                raise ValueError(f"{name} belongs to one run or one machine and cannot be in a recipe")
         if self.origin == OURS and not self.because:
-            raise ValueError("values of ours need a reason, as in 'because: the source does not say them'")
+            raise ValueError("values that are 'ours' need a reason, as in 'because: the source does not state them'")
         return self
 
 
@@ -71,7 +71,7 @@ class Recipe(_Part):
         names = [name for group in self.settings for name in flatten(group.values)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"the setting {twice} stands in it twice")
+            raise ValueError(f"the setting {twice} appears twice")
         try:
             make_config(self.values)
         except RequestError as error:

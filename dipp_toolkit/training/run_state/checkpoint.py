@@ -149,7 +149,7 @@ def _awaited(path: Path) -> str:
     until = time.monotonic() + PATIENCE.total_seconds()
     while not path.is_file():
         if time.monotonic() > until:
-            raise OSError(f"{path.name} did not come: another process has not written its part of the checkpoint")
+            raise OSError(f"{path.name} is missing: another process has not written its part of the checkpoint")
         time.sleep(POLL)
     return path.read_text(encoding="utf-8")
 

@@ -63,7 +63,7 @@ class _Folder:
         """Remove what was made, as far as it is empty."""
         for folder in reversed(self.made):
             if self.is_made(folder):
-                with suppress(OSError):  # somebody put something in it
+                with suppress(OSError):  # it is not empty any more
                     folder.rmdir()
 
 
@@ -138,7 +138,7 @@ def _take(config: TrainConfig, stack: ExitStack) -> tuple[_Folder, FolderLock]:
             kept.callback(folder.remove)
             try:
                 lock = kept.enter_context(locked(folder.path))
-                # Again, now that nobody else is at work there.
+                # Again, now that no other process works there.
                 choose_folder(config.model_copy(update={"out": folder.path}))
             except RequestError:
                 if fresh or not folder.path.is_dir():
@@ -146,4 +146,4 @@ def _take(config: TrainConfig, stack: ExitStack) -> tuple[_Folder, FolderLock]:
                 raise
             stack.enter_context(kept.pop_all())
             return folder, lock
-    raise RequestError(f"Cannot make the run folder {folder.path}: others take it away again and again.")
+    raise RequestError(f"Cannot make the run folder {folder.path}: other processes keep removing it.")

@@ -143,14 +143,14 @@ class RunFolder:
             The newest whole checkpoint's state, None where the run was stopped before its first one.
 
         Raises:
-            CheckpointError: the folder is no run, was run with other settings, or every checkpoint is damaged.
+            CheckpointError: the folder is not a run, was run with other settings, or every checkpoint is damaged.
         """
         from .checkpoint import newest_whole_checkpoint  # imports torch, which nothing else here needs
 
         self.check_resumable(config)
         state, problems = newest_whole_checkpoint(self.checkpoints)
         if state is not None and not isinstance(state.get("step"), int):
-            raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training.")
+            raise CheckpointError(f"Cannot resume {self.path}: its newest checkpoint is not of a training run.")
         if state is None and problems:
             raise CheckpointError(f"Cannot resume {self.path}: no checkpoint is whole. {' '.join(problems)}")
         if state is not None:
@@ -178,7 +178,7 @@ class RunFolder:
             The step of the newest checkpoint, 0 where there is none.
 
         Raises:
-            CheckpointError: the folder is no run, or was run with other settings.
+            CheckpointError: the folder is not a run, or was run with other settings.
         """
         if not self.config.is_file():
             raise no_run(self.path)
@@ -265,7 +265,7 @@ def no_run(path: Path) -> CheckpointError:
             f"Cannot resume {path}: it has no config.yaml, so no run has begun there. Begin one there by the same "
             "command without --resume, or with --resume auto."
         )
-    return CheckpointError(f"Cannot resume {path}: it is no run folder, it has no config.yaml.")
+    return CheckpointError(f"Cannot resume {path}: it is not a run folder: it has no config.yaml.")
 
 
 def _other_settings(path: Path, saved: TrainConfig, asked: TrainConfig, names: Sequence[str]) -> CheckpointError:
@@ -285,7 +285,7 @@ def _other_settings(path: Path, saved: TrainConfig, asked: TrainConfig, names: S
 def is_unbegun(path: Path) -> bool:
     """Whether a folder holds nothing, or nothing but what a start leaves that ended before its first step.
 
-    Such a start may be repeated in it. Files of anybody else, settings written by hand included, make it somebody's.
+    Such a start may be repeated in it. Any other file, settings written by hand included, makes it a user's folder.
     """
     folder = RunFolder(path)
     try:

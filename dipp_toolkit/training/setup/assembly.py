@@ -141,7 +141,7 @@ def _initial_generator(generator: Generator, config: TrainConfig, reference: Ref
     generator = check_generator(generator, config, reference.latent_shape)
     if config.mode == "lora":
         if pipeline is None or not isinstance(generator, DiffusersGenerator):
-            raise RequestError("The mode lora works on diffusers pipelines alone; use mode=full.")
+            raise RequestError("mode=lora works only with diffusers pipelines; use mode=full.")
         generator.adapt(adapter_settings(config), pipeline, config.seed)
     return generator
 

@@ -1,6 +1,6 @@
 """Names that a request gives, looked up before anything is loaded: registered names, files and folders.
 
-What is misspelt or missing is said first, whatever else the request lacks, and nothing heavy is imported to find out.
+Misspelt and missing names are reported first, whatever else the request lacks, and nothing heavy is imported for it.
 That a name passes does not mean that what it names can be used.
 """
 
@@ -56,7 +56,7 @@ def check_pipeline(name: str, *kinds: str) -> None:
 
 
 def _check_content(folder: Path) -> None:
-    """Refuse a folder of this machine in which nobody saved a pipeline or a generator.
+    """Refuse a local folder that holds neither a pipeline nor a saved generator.
 
     Raises:
         RequestError: as a sentence.
