@@ -19,13 +19,12 @@ from .listeners import Broadcast, Trackers
 from .loop import MEASURED, TrainingLoop, learning_rate
 from .monitor import Watch
 from .publish import check_hub, push_to_hub
-from .run_state.resume_advice import interrupted, told
 from .run_state.shared_folder import SharedFolder
 from .run_state.start_settings import as_begun
 from .setup.assembly import assemble
 from .setup.origins import licence_notices
 from .setup.resolve import resolve, settle_precision
-from .stepping import StopRequest, run_steps, with_way_back
+from .stepping import StopRequest, interrupted, reporting_stops, run_steps, with_way_back
 
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
 
@@ -60,7 +59,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
     device = choose_device(config.device)
     processes = processes or Processes.launched(device)
     with SharedFolder.opened(config, processes) as shared, deterministic_kernels(device, config.deterministic):
-        with StopRequest().noted() as stop, told(shared.run, stop):
+        with StopRequest().noted() as stop, reporting_stops(shared.run, stop):
             summary, broadcast = _train(config, listeners, processes, shared, stop)
         if config.push_to_hub is not None and processes.main:
             summary["hub"] = push_to_hub(shared.own.final, config.push_to_hub)

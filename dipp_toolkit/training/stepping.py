@@ -13,7 +13,7 @@ from types import FrameType
 from ..errors import DippError, Interrupted, RunError
 from ..events import CheckpointEvent, StepEvent, WarmUpEvent
 from ..monitoring.first_pull import FirstPulls
-from ..utils.disk_errors import reason_of, way_on
+from ..utils.disk_errors import of_the_disk, reason_of, way_on
 from ..utils.exception_text import raised
 from ..utils.jsonl import MetricsFile
 from .diagnose import Diagnoses
@@ -23,8 +23,8 @@ from .listeners import Broadcast
 from .loop import TrainingLoop
 from .monitor import Watch
 from .run_state.checkpoint import checkpoints
-from .run_state.resume_advice import resumed, way_back
-from .run_state.run_folder import FolderGone
+from .run_state.resume_advice import resumed, saved, way_back
+from .run_state.run_folder import FolderGone, RunFolder
 
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a scheduler, and a terminal that is closed; where the system has them."""
@@ -282,3 +282,31 @@ class StopRequest:
             yield
         finally:
             self._at_once = before
+
+
+@contextmanager
+def reporting_stops(run: RunFolder, stop: StopRequest) -> Iterator[None]:
+    """Inside this context, what ends a run outside of its steps is raised as a sentence that says how to resume.
+
+    Raises:
+        RunError: the disk is full, or the run's folder cannot be written.
+        Interrupted: a signal ended it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not of_the_disk(error, run.path):
+            raise
+        raise RunError(
+            f"The run stopped: {reason_of(error)}. {saved(run)} {way_on(error, way_back(run.path))}"
+        ) from error
+    except StopNow:
+        raise interrupted(run, stop) from None
+
+
+def interrupted(run: RunFolder, stop: StopRequest) -> Interrupted:
+    """The error of a run that a signal ended outside of its steps."""
+    name = stop.signal.name if stop.signal is not None else "a signal to another process"
+    if not run.config.is_file():
+        return Interrupted(f"Interrupted by {name} before anything was written.")
+    return Interrupted(f"Interrupted by {name}. {saved(run)} {resumed(run.path)}")
