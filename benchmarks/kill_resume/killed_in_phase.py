@@ -30,11 +30,14 @@ PHASES: dict[str, tuple[str, ...]] = {
         "dipp_toolkit.training.run:assemble",
         "dipp_toolkit.training.run_state.run_folder:RunFolder.create",
     ),
-    "monitors' bases": ("dipp_toolkit.training.monitor:Watch._bases", "dipp_toolkit.training.monitor:Watch._reference"),
+    "monitors' bases": (
+        "dipp_toolkit.training.monitor:Monitor._bases",
+        "dipp_toolkit.training.monitor:Monitor._reference",
+    ),
     "start comparison": ("dipp_toolkit.training.run:start_comparison",),
     "samples": ("dipp_toolkit.training.loop:TrainingLoop.save_samples",),
     "steps": ("dipp_toolkit.training.stepping:Stepping._step", "dipp_toolkit.training.loop:TrainingLoop.one_step"),
-    "looks": ("dipp_toolkit.training.monitor:Watch.look",),
+    "looks": ("dipp_toolkit.training.monitor:Monitor.measure",),
     "diagnoses": ("dipp_toolkit.training.diagnose:Diagnoses._write",),
     "checkpoints": (
         "dipp_toolkit.training.stepping:Stepping._save",

@@ -18,7 +18,7 @@ class Stop:
     Attributes:
         step: its last one; the exported weights are those of this step.
         warnings: names of those that ended it.
-        last_without: the last step that was looked at and had no warning at all.
+        last_without: the last measured step without any warning.
         text: all of it as sentences.
     """
 
@@ -38,12 +38,12 @@ class Stop:
 
 
 def names_in(row: Mapping[str, Any]) -> set[str]:
-    """Names of the warnings of one look."""
+    """Names of the warnings of one measurement."""
     return {warning["name"] for warning in row["warnings"]}
 
 
 def in_a_row(rows: Sequence[Mapping[str, Any]], name: str) -> int:
-    """How many looks, counted from the newest backwards, had this warning."""
+    """How many of the newest measurements in a row had this warning."""
     count = 0
     for row in reversed(rows):
         if name not in names_in(row):
@@ -53,11 +53,11 @@ def in_a_row(rows: Sequence[Mapping[str, Any]], name: str) -> int:
 
 
 def stop_of(rows: Sequence[Mapping[str, Any]], config: TrainConfig, folder: RunFolder) -> Stop | None:
-    """The stop that these looks ask for: a warning of `stop_on` in each of the newest `monitor_patience`, or None.
+    """The stop that these measurements demand: a warning of `stop_on` in each of the newest `monitor_patience`; None without one.
 
     Args:
         rows: the lines of `monitors.jsonl` so far.
-        config: what stops the run, and how many looks it takes.
+        config: what stops the run, and how many measurements it takes.
         folder: whose checkpoints are named.
     """
     patience = config.monitor_patience
@@ -66,7 +66,7 @@ def stop_of(rows: Sequence[Mapping[str, Any]], config: TrainConfig, folder: RunF
         return None
     step = int(rows[-1]["step"])
     clean = max((int(row["step"]) for row in rows if not row["warnings"]), default=0)
-    often = f"in {patience} looks in a row" if patience > 1 else "seen"
+    often = f"in {patience} measurements in a row" if patience > 1 else "seen"
     text = (
         f"Stopped early at step {step} of {config.steps}: {' and '.join(fired)} {often}. The exported generator is "
         f"that of step {step}. {_last_clean(clean, config, folder)} To go on from here nevertheless: "
@@ -77,9 +77,9 @@ def stop_of(rows: Sequence[Mapping[str, Any]], config: TrainConfig, folder: RunF
 
 def _last_clean(step: int, config: TrainConfig, folder: RunFolder) -> str:
     if not step:
-        return "Every look since the start had a warning; lower reward_scale."
-    sentence = f"Step {step} was the last look without a warning"
+        return "Every measurement since the start had a warning; lower reward_scale."
+    sentence = f"Step {step} was the last measurement without a warning"
     kept = [path for path in checkpoints(folder.checkpoints) if 0 < (checkpoint_step(path) or 0) <= step]
     if not kept:
-        return f"{sentence}; no checkpoint of then is kept (keep_checkpoints, checkpoint_every)."
-    return f"{sentence}; the checkpoint {kept[-1].name} is the nearest before it that is kept."
+        return f"{sentence}; no checkpoint from then is kept (keep_checkpoints, checkpoint_every)."
+    return f"{sentence}; the checkpoint {kept[-1].name} is the nearest one kept before it."

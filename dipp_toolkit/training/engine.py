@@ -4,16 +4,16 @@ r"""The engine: everything is a gradient on $x_0$.
     total = sum(weight * term(sample_of(x0.detach())).grad for term in objective)
     x0.backward(total / batch)                                       # one backward through the generator
 
-Divergences, guidance, differentiable and black-box rewards look the same here, because each returns a value and a
+Divergences, guidance, differentiable and black-box rewards are alike here, because each returns a value and a
 gradient. Every term's graph lives and dies inside its own call, so peak memory is the largest term's, not the sum.
 
-A generator of K steps (see `few_steps`) is supervised in one of two ways. `last`: the terms look at the last step's
-$x_0$, and the one backward goes through all steps. `every`: each step's $x_0^k$ has an objective of its own, its input
-held fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
+A generator of K steps (see `few_steps`) is supervised in one of two ways. `last`: the objective is that of the last
+step's $x_0$, and the one backward goes through all steps. `every`: each step's $x_0^k$ has its own, its input held
+fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
 graph is alive at a time.
 
-A batch may be made in several passes and shared by several processes: gradients add up over the passes and are averaged
-over the processes, and noises and times are those of the whole batch (see `processes.draws`).
+A batch may be made of several micro-batches and shared by several processes: gradients are summed over micro-batches
+and averaged over processes, and noises and times are those of the whole batch (see `distributed.shared_draws`).
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Engine:
         recompute_generator: run the generator again for the backward pass, so that its activations are not held while
             the terms run. The gradient is the same.
         mix: balances the rewards among the terms.
-        supervise: whether the terms look at the `last` step's samples or at `every` step's, where there are several.
-        accumulation: passes that make an update's batch in this process.
+        supervise: whether the terms are evaluated on the `last` step's samples or on `every` step's, of several steps.
+        accumulation: micro-batches that make up an update's batch in this process.
         processes: those that share the batch.
         average: of the generator's gradients over the processes.
         guard: decides which updates are made; without one, numbers that are not finite are an error.

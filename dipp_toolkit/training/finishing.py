@@ -212,7 +212,7 @@ WAY_OUT = "--set assistant_warmup=500, for example, trains it before the first s
 
 
 def assistant_start(config: TrainConfig, parts: Assembled) -> str:
-    """What the assistant knows of the generator before its first update; empty where no term looks at it."""
+    """What the assistant knows of the generator before its first update; empty where no term uses it."""
     if divergence_of(parts.engine.terms) is None:
         return ""
     if parts.assistant_is_trained:

@@ -125,7 +125,7 @@ class TrainingLoop:
 
     @property
     def warm_rounds(self) -> int:
-        """The assistant's updates before the first step; none where no term looks at it."""
+        """The assistant's updates before the first step; none where no term uses it."""
         return 0 if divergence_of(self.parts.engine.terms) is None else self.config.assistant_warmup
 
     @property
@@ -252,7 +252,7 @@ class TrainingLoop:
 
 
 def divergence_of(terms: Sequence[WeightedTerm]) -> str | None:
-    """The name of the objective's divergence: its first term that looks at the assistant."""
+    """The name of the objective's divergence: its first term that uses the assistant."""
     return next((weighted.name for weighted in terms if uses_assistant(weighted.term)), None)
 
 
@@ -260,8 +260,8 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
     """The numbers of one step for `metrics.jsonl`, the machine's measurements aside.
 
     Args:
-        result: what the objective said, its numbers read.
-        assistant_loss: mean loss of the assistant's updates; left out where nothing looks at the assistant.
+        result: the objective's, its numbers read.
+        assistant_loss: mean loss of the assistant's updates; left out where nothing uses the assistant.
         divergence: name of the term whose value is the divergence.
     """
     means = result.means

@@ -1,6 +1,7 @@
-"""The monitors while a run goes on: held-out prompts and fixed noises, looked at every so many steps.
+"""The monitors of a running training: samples of held-out prompts and fixed noises, measured every so many steps.
 
-A look changes nothing but the files it writes: no random state moves, and no number of the training depends on it.
+A measurement changes nothing but the files it writes: it moves no random state, and no number of the training depends
+on it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from .setup.assembly import Assembled
 
 SEEDS = 2
 FIRST_SEED = 10_000
-"""Added to the run's seed: the noises are none of those that the comparison at the end uses."""
+"""Added to the run's seed, so that the noises differ from those of the comparison at the end."""
 
 
-class Watch:
-    """Looks at a run.
+class Monitor:
+    """Measures a run on held-out prompts.
 
     Made before a resumed run's state is loaded, while the generator is still what the training started from.
 
@@ -88,7 +89,7 @@ class Watch:
         return bases
 
     def _reference(self) -> Snapshot:
-        """What the reference makes of the prompts: sampled at the first look, so that the first step need not wait."""
+        """The reference's measurement: sampled when first needed, so that the first step does not wait for it."""
         if self.bases.reference is None:
             self.bases = replace(self.bases, reference=self._snapshot(self._sampled))
             write_bases(self.folder.monitor_bases, self.bases, self.about)
@@ -137,12 +138,12 @@ class Watch:
             self.record.close()
 
     def due(self, step: int) -> bool:
-        """Whether this step is to be looked at and has not been."""
+        """Whether this step is to be measured and has not been."""
         if self.record is None or step % self.config.monitor_every:
             return False
         return not self.record.rows or self.record.rows[-1]["step"] != step
 
-    def look(self, step: int) -> MonitorEvent:
+    def measure(self, step: int) -> MonitorEvent:
         """Look at the averaged generator, and write a line.
 
         Raises:
@@ -161,7 +162,7 @@ class Watch:
         return MonitorEvent(step, self.config.steps, row, tuple(warnings), stop.text if stop else "")
 
     def stop(self, step: int) -> Stop | None:
-        """Why the run has to end at this step, or None, also where this step was not looked at."""
+        """Why the run has to end at this step, or None, also where this step was not measured."""
         if self.record is None or not self.record.rows or self.record.rows[-1]["step"] != step:
             return None
         return stop_of(self.record.rows, self.config, self.folder)

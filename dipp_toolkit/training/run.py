@@ -17,7 +17,7 @@ from .diagnose import Diagnoses
 from .finishing import finish, start_comparison, start_comparison_again, unready_note
 from .listeners import Broadcast, Trackers
 from .loop import MEASURED, TrainingLoop, learning_rate
-from .monitor import Watch
+from .monitor import Monitor
 from .publish import check_hub, push_to_hub
 from .run_state.shared_folder import SharedFolder
 from .run_state.start_settings import as_begun
@@ -86,7 +86,7 @@ def _train(
     licences = tuple(licence_notices(config))
     # What several processes share they leave together, between its parts.
     with stop.at_once(processes.alone):
-        watch, diagnoses = Watch(config, parts, folder), Diagnoses(config, parts, folder)
+        monitor, diagnoses = Monitor(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
             notes = tuple(filter(None, [unready_note(config, parts)]))
@@ -102,7 +102,7 @@ def _train(
             broadcast(
                 "dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision, tuple(problems), licences)
             )
-    ended = run_steps(loop, stop, broadcast, watch, diagnoses)
+    ended = run_steps(loop, stop, broadcast, monitor, diagnoses)
 
     def check() -> None:
         if loop.asked_to_stop(stop):

@@ -21,7 +21,7 @@ from .early_stop import Stop
 from .guard import FileOfSkips
 from .listeners import Broadcast
 from .loop import TrainingLoop
-from .monitor import Watch
+from .monitor import Monitor
 from .run_state.checkpoint import checkpoints
 from .run_state.resume_advice import resumed, saved, way_back
 from .run_state.run_folder import FolderGone, RunFolder
@@ -38,14 +38,14 @@ class Stepping:
         loop: makes the steps.
         stop: notes signals.
         broadcast: tells of everything.
-        watch: looks at held-out prompts now and then.
+        monitor: measures on held-out prompts now and then.
         diagnoses: diagnose the training now and then.
     """
 
     loop: TrainingLoop
     stop: StopRequest
     broadcast: Broadcast
-    watch: Watch | None = None
+    monitor: Monitor | None = None
     diagnoses: Diagnoses | None = None
     pulls: FirstPulls = field(init=False)
     metrics: MetricsFile = field(init=False)
@@ -84,12 +84,12 @@ class Stepping:
             self._save()
         self._tell(self.loop.writer.wait())
 
-    def _look(self) -> Stop | None:
+    def _measure(self) -> Stop | None:
         loop, ended = self.loop, None
-        if self.watch is not None:
-            if self.watch.due(loop.step):
-                self.broadcast("dipp_on_monitor", self.watch.look(loop.step))
-            ended = self.watch.stop(loop.step)
+        if self.monitor is not None:
+            if self.monitor.due(loop.step):
+                self.broadcast("dipp_on_monitor", self.monitor.measure(loop.step))
+            ended = self.monitor.stop(loop.step)
         if loop.processes.first_says(ended is not None):
             return ended or Stop(loop.step, (), loop.step, "")
         return None
@@ -101,14 +101,14 @@ class Stepping:
         if not loop.is_warm:
             self.save_last()
             return None
-        for part in (self.watch, self.diagnoses):
+        for part in (self.monitor, self.diagnoses):
             if part is not None:
                 part.open(loop.step)
-        # Before the first step, and where a look failed in the run that is resumed.
-        ended = self._look()
+        # Before the first step, and where a measurement failed in the run that is resumed.
+        ended = self._measure()
         while loop.step < config.steps and ended is None and not loop.asked_to_stop(self.stop):
             self._step()
-            ended = self._look()
+            ended = self._measure()
             self._tell(loop.writer.done())
             if loop.step % config.checkpoint_every == 0 or loop.step == config.steps or ended is not None:
                 self._save()
@@ -144,7 +144,7 @@ class Stepping:
     def close(self) -> None:
         """Wait for the checkpoint under way and close every file."""
         self.loop.writer.close()
-        for file in (self.metrics, self.skips, self.watch, self.diagnoses):
+        for file in (self.metrics, self.skips, self.monitor, self.diagnoses):
             if file is not None:
                 file.close()
 
@@ -153,7 +153,7 @@ def run_steps(
     loop: TrainingLoop,
     stop: StopRequest,
     broadcast: Broadcast,
-    watch: Watch | None = None,
+    monitor: Monitor | None = None,
     diagnoses: Diagnoses | None = None,
 ) -> Stop | None:
     """Step until the last step, a signal, or a warning that ends the run; returns the latter.
@@ -164,7 +164,7 @@ def run_steps(
     """
     stepping: Stepping | None = None
     try:
-        stepping = Stepping(loop, stop, broadcast, watch, diagnoses)
+        stepping = Stepping(loop, stop, broadcast, monitor, diagnoses)
         try:
             ended = stepping.run()
         except FolderGone:

@@ -27,7 +27,7 @@ from dipp_toolkit.models.sampling import fixed_noise, sample_reference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.prompts.cache import encoder_folder
 from dipp_toolkit.training.publish import call_arguments, load_arguments
-from dipp_toolkit.training.setup.preflight import Parts, look_at_networks
+from dipp_toolkit.training.setup.preflight import Parts, check_networks
 
 PIXART, SD, SDXL, SD3, FLUX = (
     "PixArtAlphaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline",
@@ -224,8 +224,8 @@ def test_a_consistency_unet_is_no_reference_of_a_training(name: str, tmp_path: P
     plain = str(write_twin(name, tmp_path / "plain"))
     for generator, reference in ((folder, folder), (plain, folder)):
         with pytest.raises(RequestError, match="latent consistency model's"):
-            look_at_networks(make_config({"generator": generator, "reference": reference}), Parts())
-    look_at_networks(make_config({"generator": folder, "reference": plain, "readout": 1.0}), Parts())
+            check_networks(make_config({"generator": generator, "reference": reference}), Parts())
+    check_networks(make_config({"generator": folder, "reference": plain, "readout": 1.0}), Parts())
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.7])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...training.setup.preflight import Preflight, look_at_run, looking_only
+from ...training.setup.preflight import Preflight, check_run, dry_run_parts
 from ..bench.preflight import look_at_bench
 from .cells import cell_config, folders_of
 from .settings import AblationSettings, bench_settings, check_ablation
@@ -18,10 +18,10 @@ def preflight_ablation(settings: AblationSettings) -> Preflight:
         RequestError: what the ablation would be refused with.
     """
     check_ablation(settings)
-    with looking_only() as parts:
+    with dry_run_parts() as parts:
         folders = folders_of(settings.cells, settings.out)
         waiting = [folder for folder in folders if not folder.done]
-        runs = [look_at_run(cell_config(folder, settings.base), parts) for folder in waiting]
+        runs = [check_run(cell_config(folder, settings.base), parts) for folder in waiting]
         bench = look_at_bench(bench_settings(settings, folders), parts)
         shared = {
             name: text

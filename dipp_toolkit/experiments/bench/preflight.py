@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...models.components import check_component
 from ...models.files.folders import family_of
 from ...models.reference import check_pipeline_folder, latent_shape_of
-from ...training.setup.preflight import Parts, Preflight, counted, looking_only
+from ...training.setup.preflight import Parts, Preflight, counted, dry_run_parts
 from ...utils.device import choose_device
 from .entries import BenchEntry
 from .run import check_bench
@@ -21,7 +21,7 @@ def preflight_bench(settings: BenchSettings) -> Preflight:
     Raises:
         RequestError: what the bench would be refused with.
     """
-    with looking_only() as parts:
+    with dry_run_parts() as parts:
         return Preflight(look_at_bench(settings, parts), tuple(parts.fetched))
 
 

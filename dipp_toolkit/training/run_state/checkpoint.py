@@ -32,7 +32,7 @@ from ...utils.paths import remove_below
 FORMAT = 2
 TENSORS, SKELETON = "state.safetensors", "state.json"
 POLL = 0.05
-"""Seconds between looks for what other processes have written."""
+"""Seconds between checks for what other processes have written."""
 
 
 def shard_name(rank: int, count: int) -> str:

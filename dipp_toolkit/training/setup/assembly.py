@@ -57,7 +57,7 @@ class Assembled:
         judge: name and reward that only judges.
         conditions: the training prompts, encoded.
         eval_conditions: the comparison's prompts, encoded.
-        watchers: other rewards that only the monitors and the comparison look at.
+        watchers: other rewards that only the monitors and the comparison measure.
         sharding: what cuts networks into parts; None where each process has the whole.
         assistant_is_trained: whether the assistant was saved with the generator; it starts as the reference elsewhere.
     """

@@ -1,6 +1,6 @@
 """Where the weights that a run starts from and is trained against come from, and on which terms.
 
-What nobody can look up without a network is not stated here: a registered name says it, and so does the model card in a
+What cannot be looked up without a network is left out: a registered name states it, and so does the model card in a
 folder, the one that an export of this toolkit carries among them.
 """
 

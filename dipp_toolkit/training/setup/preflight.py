@@ -1,4 +1,4 @@
-"""What `--dry-run` looks at: everything about a run short of fetching or loading weights. Nothing is written.
+"""What `--dry-run` checks: everything about a run short of downloading or loading weights. Nothing is written.
 
 Every check is the one that the run itself makes; what is not known without weights is found out by the run.
 """
@@ -138,10 +138,10 @@ class Parts:
         """
         return latent_shape_of(folder, family_of(folder), shrink_of(name))
 
-    def _once(self, key: Any, look: Any) -> Any:
+    def _once(self, key: Any, find: Any) -> Any:
         text = repr(key)
         if text not in self._known:
-            self._known[text] = look()
+            self._known[text] = find()
         return self._known[text]
 
     def _reward(self, name: str, options: Mapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ class Parts:
 
 
 @contextmanager
-def looking_only() -> Iterator[Parts]:
+def dry_run_parts() -> Iterator[Parts]:
     """Nothing is fetched meanwhile, and a Python file that is imported leaves no compiled one beside it."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -214,11 +214,11 @@ def preflight(config: TrainConfig) -> Preflight:
     Raises:
         RequestError: what the training would be refused with.
     """
-    with looking_only() as parts:
-        return Preflight(look_at_run(config, parts), tuple(parts.fetched))
+    with dry_run_parts() as parts:
+        return Preflight(check_run(config, parts), tuple(parts.fetched))
 
 
-def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
+def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     """Look at everything a training needs; see `preflight`.
 
     Raises:
@@ -244,7 +244,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     trained, held_out = parts.prompts(config.prompts or ""), None
     if config.eval_prompts is not None:
         held_out = parts.prompts(config.eval_prompts)
-    joined = look_at_networks(config, parts)
+    joined = check_networks(config, parts)
     batch = config.batch_size * config.accumulation * launched_count()
     rows = {
         "recipe": recipe_text(config),
@@ -268,7 +268,7 @@ def look_at_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     return {name: text for name, text in rows.items() if text}
 
 
-def look_at_networks(config: TrainConfig, parts: Parts) -> str:
+def check_networks(config: TrainConfig, parts: Parts) -> str:
     """Look at the configurations of the reference and the generator, and whether they fit each other.
 
     Args:
@@ -329,4 +329,4 @@ def _processes_text() -> str:
     return f", {count} processes" if count > 1 else ""
 
 
-__all__ = ["Parts", "Preflight", "counted", "look_at_run", "looking_only", "preflight"]
+__all__ = ["Parts", "Preflight", "check_run", "counted", "dry_run_parts", "preflight"]
