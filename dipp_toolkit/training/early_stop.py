@@ -53,7 +53,7 @@ def in_a_row(rows: Sequence[Mapping[str, Any]], name: str) -> int:
 
 
 def stop_of(rows: Sequence[Mapping[str, Any]], config: TrainConfig, folder: RunFolder) -> Stop | None:
-    """The stop that these measurements demand: a warning of `stop_on` in each of the newest `monitor_patience`; None without one.
+    """The stop that these measurements demand: a warning of `stop_on` in the newest `monitor_patience`; or None.
 
     Args:
         rows: the lines of `monitors.jsonl` so far.

@@ -20,7 +20,7 @@ from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.training.run_state import start_record
 from dipp_toolkit.training.run_state.run_folder import RunFolder
-from dipp_toolkit.training.run_state.start_record import Begun
+from dipp_toolkit.training.run_state.start_record import StartRecord
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from tiny import PROMPTS, tiny_pipeline
@@ -205,17 +205,17 @@ def test_a_run_that_starts_over_begins_with_what_is_there_now(world: Path) -> No
 def test_a_damaged_note_is_a_sentence_that_says_what_to_do(tmp_path: Path, content: str) -> None:
     (tmp_path / "begun.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"begun\.json cannot be used: .* delete it if"):
-        Begun.read(RunFolder(tmp_path))
+        StartRecord.read(RunFolder(tmp_path))
 
 
 def test_nothing_is_drawn_and_the_same_is_said_twice(world: Path) -> None:
     config = resolve(TrainConfig(**SETTINGS))
     parts = assemble(config)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    first = Begun.of(config, parts)
+    first = StartRecord.of(config, parts)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == np.random.get_state()[1].tolist()
-    assert first == Begun.of(config, parts)
+    assert first == StartRecord.of(config, parts)
     assert set(first.contents) == {
         "the prompts of prompts.txt", "the comparison's prompts of held_out.txt", "the reward './mine.py:Mine'",
         "the code of the reward './mine.py:Mine'", "the code of the judge './judge.py:judge'",

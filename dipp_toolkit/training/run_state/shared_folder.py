@@ -107,14 +107,14 @@ class SharedFolder:
             CheckpointError: prompts, rewards or weights are other ones.
             RequestError: the folder cannot be written.
         """
-        from .start_record import Begun
+        from .start_record import StartRecord
 
         answer: dict[str, Any] = {}
         if self.processes.main:
             try:
-                now = Begun.of(config, parts)
-                known = Begun.read(self.run) if step is not None else None
-                begun = known.resumed(now, config, self.run, step or 0) if known is not None else now
+                now = StartRecord.of(config, parts)
+                record = StartRecord.read(self.run) if step is not None else None
+                begun = record.resumed(now, config, self.run, step or 0) if record is not None else now
                 begun.write(self.run)
                 answer = {"warnings": begun.warnings(now, config)}
             except DippError as error:

@@ -49,7 +49,7 @@ MACHINE = {
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartRecord:
     """What a run was begun with.
 
     Attributes:
@@ -63,7 +63,7 @@ class Begun:
     went_on: Sequence[Mapping[str, Any]] = field(default=())
 
     @classmethod
-    def of(cls, config: TrainConfig, parts: Assembled) -> Begun:
+    def of(cls, config: TrainConfig, parts: Assembled) -> StartRecord:
         """What an assembled run is about to be trained with. Draws no random numbers.
 
         Raises:
@@ -75,7 +75,7 @@ class Begun:
             raise RequestError(f"Cannot read {error.filename or 'a file'}: {error.strerror or error}.") from error
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Begun | None:
+    def read(cls, folder: RunFolder) -> StartRecord | None:
         """What a run folder recorded; None where it recorded nothing, as earlier versions did not.
 
         Raises:
@@ -108,7 +108,7 @@ class Begun:
         }  # fmt: skip
         write_text(folder.begun, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
-    def resumed(self, now: Begun, config: TrainConfig, folder: RunFolder, step: int) -> Begun:
+    def resumed(self, now: StartRecord, config: TrainConfig, folder: RunFolder, step: int) -> StartRecord:
         """The same run, resumed at a step.
 
         Args:
@@ -137,7 +137,7 @@ class Begun:
             return begun
         return replace(begun, went_on=[*self.went_on, {"step": step, "machine": dict(now.machine)}])
 
-    def warnings(self, now: Begun, config: TrainConfig) -> list[str]:
+    def warnings(self, now: StartRecord, config: TrainConfig) -> list[str]:
         """Sentences about what has changed since the run began and was not refused."""
         warnings = [
             f"Changed since the run began: {_change(what, self.contents[what], now.contents[what])}."
