@@ -144,7 +144,7 @@ def test_settings_out_of_range(
         (["--set", "term=integral_lk"], ["no term named 'integral_lk'", "Did you mean 'integral_kl'?"]),
         (["--set", "weighting=dmdd"], ["no weighting named 'dmdd'"]),
         (["--generator", "./nowhere"], ["no pipeline folder nowhere"]),
-        (["--generator", "{world}"], ["no diffusers pipeline"]),
+        (["--generator", "{world}"], ["not a diffusers pipeline"]),
         (["--prompts", "./nowhere.txt"], ["nowhere.txt", "No such file"]),
         (["--prompts", "{world}/empty.txt"], ["holds no prompt"]),
         (["--prompts", "{world}/binary.txt"], ["not UTF-8 text"]),

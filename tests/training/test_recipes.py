@@ -257,7 +257,7 @@ def test_the_report_and_the_model_card_name_it_with_its_source(tmp_path: Path) -
         ("steps: 7", "guidance: 2", "the setting guidance appears twice"),
         ("steps: 7", "out: runs/a", "out belongs to one run or one machine"),
         ("steps: 7", "steps: -7", "steps"),
-        ("    because: a test\n", "", "values that are .ours. need a reason"),
+        ("    because: a test\n", "", "values that are 'ours' need a reason"),
         ("source: [arXiv 0000.00000]", "source: []", "source: "),
         ("pull: 0.5", "pull: 0", "pull"),
         ("reproduces: nothing", "reproduce: nothing", "reproduces: "),
