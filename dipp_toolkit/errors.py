@@ -19,7 +19,9 @@ class DippError(Exception):
     """
 
     def __init__(self, *arguments: object):
-        super().__init__(*(without_secrets(one) if isinstance(one, str) else one for one in arguments))
+        super().__init__(
+            *(without_secrets(argument) if isinstance(argument, str) else argument for argument in arguments)
+        )
 
 
 class RequestError(DippError):
@@ -42,7 +44,7 @@ class BadNumbers(RunError):  # noqa: N818
     """Numbers that should be finite are not: a training skips the step where they came up, a few times."""
 
 
-class Interrupted(DippError):  # noqa: N818 -- it is no error
+class Interrupted(DippError):  # noqa: N818 -- not an error
     """The run was interrupted and saved. Exit code 130."""
 
 
@@ -50,24 +52,24 @@ ALLOCATION = re.compile(r"tried to allocate (?P<torch>\d+) bytes|malloc of size 
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says in its first line, or the error's name where it says nothing.
+    """The first line of a library's error, or the error's name where it has no message.
 
     An allocator's error becomes what it means, secrets in addresses are left out, and so is a full stop at the end.
     """
     text = str(error).strip()
-    asked = ALLOCATION.search(text)
-    if asked is not None:
-        return f"it asks for {int(asked['torch'] or asked['arrow']) / 2**30:,.1f} GiB of memory, which are not there"
+    request = ALLOCATION.search(text)
+    if request is not None:
+        return f"it needs {int(request['torch'] or request['arrow']) / 2**30:,.1f} GiB of memory, more than is free"
     if isinstance(error, MemoryError):
-        return "it asks for more memory than there is"
+        return "it needs more memory than is free"
     return without_secrets(text.splitlines()[0]).rstrip(".") if text else type(error).__name__
 
 
 def without_secrets(text: str) -> str:
     """A text whose addresses have lost what may be secret: user and password, the query, values of a fragment."""
 
-    def public(found: re.Match[str]) -> str:
-        query = found["query"][0] + HIDDEN if found["query"] else ""
-        return f"{found['scheme']}{HIDDEN + '@' if found['user'] else ''}{found['rest']}{query}"
+    def public(match: re.Match[str]) -> str:
+        query = match["query"][0] + HIDDEN if match["query"] else ""
+        return f"{match['scheme']}{HIDDEN + '@' if match['user'] else ''}{match['rest']}{query}"
 
     return ADDRESS.sub(public, text) if ":/" in text else text

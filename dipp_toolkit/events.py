@@ -1,4 +1,4 @@
-"""What a run tells its listeners."""
+"""The events that a run sends to its listeners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it imports torch
     from .utils.precision import PrecisionChoice
 
 MOST = 100.0
-"""Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing that one sees.
+"""Either way. Two terms that differ more are one term: a hundredth of a gradient changes nothing visible.
 
 The emoji world's recommended run has 2.8, with `reward_scale=1e5` 3300."""
 USUAL = 0.7
@@ -28,9 +28,9 @@ class RunStartEvent:
 
     Attributes:
         precision: of its passes and why it is that one; None where nothing was chosen.
-        warnings: sentences about what it begins with, or goes on from.
+        warnings: sentences about what it starts with, or resumes from.
         licences: sentences about weights that are not for commercial use.
-        notes: sentences about how it begins that ask for nothing and may be of use.
+        notes: sentences about its start that may be of use and need no action.
     """
 
     config: TrainConfig
@@ -83,7 +83,7 @@ class MonitorEvent:
         steps: of how many.
         numbers: what goes to `monitors.jsonl`, see `dipp_toolkit.monitoring.history.row_of`.
         warnings: what is wrong, none where nothing is.
-        stop: why the run ends here, empty where it goes on.
+        stop: why the run ends here, empty where it continues.
     """
 
     step: int
@@ -131,7 +131,7 @@ class FirstPull:
         ratio: norm of the rewards' joint gradient on the samples over the divergence's, above 0; None where one of them
             has no gradient.
         scale: the run's `reward_scale`, above 0; None where it is measured.
-        asked: the pull that it is measured for.
+        asked: the requested pull that it is measured for.
     """
 
     ratio: float | None
@@ -167,7 +167,7 @@ class FirstPull:
         if self.scale is not None:
             return f"--pull {USUAL:g} or --reward-scale {plain(self.usual_scale)} would make it {USUAL:g}."
         if not healthy(self.asked):
-            return f"--pull {USUAL:g} would let both have a say."
+            return f"--pull {USUAL:g} would let both count."
         return (
             "Gradients have changed since it was measured: raise assistant_warmup, so that the assistant follows the "
             "generator before the first update."

@@ -113,7 +113,7 @@ def dipp_register_commands(app: Any) -> None:
 
 @hookspec
 def dipp_on_run_start(event: RunStartEvent) -> None:
-    """A run begins, or goes on."""
+    """A run begins, or resumes."""
 
 
 @hookspec

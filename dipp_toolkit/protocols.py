@@ -304,7 +304,7 @@ class NotDecodableError(TypeError):
 def texts(prompts: PromptSet) -> Sequence[str]:
     """The prompts' texts, in order: a list where the prompts are one, otherwise a view of them."""
     rows = prompts.prompts
-    return [one.text for one in rows] if isinstance(rows, list | tuple) else Mapped(rows, attrgetter("text"))
+    return [prompt.text for prompt in rows] if isinstance(rows, list | tuple) else Mapped(rows, attrgetter("text"))
 
 
 def describe(role: Any) -> str:

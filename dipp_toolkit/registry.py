@@ -37,7 +37,7 @@ class Entry:
         needs: packages the factory imports.
         plugin: the plugin that registered it.
         defaults: settings recommended with it.
-        origin: the repository its weights are published in, and their licence; None where nobody said.
+        origin: the repository its weights are published in, and their licence; None where it is unknown.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class BrokenPlugin:
     reason: str
 
     def __str__(self) -> str:
-        return f"The plugin '{shown(self.name)}' is broken and was passed over: {shown(self.reason).rstrip('.')}."
+        return f"The plugin '{shown(self.name)}' is broken and was skipped: {shown(self.reason).rstrip('.')}."
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Registry:
     Attributes:
         manager: the pluggy manager; its `hook` calls the run's events.
         entries: by kind, then by name.
-        broken: plugins passed over.
+        broken: plugins that were skipped.
     """
 
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(hooks.PROJECT))
@@ -129,17 +129,17 @@ class Registry:
         self.manager.add_hookspecs(hooks)
 
     def add_plugin(self, name: str, load: Callable[[], Any]) -> None:
-        """Import a plugin and take what it registers; on failure note why and register nothing of it."""
+        """Import a plugin and take what it registers; on failure record why and register nothing of it."""
         try:
             module = load()
             self.manager.register(module, name)
             self.manager.check_pending()
             self._take(name, module)
-        except Exception as error:  # noqa: BLE001 -- a broken plugin, whatever it raises, must hurt nobody else
+        except Exception as error:  # noqa: BLE001 -- a broken plugin, whatever it raises, must not affect the others
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
             for names in self.entries.values():
-                for entry in [one for one in names.values() if one.plugin == name]:
+                for entry in [entry for entry in names.values() if entry.plugin == name]:
                     del names[entry.name]
             reason = str(error) if isinstance(error, DippError) else raised(error)
             self.broken.append(BrokenPlugin(name, reason))
@@ -165,27 +165,27 @@ class Registry:
                     kind, name, factory, summary, tuple(needs), plugin, flatten(defaults or {}), origin
                 )
 
-            others = [one for one in self.manager.get_plugins() if one is not module]
+            others = [plugin_module for plugin_module in self.manager.get_plugins() if plugin_module is not module]
             self.manager.subset_hook_caller(hook, others)(register=register)
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry of this kind and name.
 
         Raises:
-            RequestError: there is none; the message names the nearest.
+            RequestError: the name is unknown; the message names the nearest.
         """
         if name not in self.entries[kind]:
             raise self.unknown(name, kind)
         return self.entries[kind][name]
 
     def unknown(self, name: str, *kinds: str) -> RequestError:
-        """That there is no such name: the nearest ones, those there are, and the broken plugins that may have it.
+        """The error for an unknown name: the nearest ones, those that exist, and the broken plugins that may have it.
 
         Args:
             name: as typed.
             kinds: of `KINDS`, what it could have been.
         """
-        known = [one for kind in kinds for one in self.entries[kind]]
+        names = [entry_name for kind in kinds for entry_name in self.entries[kind]]
         what = " or ".join("prompt set" if kind == "prompts" else kind for kind in kinds)
         if kinds == ("generator",) and name in self.entries["reference"]:
             students = [
@@ -200,7 +200,7 @@ class Registry:
             return RequestError(
                 f"'{name}' is a one-step generator, not a multi-step reference. Name it with --generator."
             )
-        return RequestError(" ".join([unknown_name(what, name, dict.fromkeys(known)), *map(str, self.broken)]))
+        return RequestError(" ".join([unknown_name(what, name, dict.fromkeys(names)), *map(str, self.broken)]))
 
     def __iter__(self) -> Iterator[Entry]:
         for names in self.entries.values():
@@ -210,7 +210,7 @@ class Registry:
 def discover(points: Iterable[EntryPoint]) -> Registry:
     """A registry of the plugins these entry points name, built-in ones first so that their names cannot be taken."""
     registry = Registry()
-    for point in sorted(points, key=lambda one: (getattr(one.dist, "name", "") != "dipp-toolkit", one.name)):
+    for point in sorted(points, key=lambda point: (getattr(point.dist, "name", "") != "dipp-toolkit", point.name)):
         if not registry.manager.has_plugin(point.name):
             registry.add_plugin(point.name, point.load)
     return registry

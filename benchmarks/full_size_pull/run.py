@@ -65,7 +65,8 @@ def measure(case: dict[str, Any], device: torch.device, steps: int, warm: int, w
 
 def pulls(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     """The pull in each row and what made it, measured from the terms' logged gradients."""
-    from dipp_toolkit.monitoring.pull import Sides, pull_of
+    from dipp_toolkit.monitoring.diagnostic import Sides
+    from dipp_toolkit.monitoring.diagnostics.pull import pull_of
 
     sides = Sides([name.removeprefix("grad_norm/") for name in rows[0] if "grad_norm/reward/" in name], ["integral_kl"])
     measured = [pull_of(row, sides) for row in rows]

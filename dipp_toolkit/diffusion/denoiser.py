@@ -22,6 +22,9 @@ Forward = Callable[[nn.Module, Tensor, Tensor, Condition], Tensor]
 class Denoiser:
     r"""Predicts $\hat x_0 = E[x_0 | x_t]$ with a network of any architecture and any prediction type.
 
+    It is without guidance; with it, the reference is `dipp_toolkit.objective.terms.divergence.guided_x0`, which the
+    formula of `dipp_toolkit.objective.terms.integral_kl` (DI++, eq. 3.1) reads.
+
     The reference is a frozen denoiser, the assistant a trainable copy of it, and a one-step generator is a
     denoiser read out once, at a fixed time, from pure noise.
 

@@ -33,7 +33,7 @@ REFUSED = {
     ),
     "IPNDMScheduler": "its noise levels follow no beta_schedule",
 }
-"""Classes of which a reason can be said; others are refused because nobody has looked at them."""
+"""Classes with a reason to give; others are refused because they have not been examined."""
 
 PIPELINES_OWN = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 """Settings that pipelines read in a scheduler's configuration, whether its class knows them or not."""
@@ -55,7 +55,9 @@ def class_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("_class_name") not in VARIANCE_PRESERVING | FLOW_MATCHING or not isinstance(kind, type):
         return dict(config)
     parameters = inspect.signature(kind).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+    }
     kept = {key: value for key, value in config.items() if key in defaults or key in PIPELINES_OWN}
     return {**defaults, **kept, "_class_name": config["_class_name"]}
 
@@ -76,10 +78,11 @@ def check_schedule_readable(config: Mapping[str, Any]) -> None:
         raise RequestError(f"The scheduler {name} cannot be used: {REFUSED[name]}. {another_scheduler()}")
     if name not in VARIANCE_PRESERVING | FLOW_MATCHING and hasattr(diffusers, name):
         raise RequestError(
-            f"The scheduler {name} cannot be used: what its noise levels mean is not known here. {another_scheduler()}"
+            f"The scheduler {name} cannot be used: the toolkit does not know what its noise levels mean. "
+            + another_scheduler()
         )
     for setting, reason in (
-        ("timestep_type", "its network is told log sigma / 4 as its time"),
+        ("timestep_type", "its network's time is log sigma / 4"),
         ("invert_sigmas", "its time runs from clean to noise"),
         ("scale_factors", "its samples grow from step to step"),
     ):

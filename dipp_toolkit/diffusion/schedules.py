@@ -31,7 +31,7 @@ Diffusion's alpha ends at 0.07, DDPM's at 0.006.
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Knows alpha, sigma and what the network wants to be told as time, for every time in `[0, 1]`.
+    """Knows alpha, sigma and the network's own time for every time in `[0, 1]`.
 
     Time is a fraction in all of the toolkit: 0 is clean, 1 is the noisiest time that the reference was trained on.
     """
@@ -118,7 +118,7 @@ class FlowMatching:
 
     Attributes:
         shift: the shift s, 1 for none.
-        network_scale: the network is told `network_scale * tau`.
+        network_scale: the network's time is `network_scale * tau`.
     """
 
     shift: float = 1.0
@@ -194,7 +194,7 @@ def _ddpm_scheduler(config: Mapping[str, Any]) -> Any:
 
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise RequestError(
-            "The scheduler's configuration has no beta_schedule, so it is no variance preserving schedule."
+            "The scheduler's configuration has no beta_schedule, so it is not a variance preserving schedule."
         )
     names = (
         "num_train_timesteps",
@@ -232,7 +232,7 @@ def usable_times(schedule: Schedule) -> tuple[float, float]:
     """
     try:
         return _remembered_usable_times(cast(Hashable, schedule))
-    except TypeError:  # a schedule of somebody's own that has no hash
+    except TypeError:  # a user's own schedule without a hash
         return _find_usable_times(schedule)
 
 

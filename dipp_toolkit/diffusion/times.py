@@ -1,7 +1,9 @@
 r"""Which times a divergence looks at, and how much each weighs: $D_{IKL} = \int w(t)\, KL(p_t \| q_t)\, dt$.
 
 The gradient of the integral KL is $w(t) (\alpha_t/\sigma_t)^2 (\hat x_0^\psi - \hat x_0^{ref})$; a weighting returns
-the whole factor before the difference, because for one of them (`dmd`) it depends on the sample.
+the whole factor before the difference, because for one of them (`dmd`) it depends on the sample. The formula is that of
+`dipp_toolkit.objective.terms.integral_kl` (DI++, eq. 3.1), where guidance is
+`dipp_toolkit.objective.terms.divergence.guided_x0`.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Sampling(Protocol):
 
 @runtime_checkable
 class TimeLaw(Protocol):
-    """A `Sampling` that says which law its times have, so that averages over them become integrals over time."""
+    """A `Sampling` that knows the law of its times, so that averages over them become integrals over time."""
 
     @property
     def low(self) -> float:
@@ -131,7 +133,7 @@ def find_sampling(name: str, low: float, high: float) -> Sampling:
     """The time sampling of this name over the times `[low, high)`.
 
     Raises:
-        RequestError: there is none; the message names the nearest.
+        RequestError: the name is unknown; the message names the nearest.
     """
     if name not in SAMPLINGS:
         raise RequestError(unknown_name("time sampling", name, SAMPLINGS))
@@ -154,7 +156,7 @@ r"""Returns $w(t) (\alpha_t/\sigma_t)^2$, broadcastable to `x0`."""
 
 
 def uniform(inputs: WeightingInputs) -> Tensor:
-    r"""$w(t) = 1$: the integral KL as written (DI++, eq. 3.1)."""
+    r"""$w(t) = 1$: the integral KL as written (DI++, eq. 3.1, `dipp_toolkit.objective.terms.integral_kl`)."""
     return (inputs.alpha / inputs.sigma).square()
 
 
@@ -181,7 +183,7 @@ def find_weighting(name: str) -> Weighting:
     """The weighting of this name.
 
     Raises:
-        RequestError: there is none; the message names the nearest.
+        RequestError: the name is unknown; the message names the nearest.
     """
     if name not in WEIGHTINGS:
         raise RequestError(unknown_name("weighting", name, WEIGHTINGS))

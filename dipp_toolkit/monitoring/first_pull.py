@@ -1,4 +1,4 @@
-"""How hard the rewards pull in a run's first updates, said before time is spent on a scale that changes nothing."""
+"""How hard the rewards pull in a run's first updates, reported before time is spent on a scale that changes nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from statistics import median
 from ..config import TrainConfig
 from ..events import FirstPull, healthy
 from ..objective.mixing.scale import MEASURED
+from ..objective.result import metric_name, reward_term
 
 
 def pull_at(row: Mapping[str, float]) -> float | None:
-    """The pull at a step without what a `scale_schedule` makes of it; None where there is none."""
+    """The pull at a step without what a `scale_schedule` makes of it; None where nothing pulls."""
     factor = row.get("scale_factor", 1.0)
     return row["pull"] / factor if "pull" in row and factor else None
 
 
 def of_step(row: Mapping[str, float], config: TrainConfig) -> FirstPull | None:
-    """What a step's metrics say of the pull; None where there is nothing to say."""
+    """The pull in a step's metrics; None where there is nothing to report."""
     if not (config.rewards or config.floors) or config.reward_scale == 0 or row.get("scale_factor") == 0:
         return None
     ratio = pull_at(row)
@@ -29,18 +30,18 @@ def of_step(row: Mapping[str, float], config: TrainConfig) -> FirstPull | None:
 
 @dataclass
 class FirstPulls:
-    """Says how hard the rewards pull at a run's first update, and warns once in the next where one side decides alone.
+    """Reports how hard the rewards pull at the first update; warns once in the next where one side decides alone.
 
     Attributes:
         config: the run's settings.
-        warned: whether that has been said.
+        warned: whether it has warned.
     """
 
     config: TrainConfig
     warned: bool = False
 
-    def look(self, step: int, row: Mapping[str, float]) -> FirstPull | None:
-        """What is to be said after an update; None where nothing is.
+    def check(self, step: int, row: Mapping[str, float]) -> FirstPull | None:
+        """What to say after an update; None where there is nothing.
 
         Args:
             step: the update's number, from 1.
@@ -82,7 +83,7 @@ def first_warning(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
 def held_weights(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What each reward's gradient is multiplied by at the end of a run whose scale is measured, by its name, without
     what a schedule or a KL budget makes of it."""
-    start = "scale/reward/"
+    start = metric_name("scale", reward_term(""))
     last = next((row for row in reversed(rows) if any(name.startswith(start) for name in row)), {})
     factor = last.get("scale_factor", 1.0) * last.get("kl_factor", 1.0)
     if not factor:
@@ -99,14 +100,14 @@ def pull_in_words(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> s
     over = f"updates {first[0]['step']:.0f} to {first[-1]['step']:.0f}"
     if not config.measures_pull:
         return f"{middle}, the median over {over}; reward_scale {config.alpha_rew:g}"
-    said = f"{config.pull:g} of the divergence's, measured over {over} ({middle}) and held"
+    text = f"{config.pull:g} of the divergence's, measured over {over} ({middle}) and held"
     weights = held_weights(rows)
     if not weights:
-        return said
+        return text
     if len(weights) == 1:
         ((name, weight),) = weights.items()
         own = config.rewards.get(name, 1.0)
         if own:
-            return f"{said}; the same as reward_scale={weight / own:.3g}"
+            return f"{text}; the same as reward_scale={weight / own:.3g}"
     named = ",".join(f"{name}={weight:.3g}" for name, weight in weights.items())
-    return f"{said}; the same as reward_scale=1 with the weights {named}"
+    return f"{text}; the same as reward_scale=1 with the weights {named}"

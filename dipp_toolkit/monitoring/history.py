@@ -34,16 +34,16 @@ class Bases:
 
 
 def write_bases(path: Path, bases: Bases, about: str) -> None:
-    """Write both snapshots; `about` says what they are of, and has to be the same when they are read."""
+    """Write both snapshots; `about` identifies what they are of, and must be the same when they are read."""
     tensors: dict[str, Tensor] = {}
     for part in PARTS:
-        one: Snapshot | None = getattr(bases, part)
-        if one is None:
+        snapshot: Snapshot | None = getattr(bases, part)
+        if snapshot is None:
             continue
-        tensors |= {f"{part}/rewards/{name}": values for name, values in one.rewards.items()}
-        tensors |= {f"{part}/{name}": getattr(one, name) for name in COLOURS}
-        if one.diversity is not None:
-            tensors[f"{part}/diversity"] = one.diversity
+        tensors |= {f"{part}/rewards/{name}": values for name, values in snapshot.rewards.items()}
+        tensors |= {f"{part}/{name}": getattr(snapshot, name) for name in COLOURS}
+        if snapshot.diversity is not None:
+            tensors[f"{part}/diversity"] = snapshot.diversity
     write_tensors(path, tensors, {"about": about})
 
 
@@ -63,7 +63,7 @@ def read_bases(path: Path, about: str) -> Bases | None:
 def _snapshot(part: str, tensors: Mapping[str, Tensor]) -> Snapshot:
     rewards = f"{part}/rewards/"
     return Snapshot(
-        rewards={name.removeprefix(rewards): one for name, one in tensors.items() if name.startswith(rewards)},
+        rewards={name.removeprefix(rewards): values for name, values in tensors.items() if name.startswith(rewards)},
         diversity=tensors.get(f"{part}/diversity"),
         **{name: tensors[f"{part}/{name}"] for name in COLOURS},
     )
@@ -93,7 +93,7 @@ def row_of(step: int, now: Snapshot, start: Snapshot, warnings: Sequence[Warned]
         share = float(now.diversity.sum()) / whole if whole > 0 else 1.0
         row["diversity"] = {**_interval(now.diversity), "share": share}
     row |= {name: _interval(getattr(now, name)) for name in COLOURS}
-    return row | {"warnings": [one.model_dump() for one in warnings]}
+    return row | {"warnings": [warning.model_dump() for warning in warnings]}
 
 
 def _interval(values: Float[Tensor, " prompts"]) -> dict[str, float]:

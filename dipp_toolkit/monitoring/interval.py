@@ -1,4 +1,4 @@
-"""How often a run is looked at where neither the person nor a plugin says it."""
+"""How often a run is monitored and diagnosed where neither the user nor a plugin sets it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ few updates' worth of passes for a network of this size, and an hour for a publi
 
 
 def usual_looks(generator: str | None, reference: str | None) -> dict[str, int]:
-    """`monitor_every` and `diagnose_every`, where both networks are somebody's own or small; nothing elsewhere."""
+    """`monitor_every` and `diagnose_every`, where both networks are the user's own or small; nothing elsewhere."""
     named = [name for name in (generator, reference) if name is not None]
     if not named or not all(_is_cheap(name) for name in named):
         return {}
@@ -34,7 +34,7 @@ def usual_looks(generator: str | None, reference: str | None) -> dict[str, int]:
 def _is_cheap(name: str) -> bool:
     registry = get_registry()
     entries = [registry.entries[kind][name] for kind in ("generator", "reference") if name in registry.entries[kind]]
-    if entries:  # a plugin that recommends looking has had a mind to it; published models of full size have blueprints
+    if entries:  # a plugin may recommend it; published models of full size have blueprints
         return any(LOOKS & entry.defaults.keys() for entry in entries) or name not in registry.entries["blueprint"]
     if is_python_name(name):
         return True
@@ -62,7 +62,7 @@ def bytes_of_networks(folder: Path) -> int:
 
 
 def _weights_of(place: Path) -> list[Path]:
-    """Files of weights, those of another precision than is read left out; one's own generator names them freely."""
+    """Files of weights, those of another precision than is read left out; a user's own generator names them freely."""
     chosen = weights_in(place) or weights_in(place, PICKLE)
     own = [path for path in place.glob("*.safetensors") if NAME.fullmatch(path.name) is None]
     return own if chosen is None else [*own, *(place / file for file in chosen.files)]

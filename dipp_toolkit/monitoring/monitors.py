@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..config import TrainConfig
+from ..errors import RequestError
 from ..events import Warned
 from . import diversity_collapse, over_optimisation, over_saturation
 from .snapshot import Snapshot
 
 LEAST_PROMPTS = 8
-"""With fewer, an interval over prompts is so wide that only the crudest change could be said, and nothing is."""
+"""With fewer, an interval over prompts is so wide that only the crudest change would show, so there is no warning."""
 
 
 def find_warnings(
@@ -18,7 +20,7 @@ def find_warnings(
     trained_on: Sequence[str] | Mapping[str, float],
     reference: Snapshot | None = None,
 ) -> list[Warned]:
-    """What the monitors say of a generator.
+    """The monitors' warnings about a generator.
 
     Args:
         now: its images.
@@ -32,9 +34,33 @@ def find_warnings(
     """
     if len(now.saturation) < LEAST_PROMPTS:
         return []
-    found = [
+    warnings = [
         over_optimisation.over_optimisation(now, start, trained_on),
         diversity_collapse.diversity_collapse(now, start),
         over_saturation.over_saturation(now, start, reference),
     ]
-    return [one for one in found if one is not None]
+    return [warning for warning in warnings if warning is not None]
+
+
+def trained_on(config: TrainConfig) -> dict[str, float]:
+    """Rewards that gradients come from, with the weights whose signs say which way; a floor pushes up."""
+    weighted = {name: weight for name, weight in config.rewards.items() if weight and config.reward_scale}
+    return dict.fromkeys(config.floors, 1.0) | weighted
+
+
+def check_monitors(config: TrainConfig) -> None:
+    """Refuse contradictory settings of the monitors.
+
+    Raises:
+        RequestError: a run is to stop on warnings while the monitors are off, or a trained reward is to only watch.
+    """
+    if config.stop_on and not config.monitor_every:
+        raise RequestError(
+            f"stop_on={','.join(config.stop_on)} stops a run on what the monitors see, but they are off. Turn them on, "
+            "for instance with --set monitor_every=50."
+        )
+    for name in config.monitor_rewards:
+        if name in config.rewards or name in config.floors:
+            raise RequestError(
+                f"The reward '{name}' is trained on and watched anyway; monitor_rewards names others, which only watch."
+            )

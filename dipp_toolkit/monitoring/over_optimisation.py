@@ -59,7 +59,9 @@ def over_optimisation(now: Snapshot, start: Snapshot, trained_on: Sequence[str] 
 
 def _say(changes: Mapping[str, Interval]) -> str:
     parts = []
-    for name, one in changes.items():
-        low, high = sorted((abs(one.low), abs(one.high)))
-        parts.append(f"{name} {'rose' if one.mean > 0 else 'fell'} by {abs(one.mean):.3g} ({low:.3g} to {high:.3g})")
+    for name, change in changes.items():
+        low, high = sorted((abs(change.low), abs(change.high)))
+        parts.append(
+            f"{name} {'rose' if change.mean > 0 else 'fell'} by {abs(change.mean):.3g} ({low:.3g} to {high:.3g})"
+        )
     return " and ".join(parts)

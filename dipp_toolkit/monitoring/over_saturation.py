@@ -35,8 +35,8 @@ def over_saturation(now: Snapshot, start: Snapshot, reference: Snapshot | None =
         changes = {
             whose: paired_interval(getattr(base, quantity), getattr(now, quantity)) for whose, base in bases.items()
         }
-        if all(one.low > margin for one in changes.values()):
-            by = " and ".join(f"{one.mean:.3f} above {whose}" for whose, one in changes.items())
+        if all(change.low > margin for change in changes.values()):
+            by = " and ".join(f"{change.mean:.3f} above {whose}" for whose, change in changes.items())
             parts.append(f"{WORDS[quantity]} is {by}")
     if not parts:
         return None

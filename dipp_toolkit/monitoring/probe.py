@@ -49,7 +49,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         self.chosen = self.conditions[evenly_spaced(len(self.conditions.prompts), ROWS)]
-        weights = next(one for one in self.generator.network.parameters() if one.requires_grad)
+        weights = next(parameter for parameter in self.generator.network.parameters() if parameter.requires_grad)
         self.z = fixed_noise(ROWS, self.generator.latent_shape, self.seed + FIRST_SEED).to(weights)
 
     def parts(self) -> Iterator[slice]:

@@ -52,7 +52,7 @@ def take_snapshot(
         for a, b in combinations(range(seeds), 2)
     ]
     return Snapshot(
-        rewards={name: one.double().mean(1) for name, one in scores.items()},
+        rewards={name: values.double().mean(1) for name, values in scores.items()},
         diversity=torch.stack(pairs).mean(0) if pairs else None,
         saturation=per_prompt(saturation(flat)),
         contrast=per_prompt(contrast(flat)),

@@ -1,4 +1,4 @@
-"""What a term is: it looks at generated samples and returns a value and a gradient on each."""
+"""What a term is: it reads generated samples and returns a value and a gradient for each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class TermResult:
-    """What a term says about a batch.
+    """A term's value and gradient on a batch.
 
     Attributes:
         value: what the term measures, for each sample: a score for a reward, a divergence estimate for a divergence.
@@ -49,7 +49,7 @@ class TermResult:
             returns minus the gradient of its score.
         details: further numbers for the log, by name. A tensor of one number is read together with all others, so
             that an accelerator is waited for once.
-        scores: what rewards said that the term took into its own formula, by the reward's name.
+        scores: of the rewards inside the term's own formula, by the reward's name.
     """
 
     value: Float[Tensor, " batch"]
@@ -62,7 +62,7 @@ class TermResult:
 class Term(Protocol):
     """One summand of the objective.
 
-    A class may say what it is by class attributes; see `uses_assistant` and `takes_rewards` of this module.
+    Class attributes may declare its kind; see `uses_assistant` and `takes_rewards` of this module.
     """
 
     def __call__(self, sample: Sample) -> TermResult:
@@ -71,7 +71,7 @@ class Term(Protocol):
 
 @runtime_checkable
 class ScoringTerm(Term, Protocol):
-    """A reward as a term: it can be asked for scores alone."""
+    """A reward as a term: it also gives scores alone."""
 
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores without a gradient."""
@@ -85,9 +85,17 @@ class ExplainingTerm(Term, Protocol):
         """Which of its parts gave them, as part of a sentence; empty where it cannot tell.
 
         Args:
-            sample: what it was asked about, with a random source of its own.
-            result: what it said, not finite.
+            sample: that of the result, with a random source of its own.
+            result: the term's, not finite.
         """
+
+
+@runtime_checkable
+class WarningTerm(Term, Protocol):
+    """A term that has something to say at a run's end about how it was trained."""
+
+    def warnings(self) -> list[str]:
+        """Sentences for the report and `summary.json`; none where all is well."""
 
 
 @runtime_checkable
@@ -118,7 +126,7 @@ class Committing(Protocol):
 
 
 def uses_assistant(term: Term) -> bool:
-    """Whether a term looks at the assistant: unless its class says `uses_assistant = False`. Where no term of a run
+    """Whether a term uses the assistant: unless its class says `uses_assistant = False`. Where no term of a run
     does, the assistant is not trained."""
     return bool(getattr(term, "uses_assistant", True))
 
@@ -134,7 +142,7 @@ Side = Literal["rewards", "divergences"]
 
 
 def side_of(term: Term) -> Side | None:
-    """The side of a term: a reward's where it does not look at the assistant; none where it is both, as a diffused
+    """The side of a term: a reward's where it does not use the assistant; None where it is both, as a diffused
     reward is."""
     if not uses_assistant(term):
         return "rewards"
@@ -142,7 +150,7 @@ def side_of(term: Term) -> Side | None:
 
 
 def asks_scores_alone(term: Term) -> bool:
-    """Whether a term never asks the rewards that it takes for their gradients: where its class says
+    """Whether a term uses scores alone of the rewards that it takes, never their gradients: where its class says
     `asks_scores_alone = True`."""
     return bool(getattr(term, "asks_scores_alone", False))
 
@@ -158,7 +166,7 @@ class TermContext:
         rewards: the run's rewards by name.
         reward_terms: the same rewards as terms, for a term that takes them into its own formula.
         name: the term's own, for messages.
-        options: what the settings say of this term, by option.
+        options: of this term in the settings, by name.
         processes: those that share the run; what a term learns on the way it learns with all of them.
     """
 

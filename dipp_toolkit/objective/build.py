@@ -1,4 +1,4 @@
-"""The objective that settings ask for: its terms, how rewards are mixed, and who estimates missing gradients."""
+"""The objective that settings ask for: its terms, how rewards are mixed, and what estimates missing gradients."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .mixing.floors import Floor
 from .mixing.kl_budget import KLBudget
 from .mixing.mix import RewardMix
 from .mixing.scale import RewardScale
+from .result import reward_term
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
 
@@ -34,14 +35,14 @@ def find_term(name: str) -> Callable[[TermContext], Term]:
     A class with a `build(context)` classmethod is built with that.
 
     Raises:
-        RequestError: there is no such term; the message names the nearest.
+        RequestError: the term is unknown; the message names the nearest.
     """
     registered = get_registry().entries["term"]
     if name in registered:
         return cast("Callable[[TermContext], Term]", registered[name].build)
     if is_python_name(name):
-        found: Any = load_python_name(name, "term")
-        factory = getattr(found, "build", found)
+        target: Any = load_python_name(name, "term")
+        factory = getattr(target, "build", target)
         check_call(factory, ("context",), f"term '{name}'")
         return cast("Callable[[TermContext], Term]", factory)
     raise get_registry().unknown(name, "term")
@@ -51,12 +52,12 @@ def build_term(name: str, context: TermContext) -> Term:
     """Build the term of this name; see `find_term`.
 
     Raises:
-        PluginError: what the factory made cannot be called with a sample.
+        PluginError: the factory's product cannot be called with a sample.
     """
     term = find_term(name)(replace(context, name=name, options=context.config.term_options.get(name, {})))
     if not callable(term):
         raise PluginError(
-            f"The term '{name}' made {term!r}; expected something to call with a sample, which returns a TermResult."
+            f"The term '{name}' made {term!r}; expected a callable that takes a sample and returns a TermResult."
         )
     return term
 
@@ -68,11 +69,11 @@ def _made_by(factory: Callable[[TermContext], Term]) -> Any:
         return owner
     try:
         return get_type_hints(factory).get("return")
-    except (NameError, AttributeError, TypeError, SyntaxError):  # the term itself is looked at once it is made
+    except (NameError, AttributeError, TypeError, SyntaxError):  # the term itself is checked once it is made
         return None
 
 
-NO_PULL = "Name a scale, as in --set reward_scale=1, and no pull."
+NO_PULL = "Set a scale instead of a pull, for example --set reward_scale=1."
 
 
 def why_no_pull(names: Iterable[str]) -> str:
@@ -89,7 +90,7 @@ def why_no_pull_of(terms: Mapping[str, Any]) -> str:
         terms,
         "The term '{}' has the rewards inside its own formula, where they have no gradient of their own whose pull "
         f"could be measured. {NO_PULL}",
-        f"A pull is measured against a divergence, and {{}} is none. {NO_PULL}",
+        f"A pull is measured against a divergence, and {{}} is not a divergence. {NO_PULL}",
     )
 
 
@@ -107,7 +108,8 @@ def why_no_budget_of(terms: Mapping[str, Any]) -> str:
         terms,
         "The term '{}' has the rewards inside its own formula, where a kl_budget cannot scale them. Leave it out, or "
         "train with integral_kl.",
-        "A kl_budget needs a divergence to the reference, and {} is none. Leave it out, or add integral_kl.",
+        "A kl_budget needs a divergence to the reference, and {} is not a divergence. Leave it out, or add "
+        "integral_kl.",
     )
 
 
@@ -119,7 +121,7 @@ def _classes(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _why_not_scaled(terms: Mapping[str, Any], inside: str, alone: str) -> str:
-    """What keeps rewards from being scaled beside a divergence; empty where nothing does.
+    """Why rewards cannot be scaled beside a divergence; empty where they can.
 
     Args:
         terms: or their classes, by name.
@@ -145,7 +147,7 @@ def build_terms(
     """The objective: the terms that the settings name, then one for each reward, unless a term takes the rewards.
 
     Raises:
-        RequestError: decode options were asked for, and the reference has no decoder that takes them.
+        RequestError: decode options are set, and the reference's decoder does not take them.
     """
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, config.decoder, config.reward_resolution)
     decode: Any = reference.decode
@@ -180,17 +182,17 @@ def build_terms(
         WeightedTerm(name, own[name], weight, takes_rewards(own[name]) and side_of(own[name]) == "rewards")
         for name, weight in config.terms.items()
     ]
-    if any(takes_rewards(one.term) for one in terms):
+    if any(takes_rewards(weighted.term) for weighted in terms):
         return terms
     return terms + [
-        WeightedTerm(f"reward/{name}", term, config.alpha_rew * config.rewards.get(name, 0.0), mixed=True)
+        WeightedTerm(reward_term(name), term, config.alpha_rew * config.rewards.get(name, 0.0), mixed=True)
         for name, term in reward_terms.items()
     ]
 
 
 def build_mix(config: TrainConfig, processes: Processes | None = None) -> RewardMix:
     """How the rewards' gradients become one."""
-    floors = {f"reward/{name}": Floor(level, config.floor_rate) for name, level in config.floors.items()}
+    floors = {reward_term(name): Floor(level, config.floor_rate) for name, level in config.floors.items()}
     processes = processes or Processes()
     pull = config.pull if config.measures_pull and (config.rewards or config.floors) else None
     budget = None if config.kl_budget is None else KLBudget(config.kl_budget, processes)

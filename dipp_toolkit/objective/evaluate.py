@@ -1,4 +1,4 @@
-"""The objective's terms with their weights, and their gradients added up."""
+"""The objective's terms with their weights, the sum of their gradients, and the causes of non-finite numbers."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def evaluate_objective(
 ) -> ObjectiveResult:
     """Call every term, one after the other, and add up their weighted gradients.
 
-    Whether they are finite is not looked at. The result's numbers are tensors yet; `read_result` reads them.
+    They are not checked to be finite. The result's numbers are still tensors; `read_result` reads them.
 
     Args:
         terms: the objective.
         sample: what the generator made.
         mix: balances the mixed terms; without one they are added up as they are.
-        processes: those that share the batch. Where a term fails in one, it has failed in all: nobody waits for what
-            that one will not send.
+        processes: those that share the batch. A term that fails in one fails in all, so that no process waits for what
+            that process will not send.
 
     Raises:
         RunError: a term returned a gradient of another shape.
@@ -56,20 +56,23 @@ def evaluate_objective(
     """
     processes = processes or Processes()
     results: dict[str, TermResult] = {}
-    for one in terms:
-        results[one.name] = processes.together(partial(_called, one, sample))
-    gradients = {one.name: one.weight * results[one.name].grad.to(sample.x0.dtype) for one in terms}
+    for weighted in terms:
+        results[weighted.name] = processes.together(partial(_called, weighted, sample))
+    gradients = {weighted.name: weighted.weight * results[weighted.name].grad.to(sample.x0.dtype) for weighted in terms}
     added = gradients
     details: Scalars = {}
     divergence = _summed(gradients, terms, "divergences", sample)
-    mixed = [one for one in terms if one.mixed] if mix is not None else []
+    mixed = [weighted for weighted in terms if weighted.mixed] if mix is not None else []
     if mix is not None and mixed:
-        rest = sum((gradients[one.name] for one in terms if not one.mixed), torch.zeros_like(sample.x0))
-        answers, weights = {one.name: results[one.name] for one in mixed}, {one.name: one.weight for one in mixed}
+        rest = sum((gradients[weighted.name] for weighted in terms if not weighted.mixed), torch.zeros_like(sample.x0))
+        answers, weights = (
+            {weighted.name: results[weighted.name] for weighted in mixed},
+            {weighted.name: weighted.weight for weighted in mixed},
+        )
         kl = _kl_of(terms, results)
-        found = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl))
-        added, details = {**gradients, **found.added}, found.details
-        gradients = {**gradients, **found.contributions}
+        mixture = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl))
+        added, details = {**gradients, **mixture.added}, mixture.details
+        gradients = {**gradients, **mixture.contributions}
     norms, cosines = directions(gradients)
     rewards = _summed(added, terms, "rewards", sample)
     squares = {"rewards": mean_square(rewards), "divergences": mean_square(divergence)}
@@ -79,21 +82,21 @@ def evaluate_objective(
 
 def _summed(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], side: Side, sample: Sample) -> Tensor:
     """The gradients of the terms of one side, added up."""
-    some = (gradients[one.name] for one in terms if side_of(one.term) == side)
-    return sum(some, torch.zeros_like(sample.x0))
+    gradients_of_side = (gradients[weighted.name] for weighted in terms if side_of(weighted.term) == side)
+    return sum(gradients_of_side, torch.zeros_like(sample.x0))
 
 
 def _kl_of(terms: Sequence[WeightedTerm], results: Mapping[str, TermResult]) -> Tensor | None:
     """The integral KL as the first divergence reports it."""
-    told = (results[one.name].details for one in terms if side_of(one.term) == "divergences")
-    return next((torch.as_tensor(details["kl"]) for details in told if "kl" in details), None)
+    reports = (results[weighted.name].details for weighted in terms if side_of(weighted.term) == "divergences")
+    return next((torch.as_tensor(details["kl"]) for details in reports if "kl" in details), None)
 
 
-def _called(one: WeightedTerm, sample: Sample) -> TermResult:
-    result = one.term(sample)
+def _called(weighted: WeightedTerm, sample: Sample) -> TermResult:
+    result = weighted.term(sample)
     if result.grad.shape != sample.x0.shape or result.value.shape != sample.x0.shape[:1]:
         raise RunError(
-            f"The term '{one.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
+            f"The term '{weighted.name}' returned a value of shape {tuple(result.value.shape)} and a gradient of shape "
             f"{tuple(result.grad.shape)}; expected {tuple(sample.x0.shape[:1])} and {tuple(sample.x0.shape)}."
         )
     return result
@@ -109,38 +112,38 @@ def _mixed(
     kl: Tensor | None,
 ) -> Mixed:
     try:
-        with full_precision(sample.x0.device):  # products of gradients are no pass of a network
+        with full_precision(sample.x0.device):  # products of gradients are not a network's pass
             return mix(answers, weights, rest, sample.random, divergence, sample.step, kl)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error
 
 
 def find_cause(terms: Sequence[WeightedTerm], sample: Sample, results: Mapping[str, TermResult]) -> str:
-    """Which part of the objective gave numbers that are not finite, as part of a sentence; empty where none did.
+    """Which part of the objective produced numbers that are not finite, as part of a sentence; empty where none did.
 
     Args:
         terms: the objective.
-        sample: what they were asked about.
-        results: what they said.
+        sample: the batch.
+        results: of the terms on it, by name.
     """
     if not torch.isfinite(sample.x0).all():
         return "the generator's samples are not finite"
     causes = []
-    for one in terms:
-        result = results.get(one.name)
+    for weighted in terms:
+        result = results.get(weighted.name)
         if result is None or bool(torch.isfinite(result.grad).all() & torch.isfinite(result.value).all()):
             continue
-        causes.append(_explained(one, sample, result))
+        causes.append(_explained(weighted, sample, result))
     return "; ".join(causes)
 
 
-def _explained(one: WeightedTerm, sample: Sample, result: TermResult) -> str:
-    plain = f"the gradient of the term '{one.name}' is not finite"
-    if not isinstance(one.term, ExplainingTerm):
+def _explained(weighted: WeightedTerm, sample: Sample, result: TermResult) -> str:
+    plain = f"the gradient of the term '{weighted.name}' is not finite"
+    if not isinstance(weighted.term, ExplainingTerm):
         return plain
     # The run's own random numbers are left alone.
     random = torch.Generator(sample.random.device).manual_seed(0)
     try:
-        return one.term.explain(replace(sample, random=random), result) or plain
+        return weighted.term.explain(replace(sample, random=random), result) or plain
     except DippError as error:
         return f"{plain}, and looking for the reason failed: {error}"

@@ -98,7 +98,7 @@ class GaussianProblem:
         alpha: signal coefficients on a grid of times.
         sigma: noise coefficients on it.
         weights: $w(t)$ on it; integrals over t are averages over the grid.
-        reward: for terms that take the reward into their own formula; None where there is none.
+        reward: for terms that take the reward into their own formula; None without one.
         reward_scale: its $\alpha_{rew}$.
     """
 
@@ -159,7 +159,7 @@ class Verification:
 
     Attributes:
         cases: the cases whose optimum it reaches; all of them where empty.
-        variants: options to verify with, one training each; the defaults alone unless said.
+        variants: options to verify with, one training each; the defaults alone unless given.
         settings: options for every variant that say how it learns and not what.
         nodes: nodes a dimension that enumerate noises: 2 where the gradient on a sample is affine in the noises.
         patience: times as many updates as usual, for an objective that is flat around its optimum.

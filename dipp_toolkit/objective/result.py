@@ -1,8 +1,8 @@
-"""What an objective says of a batch."""
+"""The result of an objective on a batch, and the names of its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -14,16 +14,46 @@ from ..utils.device import Scalars, read_scalars
 from .base import TermResult
 
 
+def metric_name(quantity: str, *terms: str) -> str:
+    """How `metrics.jsonl` calls a quantity of a term or of two: `"grad_norm/integral_kl"`, `"cosine/a/b"`.
+
+    A reward's term is itself called `"reward/NAME"`, so names are taken apart by `terms_with` and `pair_with` alone.
+    """
+    return "/".join((quantity, *terms))
+
+
+def terms_with(names: Iterable[str], quantity: str) -> list[str]:
+    """The terms, or pairs of them, whose quantity is among these metrics' names, in order."""
+    start = metric_name(quantity, "")
+    return list(dict.fromkeys(name.removeprefix(start) for name in names if name.startswith(start)))
+
+
+def pair_with(pair: str, terms: Sequence[str]) -> tuple[str, str] | None:
+    """Two terms of a pair such as `"integral_kl/reward/emoji-clip"`; None where they are not among these.
+
+    Args:
+        pair: of `terms_with`.
+        terms: every term of the objective.
+    """
+    halves = ((term, pair.removeprefix(f"{term}/")) for term in terms if pair.startswith(f"{term}/"))
+    return next((both for both in halves if both[1] in terms), None)
+
+
+def reward_term(reward: str) -> str:
+    """The name of a reward's term."""
+    return metric_name("reward", reward)
+
+
 @dataclass(frozen=True)
 class ObjectiveResult:
-    """The objective's gradient on a batch, and what each term said.
+    """The objective's gradient on a batch, and each term's result.
 
     Attributes:
         grad: weighted sum of the terms' gradients, like `x0`.
         results: each term's own result, unweighted, by name.
         norms: root mean square of each term's weighted gradient.
         cosines: mean cosine over the batch between each two terms' gradients, by `"a/b"`.
-        details: what the mix of rewards says of each, by `"number/term"`.
+        details: numbers of the mix for each reward, by `"number/term"`.
         means: of each term's value, by its name, and of the scores it reports, by `"scores/reward"`.
         skipped: why the update was not made; empty where it was.
         squares: mean squares of what is added up of the `rewards`' gradients, and of the `divergences`'.
@@ -41,41 +71,43 @@ class ObjectiveResult:
     @property
     def sound(self) -> Float[Tensor, ""]:
         """1 where every value and gradient is finite, 0 where one is not."""
-        looked = [torch.isfinite(one).all() for term in self.results.values() for one in (term.value, term.grad)]
-        return torch.stack([torch.isfinite(self.grad).all(), *looked]).all().float()
+        checks = [torch.isfinite(tensor).all() for term in self.results.values() for tensor in (term.value, term.grad)]
+        return torch.stack([torch.isfinite(self.grad).all(), *checks]).all().float()
 
 
 def directions(gradients: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Root mean squares of gradients, by name, and mean cosines over the batch of each two, by `"a/b"`."""
-    flat = {name: one.flatten(1) for name, one in gradients.items()}
-    norms = {name: one.square().mean().sqrt() for name, one in flat.items()}
+    flat = {name: gradient.flatten(1) for name, gradient in gradients.items()}
+    norms = {name: gradient.square().mean().sqrt() for name, gradient in flat.items()}
     cosines = {
-        f"{a}/{b}": nn.functional.cosine_similarity(flat[a], flat[b], dim=1).mean() for a, b in combinations(flat, 2)
+        metric_name(a, b): nn.functional.cosine_similarity(flat[a], flat[b], dim=1).mean()
+        for a, b in combinations(flat, 2)
     }
     return norms, cosines
 
 
 def read_result(result: ObjectiveResult, *more: Mapping[str, Tensor]) -> tuple[ObjectiveResult, list[dict[str, float]]]:
-    """A result all of whose numbers are read, and further numbers that were read in the same transfer."""
-    means = {name: one.value.float().mean() for name, one in result.results.items()}
-    for one in result.results.values():
-        means |= {f"scores/{name}": scores.float().mean() for name, scores in one.scores.items()}
+    """A result whose numbers are read off the device, and further numbers read in the same transfer."""
+    means = {name: term.value.float().mean() for name, term in result.results.items()}
+    for term in result.results.values():
+        means |= {metric_name("scores", name): scores.float().mean() for name, scores in term.scores.items()}
     groups: list[Scalars] = [result.norms, result.cosines, result.details, means, *more]
-    groups += [one.details for one in result.results.values()]
+    groups += [term.details for term in result.results.values()]
     joined = {f"{index}/{name}": value for index, group in enumerate(groups) for name, value in group.items()}
-    told = read_scalars(joined)
-    answers = [{name: told[f"{index}/{name}"] for name in group} for index, group in enumerate(groups)]
+    numbers = read_scalars(joined)
+    answers = [{name: numbers[f"{index}/{name}"] for name in group} for index, group in enumerate(groups)]
     details = answers[4 + len(more) :]
     results = {
-        name: replace(one, details=known) for (name, one), known in zip(result.results.items(), details, strict=True)
+        name: replace(term, details=details_of_term)
+        for (name, term), details_of_term in zip(result.results.items(), details, strict=True)
     }
-    norms, cosines, own, known = answers[:4]
-    read_out = replace(result, results=results, norms=norms, cosines=cosines, details=own, means=known)
+    norms, cosines, mixture, mean_values = answers[:4]
+    read_out = replace(result, results=results, norms=norms, cosines=cosines, details=mixture, means=mean_values)
     return read_out, answers[4 : 4 + len(more)]
 
 
 def _mean(numbers: Sequence[Scalars]) -> dict[str, float | Tensor]:
-    return {name: sum(one[name] for one in numbers if name in one) / len(numbers) for name in numbers[-1]}
+    return {name: sum(group[name] for group in numbers if name in group) / len(numbers) for name in numbers[-1]}
 
 
 def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResult:
@@ -84,34 +116,34 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
 
     terms = {
         name: TermResult(
-            joined([one.results[name].value for one in results]),
-            joined([one.results[name].grad for one in results]),
-            _mean([one.results[name].details for one in results]),
-            {key: joined([one.results[name].scores[key] for one in results]) for key in last.scores},
+            joined([result.results[name].value for result in results]),
+            joined([result.results[name].grad for result in results]),
+            _mean([result.results[name].details for result in results]),
+            {key: joined([result.results[name].scores[key] for result in results]) for key in last.scores},
         )
         for name, last in results[-1].results.items()
     }
     return ObjectiveResult(
-        joined([one.grad for one in results]),
+        joined([result.grad for result in results]),
         terms,
-        _mean([one.norms for one in results]),
-        _mean([one.cosines for one in results]),
-        _mean([one.details for one in results]),
-        squares=_mean([one.squares for one in results]),
+        _mean([result.norms for result in results]),
+        _mean([result.cosines for result in results]),
+        _mean([result.details for result in results]),
+        squares=_mean([result.squares for result in results]),
     )
 
 
 def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
-    """The mean of what the objective said of each generator step's samples; each step's own values are in `details`."""
+    """The mean of the results of all generator steps; each step's own values are in `details`."""
     merged = _merged(results, stack=True)
     by_step: Scalars = {
-        f"step_{number}/{name}": one.value.float().mean()
+        metric_name(f"step_{number}", name): term.value.float().mean()
         for number, result in enumerate(results, start=1)
-        for name, one in result.results.items()
+        for name, term in result.results.items()
     }
     return replace(merged, details={**merged.details, **by_step})
 
 
 def joined(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
-    """What the objective said of several parts of one batch, as of the whole."""
+    """The results of several parts of one batch as that of the whole."""
     return results[0] if len(results) == 1 else _merged(results, stack=False)

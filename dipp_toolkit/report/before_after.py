@@ -76,7 +76,8 @@ def choose_layout(prompts: int, columns: int, tile: tuple[int, int]) -> Layout:
         and blocks * (rows - 1) < prompts
     ]
     return min(
-        candidates, key=lambda one: abs(math.log(one.size[0] / one.size[1] / ASPECT)) + 0.02 * _holes(one, prompts)
+        candidates,
+        key=lambda layout: abs(math.log(layout.size[0] / layout.size[1] / ASPECT)) + 0.02 * _holes(layout, prompts),
     )
 
 

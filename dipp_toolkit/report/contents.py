@@ -11,9 +11,10 @@ from ..monitoring.first_pull import pull_in_words
 from ..objective.mixing.kl_budget import LARGEST
 from ..planning.recipes.layer import recipe_text
 from ..prompts.subsets import counted_prompts
+from .charts.formatting import weight_text
 from .rerun_command import setting_text
 from .run_files import RunFiles
-from .table import finite, weight_text
+from .table import finite
 from .thumbnails import PIXEL_ART, Thumbnail, evenly, thumbnail
 
 SHOWN = 12
@@ -144,34 +145,36 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def budget_text(run: RunFiles) -> str:
-    """What became of a KL budget; empty where there is none."""
+    """What became of a KL budget; empty without one."""
     budget = run.config.kl_budget
     last = next((row for row in reversed(run.metrics) if "kl_factor" in row), None)
     if budget is None or last is None:
         return ""
-    said = f"{budget:g} nats a dimension; {last['kl_running']:.3g} at the end, the scale times {last['kl_factor']:.3g}"
+    text = f"{budget:g} nats a dimension; {last['kl_running']:.3g} at the end, the scale times {last['kl_factor']:.3g}"
     held = 1.01 / LARGEST < last["kl_factor"] < LARGEST / 1.01
-    return said if held else f"{said}, as far as it goes: the rewards' scale cannot hold this budget"
+    return text if held else f"{text}, as far as it goes: the rewards' scale cannot hold this budget"
 
 
 def warnings_of(run: RunFiles) -> list[str]:
     """The run's own warnings, and what the report itself has to warn of."""
     stopped = run.summary.get("stopped_early")
-    found = [str(stopped["text"])] if isinstance(stopped, dict) and "text" in stopped else []
-    found += [str(one) for one in run.summary.get("warnings") or []]
-    found = [run.spelling.text(one) for one in found]
+    sentences = [str(stopped["text"])] if isinstance(stopped, dict) and "text" in stopped else []
+    sentences += [str(sentence) for sentence in run.summary.get("warnings") or []]
+    sentences = [run.spelling.text(sentence) for sentence in sentences]
     if run.comparison is None:
-        found.append("There are no pictures: the run left no samples/comparison.")
+        sentences.append("There are no images: the run has no samples/comparison.")
     elif len(run.comparison.prompts) < FEW_PROMPTS:
-        found.append(f"The numbers come from {prompts_of(run)} only, so their intervals are rough; raise eval_count.")
-    return found
+        sentences.append(
+            f"The numbers come from {prompts_of(run)} only, so their intervals are rough; raise eval_count."
+        )
+    return sentences
 
 
 def environment_of(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """`summary["environment"]`, names of programs and machines with their versions, as text."""
-    found = summary.get("environment")
+    environment = summary.get("environment")
     return (
-        [(str(name).replace("_", "-"), str(value)) for name, value in found.items()]
-        if isinstance(found, Mapping)
+        [(str(name).replace("_", "-"), str(value)) for name, value in environment.items()]
+        if isinstance(environment, Mapping)
         else []
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..events import MOST
+from ..objective.result import metric_name, pair_with, reward_term, terms_with
 from ..utils.messages import number_text
 from .charts.lines import Series, colour_class, line_chart
 from .run_files import RunFiles
@@ -33,21 +34,28 @@ def series_of(run: RunFiles, key: str, name: str | None = None) -> Series | None
     return Series(name or key, [row["step"] for row in rows], [row[key] for row in rows]) if rows else None
 
 
-def _keys(run: RunFiles, prefix: str) -> list[str]:
-    return list(dict.fromkeys(key for row in run.metrics for key in row if key.startswith(prefix)))
+def _term_name(run: RunFiles, term: str) -> str:
+    return run.spelling.name(term.removeprefix(reward_term("")))
 
 
-def _term_name(run: RunFiles, name: str) -> str:
-    return run.spelling.name(name.removeprefix("reward/"))
+def _terms_with(run: RunFiles, quantity: str) -> list[str]:
+    return terms_with((name for row in run.metrics for name in row), quantity)
 
 
-def _pair_name(run: RunFiles, key: str, terms: Sequence[str]) -> str:
-    """`cosine/integral_kl/reward/emoji-clip` as "integral_kl and emoji-clip", by the known terms' names."""
-    pair = key.removeprefix("cosine/")
-    for term in terms:
-        if pair.startswith(f"{term}/") and pair.removeprefix(f"{term}/") in terms:
-            return f"{_term_name(run, term)} and {_term_name(run, pair.removeprefix(f'{term}/'))}"
-    return pair
+def _term_series(run: RunFiles, quantity: str) -> list[Series | None]:
+    """The line of each term's quantity."""
+    terms = _terms_with(run, quantity)
+    return [series_of(run, metric_name(quantity, term), _term_name(run, term)) for term in terms]
+
+
+def _pair_series(run: RunFiles, quantity: str, terms: Sequence[str]) -> list[Series | None]:
+    """The line of each two terms' quantity, such as "integral_kl and emoji-clip"."""
+    lines = []
+    for pair in _terms_with(run, quantity):
+        both = pair_with(pair, terms)
+        name = pair if both is None else " and ".join(_term_name(run, term) for term in both)
+        lines.append(series_of(run, metric_name(quantity, pair), name))
+    return lines
 
 
 def curve(
@@ -60,19 +68,20 @@ def curve(
     log: bool = False,
     axis: str = "step",
 ) -> Curve | None:
-    """A chart of the lines that there are; None where there is none."""
-    found = [one for one in series if one is not None]
-    if not found:
+    """A chart of the lines that exist; None without any."""
+    lines = [line for line in series if line is not None]
+    if not lines:
         return None
     if log:
-        values = [value for one in found for value in one.values]
+        values = [value for line in lines for value in line.values]
         log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
         reading += " The axis is logarithmic." if log else ""
     ends = "; ".join(
-        f"{one.name} from {number_text(one.values[0], '.4g')} to {number_text(one.values[-1], '.4g')}" for one in found
+        f"{line.name} from {number_text(line.values[0], '.4g')} to {number_text(line.values[-1], '.4g')}"
+        for line in lines
     )
-    chart = line_chart(found, f"{title} over {len(found[0].steps)} {axis}s: {ends}", include, log, axis)
-    legend = [(one.name, colour_class(index)) for index, one in enumerate(found)] if len(found) > 1 else []
+    chart = line_chart(lines, f"{title} over {len(lines[0].steps)} {axis}s: {ends}", include, log, axis)
+    legend = [(line.name, colour_class(index)) for index, line in enumerate(lines)] if len(lines) > 1 else []
     return Curve(title, chart, legend, reading, healthy)
 
 
@@ -91,7 +100,7 @@ def _reward_curves(run: RunFiles) -> list[Curve | None]:
         curves.append(
             curve(
                 f"Reward: {run.spelling.name(name)}",
-                [series_of(run, f"reward/{name}", run.spelling.name(name))],
+                [series_of(run, reward_term(name), run.spelling.name(name))],
                 "Mean score of each training batch, before its weight.",
                 healthy,
                 include=(floors[name],) if name in floors else (),
@@ -111,8 +120,7 @@ def budget_lines(run: RunFiles) -> list[Series | None]:
 
 def curves_of(run: RunFiles) -> list[Curve]:
     """Rewards, divergence, gradient sizes, agreement of the terms, the assistant's loss, as far as they were logged."""
-    norms = _keys(run, "grad_norm/")
-    terms = [key.removeprefix("grad_norm/") for key in norms]
+    terms = _terms_with(run, "grad_norm")
     divergence = (
         "Rises while the rewards pull the generator away from the reference, then levels off. A climb that does not "
         "end means the rewards outweigh it: lower reward_scale."
@@ -132,10 +140,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Divergence in nats",
-            [
-                *(series_of(run, key, _term_name(run, key.removeprefix("kl/"))) for key in _keys(run, "kl/")),
-                *budget_lines(run),
-            ],
+            [*_term_series(run, "kl"), *budget_lines(run)],
             "Integral KL between generator and reference (under the run's guidance), as assistant and reference see "
             "them: the mean over the times that are looked at, in nats for each dimension of a sample. An estimate on "
             "each batch, whatever the weighting of the gradient.",
@@ -152,10 +157,10 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Gradient size of each term",
-            [series_of(run, key, _term_name(run, term)) for key, term in zip(norms, terms, strict=True)],
+            _term_series(run, "grad_norm"),
             "Root mean square of each weighted term's gradient on the generated sample: how hard each one pulls.",
             "All within a factor of ten or so. A term a hundred times above the others decides alone.",
-            include=(0.0,) if len(norms) == 1 else (),
+            include=(0.0,) if len(terms) == 1 else (),
             log=True,
         ),
         curve(
@@ -168,10 +173,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Multipliers of the floors",
-            [
-                series_of(run, key, _term_name(run, key.removeprefix("multiplier/")))
-                for key in _keys(run, "multiplier/")
-            ],
+            _term_series(run, "multiplier"),
             "How hard each floor pushes its reward up, over and above its weight.",
             "0 while the reward is above its floor. One that grows without end means that the floor cannot be held "
             "against the other terms: lower it, or lower reward_scale.",
@@ -179,10 +181,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Surrogates of the black boxes",
-            [
-                series_of(run, key, _term_name(run, key.removeprefix("rank_correlation/")))
-                for key in _keys(run, "rank_correlation/")
-            ],
+            _term_series(run, "rank_correlation"),
             "Rank correlation between predicted and true differences of scores within a prompt, of samples that the "
             "surrogate has not seen.",
             f"Above {run.config.black_box_trust:g}, where its gradient is used. Below, the reward rests.",
@@ -190,7 +189,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
         ),
         curve(
             "Agreement between terms",
-            [series_of(run, key, _pair_name(run, key, terms)) for key in _keys(run, "cosine/")],
+            _pair_series(run, "cosine", terms),
             "Cosine between two terms' gradients: 1 pull the same way, 0 have nothing to do with each other, "
             "\N{MINUS SIGN}1 pull against each other.",
             "Near 0, drifting below it where a reward and the divergence come to a balance. Two rewards far below 0 "
@@ -206,4 +205,4 @@ def curves_of(run: RunFiles) -> list[Curve]:
             "lower learning_rate, or raise assistant_rounds.",
         ),
     ]
-    return [one for one in curves if one is not None]
+    return [chart for chart in curves if chart is not None]

@@ -45,7 +45,7 @@ def setting_text(value: Any) -> str:
 
 
 def _from_here(folder: Path) -> Path:
-    """A folder as somebody in the working folder would name it."""
+    """A folder relative to the working folder, where it is inside."""
     if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
         return folder.relative_to(Path.cwd())
     return folder

@@ -52,20 +52,20 @@ class RunFiles:
     @property
     def columns(self) -> list[str]:
         """Columns that have numbers or images: the reference, before, after, then any other."""
-        found = [*(self.comparison.images if self.comparison else ()), *(self.summary.get("diversity") or {})]
+        columns = [*(self.comparison.images if self.comparison else ()), *(self.summary.get("diversity") or {})]
         for scores in (self.summary.get("rewards") or {}).values():
-            found += scores
-        names = list(dict.fromkeys(found))
+            columns += scores
+        names = list(dict.fromkeys(columns))
         return [name for name in COLUMN_ORDER if name in names] + [name for name in names if name not in COLUMN_ORDER]
 
     @cached_property
     def spelling(self) -> Spelling:
         """How the report spells the names of generator, reference, rewards, judge and terms."""
         config, judge = self.config, self.summary.get("judge")
-        said = [*config.rewards, *config.floors, *(self.summary.get("rewards") or {}), *config.monitor_rewards]
-        said += [str(judge["name"])] if isinstance(judge, Mapping) and "name" in judge else []
-        said += [name for look in self.monitors for name in look.get("rewards") or {}]
-        return Spelling([config.generator or "", config.reference or "", *said, *config.terms])
+        names = [*config.rewards, *config.floors, *(self.summary.get("rewards") or {}), *config.monitor_rewards]
+        names += [str(judge["name"])] if isinstance(judge, Mapping) and "name" in judge else []
+        names += [name for row in self.monitors for name in row.get("rewards") or {}]
+        return Spelling([config.generator or "", config.reference or "", *names, *config.terms])
 
     @property
     def reference_steps(self) -> int:
@@ -101,16 +101,16 @@ def read_run(folder: Path) -> RunFiles:
     """Read a finished run folder.
 
     Raises:
-        CheckpointError: it is no finished run folder, or one of its files is damaged.
+        CheckpointError: it is not a finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
     from ..utils.jsonl import read_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():
-        raise CheckpointError(f"{folder} is no run folder: it has no config.yaml.")
+        raise CheckpointError(f"{folder} is not a run folder: it has no config.yaml.")
     if not summary.is_file():
-        raise CheckpointError(f"The run {folder} is not finished: it has no summary.json. Go on with --resume.")
+        raise CheckpointError(f"The run {folder} is not finished: it has no summary.json. Continue it with --resume.")
     try:
         numbers = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,50 +1,18 @@
-"""Numbers as a report prints them, and the rows of its table."""
+"""The rows of a report's table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import TrainConfig
 from ..evaluation.intervals import Interval
-from ..utils.messages import number_text
+from .charts.formatting import change_text, decimals_for, range_text, text_of, weight_text
 from .run_files import RunFiles
 
 Scores = Mapping[str, Interval]
-
-
-def decimals_for(intervals: Iterable[Interval]) -> int:
-    """Decimals that show two digits of the narrowest interval's half-width, or three of the values without a width."""
-    intervals = list(intervals)
-    widths = [(one.high - one.low) / 2 for one in intervals if one.high > one.low]
-    if widths:
-        return min(6, max(0, 1 - math.floor(math.log10(min(widths)))))
-    sizes = [abs(one.mean) for one in intervals if one.mean]
-    return min(6, max(0, 2 - math.floor(math.log10(max(sizes))))) if sizes else 1
-
-
-def text_of(value: float, decimals: int, sign: bool = False) -> str:
-    """A number with a true minus sign; 0 is never negative."""
-    return number_text(value, f"{'+' if sign else ''},.{decimals}f")
-
-
-def weight_text(weight: float) -> str:
-    """A reward's weight, as short as it is exact to six digits."""
-    return number_text(weight, "g")
-
-
-def range_text(interval: Interval, decimals: int, sign: bool = False) -> str:
-    """`[low, high]`; empty where the interval is a point."""
-    if interval.high <= interval.low:
-        return ""
-    return f"[{text_of(interval.low, decimals, sign)}, {text_of(interval.high, decimals, sign)}]"
-
-
-def change_text(gain: Interval) -> str:
-    """A change with its sign, as precise as its interval."""
-    return text_of(gain.mean, decimals_for([gain]), True)
 
 
 def interval_of(values: Any) -> Interval | None:
@@ -58,8 +26,8 @@ def interval_of(values: Any) -> Interval | None:
 
 def scores_of(values: Mapping[str, Any]) -> dict[str, Interval]:
     """Intervals by column, whatever else the mapping holds."""
-    found = {name: interval_of(one) for name, one in values.items()}
-    return {name: one for name, one in found.items() if one is not None}
+    intervals = {name: interval_of(score) for name, score in values.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def effect_of(run: RunFiles, name: str) -> float | None:
@@ -122,14 +90,16 @@ def _score_row(
 
 
 def _plain_row(name: str, role: str, values: Mapping[str, Any], columns: Sequence[str]) -> Row | None:
-    found = {column: value for column in columns if (value := finite(values.get(column))) is not None}
-    if not found:
+    numbers = {column: value for column in columns if (value := finite(values.get(column))) is not None}
+    if not numbers:
         return None
-    decimals = decimals_for(Interval(value, value, value) for value in found.values())
-    cells = {column: Cell(text_of(found[column], decimals)) if column in found else Cell() for column in columns}
+    decimals = decimals_for(Interval(value, value, value) for value in numbers.values())
+    cells = {column: Cell(text_of(numbers[column], decimals)) if column in numbers else Cell() for column in columns}
     change = Cell()
-    if found.get("before", 0.0) > 0 and found.get("after", -1.0) >= 0:
-        change = Cell(f"{found['after'] / found['before']:.2f}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}", "the start")
+    if numbers.get("before", 0.0) > 0 and numbers.get("after", -1.0) >= 0:
+        change = Cell(
+            f"{numbers['after'] / numbers['before']:.2f}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}", "the start"
+        )
     return Row(name, role, cells, change)
 
 
@@ -145,7 +115,7 @@ def table_rows(run: RunFiles, columns: Sequence[str]) -> list[Row]:
     gains = scores_of(summary.get("gain") or {})
     rows: list[Row | None] = []
     rewards = summary.get("rewards") or {}
-    for name in sorted(rewards, key=lambda one: one not in weights):
+    for name in sorted(rewards, key=lambda name: name not in weights):
         role = _role_of(name, run.config)
         scores, effect = scores_of(rewards[name]), effect_of(run, name)
         rows.append(_score_row(run.spelling.name(name), role, scores, gains.get(name), effect, columns))

@@ -31,7 +31,7 @@ def template(package: str, name: str) -> jinja2.Template:
     """
     packages = dict.fromkeys((package, __package__))
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(one, ".") for one in packages]),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(folder, ".") for folder in packages]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -18,17 +18,15 @@ from ..config import OVER_OPTIMISATION
 from ..config import WARNINGS as MONITORS
 from ..evaluation.effects import LEAST_EFFECT, matters
 from ..evaluation.intervals import Interval
-from ..monitoring.diagnostic_names import COLOUR, FAR
+from ..monitoring.diagnostic import all_diagnostics
 from ..monitoring.diversity_collapse import KEPT
+from .charts.formatting import change_text, decimals_for, range_text, text_of
 from .contents import prompts_of
 from .run_files import RunFiles
-from .table import Scores, change_text, decimals_for, effect_of, finite, range_text, scores_of, text_of
+from .table import Scores, effect_of, finite, scores_of
 
 Direction = Literal["rose", "fell", "same", "unknown"]
 Tone = Literal["better", "mixed", "worse", "unclear"]
-
-OPPOSED = (*MONITORS, FAR, COLOUR)
-"""Warnings with which no run is called better: they are about the images, the others about how the training goes."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,9 @@ class Change:
     """How one score went from before to after.
 
     Attributes:
-        direction: what can be said; `"unknown"` where there is nothing to compare or no interval.
+        direction: what the numbers show; `"unknown"` where there is nothing to compare or no interval.
         numbers: `"from -1.20 to 0.45"`, empty where there is nothing to compare.
-        evidence: why that can be said.
+        evidence: why.
     """
 
     direction: Direction
@@ -70,7 +68,7 @@ def change_of(scores: Scores, gain: Interval | None, effect: float | None = None
     texts = text_of(before.mean, decimals), text_of(after.mean, decimals)
     numbers = f"from {texts[0]} to {texts[1]}"
     if before.low == before.high and after.low == after.high and (gain is None or gain.low == gain.high):
-        return Change("unknown", numbers, "there is no interval to say whether that is more than chance")
+        return Change("unknown", numbers, "without an interval it may be chance")
     direction, evidence = _certain(before, after, gain)
     if direction == "same":
         return Change(direction, numbers, evidence)
@@ -126,7 +124,7 @@ def _ratio(values: Mapping[str, Any], of: str) -> float | None:
 
 
 def _diversity_clause(values: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The clause, and whether diversity was kept as far as anybody can tell."""
+    """The clause, and whether diversity was kept as far as is known."""
     start = _ratio(values, "before")
     if start is not None:
         kept = round(start, 2) >= KEPT
@@ -185,6 +183,11 @@ def _scope(run: RunFiles) -> str:
     )
 
 
+def warnings_about_images() -> list[str]:
+    """Names of the warnings with which no run is called better: the others are about how the training goes."""
+    return [*MONITORS, *(diagnostic.name for diagnostic in all_diagnostics() if diagnostic.about_images)]
+
+
 def verdict(run: RunFiles) -> Verdict:
     """The sentence that opens a run's report."""
     summary, weights = run.summary, run.config.rewards
@@ -218,9 +221,9 @@ def verdict(run: RunFiles) -> Verdict:
         clauses.append(_judge_clause(run.spelling.name(name), judged, name in weights, hacked, rose))
     diversity, kept = _diversity_clause(summary.get("diversity") or {})
     clauses.append(diversity)
-    opposed = [name for name in OPPOSED if name in (warned or ())]
+    opposed = [name for name in warnings_about_images() if name in (warned or ())]
     clauses.append(f"warned of: {', '.join(opposed)}" if opposed else None)
-    said = [clause for clause in clauses if clause]
-    text = "; ".join(said) + "." if said else "This run measured nothing that could be compared."
+    parts = [clause for clause in clauses if clause]
+    text = "; ".join(parts) + "." if parts else "This run measured nothing that could be compared."
     text = text[0].upper() + text[1:] if not changes else text
     return Verdict(text, _tone(aimed, judged.direction if judged else None, kept, bool(opposed)), _scope(run))

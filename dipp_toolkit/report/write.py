@@ -21,8 +21,7 @@ from .contents import (
     warnings_of,
 )
 from .curves import curves_of
-from .diagnosed import diagnosed_of, diagnoses_with_warnings, left_out
-from .monitor_charts import monitor_curves, monitor_warnings
+from .monitor_charts import diagnosed_of, diagnoses_with_warnings, left_out, monitor_curves, monitor_warnings
 from .rerun_command import again_from_config, again_from_flags
 from .run_files import RunFiles, read_run
 from .table import table_rows
@@ -82,7 +81,7 @@ def write_report(run_folder: Path) -> Path:
         The path of `report.html`.
 
     Raises:
-        CheckpointError: the folder is no finished run, or one of its files is damaged.
+        CheckpointError: the folder is not a finished run, or one of its files is damaged.
     """
     run = read_run(run_folder)
     if run.comparison is not None and run.comparison.images:

@@ -13,12 +13,9 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..diffusion.schedules import at_usable_times
-from ..monitoring.denoised import look_at, numbers_of
-from ..monitoring.diagnostics import find_warnings, is_diagnosed
-from ..monitoring.kl_by_time import bin_middles
+from ..monitoring.denoised import bin_middles, denoise_samples
+from ..monitoring.diagnostic import Observation, all_diagnostics, find_warnings, is_diagnosed, sides_of
 from ..monitoring.probe import BINS, Probe
-from ..monitoring.pull import mean_pull, sides_of
-from ..monitoring.sample_colours import colours
 from ..utils.jsonl import Record, read_rows
 from ..utils.precision import pass_autocast
 from ..utils.reproducibility import random_states_kept
@@ -98,18 +95,18 @@ class Diagnoses:
 
     def _write(self, step: int, earlier: Tensor | None) -> None:
         assert self.record is not None
-        row: dict[str, Any] = {"step": step}
-        reference = self.parts.reference
+        reference, denoised = self.parts.reference, None
         with self._unnoticed():
             x0 = self.probe.samples()
             if self._follows:
                 noise, guidance = self.probe.noise(step), self.config.guidance_at(max(step - 1, 0))
-                seen = look_at(self.probe, reference, self.parts.assistant, guidance, x0, earlier, noise)
-                row |= numbers_of(self.probe, reference, seen)
+                denoised = denoise_samples(self.probe, reference, self.parts.assistant, guidance, x0, earlier, noise)
+        observation = Observation(
+            probe=self.probe, reference=reference, x0=x0, denoised=denoised, metrics=self.steps, sides=self.sides
+        )
+        row: dict[str, Any] = {"step": step}
         with random_states_kept(self.parts.device):
-            row["colours"] = colours(self.probe, reference, x0)
-        pull = mean_pull(self.steps, self.sides)
-        if pull is not None:
-            row["pull"] = pull
+            for diagnostic in all_diagnostics():
+                row |= diagnostic.measure(observation)
         warnings = find_warnings([*self.record.rows, row], self.config)
         self.record.write(row | {"warnings": [warning.model_dump() for warning in warnings]})

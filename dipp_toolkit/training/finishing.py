@@ -16,12 +16,12 @@ from ..events import Warned
 from ..models.files.saved_generators import note_generator
 from ..models.generator_options import generator_options
 from ..models.sampling import generate_images, sample_reference
-from ..monitoring.diagnostic_names import PULL
-from ..monitoring.diagnostics import warnings_of
+from ..monitoring.diagnostic import warnings_of
+from ..monitoring.diagnostics.pull import UNEVEN
 from ..monitoring.first_pull import first_warning, pull_in_words
-from ..monitoring.monitors import find_warnings
+from ..monitoring.monitors import find_warnings, trained_on
 from ..monitoring.snapshot import take_snapshot
-from ..monitoring.trained import trained_on
+from ..objective.base import WarningTerm
 from ..protocols import Generator
 from ..report.run_files import read_metrics as read_rows
 from ..utils.atomic import whole_folder, write_text
@@ -175,13 +175,13 @@ def finish(
         "environment": environment(parts.device),
     }
     terms = [weighted.term for weighted in parts.engine.terms]
-    term_warnings = [warning for term in terms for warning in getattr(term, "warnings", list)()]
+    term_warnings = [text for term in terms if isinstance(term, WarningTerm) for text in term.warnings()]
     monitor_warnings = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     pulled = first_warning(rows, config)
     summary["pull"] = pull_in_words(rows, config)
     summary["warnings"] = [*problems, *skip_warning(folder.skips), *filter(None, [pulled]), *term_warnings]
     summary["warnings"] += [warning.text for warning in monitor_warnings]
-    names = [*([PULL] if pulled else []), *(warning.name for warning in monitor_warnings)]
+    names = [*([UNEVEN] if pulled else []), *(warning.name for warning in monitor_warnings)]
     summary["warned"] = list(dict.fromkeys(names))
     summary["final"] = final.text
     summary["warnings"] += [final.problem] if final.problem else []

@@ -18,6 +18,7 @@ from ..models.sampling import generate_images
 from ..models.weight_sharing import load_trainable_state, trainable_state
 from ..objective.base import uses_assistant
 from ..objective.evaluate import WeightedTerm
+from ..objective.result import metric_name
 from ..prompts.sampler import NoisesOfPrompts, PromptOrder
 from ..utils.device import peak_memory_mb
 from ..utils.images import save_grid
@@ -266,11 +267,12 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
     """
     means = result.means
     row = {"divergence" if name == divergence else name: means[name] for name in result.results}
-    row |= {f"reward/{name}": means[f"scores/{name}"] for own in result.results.values() for name in own.scores}
-    row |= {f"{key}/{name}": value for name, own in result.results.items() for key, value in own.details.items()}
+    scored = [name for own in result.results.values() for name in own.scores]
+    row |= {metric_name("reward", name): means[metric_name("scores", name)] for name in scored}
+    row |= {metric_name(key, name): value for name, own in result.results.items() for key, value in own.details.items()}
     row |= result.details
-    row |= {f"grad_norm/{name}": value for name, value in result.norms.items()}
-    row |= {f"cosine/{name}": value for name, value in result.cosines.items()}
+    row |= {metric_name("grad_norm", name): value for name, value in result.norms.items()}
+    row |= {metric_name("cosine", name): value for name, value in result.cosines.items()}
     if divergence is not None:
         row["assistant_loss"] = assistant_loss
     # Of a skipped update only what is a number is known.

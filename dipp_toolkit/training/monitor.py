@@ -22,9 +22,8 @@ from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..models.sampling import generate_images, sample_reference
 from ..monitoring.history import Bases, read_bases, row_of, write_bases
-from ..monitoring.monitors import LEAST_PROMPTS, find_warnings
+from ..monitoring.monitors import LEAST_PROMPTS, find_warnings, trained_on
 from ..monitoring.snapshot import Snapshot, take_snapshot
-from ..monitoring.trained import trained_on
 from ..protocols import Reward
 from ..utils.jsonl import Record
 from ..utils.lazy_sequence import evenly_spaced

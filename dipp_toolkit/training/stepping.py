@@ -136,7 +136,7 @@ class Stepping:
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
             self.diagnoses.after(row, earlier)
-        pull = self.pulls.look(loop.step, row)
+        pull = self.pulls.check(loop.step, row)
         self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
         if loop.step % config.sample_every == 0:
             loop.save_samples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +19,18 @@ from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.schedules import VariancePreserving, discrete_times
-from dipp_toolkit.monitoring import agreement, divergence, lag, pull, sample_colours
+from dipp_toolkit.monitoring import diagnostics
 from dipp_toolkit.monitoring import probe as probe_module
-from dipp_toolkit.monitoring.denoised import look_at, numbers_of
-from dipp_toolkit.monitoring.diagnostic_names import COLOUR, FAR, LAG, NAMES, OPPOSED, PULL
-from dipp_toolkit.monitoring.diagnostics import find_warnings, is_diagnosed
+from dipp_toolkit.monitoring.denoised import bin_middles, denoise_samples, kl_by_time
+from dipp_toolkit.monitoring.diagnostic import Observation, Sides, all_diagnostics, find_warnings, is_diagnosed
+from dipp_toolkit.monitoring.diagnostics import distance, lag, pull, sample_colours
+from dipp_toolkit.monitoring.diagnostics.pull import mean_pull, pull_of
 from dipp_toolkit.monitoring.first_pull import FirstPulls, first_warning, of_step, pull_in_words
-from dipp_toolkit.monitoring.kl_by_time import bin_middles, kl_by_time
 from dipp_toolkit.monitoring.probe import BINS, Probe
-from dipp_toolkit.monitoring.pull import Sides, mean_pull, pull_of
 from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.objective.mixing.scale import MEASURED as FIRST
 from dipp_toolkit.report import write_report
+from dipp_toolkit.report.verdict import warnings_about_images
 from dipp_toolkit.training.run import MEASURED
 from dipp_toolkit.utils.jsonl import read_rows
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
@@ -83,14 +84,21 @@ class World:
         self.probe = Probe(self.generator, conditions, 0, 10_000, self.times)
         self.assistant = ExactAssistant(self.generator, SCHEDULE)
 
-    def look(self, earlier: Tensor | None = None, x0: Tensor | None = None) -> dict[str, Any]:
+    def observe(self, earlier: Tensor | None = None, x0: Tensor | None = None) -> Observation:
         x0 = self.probe.samples() if x0 is None else x0
         noise = self.probe.noise(3)
-        return dict(
-            numbers_of(
-                self.probe, self.reference, look_at(self.probe, self.reference, self.assistant, 1.0, x0, earlier, noise)
-            )
+        return Observation(
+            probe=self.probe,
+            reference=self.reference,
+            x0=x0,
+            denoised=denoise_samples(self.probe, self.reference, self.assistant, 1.0, x0, earlier, noise),
+            metrics=[],
+            sides=Sides([], []),
         )
+
+    def look(self, earlier: Tensor | None = None, x0: Tensor | None = None) -> dict[str, Any]:
+        observation = self.observe(earlier, x0)
+        return {**distance.measure(observation), **lag.measure(observation)}
 
 
 def test_a_diagnosis_of_many_samples_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +205,9 @@ def test_a_pull_that_is_measured_has_advice_that_works() -> None:
 def test_one_side_that_decides_alone_is_warned_of_once_in_the_first_updates() -> None:
     config = TrainConfig(rewards={"a": 1.0})
     pulls = FirstPulls(config)
-    said = [pulls.look(step, {"pull": ratio}) for step, ratio in enumerate((0.5, 2.0, 1e-3, 1e-4, 3.0), start=1)]
+    said = [pulls.check(step, {"pull": ratio}) for step, ratio in enumerate((0.5, 2.0, 1e-3, 1e-4, 3.0), start=1)]
     assert [one and one.ratio for one in said] == [0.5, None, 1e-3, None, None]
-    assert FirstPulls(config).look(FIRST + 1, {"pull": 1e-9}) is None
+    assert FirstPulls(config).check(FIRST + 1, {"pull": 1e-9}) is None
     rows = [{"step": float(step), "pull": ratio} for step, ratio in enumerate((0.5, 1e-3, 2e-3), start=1)]
     assert first_warning(rows, config).startswith("In 2 of the first 3 updates: the rewards pull 0.0015 times")
     assert first_warning(rows[:1], config) == ""
@@ -232,6 +240,10 @@ def row(step: int, **parts: Any) -> dict[str, Any]:
     return {"step": step, **well, **parts}
 
 
+FAR, LAG, PULL, OPPOSED, COLOUR = (
+    distance.NAME, lag.NAME, pull.UNEVEN, pull.OPPOSED, sample_colours.NAME,
+)  # fmt: skip
+NAMES = tuple(diagnostic.name for diagnostic in all_diagnostics() if diagnostic.name)
 FAR_AWAY = {"nats": 90.0, "per_dimension": 0.9, "times": [0.25, 0.75], "by_time": [150.0, 30.0]}
 UNHEALTHY: dict[str, dict[str, Any]] = {
     FAR: {"divergence": FAR_AWAY},
@@ -297,11 +309,50 @@ def test_texts_say_what_to_do() -> None:
 
 
 def test_limits_that_are_said_are_those_that_count() -> None:
-    assert f"{divergence.MOST:g}" in divergence.HEALTHY
-    assert f"{lag.MOST:g}" in lag.HEALTHY
-    assert f"{pull.MOST:g}" in pull.HEALTHY
-    assert f"{abs(agreement.LEAST):g}" in agreement.HEALTHY
-    assert "no more above" in sample_colours.HEALTHY
+    healthy = {diagnostic.name: diagnostic.healthy for diagnostic in all_diagnostics()}
+    assert f"{distance.MOST:g}" in healthy[FAR]
+    assert f"{lag.MOST:g}" in healthy[LAG]
+    assert f"{pull.MOST:g}" in healthy[PULL]
+    assert f"{abs(pull.LEAST_COSINE):g}" in healthy[OPPOSED]
+    assert "no more above" in healthy[COLOUR]
+
+
+ADDED = """
+from dipp_toolkit.events import Warned
+from dipp_toolkit.monitoring.diagnostic import Diagnostic, numbers
+
+def warn(rows):
+    return Warned(name="dark", text="Too dark. Lower it.") if numbers(rows, "darkness")[-1][1] > 0.5 else None
+
+DIAGNOSTICS = (
+    Diagnostic(
+        name="dark", title="Darkness", reading="Share of dark pixels.", healthy="Below a half.", warn=warn,
+        paths={"dark": ("darkness",)}, measure=lambda seen: {"darkness": float(seen.x0.mean())}, about_images=True,
+    ),
+)
+"""
+
+
+def test_a_file_is_all_that_a_further_diagnostic_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured by the training, warned of, charted in the report and heeded by the verdict."""
+    (tmp_path / "zz_dark.py").write_text(ADDED)
+    monkeypatch.setattr(diagnostics, "__path__", [*diagnostics.__path__, str(tmp_path)])
+    all_diagnostics.cache_clear()
+    try:
+        assert "dark" in warnings_about_images()
+        world = World(64, monkeypatch)
+        added = all_diagnostics()[-1]
+        assert added.measure(world.observe())["darkness"] == pytest.approx(float(world.probe.samples().mean()))
+        rows = [row(0, darkness=0.1), row(10, darkness=0.9)]
+        assert names(rows) == ["dark"]
+        rows[-1]["warnings"] = [warning.model_dump() for warning in find_warnings(rows, CONFIG)]
+        folder = write_run(tmp_path / "run", settings={"diagnose_every": 10})
+        (folder / "diagnostics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
+        report = write_report(folder).read_text()
+        assert "Darkness" in report and "0.9 at step 10, from 0.1 at step 0." in report and "Too dark." in report
+    finally:
+        all_diagnostics.cache_clear()
+        sys.modules.pop(f"{diagnostics.__name__}.zz_dark", None)
 
 
 Run = Callable[..., Path]

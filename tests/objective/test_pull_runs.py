@@ -18,7 +18,7 @@ from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.ablation.grid import make_cell
-from dipp_toolkit.monitoring.trained import trained_on
+from dipp_toolkit.monitoring.monitors import trained_on
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
 from dipp_toolkit.objective.terms.reward_sum import RewardSum
@@ -125,8 +125,8 @@ def test_pulls_and_scales_vary_in_an_ablation() -> None:
 @pytest.mark.parametrize(
     ("term", "sentence"),
     [
-        ("reward_only", "A pull is measured against a divergence, and 'reward_only' is none"),
-        ("policy_gradient", "'policy_gradient' is none"),
+        ("reward_only", "A pull is measured against a divergence, and 'reward_only' is not a divergence"),
+        ("policy_gradient", "'policy_gradient' is not a divergence"),
         ("diffused_reward", "'diffused_reward' has the rewards inside its own formula"),
     ],
 )

@@ -219,7 +219,7 @@ def test_missing_metrics_and_pictures_still_make_a_report(tmp_path: Path) -> Non
     (folder / "metrics.jsonl").unlink()
     (folder / "samples" / "comparison" / "comparison.json").unlink()
     page = page_of(folder)
-    assert "There are no pictures" in page.text and "The training" not in page.text
+    assert "There are no images" in page.text and "The training" not in page.text
     assert not (folder / "before_after.png").exists()
 
 
@@ -228,7 +228,7 @@ def test_unfinished_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     (folder / "summary.json").unlink()
     with pytest.raises(CheckpointError, match=r"not finished.*summary\.json"):
         write_report(folder)
-    with pytest.raises(CheckpointError, match="no run folder"):
+    with pytest.raises(CheckpointError, match="not a run folder"):
         write_report(tmp_path)
     (folder / "summary.json").write_text("{")
     with pytest.raises(CheckpointError, match="Cannot read"):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dipp_toolkit.evaluation.intervals import Interval
-from dipp_toolkit.monitoring.diagnostic_names import FAR
+from dipp_toolkit.monitoring.diagnostics.distance import NAME as FAR
+from dipp_toolkit.report.charts.formatting import decimals_for, text_of
 from dipp_toolkit.report.run_files import read_run
-from dipp_toolkit.report.table import decimals_for, text_of
 from dipp_toolkit.report.verdict import change_of, verdict
 from dipp_toolkit.report.write import render
 from fake_run import interval, write_run

@@ -147,5 +147,5 @@ def test_a_term_that_cannot_be_called_is_a_sentence(write: Callable[[str], Path]
     reference = make_reference()
     generator = AffineGenerator(AffineMap(torch.eye(3), torch.zeros(3)))
     assistant = ExactAssistant(generator, reference.denoiser.schedule)
-    with pytest.raises(PluginError, match=r"made 3; expected something to call with a sample"):
+    with pytest.raises(PluginError, match=r"made 3; expected a callable that takes a sample"):
         build_term(f"{path}:build", TermContext(reference, assistant, make_config({})))

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ...config import TrainConfig, make_config
 from ...events import Warned
-from ...monitoring.monitors import find_warnings
+from ...monitoring.monitors import find_warnings, trained_on
 from ...monitoring.snapshot import Snapshot
-from ...monitoring.trained import trained_on
 from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
 from ...utils.device import choose_device, environment
 from ...utils.images import data_address

@@ -28,14 +28,14 @@ WAVES = 8
 
 def middle_block(network: nn.Module) -> nn.Module | None:
     """The block half-way through a diffusion network, whatever library wraps it; None for one without blocks."""
-    found: nn.Module | None = None
+    middle: nn.Module | None = None
     for name, module in network.named_modules():
         last = name.rsplit(".", 1)[-1]
         if last == "mid_block":
             return module
-        if found is None and last in ("transformer_blocks", "blocks", "layers") and isinstance(module, nn.ModuleList):
-            found = module[len(module) // 2] if len(module) else None
-    return found
+        if middle is None and last in ("transformer_blocks", "blocks", "layers") and isinstance(module, nn.ModuleList):
+            middle = module[len(module) // 2] if len(module) else None
+    return middle
 
 
 def as_tokens(features: Tensor) -> Float[Tensor, "batch tokens channels"]:
@@ -61,21 +61,21 @@ def image_features(
             output that has the shape of the argument `hidden_states`, diffusers' name for the image's stream.
 
     Raises:
-        RunError: nothing says which it is.
+        RunError: it is unknown which one it is.
     """
-    streams = [one for one in output if isinstance(one, Tensor)] if isinstance(output, tuple) else [output]
+    streams = [stream for stream in output if isinstance(stream, Tensor)] if isinstance(output, tuple) else [output]
     if len(streams) == 1:
         return streams[0]
     if place is not None and isinstance(output[place], Tensor):
         stream: Tensor = output[place]
         return stream
     given = inspect.signature(block.forward).bind(*arguments, **named).arguments.get("hidden_states")
-    alike = [one for one in streams if isinstance(given, Tensor) and one.shape == given.shape]
+    alike = [stream for stream in streams if isinstance(given, Tensor) and stream.shape == given.shape]
     if len(alike) != 1:
         raise RunError(
-            f"The block {type(block).__name__} returns {len(streams)} tensors, and nothing says which holds the "
-            "image's features, which f_divergence reads. Give the pipeline's family an image_stream, its place among "
-            "them, or train with another term."
+            f"The block {type(block).__name__} returns {len(streams)} tensors, and which of them holds the "
+            "image's features, which f_divergence reads, is unknown. Give the pipeline's family an image_stream, its "
+            "place among them, or train with another term."
         )
     return alike[0]
 
@@ -111,7 +111,7 @@ def tokens_of(
 ) -> tuple[Tensor, Tensor]:
     """One pass of a network: its prediction, and the image's features as tokens.
 
-    A network without a middle block is known by its input and its prediction, `(batch, places, 2 channels)`.
+    A network without a middle block is represented by its input and its prediction, `(batch, places, 2 channels)`.
 
     Args:
         network: whose features are read.
@@ -131,7 +131,7 @@ def tokens_of(
 
 
 class Discriminator(nn.Module):
-    """Logits of features: every token votes, told the time; the votes' mean is the logit.
+    """Logits of features: every token votes, given the time; the votes' mean is the logit.
 
     Args:
         channels: of a token.
@@ -186,7 +186,7 @@ class LearnedRatio:
 
     def _weights(self) -> list[nn.Parameter]:
         assert self.network is not None
-        return [one for one in self.network.parameters() if one.requires_grad]
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     @torch.no_grad()
     def log_ratio(

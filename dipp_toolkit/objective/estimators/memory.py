@@ -17,11 +17,11 @@ Rows = dict[str, Tensor]
 
 
 def prompt_key(prompt: str, readout: int = 0) -> int:
-    """The same number for the same prompt, today and in a run that goes on: 63 bits of a BLAKE2b digest.
+    """The same number for the same prompt, also in a resumed run: 63 bits of a BLAKE2b digest.
 
     Args:
         prompt: the text.
-        readout: which of the generator's steps made the sample: those of different steps are no pair.
+        readout: which of the generator's steps made the sample: those of different steps are not paired.
     """
     digest = hashlib.blake2b(f"{readout}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

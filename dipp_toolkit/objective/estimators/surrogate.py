@@ -35,7 +35,7 @@ def pooled(condition: Condition) -> Float[Tensor, "batch features"] | None:
     """One vector a prompt; None where the network reads no prompt.
 
     Where the text encoder gives one for the whole prompt, it is that: CLIP's of SDXL, Stable Diffusion 3 and Flux.
-    Elsewhere it is the mean over the tokens that the mask keeps (T5's of PixArt), and over all where there is no mask:
+    Elsewhere it is the mean over the tokens that the mask keeps (T5's of PixArt), and over all tokens without a mask:
     each padding of Stable Diffusion's CLIP, whose attention is causal, has read the whole prompt.
     """
     tensors = condition.tensors
@@ -86,7 +86,7 @@ class SurrogateNetwork(nn.Module):
 
     Args:
         channels: of the latents.
-        text: features of a pooled prompt; 0 where there is none.
+        text: features of a pooled prompt; 0 without one.
         width: of every layer.
         blocks: residual blocks; before and between them the resolution is halved, down to 4.
     """
@@ -131,7 +131,7 @@ ENOUGH = 32
 class Surrogate:
     r"""Fits $\hat r_\phi(x_0, c)$ to the scores of the generator's own samples and lends its gradient.
 
-    The reward is asked for numbers alone, a surrogate that learns beside the generator gives the gradients: the
+    The reward gives scores alone, and a surrogate that learns beside the generator gives the gradients: the
     decoupling of TDM-R1 (arXiv 2603.07700). What can move a sample is how its score differs from that of another
     sample of the same prompt; how prompts differ moves nothing, and may be ten times as much. So the generator's batch
     holds `noises_per_prompt` samples of each prompt, and the surrogate is fitted to differences within a prompt,
@@ -264,7 +264,7 @@ class Surrogate:
         rows = self.memory.rows
         pairs = Pairs.among(rows)
         self.deviation = pairs.deviation.clamp_min(1e-6)  # a constant score is not blown up
-        # Of its own, so that every process draws the same pairs, and a run that goes on those that it would have.
+        # A source of its own: every process, and a resumed run, draws the same pairs.
         random = torch.Generator(rows["x0"].device).manual_seed(self.seed * 1_000_003 + self.updates)
         losses = []
         for _ in range(self.rounds):
@@ -297,7 +297,7 @@ class Surrogate:
         )
         return [
             f"its surrogate was trusted in {self.trusted} of {self.updates} steps, and its rank correlation with "
-            f"unseen scores, within a prompt, ended at {self.correlation:.2f}, where {self.trust:g} is asked for. Give "
+            f"unseen scores, within a prompt, ended at {self.correlation:.2f}, where {self.trust:g} is required. Give "
             f"it more samples a step, or use black_box=smoothing.{restarted if self.restarted else ''}"
         ]
 
@@ -320,7 +320,7 @@ class Surrogate:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave. What a version without prompts learned is no use: it begins again."""
+        """Take over what `state_dict` gave. A state of before prompts were kept is of no use: it begins again."""
         if not state:
             return
         if "judged" not in state:
@@ -346,7 +346,7 @@ def _check_shape(latents: Tensor) -> None:
     """The network reads pictures.
 
     Raises:
-        RunError: these are none.
+        RunError: these are not.
     """
     if latents.ndim != 4 or min(latents.shape[-2:]) < 2:
         raise RunError(

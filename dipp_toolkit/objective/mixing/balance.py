@@ -50,7 +50,7 @@ def pcgrad(gradients: Gradients, random: torch.Generator) -> Gradients:
 
 
 def mgda(gradients: Gradients, random: torch.Generator) -> Gradients:
-    r"""Multiple-gradient descent: the direction along which every reward improves, or none where there is none.
+    r"""Multiple-gradient descent: the direction along which every reward improves, or 0 where none exists.
 
     $d = \sum_i \lambda_i g_i$ with $\lambda$ on the simplex and $\|d\|$ least, so that $g_i \cdot d \ge \|d\|^2$ for
     all $i$ (Désidéri, "Multiple-gradient descent algorithm", 2012; Sener and Koltun, 2018, arXiv 1810.04650, algorithm

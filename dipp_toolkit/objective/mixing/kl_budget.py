@@ -88,8 +88,8 @@ class KLBudget:
         kl, pulls = (torch.stack(column).mean() for column in zip(*self._proposed, strict=True))
         self._proposed.clear()
         before, updates, pulled, integral = (
-            torch.as_tensor(one, dtype=kl.dtype, device=kl.device)
-            for one in (self.kl, self.updates, self.pulled, self.integral)
+            torch.as_tensor(number, dtype=kl.dtype, device=kl.device)
+            for number in (self.kl, self.updates, self.pulled, self.integral)
         )
         sound = torch.isfinite(kl)
         self.updates = updates + sound
@@ -103,7 +103,7 @@ class KLBudget:
         self.integral = torch.where(moves, moved.clamp(-bound, bound), integral)
 
     def discard(self) -> None:
-        """Forget what the passes of an update measured that is not followed."""
+        """Drop what the passes of an update measured: it is not followed."""
         self._proposed.clear()
 
     @property

@@ -13,6 +13,7 @@ from ...distributed import Processes
 from ...errors import RunError
 from ...utils.device import read_scalars
 from ..base import TermResult
+from ..result import metric_name
 from .balance import BALANCES, Balance
 from .floors import Floor
 from .kl_budget import KLBudget
@@ -37,7 +38,7 @@ class Mixed:
 
 @dataclass
 class Proposal:
-    """What the passes of the update under way found of a reward.
+    """What the passes of the current update measured of a reward.
 
     Attributes:
         scores: of each pass, of all processes.
@@ -69,8 +70,8 @@ class RewardMix:
 
     A reward with a floor and the multiplier $\lambda_i$ is also pushed by $\lambda_i G g_i / \bar g_i$, with the
     running $\bar g_i$ and $G$ being the root mean square of everything else that pulls: $\lambda_i = 1$ is as strong as
-    the rest of the objective, whatever the weights. It comes on top of a pull that was asked for. What `pcgrad` and
-    `mgda` do next is said in `balance`.
+    the rest of the objective, whatever the weights. It comes on top of a requested pull. For what `pcgrad` and
+    `mgda` do next see `balance`.
 
     Statistics and floors move once an update, by all scores and gradients of its passes and processes: within an update
     every pass uses those of the updates before it. A floor's multiplier is thus 0 in the first update. A gradient of
@@ -126,7 +127,7 @@ class RewardMix:
             proposal = self._proposed.setdefault(name, Proposal())
             proposal.scores.append(scores.detach())
             proposal.squares.append(square.detach())
-            details[f"deviation/{name}"] = scores.std(correction=0)
+            details[metric_name("deviation", name)] = scores.std(correction=0)
             sizes[name] = square.sqrt()
         gradients = {name: result.grad.to(rest.dtype) for name, result in results.items()}
         factor = self.scale.multiplier(step)
@@ -146,7 +147,7 @@ class RewardMix:
         pull = self.processes.mean(mean_square(torch.stack([rest, *contributions.values()]).sum(0))).sqrt()
         for name in sorted(self.floors.keys() & results.keys()):
             multiplier = self.floors[name].multiplier.to(rest.device)
-            details[f"multiplier/{name}"] = multiplier
+            details[metric_name("multiplier", name)] = multiplier
             push = (multiplier * inverse(self._running(name, sizes[name])) * pull).to(rest.dtype) * gradients[name]
             contributions[name] = contributions[name] + push
         return Mixed(contributions, self._balanced(contributions, random), details)
@@ -161,7 +162,7 @@ class RewardMix:
         details: dict[str, float | Tensor],
         factor_of_all: Tensor | float,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Contributions, and what is added up in their place, that pull as hard as was asked for."""
+        """Contributions, and what is added up in their place, whose pull is the requested one."""
         scale, shares = self.scale, self.scale.shares(weights)
         factors, units, begins = {}, {}, torch.zeros((), dtype=torch.bool, device=divergence.device)
         for name, gradient in gradients.items():
@@ -181,10 +182,10 @@ class RewardMix:
             amount = factor_of_all * scale.amount(joint_size, divergence_size, begins)
         else:
             amount = torch.as_tensor(factor_of_all * held, device=divergence.device)
-        details |= {f"scale/{name}": amount * factor for name, factor in factors.items()}
+        details |= {metric_name("scale", name): amount * factor for name, factor in factors.items()}
         amount = amount.to(divergence.dtype)
-        contributions = {name: amount * one for name, one in units.items()}
-        return contributions, {name: amount * one for name, one in balanced.items()}
+        contributions = {name: amount * gradient for name, gradient in units.items()}
+        return contributions, {name: amount * gradient for name, gradient in balanced.items()}
 
     def _note(
         self,
@@ -194,18 +195,19 @@ class RewardMix:
         step: int,
         details: dict[str, float | Tensor],
     ) -> None:
-        """Let the budget know of a pass."""
+        """Report a pass to the budget."""
         if kl is None:
             raise RunError(
-                "The settings have a kl_budget, and no divergence of the objective reports the KL it holds: a term of "
-                "your own does with the detail 'kl', as terms/divergence.py makes it. Or leave kl_budget out."
+                "The settings have a kl_budget, but no divergence of the objective reports the KL that it limits. A "
+                "term of your own reports it as the detail 'kl', see objective/terms/divergence.py; or leave kl_budget "
+                "out."
             )
         pulls = torch.stack(list(contributions.values())).any()
         budget.note(kl, torch.zeros_like(pulls) if self.scale.rests(step) else pulls)
         details |= {"kl_running": budget.kl, "kl_factor": budget.factor}
 
     def commit(self) -> None:
-        """Take in what the passes of an update found, whose gradient is followed."""
+        """Take in what the passes of an update measured: its gradient is followed."""
         for name, proposal in self._proposed.items():
             scores = torch.cat(proposal.scores)
             statistics = self.statistics.setdefault(name, RewardStatistics())
@@ -218,7 +220,7 @@ class RewardMix:
         self.discard()
 
     def discard(self) -> None:
-        """Forget what the passes of an update found that is skipped, or failed."""
+        """Drop what the passes of an update measured: it was skipped, or failed."""
         self._proposed.clear()
         self._sides.clear()
         if self.scale.budget is not None:
@@ -229,10 +231,10 @@ class RewardMix:
         if not self._sides:
             return
         joint, divergence = torch.stack(self._sides).mean(0).sqrt()
-        sizes = {f"of/{name}": one.size for name, one in self._proposed.items() if one.share}
-        told = read_scalars({"joint": joint, "divergence": divergence, **sizes})
-        joint_size, divergence_size = told.pop("joint"), told.pop("divergence")
-        self.scale.take({name.removeprefix("of/"): size for name, size in told.items()}, joint_size, divergence_size)
+        sizes = {f"of/{name}": proposal.size for name, proposal in self._proposed.items() if proposal.share}
+        numbers = read_scalars({"joint": joint, "divergence": divergence, **sizes})
+        joint_size, divergence_size = numbers.pop("joint"), numbers.pop("divergence")
+        self.scale.take({name.removeprefix("of/"): size for name, size in numbers.items()}, joint_size, divergence_size)
 
     def _running(self, name: str, now: Tensor) -> Tensor:
         """The running root mean square of a reward's gradient; the pass' own where no update before had any.
@@ -256,32 +258,37 @@ class RewardMix:
             return gradient
         size = root_mean_square(gradient)
         factor = (self.clip / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-        details[f"clipped/{name}"] = (factor < 1).float().mean()
+        details[metric_name("clipped", name)] = (factor < 1).float().mean()
         return gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1))
 
     def _balanced(self, gradients: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
         if self.balance not in ("pcgrad", "mgda") or len(gradients) < 2:
             return dict(gradients)
-        pulls = torch.stack([one.any() for one in gradients.values()]).tolist()
+        pulls = torch.stack([gradient.any() for gradient in gradients.values()]).tolist()
         # A zero would be the least norm of all.
-        pulling = {name: one for (name, one), nonzero in zip(gradients.items(), pulls, strict=True) if nonzero}
+        pulling = {
+            name: gradient for (name, gradient), nonzero in zip(gradients.items(), pulls, strict=True) if nonzero
+        }
         if len(pulling) < 2:
             return dict(gradients)
-        stacked = torch.stack([one.flatten(1) for one in pulling.values()])
+        stacked = torch.stack([gradient.flatten(1) for gradient in pulling.values()])
         balanced = BALANCES[self.balance](stacked, random)
-        return {**gradients, **{name: balanced[i].reshape(one.shape) for i, (name, one) in enumerate(pulling.items())}}
+        return {
+            **gradients,
+            **{name: balanced[i].reshape(gradient.shape) for i, (name, gradient) in enumerate(pulling.items())},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "statistics": {name: one.state_dict() for name, one in self.statistics.items()},
-            "floors": {name: one.state_dict() for name, one in self.floors.items()},
+            "statistics": {name: statistics.state_dict() for name, statistics in self.statistics.items()},
+            "floors": {name: floor.state_dict() for name, floor in self.floors.items()},
             "scale": self.scale.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, one in state.get("statistics", {}).items():
-            self.statistics.setdefault(name, RewardStatistics()).load_state_dict(one)
-        for name, one in state.get("floors", {}).items():
+        for name, values in state.get("statistics", {}).items():
+            self.statistics.setdefault(name, RewardStatistics()).load_state_dict(values)
+        for name, values in state.get("floors", {}).items():
             if name in self.floors:
-                self.floors[name].load_state_dict(one)
+                self.floors[name].load_state_dict(values)
         self.scale.load_state_dict(state.get("scale", {}))

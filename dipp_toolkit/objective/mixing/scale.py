@@ -1,4 +1,4 @@
-r"""How strongly the rewards pull beside the divergences: by a number, or measured so that they pull as asked."""
+r"""How strongly the rewards pull beside the divergences: by a number, or measured for a requested pull."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ class RewardScale:
     def settled(self, shares: Mapping[str, float]) -> bool:
         """Whether everything that is measured has been."""
         sizes = [self.sizes.get(name) for name, share in shares.items() if share]
-        return self.joint.full and self.divergence.full and all(one is not None and one.full for one in sizes)
+        return self.joint.full and self.divergence.full and all(size is not None and size.full for size in sizes)
 
     def usual(self, name: str, now: Tensor) -> Tensor:
-        """The usual size of a reward's gradient; the pass' own where there is none.
+        """The usual size of a reward's gradient; the pass' own before any was measured.
 
         Args:
             name: of its term.
@@ -141,7 +141,7 @@ class RewardScale:
         return torch.where(pulls, self.pull * divergence / joint, 0.0)
 
     def held(self) -> float | None:
-        """A as the updates before say; None before the first that said anything."""
+        """A from the updates so far; None before any was measured."""
         joint, divergence = self.joint.usual, self.divergence.usual
         return None if self.pull is None or joint is None or divergence is None else self.pull * divergence / joint
 
@@ -164,7 +164,7 @@ class RewardScale:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "sizes": {name: list(one.values) for name, one in self.sizes.items()},
+            "sizes": {name: list(size.values) for name, size in self.sizes.items()},
             "joint": list(self.joint.values),
             "divergence": list(self.divergence.values),
             **({} if self.budget is None else {"budget": self.budget.state_dict()}),

@@ -17,7 +17,7 @@ def root_mean_square(gradient: Float[Tensor, "batch ..."]) -> Float[Tensor, " ba
 
 
 def mean_square(gradient: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
-    """Over the batch and all elements, in the widest numbers there are: a square of a small float32 may be none."""
+    """Over the batch and all elements, in float64 where the device has it: a small float32's square may be 0."""
     wide = torch.float32 if gradient.device.type == "mps" else torch.float64
     return gradient.detach().to(wide).square().mean()
 
@@ -64,7 +64,7 @@ class RewardStatistics:
     gradient: Tensor = field(default_factory=_zero)
 
     def update(self, scores: Float[Tensor, " batch"], size: Float[Tensor, ""]) -> None:
-        """Take an update in.
+        """Take an update's scores and gradient size in.
 
         Args:
             scores: of all its passes and processes.
@@ -88,8 +88,8 @@ class RewardStatistics:
         self.gradient = torch.where(pulls, moved, self.gradient)
 
     def _to(self, device: torch.device, dtype: torch.dtype) -> None:
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name).to(device, dtype))
+        for number in fields(self):
+            setattr(self, number.name, getattr(self, number.name).to(device, dtype))
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(vars(self))

@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...diffusion.schedules import expand_like, usable_times
+from ...diffusion.times import TimeLaw
 from ...distributed.shared_draws import normal
 from ...utils.precision import full_precision
 from ..base import Sample, TermContext, TermResult
@@ -57,34 +58,34 @@ class DiffusedReward(Divergence):
     rewards: RewardSum = field(default_factory=RewardSum)
 
     def __call__(self, sample: Sample) -> TermResult:
-        look = noised(self.schedule, sample, self.sampling)
+        noisy = noised(self.schedule, sample, self.sampling)
         with torch.enable_grad():
-            x_t = look.x_t.detach().requires_grad_(True)
-            first = guided_x0(self.reference, x_t, look.t, look.condition, self.guidance_at(look.step))
-        x0_reference, x0_assistant = first.detach(), self._assistant_x0(look)
-        slope, scores = self._diffused_slope(look, x_t, first, sample)
-        difference = x0_assistant - x0_reference - look.sigma.square() / look.alpha * slope
-        factor = self.factor(look, x0_reference, x0_assistant)
+            x_t = noisy.x_t.detach().requires_grad_(True)
+            first = guided_x0(self.reference, x_t, noisy.t, noisy.condition, self.guidance_at(noisy.step))
+        x0_reference, x0_assistant = first.detach(), self._assistant_x0(noisy)
+        slope, scores = self._diffused_slope(noisy, x_t, first, sample)
+        difference = x0_assistant - x0_reference - noisy.sigma.square() / noisy.alpha * slope
+        factor = self.factor(noisy, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
         gap = (x0_assistant - x0_reference).square().mean().sqrt()
-        details = {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)}
+        details = {"score_gap": gap, **self.kl(noisy, x0_reference, x0_assistant)}
         return TermResult(value, factor * difference, details, scores)
 
     @torch.no_grad()
-    def _assistant_x0(self, look: Noised) -> Tensor:
-        return self.assistant_x0(look)
+    def _assistant_x0(self, noisy: Noised) -> Tensor:
+        return self.assistant_x0(noisy)
 
     def _diffused_slope(
-        self, look: Noised, x_t: Tensor, first: Tensor, sample: Sample
+        self, noisy: Noised, x_t: Tensor, first: Tensor, sample: Sample
     ) -> tuple[Tensor, dict[str, Tensor]]:
         r"""$\nabla_{x_t} \log \frac{1}{n} \sum_j e^{R(\hat x_0^{(j)})}$, and each reward's mean score."""
         if not self.rewards.terms:
             return torch.zeros_like(x_t), {}
-        count = self.proxies if self.steps > 1 else 1  # one pass has no chance in it
-        totals, slopes, said = [], [], []
+        count = self.proxies if self.steps > 1 else 1  # one pass is deterministic
+        totals, slopes, scores_by_proxy = [], [], []
         for index in range(count):
             with torch.enable_grad():
-                proxy = self._denoise(look, x_t, first, sample.random)
+                proxy = self._denoise(noisy, x_t, first, sample.random)
             seen = Sample(proxy.detach(), sample.condition, sample.noise, sample.random, sample.step, sample.readout)
             total, gradient, scores = self.rewards.differentiate(seen)
             last = index == count - 1
@@ -92,25 +93,30 @@ class DiffusedReward(Divergence):
                 (slope,) = torch.autograd.grad(proxy, x_t, gradient.to(proxy.dtype), retain_graph=not last)
             totals.append(total)
             slopes.append(slope)
-            said.append(scores)
+            scores_by_proxy.append(scores)
         shares = torch.stack(totals).softmax(0)  # the gradient of a logarithm of a mean of exponentials
         slope = sum(
-            (expand_like(share, x_t) * one for share, one in zip(shares, slopes, strict=True)), x_t.new_zeros(())
+            (expand_like(share, x_t) * gradient for share, gradient in zip(shares, slopes, strict=True)),
+            x_t.new_zeros(()),
         )
-        return slope, {name: torch.stack([one[name] for one in said]).mean(0) for name in said[0]}
+        return slope, {
+            name: torch.stack([scores_of_proxy[name] for scores_of_proxy in scores_by_proxy]).mean(0)
+            for name in scores_by_proxy[0]
+        }
 
-    def _denoise(self, look: Noised, x_t: Tensor, first: Tensor, random: torch.Generator) -> Tensor:
+    def _denoise(self, noisy: Noised, x_t: Tensor, first: Tensor, random: torch.Generator) -> Tensor:
         """The rest of a short denoise, differentiable in `x_t`: at even times below t, each an ancestral step."""
-        x0, x, t = first, x_t, look.t
+        x0, x, t = first, x_t, noisy.t
         for index in range(1, self.steps):
-            lower = (look.t * (self.steps - index) / self.steps).clamp_min(self._least_time()).minimum(t)
+            lower = (noisy.t * (self.steps - index) / self.steps).clamp_min(self._least_time()).minimum(t)
             x = self._ancestral(x, x0, t, lower, random)
-            x0, t = guided_x0(self.reference, x, lower, look.condition, self.guidance_at(look.step)), lower
+            x0, t = guided_x0(self.reference, x, lower, noisy.condition, self.guidance_at(noisy.step)), lower
         return x0
 
     def _least_time(self) -> float:
         """No earlier than the times the divergence looks at: nearer to 0 the reference tells nothing new."""
-        return max(float(getattr(self.sampling, "low", 0.0)), usable_times(self.schedule)[0])
+        earliest = usable_times(self.schedule)[0]
+        return max(self.sampling.low, earliest) if isinstance(self.sampling, TimeLaw) else earliest
 
     def _ancestral(self, x: Tensor, x0: Tensor, t: Tensor, lower: Tensor, random: torch.Generator) -> Tensor:
         r"""A draw from $q(x_s | x_t, x_0)$, $s < t$ (Ho et al. 2020, eq. 6, for any alpha and sigma)."""
@@ -128,7 +134,7 @@ class DiffusedReward(Divergence):
         self.rewards.commit()
 
     def discard(self) -> None:
-        """They forget it."""
+        """They drop it."""
         self.rewards.discard()
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,7 +146,7 @@ class DiffusedReward(Divergence):
         self.rewards.load_state_dict(state.get("rewards", {}))
 
     def warnings(self) -> list[str]:
-        """What the rewards have to say of how they were trained."""
+        """Warnings of the rewards about how they were trained."""
         return self.rewards.warnings()
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all divergences share: they look at noised samples through the eyes of the reference and the assistant."""
+"""What all divergences share: noised samples, and their denoising by the reference and the assistant."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def guided_x0(
 ) -> Float[Tensor, "batch ..."]:
     r"""The reference under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
 
+    In `dipp_toolkit.objective.terms.integral_kl` it is an implicit reward (DI++, theorem 3.2).
     Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all.
     """
     if guidance == 1:
@@ -111,7 +112,7 @@ class Divergence:
             others: fields that neither the settings nor the options fill.
 
         Raises:
-            RequestError: an option is unknown or has a value it cannot have.
+            RequestError: an option is unknown or its value is invalid.
         """
         config = context.config
         return cls(
@@ -129,36 +130,40 @@ class Divergence:
         """The reference's forward process."""
         return self.reference.denoiser.schedule
 
-    def reference_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
-        r"""$\hat x_0^{ref}(x_t)$ under the term's guidance at the update of the look."""
-        return guided_x0(self.reference, look.x_t, look.t, look.condition, self.guidance_at(look.step))
+    def reference_x0(self, noisy: Noised) -> Float[Tensor, "batch ..."]:
+        r"""$\hat x_0^{ref}(x_t)$ under the term's guidance at the samples' update."""
+        return guided_x0(self.reference, noisy.x_t, noisy.t, noisy.condition, self.guidance_at(noisy.step))
 
     def guidance_at(self, step: int) -> float:
         r"""$\alpha_{cfg}$ at a generator update, the first being 0."""
         return value_at(self.guidance, step)
 
-    def assistant_x0(self, look: Noised) -> Float[Tensor, "batch ..."]:
+    def assistant_x0(self, noisy: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^\psi(x_t)$."""
-        return self.assistant.predict_x0(look.x_t, look.t, look.condition)
+        return self.assistant.predict_x0(noisy.x_t, noisy.t, noisy.condition)
 
     @torch.no_grad()
     def explain(self, sample: Sample, result: TermResult) -> str:
         """Which network predicts what is not finite at times like those of the pass."""
-        look = noised(self.schedule, sample, self.sampling)
-        seen = {"reference": self.reference_x0(look), "assistant": self.assistant_x0(look)}
-        bad = [f"the {name}'s prediction is not finite" for name, one in seen.items() if not torch.isfinite(one).all()]
+        noisy = noised(self.schedule, sample, self.sampling)
+        predictions = {"reference": self.reference_x0(noisy), "assistant": self.assistant_x0(noisy)}
+        bad = [
+            f"the {name}'s prediction is not finite"
+            for name, prediction in predictions.items()
+            if not torch.isfinite(prediction).all()
+        ]
         return " and ".join(bad)
 
-    def kl(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> dict[str, Tensor]:
+    def kl(self, noisy: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> dict[str, Tensor]:
         """The detail `kl`: the integral KL in nats a dimension, see `kl_estimate`; nothing where the sampling does not
         say which law its times have."""
         if not isinstance(self.sampling, TimeLaw):
             return {}
         shares = kl_estimate(
-            self.schedule, self.sampling, look.t.detach(), x0_assistant.detach(), x0_reference.detach()
+            self.schedule, self.sampling, noisy.t.detach(), x0_assistant.detach(), x0_reference.detach()
         )
         return {"kl": shares.mean()}
 
-    def factor(self, look: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> Tensor:
-        r"""$w(t) (\alpha_t/\sigma_t)^2$ of each sample, broadcastable to it."""
-        return self.weighting(WeightingInputs(look.alpha, look.sigma, look.x0, x0_reference, x0_assistant))
+    def factor(self, noisy: Noised, x0_reference: Tensor, x0_assistant: Tensor) -> Tensor:
+        r"""$w(t) (\alpha_t/\sigma_t)^2$ of each sample, broadcastable to it; see `dipp_toolkit.diffusion.times`."""
+        return self.weighting(WeightingInputs(noisy.alpha, noisy.sigma, noisy.x0, x0_reference, x0_assistant))

@@ -36,14 +36,14 @@ from ..base import Sample, TermContext, TermResult
 from ..estimators.density_ratio import LearnedRatio, tokens_of
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
 from .divergence import Divergence, Noised, noised
-from .options import option
+from .options import option, options_of, read_options
 
 
 @runtime_checkable
 class Ratio(Protocol):
     """Knows how much likelier a noised sample is under the reference than under the generator."""
 
-    def __call__(self, term: FDivergence, look: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
+    def __call__(self, term: FDivergence, noisy: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
         r"""The assistant's prediction, like `x0`, and $\log q_t(x_t)/p_t(x_t)$, `(B,)`."""
 
 
@@ -61,11 +61,11 @@ class GaussianRatio:
     target: Gaussian
     schedule: Schedule
 
-    def __call__(self, term: FDivergence, look: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
-        alpha, sigma = self.schedule.alpha(look.t), self.schedule.sigma(look.t)
-        x_t, law = look.x_t.flatten(1), self.generator.law
+    def __call__(self, term: FDivergence, noisy: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule.alpha(noisy.t), self.schedule.sigma(noisy.t)
+        x_t, law = noisy.x_t.flatten(1), self.generator.law
         ratio = self.target.noised(alpha, sigma).log_prob(x_t) - law.noised(alpha, sigma).log_prob(x_t)
-        return law.denoise(x_t, alpha, sigma).reshape(look.x_t.shape), ratio
+        return law.denoise(x_t, alpha, sigma).reshape(noisy.x_t.shape), ratio
 
 
 @dataclass
@@ -116,21 +116,30 @@ class DiscriminatorRatio:
     pool: Pool
     learned: LearnedRatio
 
-    def __call__(self, term: FDivergence, look: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
-        x0, fake = self._pass(term, look)
-        log_ratio = self.learned.log_ratio(fake, look.t)
+    @classmethod
+    def build(cls, context: TermContext) -> DiscriminatorRatio:
+        """As the options of an `FDivergence` say."""
+        options = {name: getattr(FDivergence, name) for name in options_of(FDivergence)}
+        options |= read_options(FDivergence, context.name, context.options)
+        learned = LearnedRatio(options["discriminator_rate"], context.config.seed, processes=context.processes)
+        pool = Pool(options["pool"])
+        return cls(options["fresh"], context.config.reference_steps, options["rounds"], pool, learned)
+
+    def __call__(self, term: FDivergence, noisy: Noised, sample: Sample) -> tuple[Tensor, Tensor]:
+        x0, fake = self._pass(term, noisy)
+        log_ratio = self.learned.log_ratio(fake, noisy.t)
         self._sample_reference(term, sample)
         for _ in range(self.rounds):
             drawn, condition = self.pool.draw(len(sample.x0), sample.random)
             other = noised(term.schedule, replace(sample, x0=drawn.to(sample.x0), condition=condition), term.sampling)
-            self.learned.update(self._pass(term, other)[1], fake, other.t, look.t)
+            self.learned.update(self._pass(term, other)[1], fake, other.t, noisy.t)
         return x0, log_ratio
 
-    def _pass(self, term: FDivergence, look: Noised) -> tuple[Tensor, Tensor]:
+    def _pass(self, term: FDivergence, noisy: Noised) -> tuple[Tensor, Tensor]:
         network = cast(Any, term.assistant).denoiser.network
         family = getattr(term.reference, "family", None)  # of a diffusers pipeline
         stream = family.image_stream if isinstance(family, ImageStream) else None
-        return tokens_of(network, term.assistant.predict_x0, look.x_t, look.t, look.condition, stream)
+        return tokens_of(network, term.assistant.predict_x0, noisy.x_t, noisy.t, noisy.condition, stream)
 
     def _sample_reference(self, term: FDivergence, sample: Sample) -> None:
         count = len(sample.x0) if self.pool.x0 is None else min(self.fresh, len(sample.x0))
@@ -156,7 +165,7 @@ class FDivergence(Divergence):
         pool: reference samples that are kept.
         rounds: discriminator updates a step.
         discriminator_rate: its Adam learning rate.
-        ratio: answers for the ratio.
+        ratio: gives $\log r_t(x_t)$; `build` makes a `DiscriminatorRatio`.
     """
 
     kind: Literal["jensen_shannon", "forward_kl"] = option("jensen_shannon", "jensen_shannon or forward_kl")
@@ -164,7 +173,7 @@ class FDivergence(Divergence):
     pool: Annotated[int, Field(ge=1)] = option(512, "reference samples that are kept")
     rounds: Annotated[int, Field(ge=1)] = option(1, "discriminator updates a step")
     discriminator_rate: Annotated[float, Field(gt=0)] = option(1e-3, "the discriminator's Adam learning rate")
-    ratio: Ratio = field(default=cast(Ratio, None))
+    ratio: Ratio = field(kw_only=True)
 
     @property
     def verification(self) -> Verification:
@@ -180,18 +189,18 @@ class FDivergence(Divergence):
 
     @torch.no_grad()
     def __call__(self, sample: Sample) -> TermResult:
-        look = noised(self.schedule, sample, self.sampling)
-        x0_reference = self.reference_x0(look)
-        x0_assistant, log_ratio = self.ratio(self, look, sample)
+        noisy = noised(self.schedule, sample, self.sampling)
+        x0_reference = self.reference_x0(noisy)
+        x0_assistant, log_ratio = self.ratio(self, noisy, sample)
         weight = self.weight(log_ratio.to(sample.x0.dtype))
         difference = x0_assistant - x0_reference
-        factor = expand_like(weight, look.x_t) * self.factor(look, x0_reference, x0_assistant)
+        factor = expand_like(weight, noisy.x_t) * self.factor(noisy, x0_reference, x0_assistant)
         value = (factor * difference * (sample.x0 - x0_reference)).flatten(1).mean(1)
         details = {
             "score_gap": difference.square().mean().sqrt(),
             "log_ratio": log_ratio.mean(),
             "ratio_weight": weight.mean(),
-            **self.kl(look, x0_reference, x0_assistant),
+            **self.kl(noisy, x0_reference, x0_assistant),
         }
         return TermResult(value, factor * difference, details)
 
@@ -228,7 +237,7 @@ class FDivergence(Divergence):
         if self.kind == "forward_kl":
             return average_kl(problem.target, problem.law, problem)
         x_t, weights = problem.points(problem.law)
-        target, law = (one.noised(problem.alpha, problem.sigma) for one in (problem.target, problem.law))
+        target, law = (gaussian.noised(problem.alpha, problem.sigma) for gaussian in (problem.target, problem.law))
         log_ratio = target.log_prob(x_t) - law.log_prob(x_t)
         half = torch.nn.functional.softplus(log_ratio) - math.log(2)  # log (r + 1) / 2
         inside = log_ratio.exp() * (log_ratio - half) - half
@@ -237,8 +246,4 @@ class FDivergence(Divergence):
 
 def build(context: TermContext) -> FDivergence:
     """The term as the run's settings ask for it."""
-    term = FDivergence.build(context)
-    learned = LearnedRatio(term.discriminator_rate, context.config.seed, processes=context.processes)
-    steps = context.config.reference_steps
-    term.ratio = DiscriminatorRatio(term.fresh, steps, term.rounds, Pool(term.pool), learned)
-    return term
+    return FDivergence.build(context, ratio=DiscriminatorRatio.build(context))

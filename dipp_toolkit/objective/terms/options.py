@@ -24,7 +24,7 @@ def option(default: Value, description: str) -> Value:
 
 def options_of(term: type) -> dict[str, str]:
     """The options of a term's dataclass with their descriptions."""
-    return {one.name: one.metadata["option"] for one in fields(term) if "option" in one.metadata}
+    return {member.name: member.metadata["option"] for member in fields(term) if "option" in member.metadata}
 
 
 def read_options(term: type, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,17 +36,17 @@ def read_options(term: type, name: str, values: Mapping[str, Any]) -> dict[str, 
         values: options by name.
 
     Raises:
-        RequestError: an option is unknown or has a value it cannot have.
+        RequestError: an option is unknown or its value is invalid.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    known, hints = options_of(term), get_type_hints(term, include_extras=True)
+    options, hints = options_of(term), get_type_hints(term, include_extras=True)
     read = {}
     for key, value in values.items():
-        if key not in known:
+        if key not in options:
             raise RequestError(
-                f"The term '{name}' takes no such option. "
-                + (unknown_name("option", key, known) if known else "It takes none.")
+                f"The term '{name}' does not have this option. "
+                + (unknown_name("option", key, options) if options else "It has no options.")
             )
         try:
             read[key] = TypeAdapter(hints[key]).validate_python(value)

@@ -1,4 +1,4 @@
-"""The toolkit's own plugin, `core`: its terms and its recipes, registered like anybody's.
+"""The toolkit's own plugin, `core`: its terms and its recipes, registered like any other plugin's.
 
 A file of this folder that defines `build` is a term.
 
@@ -21,6 +21,6 @@ __all__ = ["dipp_register_recipes", "dipp_register_terms"]
 def dipp_register_terms(register: Register) -> None:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(one, ast.FunctionDef) and one.name == "build" for one in tree.body):
+        if any(isinstance(statement, ast.FunctionDef) and statement.name == "build" for statement in tree.body):
             summary = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
             register(path.stem, f"{__package__}.{path.stem}:build", summary=summary)

@@ -1,6 +1,6 @@
 r"""Policy gradient over a Gaussian around x_0, with group-relative advantages (REINFORCE, GRPO).
 
-The baseline that asks rewards for numbers only. Around each generated sample the policy is $N(x_0, s^2 I)$; of a group
+The baseline that needs nothing but scores. Around each generated sample the policy is $N(x_0, s^2 I)$; of a group
 of G draws $x_0 + s \eta_i$ with total scores $R_i$,
 
 $$\nabla_{x_0} = -\frac{1}{G} \sum_i A_i\, \frac{\eta_i}{s}, \qquad
@@ -131,11 +131,11 @@ class PolicyGradient:
         self.rewards.commit()
 
     def discard(self) -> None:
-        """They forget it."""
+        """They drop it."""
         self.rewards.discard()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rewards' estimators have learned; asked for scores alone, they learn nothing."""
+        """The rewards' estimators; with scores alone they learn nothing."""
         return {"rewards": self.rewards.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,13 +1,15 @@
 r"""Explicit rewards: decode the sample, score it, and bring the gradient back to $x_0$.
 
+It is the first half of DI++'s objective (eq. 3.1); the other is `dipp_toolkit.objective.terms.integral_kl`.
+
 The term's loss is $-r(\mathrm{decode}(x_0), c)$; the graph of the decoder and the reward lives only inside the call.
-A reward without a gradient, a black box, is only ever asked for numbers, and an estimator makes a gradient of them.
+A reward without a gradient, a black box, only gives scores, and an estimator makes a gradient of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -36,11 +38,12 @@ class RewardTerm:
         name: the reward's name, for messages.
         reward: scores images in [0, 1].
         decode: turns latents into images in [0, 1], differentiably; a `SharedDecode` is shared with other rewards.
+        shared: `decode` as one, of this reward alone unless given.
         batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
         estimator: stands in where the reward has no gradient; without one, such a reward is refused.
         black_box: whether the reward has none; None until the first call where it does not say.
-        ascended: whether the run raises the score; with a negative weight it lowers it. The decoder lets a gradient
-            pass by where a step along it would lead, so it is asked for that of what rises.
+        ascended: whether the run raises the score; with a negative weight it lowers it. The decoder passes a
+            gradient or not by where a step along it would lead, so it gets that of what rises.
     """
 
     uses_assistant: ClassVar[bool] = False
@@ -52,12 +55,16 @@ class RewardTerm:
     estimator: GradientEstimator | None = None
     black_box: bool | None = None
     ascended: bool = True
+    shared: SharedDecode = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.shared = self.decode if isinstance(self.decode, SharedDecode) else SharedDecode(self.decode)
 
     def __call__(self, sample: Sample) -> TermResult:
         """Score the samples and differentiate, or estimate.
 
         Raises:
-            RunError: the reward failed, or returned something else than one finite score for each image, or its
+            RunError: the reward failed, or did not return one finite score for each image, or its
                 scores have no gradient and nothing can estimate one.
         """
         if self.black_box is None:
@@ -68,11 +75,11 @@ class RewardTerm:
             return TermResult(estimate.scores, -estimate.gradient, estimate.details)
         size, prompts = self.batch or len(sample.x0), sample.condition.prompts
         if size >= len(sample.x0):
-            scores, gradient = self._differentiate(self._shared.decoded(sample.x0), prompts)
+            scores, gradient = self._differentiate(self.shared.decoded(sample.x0), prompts)
             return TermResult(scores, -gradient)
         parts = [
             self._differentiate(
-                self._shared.decoded_alone(sample.x0[start : start + size]), prompts[start : start + size]
+                self.shared.decoded_alone(sample.x0[start : start + size]), prompts[start : start + size]
             )
             for start in range(0, len(sample.x0), size)
         ]
@@ -86,13 +93,13 @@ class RewardTerm:
         """
         self.black_box = self.estimator is not None and self._has_no_gradient(latents, condition)
         if self.black_box:
-            self._shared.forgone()
+            self.shared.forgone()
 
     def _has_no_gradient(self, latents: Tensor, condition: Condition) -> bool:
-        """Whether there is nothing to differentiate.
+        """Whether the reward cannot be differentiated.
 
-        Every process makes the trial once, also one that goes on with a run: what the reward draws in it is given back,
-        so that a run that was stopped has the random numbers of one that was not.
+        Every process makes the trial once, a resumed one too: the random state
+        is restored after it, so that a resumed run has the random numbers of one that was never stopped.
         """
         if self.reward.differentiable is not None:
             return not self.reward.differentiable
@@ -102,21 +109,15 @@ class RewardTerm:
             images = self.decode(latents[:size].detach().requires_grad_(True))
             try:
                 return not self._call(images, prompts).requires_grad
-            except RunError:  # NumPy refuses tensors with a graph; without one it may do
+            except RunError:  # NumPy refuses tensors with a graph; without one it may work
                 self._call(images.detach(), prompts)
                 return True
-
-    @property
-    def _shared(self) -> SharedDecode:
-        if not isinstance(self.decode, SharedDecode):
-            self.decode = SharedDecode(self.decode)
-        return self.decode
 
     def _differentiate(self, decoded: Decoded, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         rising = 1 if self.ascended else -1
         with torch.enable_grad(), full_precision(decoded.images.device):
             images = at_least_float32(decoded.images.detach()).requires_grad_(True)
-            # Whether they are finite is read later, with everything else that is.
+            # Whether they are finite is read later, with all other numbers.
             scores = self._call(images, prompts, finite=False)
             if not scores.requires_grad:
                 raise RunError(
@@ -136,12 +137,15 @@ class RewardTerm:
         """Scores without a gradient.
 
         Raises:
-            RunError: the reward failed, or returned something else than one finite score for each image.
+            RunError: the reward failed, or did not return one finite score for each image.
         """
         size = self.batch or len(latents)
         starts = range(0, len(latents), size)
         return torch.cat(
-            [self._call(self.decode(latents[one : one + size]), prompts[one : one + size]).detach() for one in starts]
+            [
+                self._call(self.decode(latents[start : start + size]), prompts[start : start + size]).detach()
+                for start in starts
+            ]
         )
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
@@ -161,16 +165,16 @@ class RewardTerm:
         return f"the gradient of the reward '{self.name}' is not finite"
 
     def warnings(self) -> list[str]:
-        """What somebody should know of how the reward was trained."""
+        """Warnings about how the reward was trained."""
         if not self.black_box or self.estimator is None:
             return []
-        found = []
+        warnings = []
         if self.reward.differentiable is None:
-            found.append(
+            warnings.append(
                 f"The reward '{self.name}' has no gradient, so it was trained as a black box. Where it is meant to "
                 "have one, compute it with torch, without .detach(), .numpy() or torch.no_grad()."
             )
-        return found + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
+        return warnings + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
 
     def commit(self) -> None:
         """The estimator keeps what it found in the update's passes."""
@@ -178,7 +182,7 @@ class RewardTerm:
             self.estimator.commit()
 
     def discard(self) -> None:
-        """The estimator forgets it."""
+        """The estimator drops it."""
         if isinstance(self.estimator, Committing):
             self.estimator.discard()
 

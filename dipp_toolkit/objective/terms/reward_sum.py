@@ -13,7 +13,7 @@ from torch import Tensor
 from ...config import TrainConfig
 from ...errors import RequestError
 from ...utils.piecewise_linear import PiecewiseLinear
-from ..base import Committing, Sample, ScoringTerm, Stateful, TermContext
+from ..base import Committing, Sample, ScoringTerm, Stateful, TermContext, WarningTerm
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RewardSum:
     def score(
         self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]
     ) -> tuple[Float[Tensor, " batch"], dict[str, Tensor]]:
-        r"""$R$ and each reward's scores by name, no gradient asked for."""
+        r"""$R$ and each reward's scores by name, without a gradient."""
         scores = {name: term.score(latents, prompts) for name, term in self.terms.items()}
         total = latents.new_zeros(len(latents))
         for name, values in scores.items():
@@ -78,7 +78,7 @@ class RewardSum:
                 term.commit()
 
     def discard(self) -> None:
-        """They forget it."""
+        """They drop it."""
         for term in self.terms.values():
             if isinstance(term, Committing):
                 term.discard()
@@ -94,8 +94,9 @@ class RewardSum:
                 term.load_state_dict(state[name])
 
     def warnings(self) -> list[str]:
-        """What the rewards have to say of how they were trained."""
-        return [said for term in self.terms.values() for said in getattr(term, "warnings", list)()]
+        """Warnings of the rewards about how they were trained."""
+        reporting = (term for term in self.terms.values() if isinstance(term, WarningTerm))
+        return [warning for term in reporting for warning in term.warnings()]
 
 
 def check_plain(name: str, config: TrainConfig) -> None:

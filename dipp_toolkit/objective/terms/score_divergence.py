@@ -56,20 +56,20 @@ class ScoreDivergence(Divergence):
     def __call__(self, sample: Sample) -> TermResult:
         with torch.enable_grad():
             x0 = sample.x0.detach().requires_grad_(True)
-            look = noised(self.schedule, replace(sample, x0=x0), self.sampling)
-            x0_reference, x0_assistant = self.reference_x0(look), self.assistant_x0(look)
-            ratio = look.alpha / look.sigma
+            noisy = noised(self.schedule, replace(sample, x0=x0), self.sampling)
+            x0_reference, x0_assistant = self.reference_x0(noisy), self.assistant_x0(noisy)
+            ratio = noisy.alpha / noisy.sigma
             # w(t) of the weighting's whole factor; dmd's depends on the sample, and is held fixed.
-            weight = self.factor(look, x0_reference, x0_assistant).detach() / ratio.square()
+            weight = self.factor(noisy, x0_reference, x0_assistant).detach() / ratio.square()
             difference = x0_assistant - x0_reference
-            score_difference = (look.alpha / look.sigma.square()) * difference
+            score_difference = (noisy.alpha / noisy.sigma.square()) * difference
             slope = self._slope(score_difference)
-            loss = -(weight * look.alpha / look.sigma.square() * slope * (x0_assistant - x0)).sum()
+            loss = -(weight * noisy.alpha / noisy.sigma.square() * slope * (x0_assistant - x0)).sum()
             with full_precision(x0.device):
                 (gradient,) = torch.autograd.grad(loss, x0)
         value = weight.flatten(1).mean(1) * self._distance(score_difference.detach().flatten(1)) / x0[0].numel()
         gap = difference.detach().square().mean().sqrt()
-        return TermResult(value, gradient, {"score_gap": gap, **self.kl(look, x0_reference, x0_assistant)})
+        return TermResult(value, gradient, {"score_gap": gap, **self.kl(noisy, x0_reference, x0_assistant)})
 
     def _slope(self, y: Tensor) -> Tensor:
         r"""$d'(y)$ of each sample, like `y`."""

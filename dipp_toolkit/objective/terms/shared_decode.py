@@ -18,7 +18,7 @@ class Decoded:
     Attributes:
         x0: the latents, a leaf.
         images: in [0, 1].
-        waiting: rewards that have not looked yet.
+        waiting: rewards that have yet to use them.
     """
 
     x0: Tensor
@@ -34,8 +34,8 @@ class Decoded:
         self.waiting -= 1
         with full_precision(self.x0.device):
             gradient = gradient.to(self.images.dtype)
-            (found,) = torch.autograd.grad(self.images, self.x0, gradient, retain_graph=self.waiting > 0)
-        return found
+            (latent_gradient,) = torch.autograd.grad(self.images, self.x0, gradient, retain_graph=self.waiting > 0)
+        return latent_gradient
 
 
 @dataclass
@@ -67,7 +67,7 @@ class SharedDecode:
                 x0 = latents.detach().requires_grad_(True)
                 decoded = Decoded(x0, self.decode(x0), self.users)
             self._latents, self._decoded = latents, decoded
-        if decoded.waiting == 1:  # whoever looks last holds it alone
+        if decoded.waiting == 1:  # the last user holds it alone
             self._latents = self._decoded = None
         return decoded
 
@@ -78,5 +78,5 @@ class SharedDecode:
             return Decoded(x0, self.decode(x0), 1)
 
     def forgone(self) -> None:
-        """One reward less will look: it has no gradient."""
+        """One reward fewer will use it: it has no gradient."""
         self.users -= 1

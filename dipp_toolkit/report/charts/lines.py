@@ -16,8 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ...evaluation.intervals import Interval
-from ...utils.messages import MINUS, number_text
-from ..table import text_of
+from .formatting import axis_text, text_of
 
 WIDTH, HEIGHT = 380.0, 216.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 12.0, 36.0
@@ -79,7 +78,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1,) if math.log10(high / low) > 2.5 else (1, 2, 5)
     ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
-    inside = [one for one in ticks if low <= one <= high]
+    inside = [tick for tick in ticks if low <= tick <= high]
     return inside[:: max(1, math.ceil(len(inside) / 6))]
 
 
@@ -88,17 +87,10 @@ def tick_texts(values: Sequence[float], log: bool = False) -> list[str]:
     if not values:
         return []
     if log or max(map(abs, values)) >= 1e5 or 0 < max(map(abs, values)) < 1e-3:
-        return [_short(one) for one in values]
+        return [axis_text(value) for value in values]
     step = min((b - a for a, b in pairwise(values)), default=abs(values[0]) or 1.0)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [text_of(one, decimals) for one in values]
-
-
-def _short(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return number_text(value, "g")
-    mantissa, _, exponent = f"{value:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+    return [text_of(value, decimals) for value in values]
 
 
 def smooth(values: Sequence[float], share: float = 0.06) -> np.ndarray:
@@ -117,11 +109,11 @@ def smooth(values: Sequence[float], share: float = 0.06) -> np.ndarray:
 def value_range(series: Sequence[Series], include: Sequence[float] = (), log: bool = False) -> tuple[float, float]:
     """An axis range that holds every smoothed line and all but the rarest raw values."""
     ends: list[float] = [*include]
-    for one in series:
-        ends += np.quantile(np.asarray(one.values), [0.01, 0.99]).tolist()
-        ends += [float(smooth(one.values).min()), float(smooth(one.values).max())]
+    for line in series:
+        ends += np.quantile(np.asarray(line.values), [0.01, 0.99]).tolist()
+        ends += [float(smooth(line.values).min()), float(smooth(line.values).max())]
     if log:
-        ends = [one for one in ends if one > 0]
+        ends = [end for end in ends if end > 0]
         return min(ends) / 1.15, max(ends) * 1.15
     low, high = min(ends), max(ends)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
@@ -148,8 +140,8 @@ def line_chart(
         log: a logarithmic axis; every value must be positive.
         axis: what the lines run over.
     """
-    last = max(one.steps[-1] for one in series)
-    first = min(one.steps[0] for one in series)
+    last = max(line.steps[-1] for line in series)
+    first = min(line.steps[0] for line in series)
     x = Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT)
     y = Axis(*value_range(series, include, log), HEIGHT - BOTTOM, TOP, log)
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(label)}">']
@@ -160,7 +152,7 @@ def line_chart(
         parts.append(f'<text x="{LEFT - 7:g}" y="{position + 4:.1f}" text-anchor="end">{text}</text>')
     if not log and y.low < 0 < y.high:
         parts.append(f'<line class="zero" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y(0.0):.1f}" y2="{y(0.0):.1f}"/>')
-    whole = all(float(step).is_integer() for one in series for step in one.steps)
+    whole = all(float(step).is_integer() for line in series for step in line.steps)
     for position, text in x.ticks(4, least=1.0 if whole else 0.0):
         anchor = "end" if position > WIDTH - RIGHT - 12 else "middle"
         parts.append(f'<text x="{position:.1f}" y="{HEIGHT - BOTTOM + 17:g}" text-anchor="{anchor}">{text}</text>')
@@ -168,15 +160,17 @@ def line_chart(
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 3:g}" text-anchor="middle">{escape(axis)}'
         "</text>"
     )
-    for index, one in enumerate(series):
+    for index, line in enumerate(series):
         colour = colour_class(index)
-        parts.append(f'<polyline class="raw {colour}" points="{_points(one.steps, one.values, x, y)}"/>')
-    for index, one in enumerate(series):
+        parts.append(f'<polyline class="raw {colour}" points="{_points(line.steps, line.values, x, y)}"/>')
+    for index, line in enumerate(series):
         colour = colour_class(index)
-        if len(one.steps) == 1:
-            parts.append(f'<circle class="dot {colour}" cx="{x(one.steps[0]):.1f}" cy="{y(one.values[0]):.1f}" r="3"/>')
+        if len(line.steps) == 1:
+            parts.append(
+                f'<circle class="dot {colour}" cx="{x(line.steps[0]):.1f}" cy="{y(line.values[0]):.1f}" r="3"/>'
+            )
         else:
-            parts.append(f'<polyline class="line {colour}" points="{_points(one.steps, smooth(one.values), x, y)}"/>')
+            parts.append(f'<polyline class="line {colour}" points="{_points(line.steps, smooth(line.values), x, y)}"/>')
     return Markup("".join([*parts, "</svg>"]))
 
 
@@ -186,14 +180,16 @@ def interval_plot(scores: Mapping[str, Interval], columns: Sequence[str], label:
     if not shown:
         return Markup("")
     width, pitch, margin = 180.0, 15.0, 8.0
-    low, high = min(scores[one].low for one in shown), max(scores[one].high for one in shown)
+    low, high = min(scores[column].low for column in shown), max(scores[column].high for column in shown)
     axis = Axis(low, high if high > low else low + 1, margin, width - margin)
     height = pitch * len(shown)
     parts = [f'<svg class="intervals" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">']
     for row, column in enumerate(shown):
-        one, y = scores[column], pitch * (row + 0.5)
+        interval, y = scores[column], pitch * (row + 0.5)
         parts.append(f'<g class="c-{escape(column)}"><title>{escape(column)}</title>')
         parts.append(f'<line class="track" x1="{margin:g}" x2="{width - margin:g}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<line class="whisker" x1="{axis(one.low):.1f}" x2="{axis(one.high):.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle cx="{axis(one.mean):.1f}" cy="{y}" r="4"/></g>')
+        parts.append(
+            f'<line class="whisker" x1="{axis(interval.low):.1f}" x2="{axis(interval.high):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        parts.append(f'<circle cx="{axis(interval.mean):.1f}" cy="{y}" r="4"/></g>')
     return Markup("".join([*parts, "</svg>"]))

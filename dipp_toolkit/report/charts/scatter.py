@@ -26,9 +26,9 @@ class Point:
     """A point.
 
     Attributes:
-        name: said when it is pointed at.
+        name: shown when it is pointed at.
         colour: number of its colour.
-        mark: where there is one, the point is a square with this text beside it, and no part of the front.
+        mark: where there is one, the point is a square with this text beside it, and not part of the front.
         label: a short text beside the point.
     """
 
@@ -49,12 +49,12 @@ def pareto_front(points: Sequence[Point], x_sign: int, y_sign: int) -> list[Poin
         y_sign: the same for y.
     """
 
-    def beaten(one: Point) -> bool:
-        a = (x_sign * one.x, y_sign * one.y)
+    def beaten(point: Point) -> bool:
+        a = (x_sign * point.x, y_sign * point.y)
         others = [(x_sign * other.x, y_sign * other.y) for other in points]
         return any(b[0] >= a[0] and b[1] >= a[1] and b != a for b in others)
 
-    return sorted((one for one in points if not beaten(one)), key=lambda one: (one.x, one.y))
+    return sorted((point for point in points if not beaten(point)), key=lambda point: (point.x, point.y))
 
 
 def _axis(values: Sequence[float], start: float, end: float) -> Axis:
@@ -73,8 +73,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
         x_sign: 1 where more x is better, -1 where less is.
         y_sign: the same for y.
     """
-    x = _axis([one.x for one in points], LEFT, WIDTH - RIGHT)
-    y = _axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
+    x = _axis([point.x for point in points], LEFT, WIDTH - RIGHT)
+    y = _axis([point.y for point in points], HEIGHT - BOTTOM, TOP)
     label = f"{y_name} against {x_name}"
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(label)}">']
     for position, text in y.ticks():
@@ -85,34 +85,34 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, x_sign: int, y_si
         parts.append(f'<text x="{position:.1f}" y="{HEIGHT - BOTTOM + 17:g}" text-anchor="middle">{text}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle:g}" y="{HEIGHT - 4:g}" text-anchor="middle">{escape(x_name)}</text>')
-    front = pareto_front([one for one in points if not one.mark], x_sign, y_sign)
+    front = pareto_front([point for point in points if not point.mark], x_sign, y_sign)
     if len(front) > 1:
-        line = " ".join(f"{x(one.x):.1f},{y(one.y):.1f}" for one in front)
+        line = " ".join(f"{x(point.x):.1f},{y(point.y):.1f}" for point in front)
         parts.append(f'<polyline class="front" points="{line}"/>')
-    spots = [Box(x(one.x), y(one.y), 2 * RADIUS + 3, 2 * RADIUS + 3) for one in points]
+    spots = [Box(x(point.x), y(point.y), 2 * RADIUS + 3, 2 * RADIUS + 3) for point in points]
     labels: list[Box] = []
-    for one, spot in zip(points, spots, strict=True):
-        place_words = f"{escape(x_name)} {number_text(one.x, '.4g')}, {escape(y_name)} {number_text(one.y, '.4g')}"
-        title = f"<title>{escape(one.name)}: {place_words}</title>"
-        parts.append(f"<g>{_shape(one, spot, one in front)}{title}</g>")
-    for one, spot in zip(points, spots, strict=True):
-        text = one.mark or one.label
+    for point, spot in zip(points, spots, strict=True):
+        place_words = f"{escape(x_name)} {number_text(point.x, '.4g')}, {escape(y_name)} {number_text(point.y, '.4g')}"
+        title = f"<title>{escape(point.name)}: {place_words}</title>"
+        parts.append(f"<g>{_shape(point, spot, point in front)}{title}</g>")
+    for point, spot in zip(points, spots, strict=True):
+        text = point.mark or point.label
         if text:
             size = (LETTER * len(text) + 4, LINE)
             labels.append(place((spot.x, spot.y), size, [*spots, *labels], (LEFT, TOP, WIDTH, HEIGHT - BOTTOM)))
-            parts.append(_label(text, spot, labels[-1], one))
+            parts.append(_label(text, spot, labels[-1], point))
     return Markup("".join([*parts, "</svg>"]))
 
 
-def _shape(one: Point, spot: Box, on_front: bool) -> str:
-    if one.mark:
+def _shape(point: Point, spot: Box, on_front: bool) -> str:
+    if point.mark:
         return f'<rect class="mark" x="{spot.x - 4:.1f}" y="{spot.y - 4:.1f}" width="8" height="8"/>'
     ring = " on-front" if on_front else ""
     place_text = f'cx="{spot.x:.1f}" cy="{spot.y:.1f}" r="{RADIUS:g}"'
-    return f'<circle class="dot {colour_class(one.colour)}{ring}" {place_text}/>'
+    return f'<circle class="dot {colour_class(point.colour)}{ring}" {place_text}/>'
 
 
-def _label(text: str, spot: Box, label: Box, one: Point) -> str:
+def _label(text: str, spot: Box, label: Box, point: Point) -> str:
     """The label, and a line to its point where it had to go further away."""
     across, down = label.x - spot.x, label.y - spot.y
     leader = ""
@@ -121,5 +121,5 @@ def _label(text: str, spot: Box, label: Box, one: Point) -> str:
         share = 1 - min(label.width / 2 / max(abs(across), 1e-9), label.height / 2 / max(abs(down), 1e-9), 1.0)
         end_x, end_y = spot.x + share * across, spot.y + share * down
         leader = f'<line class="leader" x1="{spot.x:.1f}" y1="{spot.y:.1f}" x2="{end_x:.1f}" y2="{end_y:.1f}"/>'
-    kind = "" if one.mark else f' class="letter {colour_class(one.colour)}"'
+    kind = "" if point.mark else f' class="letter {colour_class(point.colour)}"'
     return f'{leader}<text{kind} x="{label.x:.1f}" y="{label.y + 4:.1f}" text-anchor="middle">{escape(text)}</text>'

@@ -18,7 +18,7 @@ from ...models.files.saved_generators import split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.stock_schedulers import saved_steps
 from ...monitoring.interval import LOOKS, usual_looks
-from ...monitoring.settings import check_monitors
+from ...monitoring.monitors import check_monitors
 from ...objective.build import find_term, why_no_budget, why_no_pull
 from ...planning.recipes.layer import recipe_settings
 from ...registry import get_registry

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ....events import MOST, USUAL, FirstPull, plain
-from ....monitoring.pull import pull_of, sides_of
+from ....monitoring.diagnostic import sides_of
+from ....monitoring.diagnostics.pull import pull_of
 from ..check import Check, Outcome, judged, skipped
 from ..settings import public_term
 from ..subject import Subject
