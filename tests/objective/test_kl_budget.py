@@ -212,7 +212,10 @@ def test_a_run_with_a_budget_and_schedules_resumes_to_the_bit_and_reports_it(
     ("settings", "sentence"),
     [
         ({"rewards": {}}, "kl_budget changes the scale of the rewards, and this run has no rewards.*--reward"),
-        ({"rewards": {}, "kl_budget": None, "scale_schedule": "0:0,9:1"}, "scale_schedule moves the scale"),
+        (
+            {"rewards": {}, "kl_budget": None, "scale_schedule": "0:0,9:1"},
+            "scale_schedule changes the scale of the rewards, and this run has no rewards",
+        ),
         ({"term": "reward_only"}, "'reward_only' is not a divergence.*add integral_kl"),
         ({"term": "diffused_reward"}, "'diffused_reward' has the rewards inside.*integral_kl"),
         ({"reward_scale": 0.0}, "reward_scale is 0.*pull=0.7"),
