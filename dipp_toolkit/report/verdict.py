@@ -68,7 +68,7 @@ def change_of(scores: Scores, gain: Interval | None, effect: float | None = None
     texts = text_of(before.mean, decimals), text_of(after.mean, decimals)
     numbers = f"from {texts[0]} to {texts[1]}"
     if before.low == before.high and after.low == after.high and (gain is None or gain.low == gain.high):
-        return Change("unknown", numbers, "without an interval it may be chance")
+        return Change("unknown", numbers, "there is no interval, so it may be chance")
     direction, evidence = _certain(before, after, gain)
     if direction == "same":
         return Change(direction, numbers, evidence)
