@@ -32,6 +32,12 @@ LongPrompts = Literal["refuse", "cut"]
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 """How the names of these components begin; a second and third one have a number behind it."""
 
+LENGTH = "model_max_length"
+"""The setting of a tokenizer that says how many tokens it makes at most."""
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+"""The file that has it."""
+
 BATCH = 32
 """Prompts that go through the text encoders at once."""
 
@@ -248,7 +254,9 @@ def limit_tokens(tokenizer: Any, encoder: Any) -> None:
     """
     if tokenizer is not None:
         positions = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none: it takes any length
-        tokenizer.model_max_length = _within(tokenizer.model_max_length, positions)
+        length = fitting_length(tokenizer.model_max_length, positions)
+        if length is not None:
+            tokenizer.model_max_length = length
 
 
 def write_limit(folder: Path, tokenizer: str, encoder: str) -> None:
@@ -264,16 +272,20 @@ def write_limit(folder: Path, tokenizer: str, encoder: str) -> None:
     config = read_json(folder / encoder / "config.json")
     if config.get("model_type") != CLIPTextConfig.model_type:
         return
-    path = folder / tokenizer / "tokenizer_config.json"
+    path = folder / tokenizer / TOKENIZER_CONFIG
     settings = read_json(path) if path.is_file() else {}
-    own = settings.get("model_max_length")
     positions = config.get("max_position_embeddings", CLIPTextConfig().max_position_embeddings)
-    length = _within(own, positions)
-    if length != own:
-        path.write_text(json.dumps(settings | {"model_max_length": length}, indent=2) + "\n", encoding="utf-8")
+    length = fitting_length(settings.get(LENGTH), positions)
+    if length is not None:
+        path.write_text(json.dumps(settings | {LENGTH: length}, indent=2) + "\n", encoding="utf-8")
 
 
-def _within(length: Any, positions: Any) -> Any:
-    """A tokenizer's `model_max_length` where its text encoder has so many positions, else those."""
+def fitting_length(length: Any, positions: Any) -> int | None:
+    """The length that a tokenizer must have in place of `length`; None where that can stay.
+
+    Args:
+        length: its `model_max_length`.
+        positions: of its text encoder; not a number for encoders of any length, such as T5.
+    """
     fits = isinstance(length, int) and isinstance(positions, int) and 0 < length <= positions
-    return length if fits or not isinstance(positions, int) else positions
+    return None if fits or not isinstance(positions, int) else positions

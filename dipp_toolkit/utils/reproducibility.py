@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ..distributed.shared_draws import digest_seed
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
 
 def seed_everything(seed: int) -> None:
     """Start Python's, numpy's and torch's random numbers from a seed, on every device."""
@@ -85,7 +87,7 @@ def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator
     if not wanted or device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
     filling, tuned = settings.fill_uninitialized_memory, torch.backends.cudnn.benchmark
