@@ -107,7 +107,7 @@ class Prompt:
         text: what the image is to show.
         id: what the set calls it.
         category: of those that the set has.
-        file: the image that was made for it, in files that say so.
+        file: the image that was made for it, in files that name one.
     """
 
     text: str

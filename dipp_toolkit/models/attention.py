@@ -35,7 +35,7 @@ class GraphAttention:
         Args:
             device: where it runs.
             precision: autocast dtype of its passes, None for none.
-            network: its configuration says how many latents make a token.
+            network: its configuration gives the latents per token.
             latent_shape: of one latent.
         """
         patch = getattr(getattr(network, "config", None), "patch_size", None) or 1

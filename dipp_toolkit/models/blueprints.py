@@ -49,7 +49,7 @@ class PipelineBlueprint:
         """The shape of one latent.
 
         Raises:
-            RequestError: the configurations do not say it.
+            RequestError: the configurations do not give it.
         """
         return latent_shape_of(self.folder, self.family, self.shrink)
 

@@ -38,7 +38,7 @@ def component_class(folder: Path, name: str) -> type:
         raise RequestError(
             f"The component '{name}' of {folder} comes from '{library}'; only diffusers and transformers are trusted."
         )
-    if name == "scheduler":  # said before a library that only this class needs is missed
+    if name == "scheduler":  # before the import fails for a library that only this class needs
         check_schedule_readable({"_class_name": class_name})
     module: Any = importlib.import_module(library)
     component = getattr(module, class_name, None)
@@ -65,7 +65,7 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
     Args:
         folder: the pipeline's folder.
         name: the component's name in `model_index.json`.
-        place: folder of its files, the one named after it unless said.
+        place: folder of its files, the one named after the component where None.
         dtype: of its weights.
 
     Raises:
@@ -92,7 +92,7 @@ def check_component(folder: Path, name: str, place: Path | None = None) -> type:
     Args:
         folder: the pipeline's folder.
         name: the component's name in `model_index.json`.
-        place: folder of its files, the one named after it unless said.
+        place: folder of its files, the one named after the component where None.
 
     Returns:
         Its class.
@@ -129,7 +129,7 @@ def empty_component(folder: Path, name: str, place: Path | None = None) -> nn.Mo
     Args:
         folder: the pipeline's folder.
         name: the component's name in `model_index.json`.
-        place: folder of its configuration, the one named after it unless said.
+        place: folder of its configuration, the one named after the component where None.
 
     Raises:
         RequestError: its configuration is missing, or none of its class.

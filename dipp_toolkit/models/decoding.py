@@ -70,7 +70,7 @@ class LatentDecoder:
     r"""A VAE's decoder as a function to pixels in [0, 1], differentiable with respect to the latents.
 
     $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. A
-    saturated pixel hears that it should come back, and never that it should go on: see `RisingClamp`.
+    saturated pixel may be pulled back into the range but never further out of it: see `RisingClamp`.
 
     Attributes:
         vae: any diffusers autoencoder with `decode`.

@@ -99,7 +99,7 @@ class RewrittenTexts(Protocol):
 
 @runtime_checkable
 class OptionalEncoders(Protocol):
-    """A family that says which text encoders a pipeline may lack; of others nothing is checked."""
+    """A family that lists the text encoders a pipeline may lack; without the list nothing is checked."""
 
     @property
     def optional_encoders(self) -> Collection[str]:

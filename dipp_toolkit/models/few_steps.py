@@ -33,11 +33,11 @@ def with_steps(generator: Generator, steps: int | None, name: str) -> Generator:
 
     Args:
         generator: as loaded.
-        steps: how many passes its sample is to take; None where nobody said, which means one.
+        steps: how many passes its sample is to take; None means one.
         name: of the generator, for messages.
 
     Raises:
-        RequestError: it was saved with several and nobody said so, or it cannot take another number.
+        RequestError: it was saved with several and `steps` is None, or it cannot take another number.
     """
     own = step_count(generator)
     if steps is None and own > 1:

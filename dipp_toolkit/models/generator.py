@@ -118,12 +118,12 @@ class DiffusersGenerator:
 
         Args:
             name: the folder or hub id.
-            readout: time in [0, 1] at which the network is read; where None, the folder's scheduler says it.
+            readout: time in [0, 1] at which the network is read; where None, that of the folder's scheduler.
             weights: a file or folder of the network's weights that are used instead of the folder's own, such as
                 `OWNER/REPO:path/in/repo.safetensors`; see `start_weights.network_folder`.
             lora: addresses of LoRA files that are added to the weights in their order, each with a scale where it is
                 not 1, such as `OWNER/REPO:path/in/repo.safetensors=0.125`; see `start_weights.lora`.
-            input_scale: `"unit"` or `"sigma"`; where None, the folder's scheduler says it, see `recorded_input_scale`.
+            input_scale: `"unit"` or `"sigma"`; where None, that of the folder's scheduler, see `recorded_input_scale`.
 
         Raises:
             RequestError: it is missing, no plugin knows its class, or the weights or a LoRA do not fit it.
@@ -148,7 +148,7 @@ class DiffusersGenerator:
     ) -> DiffusersGenerator:
         """A generator that starts as the reference's own network, read out once at `readout`.
 
-        The reference's scheduler says how it is sampled in many steps, which decides nothing here.
+        The reference's scheduler is for many steps, so it decides nothing here.
 
         Args:
             reference: whose pipeline it is.

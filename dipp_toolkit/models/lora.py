@@ -126,7 +126,7 @@ def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """
     if dtype is None and rounding(network) > LARGEST_ROUNDING:
         dtype = torch.float32
-    with quiet_loading():  # diffusers warns of casts that are meant here
+    with quiet_loading():  # diffusers warns of casts that are intended here
         plain = copy.deepcopy(network)
         plain = plain if dtype is None else plain.to(dtype)
     merge_in_place(plain)

@@ -1,4 +1,4 @@
-"""Published pipelines by name: each is one record that says what is where, how it is read, and on which terms.
+"""Published pipelines by name: each is one record of where its files are, how it is loaded and its licence.
 
 A plugin lists its records and registers them with the functions here; another name is one more record. Importing it
 loads nothing.
@@ -99,9 +99,9 @@ class PublishedGenerator(PublishedPipeline):
 
     Attributes:
         reference: name of the reference that it is aligned against.
-        readout: the time in [0, 1] at which its network is read; where None, the pipeline's scheduler says it.
-        input_scale: `"unit"` for a network that was given z, `"sigma"` for sigma(t*) z; where None, the pipeline's
-            scheduler says it.
+        readout: the time in [0, 1] at which its network is read; where None, that of the pipeline's scheduler.
+        input_scale: `"unit"` for a network that was given z, `"sigma"` for sigma(t*) z; where None, that of the
+            pipeline's scheduler.
         weights: address of the network's weights, where they are published without a pipeline.
         lora: addresses of LoRA files, each with its scale, that are fused into the weights.
         prediction: what the network predicts, where the pipeline's scheduler says something else.

@@ -39,7 +39,7 @@ def recorded_input_scale(config: Mapping[str, Any]) -> InputScale:
     Euler and its kin with trailing spacing mean `"sigma"`: their single step starts at the last training time, so it is
     how the pipeline makes its image in one step (SD-Turbo, SDXL-Turbo, exports of such generators). With any other
     spacing a single step would start elsewhere (at timestep 1 with leading spacing), so the scheduler is there for many
-    steps, as Stable Diffusion XL's is, and says nothing of a generator that starts from that network: `"unit"`. All
+    steps, as Stable Diffusion XL's is, and does not describe a generator that starts from that network: `"unit"`. All
     other schedulers start from z.
     """
     stock = config.get("_class_name") in SIGMA_STARTS
@@ -49,9 +49,9 @@ def recorded_input_scale(config: Mapping[str, Any]) -> InputScale:
 def stock_readout(config: dict[str, Any]) -> float:
     """The time in [0, 1] at which a pipeline with this scheduler is read out.
 
-    One-step pipelines say it by trailing spacing, where the single step starts. A multi-step pipeline's network, taken
-    as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule ends
-    at its first step.
+    One-step pipelines record it by trailing spacing, where the single step starts. A multi-step pipeline's network,
+    taken as a generator, is read out at the last training time, and so is a generator of several steps, whose schedule
+    ends at its first step.
     """
     from diffusers import DDIMScheduler
 

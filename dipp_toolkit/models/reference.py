@@ -115,7 +115,7 @@ class DiffusersReference:
         return self.at_size(self.encoder.encode(prompts))
 
     def at_size(self, condition: Condition) -> Condition:
-        """Encoded prompts with what the network is told of an image's size: that of this pipeline's images.
+        """Encoded prompts with the image size that the network takes as an input: that of this pipeline's images.
 
         The prompt cache does not hold it.
         """
@@ -233,7 +233,7 @@ def check_decoder(folder: Path, family: PipelineFamily) -> None:
     if kind == RANDOM_DECODER:
         raise RequestError(
             f"The autoencoder of {folder} is a {RANDOM_DECODER}, which draws noise of its own for every image, so that "
-            "a seed does not say what is decoded. Put the AutoencoderKL that the network was trained with into "
+            "a seed does not determine the image. Put the AutoencoderKL that the network was trained with into "
             f"{folder / 'vae'}."
         )
     config = component_config(folder, "vae")
@@ -276,7 +276,7 @@ def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tu
     Args:
         folder: the pipeline's.
         family: what is particular to its class.
-        shrink: by what its sides are divided; a UNet takes any size, and Stable Diffusion XL is told which.
+        shrink: by what its sides are divided; a UNet takes any size, and Stable Diffusion XL takes it as an input.
 
     Raises:
         RequestError: they do not give it.

@@ -1,7 +1,8 @@
 """How a stock pipeline drives its scheduler, which is how a reference is sampled.
 
 The pipeline classes differ in small things that change every image: which of them shift by resolution and with which
-numbers, whether the first step is looked up by its time, what they hand to `step`. A family says it by `stock_call`.
+numbers, whether the first step is looked up by its time, what they pass to `step`. A family declares it as
+`stock_call`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .family import OwnStockCall
 from .files.folders import quiet_loading
 
 PROBED_STEPS = 4
-"""Steps of a check without a network, where nobody says how many will be taken and the scheduler has as many."""
+"""Steps of a check without a network, where their number is not given and the scheduler has as many."""
 
 LARGEST_UNSCALED = 1.5
 """Standard deviation of pure noise in a scheduler that scales nothing: 1, or hardly more. Others begin at 14 or 80."""
@@ -38,10 +39,10 @@ class StockCall:
     Attributes:
         scales: whether pure noise is multiplied by `init_noise_sigma`, and what the network is given goes through
             `scale_model_input`; None for where the scheduler has them.
-        shift: when `set_timesteps` is told `mu`, the shift by resolution: never, where the scheduler says
+        shift: when `set_timesteps` is given `mu`, the shift by resolution: never, where the scheduler says
             `use_dynamic_shifting`, or always.
         most_shift: what the class takes for `max_shift` where the scheduler's configuration says none.
-        even_sigmas: whether `set_timesteps` is told the sigmas 1, ..., 1/n, unless the scheduler makes flow sigmas of
+        even_sigmas: whether `set_timesteps` is given the sigmas 1, ..., 1/n, unless the scheduler makes flow sigmas of
             its own.
         eta: what `step` is given as `eta` where it takes one; None for its own default.
         begins_at_zero: whether the first step is the first one for certain, and not looked up by its time.
@@ -87,7 +88,7 @@ class StockCall:
             steps: how many.
             output_of: the network's output, guidance included, for `x_t` like `noise` and a timestep.
             latent_shape: of one latent, which decides a shift by resolution.
-            generators: an image's each, `own_generators(noise)` unless said.
+            generators: one for each image; `own_generators(noise)` where None.
 
         Returns:
             Latents like `noise`.
@@ -161,7 +162,7 @@ class StockCall:
         if missing:
             raise self._refused(scheduler, steps, f"it cannot be told {' and '.join(sorted(missing))}")
         try:
-            with quiet_loading():  # some say how they mend their configuration
+            with quiet_loading():  # some warn how they correct their configuration
                 scheduler.set_timesteps(device=device, **settings)
         except AssertionError as error:
             reason = "it is told a shift by resolution, for which use_dynamic_shifting has to be true and exponential"

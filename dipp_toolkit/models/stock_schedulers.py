@@ -40,7 +40,7 @@ BOUNDARY_SCALING = 1e4
 
 
 DDPM_DEFAULTS = {"beta_start": 1e-4, "beta_end": 0.02}
-"""What a configuration means that does not say it; `LCMScheduler` would take other numbers."""
+"""Defaults of a configuration without them; those of `LCMScheduler` differ."""
 
 LEAST_EULER_ALPHA = 5e-3
 r"""Smallest alpha at which Euler's step is right to 1e-4: its float32 numbers of size $|z| / \alpha$ are rounded."""

@@ -33,7 +33,7 @@ ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 """How the names of these components begin; a second and third one have a number behind it."""
 
 LENGTH = "model_max_length"
-"""The setting of a tokenizer that says how many tokens it makes at most."""
+"""The setting of a tokenizer that limits its tokens."""
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 """The file that has it."""

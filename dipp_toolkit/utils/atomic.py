@@ -45,7 +45,7 @@ def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
 
     Args:
         path: its place.
-        beside: where it is put together; names below it are told as names below its place.
+        beside: where it is put together; names below it are reported as names below its place.
 
     Raises:
         OSError: as for any file; also where a library has an error of its own for that.
@@ -61,7 +61,7 @@ def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
     except OSError as error:
         error.filename, error.filename2 = _place(error.filename2 or error.filename or path, path, beside), None
         raise
-    except Exception as error:  # safetensors and tokenizers, which are written in Rust, say it in words
+    except Exception as error:  # safetensors and tokenizers, which are written in Rust, have it in their text
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise

@@ -31,7 +31,7 @@ def of_the_disk(error: OSError, folder: Path | None = None) -> bool:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system said, with the file it was about."""
+    """The system's message, with the file it concerns."""
     if error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return error.strerror or first_line(error)

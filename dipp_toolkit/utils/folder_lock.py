@@ -1,9 +1,9 @@
 """One process at a time is at work in a folder: a lock that ends with the process that holds it, however that ends.
 
 It is a lock of the system's (`flock`) on the file `.lock` in the folder. Readers ask for none. The file is removed with
-the lock; what a kill leaves of it is locked by nobody. Over NFS the server keeps the lock, so machines that share a
+the lock; what a kill leaves of it is not locked. Over NFS the server keeps the lock, so machines that share a
 folder keep each other out; one that loses the server for longer than its lease may lose the lock with it. On a file
-system without locks the work goes on without one, and `FolderLock.held` says so.
+system without locks the work goes on without one, and `FolderLock.held` is False.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FolderLock:
 
     Attributes:
         folder: it.
-        held: whether the file system has locks; where it has none, nobody is kept out.
+        held: whether the file system has locks; where it has none, other processes are not kept out.
     """
 
     folder: Path

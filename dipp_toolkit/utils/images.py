@@ -65,7 +65,7 @@ def save_grid(images: Images, path: Path, columns: int | None = None, margin: in
     Args:
         images: in [0, 1].
         path: the file; its folder is created.
-        columns: images a row; a near-square grid where not said.
+        columns: images a row; a near-square grid where None.
         margin: white pixels between images.
     """
     pixels = to_uint8(images)

@@ -152,7 +152,7 @@ def check_parts(made: Any, name: str, what: str, parts: Sequence[str]) -> Any:
     Raises:
         PluginError: the message names them.
     """
-    # Looked for without calling properties: a network may be loaded when it is first asked for.
+    # Looked for without calling properties: a network may be loaded on first access.
     missing = [part for part in parts if inspect.getattr_static(made, part, None) is None and not hasattr(made, part)]
     if missing:
         raise PluginError(

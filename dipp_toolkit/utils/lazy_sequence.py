@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for: a view of ten million costs as much memory as one of ten."""
+"""Sequences whose items are made on access: a view of ten million costs as much memory as one of ten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 
 class LazySequence(Sequence[Item]):
-    """A sequence of which only `__len__` and `at` must be said. Slices are views; it equals what has the same items."""
+    """A sequence that needs only `__len__` and `at`. Slices are views; it equals what has the same items."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -86,7 +86,7 @@ class Mapped(LazySequence[Made], Generic[Item, Made]):
 
     Attributes:
         items: the other one.
-        function: called anew each time an item is asked for.
+        function: called anew on each access of an item.
     """
 
     items: Sequence[Item]

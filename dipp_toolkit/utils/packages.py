@@ -23,7 +23,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-"""Of modules whose distribution has another name; of one that is not installed nothing else says it."""
+"""Distributions whose modules have another name; nothing else maps those that are not installed."""
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*).*?;.*\bextra\s*==\s*['\"]([^'\"]+)['\"]")
 
 

@@ -135,9 +135,9 @@ def slowdown(dtype: torch.dtype) -> float:
 
 
 def has_bf16_instructions() -> bool | None:
-    """Whether PyTorch says that this CPU computes bfloat16; None where it cannot say.
+    """Whether PyTorch reports that this CPU computes bfloat16; None where it cannot tell.
 
-    Its library's answer follows `ONEDNN_MAX_CPU_ISA`; what the processor itself has is asked besides, because that
+    Its library's answer follows `ONEDNN_MAX_CPU_ISA`; the processor itself is queried too, because that
     library counts emulation by 512-bit instructions as support.
     """
     library = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
@@ -180,7 +180,7 @@ def _elsewhere(device: torch.device) -> PrecisionChoice:
     else:
         module = getattr(torch, device.type, None)
         native = bool(getattr(module, "is_bf16_supported", bool)())
-        missing = f"{device.type} does not say that it computes bf16"
+        missing = f"{device.type} does not report that it computes bf16"
     return PrecisionChoice("bf16", f"{device.type} computes it") if native else PrecisionChoice("fp32", missing)
 
 

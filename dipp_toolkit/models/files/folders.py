@@ -95,7 +95,7 @@ def check_files(folder: Path, *, deep: bool = True) -> None:
     for path in (*folder.iterdir(), *(folder.glob("*/*") if deep else ())):
         try:
             status = path.stat()
-        except OSError:  # a link to nothing; whoever needs the file says so
+        except OSError:  # a dangling link; loading the file reports it
             continue
         if not stat.S_ISDIR(status.st_mode):
             check_regular(path, status, MOST_BYTES if path.suffix in (".json", ".txt", ".md") else None)
@@ -148,7 +148,7 @@ def component_config(folder: Path, name: str) -> dict[str, Any]:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bars and no advice from the loading libraries: a run says what matters itself."""
+    """No progress bars and no advice from the loading libraries: a run reports what matters itself."""
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

@@ -11,7 +11,7 @@ def hub_problem(error: Exception, hub: str, file: str | None = None) -> str:
     Args:
         error: what the hub's client or its HTTP library raised.
         hub: owner/name.
-        file: the file that was asked for; None where it was the whole repository.
+        file: the requested file; None for the whole repository.
     """
     from huggingface_hub.errors import (
         DisabledRepoError,
@@ -61,7 +61,7 @@ def hub_problem(error: Exception, hub: str, file: str | None = None) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The error behind one that says no more than that something is not there."""
+    """The cause of an error that reports only a missing file."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:

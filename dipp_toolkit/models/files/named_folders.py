@@ -48,7 +48,7 @@ def configured_folder(kind: str, name: str) -> Path | None:
 
 
 def shrink_of(reference: str) -> int:
-    """By what the sides of a reference's images are divided, of a name whose plugin says it; 1 of any other."""
+    """By what the sides of a reference's images are divided, where the name's plugin gives it; 1 elsewhere."""
     blueprint = _blueprint(reference) if reference in get_registry().entries["reference"] else None
     return 1 if blueprint is None else blueprint.shrink
 

@@ -1,4 +1,4 @@
-"""A trained generator that is not a diffusers pipeline: `generator.json` beside what it saved says which name loads it.
+"""A trained generator that is not a diffusers pipeline: `generator.json` beside what it saved names its loader.
 
 The counterpart of `save_pretrained` is `load_pretrained(folder, **options)`, an attribute of what the generator's name
 means: a class has it as a classmethod. Code that a folder names is never imported: the name in `generator.json` is
@@ -113,7 +113,7 @@ def load_saved(saved: SavedGenerator, by_person: bool, options: Mapping[str, Any
         options: for `load_pretrained`, beside those that the generator was made with.
 
     Raises:
-        RequestError: nobody who can load it is known here, or it names code that nobody typed.
+        RequestError: no installed plugin can load it, or it names code that was not typed by the user.
         PluginError: its code cannot be imported.
     """
     names = get_registry().entries["generator"]
@@ -155,8 +155,8 @@ def note_generator(final: Path, name: str | None, reference: str | None, options
 
     Args:
         final: the folder.
-        name: of the generator as the run was told; None for one that is a copy of its reference.
-        reference: as the run was told.
+        name: of the generator, as in the settings; None for a copy of the reference.
+        reference: as in the settings.
         options: that the generator was made with.
 
     Returns:
@@ -186,7 +186,7 @@ def _maker_of(name: str) -> str | None:
 
 
 def reference_beside(name: str) -> str | None:
-    """The reference that a generator's prompts are encoded and its latents decoded with, where nobody names one.
+    """The reference that a generator's prompts are encoded and its latents decoded with, where none is named.
 
     Returns:
         The one its plugin recommends; the one it was trained with; a pipeline's own folder, which holds copies of the

@@ -43,7 +43,7 @@ class WeightFiles:
     Attributes:
         variant: as the libraries' `variant`; None for plain files.
         files: the safetensors, in order.
-        index: says which tensor is in which file; None where there is one file alone.
+        index: maps tensors to files; None where there is a single file.
     """
 
     variant: str | None

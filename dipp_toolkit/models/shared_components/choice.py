@@ -61,13 +61,13 @@ def check_latents(generator: Sequence[int], reference: Sequence[int]) -> None:
 
 
 def _widths(folder: Path) -> Mapping[str, int] | None:
-    """Channels of each tensor of floats that a pipeline's network reads of a prompt; None where nobody says."""
+    """Channels of each tensor of floats that a pipeline's network reads of a prompt; None where unknown."""
     family = family_of(folder)
     if not isinstance(family, BlankConditions):
         return None
     try:
         tensors = family.blank(read_json(folder / family.network_name / "config.json"), 1).tensors
-    except (LookupError, TypeError, ValueError):  # what a configuration lacks is said where it is loaded
+    except (LookupError, TypeError, ValueError):  # loading reports what the configuration lacks
         return None
     return {name: int(tensor.shape[-1]) for name, tensor in tensors.items() if tensor.is_floating_point()}
 

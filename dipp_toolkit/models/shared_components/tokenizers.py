@@ -17,7 +17,7 @@ PROBES = (
 )  # fmt: skip
 PADDED = 24
 LONGEST = 10**6
-"""More tokens than any text encoder reads: a tokenizer that says so says nothing of its length."""
+"""More tokens than any text encoder reads: such a `model_max_length` means that none is set."""
 
 
 def tokenizer_difference(left: Path, right: Path, name: str) -> str | None:

@@ -70,7 +70,7 @@ def _same_files(left: tuple[Path, WeightFiles], right: tuple[Path, WeightFiles])
 
 
 class _Tensors:
-    """The tensors of a component's files, each read when it is asked for."""
+    """The tensors of a component's files, each read on access."""
 
     def __init__(self, place: Path, weights: WeightFiles):
         self._files = [safe_open(place / name, "pt") for name in weights.files]

@@ -36,7 +36,7 @@ AMBIGUOUS = {
     "lora_unet_add_embedding_linear_1.": "lora_unet_label_emb_0_0.",
     "lora_unet_add_embedding_linear_2.": "lora_unet_label_emb_0_2.",
 }
-"""Of SDXL in kohya's layout: names that diffusers 0.42 takes for one and the same, with those that it tells apart."""
+"""Of SDXL in kohya's layout: names that diffusers 0.42 confuses, with distinct ones."""
 Layers = Mapping[str, tuple[Tensor, Tensor]]
 """Of each layer, `(rank, in, ...)` and `(out, rank, ...)` with the file's own strength in the latter."""
 
@@ -138,15 +138,15 @@ def layers_of(file: LoraFile, network: Any, pipeline: Any, component: str) -> La
     else:
         tensors = _converted(tensors, network, pipeline, file)
     halves: dict[str, dict[str, Tensor]] = {}
-    strangers = []
+    unconverted = []
     for key, tensor in tensors.items():
         match = HALF.fullmatch(key.removeprefix(f"{component}."))
         if match is None:
             down = DOWN.fullmatch(key)
-            strangers += [] if down is None else [down["layer"]]
+            unconverted += [] if down is None else [down["layer"]]
         else:
             halves.setdefault(match["layer"], {})[match["half"]] = tensor
-    _check_fit(halves, strangers, len(names), network, file)
+    _check_fit(halves, unconverted, len(names), network, file)
     return {layer: (both["A"], both["B"]) for layer, both in halves.items()}
 
 
@@ -211,7 +211,7 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
 
 def _check_fit(
     halves: Mapping[str, Mapping[str, Tensor]],
-    strangers: Sequence[str],
+    unconverted: Sequence[str],
     expected: int,
     network: nn.Module,
     file: LoraFile,
@@ -220,13 +220,13 @@ def _check_fit(
 
     Args:
         halves: A and B by layer.
-        strangers: layers of keys that diffusers has left as they were.
+        unconverted: layers whose keys diffusers left unchanged.
         expected: layers that the file had before its keys were converted.
         network: that it is fused into.
         file: the LoRA.
     """
     kind, own = type(network).__name__, dict(network.named_modules())
-    missing = [*strangers, *(layer for layer in halves if layer not in own)]
+    missing = [*unconverted, *(layer for layer in halves if layer not in own)]
     problems = {layer: _misfit(own[layer], both) for layer, both in halves.items() if layer in own}
     misfits = {layer: text for layer, text in problems.items() if text}
     if missing or misfits:
@@ -237,8 +237,8 @@ def _check_fit(
             layer = next(iter(misfits))
             parts.append(f"{len(misfits)} have other shapes, such as {shown(layer)}: {misfits[layer]}")
         raise RequestError(
-            f"The LoRA {file.name} does not fit {kind}: of the {len(halves) + len(strangers)} layers that it changes, "
-            f"{' and '.join(parts)}. Expected one made for this architecture{_layouts(strangers)}."
+            f"The LoRA {file.name} does not fit {kind}: of the {len(halves) + len(unconverted)} layers that it "
+            f"changes, {' and '.join(parts)}. Expected one made for this architecture{_layouts(unconverted)}."
         )
     if len(halves) < expected:
         raise RequestError(
@@ -264,8 +264,8 @@ def _misfit(layer: nn.Module, both: Mapping[str, Tensor]) -> str:
     )
 
 
-def _layouts(strangers: Sequence[str]) -> str:
-    kohya = any(name.startswith("lora_") for name in strangers)
+def _layouts(unconverted: Sequence[str]) -> str:
+    kohya = any(name.startswith("lora_") for name in unconverted)
     return " in diffusers' or peft's layout; kohya's keys are not converted by diffusers for it" if kohya else ""
 
 

@@ -52,7 +52,7 @@ class LoraFile:
     """A LoRA file on this machine.
 
     Attributes:
-        source: as somebody said it, with its scale.
+        source: as it was typed, with its scale.
         path: where it is.
         config: peft's configuration beside it; None where there is none.
     """
@@ -134,7 +134,7 @@ class LoraFile:
         strengths = self._strengths(ranks, tensors)
         for key, layer in ups:
             tensors[key] = tensors[key] * strengths.get(layer, 1.0)
-        for key in [key for key in tensors if key.endswith(ALPHA)]:  # said from here on: nothing is left to scale
+        for key in [key for key in tensors if key.endswith(ALPHA)]:  # what follows needs no scaling
             layer = _layer_of_alpha(key, ranks)
             if layer is None:
                 raise RequestError(
@@ -213,7 +213,7 @@ def _usual_file(source: WeightSource) -> WeightSource:
         except RequestError as error:
             cause = error.__cause__
             if source.hub and (isinstance(cause, LocalEntryNotFoundError) or not isinstance(cause, EntryNotFoundError)):
-                raise  # nobody knows what the repository has
+                raise  # the listing of the repository is unavailable
             problem = problem or error
         else:
             return candidate

@@ -36,7 +36,7 @@ def converted_folder(made_of: Any, make: Callable[[Path], None]) -> Path:
 
     Args:
         made_of: all that decides its content, digests of files among it (`content_digests.file_digest`); anything that
-            is JSON, or is told apart by its `repr`.
+            is JSON or has a distinctive `repr`.
         make: fills an empty folder; whatever it raises leaves nothing behind.
 
     Returns:
