@@ -104,7 +104,7 @@ def read_run(folder: Path) -> RunFiles:
         CheckpointError: it is not a finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
-    from ..utils.jsonl import read_rows
+    from ..utils.jsonl import read_step_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():
@@ -124,6 +124,6 @@ def read_run(folder: Path) -> RunFiles:
         read_metrics(folder / "metrics.jsonl"),
         numbers,
         Comparison.load(images) if (images / INDEX).is_file() else None,
-        read_rows(folder / "monitors.jsonl"),
-        read_rows(folder / "diagnostics.jsonl"),
+        read_step_rows(folder / "monitors.jsonl"),
+        read_step_rows(folder / "diagnostics.jsonl"),
     )

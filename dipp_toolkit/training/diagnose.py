@@ -16,7 +16,7 @@ from ..diffusion.schedules import at_usable_times
 from ..monitoring.denoised import bin_middles, denoise_samples
 from ..monitoring.diagnostic import Observation, all_diagnostics, find_warnings, is_diagnosed, sides_of
 from ..monitoring.probe import BINS, Probe
-from ..utils.jsonl import Record, read_rows
+from ..utils.jsonl import MonitorsFile, read_step_rows
 from ..utils.precision import pass_autocast
 from ..utils.reproducibility import random_states_kept
 from .run_state.run_folder import RunFolder
@@ -34,7 +34,7 @@ class Diagnoses:
 
     def __init__(self, config: TrainConfig, parts: Assembled, folder: RunFolder):
         self.config, self.parts, self.folder = config, parts, folder
-        self.record: Record | None = None
+        self.record: MonitorsFile | None = None
         self.active = is_diagnosed(config)
         self.sides = sides_of(parts.engine.terms)
         self.steps: list[Mapping[str, float]] = []
@@ -50,9 +50,9 @@ class Diagnoses:
         """
         if not self.active:
             return
-        self.record = Record(self.folder.diagnostics, step)
+        self.record = MonitorsFile(self.folder.diagnostics, step)
         since = step - step % self.config.diagnose_every
-        self.steps = [row for row in read_rows(self.folder.metrics) if row["step"] > since]
+        self.steps = [row for row in read_step_rows(self.folder.metrics) if row["step"] > since]
         if not step:
             self._write(0, None)
 

@@ -25,7 +25,7 @@ from ..monitoring.history import Bases, read_bases, row_of, write_bases
 from ..monitoring.monitors import LEAST_PROMPTS, find_warnings, trained_on
 from ..monitoring.snapshot import Snapshot, take_snapshot
 from ..protocols import Reward
-from ..utils.jsonl import Record
+from ..utils.jsonl import MonitorsFile
 from ..utils.lazy_sequence import evenly_spaced
 from ..utils.reproducibility import random_states_kept
 from .early_stop import Stop, stop_of
@@ -60,7 +60,7 @@ class Monitor:
             **({parts.judge[0]: parts.judge[1]} if parts.judge else {}),
             **parts.watchers,
         }
-        self.record: Record | None = None
+        self.record: MonitorsFile | None = None
         self.active = 0 < config.monitor_every <= config.steps
         if not self.active:
             return
@@ -129,7 +129,7 @@ class Monitor:
     def open(self, step: int) -> None:
         """Go on with `monitors.jsonl` from this step."""
         if self.active:
-            self.record = Record(self.folder.monitors, step)
+            self.record = MonitorsFile(self.folder.monitors, step)
 
     def close(self) -> None:
         """Close the file, if it was opened."""

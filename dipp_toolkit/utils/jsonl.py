@@ -96,12 +96,12 @@ class MetricsFile:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_step_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
     return list(takewhile(lambda row: "step" in row, whole_rows(path)))
 
 
-class Record(MetricsFile):
+class MonitorsFile(MetricsFile):
     """`monitors.jsonl`, open for the lines to come, and the lines so far.
 
     Args:
@@ -111,7 +111,7 @@ class Record(MetricsFile):
 
     def __init__(self, path: Path, step: int):
         super().__init__(path, step)
-        self.rows = read_rows(path)
+        self.rows = read_step_rows(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one line, whole on the disk before the run goes on."""

@@ -32,7 +32,7 @@ from dipp_toolkit.objective.mixing.scale import MEASURED as FIRST
 from dipp_toolkit.report import write_report
 from dipp_toolkit.report.verdict import warnings_about_images
 from dipp_toolkit.training.run import MEASURED
-from dipp_toolkit.utils.jsonl import read_rows
+from dipp_toolkit.utils.jsonl import read_step_rows
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
 from fake_run import write_run
 from tiny import PROMPTS, tiny_pipeline
@@ -415,7 +415,7 @@ def test_looking_changes_nothing_and_resuming_goes_on_to_the_bit(run: Run) -> No
     cut = run("cut", resume=True)
     lines = (whole / "diagnostics.jsonl").read_bytes()
     assert lines == (cut / "diagnostics.jsonl").read_bytes()
-    rows = read_rows(whole / "diagnostics.jsonl")
+    rows = read_step_rows(whole / "diagnostics.jsonl")
     assert [one["step"] for one in rows] == [0, 2, 4, 6]
     assert "lag" not in rows[0] and all(math.isfinite(one["lag"]) for one in rows[1:])
     assert rows[-1]["pull"]["ratio"] > 0
@@ -428,7 +428,7 @@ def test_looking_changes_nothing_and_resuming_goes_on_to_the_bit(run: Run) -> No
 
 def test_a_run_that_never_looks_at_the_assistant_says_what_is_left_out(run: Run) -> None:
     folder = run("alone", term="reward_only")
-    rows = read_rows(folder / "diagnostics.jsonl")
+    rows = read_step_rows(folder / "diagnostics.jsonl")
     assert all("divergence" not in one and "pull" not in one for one in rows)
     assert all(one["colours"]["contrast"] > 0 for one in rows)
     report = (folder / "report.html").read_text()
@@ -438,7 +438,7 @@ def test_a_run_that_never_looks_at_the_assistant_says_what_is_left_out(run: Run)
 
 def test_few_steps_and_half_precision_are_diagnosed(run: Run) -> None:
     folder = run("few", generator_steps=2, precision="bf16", steps=2)
-    assert [one["step"] for one in read_rows(folder / "diagnostics.jsonl")] == [0, 2]
+    assert [one["step"] for one in read_step_rows(folder / "diagnostics.jsonl")] == [0, 2]
 
 
 def test_warnings_reach_summary_and_report(tmp_path: Path) -> None:

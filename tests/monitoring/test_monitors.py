@@ -31,7 +31,7 @@ from dipp_toolkit.training.early_stop import in_a_row
 from dipp_toolkit.training.monitor import random_states_kept
 from dipp_toolkit.training.run import RunResult
 from dipp_toolkit.training.run_state.checkpoint import checkpoint_step, checkpoints
-from dipp_toolkit.utils.jsonl import read_rows
+from dipp_toolkit.utils.jsonl import read_step_rows
 from fake_run import write_run
 from tiny import tiny_pipeline
 
@@ -224,7 +224,7 @@ def run(world: dict[str, Any], tmp_path: Path) -> Run:
 
 
 def looks(folder: Path) -> list[dict[str, Any]]:
-    return read_rows(folder / "monitors.jsonl")
+    return read_step_rows(folder / "monitors.jsonl")
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:

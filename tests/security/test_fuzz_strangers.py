@@ -29,7 +29,7 @@ from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import replica, wire
 from dipp_toolkit.rewards.remote.server import ServedReward
-from dipp_toolkit.utils.jsonl import read_rows as read_looks
+from dipp_toolkit.utils.jsonl import read_step_rows
 from fake_rows import fake_row
 from fuzzing import COUNTS, JSON, LEAST, LETTERS, NUMBERS, alone, answered, damaged, fuzz
 from tiny import PROMPTS, tiny_pipeline
@@ -203,7 +203,7 @@ def test_run_files(places: list[list[int]], new: Any, data: bytes | None) -> Non
     for line in (json.dumps(new).encode(), data or b""):
         Path("metrics.jsonl").write_bytes(b'{"step": 1, "a": 2.0}\n' + line + b"\n")
         answered(lambda: read_metrics(Path("metrics.jsonl")))
-        answered(lambda: read_looks(Path("metrics.jsonl")))
+        answered(lambda: read_step_rows(Path("metrics.jsonl")))
 
 
 @pytest.mark.exhaustive

@@ -13,8 +13,7 @@ from dipp_toolkit.evaluation.image_files import read_prompts
 from dipp_toolkit.experiments.bench.rows import read_rows, write_rows
 from dipp_toolkit.report.run_files import read_metrics
 from dipp_toolkit.training.guard import FileOfSkips, skip_warning
-from dipp_toolkit.utils.jsonl import MetricsFile, numbered_lines, read_lines, whole_rows
-from dipp_toolkit.utils.jsonl import read_rows as read_looks
+from dipp_toolkit.utils.jsonl import MetricsFile, numbered_lines, read_lines, read_step_rows, whole_rows
 from fake_rows import fake_row
 
 ODD = "first\u2028second\u2029third\u0085fourth\x0bfifth\x0csixth\x1cseventh"
@@ -50,7 +49,7 @@ def test_a_runs_own_files(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
-    assert [row["text"] for row in read_looks(path)] == [ODD] * 3
+    assert [row["text"] for row in read_step_rows(path)] == [ODD] * 3
     MetricsFile(path, 2).close()
     assert [row["text"] for row in whole_rows(path)] == [ODD] * 2
 
