@@ -177,4 +177,4 @@ def test_a_plugin_that_cannot_be_imported_says_at_which_line(registry: Registry)
     registry.add_plugin("mine", load)
     (broken,) = registry.broken
     assert broken.reason.startswith("KeyError: 'x' (")
-    assert "test_raised.py, line" in broken.reason
+    assert "test_exception_text.py, line" in broken.reason
