@@ -260,6 +260,14 @@ class AssistantSaved(Protocol):
 
 
 @runtime_checkable
+class Reloadable(Protocol):
+    """A generator's class, or another object of its name, that loads what `save_pretrained` wrote."""
+
+    def load_pretrained(self, folder: Path, **options: Any) -> Generator:
+        """The generator that was saved in this folder."""
+
+
+@runtime_checkable
 class StepsChangeable(Protocol):
     """A generator that can take another number of steps than it was saved with."""
 

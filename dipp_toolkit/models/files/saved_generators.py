@@ -137,8 +137,11 @@ def load_saved(saved: SavedGenerator, by_person: bool, options: Mapping[str, Any
 
 def loader_of(name: str) -> Any:
     """The `load_pretrained` of a generator, by a registered name or one of Python; None where it has none."""
+    from ...protocols import Reloadable  # it imports torch, which reading a name alone does not need
+
     entry = get_registry().entries["generator"].get(name)
-    return getattr(entry.attribute if entry is not None else load_python_name(name, "generator"), LOADER, None)
+    maker = entry.attribute if entry is not None else load_python_name(name, "generator")
+    return maker.load_pretrained if isinstance(maker, Reloadable) else None
 
 
 def cannot_load(name: str, folder: Path) -> str:
