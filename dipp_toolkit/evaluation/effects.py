@@ -1,6 +1,6 @@
 r"""Whether a difference is large enough to matter, beside how much scores differ from prompt to prompt.
 
-Enough prompts make any difference certain, also one that nobody can see. Its size is told by Cohen's (1988) d with the
+Enough prompts make any difference certain, also one that nobody can see. Its size is Cohen's (1988) d with the
 two groups' own spread, $d = \bar\Delta / \sqrt{(s_a^2 + s_b^2) / 2}$, $s$ the standard deviations over prompts
 ($d_{av}$ of Cumming 2012): that of paired differences is left out on purpose, since a change that is tiny and the same
 for every prompt would be large by it.

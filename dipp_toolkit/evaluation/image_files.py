@@ -168,7 +168,7 @@ def _deep_grey(image: Image.Image, stored: _Stored) -> tuple[np.ndarray, bool]:
 
 
 def say_notes(files: Sequence[tuple[str, ...]]) -> list[str]:
-    """The notes of many images, each kind counted and said once."""
+    """The notes of many images, each kind once, with its count."""
     counts = {note: sum(note in notes for notes in files) for note in NOTES}
     return [f"Of {len(files)} images, {NOTES[note].format(count=count)}." for note, count in counts.items() if count]
 

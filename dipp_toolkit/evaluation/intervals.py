@@ -11,7 +11,7 @@ $$g(T) = T + a T^2 / 3 + a^2 T^3 / 27 + a / 6, \qquad a = G / \sqrt n,$$
 takes the skewness out of $T = (\bar v - \mu) \sqrt n / s$, and inverted at Student's $\pm t_{n-1}$ gives ends that are
 as far from the mean as each tail asks. The interval reaches as far as these ends and as the plain
 $\bar v \pm t_{n-1} s / \sqrt n$, whichever lies further out: a skewness of few prompts is itself uncertain, and must
-not shorten what is said.
+not shorten the interval.
 `benchmarks/coverage/run.py` measures how often it holds the true mean, beside other intervals.
 """
 

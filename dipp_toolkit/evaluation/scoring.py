@@ -100,7 +100,7 @@ def score_files(
         files: the images.
         batch: images at a time.
         device: where images go before they are scored.
-        progress: told the number of images scored so far.
+        progress: called with the number of images scored so far.
 
     Returns:
         The scores, in the order of `files`, and notices about how images were read.

@@ -38,7 +38,7 @@ def identity_of(thing: Any) -> str:
     identity in another process and on another machine, wherever its files lie and its networks are.
 
     Args:
-        thing: a reward, a metric, or a function; a reward that lives elsewhere is asked.
+        thing: a reward, a metric, or a function; a reward in another process is asked for its own.
 
     Raises:
         RunError: it does not answer.

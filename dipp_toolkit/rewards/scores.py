@@ -1,4 +1,4 @@
-"""How every reward is asked for scores: float32 images outside autocast, checked inputs, checked scores."""
+"""How every reward is called for scores: float32 images outside autocast, checked inputs, checked scores."""
 
 from __future__ import annotations
 

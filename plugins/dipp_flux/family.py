@@ -29,7 +29,7 @@ STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
 
 STOCK_TOKENS = 512
-"""That T5 reads in the stock pipeline where `max_sequence_length` is not said."""
+"""T5 tokens of the stock pipeline where `max_sequence_length` is not given."""
 
 TOKENS_WITHOUT_GUIDANCE = 256
 """FLUX.1-schnell's own number: it was distilled with no more, and its card and diffusers' pages call it a limit. No
@@ -40,7 +40,7 @@ file of a pipeline says it. What tells schnell from dev is that its transformer 
 class FluxFamily:
     """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
 
-    FLUX.1-dev has guidance distilled into an input of the network. It is told `embedded_guidance` always, and the
+    FLUX.1-dev has guidance distilled into an input of the network. It always gets `embedded_guidance`, and the
     exported one-step pipeline gives the generator's own image with `guidance_scale` of that value.
 
     Attributes:
@@ -85,7 +85,7 @@ class FluxFamily:
         return _even(int(height) // _pixels(vae)), _even(int(width) // _pixels(vae))
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
-        """The size, which the pipeline takes to be 128 latents a side unless it is told, and T5's number of tokens."""
+        """The size, where it is not the pipeline's default of 128 latents a side, and T5's number of tokens."""
         tokens = {} if _tokens(network) == STOCK_TOKENS else {"max_sequence_length": _tokens(network)}
         height, width = self.latent_side(network, vae)
         if (height, width) == (STOCK_SIDE, STOCK_SIDE):
@@ -183,7 +183,7 @@ def write_flux_twin(
         guidance_embeds: whether the transformer takes a guidance scale as an input.
         dynamic_shifting: whether the schedule depends on the image's size, or has no shift at all.
         max_tokens: the CLIP tokenizer's `model_max_length`.
-        t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 512 of them unless told otherwise.
+        t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 512 of them by default.
 
     Returns:
         `folder`.

@@ -1,8 +1,8 @@
-"""Captions as PixArt-alpha's stock pipeline reads them unless it is told otherwise: cleaned, as in DeepFloyd IF.
+"""Captions as PixArt-alpha's stock pipeline reads them by default: cleaned, as in DeepFloyd IF.
 
 URLs, markup, numbers of six digits, hashtags, names of files and much more is taken out, and brackets become spaces.
 The stock pipeline does it with beautifulsoup4 and ftfy; where they are missing it warns and leaves captions as they
-are. Here that is an error: what a network is told does not depend on what happens to be installed.
+are. Here that is an error: a network's input does not depend on what happens to be installed.
 """
 
 from __future__ import annotations

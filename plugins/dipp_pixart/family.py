@@ -33,7 +33,7 @@ BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
 
 TOLD_SIZE = 128
-"""The `sample_size` of the transformers that the stock pipeline tells an image's size."""
+"""The `sample_size` of the transformers to which the stock pipeline gives an image's size."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PixArtFamily:
 
     Attributes:
         tokenizer_limit: the tokenizer's `model_max_length`, where a folder says one.
-        tells_size: whether the transformer is told an image's size.
+        tells_size: whether the transformer takes an image's size.
         network_name: the denoising component.
         stock_call: how the pipeline drives its scheduler.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
@@ -60,7 +60,7 @@ class PixArtFamily:
     optional_encoders: ClassVar[tuple[str, ...]] = ()
 
     def configured(self, folder: Path) -> PixArtFamily:
-        """With the tokenizer's limit, and whether sizes are told.
+        """With the tokenizer's limit, and whether the transformer takes sizes.
 
         Raises:
             RequestError: the stock pipeline cannot draw images of this size.
@@ -167,7 +167,7 @@ class PixArtFamily:
 
 
 def _tells_size(network: Mapping[str, Any]) -> bool:
-    """Whether a transformer of this configuration is told an image's size; by default those of 1024 pixels are."""
+    """Whether a transformer of this configuration takes an image's size; by default those of 1024 pixels are."""
     takes_size = network.get("use_additional_conditions")
     return network.get("sample_size", TOLD_SIZE) == TOLD_SIZE if takes_size is None else bool(takes_size)
 
@@ -191,9 +191,9 @@ def write_pixart_twin(
     Args:
         folder: created where missing.
         seed: of the weights.
-        prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
+        prediction_type: what its scheduler says that the network predicts, `"epsilon"` by default.
         max_tokens: the tokenizer's `model_max_length`.
-        sample_size: of a latent; at 128 the transformer is told an image's size, as the published one of 1024 pixels.
+        sample_size: of a latent; at 128 the transformer takes an image's size, as the published one of 1024 pixels.
 
     Returns:
         `folder`.

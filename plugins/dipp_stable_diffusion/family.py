@@ -35,7 +35,7 @@ class StableDiffusionFamily:
     """Stable Diffusion 1 and 2: a UNet with cross attention to CLIP's token embeddings.
 
     A latent consistency model's UNet (`time_cond_proj_dim`) takes the guidance as an input and is called once a step.
-    As a generator it is told a guidance of 1, as the stock pipeline tells it with `guidance_scale=1.0`.
+    As a generator it gets a guidance of 1, as from the stock pipeline with `guidance_scale=1.0`.
 
     Attributes:
         network_name: the denoising component.
@@ -171,7 +171,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
 
 
 def guidance_embedding(guidance: float, width: int, device: torch.device) -> Float[Tensor, "1 width"]:
-    """What a latent consistency model's UNet is told of a guidance scale: diffusers' own embedding of one less."""
+    """A latent consistency model's input for a guidance scale: diffusers' own embedding of one less."""
     from diffusers import StableDiffusionPipeline
 
     embed = cast(Any, StableDiffusionPipeline).get_guidance_scale_embedding  # a method that looks at no pipeline
@@ -218,7 +218,7 @@ def write_stable_diffusion_twin(
     Args:
         folder: created where missing.
         seed: of the weights.
-        prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
+        prediction_type: what its scheduler says that the network predicts, `"epsilon"` by default.
         max_tokens: the tokenizer's `model_max_length`.
         time_cond_proj_dim: width of a guidance embedding that the UNet takes, as a latent consistency model's does.
 
@@ -267,7 +267,7 @@ def write_stable_diffusion_xl_twin(
     Args:
         folder: created where missing.
         seed: of the weights.
-        prediction_type: what its scheduler says that the network predicts, `"epsilon"` unless said.
+        prediction_type: what its scheduler says that the network predicts, `"epsilon"` by default.
         max_tokens: the tokenizers' `model_max_length`.
         time_cond_proj_dim: width of a guidance embedding that the UNet takes, as a latent consistency model's does.
         first_encoder: whether it has the first of its text encoders, without which the stock pipeline draws too.

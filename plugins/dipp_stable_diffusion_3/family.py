@@ -128,7 +128,7 @@ def write_stable_diffusion_3_twin(
         qk_norm: None as in Stable Diffusion 3, or `"rms_norm"` as in 3.5.
         dual_attention_layers: which of its two blocks attend twice, as the first 13 of 24 do in 3.5 medium.
         max_tokens: the CLIP tokenizers' `model_max_length`.
-        t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 256 of them unless told otherwise.
+        t5_tokens: the T5 tokenizer's `model_max_length`; the stock pipeline reads 256 of them by default.
         t5: whether it has its third text encoder, which people leave out for its size.
 
     Returns:

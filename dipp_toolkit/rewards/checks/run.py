@@ -1,4 +1,4 @@
-"""Checks of a reward: what would go wrong in a run, said before one is started.
+"""Checks of a reward: what would go wrong in a run, found before one is started.
 
 Nothing is drawn from anybody's random numbers but a seeded source's, so that two checks of one reward say the same, the
 measured speeds aside.
@@ -97,7 +97,7 @@ def check_reward(
         raise RequestError(f"Pictures of {size} pixels a side are too small for a check; expected {SMALLEST} or more.")
     probe = Probe(name, reward, torch.device(device), size, seed, seconds)
     rows: list[CheckRow] = []
-    with torch.random.fork_rng(devices=[]):  # so that a reward that draws at random is told the same every time
+    with torch.random.fork_rng(devices=[]):  # so that a reward that draws at random gets the same numbers every time
         torch.default_generator.manual_seed(seed)
         for check in CHECKS:
             verdict = _verdict(check, probe, rows)

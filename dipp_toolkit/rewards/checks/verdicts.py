@@ -57,7 +57,7 @@ def failed(finding: str, advice: str = "") -> Verdict:
 
 
 def skipped(finding: str) -> Verdict:
-    """Nothing can be said, and why."""
+    """The check could not be made, and why."""
     return Verdict("skipped", finding)
 
 

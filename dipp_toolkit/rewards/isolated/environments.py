@@ -36,7 +36,7 @@ class Environment:
     """What a private environment is made of; a plugin registers it with `dipp_register_environments`.
 
     Attributes:
-        name: what `dipp reward install` is told, the package's name as a rule.
+        name: for `dipp reward install`, the package's name as a rule.
         requirements: as pip takes them, every one that is needed: they are installed without their dependencies.
         reward: the reward that `--reward REWARD@isolated` means.
         entry: `"module:load"`, called with the options in the environment; returns an ordinary reward.

@@ -110,7 +110,7 @@ def install(
         name_or_file: as for `plan`.
         force: make it anew in any case.
         no_deps: as for `plan`.
-        say: told what happens, a line at a time.
+        say: called with what happens, a line at a time.
 
     Raises:
         RequestError: there is nothing of this name to make.

@@ -1,4 +1,4 @@
-"""One worker process: started, asked, listened to, and ended; it ends by itself when we do, however we do.
+"""One worker process, from its start to its end; it ends by itself when this process does, in whatever way.
 
 Messages travel on a socket of their own, so whatever a reward or its libraries print cannot come between them. What
 they print is read here and its end is kept: a process that dies is quoted. Its death is waited for beside the socket,
@@ -105,7 +105,7 @@ class WorkerProcess:
         return answer
 
     def last_words(self) -> str:
-        """How the process ended and what it said last; no full stop."""
+        """How the process ended and its last output; no full stop."""
         code = self.process.wait()
         if code < 0:
             how = f"was ended by signal {-code}, {signal.strsignal(-code)}"
@@ -117,7 +117,7 @@ class WorkerProcess:
         return f"it {how}; its last words: {words}" if words else f"it {how} and said nothing"
 
     def close(self) -> None:
-        """End the process and its group; it is asked first, then made to."""
+        """End the process and its group: by closing the socket, then by a signal."""
         self._end()
 
 

@@ -48,7 +48,7 @@ PROBE = (
     torch.stack([_RAMP, _RAMP.transpose(1, 2) * torch.tensor([1.0, 0.5, 0.25])[:, None, None]]),
     ["a photograph"] * 2,
 )
-"""Images and prompts that every server of a reward is asked about where there are several."""
+"""Images and prompts that every server of a reward scores where there are several."""
 
 
 def load_remote(
@@ -68,7 +68,7 @@ def load_remote(
         token_env: the environment variable that holds the token.
         token_file: a file that holds it.
         timeout: seconds that a server may take to answer.
-        retries: how often a server that is busy or does not answer is asked again, after pauses that grow.
+        retries: attempts after the first at a server that is busy or does not answer, after growing pauses.
         max_megabytes: of an answer.
         batch: images sent at a time, 0 for all.
 

@@ -25,7 +25,7 @@ class Unavailable(Exception):  # noqa: N818 -- not an error yet: another attempt
 
     Args:
         sentence: what happened.
-        pause: seconds after which the server wants to be asked again, where it says.
+        pause: seconds until the next attempt, where the server says so.
         timed_out: whether all the time there was has been spent waiting.
         busy: whether the server said so itself.
     """
@@ -48,7 +48,7 @@ class Replica:
     Attributes:
         met: whether it has described its reward.
         identity: the digest of its reward that it sends; empty where it sends none.
-        probe: its scores of the images that all servers of a reward are asked about; None where it has none.
+        probe: its scores of the images that all servers of a reward score; None where it has none.
     """
 
     def __init__(self, address: Address, token: str | None, timeout: float):

@@ -128,7 +128,7 @@ def run_server(
     Args:
         rewards: loaded, by what they are called in addresses.
         listening: from `listen`.
-        on_start: told the address once the server answers.
+        on_start: called with the address once the server answers.
         options: of `build_server`.
 
     Raises:

@@ -174,7 +174,7 @@ class RewardService:
             raise HTTPException(400, "The caller disconnected.") from None
 
     def _check_caller(self, request: Request) -> None:
-        """Refuse who has not got the token. Where nobody needs one, refuse callers that were told another name for
+        """Refuse callers without the token. Where none is needed, refuse callers that used another name for
         this machine: pages of strangers, which a browser here shows, reach us by names of their own.
 
         Raises:
