@@ -32,7 +32,7 @@ from .captions import cleaned
 BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
 
-TOLD_SIZE = 128
+SIZED_AT = 128
 """The `sample_size` of the transformers to which the stock pipeline gives an image's size."""
 
 
@@ -42,7 +42,7 @@ class PixArtFamily:
 
     Attributes:
         tokenizer_limit: the tokenizer's `model_max_length`, where a folder says one.
-        tells_size: whether the transformer takes an image's size.
+        takes_size: whether the transformer takes an image's size.
         network_name: the denoising component.
         stock_call: how the pipeline drives its scheduler.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
@@ -52,7 +52,7 @@ class PixArtFamily:
     """
 
     tokenizer_limit: int | None = None
-    tells_size: bool = False
+    takes_size: bool = False
     network_name: ClassVar[str] = "transformer"
     stock_call: ClassVar[StockCall] = StockCall(begins_at_zero=True, single_step_output=1)
     max_tokens: ClassVar[int] = 120
@@ -66,21 +66,21 @@ class PixArtFamily:
             RequestError: the stock pipeline cannot draw images of this size.
         """
         network = component_config(folder, self.network_name)
-        size, takes_size = network.get("sample_size", TOLD_SIZE), network.get("use_additional_conditions")
+        size, takes_size = network.get("sample_size", SIZED_AT), network.get("use_additional_conditions")
         if not isinstance(size, int):
             raise RequestError(
                 f"The transformer in {folder} has the sample_size {size}; PixArt's pipelines draw only squares. "
                 "Expected one number."
             )
-        if takes_size and size != TOLD_SIZE:
+        if takes_size and size != SIZED_AT:
             raise RequestError(
                 f"The transformer in {folder} takes an image's size (use_additional_conditions) and has the "
-                f"sample_size {size}; the stock pipeline passes it only at {TOLD_SIZE} and fails elsewhere."
+                f"sample_size {size}; the stock pipeline passes it only at {SIZED_AT} and fails elsewhere."
             )
         path = folder / "tokenizer" / "tokenizer_config.json"
         stated = read_json(path).get("model_max_length") if path.is_file() else None
         limit = stated if isinstance(stated, int) and stated > 0 else None
-        return replace(self, tokenizer_limit=limit, tells_size=bool(network) and _tells_size(network))
+        return replace(self, tokenizer_limit=limit, takes_size=bool(network) and _takes_size(network))
 
     def encoding_settings(self, folder: Path) -> dict[str, Any]:
         return {"max_tokens": self.max_tokens, "captions": "cleaned"}
@@ -126,11 +126,11 @@ class PixArtFamily:
         tokens = torch.zeros(batch, self.max_tokens, network_config["caption_channels"])
         mask = torch.ones(batch, self.max_tokens, dtype=torch.int64)
         condition = Condition(("",) * batch, {"encoder_hidden_states": tokens, "encoder_attention_mask": mask})
-        return replace(self, tells_size=_tells_size(network_config)).at_size(condition, (1, 1))
+        return replace(self, takes_size=_takes_size(network_config)).at_size(condition, (1, 1))
 
     def at_size(self, condition: Condition, size: tuple[int, int]) -> Condition:
         """With `resolution` `(batch, 2)`, height and width, and `aspect_ratio` `(batch, 1)`, where they are read."""
-        if not self.tells_size:
+        if not self.takes_size:
             return condition
         hidden, (height, width) = condition.tensors["encoder_hidden_states"], size
         values = {"resolution": [height, width], "aspect_ratio": [height / width]}
@@ -166,10 +166,10 @@ class PixArtFamily:
         write_with(write_pixart_twin, folder, "PixArtAlphaPipeline", options)
 
 
-def _tells_size(network: Mapping[str, Any]) -> bool:
+def _takes_size(network: Mapping[str, Any]) -> bool:
     """Whether a transformer of this configuration takes an image's size; by default those of 1024 pixels are."""
     takes_size = network.get("use_additional_conditions")
-    return network.get("sample_size", TOLD_SIZE) == TOLD_SIZE if takes_size is None else bool(takes_size)
+    return network.get("sample_size", SIZED_AT) == SIZED_AT if takes_size is None else bool(takes_size)
 
 
 CHANNELS = 4
@@ -204,7 +204,7 @@ def write_pixart_twin(
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 
     check_prediction(prediction_type, ("epsilon", "v_prediction", "sample"), "PixArtAlphaPipeline")
-    takes_size = sample_size == TOLD_SIZE
+    takes_size = sample_size == SIZED_AT
     head = 24 if takes_size else 16  # a third of both heads' width is that of each number about the size
     with drawn_from(seed):
         tokenizer = tiny_t5_tokenizer(max_tokens)
