@@ -78,7 +78,8 @@ class Optimizer:
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
         ]
         self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(one, lambda step: one_cycle(step, steps)) for one in self.optimizers
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))
+            for optimizer in self.optimizers
         ]
 
     def step(self, loss: Tensor) -> None:

@@ -141,7 +141,8 @@ class ReferenceTraining:
             torch.optim.AdamW(others, lr=rates[1], betas=(0.9, 0.99), weight_decay=0.0),
         ]
         self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(one, partial(warm_cosine, steps=steps)) for one in self.optimizers
+            torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warm_cosine, steps=steps))
+            for optimizer in self.optimizers
         ]
         self.alphas_cumprod = build_scheduler().alphas_cumprod
 
@@ -178,8 +179,8 @@ class ReferenceTraining:
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimizers": [one.state_dict() for one in self.optimizers],
-            "schedules": [{"last_epoch": one.last_epoch} for one in self.schedules],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [{"last_epoch": schedule.last_epoch} for schedule in self.schedules],
             "generator": self.generator.get_state(),
         }
 
