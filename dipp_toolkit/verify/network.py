@@ -53,7 +53,7 @@ class AffinePerTime(nn.Module):
         distance, row = (network_time.to(self.network_times.dtype)[:, None] - self.network_times).abs().min(1)
         if (distance > 1e-3).any():
             raise RunError(
-                "A term looked at a time outside the Gaussian world's grid of times. "
+                "A term used a time outside the Gaussian world's grid of times. "
                 "Draw times with the term's `sampling`, inside the `time_range` of its settings."
             )
         return row

@@ -113,7 +113,7 @@ def run_verify(
 
     Raises:
         RequestError: a name is unknown, or the term cannot be verified; the message says why.
-        RunError: the term returned something that is no finite gradient.
+        RunError: the term returned something that is not a finite gradient.
     """
     for name in cases or ():
         if name not in (*CASES, *MEASURES):

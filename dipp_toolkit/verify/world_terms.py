@@ -42,7 +42,7 @@ class Subject:
 
 
 def verification_of(term: Any) -> Verification:
-    """What a term says of its own verification; the defaults where it says nothing."""
+    """A term's own settings of its verification; the defaults where it has none."""
     return cast(Verification, getattr(term, "verification", Verification()))
 
 
@@ -85,7 +85,7 @@ def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: 
     """The same term without chance: times and noises enumerated, and what it says in `verification.exact` replaced.
 
     Raises:
-        RequestError: the term looks at the assistant and is no dataclass with a field `sampling`.
+        RequestError: the term looks at the assistant and is not a dataclass with a field `sampling`.
     """
     names: set[str] = {field.name for field in fields(term) if field.init} if is_dataclass(term) else set()
     if "sampling" not in names and uses_assistant(term):

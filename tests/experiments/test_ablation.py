@@ -125,7 +125,7 @@ def test_a_list_of_cells(tmp_path: Path) -> None:
     assert first.settings == {"guidance": 3, "rewards": "hps=2,clip"}
     assert second.config(make_config({})).recompute_generator
     path.write_text("guidance: 3")
-    with pytest.raises(RequestError, match="no list of cells"):
+    with pytest.raises(RequestError, match="not a list of cells"):
         read_cells(path)
 
 
@@ -180,7 +180,7 @@ def test_the_best_keeps_to_the_constraints() -> None:
     with pytest.raises(RequestError, match="Did you mean 'judged'"):
         choose(study, "judge")
     for text in ("liked", "liked<3", "liked<=three", "<=3"):
-        with pytest.raises(RequestError, match="is no constraint"):
+        with pytest.raises(RequestError, match="is not a constraint"):
             parse_constraint(text)
 
 
@@ -265,7 +265,7 @@ def test_what_is_better_is_best_and_says_what_it_covers() -> None:
     liked = next(one for one in heat_maps(study) if one.figure == "liked")
     assert not liked.level and liked.rows[0][1][3] is not None and liked.rows[0][1][3].share == 1
     single = choose(noisy_study(4, effect=1.0, seeds=1), "liked")
-    assert single.best is not None and "says nothing of other seeds" in single.sentence()
+    assert single.best is not None and "so other seeds may differ" in single.sentence()
 
 
 def test_seeds_that_disagree_leave_nothing_best() -> None:
@@ -343,7 +343,7 @@ def test_finished_cells_are_of_the_same_settings(finished: tuple[list[Cell], dic
     check_again(finished)
     check_again(finished, device="cpu", keep_checkpoints=9, resume=True)
     for changes, said in (
-        ({"steps": 4}, r"reward_scale=0 was trained with something else: steps was 3 and is 4\. Name .* --out, or rem"),
+        ({"steps": 4}, r"reward_scale=0 was trained with other inputs: steps was 3 and is 4\. Name .* --out, or rem"),
         ({"learning_rate": 0.5}, "learning_rate was .* and is 0.5"),
         ({"precision": "fp32"}, "precision was 'bf16' and is 'fp32'"),
         ({"rewards": {"emoji-clip": 1.0}}, "rewards was .* and is {'emoji-clip': 1.0}"),
@@ -353,9 +353,9 @@ def test_finished_cells_are_of_the_same_settings(finished: tuple[list[Cell], dic
     cells, shared, out = finished
     listener = Listener()
     other = make_config(shared | {"steps": 4})
-    with pytest.raises(RequestError, match="was trained with something else"):
+    with pytest.raises(RequestError, match="was trained with other inputs"):
         check_ablation(AblationSettings(cells, other, out))
-    with pytest.raises(RequestError, match="was trained with something else"):
+    with pytest.raises(RequestError, match="was trained with other inputs"):
         train_cells(cells, other, out, Processes(), listener)
     assert listener.states == []
 
@@ -392,12 +392,12 @@ def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     cells = grid(parse_vary([f"rewards={flaw}:bad|emoji-clip=0.02"]))
     listener = Listener()
     folders = train_cells(cells, base, tmp_path / "a", Processes(), listener)
-    assert listener.states == ["begins", "failed", "begins"]
+    assert listener.states == ["starts", "failed", "starts"]
     assert [one.done for one in folders] == [False, True] and "finite" in folders[0].failure
     flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3))\n")
     again = Listener()
     folders = train_cells(cells, base, tmp_path / "a", Processes(), again)
-    assert again.states == ["goes on", "done already"]
+    assert again.states == ["resumes", "done already"]
     assert all(one.done and not one.failure for one in folders)
     assert isinstance(folders[0], CellFolder)
 
@@ -413,7 +413,7 @@ def test_the_command_shares_cells_among_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found["combinations"]) == 2 and found["leading"]["settings"]["reward_scale"] in ("0", "20")
-    assert "[1/2] reward_scale=0 seed=0: begins" in done.stderr
+    assert "[1/2] reward_scale=0 seed=0: starts" in done.stderr
     assert Path(found["page"]).is_file() and len(found["claims"]) == 2
     again = together(1, words)
     assert again.returncode == 0, again.stderr[-3000:]

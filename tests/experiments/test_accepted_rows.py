@@ -82,13 +82,13 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "size": (set_at("weights", 0, "bytes", to=0), "weights.0.bytes"),
     "bool for a number": (set_at("weights", 0, "bytes", to=True), "weights.0.bytes"),
     "text for a number": (set_at("checks", 0, "numbers", "value", to="1"), "checks.0.numbers.value"),
-    "date": (set_at("date", to="2026-02-30"), "its date 2026-02-30 is none"),
+    "date": (set_at("date", to="2026-02-30"), "its date 2026-02-30 is not a date"),
     "schema": (set_at("schema_version", to=2), "schema_version"),
     "verdict": (set_at("checks", 0, "verdict", to="passed"), "checks.0.verdict"),
     "no check": (set_at("checks", to=[]), "checks"),
     "too many files": (set_at("weights", to=[sound()["weights"][0]] * 500), "weights"),
     "a check that is left out": (lambda row: row["checks"].pop(), "it has no row of the check"),
-    "an unknown check": (set_at("checks", 0, "check", to="vibes"), "there is no such check"),
+    "an unknown check": (set_at("checks", 0, "check", to="vibes"), "the check does not exist"),
     "a pass out of bounds": (set_at("checks", 0, "numbers", "value", to=3.0), "it says pass, and a number lies"),
     "a fail in bounds": (
         lambda row: row["checks"][0].update(verdict="fail", why="because"), "it says fail, and every number lies"
@@ -113,15 +113,15 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda row: row.update(settings=WINDOWS, settings_digest=settings_digest(WINDOWS)),
         "its setting names a place on somebody's machine",
     ),
-    "a terminal's command": (set_at("name", to="sdxl\x1b[2J"), "its name is no plain text"),
+    "a terminal's command": (set_at("name", to="sdxl\x1b[2J"), "its name is not plain text"),
     "a line": (set_at("checks", 0, "why", to="one\ntwo"), "its check has more than one line"),
-    "a name that turns round": (set_at("machine", "device", to="H100\u202e"), "its machine is no plain text"),
+    "a name that turns round": (set_at("machine", "device", to="H100\u202e"), "its machine is not plain text"),
     "an empty name": (set_at("name", to=" "), "it names no generator or no reference"),
-    "a file twice": (lambda row: row["weights"].append(dict(row["weights"][0])), "weight files stands twice"),
-    "fetched nothing": (set_at("weights", to=[]), "files were fetched and names none"),
+    "a file twice": (lambda row: row["weights"].append(dict(row["weights"][0])), "weight files is listed twice"),
+    "fetched nothing": (set_at("weights", to=[]), "it reports fetched files and names none"),
     "deep settings": (
         lambda row: row.update(settings={"a": deep(9)}, settings_digest=settings_digest({"a": deep(9)})),
-        "its setting is no plain text",
+        "its setting is not plain text",
     ),
 }  # fmt: skip
 
@@ -143,7 +143,8 @@ def test_what_is_wrong_with_a_row_is_said(change: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no JSON"), ("[1]", "is no row of an acceptance"), ("{" * 5000, "is no"), ("[" * 99_999, "is no"),
+        ("", "is not valid JSON"), ("[1]", "is not a row of an acceptance"),
+        ("{" * 5000, "is not"), ("[" * 99_999, "is not"),
         (json.dumps(sound()).replace("1.0}", "NaN}", 1), "which is not a finite number"),
         (json.dumps(sound()).replace("1.0}", "1e999}", 1), "which is not a finite number"),
         (json.dumps(sound()).replace("85000000000", "8" * 5000), "a whole number of 5000 digits"),

@@ -256,7 +256,7 @@ def test_rows_read_back_and_faults_are_named(tmp_path: Path, bench: tuple[Path, 
     with pytest.raises(RequestError, match=r"line 2.*subject.label"):
         read_rows(path)
     path.write_text("{")
-    with pytest.raises(RequestError, match="line 1, is no JSON"):
+    with pytest.raises(RequestError, match="line 1, is not valid JSON"):
         read_rows(path)
 
 

@@ -201,7 +201,7 @@ def test_protocols_have_sections_of_their_own_and_doubles_are_taken_once() -> No
     assert [len(section.rows) for section in board.sections] == [3, 1]
     assert all("elsewhere" not in ranks for ranks in board.sections[0].ranks.values())
     assert len(board.reported) == len(reported_rows()) == 22
-    with pytest.raises(RequestError, match="no measured row"):
+    with pytest.raises(RequestError, match="no measured rows"):
         make_board(reported_rows())
 
 
@@ -317,12 +317,12 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("protocol.digest", "abc", "no digest of the prompts"),
     ("subject.fingerprint", "", "no fingerprint"),
     ("subject.label", "x" * 61, "longer than 60"),
-    ("subject.label", "a\nb", "no plain text"),
+    ("subject.label", "a\nb", "not plain text"),
     ("command", " ", "no command"),
     ("schema_version", 2, "schema is 2"),
     ("kind", "reported", "names no source"),
     ("figures", {}, "no figure"),
-    ("pictures", [{"prompt": "p", "seed": 1, "data": "http://x/y.png"}], "no PNG, WebP or JPEG"),
+    ("pictures", [{"prompt": "p", "seed": 1, "data": "http://x/y.png"}], "not a PNG, WebP or JPEG"),
     ("pictures", [{"prompt": "p", "seed": 1, "data": PIXEL[:-4] + "A" * 300_000}], "larger than 200 kB"),
 ]
 
@@ -338,11 +338,11 @@ def test_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
     write_rows(tmp_path / "b.jsonl", ROWS[:1])
     assert check_files([tmp_path / "a.jsonl"]) == (3, [])
     count, problems = check_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
-    assert count == 4 and len(problems) == 1 and "stand in" in problems[0]
+    assert count == 4 and len(problems) == 1 and "are in" in problems[0]
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"subject": 3}')
     _, problems = check_files([tmp_path / "empty.jsonl", tmp_path / "broken.jsonl", tmp_path / "absent.jsonl"])
-    assert [("holds no row" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
+    assert [("has no rows" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
         (True, False, False), (False, True, False), (False, False, True)
     ]  # fmt: skip
 
@@ -468,7 +468,7 @@ def test_a_number_that_is_none_is_a_sentence(tmp_path: Path, value: str) -> None
     path = tmp_path / "rows.jsonl"
     write_rows(path, [fake_row("a", 3.0, distance=12345.0)])
     path.write_text(path.read_text().replace("12345.0", value))
-    with pytest.raises(RequestError, match=r"line 1, is no JSON: it has .*, which is not a finite number"):
+    with pytest.raises(RequestError, match=r"line 1, is not valid JSON: it has .*, which is not a finite number"):
         read_rows(path)
 
 

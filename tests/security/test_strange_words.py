@@ -13,10 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 from typer.testing import CliRunner
 
-from dipp_cli.actions.bench import Bars
 from dipp_cli.build import build_app
 from dipp_cli.terminal import output, tables
 from dipp_cli.terminal.output import plain_line, print_json, print_line
+from dipp_cli.terminal.work_progress import BenchBars
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.events import Warned
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
@@ -79,7 +79,7 @@ def test_bars_show_brackets_as_they_are() -> None:
     from rich.progress import TextColumn
 
     with Progress(TextColumn("{task.description}", markup=False), console=console) as progress:
-        Bars(progress).begin(f"images of {MARKUP}\x1b[2J", 1)
+        BenchBars(progress).begin(f"images of {MARKUP}\x1b[2J", 1)
         assert progress.tasks[0].description == rf"images of {MARKUP}\x1b[2J"
 
 
@@ -98,7 +98,7 @@ def test_nothing_in_the_command_line_prints_by_itself() -> None:
 def test_a_check_says_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     write_rows(tmp_path / "evil.jsonl", [changed(fake_row("a", 1.0), label=EVIL)])
     done = CliRunner().invoke(build_app(), ["leaderboard", "--check", str(tmp_path / "evil.jsonl")])
-    assert done.exit_code == 1 and "no plain text" in done.output
+    assert done.exit_code == 1 and "not plain text" in done.output
     assert not set(done.output) & set("\x1b\x07\x9b\u202e")
     assert not any(line.lstrip().startswith(("::", "1 row is sound")) for line in done.output.splitlines())
 
@@ -117,7 +117,7 @@ def test_a_check_refuses_words_that_are_no_plain_text(text: str) -> None:
         changed(row, figures={text: row.figures["liked"]}),
         changed(row, subject=row.subject.model_copy(update={"settings": {"a": text}})),
     ):
-        assert any("no plain text" in one or "more than one line" in one for one in row_problems(other))
+        assert any("not plain text" in one or "more than one line" in one for one in row_problems(other))
 
 
 def test_the_page_has_nothing_of_a_strangers() -> None:
@@ -137,12 +137,12 @@ def test_the_page_has_nothing_of_a_strangers() -> None:
 
 
 HOSTILE = {
-    "deep": ("[" * 100_000, "nested too deeply|no JSON"),
-    "deep inside": ('{"subject": {"settings": {"x": ' + "[" * 5000 + "]" * 5000 + "}}}", "deep|no JSON|no row"),
-    "half a character": ("HALF", "half of a character"),
+    "deep": ("[" * 100_000, "nested too deeply|not valid JSON"),
+    "deep inside": ('{"subject": {"settings": {"x": ' + "[" * 5000 + "]" * 5000 + "}}}", "deep|valid JSON|not a row"),
+    "half a character": ("HALF", "lone surrogate"),
     "huge": ("HUGE", "expected numbers up to 1e\\+30"),
     "digits": ("DIGITS", "a whole number of 3000 digits; expected 19 at most"),
-    "binary": ("\x00", "no JSON"),
+    "binary": ("\x00", "not valid JSON"),
 }  # fmt: skip
 
 

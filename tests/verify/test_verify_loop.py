@@ -344,7 +344,7 @@ number = 3
         ("Late", "at a timestep of 1000; this world's lie between 0 and 999"),
         ("Flat", r"x_t of shape \(4, 4, 8, 8\); in this world it is \(batch, 3, 1, 1\)"),
         ("Alone", "without asking world.fake_score about the samples"),
-        ("Prediction", "prediction='eps'; known are epsilon"),
+        ("Prediction", "prediction='eps'; expected one of epsilon"),
         ("Rising", "expected 1 to 8 falling numbers"),
         ("Cases", "Did you mean 'guidance'"),
         ("Weighting", "a weighting that cannot be called"),
@@ -375,4 +375,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert main(["verify", "--loop", name, "--term", "integral_kl"]) == 2
     assert "without --term" in capsys.readouterr().err
     assert main(["verify", "--loop", name, "--case", "linear"]) == 2
-    assert "cannot do the case 'linear'" in capsys.readouterr().err
+    assert "does not support the case 'linear'" in capsys.readouterr().err

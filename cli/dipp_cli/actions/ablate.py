@@ -23,7 +23,7 @@ from dipp_toolkit.utils.messages import Spelling, number_text
 from dipp_toolkit.utils.paths import user_path
 
 from ..terminal.output import print_line
-from .bench import watch
+from ..terminal.work_progress import bench_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class _CellLines:
 @contextmanager
 def cell_progress(quiet: bool) -> Iterator[_CellLines]:
     """Progress of cells and bench on stderr."""
-    with watch(quiet) as inner:
+    with bench_progress(quiet) as inner:
         yield _CellLines(inner, quiet)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.paired_tests import Comparison, compare_all
 from dipp_toolkit.experiments.bench.rows import Row, figure_names
-from dipp_toolkit.experiments.bench.run import RESULTS, Listener, Silent, run_bench
+from dipp_toolkit.experiments.bench.run import RESULTS, run_bench
 from dipp_toolkit.experiments.bench.settings import METRICS, BenchSettings
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.utils.assignments import parse_names, parse_options
@@ -23,6 +21,7 @@ from dipp_toolkit.utils.messages import Spelling, number_text
 from dipp_toolkit.utils.paths import user_path
 
 from ..terminal.output import plain_line, print_line
+from ..terminal.work_progress import bench_progress
 
 PAIRS = "pairs.json"
 
@@ -123,57 +122,13 @@ def measure(request: BenchRequest) -> Result | None:
     import json
 
     settings = request.settings()
-    with watch(request.quiet) as listener:
+    with bench_progress(request.quiet) as listener:
         rows = run_bench(settings, listener)
     if not rows:
         return None
     pairs = compare_all(rows)
     write_text(settings.out / PAIRS, json.dumps([pair.as_dict() for pair in pairs], indent=1) + "\n")
     return Result(rows, pairs, settings.out / RESULTS)
-
-
-@contextmanager
-def watch(quiet: bool) -> Iterator[Listener]:
-    """Progress on stderr: a bar on a terminal, a line for each piece of work elsewhere."""
-    if quiet:
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Lines()
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield Bars(progress)
-
-
-@dataclass
-class Bars:
-    """A listener that draws bars."""
-
-    progress: Any
-    task: Any = None
-
-    def begin(self, what: str, total: int) -> None:
-        what = plain_line(what)
-        self.task = self.progress.add_task(what if total else f"{what}: nothing to do", total=total or 1)
-        if not total:
-            self.progress.advance(self.task, 1)
-
-    def advance(self, count: int) -> None:
-        self.progress.advance(self.task, count)
-
-
-class Lines:
-    """A listener that writes a line for each piece of work."""
-
-    def begin(self, what: str, total: int) -> None:
-        print_line(f"{what}: {total} to do" if total else f"{what}: nothing to do", file=sys.stderr)
-
-    def advance(self, count: int) -> None: ...
 
 
 def describe(result: Result) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from dipp_toolkit.utils.messages import number_text
 from dipp_toolkit.utils.paths import user_path
 
 from ..terminal.output import print_line
+from ..terminal.work_progress import score_progress
 from .reward.loading import close, load_rewards, reward_names
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def score_images(request: ScoreRequest) -> dict[str, Any]:
     rewards = load_rewards(names, request.assignments)
     try:
         rewards = {name: moved(reward, device) for name, reward in rewards.items()}
-        with watch(len(files), request.quiet) as progress:
+        with score_progress(len(files), request.quiet) as progress:
             scored, remarks = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)
     finally:
         close(rewards)
@@ -274,37 +274,6 @@ def write_lines(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     except OSError as error:
         raise RunError(f"Cannot write the scores to {out}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def watch(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, or a plain line every tenth where that is no terminal or quiet was asked for."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        tenths = 0
-
-        def say(done: int) -> None:
-            nonlocal tenths
-            if done == total or done * 10 // total > tenths:
-                tenths = done * 10 // total
-                print_line(f"{done} of {total} images scored", file=sys.stderr)
-
-        yield say
-        return
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("scoring", total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def describe(result: Mapping[str, Any]) -> None:

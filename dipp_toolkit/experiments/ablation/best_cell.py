@@ -34,7 +34,7 @@ def parse_constraint(text: str) -> Constraint:
     """`"emoji-frechet<=10"` or `"emoji-judge>=0.5"`.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: it is not a constraint.
     """
     match = re.fullmatch(r"\s*(\S+?)\s*(<=|>=)\s*(\S+)\s*", text)
     try:
@@ -42,7 +42,7 @@ def parse_constraint(text: str) -> Constraint:
     except ValueError:
         bound = float("nan")
     if match is None or math.isnan(bound):
-        raise RequestError(f"'{text}' is no constraint; expected FIGURE<=NUMBER or FIGURE>=NUMBER.")
+        raise RequestError(f"'{text}' is not a constraint; expected FIGURE<=NUMBER or FIGURE>=NUMBER.")
     return Constraint(match.group(1), match.group(2) == "<=", bound)
 
 
@@ -102,7 +102,7 @@ class Choice:
     def _covers(self) -> str:
         if self.seeds > 1:
             return f"over these prompts and {self.seeds} seeds of training"
-        return "over these prompts, by one training each, which says nothing of other seeds"
+        return "over these prompts, by one training each, so other seeds may differ"
 
 
 LEVEL_SHOWN = 3

@@ -25,7 +25,7 @@ class CellListener(Protocol):
     """Told how an ablation goes on."""
 
     def cell(self, cell: Cell, number: int, total: int, state: str) -> None:
-        """A cell is `done already`, `begins`, `goes on` or `failed: ...`."""
+        """A cell is `done already`, `starts`, `resumes` or `failed: ...`."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def check_trained_cells(folders: Sequence[CellFolder], base: TrainConfig) -> Non
         different = differences(folder.path, folder.contents, resolve(cell_config(folder, base))) if folder.done else []
         if different:
             raise RequestError(
-                f"The cell {folder.path} was trained with something else: {'; '.join(different)}. Name another folder "
-                f"with --out, or remove {folder.path.parent} to train its cells anew."
+                f"The cell {folder.path} was trained with other inputs: {'; '.join(different)}. Name another folder "
+                f"with --out, or remove {folder.path.parent} to train its cells again."
             )
 
 
@@ -116,7 +116,7 @@ def train_cells(
             listener.cell(folder.cell, number, len(folders), "done already")
             continue
         config = cell_config(folder, base)
-        listener.cell(folder.cell, number, len(folders), "goes on" if config.resume else "begins")
+        listener.cell(folder.cell, number, len(folders), "resumes" if config.resume else "starts")
         config = resolve(config)
         if not config.resume:
             note_contents(folder.contents, config)
@@ -124,7 +124,7 @@ def train_cells(
             train(config, processes=Processes())
             folder.note_failure("")
         except Interrupted as stop:
-            raise Interrupted(f"{stop} Or go on with all cells by the same dipp ablate command.") from None
+            raise Interrupted(f"{stop} Or resume all cells with the same dipp ablate command.") from None
         except RunError as error:
             folder.note_failure(str(error))
             listener.cell(folder.cell, number, len(folders), f"failed: {error}")

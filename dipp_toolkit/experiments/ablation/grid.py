@@ -130,7 +130,7 @@ def check_cells(cells: Sequence[Cell], base: TrainConfig) -> None:
     seen: set[str] = set()
     for cell in cells:
         if cell.slug in seen:
-            raise RequestError(f"The cell '{cell.label}' stands twice.")
+            raise RequestError(f"The cell '{cell.label}' is listed twice.")
         seen.add(cell.slug)
         for name in ("out", "resume"):
             if name in cell.settings:

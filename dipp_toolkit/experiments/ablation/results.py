@@ -64,7 +64,7 @@ class Study:
     Attributes:
         combinations: in the grid's order.
         cells: label of each trained cell with its row.
-        others: the start, the reference: rows that are no cells.
+        others: the start, the reference: rows that are not cells.
         settings: what varies, the seed left out, with its values in order.
     """
 

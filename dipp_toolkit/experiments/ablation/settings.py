@@ -22,7 +22,7 @@ from .grid import Cell, check_cells
 
 @dataclass(frozen=True)
 class AblationSettings:
-    """What varies, what is measured, and what is asked of it.
+    """What varies, what is measured, and how the best combination is chosen.
 
     Attributes:
         cells: the combinations to train.

@@ -14,7 +14,7 @@ from . import checks
 FAR = 1e30
 """A bound where there is none; JSON has no infinity."""
 Verdict = Literal["pass", "fail", "skipped", "not seen"]
-"""`not seen`: what was looked for did not show, which is no fault: a reward that did not rise in a short alignment."""
+"""`not seen`: what was expected did not show, without a fault: a reward that did not rise in a short alignment."""
 
 
 @dataclass(frozen=True)

@@ -126,14 +126,14 @@ def read_golden(path: Path) -> dict[str, list[Golden]]:
     try:
         return {name: [Golden.model_validate(row) for row in rows] for name, rows in content.items()}
     except (ValidationError, TypeError) as error:
-        raise RequestError(f"{path} holds no golden numbers as expected: {first_line(error)}.") from error
+        raise RequestError(f"{path} is not a file of golden numbers: {first_line(error)}.") from error
 
 
 def write_golden(path: Path, measured: Mapping[str, Golden]) -> None:
     """Put measured numbers into a file, beside those of other rewards and weights that it has.
 
     Raises:
-        RequestError: what is there is no such file, or it cannot be written.
+        RequestError: the existing file is not one of golden numbers, or it cannot be written.
     """
     goldens = read_golden(path) if path.exists() else {}
     for name, golden in measured.items():

@@ -258,7 +258,7 @@ def read_row(path: Path) -> AcceptedRow:
     """A row that somebody sent in.
 
     Raises:
-        RequestError: the file is missing, or holds no row; the message names the field.
+        RequestError: the file is missing, or is not a row; the message names the field.
     """
     try:
         content = parse_untrusted(read_bytes(path, MOST_BYTES).decode("utf-8-sig"))
@@ -266,15 +266,15 @@ def read_row(path: Path) -> AcceptedRow:
     except OSError as error:
         raise RequestError(f"Cannot read the row {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError:
-        raise RequestError(f"The row {path} is no UTF-8 text; expected what dipp accept writes.") from None
+        raise RequestError(f"The row {path} is not UTF-8 text; expected what dipp accept writes.") from None
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(str(part) for part in wrong["loc"])
-        raise RequestError(f"{path} is no row of an acceptance: {shown(where)}: {wrong['msg'].lower()}.") from error
+        raise RequestError(f"{path} is not a row of an acceptance: {shown(where)}: {wrong['msg'].lower()}.") from error
     except RecursionError:
-        raise RequestError(f"{path} is no row of an acceptance: it is nested too deeply.") from None
+        raise RequestError(f"{path} is not a row of an acceptance: it is nested too deeply.") from None
     except ValueError as error:
-        raise RequestError(f"{path} is no JSON: {first_line(error)}.") from error
+        raise RequestError(f"{path} is not valid JSON: {first_line(error)}.") from error
 
 
 def file_name(name: str) -> str:

@@ -54,9 +54,9 @@ def accept(
             while left:
                 check = left[0]
                 if check.name in skip:
-                    rows: Iterator[Outcome] = iter([skipped(check.asks, "--skip left it out.")])
+                    rows: Iterator[Outcome] = iter([skipped(check.asks, "Left out by --skip.")])
                 elif subject.late:
-                    rows = iter([skipped(check.asks, "The time is up; --minutes gives more.")])
+                    rows = iter([skipped(check.asks, "The time limit is reached; --minutes raises it.")])
                 else:
                     tell(f"{check.name}: {check.asks} ...")
                     rows = _rows(check, subject)
@@ -65,7 +65,7 @@ def accept(
                 left.pop(0)
             complete = True
     except (StopNow, KeyboardInterrupt):
-        outcomes += [replace(skipped(check.asks, "It was interrupted."), check=check.name) for check in left]
+        outcomes += [replace(skipped(check.asks, "Interrupted."), check=check.name) for check in left]
     finally:
         with stop.noted():  # a second signal does not lose what was found
             subject.close()
@@ -80,8 +80,8 @@ def _rows(check: Check, subject: Subject) -> Iterator[Outcome]:
         subject.free()
         yield failed(
             check.asks,
-            "The device's memory was not enough. Say less with --set frozen_precision=bf16, --set batch_size=1 or "
-            "--set gradient_checkpointing=true; dipp plan says what each takes.",
+            "The device ran out of memory. Use less with --set frozen_precision=bf16, --set batch_size=1 or "
+            "--set gradient_checkpointing=true; dipp plan shows what each takes.",
         )
     except DippError as error:
         yield failed(check.asks, str(error))

@@ -124,14 +124,14 @@ def settings_of(candidate: Candidate, scratch: Path) -> TrainConfig:
     own, place = split_saved(candidate.name)
     if is_python_name(own) or place is not None:
         raise RequestError(
-            f"{shown(candidate.name)} is code of your own, which has no files that others could compare. Name a "
+            f"{shown(candidate.name)} is code of your own, and has no files that others could compare. Name a "
             "registered generator or reference, a pipeline's or run's folder, or a hub id."
         )
     check_pipeline(candidate.name, "generator", *(() if candidate.kind == "generator" else ("reference",)))
     given: dict[str, Any] = {candidate.kind: candidate.name, "device": candidate.device, **(candidate.settings or {})}
     for name, value in FIXED.items():
         if given.get(name, value) != value:
-            raise RequestError(f"--set {name} means nothing to an acceptance, which writes one row and nothing else.")
+            raise RequestError(f"--set {name} cannot be set for an acceptance, which only writes one row.")
     for name, value in (
         ("reference", candidate.reference),
         ("rewards", candidate.rewards),

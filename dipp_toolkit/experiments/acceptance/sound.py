@@ -32,7 +32,7 @@ def row_problems(row: AcceptedRow) -> list[str]:
     try:
         datetime.date.fromisoformat(row.date)
     except ValueError:
-        problems.append(f"its date {row.date} is none")
+        problems.append(f"its date {row.date} is not a date")
     if settings_digest(row.settings) != row.settings_digest:
         problems.append("its settings_digest is not the SHA-256 of its settings")
     if row.scores.keys() != row.score_weights.keys():
@@ -41,7 +41,7 @@ def row_problems(row: AcceptedRow) -> list[str]:
         if len(scores) != len(ORDER)]  # fmt: skip
     files = [(file.role, file.source, file.file) for file in row.weights]
     if len(set(files)) != len(files):
-        problems.append("one of its weight files stands twice")
+        problems.append("one of its weight files is listed twice")
     check_names = set(names())
     missing = check_names - {check.check for check in row.checks}
     if missing:
@@ -50,13 +50,13 @@ def row_problems(row: AcceptedRow) -> list[str]:
         problems += [f"check {number} ({check.check}): {problem}" for problem in _check_problems(check, check_names)]
     seen = [check.verdict for check in row.checks if check.check == "fetch"]
     if "pass" in seen and not row.weights:
-        problems.append("it says that files were fetched and names none")
+        problems.append("it reports fetched files and names none")
     return problems
 
 
 def _check_problems(check: CheckRow, check_names: set[str]) -> Iterator[str]:
     if check.check not in check_names:
-        yield "there is no such check"
+        yield "the check does not exist"
     if len(check.numbers) > MOST_NUMBERS:
         yield f"it has {len(check.numbers)} numbers; expected {MOST_NUMBERS} at most"
     if any(abs(number) > LARGEST for number in check.numbers.values()):

@@ -1,1 +1,1 @@
-"""Benchmarks: images of many generators for the same prompts and seeds, what rewards and metrics say of them, rows."""
+"""Benchmarks: images of many generators for the same prompts and seeds, their scores by rewards and metrics, rows."""

@@ -39,7 +39,7 @@ class BenchEntry:
         label: what its row is called.
         name: a registered name, `file.py:Name`, a pipeline folder, a run folder, `NAME@folder` or a hub id.
         options: any of `steps` and `guidance`, which sample it as a reference; `reference`, whose decoder and text
-            encoders a generator without its own uses; and those of a generator as it is loaded, `weights` say.
+            encoders a generator without its own uses; and those of a generator as it is loaded, such as `weights`.
         about: settings that its row shows beside the options.
     """
 
@@ -50,7 +50,7 @@ class BenchEntry:
 
     @property
     def run_settings(self) -> dict[str, Any]:
-        """The settings of the run that made it, empty where it is no run folder nor the `final` of one."""
+        """The settings of the run that made it, empty where it is neither a run folder nor the `final` of one."""
         place = place_of(self.name)
         if not is_there(place):
             return {}
@@ -63,7 +63,7 @@ class BenchEntry:
         """How many steps its run trained it to take; 1 where it is of no run.
 
         Raises:
-            RequestError: its settings say something that is no number.
+            RequestError: its settings say something that is not a number.
         """
         return int(_number(self.label, "generator_steps", self.run_settings.get("generator_steps") or 1))
 
@@ -91,11 +91,11 @@ class BenchEntry:
         """The steps that its options ask for; `usual` where they say none.
 
         Raises:
-            RequestError: they say something that is no whole number from 1.
+            RequestError: they say something that is not a whole number of at least 1.
         """
         steps = _number(self.label, "steps", self.options.get("steps", usual))
         if steps != int(steps):
-            raise RequestError(f"'{self.label}' has {steps} as its steps; expected a whole number from 1.")
+            raise RequestError(f"'{self.label}' has {steps} as its steps; expected a whole number of at least 1.")
         return int(steps)
 
     def check(self) -> None:
@@ -106,7 +106,9 @@ class BenchEntry:
         """
         for option in self.options:
             if option not in OPTIONS:
-                raise RequestError(f"'{self.label}' takes no such option. " + unknown_name("option", option, OPTIONS))
+                raise RequestError(
+                    f"'{self.label}' does not have this option. " + unknown_name("option", option, OPTIONS)
+                )
         own, steps = self.trained_steps, self.asked_steps(self.trained_steps)
         _number(self.label, "guidance", self.options.get("guidance", 0), 0)
         if own > 1 and steps != own:
@@ -179,14 +181,16 @@ def _number(label: str, what: str, value: Any, least: float = 1) -> float:
     """An option that is a number.
 
     Raises:
-        RequestError: it is none, or too small.
+        RequestError: it is not a number, or too small.
     """
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not least <= number < math.inf:
-        raise RequestError(f"'{shown(label)}' has {quoted(value)} as its {what}; expected a number from {least:g}.")
+        raise RequestError(
+            f"'{shown(label)}' has {quoted(value)} as its {what}; expected a number of at least {least:g}."
+        )
     return number
 
 
@@ -208,7 +212,7 @@ def parse_entries(text: str, options: Mapping[str, Mapping[str, Any]]) -> list[B
             name = part
             label = part if part in _registered() else _last_part(part)
         if not label or not name:
-            raise RequestError(f"'{part}' is no generator; expected NAME or LABEL=NAME.")
+            raise RequestError(f"'{part}' is not a generator; expected NAME or LABEL=NAME.")
         if label in entries:
             raise RequestError(
                 f"Two generators are called '{label}'; label them, as in best={entries[label].name},last={name}."

@@ -157,14 +157,14 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a JSON lines file.
 
     Raises:
-        RequestError: the file is missing, or a line is no row; the message names file, line and field.
+        RequestError: the file is missing, or a line is not a row; the message names file, line and field.
     """
     try:
         lines = list(numbered_lines(read_bytes(path, MOST_BYTES).decode("utf-8-sig")))
     except OSError as error:
         raise RequestError(f"Cannot read the results {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
-        raise RequestError(f"The results {path} are no UTF-8 text; expected what dipp bench writes.") from None
+        raise RequestError(f"The results {path} are not UTF-8 text; expected what dipp bench writes.") from None
     rows = []
     for number, line in lines:
         try:
@@ -173,12 +173,14 @@ def read_rows(path: Path) -> list[Row]:
             wrong = error.errors()[0]
             where = ".".join(str(part) for part in wrong["loc"])
             raise RequestError(
-                f"{path}, line {number}, is no row of a leaderboard: {shown(where)}: {wrong['msg'].lower()}."
+                f"{path}, line {number}, is not a row of a leaderboard: {shown(where)}: {wrong['msg'].lower()}."
             ) from error
         except RecursionError:
-            raise RequestError(f"{path}, line {number}, is no row of a leaderboard: it is nested too deeply.") from None
+            raise RequestError(
+                f"{path}, line {number}, is not a row of a leaderboard: it is nested too deeply."
+            ) from None
         except ValueError as error:
-            raise RequestError(f"{path}, line {number}, is no JSON: {first_line(error)}.") from error
+            raise RequestError(f"{path}, line {number}, is not valid JSON: {first_line(error)}.") from error
     return rows
 
 

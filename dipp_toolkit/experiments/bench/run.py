@@ -1,4 +1,4 @@
-"""A bench, top to bottom: images of every entry, answers of every reward and metric about them, rows."""
+"""A bench, top to bottom: images of every entry, their scores by every reward and metric, rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RESULTS = "results.jsonl"
 
 @runtime_checkable
 class Listener(Protocol):
-    """Told how a bench goes on."""
+    """Told of a bench's progress."""
 
     def begin(self, what: str, total: int) -> None:
         """A piece of work of `total` images begins."""
@@ -51,7 +51,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """A listener that says nothing."""
+    """A listener that ignores everything."""
 
     def begin(self, what: str, total: int) -> None: ...
 
@@ -68,7 +68,7 @@ class Bench:
         device: where networks run.
         processes: those that share the work.
         store: the images.
-        listener: told how it goes on.
+        listener: told of the progress.
         measured: by label, what is known of each entry.
         versions: by figure or reward, what it is: what its numbers depend on beside the images and `circumstances`.
         circumstances: what the last bits of images and numbers depend on.
@@ -101,7 +101,7 @@ class Bench:
         keys = [image_key(made_by, prompt, seed) for prompt, seed in pairs]
         pair_of = dict(zip(keys, pairs, strict=True))
         todo = self.processes.share(self.store.missing(keys))
-        # Nobody may look at what is missing while others are at work already.
+        # No process may list what is missing while others are writing already.
         self.processes.wait()
         if todo:
             source.prepare([pair_of[key][0] for key in todo])
@@ -195,7 +195,7 @@ def _known_costs(path: Path) -> dict[str, Any]:
 
 
 def check_bench(settings: BenchSettings) -> None:
-    """Refuse a bench of rewards or metrics that cannot be there, before hours go into images.
+    """Refuse a bench whose rewards or metrics are unavailable, before hours go into images.
 
     Raises:
         RequestError: a name is unknown, its file or an option of it cannot be used, or a package is not installed.
@@ -206,7 +206,7 @@ def check_bench(settings: BenchSettings) -> None:
     names = dict.fromkeys([*METRICS, *settings.metrics])
     for name in settings.options:
         if name not in (*names, *settings.rewards, *settings.judges):
-            raise RequestError(f"There are options for '{name}', which this bench does not use.")
+            raise RequestError(f"Options are given for '{name}', which this bench does not use.")
     for name in names:
         find_metric(name, **settings.options.get(name, {}))
 
@@ -214,12 +214,12 @@ def check_bench(settings: BenchSettings) -> None:
 def run_bench(settings: BenchSettings, listener: Listener | None = None) -> list[Row]:
     """Measure, and write `results.jsonl` in the bench's folder.
 
-    Images and answers are kept by content, so a bench that was cut off goes on where it was, and another one with the
+    Images and scores are kept by content, so a bench that was stopped resumes where it was, and another one with the
     same folder makes only what is new.
 
     Args:
         settings: what is compared.
-        listener: told how it goes on.
+        listener: told of the progress.
 
     Returns:
         The rows, in the order of the entries; in every process but the first, none.

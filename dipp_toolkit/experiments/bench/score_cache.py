@@ -1,4 +1,4 @@
-"""What rewards and metrics said of stored images, kept so that each image is looked at once.
+"""Scores of stored images by rewards and metrics, kept so that each image is scored once.
 
 Below `answers/` every reward or metric has a folder named after a fingerprint of its name, options, code and weights,
 and of the circumstances: batch, device, versions.
@@ -35,8 +35,8 @@ ROWS = "rows"
 def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
     """A fingerprint of a reward or metric, 16 digits: its name, options, weights and code, with all that this imports.
 
-    One that lives elsewhere is asked what it is, so that a server that serves something else now is noticed. Files and
-    folders among the options count by their bytes.
+    One that runs elsewhere is asked for its identity, so that a server that changed is noticed. Files and folders
+    among the options count by their bytes.
     """
     options = {key: _content(value) for key, value in options.items()}
     if isinstance(thing, ProxyReward):
@@ -70,7 +70,7 @@ def folder_of(out: Path, name: str, version: str) -> Path:
 
 @dataclass
 class ScoreCache:
-    """The rows of one reward or metric by image key.
+    """The rows of one reward or metric, by image key.
 
     Attributes:
         folder: holds the batches.
@@ -96,7 +96,7 @@ class ScoreCache:
                     keys, rows = json.loads(file.metadata()["keys"]), file.get_tensor(ROWS)
                 self.rows.update(zip(keys, rows, strict=True))
             except Exception as error:  # safetensors raises an error of its own
-                raise RunError(f"{path} is damaged: {first_line(error)}. Delete it; it is made again.") from error
+                raise RunError(f"{path} is damaged: {first_line(error)}. Delete it; it is computed again.") from error
             self._read.add(path.name)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
@@ -114,7 +114,7 @@ class ScoreCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_tensors(self.folder / name, {ROWS: rows}, {"keys": json.dumps(list(keys))}, shared=True)
         except OSError as error:
-            raise RunError(f"Cannot write the answers: {reason_of(error)}. {way_on(error, AGAIN)}") from error
+            raise RunError(f"Cannot write the scores: {reason_of(error)}. {way_on(error, AGAIN)}") from error
         self.rows.update(zip(keys, rows.detach().cpu(), strict=True))
         self._read.add(name)
 
@@ -130,7 +130,7 @@ def fill(
     batch: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Ask about images that have no row yet.
+    """Score the images that have no row yet.
 
     Args:
         answers: where the rows go.

@@ -61,7 +61,7 @@ class BenchSettings:
         if not self.rewards and not self.judges and not self.metrics:
             raise RequestError("Nothing is measured; name rewards, a judge or metrics.")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise RequestError("The seeds of a bench are different numbers, at least one.")
+            raise RequestError("The seeds of a bench have to be different numbers, at least one.")
         if self.batch < 1:
             raise RequestError(f"The batch size is {self.batch}; expected at least 1.")
         check_folder_place(self.out, "bench's folder")

@@ -81,7 +81,7 @@ def make_board(rows: Sequence[Row], sort: str | None = None) -> Board:
         latest[key] = row
     measured = [row for row in latest.values() if row.kind == "measured"]
     if not measured:
-        raise RequestError("There is no measured row to show; make some with dipp bench.")
+        raise RequestError("There are no measured rows to show; make some with dipp bench.")
     groups: list[list[Row]] = []
     for row in measured:
         for group in groups:

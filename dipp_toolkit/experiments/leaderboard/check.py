@@ -75,7 +75,7 @@ def row_problems(row: Row) -> list[str]:
     problems = _identity_problems(row)
     for picture in row.pictures:
         if not PICTURE.fullmatch(picture.data):
-            problems.append(f"the picture of '{picture.prompt[:40]}' is no PNG, WebP or JPEG as a data: address")
+            problems.append(f"the picture of '{picture.prompt[:40]}' is not a PNG, WebP or JPEG as a data: address")
         elif len(picture.data) > MOST_BYTES:
             problems.append(f"the picture of '{picture.prompt[:40]}' is larger than {MOST_BYTES // 1000} kB")
     for name, figure in row.figures.items():
@@ -93,7 +93,7 @@ def text_problem(what: str, text: str, longest: int = LONGEST_TEXT) -> str:
         longest: characters that it may have.
     """
     if len(text) > longest or not all(letter.isprintable() or letter in JOINERS or letter.isspace() for letter in text):
-        return f"its {what} is no plain text of up to {longest} characters"
+        return f"its {what} is not plain text of up to {longest} characters"
     if any(letter in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" for letter in text):
         return f"its {what} has more than one line"
     return ""
@@ -119,7 +119,7 @@ def _identity_problems(row: Row) -> list[str]:
         problems.append(f"its schema is {row.schema_version}; expected {SCHEMA}")
     label = row.label
     if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
-        problems.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or no plain text")
+        problems.append(f"its label is empty, longer than {LONGEST_LABEL} characters, or not plain text")
     if not row.figures:
         problems.append("it has no figure")
     evaluations = row.subject.evaluations
@@ -155,7 +155,7 @@ def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
             problems.append(str(error))
             continue
         if not rows:
-            problems.append(f"{path} holds no row.")
+            problems.append(f"{path} has no rows.")
         for number, row in enumerate(rows, 1):
             count += 1
             where = f"{path}, row {number} ('{row.label[:LONGEST_LABEL]}')"
@@ -165,6 +165,6 @@ def check_files(paths: Sequence[Path]) -> tuple[int, list[str]]:
                 problems.append(f"{where}: it cannot be checked: {first_line(error)}.")
             key = (row.subject.fingerprint, row.protocol.digest, str(row.protocol.seeds), row.label, row.source)
             if key in seen:
-                problems.append(f"{where}: the same weights under the same protocol stand in {seen[key]} already.")
+                problems.append(f"{where}: the same weights under the same protocol are in {seen[key]} already.")
             seen.setdefault(key, where)
     return count, problems

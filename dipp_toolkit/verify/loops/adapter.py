@@ -1,4 +1,4 @@
-"""A stranger's adapter: what it may say about its loop, how it is found and called, and what is said where it fails."""
+"""An adapter for a training loop: its attributes, how it is found and called, and its errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find_adapter(name: str) -> Adapter:
     """The adapter that `file.py:NAME` or `module:NAME` names.
 
     Raises:
-        PluginError: there is none, or it says something of itself that makes no sense.
+        PluginError: it is missing, or one of its attributes is invalid.
     """
     named = load_python_name(name, "loop")
     if not callable(named):
@@ -89,7 +89,7 @@ def find_adapter(name: str) -> Adapter:
 def _choice(named: Any, name: str, attribute: str, default: Any, choices: Sequence[str]) -> Any:
     value = getattr(named, attribute, default)
     if value not in choices:
-        raise PluginError(f"The loop '{name}' has {attribute}={value!r}; known are {', '.join(choices)}.")
+        raise PluginError(f"The loop '{name}' has {attribute}={value!r}; expected one of {', '.join(choices)}.")
     return value
 
 

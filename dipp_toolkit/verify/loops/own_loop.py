@@ -53,7 +53,7 @@ class WorldReference:
         return latents
 
     def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:
-        raise RequestError("Nothing is sampled from the reference while a loop is looked at.")
+        raise RequestError("The reference cannot be sampled while a loop is checked.")
 
     def to(self, device: torch.device | str) -> WorldReference:
         return self
@@ -95,7 +95,7 @@ class WorldGenerator:
         return run_steps(self, noise, between, condition)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
-        raise RequestError("There is no pipeline that could hold an affine map.")
+        raise RequestError("An affine map cannot be saved as a pipeline.")
 
 
 @dataclass(frozen=True)

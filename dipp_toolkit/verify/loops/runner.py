@@ -69,8 +69,7 @@ def run_loop(name: str, cases: Sequence[str] | None = None, seed: int = 0, rows:
             raise RequestError(unknown_name("case of a loop", case, LOOP_CASES))
         if case not in adapter.cases:
             raise RequestError(
-                f"The loop '{name}' says that it cannot do the case '{case}': its `cases` are "
-                f"{', '.join(adapter.cases)}."
+                f"The loop '{name}' does not support the case '{case}': its `cases` are {', '.join(adapter.cases)}."
             )
     table: list[LoopRow] = []
     for case in cases or adapter.cases:

@@ -17,7 +17,7 @@ from ..settings import public_name
 from ..subject import Subject
 from ..weights_used import WeightFile, component_files, files_in, reward_files, snapshot_of, weight_file
 
-NOT_OF_FILES = "Its plugin says nothing of files"
+NOT_OF_FILES = "Its plugin names no files"
 
 
 def run(subject: Subject) -> Iterator[Outcome]:
@@ -65,7 +65,7 @@ def _files_outcome(subject: Subject, role: str, list_files: Any) -> Outcome:
         )
         return Outcome(compared, "the hub's SHA-256", measured, "fail", why, numbers)
     if not files:
-        return failed(compared, "There is no file of weights.", "at least one", measured)
+        return failed(compared, "There are no weight files.", "at least one", measured)
     says = any(file.hub_sha256 for file in files)
     return Outcome(compared, "the hub's SHA-256" if says else "whole files", measured, "pass", "", numbers)
 

@@ -66,7 +66,7 @@ def run(subject: Subject) -> Iterator[Outcome]:
         yield skipped("images", "Needs both to be loaded: the check load.")
         return
     if not isinstance(subject.loaded[1], DiffusersReference):
-        yield skipped("images", "The reference is no diffusers pipeline.")
+        yield skipped("images", "The reference is not a diffusers pipeline.")
         return
     prompt = texts(load_prompts(subject.config.prompts or ""))[0]
     drawings = list(_ours(subject, prompt))
