@@ -20,7 +20,7 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POL
 def launch(
     count: int, words: list[str], config: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `dipp` in so many processes, one thread each, by a launcher where there are several.
+    """Run `dipp` in several processes by a launcher, one thread each.
 
     Args:
         count: of processes.
@@ -29,24 +29,15 @@ def launch(
             where None.
         environment: further variables.
     """
-    alone = [sys.executable, "-m", "dipp_cli"]
-    many = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={count}",
-        "-m",
-        "dipp_cli",
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     root = Path(__file__).parents[2]
     if config is not None:
         given = ["--num_processes", str(count), "--mixed_precision", "no", "--main_process_port", "0"]
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-        many = [*launcher, str(root / "docs" / "operations" / "accelerate" / config), *given, "-m", "dipp_cli"]
+        file = root / "docs" / "operations" / "accelerate" / config
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *given]
     paths = os.pathsep.join(str(root / one) for one in (".", "plugins", "cli"))
     return subprocess.run(
-        [*(alone if count == 1 else many), *words],
+        [*launcher, "-m", "dipp_cli", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from dipp_emoji import degrade
 from dipp_emoji.captions import is_held_out, pairs
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.fitting import caption_loss, group_loss, one_cycle
-from dipp_emoji.recipe.judge import train_judge
+from dipp_emoji.recipe.judge import judge_pairs, train_judge
 from dipp_emoji.recipe.ordered import Groups, ModelSamples, load_vae
 from dipp_emoji.recipe.preference import train_preference
 from dipp_emoji.recipe.vae import build_vae
@@ -77,6 +77,8 @@ def test_groups_hold_real_images_and_samples(sample_folder, vae_folder, monkeypa
 )
 def test_recipe_trains_saves_and_repeats_itself(train, reward_class, sample_folder, vae_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("dipp_emoji.recipe.ordered.JITTERS", 1)
+    monkeypatch.setattr("dipp_emoji.recipe.preference.pairs", lambda held_out: pairs(held_out=held_out)[::6])
+    monkeypatch.setattr("dipp_emoji.recipe.judge.judge_pairs", lambda seen: judge_pairs(seen)[::6])
     measured = [
         train(tmp_path / name, vae=vae_folder, samples=sample_folder, steps=2, batch=4) for name in ("first", "second")
     ]
