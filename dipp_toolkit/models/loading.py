@@ -12,8 +12,7 @@ from ..registry import get_registry
 from ..utils.exception_text import loading
 from ..utils.imports import check_call, check_parts, is_python_name, make_from_python
 from ..utils.paths import looks_like_path
-from .files.named_folders import DIFFUSERS
-from .files.saved_generators import load_saved, saved_generator, split_saved
+from .files.saved_generators import DIFFUSERS, load_saved, saved_generator, split_saved
 from .generator_options import READ_OUT, pipeline_of_reference
 from .published import PublishedReference
 

@@ -21,8 +21,7 @@ from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_bluepri
 from ..models.decoding import DecodeOptions, reward_decoder
 from ..models.family import BlankConditions
 from ..models.files.folders import quiet_loading, resolve_folder
-from ..models.files.named_folders import DIFFUSERS
-from ..models.files.saved_generators import saved_generator, split_saved
+from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
 from ..models.reference import decoder_dtype, decodes_with
 from ..registry import get_registry

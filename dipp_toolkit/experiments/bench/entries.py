@@ -11,8 +11,7 @@ import torch
 
 from ...errors import RequestError
 from ...models import generator_options
-from ...models.files.named_folders import DIFFUSERS
-from ...models.files.saved_generators import place_of, reference_beside
+from ...models.files.saved_generators import DIFFUSERS, place_of, reference_beside
 from ...models.loading import load_generator, load_reference
 from ...models.shared_components.pair import check_named, encode_for
 from ...models.text_encoders import prompt_encoder

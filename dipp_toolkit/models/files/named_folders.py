@@ -9,9 +9,7 @@ from ...utils.imports import is_python_name
 from ...utils.paths import is_there
 from ..blueprints import PipelineBlueprint
 from .folders import resolve_folder
-from .saved_generators import saved_generator
-
-DIFFUSERS = "diffusers:"
+from .saved_generators import DIFFUSERS, saved_generator
 
 
 def named_folder(kind: str, name: str) -> Path | None:

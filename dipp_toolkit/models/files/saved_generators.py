@@ -25,6 +25,8 @@ from ...utils.paths import is_there, user_path
 if TYPE_CHECKING:
     from ...protocols import Generator
 
+DIFFUSERS = "diffusers:"
+"""What a name starts with that says it is a diffusers pipeline."""
 FILE = "generator.json"
 INDEX = "model_index.json"
 AT = "@"

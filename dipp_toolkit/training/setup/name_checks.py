@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ...config import TrainConfig
 from ...errors import RequestError
-from ...models.files.named_folders import DIFFUSERS
-from ...models.files.saved_generators import FILE, INDEX, split_saved
+from ...models.files.saved_generators import DIFFUSERS, FILE, INDEX, split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.start_weights.source import check_source
 from ...registry import get_registry

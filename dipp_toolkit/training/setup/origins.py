@@ -12,8 +12,7 @@ from typing import Any
 
 from ...config import TrainConfig
 from ...models.files.download_lists import CARD
-from ...models.files.named_folders import DIFFUSERS
-from ...models.files.saved_generators import place_of
+from ...models.files.saved_generators import DIFFUSERS, place_of
 from ...models.published import PublishedPipeline
 from ...models.start_weights.source import parse_source
 from ...registry import get_registry

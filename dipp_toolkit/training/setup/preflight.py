@@ -21,8 +21,8 @@ from ...models.blueprints import PipelineBlueprint
 from ...models.components import check_component, empty_component
 from ...models.files.fetching import NotHere, check_fetching, without_fetching
 from ...models.files.folders import family_of, resolve_folder
-from ...models.files.named_folders import DIFFUSERS, shrink_of
-from ...models.files.saved_generators import saved_generator
+from ...models.files.named_folders import shrink_of
+from ...models.files.saved_generators import DIFFUSERS, saved_generator
 from ...models.generator import DiffusersGenerator
 from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.published import PublishedGenerator
