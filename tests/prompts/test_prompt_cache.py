@@ -234,8 +234,8 @@ def test_a_masked_token_changes_nothing_so_that_zeros_stand_for_it(tmp_path: Pat
     assert mask.any() and hidden.masked_select(mask).eq(0).all()
     noisy = Condition(PROMPTS, {**zeros.tensors, "encoder_hidden_states": hidden + mask * torch.randn_like(hidden)})
     x, t = torch.randn(len(PROMPTS), *reference.latent_shape), torch.full((len(PROMPTS),), 0.5)
-    one, two = (reference.denoiser.predict_x0(x, t, condition) for condition in (zeros, noisy))
-    assert torch.equal(one, two)
+    clean, other = (reference.denoiser.predict_x0(x, t, condition) for condition in (zeros, noisy))
+    assert torch.equal(clean, other)
 
 
 def test_rows_are_kept_without_the_zeros_they_end_in(tmp_path: Path) -> None:

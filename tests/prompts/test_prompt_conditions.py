@@ -80,8 +80,8 @@ def test_a_run_from_a_file_that_is_not_held_is_the_same_to_the_bit(
     monkeypatch.setattr(prompt_conditions, "HELD_BYTES", 0)
     monkeypatch.setattr(dataset, "HELD_PROMPTS", 0)
     second = train(config.model_copy(update={"out": tmp_path / "read"}))
-    one, two = (next((run.folder / "final").glob("transformer/*.safetensors")) for run in (first, second))
-    assert one.read_bytes() == two.read_bytes()
+    held, read = (next((run.folder / "final").glob("transformer/*.safetensors")) for run in (first, second))
+    assert held.read_bytes() == read.read_bytes()
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Meeting:
     """What processes tell each other, between threads."""
 
     count: int
-    said: dict[int, DippError | None] = field(default_factory=dict)
+    failures: dict[int, DippError | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.barrier = threading.Barrier(self.count, timeout=300)
@@ -102,33 +102,33 @@ class Threads(Processes):
     meeting: Any = None
 
     def agree(self, failure: DippError | None) -> None:
-        self.meeting.said[self.rank] = failure
+        self.meeting.failures[self.rank] = failure
         self.meeting.barrier.wait()
         if failure is not None:
             raise failure
-        if any(self.meeting.said.values()):
+        if any(self.meeting.failures.values()):
             raise RunError("another failed")
 
 
 def together(folder: Path, caches: Sequence[Path], prompts: Sequence[str]) -> list[Any]:
     """What `encode_prompts` gives or raises in each of several processes."""
-    meeting, found = Meeting(len(caches)), [None] * len(caches)
+    meeting, outcomes = Meeting(len(caches)), [None] * len(caches)
     references = [load_reference(str(folder)) for _ in caches]
 
     def work(rank: int) -> None:
         processes = Threads(rank, len(caches), meeting)
         try:
             config = settings(folder, caches[rank])
-            found[rank] = encode_prompts(references[rank], config, prompts, prompts[:1], CPU, processes)
+            outcomes[rank] = encode_prompts(references[rank], config, prompts, prompts[:1], CPU, processes)
         except DippError as error:
-            found[rank] = error
+            outcomes[rank] = error
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(caches))]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    return found
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
 
 
 @pytest.mark.parametrize("held", [0, 2**28])
@@ -144,19 +144,19 @@ def test_one_process_encodes_and_the_others_wait(
         return original(self, prompts)
 
     monkeypatch.setattr(PromptEncoder, "encode", encode)
-    found = together(folder, [tmp_path / "cache"] * 3, PROMPTS)
+    outcomes = together(folder, [tmp_path / "cache"] * 3, PROMPTS)
     assert sorted(encoded) == sorted([*PROMPTS, ""])
-    assert all(same(found[0][0][[3, 1]], one[0][[3, 1]]) for one in found)
+    assert all(same(outcomes[0][0][[3, 1]], outcome[0][[3, 1]]) for outcome in outcomes)
 
 
 def test_a_process_with_a_cache_of_its_own_fills_it(folder: Path, tmp_path: Path) -> None:
-    found = together(folder, [tmp_path / "here", tmp_path / "there"], PROMPTS)
-    assert same(found[0][0][:], found[1][0][:])
+    outcomes = together(folder, [tmp_path / "here", tmp_path / "there"], PROMPTS)
+    assert same(outcomes[0][0][:], outcomes[1][0][:])
     for place in ("here", "there"):
         assert PromptCache(next((tmp_path / place).glob("*/*"))).missing(PROMPTS) == []
 
 
 def test_where_the_first_process_cannot_encode_all_end(folder: Path, tmp_path: Path) -> None:
-    found = together(folder, [tmp_path / "cache"] * 2, ["a red cat " * 50])
-    assert isinstance(found[0], RequestError) and "tokens, and the text encoder reads" in str(found[0])
-    assert isinstance(found[1], RunError)
+    outcomes = together(folder, [tmp_path / "cache"] * 2, ["a red cat " * 50])
+    assert isinstance(outcomes[0], RequestError) and "tokens, and the text encoder reads" in str(outcomes[0])
+    assert isinstance(outcomes[1], RunError)

@@ -27,8 +27,8 @@ def test_few_prompts_are_in_the_order_they_always_were() -> None:
 def test_every_epoch_of_many_is_a_fresh_permutation(count: int) -> None:
     order = PromptOrder(count, 3)
     epochs = [order.take(epoch * count, count) for epoch in range(2)]
-    assert all(sorted(one) == list(range(count)) for one in epochs)
-    assert sum(one == two for one, two in zip(*epochs, strict=True)) < 20
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert sum(first == second for first, second in zip(*epochs, strict=True)) < 20
     assert order.take(count - 40, 100) == epochs[0][-40:] + epochs[1][:60]
     assert PromptOrder(count, 4).take(0, count) != epochs[0]
 

@@ -88,8 +88,8 @@ def test_any_bytes_are_the_same_prompts_or_the_same_sentence(
 
     def outcome() -> list[Prompt] | str:
         try:
-            found = read_prompt_file(path).prompts
-            return [found[index] for index in range(len(found))]
+            prompts = read_prompt_file(path).prompts
+            return [prompts[index] for index in range(len(prompts))]
         except RequestError as error:
             return str(error)
 

@@ -38,9 +38,9 @@ CONTENTS = {
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_every_format_gives_the_same_prompts(tmp_path: Path, name: str, mark: str) -> None:
     (tmp_path / name).write_text(mark + CONTENTS[name], encoding="utf-8")
-    found = load_prompts(str(tmp_path / name))
-    assert texts(found) == ["a cat", 'a "dog"']
-    assert len({one.id for one in found.prompts}) == 2 and all(one.id for one in found.prompts)
+    prompts = load_prompts(str(tmp_path / name))
+    assert texts(prompts) == ["a cat", 'a "dog"']
+    assert len({prompt.id for prompt in prompts.prompts}) == 2 and all(prompt.id for prompt in prompts.prompts)
 
 
 def test_ids_and_categories_are_kept(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_ids_and_categories_are_kept(tmp_path: Path) -> None:
         "a.jsonl": [("1", "one"), ("2", "two")],
     }.items():
         (tmp_path / name).write_text(CONTENTS[name])
-        assert [(one.id, one.category) for one in load_prompts(str(tmp_path / name)).prompts] == expected
+        assert [(prompt.id, prompt.category) for prompt in load_prompts(str(tmp_path / name)).prompts] == expected
 
 
 def test_coco_captions_are_the_first_of_each_image(tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_coco_captions_are_the_first_of_each_image(tmp_path: Path) -> None:
         {"image_id": 2, "id": 8, "caption": "of two"},
     ]
     (tmp_path / "captions.json").write_text(json.dumps({"images": [], "annotations": annotations}))
-    found = load_prompts(f"coco-2017?path={tmp_path / 'captions.json'}")
-    assert [(one.id, one.text) for one in found.prompts] == [("2", "of two"), ("9", "first of nine")]
-    assert found.name == "coco-2017"
+    prompts = load_prompts(f"coco-2017?path={tmp_path / 'captions.json'}")
+    assert [(prompt.id, prompt.text) for prompt in prompts.prompts] == [("2", "of two"), ("9", "first of nine")]
+    assert prompts.name == "coco-2017"
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -72,8 +72,11 @@ def test_parquet(tmp_path: Path) -> None:
 
     table = pyarrow.table({"caption": ["a cat", "a dog"], "image": [b"1", b"2"], "Category": ["x", "y"]})
     parquet.write_table(table, tmp_path / "p.parquet")
-    found = load_prompts(str(tmp_path / "p.parquet"))
-    assert [(one.text, one.id, one.category) for one in found.prompts] == [("a cat", "1", "x"), ("a dog", "2", "y")]
+    prompts = load_prompts(str(tmp_path / "p.parquet"))
+    assert [(prompt.text, prompt.id, prompt.category) for prompt in prompts.prompts] == [
+        ("a cat", "1", "x"),
+        ("a dog", "2", "y"),
+    ]
     (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(RequestError, match="not a readable Parquet file"):
         load_prompts(str(tmp_path / "q.parquet"))
@@ -83,7 +86,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "sentence"),
     [
         ("a.tsv", b"Name\tNote\nx\ty\n", "has the fields Name, Note"),
         ("a.json", b"{", "is not valid JSON"),
@@ -103,9 +106,9 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.csv", b"", "holds no prompt"),
     ],
 )
-def test_files_that_hold_no_prompts_are_sentences(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_files_that_hold_no_prompts_are_sentences(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=sentence):
         load_prompts(str(tmp_path / name))
 
 
@@ -117,7 +120,7 @@ def test_any_bytes_are_prompts_or_a_sentence(
     path = tmp_path_factory.getbasetemp() / f"fuzz.{kind}"
     path.write_bytes(content)
     try:
-        assert all(one.text.strip() for one in read_prompt_file(path).prompts)
+        assert all(prompt.text.strip() for prompt in read_prompt_file(path).prompts)
     except RequestError as error:
         assert str(path) in str(error)
 
@@ -128,23 +131,25 @@ LIST = PromptList("set", [Prompt(f"prompt {k}", str(k), "ab"[k % 2]) for k in ra
 def test_samples_are_seeded_nested_and_in_order() -> None:
     small, large = part_of(LIST, count=50), part_of(LIST, count=100)
     assert set(texts(small)) < set(texts(large)) and len(small.prompts) == 50
-    numbers = [int(one.id) for one in large.prompts]
+    numbers = [int(prompt.id) for prompt in large.prompts]
     assert numbers == sorted(numbers)
     assert texts(part_of(LIST, count=50)) == texts(small) != texts(part_of(LIST, count=50, seed=1))
     # The sample is a function of seed, id and text: these are the same on every machine, for ever.
-    assert [one.id for one in part_of(LIST, count=4).prompts] == ["3", "8", "64", "122"]
+    assert [prompt.id for prompt in part_of(LIST, count=4).prompts] == ["3", "8", "64", "122"]
     assert part_of(LIST, count=500) is LIST and part_of(LIST) is LIST
 
 
 def test_categories_and_parts_in_the_name(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": one.text, "category": one.category}) for one in LIST.prompts))
-    found = load_prompts(f"{path}?category=B&count=10&seed=3")
-    assert {one.category for one in found.prompts} == {"b"} and len(found.prompts) == 10
-    assert found.name == "p.jsonl?category=B&count=10&seed=3"
-    assert texts(found) == texts(load_prompts(str(path), category="b", count=10, seed=3))
+    path.write_text(
+        "\n".join(json.dumps({"prompt": prompt.text, "category": prompt.category}) for prompt in LIST.prompts)
+    )
+    prompts = load_prompts(f"{path}?category=B&count=10&seed=3")
+    assert {prompt.category for prompt in prompts.prompts} == {"b"} and len(prompts.prompts) == 10
+    assert prompts.name == "p.jsonl?category=B&count=10&seed=3"
+    assert texts(prompts) == texts(load_prompts(str(path), category="b", count=10, seed=3))
     assert len(load_prompts("emoji-heldout?category=red,blue").prompts) == 88
-    for name, said in (
+    for name, sentence in (
         (f"{path}?category=c", "no category named 'c'"),
         (f"{path}?colour=1", "named 'colour'"),
         (f"{path}?count=0", "whole number from 1"),
@@ -157,7 +162,7 @@ def test_categories_and_parts_in_the_name(tmp_path: Path) -> None:
         ("parti?revision=main", "takes no revision"),
         ("emoji-heldout?path=x", "no such option"),
     ):
-        with pytest.raises(RequestError, match=said):
+        with pytest.raises(RequestError, match=sentence):
             load_prompts(name)
     for count in (0, -5):
         with pytest.raises(RequestError, match="whole number from 1"):
@@ -174,20 +179,20 @@ def test_the_real_files_have_the_published_counts() -> None:
         ("imagereward-benchmark.json", "imagereward-benchmark", 100, 1),
         ("pickscore-test.txt", "pickapic-test", 2048, 1),
     ):
-        found = load_prompts(str(SHARED / file))
-        assert len(found.prompts) == count == published.SETS[name].count
-        assert len({one.id for one in found.prompts}) == count
-        assert len({one.category for one in found.prompts}) == categories
+        prompts = load_prompts(str(SHARED / file))
+        assert len(prompts.prompts) == count == published.SETS[name].count
+        assert len({prompt.id for prompt in prompts.prompts}) == count
+        assert len({prompt.category for prompt in prompts.prompts}) == categories
         assert len(load_prompts(f"{name}?path={SHARED / file}&count=7").prompts) == 7
         # What is fetched from the pinned commit is byte for byte the file that was handed out.
         assert hashlib.sha256((SHARED / file).read_bytes()).hexdigest() == published.SETS[name].digest
 
 
 def test_fetched_once_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, asked = b"a cat\na dog\n", []
+    content, requests = b"a cat\na dog\n", []
 
     def opened(address: str, timeout: float) -> io.BytesIO:
-        asked.append(address)
+        requests.append(address)
         return io.BytesIO(content)
 
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
@@ -195,7 +200,7 @@ def test_fetched_once_checked_and_kept(tmp_path: Path, monkeypatch: pytest.Monke
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(published.SETS, "pickapic-test", published.Published(2, "https://x/test.txt", digest))
     assert texts(load_prompts("pickapic-test")) == texts(load_prompts("pickapic-test")) == ["a cat", "a dog"]
-    assert asked == ["https://x/test.txt"]
+    assert requests == ["https://x/test.txt"]
     monkeypatch.setitem(published.SETS, "pickapic-test", published.Published(2, "https://x/test.txt", "0" * 64))
     with pytest.raises(RequestError, match="not the file that was published"):
         load_prompts("pickapic-test")
@@ -214,8 +219,8 @@ def test_a_member_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: io.BytesIO(content))
     digest = hashlib.sha256(content).hexdigest()
-    one = published.Published(1, "http://x/a.zip", digest, member="annotations/captions.json")
-    monkeypatch.setitem(published.SETS, "coco-2017", one)
+    archive_set = published.Published(1, "http://x/a.zip", digest, member="annotations/captions.json")
+    monkeypatch.setitem(published.SETS, "coco-2017", archive_set)
     assert texts(load_prompts("coco-2017")) == ["a cat"]
     assert [path.name for path in tmp_path.rglob("*.*")] == ["captions.json"]
     small = published.Published(1, "http://x/a.zip", digest, member="annotations/captions.json", most_bytes=10)
@@ -241,10 +246,10 @@ def test_without_network_or_digest_a_sentence_says_what_to_do(tmp_path: Path, mo
 
 
 def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requests = []
 
     def download(repo: str, file: str, *, repo_type: str, revision: str) -> str:
-        asked.append((repo, repo_type, revision))
+        requests.append((repo, repo_type, revision))
         if repo == "zhwang/HPDv2":
             (tmp_path / "h.json").write_text(json.dumps([f"{file} {k}" for k in range(800)]))
             return str(tmp_path / "h.json")
@@ -252,11 +257,11 @@ def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pyt
         return str(tmp_path / "d.csv")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    found = load_prompts("drawbench")
-    assert found.prompts[1] == Prompt("a, 1", "2", "Colors") and len(found.prompts) == 200
-    assert asked == [("sayakpaul/drawbench", "dataset", "ad794cba698c253ffdb6d18eff3fc87b004c1135")]
+    prompts = load_prompts("drawbench")
+    assert prompts.prompts[1] == Prompt("a, 1", "2", "Colors") and len(prompts.prompts) == 200
+    assert requests == [("sayakpaul/drawbench", "dataset", "ad794cba698c253ffdb6d18eff3fc87b004c1135")]
     styles = load_prompts("hpdv2?revision=abc&category=photo")
-    assert len(styles.prompts) == 800 and styles.prompts[0].id == "photo-1" and asked[-1][2] == "abc"
+    assert len(styles.prompts) == 800 and styles.prompts[0].id == "photo-1" and requests[-1][2] == "abc"
 
     def refused(*_: object, **__: object) -> str:
         raise OSError("offline")
@@ -269,16 +274,16 @@ def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pyt
 def test_any_dataset_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked = []
+    requests = []
 
     def loaded(*given: object, **named: object) -> datasets.Dataset:
-        asked.append((given, named))
+        requests.append((given, named))
         return datasets.Dataset.from_dict({"caption": ["a cat", "a dog"], "tag": ["x", "y"]})
 
     monkeypatch.setattr(datasets, "load_dataset", loaded)
-    found = load_prompts("hub?dataset=somebody/prompts&split=test&revision=abc&category=y")
-    assert list(found.prompts) == [Prompt("a dog", "2", "y")] and found.name == "somebody/prompts?category=y"
-    assert asked == [(("somebody/prompts", None), {"split": "test", "revision": "abc"})]
+    prompts = load_prompts("hub?dataset=somebody/prompts&split=test&revision=abc&category=y")
+    assert list(prompts.prompts) == [Prompt("a dog", "2", "y")] and prompts.name == "somebody/prompts?category=y"
+    assert requests == [(("somebody/prompts", None), {"split": "test", "revision": "abc"})]
     with without_fetching() as missing, pytest.raises(NotHere, match=r"split train of huggingface\.co/datasets/a/b"):
         load_prompts("hub?dataset=a/b")
     assert list(missing) == ["the split train of huggingface.co/datasets/a/b"]
