@@ -30,6 +30,8 @@ from ...utils.atomic import beside_of, fsync, naming, put_in_place
 from ...utils.paths import remove_below
 
 FORMAT = 2
+READ = (FORMAT,)
+"""Formats that this version reads."""
 TENSORS, SKELETON = "state.safetensors", "state.json"
 POLL = 0.05
 """Seconds between checks for what other processes have written."""
@@ -191,7 +193,7 @@ def load_checkpoint(folder: Path, verify: bool = True) -> dict[str, Any]:
     try:
         document = json.loads((folder / SKELETON).read_text(encoding="utf-8"))
         version, expected, skeleton = document["format"], document["sha256"], document["state"]
-        if version == FORMAT:
+        if version in READ:
             files = dict(expected["files"])
             for name in files:
                 if Path(name).name != name:
@@ -203,7 +205,7 @@ def load_checkpoint(folder: Path, verify: bool = True) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a checkpoint: {missing} is missing or cannot be read.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"The checkpoint {folder} is damaged: {SKELETON} cannot be read.") from None
-    if version != FORMAT:
+    if version not in READ:
         raise CheckpointError(f"The checkpoint {folder} has format {version}; this version reads format {FORMAT}.")
     for name, digest in files.items():
         if digests[name] != digest:
