@@ -293,7 +293,7 @@ class _Step:
         work = {
             "assistant update": _sum((config.assistant_rounds, self.assistant_update)),
             "divergence": _sum((self.evaluations, networks.divergence)),
-            **{f"reward {name}": _sum((self.evaluations, cost)) for name, cost in self._reward_work().items()},
+            **{f"reward {name}": _sum((self.evaluations, cost)) for name, cost in self.reward_work().items()},
             "generator": _sum((forwards, networks.held), (config.generator_steps, networks.backward)),
         }
         return {piece: _sum((config.accumulation, cost)) for piece, cost in work.items()}
@@ -320,7 +320,7 @@ class _Step:
             if reward.dtype == torch.float32
         }
 
-    def _reward_work(self) -> dict[str, Cost]:
+    def reward_work(self) -> dict[str, Cost]:
         """Of each reward on a micro-batch; rewards of the whole one share one decode, counted with the first."""
         size = self.config.batch_size
         batch = self.config.reward_batch or size

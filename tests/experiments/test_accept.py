@@ -326,7 +326,7 @@ def test_a_pull_of_one_side_alone_fails_and_says_the_scale() -> None:
 
 def test_memory_is_held_against_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = SimpleNamespace(peak=6 * 2**30, resident={"process": 2 * 2**30}, uncounted=())
-    monkeypatch.setattr("dipp_toolkit.planning.make_plan", lambda config: plan)
+    monkeypatch.setattr("dipp_toolkit.planning.estimate.make_plan", lambda config: plan)
     candidate = Candidate("emoji-onestep", device="cpu")
     config = settings_of(candidate, tmp_path)
     assert config.eval_count == 64 and config.prompts == "emoji-train" and config.learning_rate == 2e-4

@@ -6,6 +6,8 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -162,12 +164,14 @@ def test_memory_is_read_with_its_unit() -> None:
 def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     from dipp_toolkit.planning.costs import RewardCosts
     from dipp_toolkit.planning.dry_run import Cost
-    from dipp_toolkit.planning.estimate import _reward_work
+    from dipp_toolkit.planning.estimate import _Step
 
     costs = {name: RewardCosts(1, Cost(flops=flops), Cost(flops=10)) for name, flops in (("a", 50), ("b", 70))}
     config = TrainConfig(batch_size=4)
-    assert _reward_work(config, costs) == {"a": Cost(flops=50), "b": Cost(flops=60)}
-    sliced = _reward_work(config.model_copy(update={"reward_batch": 2}), costs)
+    whole: Any = SimpleNamespace(config=config, rewards=costs)
+    assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=60)}
+    whole.config = config.model_copy(update={"reward_batch": 2})
+    sliced = _Step.reward_work(whole)
     assert sliced == {"a": Cost(flops=100), "b": Cost(flops=140)}
 
 
