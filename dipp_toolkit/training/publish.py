@@ -23,6 +23,7 @@ from .setup.origins import origins_of, start_origins
 LINE = 88
 """Columns up to which a call in the card's snippet stands on one line."""
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+HEAD = "| reward | before (95 % interval) | after |"
 SETTINGS = (
     "reference", "rewards", "reward_scale", "pull", "guidance", "term", "steps", "batch_size", "learning_rate", "mode",
     "precision", "seed",
@@ -58,6 +59,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         evaluations="one network evaluation" if steps == 1 else f"{steps} network evaluations",
         load_call=_call_text("path/to/this/folder", load_arguments(folder)),
         sample_call=_call_text("a prompt", call_arguments(folder, steps)),
+        head=HEAD,
         scores=_score_rows(summary),
         licences=_licence_lines(made_from, trained_against),
         recipe=recipe_text(config),
