@@ -36,7 +36,7 @@ def test_registered_names_are_found(registry: Registry) -> None:
     registry.add_plugin("colours", lambda: rewards("blue", "red"))
     entry = registry.find("reward", "blue")
     assert (entry.plugin, entry.summary, entry.kind) == ("colours", "the reward blue", "reward")
-    assert [one.name for one in registry] == ["blue", "red"]
+    assert [item.name for item in registry] == ["blue", "red"]
     assert not registry.broken
 
 
@@ -46,7 +46,7 @@ def test_every_kind_has_its_hook(registry: Registry, kind: str) -> None:
         register("thing", dict)
 
     registry.add_plugin("things", lambda: plugin(**{f"register_{kind if kind == 'prompts' else kind + 's'}": hook}))
-    assert [(one.kind, one.name) for one in registry] == [(kind, "thing")]
+    assert [(item.kind, item.name) for item in registry] == [(kind, "thing")]
 
 
 def test_options_reach_the_factory_and_unknown_ones_are_refused(registry: Registry) -> None:
@@ -132,9 +132,9 @@ def test_a_broken_plugin_is_named_and_leaves_nothing(registry: Registry, load: C
     registry.add_plugin("colours", lambda: rewards("blue", "red"))
     registry.add_plugin("broken", load)
     registry.add_plugin("shapes", lambda: rewards("round"))
-    assert [one.name for one in registry.broken] == ["broken"]
+    assert [item.name for item in registry.broken] == ["broken"]
     assert reason in registry.broken[0].reason
-    assert {one.name: one.plugin for one in registry} == {"blue": "colours", "red": "colours", "round": "shapes"}
+    assert {item.name: item.plugin for item in registry} == {"blue": "colours", "red": "colours", "round": "shapes"}
     assert not registry.manager.has_plugin("broken")
 
 
@@ -145,12 +145,12 @@ def test_built_in_plugins_come_first_whatever_their_names(monkeypatch: pytest.Mo
 
     registry = discover([point("aaa", "somebody"), point("emoji", "dipp-toolkit")])
     assert registry.find("reward", "blue").plugin == "emoji"
-    assert [one.name for one in registry.broken] == ["aaa"]
+    assert [item.name for item in registry.broken] == ["aaa"]
 
 
 def test_a_missing_entry_point_module_is_reported() -> None:
     registry = discover([EntryPoint("ghost", "there_is_no_such_module", "dipp")])
-    assert [one.name for one in registry.broken] == ["ghost"]
+    assert [item.name for item in registry.broken] == ["ghost"]
     assert "there_is_no_such_module" in registry.broken[0].reason
 
 

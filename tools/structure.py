@@ -143,10 +143,10 @@ class House:
     def circles(self) -> list[tuple[str, str]]:
         """Pairs that import each other directly."""
         return sorted(
-            (one, other)
-            for one, targets in self.graph.items()
+            (name, other)
+            for name, targets in self.graph.items()
             for other in targets
-            if one < other and one in self.graph[other]
+            if name < other and name in self.graph[other]
         )
 
     @cached_property

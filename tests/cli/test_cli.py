@@ -145,7 +145,7 @@ def test_a_plugin_adds_a_command_and_a_broken_one_hurts_nobody(
     assert main(["greet", "you"]) == 0
     assert capsys.readouterr().out == "hello you\n"
     build_app()  # built again: nothing is reported twice
-    reasons = {one.name: one.reason for one in registry.broken}
+    reasons = {item.name: item.reason for item in registry.broken}
     assert reasons.keys() == {"raising", "thief"}
     assert reasons["raising"].startswith("adding its commands failed with ValueError: no such thing (")
     assert reasons["raising"].endswith('raise ValueError("no such thing"))')

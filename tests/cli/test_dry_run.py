@@ -161,7 +161,7 @@ def test_names_what_would_be_fetched(
     assert main(line.split()) == 0
     told = json.loads(capsys.readouterr().out)
     for what in ("PixArt-XL-2-512x512", "HPSv2", "ImageReward.pt", "vocab.txt", "PickScore_v1", "PartiPrompts.tsv"):
-        assert any(what in one for one in told["to fetch"]), what
+        assert any(what in item for item in told["to fetch"]), what
     assert told["prompts"] == "parti, to be fetched"
     # A published pipeline's configurations are here: what they cannot do is known before anything is fetched.
     assert main([*line.split(), "--set", "readout=1e-9", "--set", "generator_steps=8"]) == 2

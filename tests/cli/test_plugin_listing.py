@@ -58,7 +58,7 @@ def test_what_is_wider_than_the_terminal_is_folded_and_not_cut(
 def test_a_kind_by_its_singular_and_its_plural(kind: str) -> None:
     everything = listing(get_registry(), [])
     for word in {kind, f"{kind.removesuffix('s')}s", kind.upper()}:
-        assert listing(get_registry(), [word]) == {one: everything[one] if one == kind else [] for one in KINDS}
+        assert listing(get_registry(), [word]) == {item: everything[item] if item == kind else [] for item in KINDS}
 
 
 def test_words_narrow_each_other_down(capsys: pytest.CaptureFixture[str]) -> None:

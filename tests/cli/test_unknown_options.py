@@ -68,7 +68,7 @@ def test_every_setting_without_a_flag_is_named_with_what_to_type(
 
 
 def test_the_commands_that_take_any_setting_are_those_whose_help_says_so() -> None:
-    says = {words[0] for words, command in COMMANDS.items() for one in command.params if one.help == ANY_SETTING}
+    says = {words[0] for words, command in COMMANDS.items() for param in command.params if param.help == ANY_SETTING}
     assert says == set(TAKE_SETTINGS)
 
 

@@ -37,11 +37,11 @@ def test_noise_is_added_as_ddpm_does(name: str) -> None:
 def test_v_is_diffusers_velocity(name: str) -> None:
     x0, noise = torch.randn(SHAPE), torch.randn(SHAPE)
     schedule = schedule_from_config(config_of(name))
-    alpha, sigma = (expand_like(one(EVERY / 999), x0) for one in (schedule.alpha, schedule.sigma))
+    alpha, sigma = (expand_like(item(EVERY / 999), x0) for item in (schedule.alpha, schedule.sigma))
     x_t = add_noise(schedule, x0, noise, EVERY / 999)
     theirs = stock(DDPMScheduler, name).get_velocity(x0, noise, EVERY)
     # Dividing by sigma amplifies rounding at the cleanest times, so the conversion is compared in float64.
-    wide = [one.double() for one in (x0, x_t, alpha, sigma)]
+    wide = [item.double() for item in (x0, x_t, alpha, sigma)]
     exact = (
         expand_like(schedule.alpha(EVERY.double() / 999), wide[0]),
         expand_like(schedule.sigma(EVERY.double() / 999), wide[0]),
@@ -58,7 +58,7 @@ def test_the_denoised_sample_is_ddims(name: str, prediction: str) -> None:
     scheduler.set_timesteps(1000)
     schedule = schedule_from_config(config_of(name))
     x_t, output = torch.randn(SHAPE), torch.randn(SHAPE)
-    alpha, sigma = (expand_like(one(EVERY / 999), x_t) for one in (schedule.alpha, schedule.sigma))
+    alpha, sigma = (expand_like(item(EVERY / 999), x_t) for item in (schedule.alpha, schedule.sigma))
     ours = to_x0(prediction, output, x_t, alpha, sigma)
     theirs = torch.stack(
         [scheduler.step(output[t], t, x_t[t]).pred_original_sample for t in range(1000)]

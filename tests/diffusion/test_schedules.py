@@ -74,7 +74,7 @@ def test_only_the_schedule_of_a_sampler_matters() -> None:
     ddpm = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     solver = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
     t = torch.rand(10)
-    ours, theirs = (schedule_from_config(dict(one.config)) for one in (ddpm, solver))
+    ours, theirs = (schedule_from_config(dict(item.config)) for item in (ddpm, solver))
     assert torch.equal(ours.alpha(t), theirs.alpha(t))
 
 

@@ -25,7 +25,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "train", "--generator", tiny, "--reference", tiny, "--prompts", str(folder / "prompts.txt"),
         "--reward", "colourfulness", "--precision", "fp32", "--quiet",
-        *[word for one in quick for word in ("--set", one)],
+        *[word for item in quick for word in ("--set", item)],
     ]  # fmt: skip
 
 
@@ -84,11 +84,11 @@ def test_sharded_checkpoints_resume_on_another_number_of_processes(
     """Four steps sharded over two, four more in one process with two passes: the weights of one from the start."""
     folder = trained(tmp_path / "run", 2, [*words, *steps(4)], "fsdp2.yaml")
     checkpoint = folder / "checkpoints" / "step-00000004"
-    assert {one.name for one in checkpoint.glob("*.safetensors")} == {
+    assert {path.name for path in checkpoint.glob("*.safetensors")} == {
         "state.safetensors", "state-00000-of-00002.safetensors", "state-00001-of-00002.safetensors",
     }  # fmt: skip
     # No process holds more than its part of the trained networks.
-    parts = [one.stat().st_size for one in sorted(checkpoint.glob("state-*.safetensors"))]
+    parts = [path.stat().st_size for path in sorted(checkpoint.glob("state-*.safetensors"))]
     assert max(parts) < 0.6 * sum(parts) and (checkpoint / "state.safetensors").stat().st_size < min(parts)
     again = [*words, *steps(), "--resume", "--set", "accumulation=2"]
     trained(folder, 1, again)

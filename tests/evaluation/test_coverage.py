@@ -98,7 +98,9 @@ def test_the_interval_of_a_set_number_covers_what_sets_of_that_size_give() -> No
     random = torch.Generator().manual_seed(5)
     shift = torch.tensor([1.0, 0.5, 0.0, 0.0], dtype=torch.float64)
     sets = [torch.randn(120, 1, 4, generator=random, dtype=torch.float64) * 1.2 + shift for _ in range(200)]
-    truth = sum(Distance().values(one)["distance"] for one in sets) / len(sets)
-    figures = [metric_figures("d", Distance(), one, [""] * 120, seed)["distance"] for seed, one in enumerate(sets)]
-    held = [one.low is not None and one.high is not None and one.low <= truth <= one.high for one in figures]
+    truth = sum(Distance().values(item)["distance"] for item in sets) / len(sets)
+    figures = [metric_figures("d", Distance(), item, [""] * 120, seed)["distance"] for seed, item in enumerate(sets)]
+    held = [
+        figure.low is not None and figure.high is not None and figure.low <= truth <= figure.high for figure in figures
+    ]
     assert 0.90 <= sum(held) / len(held) <= 0.99

@@ -108,8 +108,8 @@ def test_one_folder(tmp_path: Path, mine: str, run: Run) -> None:
     assert red["drawn"] == "prompts"
     assert red["lowest"] == {"file": str(images / "2.png"), "score": 0}
     assert red["highest"] == {"file": str(images / "1.png"), "score": 1}
-    assert [one["scores"][f"{mine}:words"] for one in found["images"]] == [1, 2, 3]
-    assert [one["prompt"] for one in found["images"]] == ["one", "two words", "three more words"]
+    assert [item["scores"][f"{mine}:words"] for item in found["images"]] == [1, 2, 3]
+    assert [item["prompt"] for item in found["images"]] == ["one", "two words", "three more words"]
     assert found["folders"] == [{"folder": str(images), "images": 3, "rewards": found["rewards"]}]
 
 
@@ -118,10 +118,10 @@ def test_several_folders_are_compared(tmp_path: Path, mine: str, run: Run, capsy
     before, after = folder(far / "before", [0, 51]), folder(far / "after", [204, 255])
     words = ["--reward", f"{mine}:red", str(before), str(after), "--prompt", "red"]
     found = run(*words)
-    means = {Path(one["folder"]).name: one["rewards"][f"{mine}:red"]["mean"] for one in found["folders"]}
+    means = {Path(item["folder"]).name: item["rewards"][f"{mine}:red"]["mean"] for item in found["folders"]}
     assert means == {"before": pytest.approx(0.1), "after": pytest.approx(0.9)}
     assert found["rewards"][f"{mine}:red"]["mean"] == pytest.approx(0.5)
-    assert {one["folder"] for one in found["images"]} == {str(before), str(after)}
+    assert {item["folder"] for item in found["images"]} == {str(before), str(after)}
     assert main(["score", *words]) == 0
     said = capsys.readouterr()
     for part in (str(before), str(after), "0.100 [−1.171, 1.371]", "0.900 [−0.371, 2.171]", "2.png"):
@@ -143,8 +143,8 @@ def test_two_folders_of_the_same_prompts_have_a_paired_difference(
     assert pair["difference"] == pytest.approx((51 + 4.5) / 255) and pair["low"] > 0.2 and pair["prompts"] == 10
     assert pair["p_value"] == pytest.approx(2 / 2**10) and pair["win_rate"] == 1
     assert pair["winner"] == str(after) and "is better" in pair["text"]
-    apart = [one["rewards"][f"{mine}:red"] for one in found["folders"]]
-    assert max(one["low"] for one in apart) < min(one["high"] for one in apart)
+    apart = [item["rewards"][f"{mine}:red"] for item in found["folders"]]
+    assert max(item["low"] for item in apart) < min(item["high"] for item in apart)
     assert main(["score", *map(str, words), "--device", "cpu"]) == 0
     assert "corrected p = 0.002" in capsys.readouterr().out
 
@@ -175,12 +175,12 @@ def test_sizes_are_batched_apart_and_come_back_in_order(tmp_path: Path) -> None:
 
     def red(images: Tensor, prompts: Sequence[str]) -> Tensor:
         shapes.append(tuple(images.shape))
-        assert [f"prompt {round(one)}" for one in (images[:, 0, 0, 0] * 255).tolist()] == list(prompts)
+        assert [f"prompt {round(item)}" for item in (images[:, 0, 0, 0] * 255).tolist()] == list(prompts)
         return images[:, 0].mean((1, 2))
 
     scored, notices = score_files({"red": FunctionReward("red", red)}, files, batch=2, progress=done.append)
-    assert [round(one.scores["red"] * 255) for one in scored] == list(range(len(sizes)))
-    assert [one.file for one in scored] == files
+    assert [round(item.scores["red"] * 255) for item in scored] == list(range(len(sizes)))
+    assert [item.file for item in scored] == files
     assert max(shape[0] for shape in shapes) == 2
     assert done == sorted(done)
     assert done[-1] == len(sizes)
@@ -200,8 +200,8 @@ def test_one_reward_cannot_spoil_the_images_of_the_next(tmp_path: Path) -> None:
 def test_prompts_are_what_the_interval_draws() -> None:
     def scored(values: Sequence[float], prompts: Sequence[str]) -> list[ScoredFile]:
         return [
-            ScoredFile(PromptedFile(Path(str(one)), prompt), {"r": one})
-            for one, prompt in zip(values, prompts, strict=True)
+            ScoredFile(PromptedFile(Path(str(value)), prompt), {"r": value})
+            for value, prompt in zip(values, prompts, strict=True)
         ]
 
     same = summarise(scored([0.0, 1.0, 2.0, 3.0], ["a"] * 4), "r")
@@ -228,14 +228,14 @@ def test_prompts_by_file_name_and_in_natural_order(tmp_path: Path, mine: str, ru
     )
     with (tmp_path / "p.csv").open("w", newline="", encoding="utf-8") as out:
         csv.writer(out).writerows(
-            [("file", "prompt"), *((name.removesuffix(".png"), one) for name, one in by_name.items())]
+            [("file", "prompt"), *((name.removesuffix(".png"), value) for name, value in by_name.items())]
         )
     for prompts in (
         prompt_file(tmp_path / "p.txt", lines),
         *(tmp_path / f"p.{kind}" for kind in ("json", "jsonl", "csv")),
     ):
         found = run("--reward", f"{mine}:words", images, "--prompts", prompts)
-        assert [one["scores"][f"{mine}:words"] for one in found["images"]] == list(range(1, 11))
+        assert [item["scores"][f"{mine}:words"] for item in found["images"]] == list(range(1, 11))
 
 
 def test_one_table_with_ids_serves_all_commands(
@@ -243,19 +243,19 @@ def test_one_table_with_ids_serves_all_commands(
 ) -> None:
     table = tmp_path / "prompts.csv"
     table.write_text('id,prompt\nb7,"a red ""fox"""\na3,cake\nc1,two owls\n', encoding="utf-8")
-    texts_of_training = [one.text for one in load_prompts(str(table)).prompts]
+    texts_of_training = [prompt.text for prompt in load_prompts(str(table)).prompts]
     assert texts_of_training == ['a red "fox"', "cake", "two owls"]
     # In the table's order, as `dipp generate --prompts` numbers its pictures.
     write_pictures(torch.rand(3, 3, 8, 8), texts_of_training, tmp_path / "made")
     in_order = run("--reward", f"{mine}:words", tmp_path / "made", "--prompts", table)
-    assert [one["prompt"] for one in in_order["images"]] == texts_of_training
+    assert [item["prompt"] for item in in_order["images"]] == texts_of_training
     # By id, whatever the order, where pictures are called so.
     images = folder(tmp_path / "named", [0, 1, 2])
     for number, name in enumerate(("a3", "b7", "c1"), 1):
         (images / f"{number}.png").rename(images / f"{name}.png")
     (images / "c1.png").unlink()
     by_id = run("--reward", f"{mine}:words", images, "--prompts", table)
-    assert [one["prompt"] for one in by_id["images"]] == ["cake", 'a red "fox"']
+    assert [item["prompt"] for item in by_id["images"]] == ["cake", 'a red "fox"']
     said = refused("--reward", f"{mine}:words", folder(tmp_path / "other", [0, 1]), "--prompts", table)
     assert "3 prompts" in said
     assert "or images called by the prompts' ids" in said
@@ -272,7 +272,7 @@ def test_a_file_of_scores_is_a_file_of_prompts(tmp_path: Path, mine: str, run: R
     first = run("--reward", f"{mine}:words", before, "--prompts", prompt_file(tmp_path / "a.txt", ["a", "a b"]))
     (tmp_path / "first.json").write_text(json.dumps(first), encoding="utf-8")
     found = run("--reward", f"{mine}:words", after, "--prompts", tmp_path / "first.json")
-    assert [one["prompt"] for one in found["images"]] == ["a", "a b"]
+    assert [item["prompt"] for item in found["images"]] == ["a", "a b"]
 
 
 def test_prompts_beside_the_images(tmp_path: Path, mine: str, run: Run) -> None:
@@ -292,16 +292,16 @@ def test_what_dipp_generate_leaves_is_understood(
     written = write_pictures(torch.rand(2, 3, 8, 8), prompts, tmp_path / "made")
     assert written[-1].name == "grid.png"
     found = run("--reward", f"{mine}:words", tmp_path / "made")
-    assert [one["prompt"] for one in found["images"]] == prompts
+    assert [item["prompt"] for item in found["images"]] == prompts
     assert "prompts.json" in found["notices"][0]
     (tmp_path / "made" / "prompts.json").unlink()
     found = run("--reward", f"{mine}:words", tmp_path / "made")
-    assert [one["prompt"] for one in found["images"]] == ["a red apple", "a cat on green"]
+    assert [item["prompt"] for item in found["images"]] == ["a red apple", "a cat on green"]
     assert "without capitals and punctuation" in found["notices"][0]
     with_file = run(
         "--reward", f"{mine}:words", tmp_path / "made", "--prompts", prompt_file(tmp_path / "p.txt", prompts)
     )
-    assert [one["prompt"] for one in with_file["images"]] == prompts
+    assert [item["prompt"] for item in with_file["images"]] == prompts
     said = {"prompts": prompts, "images": [str(path) for path in written[:-1]], "grid": str(written[-1])}
     (tmp_path / "made.json").write_text(json.dumps(said), encoding="utf-8")
     assert run("--reward", f"{mine}:words", tmp_path / "made", "--prompts", tmp_path / "made.json")["notices"] == []
@@ -320,7 +320,10 @@ def test_single_images_are_one_group(tmp_path: Path, mine: str, run: Run) -> Non
     images = folder(tmp_path / "images", [0] * 10)
     words = [images / f"{number}.png" for number in (10, 9, 9)]
     found = run("--reward", f"{mine}:words", *words, "--prompts", prompt_file(tmp_path / "p.txt", ["a", "a b"]))
-    assert [(Path(one["file"]).name, one["prompt"]) for one in found["images"]] == [("9.png", "a"), ("10.png", "a b")]
+    assert [(Path(item["file"]).name, item["prompt"]) for item in found["images"]] == [
+        ("9.png", "a"),
+        ("10.png", "a b"),
+    ]
     assert len(found["folders"]) == 1
 
 

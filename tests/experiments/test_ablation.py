@@ -145,7 +145,7 @@ def test_the_interval_of_a_change_is_students() -> None:
 
     offsets = {("0", "1"): 0.1, ("10", "1"): 0.5, ("0", "3"): -0.2, ("10", "3"): 0.4}
     cells = grid(parse_vary(["reward_scale=0,10", "guidance=1,3"]))
-    rows = [row(one.label, {"liked": offsets[one.values["reward_scale"], one.values["guidance"]]}) for one in cells]
+    rows = [row(cell.label, {"liked": offsets[cell.values["reward_scale"], cell.values["guidance"]]}) for cell in cells]
     found = change(make_study(cells, rows), "liked", "reward_scale", "0", "10")
     expected = ttest_1samp([0.4, 0.6], 0).confidence_interval(0.95)
     assert found is not None
@@ -153,12 +153,12 @@ def test_the_interval_of_a_change_is_students() -> None:
 
 
 def test_the_papers_trends_are_seen_where_they_are_and_not_where_they_are_not() -> None:
-    assert [one.verdict for one in claims(study_of(as_the_papers_say))] == ["seen", "seen", "seen"]
+    assert [claim.verdict for claim in claims(study_of(as_the_papers_say))] == ["seen", "seen", "seen"]
     against = claims(study_of(lambda scale, guidance: {"liked": -scale - guidance, "distance": -scale, "judged": 0.0}))
-    assert [one.verdict for one in against] == ["not seen", "not seen", "not seen"]
+    assert [item.verdict for item in against] == ["not seen", "not seen", "not seen"]
     flat = claims(study_of(lambda scale, guidance: {"liked": 0.0, "judged": 0.0}, noise=0.0))
-    assert [one.verdict for one in flat] == ["cannot be said"] * 3
-    assert all(one.numbers for one in flat)
+    assert [item.verdict for item in flat] == ["cannot be said"] * 3
+    assert all(item.numbers for item in flat)
 
 
 def test_the_best_keeps_to_the_constraints() -> None:
@@ -171,7 +171,7 @@ def test_the_best_keeps_to_the_constraints() -> None:
     nearest = choose(study, "distance")
     assert nearest.leading is not None and nearest.leading.values["reward_scale"] == "10"
     # Both values of guidance reach the same distance: neither is the best.
-    assert nearest.best is None and [one.values["reward_scale"] for one in nearest.level_with] == ["10"]
+    assert nearest.best is None and [item.values["reward_scale"] for item in nearest.level_with] == ["10"]
     assert "No combination is measurably the best" in nearest.sentence()
     assert "highest liked" in choose(study, "liked").sentence()
     assert "with a warning of over-optimisation" in choose(study, "liked").sentence()
@@ -186,8 +186,8 @@ def test_the_best_keeps_to_the_constraints() -> None:
 
 def test_the_front_is_what_nothing_betters() -> None:
     points = [Point("a", 1, 1), Point("b", 2, 3), Point("c", 3, 2), Point("d", 2, 3), Point("e", 4, 4)]
-    assert {one.name for one in pareto_front(points, -1, 1)} == {"a", "b", "d", "e"}
-    assert {one.name for one in pareto_front(points, 1, 1)} == {"e"}
+    assert {item.name for item in pareto_front(points, -1, 1)} == {"a", "b", "d", "e"}
+    assert {item.name for item in pareto_front(points, 1, 1)} == {"e"}
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
@@ -199,17 +199,17 @@ def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     assert page.count(PIXEL) == 6 + 1
     assert "http://" not in page and "https://" not in page
     assert "over-optimisation" in page and "theorem 3.2" in page
-    liked = next(one for one in heat_maps(study) if one.figure == "liked")
+    liked = next(item for item in heat_maps(study) if item.figure == "liked")
     assert [value for value, _ in liked.rows] == ["0", "10", "100"] and liked.columns == ["1", "3"]
     best = liked.rows[2][1][1]
     assert best is not None and best.share == 1 and best.warned == "over-optimisation"
-    distance = next(one for one in heat_maps(study) if one.figure == "distance")
+    distance = next(item for item in heat_maps(study) if item.figure == "distance")
     assert [cells[0].share for _, cells in distance.rows if cells[0] is not None] == [0.5, 1.0, 0.0]
 
 
 def test_a_study_of_one_setting_has_a_page(tmp_path: Path) -> None:
     cells = grid(parse_vary(["rewards=liked|liked=2,other"]))
-    study = make_study(cells, [row(one.label, {"liked": number}) for number, one in enumerate(cells)])
+    study = make_study(cells, [row(cell.label, {"liked": number}) for number, cell in enumerate(cells)])
     settings = AblationSettings(cells, make_config({}), tmp_path)
     page = render(settings, study, choose(study, "liked"), {})
     assert "liked=2,other" in page and claims(study) == []
@@ -219,7 +219,7 @@ def noisy_study(cells: int, effect: float = 0.0, seeds: int = 2) -> Study:
     """Trainings that differ by their noise alone, but for an effect of the last value of the setting."""
     random = torch.Generator().manual_seed(11)
     values_of = {"guidance": range(1, cells + 1), "seed": range(seeds)}
-    grown = grid({name: [str(one) for one in values] for name, values in values_of.items()})
+    grown = grid({name: [str(value) for value in values] for name, values in values_of.items()})
     hard = torch.randn(40, generator=random, dtype=torch.float64)
     rows = []
     for cell in grown:
@@ -249,9 +249,9 @@ def test_nothing_is_best_and_no_colour_differs_where_nothing_does(tmp_path: Path
     study = noisy_study(4, seeds=seeds)
     choice = choose(study, "liked")
     assert choice.best is None and choice.leading is not None and len(choice.level_with) >= 1
-    for one in heat_maps(study):
-        assert one.level and {cell.share for _, cells in one.rows for cell in cells if cell is not None} == {0.5}
-    assert {one.direction for known in listed_changes(study, "guidance").values() for one in known} == {""}
+    for item in heat_maps(study):
+        assert item.level and {cell.share for _, cells in item.rows for cell in cells if cell is not None} == {0.5}
+    assert {item.direction for known in listed_changes(study, "guidance").values() for item in known} == {""}
     page = render(AblationSettings([], make_config({}), tmp_path), study, choice, {})
     assert page.count("no measurable differences") == 2 and "The best liked" not in page
     assert "No combination is measurably the best by liked" in page
@@ -262,7 +262,7 @@ def test_what_is_better_is_best_and_says_what_it_covers() -> None:
     choice = choose(study, "liked")
     assert choice.best is not None and choice.best.values == {"guidance": "4"}
     assert "over these prompts and 2 seeds of training" in choice.sentence()
-    liked = next(one for one in heat_maps(study) if one.figure == "liked")
+    liked = next(item for item in heat_maps(study) if item.figure == "liked")
     assert not liked.level and liked.rows[0][1][3] is not None and liked.rows[0][1][3].share == 1
     single = choose(noisy_study(4, effect=1.0, seeds=1), "liked")
     assert single.best is not None and "so other seeds may differ" in single.sentence()
@@ -295,7 +295,7 @@ def test_two_values_show_no_turn() -> None:
         row(cell.label, {"liked": float(cell.values["reward_scale"]), "distance": 5.0 + number})
         for number, cell in enumerate(cells)
     ]
-    fidelity = next(one for one in claims(make_study(cells, rows)) if "fidelity" in one.expectation)
+    fidelity = next(claim for claim in claims(make_study(cells, rows)) if "fidelity" in claim.expectation)
     assert fidelity.verdict == "cannot be said" and "three or more" in fidelity.numbers
 
 
@@ -393,12 +393,12 @@ def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     listener = Listener()
     folders = train_cells(cells, base, tmp_path / "a", Processes(), listener)
     assert listener.states == ["starts", "failed", "starts"]
-    assert [one.done for one in folders] == [False, True] and "finite" in folders[0].failure
+    assert [folder.done for folder in folders] == [False, True] and "finite" in folders[0].failure
     flaw.write_text("def bad(images, prompts):\n    return images.mean((1, 2, 3))\n")
     again = Listener()
     folders = train_cells(cells, base, tmp_path / "a", Processes(), again)
     assert again.states == ["resumes", "done already"]
-    assert all(one.done and not one.failure for one in folders)
+    assert all(folder.done and not folder.failure for folder in folders)
     assert isinstance(folders[0], CellFolder)
 
 

@@ -55,7 +55,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def copied(pair: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     """The pair, to be changed."""
-    return tuple(Path(shutil.copytree(one, tmp_path / one.name)) for one in pair)  # type: ignore[return-value]
+    return tuple(Path(shutil.copytree(item, tmp_path / item.name)) for item in pair)  # type: ignore[return-value]
 
 
 def test_a_sound_pair_passes_everything_and_leaves_a_row_that_is_sound(
@@ -64,15 +64,15 @@ def test_a_sound_pair_passes_everything_and_leaves_a_row_that_is_sound(
     generator, reference = pair
     code, row = accepted(tmp_path, str(generator), "--reference", str(reference), "--reward", "colourfulness")
     assert code == 0, failing(row)
-    assert {one["check"] for one in row["checks"]} == set(names())
+    assert {item["check"] for item in row["checks"]} == set(names())
     for check in ("fetch", "load", "stock", "step", "pull"):
         assert "pass" in verdicts(row, check).values(), check
     assert verdicts(row, "align")["short alignment"] == "pass"
     assert list(verdicts(row, "rewards").values()) == ["skipped"]  # nobody knows golden numbers of it
     assert verdicts(row, "step")["memory of the update"] == "skipped"
-    drawn = [one["numbers"]["largest"] for one in row["checks"] if one["check"] == "stock"]
+    drawn = [item["numbers"]["largest"] for item in row["checks"] if item["check"] == "stock"]
     assert len(drawn) == 2 and max(drawn) < 1e-5
-    files = {(one["role"], one["file"]): one["sha256"] for one in row["weights"]}
+    files = {(item["role"], item["file"]): item["sha256"] for item in row["weights"]}
     network = "transformer/diffusion_pytorch_model.safetensors"
     assert files["generator", network] != files["reference", network]
     said = capsys.readouterr()
@@ -106,7 +106,7 @@ def test_another_autoencoder_is_found_by_its_weights_and_by_the_image(
     found = failing(row)
     assert code == 1
     assert "another part" in found["load: generator's parts"]
-    assert "vae: other weights" in next(one["measured"] for one in row["checks"] if "parts" in one["compared"])
+    assert "vae: other weights" in next(item["measured"] for item in row["checks"] if "parts" in item["compared"])
     assert any(name.startswith("stock: generator's image") for name in found)
     assert not any("reference's image" in name for name in found)
 
@@ -187,10 +187,10 @@ def test_a_published_name_is_held_against_its_record(published: Path, tmp_path: 
     loaded = verdicts(row, "load")
     for what in ("generator's configurations", "generator's noise schedule", "reference's scheduler", "read-out"):
         assert loaded[what] == "pass"
-    assert {one["revision"] for one in row["weights"]} == {"0" * 40}
-    assert {one["source"] for one in row["weights"]} == {"somebody/tiny"}
+    assert {item["revision"] for item in row["weights"]} == {"0" * 40}
+    assert {item["source"] for item in row["weights"]} == {"somebody/tiny"}
     assert row["name"] == "tiny-onestep" and row["reference"] == "tiny-reference"
-    (pull,) = [one for one in row["checks"] if one["check"] == "pull"]
+    (pull,) = [item for item in row["checks"] if item["check"] == "pull"]
     assert pull["verdict"] == "pass" and pull["numbers"]["asked"] == pytest.approx(0.7)
 
 
@@ -209,7 +209,7 @@ def test_a_published_name_of_other_files_is_found(
     code, row = accepted(tmp_path, *NAMED, skip=(*TRAINING, "stock"))
     assert code == 1
     assert found in failing(row)
-    measured = [one["measured"] for one in row["checks"] if one["verdict"] == "fail"]
+    measured = [item["measured"] for item in row["checks"] if item["verdict"] == "fail"]
     assert any(name in text for name in (*changes, "alpha off") for text in measured)
 
 
@@ -283,7 +283,7 @@ def test_golden_numbers_are_kept_beside_others(tmp_path: Path) -> None:
     again = GOLDEN.model_copy(update={"scores": (3.0, 4.0)})
     write_golden(path, {"one": again})
     found = read_golden(path)
-    assert [one.weights[0] for one in found["one"]] == ["b", "a"] and found["one"][1] == again
+    assert [item.weights[0] for item in found["one"]] == ["b", "a"] and found["one"][1] == again
     assert found["two"] == [GOLDEN]
     path.write_text('{"one": [{"weights": 3}]}', encoding="utf-8")
     with pytest.raises(RequestError, match="is not a file of golden numbers"):

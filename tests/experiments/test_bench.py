@@ -76,7 +76,7 @@ def test_rows_hold_figures_with_intervals(bench: tuple[Path, list[Row], Counting
         assert len(row.figures["emoji-clip"].per_prompt or ()) == 6
         assert len(row.pictures) == 2 and row.pictures[0].data.startswith("data:image/png;base64,")
     assert one_step.subject.fingerprint != few.subject.fingerprint
-    assert [one.prompt for one in one_step.pictures] == [one.prompt for one in few.pictures]
+    assert [picture.prompt for picture in one_step.pictures] == [picture.prompt for picture in few.pictures]
 
 
 def test_metrics_alone_make_a_bench(
@@ -283,7 +283,7 @@ def test_killed_and_started_again_it_makes_no_image_twice(tmp_path: Path) -> Non
     made = Counter(store.made())
     assert len(made) == 48 and set(made.values()) <= {1, 2}
     # Only images of the batch that was cut off, which never reached the disk, may be there twice.
-    assert sum(one - 1 for one in made.values()) <= 4
+    assert sum(item - 1 for item in made.values()) <= 4
     assert len(json.loads(again.stdout)["rows"]) == 2
 
 

@@ -34,8 +34,8 @@ def changed(row: Row, path: str, value: Any) -> Row:
     content = row.model_dump(mode="json")
     *parents, last = path.split(".")
     inside = content
-    for one in parents:
-        inside = inside[one]
+    for parent in parents:
+        inside = inside[parent]
     inside[last] = value
     return Row.model_validate(content)
 
@@ -85,7 +85,7 @@ def test_holm_by_hand() -> None:
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
     found = compare_all(ROWS, ["liked"])
-    assert len(found) == 3 and all(one.p_adjusted >= one.p_value for one in found)
+    assert len(found) == 3 and all(item.p_adjusted >= item.p_value for item in found)
 
 
 def test_false_alarms_are_as_rare_as_said() -> None:
@@ -112,7 +112,9 @@ def test_no_winner_is_called_among_equal_generators(generators: int, figures: in
             base.model_copy(
                 update={
                     "subject": Subject(label=f"g{number}"),
-                    "figures": {f"f{k}": Figure(mean=0.0, per_prompt=tuple(one.tolist())) for k, one in enumerate(own)},
+                    "figures": {
+                        f"f{k}": Figure(mean=0.0, per_prompt=tuple(item.tolist())) for k, item in enumerate(own)
+                    },
                 }
             )
             for number, own in enumerate(values)
@@ -149,7 +151,7 @@ def test_a_certain_difference_that_is_tiny_has_no_winner() -> None:
 
 def test_a_difference_without_a_better_side_is_told_as_one() -> None:
     rows = [changed(row, "figures.liked.better", "") for row in ROWS[:2]]
-    pair = next(one for one in compare_all(rows) if one.figure == "liked")
+    pair = next(item for item in compare_all(rows) if item.figure == "liked")
     assert pair.winner == "" and "neither side is better" in pair.sentence()
 
 
@@ -179,7 +181,7 @@ def test_rows_of_before_are_checked_by_their_own_interval() -> None:
     figures["liked"] |= {"low": old.low, "high": old.high}
     row = changed(changed(ROWS[0], "figures", figures), "intervals", BOOTSTRAP)
     assert row_problems(row) == []
-    assert any("computed again" in one for one in row_problems(changed(row, "intervals", SKEW_CORRECTED)))
+    assert any("computed again" in problem for problem in row_problems(changed(row, "intervals", SKEW_CORRECTED)))
 
 
 def test_ranks_count_who_is_measurably_better() -> None:
@@ -229,19 +231,19 @@ def test_reported_labels_say_no_more_than_their_abstracts() -> None:
 
 def test_the_authors_tables_stand_alone_and_in_the_toolkits_units() -> None:
     tables = by_source(reported_rows())
-    assert [len(one.rows) for one in tables] == [1, 1, 10, 10]
-    assert all(len({row.source for row in one.rows}) == 1 for one in tables)
+    assert [len(table.rows) for table in tables] == [1, 1, 10, 10]
+    assert all(len({row.source for row in table.rows}) == 1 for table in tables)
     parti, hps = tables[2:]
     assert "Table 1" in parti.source and "Parti" in parti.prompts and "2024" in parti.source
     assert list(parti.figures) == ["imagereward", "aesthetic", "pickscore", "clip"]
     assert next(iter(hps.figures.values())) == "hps (v2.1)" and len(hps.figures) == 5
-    means = {row.label: {name: one.mean for name, one in row.figures.items()} for row in parti.rows}
+    means = {row.label: {name: figure.mean for name, figure in row.figures.items()} for row in parti.rows}
     assert means["DI++-SDXL (one step)"] == {
         "imagereward": 1.061, "aesthetic": 5.58, "pickscore": 22.6, "clip": 0.3294
     }  # fmt: skip
     assert {row.label: row.figures["hps"].mean for row in hps.rows}["DI*-SDXL, longer training (one step)"] == 0.3119
     for row in hps.rows:  # the average is that of the four styles, up to the digits that are printed
-        styles = [one.mean for name, one in row.figures.items() if name != "hps"]
+        styles = [figure.mean for name, figure in row.figures.items() if name != "hps"]
         assert row.figures["hps"].mean == pytest.approx(sum(styles) / 4, abs=1.1e-4)
     (note,) = parti.notes
     assert "DMD2" in note and "0.938" in note and means["DMD2-SDXL (one step)"]["imagereward"] == 0.930
@@ -272,7 +274,7 @@ def test_a_picture_that_is_none_is_not_shown() -> None:
 
 def test_the_front_offers_every_pair_of_axes() -> None:
     found = plots(make_board(ROWS).sections[0])
-    assert [(one.x, one.y) for one in found] == [
+    assert [(item.x, item.y) for item in found] == [
         ("distance", "liked"), ("judged", "liked"), ("distance", "judged"), ("liked", "judged")
     ]  # fmt: skip
 
@@ -330,7 +332,7 @@ FAULTS: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("path", "value", "said"), FAULTS)
 def test_a_fault_in_a_submission_is_found(path: str, value: Any, said: str) -> None:
     assert row_problems(ROWS[0]) == []
-    assert any(said in one for one in row_problems(changed(ROWS[0], path, value)))
+    assert any(said in problem for problem in row_problems(changed(ROWS[0], path, value)))
 
 
 def test_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
@@ -342,7 +344,7 @@ def test_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"subject": 3}')
     _, problems = check_files([tmp_path / "empty.jsonl", tmp_path / "broken.jsonl", tmp_path / "absent.jsonl"])
-    assert [("has no rows" in one, "line 1" in one, "Cannot read" in one) for one in problems] == [
+    assert [("has no rows" in problem, "line 1" in problem, "Cannot read" in problem) for problem in problems] == [
         (True, False, False), (False, True, False), (False, False, True)
     ]  # fmt: skip
 
@@ -384,7 +386,7 @@ def test_rows_of_one_label_and_other_weights_are_told_apart() -> None:
 def test_a_row_at_another_image_size_is_no_double() -> None:
     large = changed(fake_row("run", 0.0), "protocol.size", [128, 128])
     board = make_board([fake_row("run", 0.0), large])
-    assert [len(one.rows) for one in board.sections] == [1, 1]
+    assert [len(section.rows) for section in board.sections] == [1, 1]
 
 
 def test_set_numbers_of_other_versions_are_not_ranked_against_each_other() -> None:
@@ -398,7 +400,7 @@ def test_letters_in_the_front_are_those_of_the_list_where_a_figure_is_missing() 
     rows = [fake_row("a", 3.0), fake_row("b", 2.0, seed=1), fake_row("c", 1.0, seed=2)]
     rows[0] = rows[0].model_copy(update={"figures": {k: v for k, v in rows[0].figures.items() if k != "distance"}})
     (section,) = make_board(rows, "liked").sections
-    (plot,) = [one for one in plots(section) if (one.x, one.y) == ("distance", "liked")]
+    (plot,) = [item for item in plots(section) if (item.x, item.y) == ("distance", "liked")]
     found = re.findall(r"<text class=\"letter[^>]*>(\w+)</text>", str(plot.chart))
     assert found == ["B", "C"]
     page = render(make_board(rows, "liked"), "t")

@@ -41,12 +41,12 @@ def accepted(folder: Path, *words: str, skip: Sequence[str] = ()) -> tuple[int, 
 
 def verdicts(row: dict[str, Any], check: str) -> dict[str, str]:
     """The verdicts of a check's rows, by what was compared."""
-    return {one["compared"]: one["verdict"] for one in row["checks"] if one["check"] == check}
+    return {item["compared"]: item["verdict"] for item in row["checks"] if item["check"] == check}
 
 
 def failing(row: dict[str, Any]) -> dict[str, str]:
     """What fails, with the reasons."""
-    return {f"{one['check']}: {one['compared']}": one["why"] for one in row["checks"] if one["verdict"] == "fail"}
+    return {f"{item['check']}: {item['compared']}": item["why"] for item in row["checks"] if item["verdict"] == "fail"}
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -49,7 +49,7 @@ def fake_row(
             "judged": mean_figure(scores(-liked, seed + 1), categories, "judge", "higher"),
             "distance": Figure(mean=distance, low=distance - 1, high=distance + 1, role="metric", better="lower"),
         },
-        warnings=tuple(Warned(name=one, text=f"It is {one}.") for one in warned),
+        warnings=tuple(Warned(name=item, text=f"It is {item}.") for item in warned),
         pictures=(Picture(prompt="a <fox>", seed=1, data=PIXEL), Picture(prompt="a cake", seed=1, data=PIXEL)),
         command=f"dipp bench --generators {label}",
         environment={"torch": "2"},

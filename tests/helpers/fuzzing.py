@@ -116,7 +116,7 @@ def settings_of(names: st.SearchStrategy[str]) -> st.SearchStrategy[dict[Any, An
 
 
 MARKS = tuple(
-    one.encode() for one in ("", "", *"{}[]\",:'\\\n\t-9.e&*#|%", "null", "true", "1e999", "\\ud800", "\0", "é")
+    item.encode() for item in ("", "", *"{}[]\",:'\\\n\t-9.e&*#|%", "null", "true", "1e999", "\\ud800", "\0", "é")
 )
 """What means something to some reader or other."""
 

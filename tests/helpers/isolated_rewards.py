@@ -15,7 +15,7 @@ import torch
 def blue(images, prompts):
     """Blue beyond red and green, more for longer prompts."""
     red, green, blue = images.sigmoid().mean((2, 3)).unbind(1)
-    lengths = torch.tensor([float(len(one)) for one in prompts], device=images.device)
+    lengths = torch.tensor([float(len(prompt)) for prompt in prompts], device=images.device)
     return (blue - (red + green) / 2) * lengths
 
 

@@ -35,7 +35,7 @@ def launch(
         given = ["--num_processes", str(count), "--mixed_precision", "no", "--main_process_port", "0"]
         file = root / "docs" / "operations" / "accelerate" / config
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *given]
-    paths = os.pathsep.join(str(root / one) for one in (".", "plugins", "cli"))
+    paths = os.pathsep.join(str(root / text) for text in (".", "plugins", "cli"))
     return subprocess.run(
         [*launcher, "-m", "dipp_cli", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment},

@@ -43,7 +43,7 @@ def random_pairs(network: nn.Module, rank: int, pattern: str = ".*", seed: int =
 
 def added(weights: Mapping[str, Tensor], pairs: Pairs, strength: float) -> dict[str, Tensor]:
     """Weights with `strength` B A added to each layer, by the definition."""
-    result = {name: one.clone() for name, one in weights.items()}
+    result = {name: weight.clone() for name, weight in weights.items()}
     for name, (down, up) in pairs.items():
         result[f"{name}.weight"] += strength * torch.einsum("or...,ri...->oi...", up.flatten(1), down)
     return result
@@ -53,7 +53,7 @@ def diffusers(pairs: Pairs, alpha: float, component: str) -> tuple[dict[str, Ten
     """What `save_lora_weights` writes today: peft's halves below the component's name, the strength in the header."""
     rank = len(next(iter(pairs.values()))[0])
     noted = {f"{component}.r": rank, f"{component}.lora_alpha": alpha, f"{component}.target_modules": [*pairs]}
-    tensors = {f"{component}.{name}": one for name, one in _halves(pairs).items()}
+    tensors = {f"{component}.{name}": halve for name, halve in _halves(pairs).items()}
     return tensors, {"lora_adapter_metadata": json.dumps(noted)}
 
 
@@ -61,9 +61,9 @@ def diffusers_of_2023(pairs: Pairs, alpha: float, component: str) -> tuple[dict[
     """`lora.down` and `lora.up`; no strength is noted, so it is in the weights."""
     rank = len(next(iter(pairs.values()))[0])
     return {
-        f"{component}.{name}.lora.{half}.weight": one * (alpha / rank if half == "up" else 1)
+        f"{component}.{name}.lora.{half}.weight": item * (alpha / rank if half == "up" else 1)
         for name, both in pairs.items()
-        for half, one in zip(("down", "up"), both, strict=True)
+        for half, item in zip(("down", "up"), both, strict=True)
     }, {}
 
 
@@ -142,23 +142,25 @@ def peft_folder(folder: Path, pairs: Pairs, alpha: float, **settings: Any) -> Pa
     folder.mkdir(parents=True)
     rank = len(next(iter(pairs.values()))[0])
     LoraConfig(r=rank, lora_alpha=alpha, target_modules=[*pairs], **settings).save_pretrained(str(folder))  # type: ignore[arg-type]
-    tensors = {f"base_model.model.{name}": one for name, one in _halves(pairs).items()}
+    tensors = {f"base_model.model.{name}": halve for name, halve in _halves(pairs).items()}
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
 
 def _halves(pairs: Pairs) -> dict[str, Tensor]:
     return {
-        f"{name}.lora_{half}.weight": one.contiguous()
+        f"{name}.lora_{half}.weight": item.contiguous()
         for name, both in pairs.items()
-        for half, one in zip("AB", both, strict=True)
+        for half, item in zip("AB", both, strict=True)
     }
 
 
 def write(path: Path, layout: Callable[..., tuple[dict[str, Tensor], dict[str, str]]], *arguments: Any) -> Path:
     """A file in a layout."""
     tensors, metadata = layout(*arguments)
-    save_file({name: one.contiguous() for name, one in tensors.items()}, path, metadata={"format": "pt", **metadata})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt", **metadata}
+    )
     return path
 
 
@@ -194,8 +196,8 @@ def _fused(pairs: Pairs) -> Pairs:
 
 
 FLUX_NAMES: Sequence[tuple[str, str]] = (
-    *(("double_blocks_{}_img_attn_qkv", rf"transformer_blocks\.(\d+)\.attn\.to_{one}") for one in "qkv"),
-    *(("double_blocks_{}_txt_attn_qkv", rf"transformer_blocks\.(\d+)\.attn\.add_{one}_proj") for one in "qkv"),
+    *(("double_blocks_{}_img_attn_qkv", rf"transformer_blocks\.(\d+)\.attn\.to_{item}") for item in "qkv"),
+    *(("double_blocks_{}_txt_attn_qkv", rf"transformer_blocks\.(\d+)\.attn\.add_{item}_proj") for item in "qkv"),
     ("double_blocks_{}_img_attn_proj", r"transformer_blocks\.(\d+)\.attn\.to_out\.0"),
     ("double_blocks_{}_txt_attn_proj", r"transformer_blocks\.(\d+)\.attn\.to_add_out"),
     ("double_blocks_{}_img_mlp_0", r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj"),
@@ -204,7 +206,7 @@ FLUX_NAMES: Sequence[tuple[str, str]] = (
     ("double_blocks_{}_txt_mlp_2", r"transformer_blocks\.(\d+)\.ff_context\.net\.2"),
     ("double_blocks_{}_img_mod_lin", r"transformer_blocks\.(\d+)\.norm1\.linear"),
     ("double_blocks_{}_txt_mod_lin", r"transformer_blocks\.(\d+)\.norm1_context\.linear"),
-    *(("single_blocks_{}_linear1", rf"single_transformer_blocks\.(\d+)\.{one}") for one in
+    *(("single_blocks_{}_linear1", rf"single_transformer_blocks\.(\d+)\.{text}") for text in
       (r"attn\.to_q", r"attn\.to_k", r"attn\.to_v", "proj_mlp")),
     ("single_blocks_{}_linear2", r"single_transformer_blocks\.(\d+)\.proj_out"),
     ("single_blocks_{}_modulation_lin", r"single_transformer_blocks\.(\d+)\.norm\.linear"),

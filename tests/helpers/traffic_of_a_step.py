@@ -23,7 +23,7 @@ SMALL = 64
 
 def watch(sent: Counter[str], kind: str, names: tuple[str, ...], place: int, times: float) -> None:
     """Count the bytes of a collective."""
-    name = next(one for one in names if hasattr(torch.distributed, one))
+    name = next(item for item in names if hasattr(torch.distributed, item))
     real = getattr(torch.distributed, name)
 
     def counting(*arguments: Any, **options: Any) -> Any:

@@ -53,19 +53,21 @@ def weights_of(folder: Path, component: str) -> dict[str, Tensor]:
 
 def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], limit: float) -> None:
     assert ours.keys() == theirs.keys()
-    assert max(float((one - theirs[name]).abs().max()) for name, one in ours.items()) <= limit
+    assert max(float((our - theirs[name]).abs().max()) for name, our in ours.items()) <= limit
 
 
 def test_the_adapter_loads_by_peft_as_strong_as_merged(exported: tuple[Path, Path, str]) -> None:
     base, final, component = exported
     merged = weights_of(final, component)
     network = getattr(DiffusionPipeline.from_pretrained(base), component)
-    plain = {name: one.clone() for name, one in network.state_dict().items()}
+    plain = {name: value.clone() for name, value in network.state_dict().items()}
     adapted = PeftModel.from_pretrained(network, str(final / "adapter"))
     assert adapted.peft_config["default"].lora_alpha == ALPHA
-    assert {type(one.get_base_layer()) for one in adapted.modules() if hasattr(one, "get_base_layer")} >= {nn.Linear}
+    assert {type(module.get_base_layer()) for module in adapted.modules() if hasattr(module, "get_base_layer")} >= {
+        nn.Linear
+    }
     assert_same(merged, dict(adapted.merge_and_unload().state_dict()), 1e-5)
-    changed = [name for name, one in merged.items() if (one - plain[name]).abs().max() > 1e-3]
+    changed = [name for name, value in merged.items() if (value - plain[name]).abs().max() > 1e-3]
     assert len(changed) == sum(
         ".lora_A." in name for name in load_file(final / "adapter" / "adapter_model.safetensors")
     )
@@ -101,8 +103,8 @@ def test_the_network_itself_loads_either_file(exported: tuple[Path, Path, str]) 
 def test_convolutions_are_adapted(exported: tuple[Path, Path, str]) -> None:
     _, final, component = exported
     shapes = [
-        one.shape
-        for name, one in load_file(final / "adapter" / "adapter_model.safetensors").items()
+        value.shape
+        for name, value in load_file(final / "adapter" / "adapter_model.safetensors").items()
         if "lora_A" in name
     ]
     assert any(len(shape) == 4 and shape[-1] == 3 for shape in shapes) == (component == "unet")
@@ -135,12 +137,12 @@ def test_an_adapter_of_an_older_run_comes_back(saved: tuple[DiffusersReference, 
     reference, folder = saved
     ours = lora.load_adapter(reference.network, folder)
     file = folder / "adapter_model.safetensors"
-    bare = {name.removeprefix(lora.PEFT_PREFIX): one for name, one in load_file(file).items() if one.numel()}
+    bare = {name.removeprefix(lora.PEFT_PREFIX): value for name, value in load_file(file).items() if value.numel()}
     save_file(bare, file)
     older = lora.load_adapter(reference.network, folder)
-    states = [{name: one for name, one in each.state_dict().items() if "lora_" in name} for each in (ours, older)]
+    states = [{name: value for name, value in each.state_dict().items() if "lora_" in name} for each in (ours, older)]
     assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
+    assert all(torch.equal(state, states[1][name]) for name, state in states[0].items())
 
 
 @pytest.mark.parametrize("harm", ["half", "shape", "other"])
@@ -189,16 +191,16 @@ def test_a_half_precision_base_is_merged_in_its_own_precision_where_the_update_s
         for parameter in trainable_parameters(network):
             parameter.add_(size)
     plain, exact = lora.merged(network), lora.merged(network, torch.float32)
-    assert {one.dtype for one in plain.parameters()} == {precision}
-    assert all(torch.equal(one, exact.get_parameter(name).to(precision)) for name, one in plain.named_parameters())
-    assert {one.dtype for one in exact.parameters()} == {torch.float32}
+    assert {item.dtype for item in plain.parameters()} == {precision}
+    assert all(torch.equal(item, exact.get_parameter(name).to(precision)) for name, item in plain.named_parameters())
+    assert {item.dtype for item in exact.parameters()} == {torch.float32}
     names = [name for name, _ in reference.network.named_parameters()]
     before = torch.cat([reference.network.get_parameter(name).float().flatten() for name in names])
     rounded, merged = (
-        torch.cat([one.get_parameter(name).to(torch.bfloat16).float().flatten() for name in names])
-        if one is plain
-        else torch.cat([one.get_parameter(name).flatten() for name in names])
-        for one in (plain, exact)
+        torch.cat([item.get_parameter(name).to(torch.bfloat16).float().flatten() for name in names])
+        if item is plain
+        else torch.cat([item.get_parameter(name).flatten() for name in names])
+        for item in (plain, exact)
     )
     share = float((rounded - merged).norm() / (merged - before).norm())
     assert lora.rounding(network) == pytest.approx(share, rel=0.05)

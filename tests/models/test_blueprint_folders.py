@@ -86,7 +86,7 @@ def test_networks_have_the_published_sizes(name: str) -> None:
     for component, expected in PUBLISHED[name].items():
         with torch.device("meta"):
             network = blueprint.build(component)
-        assert all(one.is_meta for one in network.parameters())
+        assert all(parameter.is_meta for parameter in network.parameters())
         assert parameter_count(network) == pytest.approx(expected, rel=0.01), component
 
 
@@ -116,7 +116,7 @@ def test_folders_hold_configurations_alone(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_encoders_latents_and_schedules_are_the_published_ones(name: str) -> None:
     blueprint = pipeline(name)
-    assert list(blueprint.text_encoders) == [one for one in networks(blueprint) if one.startswith("text")]
+    assert list(blueprint.text_encoders) == [network for network in networks(blueprint) if network.startswith("text")]
     latent = latent_shape_of(blueprint.folder, blueprint.family)
     assert tuple(latent) == LATENTS[name]
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
@@ -228,7 +228,7 @@ def test_weights_are_written_in_the_wanted_type(tiny: PipelineBlueprint, tmp_pat
 
     folder = tiny.write(tmp_path / "half", ["vae", "text_encoder"], dtype=torch.bfloat16)
     for path in folder.rglob("*.safetensors"):
-        assert {one.dtype for one in load_file(path).values()} == {torch.bfloat16}
+        assert {item.dtype for item in load_file(path).values()} == {torch.bfloat16}
 
 
 def test_one_component_is_in_memory_at_a_time(
@@ -237,9 +237,9 @@ def test_one_component_is_in_memory_at_a_time(
     build, made = PipelineBlueprint.build, list[weakref.ref[nn.Parameter]]()
 
     def watched(self: PipelineBlueprint, component: str) -> nn.Module:
-        assert not any(one() is not None for one in made)
+        assert not any(item() is not None for item in made)
         network = build(self, component)
-        made.extend(weakref.ref(one) for one in network.parameters())
+        made.extend(weakref.ref(parameter) for parameter in network.parameters())
         return network
 
     monkeypatch.setattr(PipelineBlueprint, "build", watched)

@@ -201,8 +201,8 @@ def test_a_pickled_network_of_a_pipeline_is_converted_once_and_exported_as_safet
     reference = load_reference("owner/name")
     assert torch.equal(reference.network.state_dict()["conv_in.weight"], plain.network.state_dict()["conv_in.weight"])
     prompts = ["a red fox on blue"]
-    for name, one in plain.encode(prompts).tensors.items():
-        assert torch.equal(reference.encode(prompts).tensors[name], one)
+    for name, tensor in plain.encode(prompts).tensors.items():
+        assert torch.equal(reference.encode(prompts).tensors[name], tensor)
     assert len(list(Path("cache/converted").glob("*/*.safetensors"))) == 2
     load_generator("owner/name", readout=0.6).save_pretrained(Path("final"))
     assert not list(Path("final").rglob("*.bin"))

@@ -137,11 +137,11 @@ def stock_latents(
     pipeline.set_progress_bar_config(disable=True)
     packed = "Flux" in type(pipeline).__name__
     if packed:
-        noise, *between = (pipeline._pack_latents(one, *one.shape) for one in (noise, *between))
+        noise, *between = (pipeline._pack_latents(item, *item.shape) for item in (noise, *between))
     # The flow scheduler draws after its last step as well, and multiplies it by 0.
     given = iter([*between, torch.zeros_like(noise)])
-    for one in DRAWS:
-        monkeypatch.setattr(f"{one}.randn_tensor", lambda *_, **__: next(given))
+    for draw in DRAWS:
+        monkeypatch.setattr(f"{draw}.randn_tensor", lambda *_, **__: next(given))
     call = call_arguments(folder, steps)
     latents: Tensor = pipeline(list(PROMPTS), latents=noise, output_type="latent", **call).images
     return pipeline._unpack_latents(latents, 16, 16, pipeline.vae_scale_factor) if packed else latents

@@ -100,7 +100,7 @@ def test_noises_belong_to_the_sample_and_not_to_its_place() -> None:
     first = torch.randn(6, 4, 8, 8)
     all_of_them = noises_of(first, 3)
     alone = noises_of(first[4:5], 3)
-    assert [tuple(one.shape) for one in all_of_them] == [(6, 4, 8, 8)] * 3
+    assert [tuple(item.shape) for item in all_of_them] == [(6, 4, 8, 8)] * 3
     for together, single in zip(all_of_them, alone, strict=True):
         assert torch.equal(together[4:5], single)
     assert torch.equal(noises_of(first.flip(0), 3)[1], all_of_them[1].flip(0))
@@ -109,9 +109,9 @@ def test_noises_belong_to_the_sample_and_not_to_its_place() -> None:
 
 def test_noises_are_standard_normal_and_independent() -> None:
     first = torch.randn(400, 4, 8, 8)
-    rows = [one.flatten() for one in (first, *noises_of(first, 3))]
+    rows = [item.flatten() for item in (first, *noises_of(first, 3))]
     spread = 4 / math.sqrt(len(rows[0]))
-    for one in rows:
-        assert abs(one.mean()) < spread and abs(one.var() - 1) < 2 * spread
+    for row in rows:
+        assert abs(row.mean()) < spread and abs(row.var() - 1) < 2 * spread
     correlations = torch.corrcoef(torch.stack(rows)) - torch.eye(4)
     assert correlations.abs().max() < spread

@@ -120,7 +120,7 @@ def hand_written(generator: Chain, supervise: Supervise) -> tuple[list[Tensor], 
             kept = samples[-1] if supervise == "last" else samples[-1].detach()
             x_t = generator.alphas[step + 1] * kept + generator.sigmas[step + 1] * between[step]
     looked_at = samples[-1:] if supervise == "last" else samples
-    loss = torch.stack([(2 * one).cos().sum() / BATCH for one in looked_at]).mean()
+    loss = torch.stack([(2 * item).cos().sum() / BATCH for item in looked_at]).mean()
     return list(torch.autograd.grad(loss, list(generator.network.parameters()))), samples
 
 
@@ -139,17 +139,17 @@ def test_gradients_are_those_of_the_chain_written_out(supervise: Supervise, step
     seen = engine.terms[0].term.seen  # type: ignore[attr-defined]
     looked_at = samples[-1:] if supervise == "last" else samples
     assert len(seen) == len(looked_at)
-    values = [(2 * one).cos().flatten(1).sum(1) for one in looked_at]
+    values = [(2 * item).cos().flatten(1).sum(1) for item in looked_at]
     for mine, theirs in zip(seen, looked_at, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(result.results["curved"].value, torch.stack(values).mean(0).detach())
     assert result.results["curved"].details == {"curl": 1.0}
     by_step = [result.details[f"step_{k}/curved"] for k in range(1, steps + 1)] if supervise == "every" else []
-    assert by_step == pytest.approx([one.mean().item() for one in values] if supervise == "every" else [])
+    assert by_step == pytest.approx([value.mean().item() for value in values] if supervise == "every" else [])
 
 
 def test_the_two_ways_differ() -> None:
-    first, second = (hand_written(Chain(4), one)[0] for one in ("last", "every"))
+    first, second = (hand_written(Chain(4), text)[0] for text in ("last", "every"))
     assert any((a - b).abs().max() > 1e-3 for a, b in zip(first, second, strict=True))
 
 
@@ -232,7 +232,7 @@ def test_a_term_that_fails_at_a_later_step_leaves_everything_as_it_was() -> None
     with pytest.raises(RunError, match="The reward died"):
         engine.update_generator(condition_of())
     assert engine.mix.state_dict() == mix
-    assert all(torch.equal(weights[name], one) for name, one in generator.network.state_dict().items())
+    assert all(torch.equal(weights[name], value) for name, value in generator.network.state_dict().items())
 
 
 @WAYS
@@ -252,13 +252,13 @@ def test_a_diffusers_network_in_four_steps_is_the_formula_written_out(supervise:
             next_one = products[(749, 499, 249)[step]]
             x_t = next_one.sqrt() * kept + (1 - next_one).sqrt() * between[step]
     looked_at = samples[-1:] if supervise == "last" else samples
-    loss = torch.stack([(2 * one).cos().sum() / len(noise) for one in looked_at]).mean()
+    loss = torch.stack([(2 * item).cos().sum() / len(noise) for item in looked_at]).mean()
     parameters = list(generator.network.parameters())
     expected = torch.autograd.grad(loss, parameters, allow_unused=True)
     keep_gradients(engine)
     engine.update_generator(condition)
     torch.testing.assert_close(engine.terms[0].term.seen[-1], samples[-1].detach(), rtol=1e-5, atol=1e-5)  # type: ignore[attr-defined]
-    largest = max(one.abs().max().item() for one in expected if one is not None)
+    largest = max(item.abs().max().item() for item in expected if item is not None)
     for parameter, gradient in zip(parameters, expected, strict=True):
         if gradient is not None:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5 * largest)

@@ -93,7 +93,7 @@ def test_an_export_is_a_stock_pipeline_and_loads_as_it_was(
     with torch.no_grad():
         ours, reloaded = generator.generate(noise, condition), again.generate(noise, condition)
     assert torch.equal(ours, reloaded) and again.input_scale == scale
-    timesteps = [one.denoiser.schedule.network_time(torch.tensor([one.readout])) for one in (generator, again)]
+    timesteps = [item.denoiser.schedule.network_time(torch.tensor([item.readout])) for item in (generator, again)]
     assert timesteps[0] == timesteps[1] == round(readout * 999)
     # Noise that is predicted is divided by alpha, so the latents of a random network are as large as 800.
     theirs = plain_diffusers(tmp_path / "final", noise, 1, 1.0)
@@ -108,7 +108,7 @@ def test_the_two_scales_make_images_that_differ_by_what_is_said(tmp_path: Path) 
         for parameter in generator.network.parameters():
             parameter.zero_()  # it predicts no noise, so that x_0 is what it is given, divided by alpha
     noise, schedule = fixed_noise(2, generator.latent_shape, 5), generator.denoiser.schedule
-    alpha, sigma = (expand_like(one(torch.full((2,), 625 / 999)), noise) for one in (schedule.alpha, schedule.sigma))
+    alpha, sigma = (expand_like(item(torch.full((2,), 625 / 999)), noise) for item in (schedule.alpha, schedule.sigma))
     condition = DiffusersReference.load(str(folder)).encode(PROMPTS[:2])
     torch.testing.assert_close(generator.generate(noise, condition), sigma / alpha * noise)
 

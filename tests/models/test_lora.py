@@ -47,14 +47,16 @@ def wake(network: nn.Module) -> None:
 
 def test_a_generator_assistant_and_reference_hold_one_set_of_weights(reference: DiffusersReference) -> None:
     generator, assistant = generator_of(reference), adapted(reference.network, SMALL, seed=1)
-    own = {one.data_ptr() for one in reference.network.parameters()}
+    own = {parameter.data_ptr() for parameter in reference.network.parameters()}
     for network in (generator.network, assistant):
-        frozen = {one.data_ptr() for one in network.parameters() if not one.requires_grad}
+        frozen = {parameter.data_ptr() for parameter in network.parameters() if not parameter.requires_grad}
         assert frozen == own
         trained = trainable_parameters(network)
         assert trained
-        assert not {one.data_ptr() for one in trained} & own
-    both = [{id(one) for one in trainable_parameters(network)} for network in (generator.network, assistant)]
+        assert not {item.data_ptr() for item in trained} & own
+    both = [
+        {id(parameter) for parameter in trainable_parameters(network)} for network in (generator.network, assistant)
+    ]
     assert not both[0] & both[1]
 
 
@@ -78,16 +80,16 @@ def test_gradients_reach_the_adapter_alone_and_equal_those_through_merged_weight
         generator.network.enable_gradient_checkpointing()
     condition = reference.encode(PROMPTS)
     generator.generate(noise, condition).square().mean().backward()
-    assert all(one.grad is None for one in reference.network.parameters())
-    assert all(one.grad is not None for one in trainable_parameters(generator.network))
+    assert all(parameter.grad is None for parameter in reference.network.parameters())
+    assert all(parameter.grad is not None for parameter in trainable_parameters(generator.network))
 
     # dL/dB = (a/r) dL/dW A^T: hold one adapter against the full weight's gradient.
     plain = merged(generator.network).requires_grad_(True)
     t = torch.full((len(noise),), 0.6)
     generator._around(plain).predict_x0(noise, t, condition).square().mean().backward()
     name = next(
-        one for one in lora.target_layers(reference.network, SMALL.rank)
-        if isinstance(reference.network.get_submodule(one), nn.Linear)
+        item for item in lora.target_layers(reference.network, SMALL.rank)
+        if isinstance(reference.network.get_submodule(item), nn.Linear)
     )  # fmt: skip
     layer = generator.network.get_submodule(name)
     full = plain.get_submodule(name).weight.grad
@@ -116,8 +118,8 @@ def test_a_saved_adapter_comes_back(reference: DiffusersReference, noise: Tensor
     first, second = trainable_state(network), trainable_state(again)
     assert first.keys() == second.keys()
     parameters = dict(network.named_parameters())
-    for name, one in again.named_parameters():
-        assert torch.equal(one, parameters[name])
+    for name, parameter in again.named_parameters():
+        assert torch.equal(parameter, parameters[name])
     with pytest.raises(RequestError, match=r"adapter_config\.json is missing"):
         load_adapter(reference.network, tmp_path)
 
@@ -129,13 +131,13 @@ def test_a_rank_that_saves_nothing_is_refused(reference: DiffusersReference) -> 
 
 def test_only_what_is_trained_is_saved(reference: DiffusersReference) -> None:
     network = adapted(reference.network, SMALL)
-    state = {name: one.clone() for name, one in trainable_state(network).items()}
-    names = {name for name, one in network.named_parameters() if one.requires_grad}
+    state = {name: value.clone() for name, value in trainable_state(network).items()}
+    names = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert names <= state.keys()
-    assert not state.keys() & {name for name, one in network.named_parameters() if not one.requires_grad}
+    assert not state.keys() & {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     wake(network)
     load_trainable_state(network, state)
-    assert all(torch.equal(one, state[name]) for name, one in trainable_state(network).items())
+    assert all(torch.equal(value, state[name]) for name, value in trainable_state(network).items())
     with pytest.raises(RunError, match="do not fit the network"):
         load_trainable_state(network, {"other": torch.zeros(1)})
 
@@ -145,7 +147,7 @@ def test_a_sharing_copy_shares_buffers_too() -> None:
     copied = weight_sharing_copy(network)
     assert copied is not network
     assert copied[1] is not network[1]
-    held = [[*one.parameters(), *one.buffers()] for one in (copied, network)]
+    held = [[*item.parameters(), *item.buffers()] for item in (copied, network)]
     assert all(mine is theirs for mine, theirs in zip(*held, strict=True))
 
 
@@ -169,9 +171,11 @@ def test_inputs_in_half_precision_are_not_kept_twice(reference: DiffusersReferen
         with hooks, pass_autocast("cpu", torch.bfloat16):
             output = generator.generate(noise, condition)
         output.square().mean().backward()
-        return [one.grad for one in trainable_parameters(generator.network) if one.grad is not None], sum(kept.values())
+        return [
+            parameter.grad for parameter in trainable_parameters(generator.network) if parameter.grad is not None
+        ], sum(kept.values())
 
     (ours, less), (theirs, more) = gradients(False), gradients(True)
     assert less < 0.9 * more
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for our, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, other, rtol=0, atol=0)

@@ -61,12 +61,12 @@ def refusal(folder: Path, *addresses: str) -> str:
     text = str(caught.value)
     assert "\n" not in text
     kept = (Path(os.environ["DIPP_CACHE"]) / "converted").glob("*")
-    assert not [one for one in kept if not one.name.endswith(".lock")]
+    assert not [item for item in kept if not item.name.endswith(".lock")]
     return text
 
 
 def saved(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
-    save_file({name: one.contiguous() for name, one in tensors.items()}, path, metadata=metadata)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return str(path)
 
 
@@ -191,13 +191,13 @@ def test_parts_that_do_nothing_are_left_out(twins: Callable[[str], Path], tmp_pa
     plain = fused(twins(SD), saved(tmp_path / "1.safetensors", tensors))
     text_encoder(tensors)
     bias(tensors)
-    for key, one in tensors.items():
+    for key, tensor in tensors.items():
         if key.startswith("lora_te") or key.endswith("diff_b"):
-            one.zero_()
+            tensor.zero_()
     again = fused(twins(SD), saved(tmp_path / "2.safetensors", tensors))
     assert again != plain
-    first, second = (load_file(one / "diffusion_pytorch_model.safetensors") for one in (plain, again))
-    assert all(torch.equal(one, second[name]) for name, one in first.items())
+    first, second = (load_file(item / "diffusion_pytorch_model.safetensors") for item in (plain, again))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_what_is_not_a_lora_is_refused(twins: Callable[[str], Path], tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def base_weights() -> dict[str, Tensor]:
 
 
 def assert_near(first: dict[str, Tensor], second: dict[str, Tensor], limit: float = 1e-6) -> None:
-    assert max(float((one - second[name]).abs().max()) for name, one in first.items()) <= limit
+    assert max(float((value - second[name]).abs().max()) for name, value in first.items()) <= limit
 
 
 def stock_images(folder: Path, lora: Path, scale: float, noise: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def test_one_text_and_a_list_mean_the_same_from_everywhere(world: Path) -> None:
 
 
 def test_a_lora_goes_on_top_of_other_weights(world: Path) -> None:
-    other = {name: one + 0.01 for name, one in base_weights().items()}
+    other = {name: weight + 0.01 for name, weight in base_weights().items()}
     save_file(other, "other.safetensors")
     made: Any = load_generator("./base", weights="./other.safetensors", lora="./lora.safetensors=2")
     assert_near(added(other, base_pairs(), 3.0), dict(made.network.state_dict()))
@@ -167,7 +167,7 @@ def test_a_hub_file_comes_through_the_hubs_cache(world: Path, monkeypatch: pytes
         ("ByteDance/Hyper-SD:Hyper-SDXL-1step-lora.safetensors=0.125", "Hyper-SDXL-1step-lora.safetensors"),
     ):
         made: Any = load_generator("./base", lora=address)
-        assert {one for _, one in asked} == {inside}
+        assert {item for _, item in asked} == {inside}
         asked.clear()
         assert_near(added(base_weights(), base_pairs(), 0.125 * 1.5), dict(made.network.state_dict()))
 
@@ -236,7 +236,7 @@ def test_another_file_behind_the_same_name_is_noticed_on_resume(world: Path, mod
     write(Path("lora.safetensors"), lora_files.kohya, base_pairs(1), 3.0, "unet")
     if mode == "full":  # the weights are in the checkpoint
         told = train(TrainConfig(**again)).summary["warnings"]
-        assert any("the generator's start weights (sha256 " in one for one in told)
+        assert any("the generator's start weights (sha256 " in item for item in told)
         return
     with pytest.raises(CheckpointError, match=r"under the same name: the generator's start weights \(sha256 "):
         train(TrainConfig(**again))

@@ -96,8 +96,10 @@ def stock(folder: Path, *files: tuple[Path, float]) -> dict[str, Tensor]:
 
 def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], limit: float = 1e-6) -> None:
     assert first.keys() == second.keys()
-    differences = {name: float((one - second[name]).abs().max()) for name, one in first.items()}
-    assert max(differences.values()) <= limit, {name: one for name, one in differences.items() if one > limit}
+    differences = {name: float((value - second[name]).abs().max()) for name, value in first.items()}
+    assert max(differences.values()) <= limit, {
+        name: difference for name, difference in differences.items() if difference > limit
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_each_layout_is_fused_as_stock_diffusers_fuses_it(
 def test_a_peft_folder_is_fused_as_peft_merges_it(twins: Callable[[str], Path], tmp_path: Path, pipeline: str) -> None:
     folder = twins(pipeline)
     network = network_of(folder)
-    weights = {name: one.clone() for name, one in network.state_dict().items()}
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
     pairs = random_pairs(network, RANK)
     adapter = peft_folder(tmp_path / "adapter", pairs, ALPHA)
     model = PeftModel.from_pretrained(network, str(adapter))
@@ -244,7 +246,7 @@ def test_the_projections_that_flux_fuses_in_single_blocks_are_cut(tmp_path: Path
     tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(3.0)}
     path = write(
         tmp_path / "lora.safetensors",
-        lambda: ({f"lora_unet_single_blocks_0_linear1.{name}": one for name, one in tensors.items()}, {}),
+        lambda: ({f"lora_unet_single_blocks_0_linear1.{name}": tensor for name, tensor in tensors.items()}, {}),
     )
     layers = layers_of(LoraFile.find(parse_source(str(path))), network, FluxPipeline, "transformer")
     names = [f"single_transformer_blocks.0.{name}" for name in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")]

@@ -142,8 +142,8 @@ def test_a_run_with_each_option_trains_and_exports_float32(
     world: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     weights = run(world, tmp_path / "run", **settings)
-    assert all(one.dtype == torch.float32 for one in weights)
-    assert all(one.isfinite().all() for one in weights)
+    assert all(weight.dtype == torch.float32 for weight in weights)
+    assert all(weight.isfinite().all() for weight in weights)
 
 
 def test_a_missing_optimizer_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,9 @@ def pickled(state: dict[str, Tensor]) -> Path:
 
 
 def wrapped(state: dict[str, Tensor]) -> Path:
-    average = {f"module.{name}": one + 1 for name, one in state.items()}
+    average = {f"module.{name}": value + 1 for name, value in state.items()}
     content = {
-        "state_dict": {f"module.{name}": one for name, one in state.items()},
+        "state_dict": {f"module.{name}": value for name, value in state.items()},
         "state_dict_ema": average,
         "step": 3,
     }
@@ -80,12 +80,12 @@ def averaged(state: dict[str, Tensor]) -> Path:
 
 def prefixed(state: dict[str, Tensor]) -> Path:
     other = {"text_encoder.weight": torch.ones(2), "vae.conv_in.weight": torch.ones(2)}
-    save_file({f"unet.{name}": one for name, one in state.items()} | other, "all.safetensors")
+    save_file({f"unet.{name}": value for name, value in state.items()} | other, "all.safetensors")
     return Path("all.safetensors")
 
 
 def original(state: dict[str, Tensor]) -> Path:
-    save_file({f"model.diffusion_model.{name}": one for name, one in ldm_names(state).items()}, "ldm.safetensors")
+    save_file({f"model.diffusion_model.{name}": item for name, item in ldm_names(state).items()}, "ldm.safetensors")
     return Path("ldm.safetensors")
 
 
@@ -95,7 +95,7 @@ def original_bare(state: dict[str, Tensor]) -> Path:
 
 
 def whole_checkpoint(state: dict[str, Tensor]) -> Path:
-    network = {f"model.diffusion_model.{name}": one for name, one in ldm_names(state).items()}
+    network = {f"model.diffusion_model.{name}": item for name, item in ldm_names(state).items()}
     other = {"first_stage_model.encoder.conv_in.weight": torch.ones(2), "cond_stage_model.x": torch.ones(2)}
     save_file(network | other, "whole.safetensors")
     return Path("whole.safetensors")
@@ -136,13 +136,13 @@ def ldm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     layers = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"}
     layers |= {"conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
     renamed = {}
-    for name, one in state.items():
+    for name, value in state.items():
         start = max((part for part in names if name.startswith(f"{part}.")), key=len)
         rest = name[len(start) + 1 :]
         if ".resnets." in start:
             layer, _, last = rest.partition(".")
             rest = f"{layers[layer]}.{last}"
-        renamed[f"{names[start]}.{rest}"] = one
+        renamed[f"{names[start]}.{rest}"] = value
     return renamed
 
 
@@ -158,8 +158,8 @@ def test_a_network_of_any_form_is_the_network(world: Path, form: Callable[[dict[
     generator = load_generator("./base", readout=0.6, weights=f"./{place}")
     state = generator.network.state_dict()
     assert state.keys() == tuned_state().keys()
-    for name, one in tuned_state().items():
-        assert torch.equal(state[name], one), name
+    for name, value in tuned_state().items():
+        assert torch.equal(state[name], value), name
     again: Any = load_generator("./base", readout=0.6, weights=f"./{place}")
     assert again.weights == generator.weights  # type: ignore[attr-defined]
     assert not list(Path("cache").rglob("*.partial"))
@@ -214,16 +214,16 @@ def sd3_names(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     names = dict(SD3_NAMES)
     for block in range(layers):
         ours, theirs = f"transformer_blocks.{block}", f"joint_blocks.{block}"
-        names |= {f"{ours}.{one}": f"{theirs}.{other}" for one, other in SD3_BLOCK.items()}
+        names |= {f"{ours}.{item}": f"{theirs}.{other}" for item, other in SD3_BLOCK.items()}
         for parts, joined in SD3_JOINED.items():
             for end in ("weight", "bias"):
                 of_parts = [rest.pop(f"{ours}.attn.{part}.{end}") for part in parts]
                 renamed[f"{theirs}.{joined}.{end}"] = torch.cat(of_parts)
-    for name, one in rest.items():
+    for name, value in rest.items():
         start = max((part for part in names if name == part or name.startswith(f"{part}.")), key=len)
         # Of what scales and shifts at the end, the published code says the shift first.
         last = start in ("norm_out.linear", f"transformer_blocks.{layers - 1}.norm1_context.linear")
-        renamed[names[start] + name[len(start) :]] = torch.cat(one.chunk(2)[::-1]) if last else one
+        renamed[names[start] + name[len(start) :]] = torch.cat(value.chunk(2)[::-1]) if last else value
     return renamed
 
 
@@ -235,13 +235,13 @@ def test_a_transformer_under_its_published_names_is_converted_by_diffusers(
     base, tuned = (write_twin("StableDiffusion3Pipeline", tmp_path / str(seed), seed=seed) for seed in (0, 7))
     expected = load_file(tuned / "transformer" / WEIGHTS)
     layers = json.loads((tuned / "transformer" / "config.json").read_text())["num_layers"]
-    content = {f"{prefix}{name}": one.clone() for name, one in sd3_names(expected, layers).items()}
+    content = {f"{prefix}{name}": item.clone() for name, item in sd3_names(expected, layers).items()}
     save_file(content | {"first_stage_model.x": torch.ones(1)}, tmp_path / "sd3_medium.safetensors")
     generator = load_generator(str(base), weights=str(tmp_path / "sd3_medium.safetensors"))
     state = generator.network.state_dict()
     assert state.keys() == expected.keys()
-    for name, one in expected.items():
-        assert torch.equal(state[name], one), name
+    for name, value in expected.items():
+        assert torch.equal(state[name], value), name
 
 
 def pixart_names(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -262,14 +262,14 @@ def pixart_names(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
             "attn2.to_out.0": "cross_attn.proj",
         }
         parts |= {"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2", "scale_shift_table": "scale_shift_table"}
-        names |= {f"{ours}.{one}": f"{theirs}.{other}" for one, other in parts.items()}
+        names |= {f"{ours}.{item}": f"{theirs}.{other}" for item, other in parts.items()}
         for end in ("weight", "bias"):
             for attention, letters, joined in (("attn1", "qkv", "attn.qkv"), ("attn2", "kv", "cross_attn.kv_linear")):
                 cut = [rest.pop(f"{ours}.{attention}.to_{letter}.{end}") for letter in letters]
                 renamed[f"{theirs}.{joined}.{end}"] = torch.cat(cut)
-    for name, one in rest.items():
+    for name, value in rest.items():
         start = max((part for part in names if name == part or name.startswith(f"{part}.")), key=len)
-        renamed[names[start] + name[len(start) :]] = one
+        renamed[names[start] + name[len(start) :]] = value
     return renamed
 
 
@@ -281,17 +281,17 @@ def test_a_checkpoint_of_pixarts_own_code_is_the_network(
     base, tuned = (write_twin("PixArtAlphaPipeline", tmp_path / str(seed), seed=seed) for seed in (0, 7))
     expected = load_file(tuned / "transformer" / WEIGHTS)
     layers = json.loads((tuned / "transformer" / "config.json").read_text())["num_layers"]
-    content = {f"{prefix}{name}": one for name, one in pixart_names(expected, layers).items()}
+    content = {f"{prefix}{name}": item for name, item in pixart_names(expected, layers).items()}
     saved = {
         "step": torch.tensor(3),
         "state_dict": content,
-        "state_dict_ema": {name: one + 1 for name, one in content.items()},
+        "state_dict_ema": {name: value + 1 for name, value in content.items()},
     }
     torch.save(saved, tmp_path / "checkpoint.pt")
     generator = load_generator(str(base), weights=str(tmp_path / "checkpoint.pt"))
     state = generator.network.state_dict()
-    for name, one in expected.items():
-        assert torch.equal(state[name], one), name
+    for name, value in expected.items():
+        assert torch.equal(state[name], value), name
     del saved["state_dict"][f"{prefix}blocks.0.mlp.fc1.weight"], saved["state_dict_ema"]  # type: ignore[index, arg-type]
     torch.save(saved, tmp_path / "checkpoint.pt")
     with pytest.raises(
@@ -368,7 +368,7 @@ def test_a_folder_of_another_class_is_refused_by_its_name(world: Path) -> None:
 
 def test_weights_of_another_content_are_converted_anew(world: Path) -> None:
     before: Any = load_generator("./base", weights=f"./{FILE}")
-    save_file({name: one + 1 for name, one in tuned_state().items()}, FILE)
+    save_file({name: value + 1 for name, value in tuned_state().items()}, FILE)
     after: Any = load_generator("./base", weights=f"./{FILE}")
     assert before.weights != after.weights
     assert len([path for path in Path("cache/converted").iterdir() if path.is_dir()]) == 2
@@ -412,9 +412,9 @@ def test_a_run_starts_from_the_file(
     words += ["--set", "learning_rate=1e-9", "--set", f"mode={mode}", "--set", "lora_rank=2", "--set", "eval_count=1"]
     assert main([*words, *said, "--batch-size", "1"]) == 0
     trained = load_file(next(Path("run/final/unet").glob("*.safetensors")))
-    for name, one in tuned_state().items():
-        assert torch.allclose(trained[name].float(), one, atol=1e-3), name
-    save_file({name: one + 1 for name, one in tuned_state().items()}, FILE)
+    for name, value in tuned_state().items():
+        assert torch.allclose(trained[name].float(), value, atol=1e-3), name
+    save_file({name: value + 1 for name, value in tuned_state().items()}, FILE)
     resumed = main(["train", "--resume", "--out", "run", "--steps", "2", "--quiet"])
     said = capsys.readouterr()
     assert resumed == (2 if mode == "lora" else 0)

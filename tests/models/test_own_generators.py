@@ -81,7 +81,7 @@ def test_the_run_says_how_its_generator_is_named(place: Path, capsys: pytest.Cap
 def test_what_was_saved_is_loaded_again(place: Path) -> None:
     torch.manual_seed(5)
     fresh, trained, again = (load_generator(name) for name in (TINY, f"{TINY}@runs/tiny", f"{TINY}@runs/tiny/final"))
-    states = [one.network.state_dict() for one in (fresh, trained, again)]
+    states = [item.network.state_dict() for item in (fresh, trained, again)]
     assert all(torch.equal(states[1][name], states[2][name]) for name in states[1])
     assert not any(torch.equal(states[0][name], states[1][name]) for name in ("inward.weight", "text.weight"))
 
@@ -207,8 +207,8 @@ def test_a_reference_and_prompts_of_a_file(place: Path) -> None:
         "EMPTY = ['']\nNUMBER = 3\n"
     )
     assert load_prompts("./sets.py:Two").name == "two"
-    assert [one.id for one in load_prompts("./sets.py:Two?category=animals").prompts] == ["x"]
-    assert [one.id for one in load_prompts("./sets.py:made", count=None).prompts] == ["1", "2", "3"]
+    assert [prompt.id for prompt in load_prompts("./sets.py:Two?category=animals").prompts] == ["x"]
+    assert [prompt.id for prompt in load_prompts("./sets.py:made", count=None).prompts] == ["1", "2", "3"]
     for name in ("EMPTY", "NUMBER"):
         with pytest.raises(PluginError, match="expected a list of texts, none of them empty"):
             load_prompts(f"./sets.py:{name}")

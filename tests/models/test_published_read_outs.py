@@ -145,10 +145,10 @@ def test_the_gradient_goes_through_the_scaled_input(twins: dict[str, Path], mode
     torch.manual_seed(3)
     noise = torch.randn(2, *generator.latent_shape, dtype=torch.float64)
     weights = torch.randn_like(noise)
-    parameters = [one for one in generator.network.parameters() if one.requires_grad]
-    for one in parameters:  # adapters begin with zeros, where half of their gradients are zero
-        one.data.add_(torch.randn_like(one), alpha=0.01)
-    directions = [torch.randn_like(one) for one in parameters]
+    parameters = [parameter for parameter in generator.network.parameters() if parameter.requires_grad]
+    for parameter in parameters:  # adapters begin with zeros, where half of their gradients are zero
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.01)
+    directions = [torch.randn_like(parameter) for parameter in parameters]
     gradients = torch.autograd.grad(
         (weights * generator.generate(noise, condition)).sum(), parameters, allow_unused=True
     )
@@ -156,11 +156,11 @@ def test_the_gradient_goes_through_the_scaled_input(twins: dict[str, Path], mode
 
     def value(step: float) -> Tensor:
         with torch.no_grad():
-            for one, direction in zip(parameters, directions, strict=True):
-                one.add_(direction, alpha=step)
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(direction, alpha=step)
             result = (weights * generator.generate(noise, condition)).sum()
-            for one, direction in zip(parameters, directions, strict=True):
-                one.sub_(direction, alpha=step)
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.sub_(direction, alpha=step)
         return result
 
     step = 1e-5

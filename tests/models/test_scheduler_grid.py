@@ -164,8 +164,8 @@ def test_the_table_counts_cells_and_refusals(twin: Twin) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_cell_is_equal_or_refused(pipeline: str) -> None:
-    faults = [one for one in outcomes(pipeline) if one.kind == "differs"]
-    assert not faults, "\n".join(f"{one.cell}: {one.reason} ({one.difference:.3g})" for one in faults)
+    faults = [outcome for outcome in outcomes(pipeline) if outcome.kind == "differs"]
+    assert not faults, "\n".join(f"{fault.cell}: {fault.reason} ({fault.difference:.3g})" for fault in faults)
 
 
 def test_a_scheduler_of_another_kind_of_time_is_no_reference(twin: Twin) -> None:

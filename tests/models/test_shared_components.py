@@ -42,7 +42,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def halved(tensors: dict[str, Tensor], dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in tensors.items()}
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def pair(twins: dict[str, Path], tmp_path: Path) -> tuple[Path, Path]:
     folders = tmp_path / "generator", tmp_path / "reference"
     for folder in folders:
         shutil.copytree(twins["StableDiffusion"], folder)
-    rewrite(weights(folders[0], "unet"), lambda tensors: {name: one * 1.01 for name, one in tensors.items()})
+    rewrite(weights(folders[0], "unet"), lambda tensors: {name: tensor * 1.01 for name, tensor in tensors.items()})
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     return folders
 
@@ -67,11 +67,11 @@ def weights(folder: Path, name: str) -> Path:
 
 
 def other_vae(folder: Path) -> None:
-    rewrite(weights(folder, "vae"), lambda tensors: {name: one + 0.1 for name, one in tensors.items()})
+    rewrite(weights(folder, "vae"), lambda tensors: {name: tensor + 0.1 for name, tensor in tensors.items()})
 
 
 def other_encoder(folder: Path) -> None:
-    rewrite(weights(folder, "text_encoder"), lambda tensors: {name: one + 0.1 for name, one in tensors.items()})
+    rewrite(weights(folder, "text_encoder"), lambda tensors: {name: tensor + 0.1 for name, tensor in tensors.items()})
 
 
 @pytest.mark.parametrize("name", CLASSES)

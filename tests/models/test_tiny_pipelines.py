@@ -85,10 +85,12 @@ def test_the_stock_pipeline_loads_and_runs_it(name: str, tmp_path: Path) -> None
     assert torch.equal(torch.get_rng_state(), state)
     pipeline = loaded(folder)
     assert type(pipeline).__name__ == name
-    components = {part: type(one).__name__ for part, one in pipeline.components.items() if part not in ABSENT}
+    components = {
+        part: type(component).__name__ for part, component in pipeline.components.items() if part not in ABSENT
+    }
     assert components == {"vae": "AutoencoderKL", **COMPONENTS[name]}
     assert all(pipeline.components.get(part) is None for part in ABSENT)
-    for network in (one for one in pipeline.components.values() if isinstance(one, torch.nn.Module)):
+    for network in (component for component in pipeline.components.values() if isinstance(component, torch.nn.Module)):
         assert sum(parameter.numel() for parameter in network.parameters()) < 100_000
         assert all((parameter.abs() > 0).float().mean() > 0.99 for parameter in network.parameters())
 

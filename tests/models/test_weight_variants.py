@@ -89,7 +89,7 @@ def halved(source: Path, folder: Path, shard: str = "10GB", only: tuple[str, ...
         DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float16).save_pretrained(
             folder, variant="fp16", max_shard_size=shard
         )
-    for place in (one for one in folder.iterdir() if only and one.is_dir() and one.name not in only):
+    for place in (path for path in folder.iterdir() if only and path.is_dir() and path.name not in only):
         shutil.rmtree(place)
         shutil.copytree(source / place.name, place)
     return folder
@@ -152,8 +152,8 @@ def test_where_both_are_there_the_plain_weights_are_read(tmp_path: Path) -> None
     before = bytes_of_networks(folder)
     shutil.copy(half / "unet" / f"{UNET}.fp16.safetensors", folder / "unet")
     network = load_component(folder, "unet")
-    for name, one in load_file(folder / "unet" / f"{UNET}.safetensors").items():
-        assert torch.equal(network.state_dict()[name], one)
+    for name, value in load_file(folder / "unet" / f"{UNET}.safetensors").items():
+        assert torch.equal(network.state_dict()[name], value)
     assert bytes_of_networks(folder) == before
 
 

@@ -53,7 +53,7 @@ def exact_gap(p: Gaussian, q: Gaussian, times: Tensor) -> Tensor:
     gaps = []
     for a, s in zip(alpha, sigma, strict=True):
         inverse = [torch.linalg.inv(law.noised_covariance(a, s)) for law in (p, q)]
-        gain_p, gain_q = (a * law.covariance @ one for law, one in zip((p, q), inverse, strict=True))
+        gain_p, gain_q = (a * law.covariance @ item for law, item in zip((p, q), inverse, strict=True))
         offset = p.mean - (q.mean + gain_q @ (a * p.mean - a * q.mean))
         spread = (gain_p - gain_q) @ p.noised_covariance(a, s) @ (gain_p - gain_q).mT
         gaps.append(offset.square().sum() + spread.trace())
@@ -148,10 +148,10 @@ def metrics_of(gradients: dict[str, Tensor]) -> dict[str, float]:
     flat = {name: value.flatten(1) for name, value in gradients.items()}
     row = {f"grad_norm/{name}": value.norm(dim=1).square().mean().sqrt().item() for name, value in flat.items()}
     names = list(flat)
-    for k, one in enumerate(names):
+    for k, item in enumerate(names):
         for other in names[k + 1 :]:
-            cosine = torch.nn.functional.cosine_similarity(flat[one], flat[other]).mean().item()
-            row[f"cosine/{one}/{other}"] = cosine
+            cosine = torch.nn.functional.cosine_similarity(flat[item], flat[other]).mean().item()
+            row[f"cosine/{item}/{other}"] = cosine
     return row
 
 
@@ -206,7 +206,7 @@ def test_one_side_that_decides_alone_is_warned_of_once_in_the_first_updates() ->
     config = TrainConfig(rewards={"a": 1.0})
     pulls = FirstPulls(config)
     said = [pulls.check(step, {"pull": ratio}) for step, ratio in enumerate((0.5, 2.0, 1e-3, 1e-4, 3.0), start=1)]
-    assert [one and one.ratio for one in said] == [0.5, None, 1e-3, None, None]
+    assert [item and item.ratio for item in said] == [0.5, None, 1e-3, None, None]
     assert FirstPulls(config).check(FIRST + 1, {"pull": 1e-9}) is None
     rows = [{"step": float(step), "pull": ratio} for step, ratio in enumerate((0.5, 1e-3, 2e-3), start=1)]
     assert first_warning(rows, config).startswith("In 2 of the first 3 updates: the rewards pull 0.0015 times")
@@ -256,7 +256,7 @@ CONFIG = make_config({"generator": "emoji-onestep", "rewards": {"emoji-clip": 1.
 
 
 def names(rows: list[dict[str, Any]], config: TrainConfig = CONFIG) -> list[str]:
-    return [one.name for one in find_warnings(rows, config)]
+    return [warning.name for warning in find_warnings(rows, config)]
 
 
 def test_every_name_has_its_warning_and_a_healthy_run_has_none() -> None:
@@ -416,8 +416,8 @@ def test_looking_changes_nothing_and_resuming_goes_on_to_the_bit(run: Run) -> No
     lines = (whole / "diagnostics.jsonl").read_bytes()
     assert lines == (cut / "diagnostics.jsonl").read_bytes()
     rows = read_step_rows(whole / "diagnostics.jsonl")
-    assert [one["step"] for one in rows] == [0, 2, 4, 6]
-    assert "lag" not in rows[0] and all(math.isfinite(one["lag"]) for one in rows[1:])
+    assert [item["step"] for item in rows] == [0, 2, 4, 6]
+    assert "lag" not in rows[0] and all(math.isfinite(item["lag"]) for item in rows[1:])
     assert rows[-1]["pull"]["ratio"] > 0
     assert len(rows[0]["divergence"]["by_time"]) == BINS
     report = (whole / "report.html").read_text()
@@ -429,8 +429,8 @@ def test_looking_changes_nothing_and_resuming_goes_on_to_the_bit(run: Run) -> No
 def test_a_run_that_never_looks_at_the_assistant_says_what_is_left_out(run: Run) -> None:
     folder = run("alone", term="reward_only")
     rows = read_step_rows(folder / "diagnostics.jsonl")
-    assert all("divergence" not in one and "pull" not in one for one in rows)
-    assert all(one["colours"]["contrast"] > 0 for one in rows)
+    assert all("divergence" not in item and "pull" not in item for item in rows)
+    assert all(item["colours"]["contrast"] > 0 for item in rows)
     report = (folder / "report.html").read_text()
     assert "The assistant was not trained in this run" in report
     assert "Distance to the reference" not in report
@@ -438,15 +438,15 @@ def test_a_run_that_never_looks_at_the_assistant_says_what_is_left_out(run: Run)
 
 def test_few_steps_and_half_precision_are_diagnosed(run: Run) -> None:
     folder = run("few", generator_steps=2, precision="bf16", steps=2)
-    assert [one["step"] for one in read_step_rows(folder / "diagnostics.jsonl")] == [0, 2]
+    assert [item["step"] for item in read_step_rows(folder / "diagnostics.jsonl")] == [0, 2]
 
 
 def test_warnings_reach_summary_and_report(tmp_path: Path) -> None:
     settings = {"diagnose_every": 20}
     folder = write_run(tmp_path / "run", settings=settings)
     rows = [row(0), row(20, **UNHEALTHY[LAG])]
-    rows[-1]["warnings"] = [one.model_dump() for one in find_warnings(rows, CONFIG)]
-    (folder / "diagnostics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    rows[-1]["warnings"] = [warning.model_dump() for warning in find_warnings(rows, CONFIG)]
+    (folder / "diagnostics.jsonl").write_text("".join(json.dumps(item) + "\n" for item in rows))
     report = write_report(folder).read_text()
     assert "In 1 of them something had left its healthy range" in report
     assert report.count('class="warning"') == 1

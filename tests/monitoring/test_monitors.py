@@ -47,7 +47,7 @@ def snapshot(**rewards: float) -> Snapshot:
 
 
 def names(*arguments: Any, **keywords: Any) -> list[str]:
-    return [one.name for one in find_warnings(*arguments, **keywords)]
+    return [warning.name for warning in find_warnings(*arguments, **keywords)]
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_random_states_are_kept_whatever_happens() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
-    for one in (random.seed, np.random.seed, torch.manual_seed):
-        one(3)
+    for item in (random.seed, np.random.seed, torch.manual_seed):
+        item(3)
     drawn = draw()
-    for one in (random.seed, np.random.seed, torch.manual_seed):
-        one(3)
+    for item in (random.seed, np.random.seed, torch.manual_seed):
+        item(3)
     with pytest.raises(ZeroDivisionError), random_states_kept(torch.device("cpu")):
         draw()
         raise ZeroDivisionError
@@ -278,11 +278,13 @@ def test_looking_changes_no_bit_of_the_training(run: Run) -> None:
     a, b = state(plain.folder, 8), state(watched.folder, 8)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert (plain.folder / "before_after.png").read_bytes() == (watched.folder / "before_after.png").read_bytes()
-    assert [one["step"] for one in looks(watched.folder)] == [0, 2, 4, 6, 8] == [one.step for one in listener.events]
+    assert (
+        [look["step"] for look in looks(watched.folder)] == [0, 2, 4, 6, 8] == [event.step for event in listener.events]
+    )
     first, last = looks(watched.folder)[0], looks(watched.folder)[-1]
-    assert all(one["change"] == {"mean": 0, "low": 0, "high": 0} for one in first["rewards"].values())
+    assert all(item["change"] == {"mean": 0, "low": 0, "high": 0} for item in first["rewards"].values())
     assert first["diversity"]["share"] == 1 and first["warnings"] == []
-    changes = {name.rpartition(":")[2]: one["change"]["mean"] for name, one in last["rewards"].items()}
+    changes = {name.rpartition(":")[2]: value["change"]["mean"] for name, value in last["rewards"].items()}
     assert changes["blueness"] == pytest.approx(-changes["redness"]) and changes["blueness"] > 0
     assert not (plain.folder / "monitors.jsonl").exists()
 
@@ -316,9 +318,9 @@ def test_the_last_checkpoint_without_a_warning_can_be_had(run: Run) -> None:
     clean = stopped["last_without"]
     assert clean > 0 and f"the checkpoint step-{clean:08d} is the nearest" in stopped["text"]
     folder = run("whole", steps=clean, **settings).folder.parent / "run"
-    for one in checkpoints(folder / "checkpoints"):
-        if (checkpoint_step(one) or 0) > clean:
-            shutil.rmtree(one)
+    for checkpoint in checkpoints(folder / "checkpoints"):
+        if (checkpoint_step(checkpoint) or 0) > clean:
+            shutil.rmtree(checkpoint)
     early = run("run", steps=clean, stop_on="", resume=True, **settings)
     assert "stopped_early" not in early.summary and early.summary["steps"] == clean
     assert looks(folder) == looks(folder.parent / "whole")

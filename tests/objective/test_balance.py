@@ -39,8 +39,8 @@ def test_pcgrad_leaves_agreeing_gradients_alone() -> None:
 
 def test_pcgrad_of_two_never_opposes_either() -> None:
     given = gradients(2)
-    for one, other in itertools.permutations(range(2)):
-        assert ((pcgrad(given, seeded())[one] * given[other]).sum(-1) >= -1e-12).all()
+    for permutation, other in itertools.permutations(range(2)):
+        assert ((pcgrad(given, seeded())[permutation] * given[other]).sum(-1) >= -1e-12).all()
 
 
 @pytest.mark.parametrize("rewards", [2, 3, 4])
@@ -130,23 +130,23 @@ def test_a_reward_without_gradient_does_not_stop_the_others() -> None:
 def test_plain_balances_add_up(balance: Balance) -> None:
     a, b = gradients(2).float()
     found = mixed(RewardMix(balance), a=result_of([0.0] * 6, a), b=result_of([0.0] * 6, b))
-    assert all(torch.equal(one, found.contributions[name]) for name, one in found.added.items())
+    assert all(torch.equal(value, found.contributions[name]) for name, value in found.added.items())
 
 
 def test_statistics_start_at_the_first_batch() -> None:
     statistics = RewardStatistics()
     statistics.update(torch.tensor([1.0, 3.0]), torch.tensor(4.0))
-    found = [one.item() for one in (statistics.mean, statistics.deviation, statistics.gradient)]
+    found = [item.item() for item in (statistics.mean, statistics.deviation, statistics.gradient)]
     assert found == pytest.approx([2.0, 1.0, 4.0])
 
 
 def test_statistics_take_no_bad_number_in() -> None:
     statistics = RewardStatistics()
     statistics.update(torch.tensor([1.0, 3.0]), torch.tensor(4.0))
-    before = {name: one.clone() for name, one in statistics.state_dict().items()}
+    before = {name: value.clone() for name, value in statistics.state_dict().items()}
     statistics.update(torch.tensor([1.0, float("nan")]), torch.tensor(4.0))
     statistics.update(torch.tensor([1.0, 2.0]), torch.tensor(float("inf")))
-    assert all(torch.equal(one, before[name]) for name, one in statistics.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in statistics.state_dict().items())
 
 
 def test_statistics_forget() -> None:

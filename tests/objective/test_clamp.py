@@ -76,7 +76,7 @@ def test_the_runs_weights_say_what_rises() -> None:
     denoiser = closed_form_denoiser(law, law, reference.schedule, "epsilon", torch.linspace(0, 1, 12).double())
     assistant = LearnedAssistant(denoiser, torch.optim.SGD(denoiser.network.parameters(), 0.1))
     terms = build_terms(config, reference, assistant, rewards, torch.device("cpu"))
-    found = {one.name: one.term.ascended for one in terms if isinstance(one.term, RewardTerm)}
+    found = {term.name: term.term.ascended for term in terms if isinstance(term.term, RewardTerm)}
     assert found == {"reward/up": True, "reward/down": False, "reward/floor": True}
 
 

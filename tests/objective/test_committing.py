@@ -144,8 +144,8 @@ class Box:
 def test_rewards_pass_it_on_to_their_estimators() -> None:
     estimator = Estimator()
     term = RewardTerm("box", Box(), lambda latents: latents, estimator=estimator)
-    for one in (term, RewardSum({"box": term}, {"box": 1.0})):
-        assert isinstance(one, Committing)
-        one.commit()
-        one.discard()
+    for item in (term, RewardSum({"box": term}, {"box": 1.0})):
+        assert isinstance(item, Committing)
+        item.commit()
+        item.discard()
     assert estimator.said == ["commit", "discard"] * 2

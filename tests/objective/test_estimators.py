@@ -84,7 +84,7 @@ def decode(latents: Tensor) -> Tensor:
 
 
 def with_numpy(images: Tensor, prompts: Sequence[str]) -> list[float]:
-    return [float(one.numpy().mean()) for one in images]
+    return [float(image.numpy().mean()) for image in images]
 
 
 @pytest.mark.parametrize("estimator", [Smoothing(pairs=2), Surrogate(rounds=1)])

@@ -145,16 +145,16 @@ def test_parameter_gradient_is_autograd_of_the_closed_form_objective(
     case: str, prediction: str, schedule: Schedule | None
 ) -> None:
     found, expected = parameter_gradients(case, schedule, prediction)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    for item, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(item, other, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_parameter_gradient_notices_mistakes(monkeypatch: pytest.MonkeyPatch, mutation: Callable) -> None:
     mutation(monkeypatch)
     found, expected = parameter_gradients("guidance", None, "epsilon")
-    for one, other in zip(found, expected, strict=True):
-        assert relative_error(one[None], other[None]) > 1e-3
+    for item, other in zip(found, expected, strict=True):
+        assert relative_error(item[None], other[None]) > 1e-3
 
 
 def test_closed_form_denoiser_is_the_posterior_mean() -> None:

@@ -167,7 +167,7 @@ def test_the_scale_of_a_budget_is_that_of_the_optimum() -> None:
     # The KL is quadratic in the mean: one Newton step from the reference is the optimum.
     slope, _ = gradient(objective, law)
     moved = [Gaussian(law.mean + unit, law.covariance) for unit in torch.eye(3, dtype=torch.float64)]
-    rows = [gradient(objective, one)[0] - slope for one in moved]
+    rows = [gradient(objective, item)[0] - slope for item in moved]
     best = Gaussian(law.mean - torch.linalg.solve(torch.stack(rows), slope), law.covariance)
     assert closed_form_kl(best, law, schedule, *TIMES).item() == pytest.approx(BUDGET, rel=1e-6)
 

@@ -19,7 +19,7 @@ from tiny import PROMPTS, tiny_pipeline
 
 BOXES = """
 def bytes_of(images, prompts):
-    return [float(one.numpy().mean()) for one in images]
+    return [float(image.numpy().mean()) for image in images]
 
 def blue(images, prompts):
     return images[:, 2].mean((1, 2))
@@ -123,5 +123,5 @@ def test_an_older_checkpoint_with_a_black_box_goes_on_in_pairs(open_loop: Open) 
 
 def _learned(loop: TrainingLoop) -> dict[str, Tensor]:
     weights = dict(loop.parts.generator.network.state_dict())
-    (term,) = [one.term for one in loop.parts.engine.terms if one.mixed]
+    (term,) = [item.term for item in loop.parts.engine.terms if item.mixed]
     return {**weights, **{f"surrogate/{k}": v for k, v in term.state_dict()["network"].items()}}  # type: ignore[attr-defined]

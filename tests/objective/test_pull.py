@@ -46,8 +46,8 @@ class World:
             rows = slice(part * len(self.divergence) // passes, (part + 1) * len(self.divergence) // passes)
             rest = self.divergence[rows]
             results = {
-                name: TermResult(torch.arange(len(rest)).float(), swing * one[rows])
-                for name, one in self.gradients.items()
+                name: TermResult(torch.arange(len(rest)).float(), swing * gradient[rows])
+                for name, gradient in self.gradients.items()
             }
             found = self.mix(results, self.weights, rest, random, rest)
             joint = torch.stack(list(found.added.values())).sum(0)
@@ -60,7 +60,7 @@ class World:
 def world(balance: Balance = "sum", pull: float = 0.5, units: float = 1.0, **changes: Tensor) -> World:
     gradients = {"a": draw(1), "b": 50 * draw(2)} | changes
     mix = RewardMix(balance, scale=RewardScale(pull))
-    return World(mix, dict.fromkeys(gradients, 1.0), {name: units * one for name, one in gradients.items()})
+    return World(mix, dict.fromkeys(gradients, 1.0), {name: units * gradient for name, gradient in gradients.items()})
 
 
 @pytest.mark.parametrize("balance", ["sum", "normalised", "pcgrad", "mgda"])
@@ -88,7 +88,7 @@ def test_the_scale_is_held_after_its_measurement() -> None:
     for _ in range(MEASURED):
         here.update()
     before = here.mix.scale.state_dict()
-    here.gradients = {name: 10 * one for name, one in here.gradients.items()}
+    here.gradients = {name: 10 * gradient for name, gradient in here.gradients.items()}
     pull = here.update()[1]
     assert 3 < pull < 7 and here.mix.scale.state_dict() == before
 
@@ -124,7 +124,7 @@ def test_a_resumed_measurement_goes_on_to_the_bit() -> None:
     second.updates = 5
     for _ in range(MEASURED):
         a, b = whole.update()[0].added, second.update()[0].added
-        assert all(torch.equal(one, b[name]) for name, one in a.items())
+        assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 def test_a_discarded_update_is_not_measured() -> None:
@@ -157,7 +157,7 @@ def test_rewards_wait_while_the_divergence_has_no_gradient() -> None:
     divergence, here.divergence = here.divergence, torch.zeros(SHAPE)
     for _ in range(3):
         found = here.update()[0]
-        assert not any(one.any() for one in found.added.values())
+        assert not any(item.any() for item in found.added.values())
     here.divergence = divergence
     assert here.update()[1] == pytest.approx(0.5, rel=0.3)
     assert len(here.mix.scale.divergence.values) == 1
@@ -165,7 +165,7 @@ def test_rewards_wait_while_the_divergence_has_no_gradient() -> None:
 
 def test_rewards_that_cancel_are_not_blown_up() -> None:
     found = world(b=-draw(1)).update()[0]
-    assert not any(one.any() for one in found.added.values())
+    assert not any(item.any() for item in found.added.values())
 
 
 def test_floors_push_on_top_and_clips_are_in_usual_gradients() -> None:

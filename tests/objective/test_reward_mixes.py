@@ -24,7 +24,7 @@ def against_red(images, prompts):
     return images[:, 2].mean((1, 2)) - 2 * images[:, 0].mean((1, 2))
 
 def bytes_of(images, prompts):
-    return [float(one.numpy().mean()) for one in images]
+    return [float(image.numpy().mean()) for image in images]
 """
 
 
@@ -96,7 +96,7 @@ def test_black_boxes_resume_to_the_bit(world: Path, kind: str) -> None:
     assert main(words(world, *more, "--out", "parts", steps=2)) == 0
     assert main(["train", "--resume", "--out", "parts", "--steps", "4", "--quiet"]) == 0
     measured = ("seconds", "images_per_second", "memory_mb")
-    whole, parts = ([{k: v for k, v in row.items() if k not in measured} for row in metrics(one)] for one in
+    whole, parts = ([{k: v for k, v in row.items() if k not in measured} for row in metrics(text)] for text in
                     ("whole", "parts"))  # fmt: skip
     assert whole == parts
     state, _ = newest_whole_checkpoint(Path("parts/checkpoints"))

@@ -244,8 +244,8 @@ def test_the_density_ratio_reads_the_images_tokens(name: str, tmp_path: Path) ->
 def test_every_family_trains_an_f_divergence(name: str, tmp_path: Path) -> None:
     reference = load_reference(str(write_twin(name, tmp_path / "twin")))
     denoiser = reference.denoiser.trainable_copy()
-    for one in denoiser.network.parameters():
-        one.data.mul_(1.1)  # or it would predict what the reference does
+    for parameter in denoiser.network.parameters():
+        parameter.data.mul_(1.1)  # or it would predict what the reference does
     assistant = LearnedAssistant(denoiser, torch.optim.SGD(denoiser.network.parameters(), 0.1))
     config = TrainConfig(term="f_divergence", reference_steps=1, time_range=(0.2, 0.8))
     term = build_term("f_divergence", TermContext(reference, assistant, config, name="f_divergence"))

@@ -152,7 +152,7 @@ def test_every_divergence_is_finite_at_the_ends(reference: DiffusersReference, p
     with pass_autocast("cpu", precision):
         loss = denoising_loss(assistant, denoiser.schedule, x0, condition, AtTheEnds(), random)
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([one.grad for one in denoiser.network.parameters() if one.grad is not None])
+    norm = torch.nn.utils.get_total_norm([item.grad for item in denoiser.network.parameters() if item.grad is not None])
     assert math.isfinite(loss.item()) and 0 < norm.item() < math.inf
 
 

@@ -90,7 +90,7 @@ def test_random_weights_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         blueprint.write(tmp_path / "out", ["transformer"])
     with pytest.raises(RequestError, match="has no component 'unet'"):
         blueprint.write(tmp_path / "failed", ["transformer", "unet"])
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "twin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "twin"]
 
 
 def test_a_dry_run_counts_what_a_real_one_would_hold() -> None:

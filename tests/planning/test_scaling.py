@@ -48,7 +48,7 @@ def config(**more: Any) -> TrainConfig:
 @pytest.fixture
 def size(folder: Path) -> int:
     """Parameters of its network."""
-    return sum(one.numel() for one in load_component(folder, "transformer").parameters())
+    return sum(parameter.numel() for parameter in load_component(folder, "transformer").parameters())
 
 
 @pytest.mark.usefixtures("folder")
@@ -124,7 +124,7 @@ def test_time_follows_passes_and_what_no_pass_hides(monkeypatch: pytest.MonkeyPa
         sent = sum(kind.get(name, 0.0) for kind in slow.traffic.values())
         assert piece.communication == pytest.approx(sent / 1e3)
         assert piece.exposed == pytest.approx(max(0.0, sent / 1e3 - piece.compute))
-    assert slow.seconds == pytest.approx(sum(max(one.compute, one.communication) for one in slow.pieces.values()))
+    assert slow.seconds == pytest.approx(sum(max(item.compute, item.communication) for item in slow.pieces.values()))
     beside = scaled_plan(config(), Scale(8)).pieces["generator"]
     assert beside.compute > beside.communication - beside.exposed > 0  # hidden behind the backward pass alone
     longer = scaled_plan(config(accumulation=3), Scale(1))
@@ -155,9 +155,11 @@ def measured(folder: Path, out: Path, fsdp: bool, configs: list[TrainConfig]) ->
         "generator": str(folder), "reference": str(folder), "prompts": str(out / "prompts.txt"),
         "prompt_cache": str(out / "cache"), "out": str(out / "run"), "device": "cpu", "eval_count": 2,
     }  # fmt: skip
-    settings = [one.model_dump(mode="json", exclude_unset=True) | places for one in configs]
+    settings = [item.model_dump(mode="json", exclude_unset=True) | places for item in configs]
     environments = ranks(2, **(FSDP2 if fsdp else {}))
-    programs = [script(Path(traffic_of_a_step.__file__), json.dumps(settings), **one) for one in environments]
+    programs = [
+        script(Path(traffic_of_a_step.__file__), json.dumps(settings), **environment) for environment in environments
+    ]
     assert wait_together(programs) == 0, "".join(program.stderr[-3000:] for program in programs)
     found: list[dict[str, float]] = json.loads(programs[0].stdout)
     return found
@@ -172,8 +174,8 @@ def test_two_processes_send_what_the_plan_says(folder: Path, tmp_path: Path, sha
         for mode in ("full", "lora")
         for more in ({}, {"accumulation": 2, "recompute_generator": True, "gradient_checkpointing": True})
     ]
-    for one, sent in zip(configs, measured(folder, tmp_path, sharding == "fsdp", configs), strict=True):
-        planned = scaled_plan(one, Scale(2, sharding)).traffic
+    for item, sent in zip(configs, measured(folder, tmp_path, sharding == "fsdp", configs), strict=True):
+        planned = scaled_plan(item, Scale(2, sharding)).traffic
         assert sent == {kind: pytest.approx(sum(pieces.values())) for kind, pieces in planned.items()}
 
 

@@ -82,9 +82,9 @@ def test_recipe_trains_saves_and_repeats_itself(train, reward_class, sample_fold
     measured = [
         train(tmp_path / name, vae=vae_folder, samples=sample_folder, steps=2, batch=4) for name in ("first", "second")
     ]
-    for one in measured:
-        del one["seconds"]
-        assert all(0 <= value <= 1 for key, value in one.items() if key.startswith(("order/", "naming/")))
+    for item in measured:
+        del item["seconds"]
+        assert all(0 <= value <= 1 for key, value in item.items() if key.startswith(("order/", "naming/")))
     assert measured[0] == measured[1]
     assert {"order/sample/onestep", "order/wrong_emoji", "score/real"} <= set(measured[0])
     first, second = (reward_class(folder=tmp_path / name) for name in ("first", "second"))

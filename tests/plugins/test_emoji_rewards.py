@@ -205,7 +205,7 @@ def test_judge_shares_no_damage_with_the_preference():
 
 def test_versions_are_ordered(images):
     light, heavy = ordered_versions(images, degrade.DEGRADATIONS, torch.Generator().manual_seed(9))
-    distance = [(one - images).square().mean((1, 2, 3)) for one in (light, heavy)]
+    distance = [(item - images).square().mean((1, 2, 3)) for item in (light, heavy)]
     assert (distance[0] < distance[1]).float().mean() > 0.9
 
 
@@ -216,7 +216,7 @@ def test_wrong_pairs_are_wrong_in_one_place(shown):
 
 
 def test_judge_splits_the_pairs_in_its_own_way():
-    seen, unseen = ({tuple(pair) for pair in judge_pairs(one).tolist()} for one in (True, False))
+    seen, unseen = ({tuple(pair) for pair in judge_pairs(number).tolist()} for number in (True, False))
     assert not seen & unseen
     assert len(seen) + len(unseen) == len(emoji()) * len(BACKGROUNDS)
     assert len(seen) == 6 * len(emoji())

@@ -26,11 +26,11 @@ def test_a_third_of_the_pairs_is_held_out_evenly() -> None:
 
 
 def test_names_are_distinct_and_every_word_is_in_the_vocabulary() -> None:
-    names = [name for one in emoji() for name in one.names]
+    names = [name for item in emoji() for name in item.names]
     assert len(names) == len(set(names))
     tokenizer = build_tokenizer()
-    for i, one in enumerate(emoji()):
-        for name in range(len(one.names)):
+    for i, item in enumerate(emoji()):
+        for name in range(len(item.names)):
             for template in range(len(TEMPLATES)):
                 ids = tokenizer(caption(i, i % 8, name, template))["input_ids"]
                 assert tokenizer.unk_token_id not in ids

@@ -45,8 +45,8 @@ def real(tmp_path: Path) -> Path:
     """A folder of 24 images of 16 by 16 pixels."""
     folder = tmp_path / "real"
     folder.mkdir()
-    for index, one in enumerate(pictures(24, seed=1)):
-        Image.fromarray(one.mul(255).byte().permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    for index, picture in enumerate(pictures(24, seed=1)):
+        Image.fromarray(picture.mul(255).byte().permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
     return folder
 
 
@@ -70,7 +70,7 @@ def pictures(count: int, seed: int = 0, side: int = 16) -> Tensor:
 def test_saturation_is_the_mean_of_the_standard_librarys() -> None:
     images = pictures(3)
     images[0, :, 0, 0] = 0
-    expected = [np.mean([colorsys.rgb_to_hsv(*pixel)[1] for pixel in one.flatten(1).T.tolist()]) for one in images]
+    expected = [np.mean([colorsys.rgb_to_hsv(*pixel)[1] for pixel in image.flatten(1).T.tolist()]) for image in images]
     assert saturation(images).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_vendi_agrees_with_vendi_score_and_its_limits() -> None:
     from vendi_score import vendi
 
     features = torch.randn(3, 5, 8, dtype=torch.float64)
-    expected = [vendi.score_X(one.numpy()) for one in features]
+    expected = [vendi.score_X(feature.numpy()) for feature in features]
     assert vendi_scores(features).tolist() == pytest.approx(expected, rel=1e-6)
     alike, apart = torch.ones(1, 4, 6), torch.eye(4, 6)[None]
     assert vendi_scores(torch.cat([alike, apart])).tolist() == pytest.approx([1, 4])
@@ -171,9 +171,9 @@ def test_rank_agreement_is_scipys_with_an_interval() -> None:
     found = rank_agreement(reward, judge)
     assert found.spearman.mean == pytest.approx(spearmanr(reward, judge).statistic)
     assert found.kendall.mean == pytest.approx(kendalltau(reward, judge).statistic)
-    for one in (found.spearman, found.kendall):
-        assert -1 < one.low < one.mean < one.high < 1
-        assert 0.1 < one.high - one.low < 0.6
+    for item in (found.spearman, found.kendall):
+        assert -1 < item.low < item.mean < item.high < 1
+        assert 0.1 < item.high - item.low < 0.6
     assert rank_agreement(judge, -judge.exp()).spearman.as_dict() == pytest.approx({"mean": -1, "low": -1, "high": -1})
     assert found == rank_agreement(reward, judge), "the seed decides"
     with pytest.raises(RequestError, match="every prompt the same"):
@@ -315,7 +315,7 @@ def test_a_folder_of_transformers_gives_its_clips_embeddings(real: Path) -> None
     metric = load_metric("cmmd", images=str(real), features=f"clip:{EMOJI_CLIP}")
     found = metric.features(images, [""] * 4)
     model = CLIPModel.from_pretrained(EMOJI_CLIP, attn_implementation="eager").float().eval()
-    mean, std = (torch.tensor(one)[:, None, None] for one in (
+    mean, std = (torch.tensor(item)[:, None, None] for item in (
         (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))  # fmt: skip
     with torch.no_grad():
         raw = model.visual_projection(model.vision_model((images - mean) / std).pooler_output)
@@ -464,7 +464,7 @@ def test_latency_is_the_time_of_an_image(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_memory_is_what_a_batch_holds() -> None:
     found = load_metric("memory").costs(Source(), ["a"])["memory"]
     assert len(found) == 3
-    assert all(95 < one < 150 for one in found), found
+    assert all(95 < item < 150 for item in found), found
 
 
 def test_parameters_count_shared_ones_once() -> None:
@@ -506,8 +506,8 @@ def test_emoji_metrics_know_real_compositions() -> None:
     found = naming.values(flags.reshape(40, 2, 1))["emoji-naming"]
     assert found.mean().item() == pytest.approx(EmojiJudge().naming_accuracy(images, prompts)) and found.mean() > 0.9
     distances = [
-        frechet.values(frechet.features(one, prompts).reshape(40, 2, -1))["emoji-frechet"]
-        for one in (images, images.mul(0.7), torch.rand_like(images))
+        frechet.values(frechet.features(item, prompts).reshape(40, 2, -1))["emoji-frechet"]
+        for item in (images, images.mul(0.7), torch.rand_like(images))
     ]
     assert distances == sorted(distances) and len(frechet.notes) == 1
     with pytest.raises(RequestError, match="not a caption of the emoji world"):

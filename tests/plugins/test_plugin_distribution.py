@@ -93,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(code: str, site: Path | None, *arguments: str) -> Any:
     """The JSON that a fresh interpreter prints last, with `site` on its path."""
     root = Path(__file__).parents[2]
-    path = [str(one) for one in (site, root, root / "plugins", root / "cli") if one is not None]
+    path = [str(item) for item in (site, root, root / "plugins", root / "cli") if item is not None]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     finished = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -122,8 +122,8 @@ def test_an_installed_plugin_is_found_and_a_broken_one_is_named(site: Path) -> N
 @pytest.mark.slow
 def test_the_command_line_lists_both(site: Path) -> None:
     listed = run(PLUGINS, site)
-    assert "warmth" in [one["name"] for one in listed["reward"]]
-    assert {"shattered", "half-made"} <= {one["plugin"] for one in listed["broken"]}
+    assert "warmth" in [item["name"] for item in listed["reward"]]
+    assert {"shattered", "half-made"} <= {item["plugin"] for item in listed["broken"]}
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_a_port_equals_the_library(name: str, tmp_path: Path) -> None:
     for index in range(count):
         for kind in ("score", "training"):
             torch.testing.assert_close(ours[f"{kind}/{index}"], theirs[f"{kind}/{index}"], rtol=0, atol=1e-5)
-        ours_gradient, theirs_gradient = (one[f"gradient/{index}"].double().flatten() for one in (ours, theirs))
+        ours_gradient, theirs_gradient = (item[f"gradient/{index}"].double().flatten() for item in (ours, theirs))
         assert F.cosine_similarity(ours_gradient, theirs_gradient, dim=0) > 1 - 1e-8
 
 
@@ -178,7 +178,7 @@ def test_what_every_port_promises(name: str, request: pytest.FixtureRequest) -> 
     reward.batch = 1
     torch.testing.assert_close(reward(images, prompts), scores, rtol=0, atol=1e-6)
     reward.batch = 0
-    assert not any(one.requires_grad for one in reward.network.parameters())
+    assert not any(parameter.requires_grad for parameter in reward.network.parameters())
 
 
 def test_bf16_is_close(hps: HPS, hps_file: Path) -> None:
@@ -210,7 +210,7 @@ def test_prompts_are_read_once(hps: HPS) -> None:
 def test_the_memory_of_prompts_is_bounded(hps: HPS) -> None:
     from dipp_toolkit.rewards.text_features import TextFeatures
 
-    known = TextFeatures(lambda prompts: torch.tensor([[float(one)] for one in prompts]), most=3)
+    known = TextFeatures(lambda prompts: torch.tensor([[float(prompt)] for prompt in prompts]), most=3)
     assert known([str(k) for k in range(5)]).flatten().tolist() == [0, 1, 2, 3, 4]
     assert len(known) == 3
     assert known(["1", "4"]).flatten().tolist() == [1, 4]

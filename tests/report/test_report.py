@@ -91,12 +91,12 @@ def write_text_of(page: Page) -> str:
 
 def test_page_is_accessible(page: Page) -> None:
     images = page.named("img")
-    assert images and all(one["alt"] and one["width"] and one["height"] for one in images)
-    assert all(one.get("role") == "img" and one.get("aria-label") for one in page.named("svg"))
-    assert all(one.get("scope") in ("col", "row") for one in page.named("th"))
+    assert images and all(image["alt"] and image["width"] and image["height"] for image in images)
+    assert all(item.get("role") == "img" and item.get("aria-label") for item in page.named("svg"))
+    assert all(item.get("scope") in ("col", "row") for item in page.named("th"))
     assert page.named("html")[0]["lang"] == "en"
     assert len(page.named("h1")) == 1
-    assert any(one.get("name") == "viewport" for one in page.named("meta"))
+    assert any(item.get("name") == "viewport" for item in page.named("meta"))
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
 
@@ -295,7 +295,7 @@ def test_charts_stay_small_and_inside() -> None:
     values = [math.sin(index / 50) + (5000 if index == 700 else 0) for index in range(20_000)]
     chart = line_chart([Series("a", [float(step) for step in range(1, 20_001)], values)], "a <chart>")
     assert len(chart) < 12_000 and "a &lt;chart&gt;" in chart
-    points = [tuple(map(float, one.split(","))) for one in re.findall(r"[\d.]+,[\d.]+", chart)]
+    points = [tuple(map(float, match.split(","))) for match in re.findall(r"[\d.]+,[\d.]+", chart)]
     assert all(0 <= x <= 380 and 0 <= y <= 216 for x, y in points)
     spread = max(y for _, y in points) - min(y for _, y in points)
     assert spread > 100

@@ -50,9 +50,9 @@ def test_reward_hacking_is_named(tmp_path: Path) -> None:
 
 def test_overlap_is_said(tmp_path: Path) -> None:
     columns = {"before": interval(0.50), "after": interval(0.55)}
-    same = change_of({name: Interval(**one) for name, one in columns.items()}, Interval(0.05, -0.02, 0.12))
+    same = change_of({name: Interval(**column) for name, column in columns.items()}, Interval(0.05, -0.02, 0.12))
     assert same.direction == "same" and "includes zero" in same.evidence
-    paired = change_of({name: Interval(**one) for name, one in columns.items()}, Interval(0.05, 0.02, 0.08))
+    paired = change_of({name: Interval(**column) for name, column in columns.items()}, Interval(0.05, 0.02, 0.08))
     assert paired.direction == "rose" and "overlap, but" in paired.evidence and "leaves zero out" in paired.evidence
     summary = {"rewards": {"r": columns}, "judge": None, "gain": {"r": {"mean": 0.05, "low": -0.02, "high": 0.12}}}
     text = sentence(write_run(tmp_path / "run", rewards={"r": 1.0}, summary=summary))

@@ -125,7 +125,7 @@ def test_whatever_a_reward_answers_nothing_is_lost(loop: tuple[TrainingLoop, Fuz
     for _ in range(cases):
         reward.answer = reward.good
         assert "Interrupted" in str(go_on(run))
-        expected, weights = run.step, [one.clone() for one in run.parts.generator.network.parameters()]
+        expected, weights = run.step, [parameter.clone() for parameter in run.parts.generator.network.parameters()]
         reward.answer = next(wrong)
         sentence = str(go_on(run))
         assert sentence.endswith(f"Go on with: dipp train --resume --out {run.folder.path}"), sentence

@@ -101,7 +101,7 @@ def test_what_fails_half_way_is_never_taken_for_whole(
     assert not calls
     file.write_text("one\ntwo\n")
     install(str(file), say=lambda line: None)
-    assert any("pip" in one for one in calls)
+    assert any("pip" in call for call in calls)
     fails = True
     with pytest.raises(RunError):
         install(str(file), force=True, say=lambda line: None)
@@ -156,8 +156,8 @@ def test_what_cannot_be_made_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for one in ("isolated.txt", "hpsv2.txt", "a b.txt"):
-        (tmp_path / one).write_text("one\n")
+    for text in ("isolated.txt", "hpsv2.txt", "a b.txt"):
+        (tmp_path / text).write_text("one\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match=sentence):
         plan(name)
@@ -171,7 +171,9 @@ def test_registered_environments_say_everything(name: str) -> None:
     for path in filter(None, (environment.entry, environment.prepare)):
         assert callable(import_attribute(path, "test"))
     assert environment.imports and not environment.dependencies
-    assert not any(one.startswith(("torch=", "torch<", "torchvision")) for one in environment.requirements)
+    assert not any(
+        requirement.startswith(("torch=", "torch<", "torchvision")) for requirement in environment.requirements
+    )
 
 
 def test_one_that_is_not_installed_says_how(cache: Path) -> None:

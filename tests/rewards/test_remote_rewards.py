@@ -262,7 +262,7 @@ def test_others_need_a_token() -> None:
     with pytest.raises(RequestError, match=r"guess the token, which has 11 characters; expected 16 or more"):
         listen("0.0.0.0", 0, TOKEN)
     listen("0.0.0.0", 0, 2 * TOKEN).close()
-    assert all(is_loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
+    assert all(is_loopback(text) for text in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
 
 
 def test_a_taken_port_is_a_sentence() -> None:
@@ -291,7 +291,7 @@ ADDRESSES = {
 
 @pytest.mark.parametrize(("text", "expected"), ADDRESSES.items())
 def test_addresses(text: str, expected: list[tuple[str, str]]) -> None:
-    assert [(one.base, one.reward) for one in parse_addresses(text)] == expected
+    assert [(address.base, address.reward) for address in parse_addresses(text)] == expected
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def test_a_busy_server_is_asked_again_after_pauses_that_grow(status: int, monkey
         reward = load_reward(server.address, retries=3)
         assert torch.equal(reward(IMAGES, PROMPTS), torch.ones(2))
         assert server.asked == 4
-        waits = [one for one in pauses if one > 0]
+        waits = [pause for pause in pauses if pause > 0]
         assert len(waits) == 3 and waits[0] < waits[1] < waits[2] <= 0.05
         with pytest.raises(RunError, match=r"is unavailable: .* says: later"):
             reward(IMAGES, PROMPTS)
@@ -502,7 +502,7 @@ def test_a_replica_that_comes_late_is_met_then() -> None:
     with pretending(lambda _: GOOD) as first:
         address = dead()
         reward = load_reward(f"{first.address}+{address}")
-        late = next(one for one in reward.scorer.replicas if not one.met)
+        late = next(replica for replica in reward.scorer.replicas if not replica.met)
         with pretending(lambda _: GOOD) as second:
             late.address = parse_addresses(second.address)[0]
             for _ in range(9):
@@ -561,7 +561,7 @@ def test_replicas_of_other_code_with_like_scores_are_told() -> None:
 def test_a_replica_that_comes_late_with_another_reward_is_refused_then() -> None:
     with pretending(scoring(0.5, 1.0), describing("a")) as first:
         reward = load_reward(f"{first.address}+{dead()}", retries=1)
-        late = next(one for one in reward.scorer.replicas if not one.met)
+        late = next(replica for replica in reward.scorer.replicas if not replica.met)
         with pretending(scoring(5.0, 1.0), describing("b")) as second:
             late.address = parse_addresses(second.address)[0]
             with pytest.raises(RequestError, match="disagree"):

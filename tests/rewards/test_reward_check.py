@@ -316,7 +316,9 @@ def test_scores_too_large_for_differences() -> None:
 
 def test_whether_the_prompt_matters() -> None:
     assert "does not matter" in checked(contrast)["prompt matters"].found
-    lengths = checked(lambda images, prompts: contrast(images) + torch.tensor([float(len(one)) for one in prompts]))
+    lengths = checked(
+        lambda images, prompts: contrast(images) + torch.tensor([float(len(prompt)) for prompt in prompts])
+    )
     assert "moves scores by" in lengths["prompt matters"].found
 
 
@@ -460,7 +462,7 @@ def test_the_command_as_json(mine: str, capsys: pytest.CaptureFixture[str]) -> N
     assert result["reward"] == f"{mine}:Scaled"
     assert result["passed"] is True
     assert (result["device"], result["size"]) == ("cpu", 24)
-    assert [row["name"] for row in result["checks"]] == [one.name for one in CHECKS]
+    assert [row["name"] for row in result["checks"]] == [item.name for item in CHECKS]
     assert set(result["checks"][0]) == {"name", "status", "found", "advice"}
 
 

@@ -76,7 +76,7 @@ def explored(reward: Products) -> list[Tensor]:
 
 def far_away(reward: Products) -> list[Tensor]:
     found = answered("products", reward, Request(decode(sample_of().x0), list(PROMPTS), True))
-    return [one for one in found if one is not None]
+    return [item for item in found if item is not None]
 
 
 def of_files(reward: Products) -> list[Tensor]:
@@ -125,7 +125,7 @@ def test_gradients_are_balanced_in_float32() -> None:
     answers = {name: TermResult(torch.zeros(4), torch.randn(4, 4, 8, 8, generator=random)) for name in ("a", "b")}
 
     def balanced() -> Tensor:
-        terms = [WeightedTerm(name, lambda _, one=one: one, 1.0, mixed=True) for name, one in answers.items()]
+        terms = [WeightedTerm(name, lambda _, grad=answer: grad, 1.0, mixed=True) for name, answer in answers.items()]
         return evaluate_objective(terms, sample_of(), RewardMix("mgda")).grad
 
     expected = balanced()

@@ -126,7 +126,7 @@ def test_a_run_without_a_name_lies_below_runs(tmp_path: Path, monkeypatch: pytes
 def test_prompts_name_pictures_inside_the_folder(tmp_path: Path) -> None:
     prompts = ["../../x", "/etc/passwd", "..", "\0", "a" * 500, "\ud800", "C:\\x"]
     written = write_pictures(
-        torch.rand(len(prompts), 3, 4, 4), [one.replace("\ud800", "?") for one in prompts], tmp_path / "out"
+        torch.rand(len(prompts), 3, 4, 4), [prompt.replace("\ud800", "?") for prompt in prompts], tmp_path / "out"
     )
     assert {path.parent for path in written} == {tmp_path / "out"} and len(set(written)) == len(prompts) + 1
 

@@ -181,7 +181,7 @@ LISTS: tuple[Any, ...] = (
 GOOD = (
     TABLE,
     TABLE.replace("\t", ","),
-    *(json.dumps(one) for one in LISTS),
+    *(json.dumps(item) for item in LISTS),
     '{"prompt": "a"}\n"b"\n',
     "a cat\n# no\n\nb\n",
 )
@@ -208,8 +208,8 @@ def picture() -> bytes:
 DATA = st.one_of(
     st.binary(max_size=80),
     st.text(LETTERS, max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.one_of(*(damaged(one.encode()) for one in GOOD)),
-    st.one_of(*(damaged(one.encode()) for one in GOOD)),
+    st.one_of(*(damaged(item.encode()) for item in GOOD)),
+    st.one_of(*(damaged(item.encode()) for item in GOOD)),
     JSON.map(lambda value: json.dumps(value).encode()),
     st.lists(JSON, max_size=4).map(lambda values: "\n".join(map(json.dumps, values)).encode()),
     damaged(parquet()),
@@ -223,9 +223,9 @@ def test_prompt_files(data: bytes, ending: str) -> None:
     path.write_bytes(data)
     found = answered(lambda: read_prompt_file(path))
     if found is not None:
-        assert all(isinstance(one.text, str) and one.text.strip() for one in found.prompts)
+        assert all(isinstance(prompt.text, str) and prompt.text.strip() for prompt in found.prompts)
     for query in ("", "?count=1", "?category=x", "?category=animals&count=1&seed=2"):
-        answered(lambda query=query: [one.text for one in load_prompts(f"./{path}{query}").prompts])
+        answered(lambda query=query: [prompt.text for prompt in load_prompts(f"./{path}{query}").prompts])
     answered(lambda: read_prompts(str(path)))
     answered(lambda: read_image(path))
     path.unlink()

@@ -160,7 +160,10 @@ def test_one_long_text_in_many_rows(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has 1,048,577 characters; expected 1,048,576 at most"):
         load_prompts(str(path))
     path = parquet(tmp_path / "q.parquet", ["fox", "fox", "cake"] * 100)
-    assert [(one.text, one.id) for one in load_prompts(str(path)).prompts][298:] == [("fox", "298"), ("cake", "299")]
+    assert [(prompt.text, prompt.id) for prompt in load_prompts(str(path)).prompts][298:] == [
+        ("fox", "298"),
+        ("cake", "299"),
+    ]
 
 
 @pytest.mark.parametrize(

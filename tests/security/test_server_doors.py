@@ -131,8 +131,8 @@ def test_no_other_token_will_do(server: tuple[str, int], given: str) -> None:
 
 def test_tokens_are_compared_in_constant_time() -> None:
     source = inspect.getsource(RewardService)
-    compared = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Compare)]
-    assert not any("self.token" in ast.unparse(one) for one in compared if not isinstance(one.ops[0], ast.Is))
+    compared = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Compare)]
+    assert not any("self.token" in ast.unparse(item) for item in compared if not isinstance(item.ops[0], ast.Is))
     assert "hmac.compare_digest(presented.strip().encode(), self.token.encode())" in source
 
 

@@ -106,7 +106,7 @@ def test_a_check_says_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a\x1b[2J", "two\nlines", "\u202egnp", "x" * 5000])
 def test_a_check_refuses_words_that_are_no_plain_text(text: str) -> None:
     row = fake_row("a", 1.0)
-    assert not any("plain text" in one or "line" in one for one in row_problems(row))
+    assert not any("plain text" in problem or "line" in problem for problem in row_problems(row))
     for other in (
         changed(row, label=text),
         changed(row, warnings=(Warned(name=text, text="t"),)),
@@ -117,7 +117,7 @@ def test_a_check_refuses_words_that_are_no_plain_text(text: str) -> None:
         changed(row, figures={text: row.figures["liked"]}),
         changed(row, subject=row.subject.model_copy(update={"settings": {"a": text}})),
     ):
-        assert any("not plain text" in one or "more than one line" in one for one in row_problems(other))
+        assert any("not plain text" in problem or "more than one line" in problem for problem in row_problems(other))
 
 
 def test_the_page_has_nothing_of_a_strangers() -> None:
@@ -183,11 +183,11 @@ def test_a_hostile_file_is_named_and_the_others_go_on(hostile: tuple[Path, Path,
 def test_evaluations_are_counts(evaluations: int) -> None:
     row = fake_row("a", 1.0)
     other = changed(row, subject=row.subject.model_copy(update={"evaluations": evaluations}))
-    assert any("evaluations an image" in one for one in row_problems(other))
+    assert any("evaluations an image" in problem for problem in row_problems(other))
 
 
 def test_numbers_that_swallow_their_digits_are_refused() -> None:
     row = fake_row("a", 1.0)
     values = (1e29,) * row.protocol.count
     figure = row.figures["liked"].model_copy(update={"mean": 1e29, "low": -1e29, "high": 1e29, "per_prompt": values})
-    assert any("beyond 1e+12" in one for one in row_problems(changed(row, figures={"liked": figure})))
+    assert any("beyond 1e+12" in problem for problem in row_problems(changed(row, figures={"liked": figure})))

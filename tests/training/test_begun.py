@@ -93,7 +93,7 @@ def resumed(**changes: Any) -> list[str]:
 def heavier(folder: Path) -> None:
     """Other weights in files of the same size."""
     (file,) = (folder / "transformer").glob("*.safetensors")
-    save_file({name: one + 1e-3 for name, one in load_file(file).items()}, file, metadata={"format": "pt"})
+    save_file({name: value + 1e-3 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
 def lines(name: str, change: Callable[[list[str]], list[str]]) -> None:
@@ -180,7 +180,7 @@ def test_another_number_of_threads_is_told_now_and_ever_after(world: Path, threa
     assert "differ in their last digits" in said
     torch.set_num_threads(first)
     assert resumed(steps=3) == [said], "it stays what part of the run was made with"
-    steps = [one["step"] for one in json.loads(Path("r/begun.json").read_text())["went_on"]]
+    steps = [load["step"] for load in json.loads(Path("r/begun.json").read_text())["went_on"]]
     assert steps == [1, 2]
 
 
@@ -242,7 +242,7 @@ def test_any_change_of_a_weight_shows(kind: torch.dtype) -> None:
     other[4001] = 1 - other[4001].to(torch.uint8)
     swapped = whole.clone()
     swapped[0], swapped[5] = whole[5], whole[0]
-    digests = {start_record._sketch({"w": one}) for one in (whole, other, swapped, whole[1:], whole.reshape(1, -1))}
+    digests = {start_record._sketch({"w": item}) for item in (whole, other, swapped, whole[1:], whole.reshape(1, -1))}
     assert len(digests) == 5
     assert start_record._sketch({"w": whole.clone()}) in digests
     assert start_record._sketch({"w": whole[:0]}) not in digests

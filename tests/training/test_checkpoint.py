@@ -30,7 +30,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True))
+        return len(a) == len(b) and all(same(item, other) for item, other in zip(a, b, strict=True))
     return a == b
 
 
@@ -151,7 +151,7 @@ def test_the_newest_whole_one_is_found_past_a_damaged_one(tmp_path: Path) -> Non
         save_checkpoint(tmp_path / f"step-{step:08d}", {"step": step, "weights": torch.ones(3)})
     (tmp_path / "notes").mkdir()
     (tmp_path / "step-x").mkdir()
-    assert [checkpoint_step(one) for one in checkpoints(tmp_path)] == [2, 9, 10]
+    assert [checkpoint_step(item) for item in checkpoints(tmp_path)] == [2, 9, 10]
     state, problems = newest_whole_checkpoint(tmp_path)
     assert (state or {})["step"] == 10
     assert problems == []
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
     save_checkpoint(folder, {"value": 1, "weights": torch.ones(3)})
     save_checkpoint(folder, {"value": 2})
     assert load_checkpoint(folder) == {"value": 2}
-    assert [one.name for one in tmp_path.iterdir()] == ["step-1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
 @pytest.mark.parametrize("broken", ["save_file", "_sha256", "fsync"])
@@ -191,7 +191,7 @@ def test_a_write_that_fails_leaves_the_older_one(tmp_path: Path, monkeypatch: py
     assert checkpoints(tmp_path) == [folder]
     save_checkpoint(folder, {"value": 3})
     assert load_checkpoint(folder) == {"value": 3}
-    assert [one.name for one in tmp_path.iterdir()] == ["step-1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
 def test_something_else_than_plain_data_is_refused(tmp_path: Path) -> None:

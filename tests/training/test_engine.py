@@ -120,8 +120,8 @@ def test_one_backward_is_the_sum_of_losses() -> None:
     log_ratio = law.noised(alpha, sigma).log_prob(x_t) - reference.guided(2.0).noised(alpha, sigma).log_prob(x_t)
     scores = CurvedReward()(x0, condition.prompts)
     naive = torch.autograd.grad((1.5 * log_ratio - 0.7 * scores).mean(), list(generator.network.parameters()))
-    for one, other in zip(found, naive, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    for item, other in zip(found, naive, strict=True):
+        torch.testing.assert_close(item, other, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(result.results["reward/curved"].value, scores.detach())
 
 
@@ -176,8 +176,8 @@ class UncheckedConstant:
 def unchecked_result(value: Tensor, grad: Tensor) -> TermResult:
     """A result whose shapes nobody checked, as without the tests' import hook."""
     result = object.__new__(TermResult)
-    for name, one in (("value", value), ("grad", grad), ("details", {})):
-        object.__setattr__(result, name, one)
+    for name, item in (("value", value), ("grad", grad), ("details", {})):
+        object.__setattr__(result, name, item)
     return result
 
 
@@ -259,7 +259,11 @@ def trained(steps: int, seed: int) -> tuple[list[Tensor], list[ObjectiveResult],
     conditions = [reference.encode(["a Gaussian"] * BATCH)] * 3
     outcomes = [engine.step(conditions, step) for step in range(steps)]
     parameters = [*generator.network.parameters(), *assistant.denoiser.network.parameters()]
-    return [one.detach() for one in parameters], [result for result, _ in outcomes], [loss for _, loss in outcomes]
+    return (
+        [parameter.detach() for parameter in parameters],
+        [result for result, _ in outcomes],
+        [loss for _, loss in outcomes],
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
@@ -313,13 +317,13 @@ def test_samples_and_times_are_float32_whatever_a_generator_returns(recompute: b
     law = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
     engine = make_engine([WeightedTerm("look", look)], generator, assistant_of(law, reference), rate=1e-1)
     engine.recompute_generator = recompute
-    before = [one.detach().clone() for one in generator.network.parameters()]
+    before = [parameter.detach().clone() for parameter in generator.network.parameters()]
     engine.update_generator(Condition(("",) * 960))
     (sample,), (draw,) = look.seen, look.drawn
     assert sample.x0.dtype == sample.noise.dtype == draw.t.dtype == draw.noise.dtype == torch.float32
     assert len(draw.t.unique()) == 960
     after = list(generator.network.parameters())
-    assert all(one.dtype == torch.bfloat16 for one in after)
+    assert all(item.dtype == torch.bfloat16 for item in after)
     assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
@@ -345,7 +349,7 @@ def test_the_assistant_learns_from_float32_samples() -> None:
     engine = make_engine([], generator, assistant_of(law, reference))
     engine.assistant = Keeping()
     engine.update_assistant(Condition(("",) * 4))
-    assert [one.dtype for one in seen] == [torch.float32]
+    assert [item.dtype for item in seen] == [torch.float32]
 
 
 def test_double_precision_stays_double() -> None:

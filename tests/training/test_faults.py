@@ -74,7 +74,7 @@ def spoil(found: Any) -> Any:
 def parts_of(loop: TrainingLoop) -> dict[str, tuple[Any, str, str]]:
     """Where a bad number can come up: the owner and name of what gives it, and what the diagnosis says."""
     parts = loop.parts
-    terms: dict[str, Any] = {one.name: one.term for one in parts.engine.terms}
+    terms: dict[str, Any] = {term.name: term.term for term in parts.engine.terms}
     reward = terms["reward/colourfulness"]
     return {
         "reward": (reward, "_call", "the reward 'colourfulness' returned a score that is not finite for 4 of 4"),
@@ -106,7 +106,7 @@ def test_one_bad_step_is_skipped_counted_and_explained(loop: TrainingLoop, where
 
     class Listener:
         def dipp_on_step(self, event: Any) -> None:
-            weights = [one.detach().clone() for one in loop.parts.generator.network.parameters()]
+            weights = [parameter.detach().clone() for parameter in loop.parts.generator.network.parameters()]
             if event.step == 3:
                 assert all(torch.equal(*pair) for pair in zip(weights, before, strict=True))
             elif before:
@@ -119,9 +119,9 @@ def test_one_bad_step_is_skipped_counted_and_explained(loop: TrainingLoop, where
     assert [row["step"] for row in rows if "skipped" in row] == [3]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     (skipped,) = rows_of(loop.folder.path, "skipped.jsonl")
-    assert skipped["step"] == 3 and any(said in one for one in skipped["reasons"]), skipped
-    assert all(torch.isfinite(one).all() for one in loop.parts.generator.network.parameters())
-    assert all(torch.isfinite(one).all() for one in loop.parts.assistant.denoiser.network.parameters())
+    assert skipped["step"] == 3 and any(said in item for item in skipped["reasons"]), skipped
+    assert all(torch.isfinite(parameter).all() for parameter in loop.parts.generator.network.parameters())
+    assert all(torch.isfinite(parameter).all() for parameter in loop.parts.assistant.denoiser.network.parameters())
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -133,7 +133,7 @@ def test_too_many_bad_steps_stop_the_run_with_a_diagnosis_and_a_good_checkpoint(
     assert "Bad numbers in 5 steps in a row, 4 to 8" in sentence and said in sentence, sentence
     assert f"Go on with: dipp train --resume --out {loop.folder.path}" in sentence
     state = load_checkpoint(checkpoints(loop.folder.checkpoints)[-1])
-    assert all(torch.isfinite(one).all() for one in state["generator"].values())
+    assert all(torch.isfinite(item).all() for item in state["generator"].values())
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -151,7 +151,7 @@ def test_bad_numbers_under_float16_are_told_and_not_taken_for_an_overflow(loop: 
 def test_a_gradient_that_overflows_under_float16_halves_the_scale(loop: TrainingLoop) -> None:
     engine = loop.parts.engine
     engine.scale = LossScale(True)
-    parameter = next(one for one in loop.parts.generator.network.parameters() if one.requires_grad)
+    parameter = next(item for item in loop.parts.generator.network.parameters() if item.requires_grad)
     handle = parameter.register_hook(lambda gradient: gradient / 0)
     loop.one_step()
     handle.remove()
@@ -165,7 +165,7 @@ def test_an_exploding_gradient_is_not_followed(settings: dict[str, Any], tmp_pat
     folder = RunFolder(tmp_path / "run")
     folder.create(config)
     loop = TrainingLoop(config, assemble(config), folder)
-    (reward,) = (one.term for one in loop.parts.engine.terms if one.mixed)
+    (reward,) = (term.term for term in loop.parts.engine.terms if term.mixed)
     during(loop, range(12, 13), lambda found: found * 1e9, "_call", reward)
     go(loop)
     (skipped,) = rows_of(folder.path, "skipped.jsonl")
@@ -179,8 +179,8 @@ def test_a_run_says_in_its_summary_what_was_skipped(settings: dict[str, Any], tm
     )
     result = train(TrainConfig(**settings | {"rewards": {f"{tmp_path}/moody.py:moody": 1.0}, "out": tmp_path / "run"}))
     assert any(
-        one.startswith("Bad numbers came up in 1 step, whose updates were skipped")
-        for one in result.summary["warnings"]
+        item.startswith("Bad numbers came up in 1 step, whose updates were skipped")
+        for item in result.summary["warnings"]
     )
     assert "Bad numbers came up in 1 step" in (result.folder / "report.html").read_text()
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_a_sentence_and_the_last_good_checkpoint_is_whole(
         go(loop)
     assert f"Go on with: dipp train --resume --out {loop.folder.path}" in str(caught.value)
     whole = checkpoints(loop.folder.checkpoints)
-    assert [load_checkpoint(one)["step"] for one in whole][-1] == 4
+    assert [load_checkpoint(item)["step"] for item in whole][-1] == 4
 
 
 def go_until(loop: TrainingLoop, step: int) -> None:
@@ -218,7 +218,7 @@ def test_a_real_full_disk(settings: dict[str, Any], tmp_path: Path, small_disk: 
         train(TrainConfig(**settings | {"out": small_disk / "run", "steps": 500, "checkpoint_every": 1,
                                         "keep_checkpoints": 500}))  # fmt: skip
     assert "No space left on device" in str(caught.value) and "\n" not in str(caught.value)
-    whole = [load_checkpoint(one)["step"] for one in checkpoints(small_disk / "run" / "checkpoints")]
+    whole = [load_checkpoint(checkpoint)["step"] for checkpoint in checkpoints(small_disk / "run" / "checkpoints")]
     assert whole == list(range(1, len(whole) + 1)) and whole
 
 
@@ -257,6 +257,6 @@ def test_a_clock_that_jumps_changes_nothing(
     for result in (plain, jumped):
         assert result.summary["seconds"] > 0
     first, second = (
-        load_checkpoint(checkpoints(one.folder / "checkpoints")[-1])["generator"] for one in (plain, jumped)
+        load_checkpoint(checkpoints(item.folder / "checkpoints")[-1])["generator"] for item in (plain, jumped)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)

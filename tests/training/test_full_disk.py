@@ -171,7 +171,7 @@ def test_after_all_that_the_run_is_the_one_that_was_never_refused(refusals: Refu
         assert rows_of(parts / name) == rows_of(whole / name), name
     pictures = sorted(path.relative_to(whole) for path in whole.rglob("*.png"))
     assert len(pictures) >= 5
-    assert all((parts / one).read_bytes() == (whole / one).read_bytes() for one in pictures)
+    assert all((parts / picture).read_bytes() == (whole / picture).read_bytes() for picture in pictures)
     for path in (whole / "final").rglob("*.safetensors"):
         first, second = load_file(path), load_file(parts / path.relative_to(whole))
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -35,8 +35,8 @@ def test_no_precision_is_no_autocast() -> None:
 
 def parameters_with_gradient(norm: float) -> list[nn.Parameter]:
     parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(1))]
-    gradients = [torch.randn_like(one) for one in parameters[:2]]
-    whole = torch.cat([one.flatten() for one in gradients]).norm()
+    gradients = [torch.randn_like(item) for item in parameters[:2]]
+    whole = torch.cat([item.flatten() for item in gradients]).norm()
     for parameter, gradient in zip(parameters, gradients, strict=False):  # the last has none
         parameter.grad = gradient * (norm / whole)
     return parameters
@@ -51,15 +51,15 @@ def test_clipping_is_torchs(norm: float) -> None:
     torch.testing.assert_close(
         clipped_norm(ours, 1.0), nn.utils.clip_grad_norm_(theirs, 1.0), rtol=0, atol=0, equal_nan=True
     )
-    for one, other in zip(ours[:2], theirs[:2], strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
+    for our, other in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(our.grad, other.grad, rtol=0, atol=0, equal_nan=True)
 
 
 def test_gradients_within_the_norm_are_not_written() -> None:
     small, large = parameters_with_gradient(0.5), parameters_with_gradient(2.0)
-    before = [[one.grad._version for one in some[:2] if one.grad is not None] for some in (small, large)]
+    before = [[item.grad._version for item in some[:2] if item.grad is not None] for some in (small, large)]
     for some in (small, large):
         clipped_norm(some, 1.0)
-    after = [[one.grad._version for one in some[:2] if one.grad is not None] for some in (small, large)]
+    after = [[item.grad._version for item in some[:2] if item.grad is not None] for some in (small, large)]
     assert after[0] == before[0]
     assert all(now > then for now, then in zip(after[1], before[1], strict=True))

@@ -90,7 +90,7 @@ def test_every_recipe_resolves_and_dry_runs_without_weights(name: str, prompts: 
         assert getattr(resolved, setting) == kept, (setting, value)
     found = preflight(TrainConfig(recipe=name, prompts=prompts))
     assert found.rows["recipe"].startswith(f"{name}: {recipe.title} (")
-    assert any("huggingface.co" in one for one in found.fetched)
+    assert any("huggingface.co" in item for item in found.fetched)
     assert resolved.batch_size * resolved.accumulation >= 16
 
 
@@ -98,7 +98,7 @@ def test_every_recipe_resolves_and_dry_runs_without_weights(name: str, prompts: 
 def test_every_value_says_where_it_comes_from(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.values.keys() == recipe.origins.keys()
-    assert all("arXiv" in one or "github.com" in one for one in recipe.source)
+    assert all("arXiv" in item or "github.com" in item for item in recipe.source)
     assert all(group.because for group in recipe.settings if group.origin == OURS)
     assert OURS in recipe.origins.values() and set(recipe.origins.values()) - {OURS}
     assert "prompts" not in recipe.values  # no source publishes a set that is registered here
@@ -115,11 +115,11 @@ def test_the_authors_numbers_are_theirs_and_what_they_do_not_say_is_ours() -> No
     for name in REWARDED:
         recipe = find_recipe(name)
         assert (recipe.values["reward_scale"], recipe.values["pull"]) == ("auto", 0.7)
-        assert {recipe.origins[one] for one in ("reward_scale", "pull", "rewards", "learning_rate")} <= {
+        assert {recipe.origins[text] for text in ("reward_scale", "pull", "rewards", "learning_rate")} <= {
             OURS, recipe.origins["learning_rate"]
         }  # fmt: skip
         assert recipe.origins["pull"] == recipe.origins["rewards"] == OURS
-        assert any("alpha_rew" in one for one in recipe.reported_with)
+        assert any("alpha_rew" in item for item in recipe.reported_with)
     assert find_recipe("dipp-sdxl").reported_with["alpha_rew"].startswith("100")
     assert find_recipe("distar-sdxl").values["term"] == "score_divergence"
     dmd2, baseline = find_recipe("dmd2-sdxl"), find_recipe("dmd2-sd15")
@@ -144,8 +144,8 @@ def test_a_printed_recipe_is_a_settings_file(name: str, tmp_path: Path, capsys: 
     of_file, of_recipe = gather({}, [], mine), make_config({"recipe": name})
     assert of_file.recipe is None
     expected = recipe_settings(of_recipe) | ({"warmup": 33} if "warmup: 20" in printed else {})
-    assert {one: getattr(of_file, one) for one in expected} == {
-        one: getattr(make_config(expected), one) for one in expected
+    assert {item: getattr(of_file, item) for item in expected} == {
+        item: getattr(make_config(expected), item) for item in expected
     }
     mine.write_text(printed.replace("guidance:", "guidence:", 1), encoding="utf-8")
     with pytest.raises(RequestError, match=r"mine\.yaml cannot be used\. .*'guidence'\. Did you mean 'guidance'\?$"):

@@ -64,7 +64,7 @@ class AtStep:
 
 
 def below(folder: Path) -> list[str]:
-    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*"))
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 # Names.
@@ -74,7 +74,7 @@ def test_two_runs_at_once_get_two_names(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     config = make_config({"generator": "mine"})
     with taken_folder(config) as (first, _), taken_folder(config) as (second, _):
-        assert [one.path for one in (first, second)] == [Path("runs/mine-1"), Path("runs/mine-2")]
+        assert [item.path for item in (first, second)] == [Path("runs/mine-1"), Path("runs/mine-2")]
     assert below(tmp_path) == [], "nothing came of them"
 
 
@@ -159,7 +159,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(run: Run, tmp_pat
         run(rewards={"./dies.py:dies": 1.0})
     with pytest.raises(RequestError, match="no reward named"):
         run(rewards={"nobody": 1.0}, out=Path("deep/in/r"))
-    assert [one for one in below(tmp_path) if "__pycache__" not in one] == before
+    assert [item for item in below(tmp_path) if "__pycache__" not in item] == before
     (tmp_path / "r").mkdir()
     with pytest.raises(RunError):
         run(rewards={"./dies.py:dies": 1.0}, out=Path("r"))

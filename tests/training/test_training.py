@@ -153,7 +153,7 @@ def test_pictures_from_before_that_were_lost_are_made_again(run: Run, damage: st
 
     summary = run("parts", steps=4, resume=True, listeners=(Look(),)).summary
     assert noticed == [True], "before the first step, not at the end"
-    assert any("were made again, by the generator the run began with" in one for one in summary["warnings"])
+    assert any("were made again, by the generator the run began with" in item for item in summary["warnings"])
     assert_same_bits(run("whole", steps=4).folder, folder, 4)
 
 
@@ -179,7 +179,7 @@ def test_resume_passes_over_a_damaged_checkpoint_and_says_so(run: Run) -> None:
     newest = folder / "checkpoints" / "step-00000006" / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"\x7f")
     again = run("run", steps=6, checkpoint_every=3, resume=True)
-    assert any("damaged" in one and "step-00000006" in one for one in again.summary["warnings"])
+    assert any("damaged" in item and "step-00000006" in item for item in again.summary["warnings"])
 
 
 def test_resume_refuses_other_settings_foreign_and_wholly_damaged_folders(run: Run, tmp_path: Path) -> None:
@@ -197,19 +197,19 @@ def test_resume_refuses_other_settings_foreign_and_wholly_damaged_folders(run: R
         run("run", steps=2, resume=True)
     with pytest.raises(RequestError, match="not empty"):
         run("foreign", steps=2)
-    assert sorted(one.name for one in (tmp_path / "foreign").iterdir()) == ["notes.txt"]
+    assert sorted(path.name for path in (tmp_path / "foreign").iterdir()) == ["notes.txt"]
 
 
 def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run, world: dict[str, Any]) -> None:
     result = run("run", steps=4, checkpoint_every=1, keep_checkpoints=2, sample_every=2)
-    names = {one.name for one in result.folder.iterdir()}
+    names = {path.name for path in result.folder.iterdir()}
     assert names == {
         "begun.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "report.html",
         "before_after.png",
     }  # fmt: skip
-    assert sorted(one.name for one in (result.folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert sorted(path.name for path in (result.folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
     assert {"step-00000000.png", "step-00000002.png", "step-00000004.png"} <= {
-        one.name for one in (result.folder / "samples").iterdir()
+        path.name for path in (result.folder / "samples").iterdir()
     }
     reference, generator = load_reference(world["reference"]), load_generator(str(result.folder))
     noise = fixed_noise(1, generator.latent_shape, seed=5)

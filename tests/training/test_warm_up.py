@@ -92,14 +92,14 @@ def test_a_stop_in_the_warm_up_loses_nothing(run: Run, stop: int) -> None:
     first = Listens(stop)
     with pytest.raises(Interrupted, match=f"in the assistant's warm-up, after {stop} of {WARM_UP} updates; everything"):
         run("cut", [first])
-    assert [one for one in first.heard if not one.startswith("saved")] == straight.heard[: stop + 1]
+    assert [item for item in first.heard if not item.startswith("saved")] == straight.heard[: stop + 1]
     assert first.heard[-1] == "saved 0"
     rest = Listens()
     cut = run("cut", [rest], resume=True)
     assert rest.heard == ["start", *straight.heard[stop + 1 :]]
     for name in ("metrics.jsonl", "diagnostics.jsonl"):
         assert lines(whole, name) == lines(cut, name)
-    weights = (load_file(next((one / "final" / "transformer").glob("*.safetensors"))) for one in (whole, cut))
+    weights = (load_file(next((item / "final" / "transformer").glob("*.safetensors"))) for item in (whole, cut))
     ours, theirs = weights
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -65,10 +65,10 @@ def test_rows_of_a_leaderboard(tmp_path: Path) -> None:
     row = fake_row("a", 0.0)
     row = row.model_copy(update={"notes": (ODD,)})
     write_rows(tmp_path / "r.jsonl", [row, row])
-    assert [one.notes for one in read_rows(tmp_path / "r.jsonl")] == [(ODD,)] * 2
+    assert [item.notes for item in read_rows(tmp_path / "r.jsonl")] == [(ODD,)] * 2
 
 
 def test_prompts_of_images(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"file_name": "1.png", "text": ODD}, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert [(one.file, one.text) for one in read_prompts(str(path))] == [("1.png", ODD)]
+    assert [(prompt.file, prompt.text) for prompt in read_prompts(str(path))] == [("1.png", ODD)]

@@ -15,7 +15,7 @@ LIST = list(range(10, 30))
 @given(st.slices(len(LIST)), st.slices(len(LIST)))
 def test_slices_of_slices_are_those_of_a_list(first: slice, second: slice) -> None:
     lazy = Mapped(LIST, lambda one: one * 2)
-    expected = [one * 2 for one in LIST]
+    expected = [item * 2 for item in LIST]
     assert list(lazy[first]) == expected[first] == lazy[first]
     assert list(lazy[first][second]) == expected[first][second]
 

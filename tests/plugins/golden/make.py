@@ -73,7 +73,7 @@ def imagereward() -> dict[str, object]:
             self.blip, self.mlp = Blip(), MLP(24)
 
     model = Whole().eval()
-    shapes = {name: list(one.shape) for name, one in model.state_dict().items() if one.is_floating_point()}
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items() if value.is_floating_point()}
     model.load_state_dict(formula_weights(shapes), strict=False)
     images = formula_images(64).requires_grad_(True)
     ids = torch.tensor([[2, 17, 5, 99, 3, 0, 0], [2, 8, 8, 41, 60, 77, 3]])
@@ -96,7 +96,7 @@ def hps() -> dict[str, object]:
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2},
     }
     model = CLIP(**config, output_dict=True).eval()
-    shapes = {name: list(one.shape) for name, one in model.state_dict().items()}
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     model.load_state_dict(formula_weights(shapes))
     images = formula_images(56).requires_grad_(True)
     ids = torch.zeros(2, 77, dtype=torch.long)
