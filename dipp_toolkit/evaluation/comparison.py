@@ -21,9 +21,8 @@ from ..utils.atomic import write_text
 from ..utils.images import Images
 from ..utils.paths import below
 from .diversity import seed_diversity
-from .effects import effect_size
 from .image_sheets import read_sheets, write_sheets
-from .intervals import mean_interval, paired_interval
+from .intervals import effect_size, mean_interval, paired_interval
 
 INDEX = "comparison.json"
 

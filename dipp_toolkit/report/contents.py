@@ -9,7 +9,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..monitoring.first_pull import pull_in_words
 from ..objective.mixing.kl_budget import LARGEST
-from ..planning.recipes.layer import recipe_text
+from ..planning.recipes.recipe import recipe_text
 from ..prompts.subsets import counted_prompts
 from .charts.formatting import weight_text
 from .rerun_command import setting_text

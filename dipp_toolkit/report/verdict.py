@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from ..config import OVER_OPTIMISATION
 from ..config import WARNINGS as MONITORS
-from ..evaluation.effects import LEAST_EFFECT, matters
-from ..evaluation.intervals import Interval
+from ..evaluation.intervals import LEAST_EFFECT, Interval, matters
 from ..monitoring.diagnostic import all_diagnostics
 from ..monitoring.diversity_collapse import KEPT
 from .charts.formatting import change_text, decimals_for, range_text, text_of

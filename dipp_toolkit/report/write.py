@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..evaluation.effects import LEAST_EFFECT
+from ..evaluation.intervals import LEAST_EFFECT
 from ..utils.atomic import write_text
 from ..utils.images import write_png
 from .before_after import draw_before_after

@@ -26,8 +26,7 @@ from ..utils.reproducibility import random_states, random_states_kept, restore_r
 from .engine import ObjectiveResult
 from .run_state.checkpoint_writer import CheckpointWriter, nothing
 from .run_state.run_folder import RunFolder
-from .setup.assembly import Assembled
-from .setup.pairing import noises_needed
+from .setup.assembly import Assembled, noises_needed
 
 SAMPLES_IN_GRID = 16
 WARM_UPS = "updates of the assistant's warm-up"

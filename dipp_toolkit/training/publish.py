@@ -14,7 +14,7 @@ from ..models.family import CallArguments, EmbeddedGuidance
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
 from ..models.stock_schedulers import recorded_steps
-from ..planning.recipes.layer import recipe_text
+from ..planning.recipes.recipe import recipe_text
 from ..utils.atomic import write_text
 from ..utils.json_files import read_json
 from ..utils.licences import Origin

@@ -23,8 +23,7 @@ from .listeners import Broadcast
 from .loop import TrainingLoop
 from .monitor import Monitor
 from .run_state.checkpoint import checkpoints
-from .run_state.resume_advice import resumed, saved, way_back
-from .run_state.run_folder import FolderGone, RunFolder
+from .run_state.run_folder import FolderGone, RunFolder, resumed, saved, way_back
 
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a scheduler, and a terminal that is closed; where the system has them."""

@@ -28,8 +28,8 @@ from dipp_toolkit.evaluation import (
     seed_diversity,
     share_interval,
 )
-from dipp_toolkit.evaluation.effects import effect_size, matters
 from dipp_toolkit.evaluation.image_sheets import grid_shape
+from dipp_toolkit.evaluation.intervals import effect_size, matters
 
 
 def random(seed: int = 0) -> torch.Generator:

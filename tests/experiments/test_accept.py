@@ -35,7 +35,7 @@ from dipp_toolkit.experiments.acceptance.golden import (
     weights_key,
     write_golden,
 )
-from dipp_toolkit.experiments.acceptance.public import has_path, public
+from dipp_toolkit.experiments.acceptance.row import has_path, public
 from dipp_toolkit.experiments.acceptance.settings import PROMPTS, Candidate, settings_of
 from dipp_toolkit.experiments.acceptance.subject import Subject
 from dipp_toolkit.experiments.acceptance.weights_used import weight_file

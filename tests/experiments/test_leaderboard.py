@@ -19,8 +19,7 @@ from dipp_toolkit.events import Warned
 from dipp_toolkit.experiments.bench.paired_tests import compare_all, compare_rows, compare_section, holm
 from dipp_toolkit.experiments.bench.rows import BOOTSTRAP, SKEW_CORRECTED, Figure, Row, Subject, read_rows, write_rows
 from dipp_toolkit.experiments.bench.statistics import mean_figure
-from dipp_toolkit.experiments.leaderboard.agreement import agreements
-from dipp_toolkit.experiments.leaderboard.board import by_source, fitting, make_board, reported_rows
+from dipp_toolkit.experiments.leaderboard.board import agreements, by_source, fitting, make_board, reported_rows
 from dipp_toolkit.experiments.leaderboard.check import check_files, row_problems
 from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
 from dipp_toolkit.experiments.leaderboard.page import clear_best, letter, plots, render

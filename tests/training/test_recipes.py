@@ -20,8 +20,7 @@ from dipp_toolkit.errors import CheckpointError, PluginError, RequestError
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.recipes.files import RecipeFile, register_recipes
-from dipp_toolkit.planning.recipes.layer import find_recipe, recipe_settings, recipe_text
-from dipp_toolkit.planning.recipes.recipe import OURS, parse_recipe
+from dipp_toolkit.planning.recipes.recipe import OURS, find_recipe, parse_recipe, recipe_settings, recipe_text
 from dipp_toolkit.registry import Registry, get_registry
 from dipp_toolkit.report.contents import facts_of
 from dipp_toolkit.report.run_files import read_run

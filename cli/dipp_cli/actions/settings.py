@@ -12,7 +12,7 @@ from typing import Any
 
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.planning.recipes.layer import find_recipe
+from dipp_toolkit.planning.recipes.recipe import find_recipe
 from dipp_toolkit.training.run_state.run_folder import (
     choose_folder,
     no_run,

@@ -96,7 +96,7 @@ def ablate(
         quiet=quiet,
     )
     if dry_run:
-        from dipp_toolkit.experiments.ablation.preflight import preflight_ablation
+        from dipp_toolkit.experiments.ablation.settings import preflight_ablation
 
         from ..terminal.tables import print_preflight
 

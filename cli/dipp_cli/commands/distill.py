@@ -34,7 +34,7 @@ def distill(
     built-in emoji reference.
     """
     from dipp_toolkit.errors import RequestError
-    from dipp_toolkit.planning.recipes.layer import recipe_settings
+    from dipp_toolkit.planning.recipes.recipe import recipe_settings
 
     from ..actions.settings import gather
 

@@ -21,8 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...evaluation.effects import effect_size, matters
-from ...evaluation.intervals import paired_interval, student_quantile
+from ...evaluation.intervals import effect_size, matters, paired_interval, student_quantile
 from ..bench.rows import Row
 from .results import Combination, Study
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from ...evaluation.effects import LEAST_EFFECT
+from ...evaluation.intervals import LEAST_EFFECT
 from ...prompts.subsets import counted_prompts
 from ...report.charts.scatter import Point, scatter
 from ...report.templates import template

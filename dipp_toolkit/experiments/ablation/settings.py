@@ -10,13 +10,15 @@ from typing import Any
 from ...config import TrainConfig
 from ...errors import RequestError
 from ...evaluation.loading import load_metric
+from ...training.setup.preflight import Preflight, check_run, dry_run_parts
 from ...training.setup.resolve import resolve
 from ...utils.messages import unknown_name
 from ...utils.paths import check_folder_place
 from ..bench.entries import BenchEntry
+from ..bench.preflight import look_at_bench
 from ..bench.settings import METRICS, BenchSettings
 from .best_cell import Constraint
-from .cells import CellFolder, check_trained_cells, folders_of
+from .cells import CellFolder, cell_config, check_trained_cells, folders_of
 from .grid import Cell, check_cells
 
 
@@ -121,3 +123,42 @@ def check_figures(settings: AblationSettings, bench: BenchSettings) -> None:
     for name in needed:
         if not any(name == figure or name.startswith(f"{figure}-") for figure in figures):
             raise RequestError(unknown_name("figure", name, figures))
+
+
+def preflight_ablation(settings: AblationSettings) -> Preflight:
+    """Look at everything an ablation needs: every cell's training, and the bench of all.
+
+    Returns:
+        What would be done.
+
+    Raises:
+        RequestError: what the ablation would be refused with.
+    """
+    check_ablation(settings)
+    with dry_run_parts() as parts:
+        folders = folders_of(settings.cells, settings.out)
+        waiting = [folder for folder in folders if not folder.done]
+        runs = [check_run(cell_config(folder, settings.base), parts) for folder in waiting]
+        bench = look_at_bench(bench_settings(settings, folders), parts)
+        shared = {
+            name: text
+            for name, text in (runs[0] if runs else {}).items()
+            if name != "folder" and all(run.get(name) == text for run in runs)
+        }
+        rows = {
+            "cells": f"{len(folders)}, {len(folders) - len(waiting)} done already",
+            "varied": "; ".join(_varied(settings)),
+            **shared,
+            "measured on": f"{bench['prompts']}, {len(settings.seeds)} noises each",
+            **{f"measured {name}": bench[name] for name in ("rewards", "judges", "metrics") if name in bench},
+            "folder": str(settings.out),
+        }
+        return Preflight(rows, tuple(parts.fetched))
+
+
+def _varied(settings: AblationSettings) -> list[str]:
+    values: dict[str, dict[str, None]] = {}
+    for cell in settings.cells:
+        for name, value in cell.values.items():
+            values.setdefault(name, {})[value] = None
+    return [f"{name}: {', '.join(names)}" for name, names in values.items()]

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import torch
 
-from ...evaluation.effects import LEAST_EFFECT, matters
+from ...evaluation.intervals import LEAST_EFFECT, matters
 from ...utils.messages import number_text
 from ...utils.setting_layers import AUTO_SCALE
 from ..bench.paired_tests import LEVEL, holm

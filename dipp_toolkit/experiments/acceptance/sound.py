@@ -12,8 +12,7 @@ from ...errors import RequestError, first_line
 from ..leaderboard.check import text_problem
 from .check import names, within
 from .golden import ORDER
-from .public import has_path
-from .row import MOST_NUMBERS, AcceptedRow, CheckRow, read_row, settings_digest
+from .row import MOST_NUMBERS, AcceptedRow, CheckRow, has_path, read_row, settings_digest
 
 LARGEST = 1e12
 """Of a number that was measured; bounds may be farther."""

@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...evaluation.effects import LEAST_EFFECT, effect_size, matters
-from ...evaluation.intervals import paired_interval, share_interval
+from ...evaluation.intervals import LEAST_EFFECT, effect_size, matters, paired_interval, share_interval
 from ...utils.messages import number_text
 from .rows import Row, figure_names
 from .set_pairs import SetComparison, compare_sets

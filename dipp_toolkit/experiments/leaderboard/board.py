@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
+import torch
+
 from ...errors import RequestError
-from ...utils.messages import unknown_name
+from ...evaluation.rank_agreement import PairAgreement, pairwise_agreement
+from ...utils.messages import number_text, unknown_name
 from ..bench.paired_tests import Comparison, compare_section
 from ..bench.rows import Figure, Row, figure_names, read_rows
 
@@ -182,3 +187,78 @@ def _headings(rows: Sequence[Row]) -> dict[str, str]:
     """What each figure's column is called: its name, and its version where one is known."""
     versions = rows[0].protocol.versions
     return {name: f"{name} ({versions[name]})" if name in versions else name for name in figure_names(rows)}
+
+
+@dataclass(frozen=True)
+class PairOfRows:
+    """Two rows, and for every reward and judge on how many prompts both prefer the same one.
+
+    Attributes:
+        a, b: labels.
+        shares: by reward and judge; a combination is missing where the two cannot be compared or nothing is decided.
+    """
+
+    a: str
+    b: str
+    shares: Mapping[tuple[str, str], PairAgreement]
+
+
+def agreements(section: Section) -> list[PairOfRows]:
+    """Every pair of rows of a section; none where it has no judge or no reward."""
+    kinds = [(reward, judge) for reward in section.named("reward") for judge in section.named("judge")]
+    pairs = []
+    for a, b in combinations(section.rows, 2):
+        shares = {}
+        for reward, judge in kinds:
+            share = _share(a, b, reward, judge)
+            if share is not None:
+                shares[reward, judge] = share
+        if shares:
+            pairs.append(PairOfRows(a.label, b.label, shares))
+    return pairs
+
+
+def _share(a: Row, b: Row, reward: str, judge: str) -> PairAgreement | None:
+    values = []
+    for name in (reward, judge):
+        for row in (a, b):
+            figure = row.figures.get(name)
+            if figure is None or figure.per_prompt is None:
+                return None
+            values.append(torch.tensor(figure.per_prompt, dtype=torch.float64))
+        if a.protocol.versions.get(name) != b.protocol.versions.get(name):
+            return None
+    decided = ((values[0] != values[1]) & (values[2] != values[3])).any()
+    return pairwise_agreement(values[0], values[1], values[2], values[3]) if decided else None
+
+
+def decimals(figure: Figure) -> int:
+    """As many as two digits of the interval's width call for, and at most three significant ones of the mean."""
+    size = abs(figure.mean)
+    places = 2 - math.floor(math.log10(size)) if size > 0 else 3
+    if figure.low is not None and figure.high is not None and 0 < figure.high - figure.low < math.inf:
+        places = min(places, 1 - math.floor(math.log10(figure.high - figure.low)))
+    return min(max(places, 0), 4)
+
+
+def mean_text(figure: Figure) -> str:
+    """The number."""
+    return number_text(figure.mean, f".{decimals(figure)}f")
+
+
+def interval_text(figure: Figure) -> str:
+    """`0.12 to 0.34`, empty where there is no interval."""
+    if figure.low is None or figure.high is None:
+        return ""
+    places = decimals(figure)
+    return f"{number_text(figure.low, f'.{places}f')} to {number_text(figure.high, f'.{places}f')}"
+
+
+def arrow(better: str) -> str:
+    """Which way is better, as a sign."""
+    return {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(better, "")
+
+
+def p_text(value: float) -> str:
+    """A p value as people write it."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

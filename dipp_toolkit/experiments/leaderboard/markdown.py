@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ...evaluation.effects import LEAST_EFFECT
+from ...evaluation.intervals import LEAST_EFFECT
 from ...prompts.subsets import counted_prompts
 from ...utils.messages import Spelling, number_text
-from .board import Board, Section, by_source
-from .formatting import arrow, interval_text, mean_text
+from .board import Board, Section, arrow, by_source, interval_text, mean_text
 
 _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
 """What Markdown would read as something else than itself inside a cell or a footnote."""

@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 from markupsafe import Markup
 
-from ...evaluation.effects import LEAST_EFFECT
+from ...evaluation.intervals import LEAST_EFFECT
 from ...prompts.subsets import counted_prompts
 from ...report.charts.scatter import Point, scatter
 from ...report.templates import template
@@ -16,10 +16,8 @@ from ...utils.atomic import write_text
 from ...utils.messages import Spelling, number_text
 from ..bench.paired_tests import LEVEL, Comparison
 from ..bench.rows import Picture, Row
-from .agreement import agreements
-from .board import Board, Section, by_source
+from .board import Board, Section, agreements, arrow, by_source, interval_text, mean_text, p_text
 from .check import PICTURE
-from .formatting import arrow, interval_text, mean_text, p_text
 
 PIXEL_ART = 128
 MOST_AXES = 8

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...config import TrainConfig, make_config, no_such_setting
-from ...errors import RequestError
+from ...errors import DippError, RequestError
+from ...registry import get_registry
 from ...utils.messages import shown
 from ...utils.setting_layers import flat_name, flatten, spread
 
@@ -17,6 +18,8 @@ OURS = "ours"
 """Where a value comes from that no source states."""
 NOT_IN_A_RECIPE = frozenset({"recipe", "out", "resume", "device", "trackers", "push_to_hub", "prompt_cache"})
 """Settings that belong to one run or one machine."""
+SETTINGS = TrainConfig.model_fields.keys() - NOT_IN_A_RECIPE - {"pull"}
+"""What a run's own settings say all of; a pull stands in them only where it is what counts."""
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -126,3 +129,39 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         where = ".".join(map(str, mistake["loc"])) or "the recipe"
         message = mistake["msg"].removeprefix("Value error, ")
         yield f"{shown(where)}: {message[0].lower()}{message[1:].rstrip('.')}{'' if message.endswith('?') else '.'}"
+
+
+def find_recipe(name: str) -> Recipe:
+    """A registered recipe.
+
+    Raises:
+        RequestError: there is none of this name; the message names the nearest.
+        PluginError: its file holds none.
+    """
+    recipe: Recipe = get_registry().find("recipe", name).build()
+    return recipe
+
+
+def recipe_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run's recipe gives; what somebody said goes before them.
+
+    A run's own `config.yaml` says every setting, and its `recipe` is then but where they came from: the recipe may
+    have changed since, or be gone with its plugin.
+
+    Raises:
+        RequestError: there is no recipe of this name.
+    """
+    if config.recipe is None or config.model_fields_set >= SETTINGS:
+        return {}
+    return find_recipe(config.recipe).values
+
+
+def recipe_text(config: TrainConfig) -> str:
+    """The name of a run's recipe, its title and its source, in one line; empty where it has none."""
+    if config.recipe is None:
+        return ""
+    try:
+        recipe = find_recipe(config.recipe)
+    except DippError:  # it is gone with its plugin; the run's settings are all in its config.yaml
+        return config.recipe
+    return f"{config.recipe}: {recipe.title} ({'; '.join(recipe.source)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -347,3 +348,28 @@ def run_of_settings(file: Path) -> Path | None:
     folder = RunFolder(file.parent)
     marks = (folder.begun, folder.metrics, folder.checkpoints, folder.samples)
     return file.parent if file.name == folder.config.name and any(entry.exists() for entry in marks) else None
+
+
+def resumed(folder: Path) -> str:
+    """The command that goes on with the run in a folder, as a sentence."""
+    return f"Go on with: dipp train --resume --out {shlex.quote(str(folder))}"
+
+
+def way_back(folder: Path) -> str:
+    """How to go on after a failure, which removes a folder that it leaves without a step."""
+    try:
+        unbegun = is_unbegun(folder)
+    except RequestError:  # it cannot be read now
+        unbegun = False
+    return "Run the same command again." if unbegun else resumed(folder)
+
+
+def saved(run: RunFolder) -> str:
+    """Which step a run goes on from, as a sentence."""
+    from .checkpoint import checkpoint_step, checkpoints
+
+    whole = checkpoints(run.checkpoints)
+    if not whole:
+        return "No step was saved yet."
+    step = checkpoint_step(whole[-1])
+    return f"Step {step} is saved." if step else "The assistant's warm-up is saved as far as it came."

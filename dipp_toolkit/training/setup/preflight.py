@@ -29,7 +29,7 @@ from ...models.published import PublishedGenerator
 from ...models.reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
 from ...models.shared_components.choice import parts_text
 from ...models.shared_components.pair import check_pair
-from ...planning.recipes.layer import recipe_text
+from ...planning.recipes.recipe import recipe_text
 from ...prompts.loading import load_prompts
 from ...registry import get_registry
 from ...rewards.loading import files_of, find_reward

@@ -20,7 +20,7 @@ from ...models.stock_schedulers import saved_steps
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
 from ...objective.build import find_term, why_no_budget, why_no_pull
-from ...planning.recipes.layer import recipe_settings
+from ...planning.recipes.recipe import recipe_settings
 from ...registry import get_registry
 from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
 from ...utils.imports import is_python_name
