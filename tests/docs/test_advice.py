@@ -34,7 +34,7 @@ BY_FILE = {
     "dipp_toolkit/rewards/remote/http": ("reward serve",),
     "dipp_toolkit/training/setup/assembly.py": ("train", "distill"),
     "dipp_toolkit/training/setup/resolve.py": ("train", "distill"),
-    "dipp_toolkit/monitoring/settings.py": ("train", "distill", "ablate"),
+    "dipp_toolkit/monitoring/monitors.py": ("train", "distill", "ablate"),
     "dipp_toolkit/training/publish.py": ("train", "distill"),
     "dipp_toolkit/training/run_state/run_folder.py": ("train", "distill"),
     "cli/dipp_cli/actions/ablate.py": ("ablate",),
