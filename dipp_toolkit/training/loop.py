@@ -93,7 +93,7 @@ class TrainingLoop:
         engine = self.parts.engine
         self.step, self.seconds = state["step"], state["seconds"]
         self.warmed, self.taken = state["warmed"], state["taken"]
-        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state["noises"] else None
+        self.noises = NoisesOfPrompts.from_state(state["noises"]) if state.get("noises") else None
         self.assistant_loss = state["assistant_loss"]
         load_trainable_state(self.parts.generator.network, state["generator"])
         engine.load_state_dict(state)

@@ -116,7 +116,7 @@ def test_words_that_cannot_be_parsed(words: list[str], parts: list[str], capsys:
         (["--precision", "fp8"], ["precision cannot be 'fp8'", "bf16"]),
         (["--track", "tensorbord"], ["tensorbord"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
-        (["--config", "{world}/damaged.yaml"], ["no valid YAML"]),
+        (["--config", "{world}/damaged.yaml"], ["is not valid YAML"]),
         (["--config", "{world}/list.yaml"], ["contains list"]),
         (["--config", "{world}"], ["Cannot read the settings file"]),
         (["--device", "gpu"], ["device 'gpu' cannot be used"]),
@@ -277,7 +277,7 @@ def test_resume_refuses_damaged_runs_and_other_settings(world: Path, capsys: pyt
     (out / "config.yaml").write_text("steps: -3\n")
     assert "steps cannot be -3" in refused(resume, capsys)
     (out / "config.yaml").write_bytes(b"\x00\xff")
-    assert "no valid YAML" in refused(resume, capsys)
+    assert "is not valid YAML" in refused(resume, capsys)
 
 
 # Whatever else may happen.

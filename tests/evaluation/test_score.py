@@ -392,7 +392,7 @@ def test_wrong_requests(tmp_path: Path, mine: str, refused: Callable[..., str]) 
         (("--reward", f"{mine}:red=2", images, "--prompt", "a"), ["gives a weight", f"--reward {mine}:red alone"]),
         (("--reward", "sharpness=1", images, "--prompt", "a"), ["gives a weight"]),
         (("--reward", "sharpness,sharpness", images, "--prompt", "a"), ["named twice"]),
-        (("--reward", ",", images, "--prompt", "a"), ["names no reward"]),
+        (("--reward", ",", images, "--prompt", "a"), ["No reward is named"]),
         (("--reward", "sharpnes", images, "--prompt", "a"), ["Did you mean 'sharpness'"]),
         ((*red, images, "--prompt", "a", "--batch-size", 0), ["--batch-size is 0"]),
         ((*red, images, "--prompt", "a", "--seed", -1), ["--seed is -1"]),

@@ -16,7 +16,8 @@ from typing import Any, get_args, get_type_hints
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, jaxtyped
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# A TypeError is what a wrong argument would raise further in: code that answers for it answers for this one.
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 
 
 def checked(function: Any = None, *, typechecker: Callable[..., Any] = check) -> Any:

@@ -172,7 +172,7 @@ def test_one_long_text_in_many_rows(tmp_path: Path) -> None:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
                       "tried to allocate 4000000000000 bytes. Error code 12"), "3,725.3 GiB of memory"),
         (MemoryError("malloc of size 2147483712 failed"), "2.0 GiB of memory"),
-        (MemoryError(), "more memory than there is"),
+        (MemoryError(), "more memory than is free"),
     ],
 )  # fmt: skip
 def test_an_allocators_error_says_what_it_means(error: Exception, sentence: str) -> None:

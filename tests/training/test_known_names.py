@@ -181,6 +181,6 @@ def test_an_unknown_name_tells_of_the_broken_plugin_that_may_have_it(
     with pytest.raises(RequestError) as raised:
         check_rewards(["mine"])
     assert str(raised.value) == (
-        "There is no reward named 'mine'. No reward is installed. The plugin 'my-rewards' is broken and was passed "
-        "over: ModuleNotFoundError: No module named 'somewhere'."
+        "There is no reward named 'mine'. No reward is installed. The plugin 'my-rewards' is broken and was skipped: "
+        "ModuleNotFoundError: No module named 'somewhere'."
     )
