@@ -50,7 +50,7 @@ def _guarded(words: list[str], debug: bool) -> int:
             if not debug:
                 for category in (FutureWarning, DeprecationWarning):
                     warnings.simplefilter("ignore", category)
-            return _run(words)
+            return run_command(words)
     except KeyboardInterrupt:
         return _explain("Interrupted.", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 -- whatever it is, it becomes a sentence
@@ -64,7 +64,8 @@ def _guarded(words: list[str], debug: bool) -> int:
         return _explain(sentence, code)
 
 
-def _run(words: list[str]) -> int:
+def run_command(words: list[str]) -> int:
+    """Parse and run one command; returns its exit code."""
     from .build import build_command
     from .terminal.usage import is_bare_group
 

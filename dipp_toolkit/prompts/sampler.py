@@ -43,7 +43,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _permuted(positions: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+def permuted(positions: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
     """What stands at these positions of an epoch of `count` prompts."""
     half = np.uint64(((count - 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << int(half)) - 1)
@@ -84,7 +84,7 @@ class PromptOrder:
                 order = _epoch(self.count, self.seed, epoch)
                 indices[within] = [order[place] for place in places[within].tolist()]
             else:
-                indices[within] = _permuted(places[within], self.count, _keys(self.count, self.seed, epoch))
+                indices[within] = permuted(places[within], self.count, _keys(self.count, self.seed, epoch))
         return indices.tolist()
 
 

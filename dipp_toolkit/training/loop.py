@@ -147,7 +147,7 @@ class TrainingLoop:
         starts = range(self.taken, self.taken + rounds * self.batch, self.batch)
         return [self._take(range(start, start + self.batch)) for start in starts]
 
-    def _settle_noises(self) -> NoisesOfPrompts:
+    def settle_noises(self) -> NoisesOfPrompts:
         """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
         if self.noises is None:
             config, size = self.config, self.config.reward_batch or self.config.batch_size
@@ -208,7 +208,7 @@ class TrainingLoop:
         engine, rounds = self.parts.engine, self.parts.engine.assistant_rounds
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        positions, noises = self._settle_noises().take(self.taken + rounds * self.batch, self.batch)
+        positions, noises = self.settle_noises().take(self.taken + rounds * self.batch, self.batch)
         if self.assistant_loss is None:
             self.assistant_loss = engine.update_assistants(self._assistant_batches(rounds))
         last = self._take(positions)
@@ -219,7 +219,7 @@ class TrainingLoop:
             self.parts.average.update()
         scheduled = scheduled_numbers(self.config, self.step)
         self.step += 1
-        self.taken += rounds * self.batch + self._settle_noises().new_prompts(self.batch)
+        self.taken += rounds * self.batch + self.settle_noises().new_prompts(self.batch)
         self.noises = noises
         elapsed = max(time.perf_counter() - started, 1e-9)
         self.seconds += elapsed

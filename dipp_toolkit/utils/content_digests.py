@@ -28,13 +28,13 @@ def file_digest(path: Path) -> str:
     """
     state = _state(path)
     if state[1] < LARGE:
-        return _digest(path)
+        return sha256_of(path)
     note = _notes() / f"{hashlib.sha256(state[0].encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, RecursionError):
         record = json.loads(note.read_text(encoding="utf-8"))
         if isinstance(record, dict) and record.get("state") == state and isinstance(record.get("digest"), str):
             return str(record["digest"])
-    digest = _digest(path)
+    digest = sha256_of(path)
     if _state(path) == state and time.time() - max(state[3:]) / 1e9 > SETTLED:
         with suppress(OSError):  # a cache that cannot be written only costs time
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,6 @@ def _state(path: Path) -> list[Any]:
     return [os.path.realpath(path), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,7 +94,7 @@ def test_work_that_is_in_files_is_done_though_stdout_is_full(
         print("a table")
         return 0
 
-    monkeypatch.setattr(app, "_run", run)
+    monkeypatch.setattr(app, "run_command", run)
     monkeypatch.setattr(sys, "stdout", Broken(errno.ENOSPC))
     assert app.main([command]) == code
     said = capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_work_that_is_in_files_is_done_though_stdout_is_full(
 
 
 def test_a_command_that_failed_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_run", lambda words: (print("half a table"), 2)[1])
+    monkeypatch.setattr(app, "run_command", lambda words: (print("half a table"), 2)[1])
     monkeypatch.setattr(sys, "stdout", Broken(errno.ENOSPC))
     assert app.main(["train"]) == 2
 
@@ -114,7 +114,7 @@ def test_a_full_disk_is_a_sentence_in_every_command(
     def run(words: list[str]) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/pairs.json")
 
-    monkeypatch.setattr(app, "_run", run)
+    monkeypatch.setattr(app, "run_command", run)
     assert app.main(["bench"]) == 1
     assert capsys.readouterr().err == (
         "Error: out/pairs.json: No space left on device. Free some space first. Run the same command again; what is "

@@ -331,13 +331,13 @@ def test_memory_is_held_against_the_plan(tmp_path: Path, monkeypatch: pytest.Mon
     config = settings_of(candidate, tmp_path)
     assert config.eval_count == 64 and config.prompts == "emoji-train" and config.learning_rate == 2e-4
     subject = Subject(candidate, config, torch.device("cuda"), tmp_path)
-    row = step._memory(subject, 0.01)
+    row = step.memory_outcome(subject, 0.01)
     assert row.verdict == "pass" and row.numbers["planned_gib"] == 4
-    assert step._memory(subject, 4.7).verdict == "fail"
+    assert step.memory_outcome(subject, 4.7).verdict == "fail"
     plan.uncounted = ("hps",)
-    assert "does not count hps" in step._memory(subject, 1.0).why
+    assert "does not count hps" in step.memory_outcome(subject, 1.0).why
     subject.device = torch.device("cpu")
-    assert step._memory(subject, 0.01).verdict == "skipped"
+    assert step.memory_outcome(subject, 0.01).verdict == "skipped"
 
 
 def test_settings_of_a_name_without_prompts_or_rewards(published: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_bench_knows_images_that_were_sampled_otherwise(stable_diffusion: Path
         source = Source(load_reference(str(with_scheduler(stable_diffusion, kind))), steps=3)
         new = source.fingerprint()
         with monkeypatch.context() as before:
-            before.setattr("dipp_toolkit.experiments.bench.sources._was_sampled_otherwise", lambda _: False)
+            before.setattr("dipp_toolkit.experiments.bench.sources.was_sampled_otherwise", lambda _: False)
             return new, source.fingerprint()
 
     new, old = fingerprints("EulerAncestralDiscreteScheduler")

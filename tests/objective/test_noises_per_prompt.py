@@ -92,7 +92,7 @@ def test_the_second_noise_of_a_batch_of_one_comes_in_the_next(open_loop: Open) -
 def test_pairs_are_made_where_a_surrogate_learns(open_loop: Open, reward: str, more: dict[str, Any], each: int) -> None:
     loop = open_loop(reward, **more)
     before = loop.parts.engine.random.get_state()
-    settled = loop._settle_noises()
+    settled = loop.settle_noises()
     assert settled.each == each
     assert torch.equal(loop.parts.engine.random.get_state(), before)
 

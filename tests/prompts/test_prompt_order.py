@@ -58,13 +58,13 @@ def test_the_order_of_many_is_the_same_everywhere() -> None:
 
 def test_ten_million_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A position is worked out where it is asked for: at most a few dozen numbers at a time, none of all."""
-    permuted, sizes = sampler._permuted, []
+    shuffled, sizes = sampler.permuted, []
 
     def counted(positions: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
         sizes.append(len(positions))
-        return permuted(positions, count, keys)
+        return shuffled(positions, count, keys)
 
-    monkeypatch.setattr(sampler, "_permuted", counted)
+    monkeypatch.setattr(sampler, "permuted", counted)
     monkeypatch.setattr(torch, "randperm", lambda *given, **named: pytest.fail("an epoch was listed"))
     order = PromptOrder(10**7, 0)
     taken = order.take(10**7 - 16, 32)

@@ -232,7 +232,7 @@ def test_a_pipeline_of_the_hub_counts_by_its_commit(tmp_path: Path, monkeypatch:
     for folder in (first, second):
         folder.mkdir(parents=True)
         (folder / "model_index.json").write_text("{}")
-    assert start_record._pipeline(first) != start_record._pipeline(second)
+    assert start_record.pipeline_digest(first) != start_record.pipeline_digest(second)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.float64, torch.int64, torch.bool, torch.uint8])
@@ -242,7 +242,9 @@ def test_any_change_of_a_weight_shows(kind: torch.dtype) -> None:
     other[4001] = 1 - other[4001].to(torch.uint8)
     swapped = whole.clone()
     swapped[0], swapped[5] = whole[5], whole[0]
-    digests = {start_record._sketch({"w": item}) for item in (whole, other, swapped, whole[1:], whole.reshape(1, -1))}
+    digests = {
+        start_record.tensors_digest({"w": item}) for item in (whole, other, swapped, whole[1:], whole.reshape(1, -1))
+    }
     assert len(digests) == 5
-    assert start_record._sketch({"w": whole.clone()}) in digests
-    assert start_record._sketch({"w": whole[:0]}) not in digests
+    assert start_record.tensors_digest({"w": whole.clone()}) in digests
+    assert start_record.tensors_digest({"w": whole[:0]}) not in digests

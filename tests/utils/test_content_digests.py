@@ -31,13 +31,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose bytes were read."""
     names: list[str] = []
-    whole = content_digests._digest
+    whole = content_digests.sha256_of
 
     def noting(path: Path) -> str:
         names.append(path.name)
         return whole(path)
 
-    monkeypatch.setattr(content_digests, "_digest", noting)
+    monkeypatch.setattr(content_digests, "sha256_of", noting)
     monkeypatch.setattr(content_digests, "LARGE", 10)
     return names
 

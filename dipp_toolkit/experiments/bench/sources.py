@@ -97,7 +97,7 @@ class Source:
             | _decoded_otherwise(self.reference)
             | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
-            | ({"sampled": "as stock"} if self.generator is None and _was_sampled_otherwise(self.reference) else {})
+            | ({"sampled": "as stock"} if self.generator is None and was_sampled_otherwise(self.reference) else {})
         )
 
     def networks_without_text(self) -> dict[str, nn.Module]:
@@ -133,7 +133,7 @@ class Source:
         return self.reference.decode(latents).float().cpu()
 
 
-def _was_sampled_otherwise(reference: Reference) -> bool:
+def was_sampled_otherwise(reference: Reference) -> bool:
     """Whether images of this reference may be there that an earlier version drew otherwise than the stock pipeline.
 
     Those of schedulers that draw noise depended on the images beside them, and those of flow matching were shifted by

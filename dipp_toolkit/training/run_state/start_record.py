@@ -209,7 +209,7 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
     contents |= _start_weights(parts.generator)
     decoder = config.decoder
     if decoder is not None and is_there(decoder):
-        contents[f"the decoder '{decoder}'"] = {"sha256": _pipeline(user_path(decoder))}
+        contents[f"the decoder '{decoder}'"] = {"sha256": pipeline_digest(user_path(decoder))}
     return contents
 
 
@@ -230,7 +230,7 @@ def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
 
 def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The weights of a reward's networks, and the files and folders among its options."""
-    sketches = {key: _sketch(network.state_dict()) for key, network in networks_in(reward).items()}
+    sketches = {key: tensors_digest(network.state_dict()) for key, network in networks_in(reward).items()}
     files = {
         key: path_digest(user_path(value))
         for key, value in options.items()
@@ -249,9 +249,9 @@ def _role(kind: str, name: str, role: Any) -> dict[str, dict[str, Any]]:
     """A pipeline by its folder, anything else by its networks' weights as loaded; and its own code, if any."""
     what, folder = f"{kind} '{name}'", getattr(role, "folder", None)
     if isinstance(folder, Path) and folder.is_dir():
-        digest = _pipeline(folder)
+        digest = pipeline_digest(folder)
     else:
-        digest = digest_of({key: _sketch(network.state_dict()) for key, network in networks_in(role).items()})
+        digest = digest_of({key: tensors_digest(network.state_dict()) for key, network in networks_in(role).items()})
     return {what: {"sha256": digest}} | _code(what, split_saved(name)[0], role)
 
 
@@ -260,10 +260,10 @@ def _start_weights(generator: Any) -> dict[str, dict[str, Any]]:
     folder, weights = getattr(generator, "folder", None), getattr(generator, "weights", None)
     if not (isinstance(folder, Path) and isinstance(weights, Path)) or weights.is_relative_to(folder):
         return {}
-    return {f"{GENERATOR}'s start weights": {"sha256": _pipeline(weights)}}
+    return {f"{GENERATOR}'s start weights": {"sha256": pipeline_digest(weights)}}
 
 
-def _pipeline(folder: Path) -> str:
+def pipeline_digest(folder: Path) -> str:
     """A digest of a pipeline folder's configurations and weights; in the hub's cache, of its commit."""
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return digest_of(folder.name)
@@ -271,7 +271,7 @@ def _pipeline(folder: Path) -> str:
     return digest_of([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
 
 
-def _sketch(state: Mapping[str, Any]) -> str:
+def tensors_digest(state: Mapping[str, Any]) -> str:
     """A digest of tensors' names, shapes, sums over all bytes, and values at some positions."""
     sketch = []
     for name, tensor in sorted(state.items()):

@@ -49,7 +49,7 @@ def run(subject: Subject) -> Iterator[Outcome]:
         {"finite": (1.0, 1.0)},
         f"It was not followed: {'; '.join(loop.skipped) or 'a number is not finite'}.",
     )
-    yield _memory(subject, row["memory_mb"] / 1024)
+    yield memory_outcome(subject, row["memory_mb"] / 1024)
 
 
 def _begun(subject: Subject) -> TrainingLoop:
@@ -76,7 +76,7 @@ def _begun(subject: Subject) -> TrainingLoop:
     return loop
 
 
-def _memory(subject: Subject, measured: float) -> Outcome:
+def memory_outcome(subject: Subject, measured: float) -> Outcome:
     """The step's peak beside the plan's, in GiB."""
     what = "memory of the update"
     if subject.device.type != "cuda":
