@@ -16,9 +16,8 @@ takes the reward of the denoised mean for the mean over what it could become.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -32,11 +31,11 @@ from ..base import Sample, TermContext, TermResult
 from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
 from .divergence import Divergence, Noised, guided_x0, noised
 from .options import option
-from .reward_sum import RewardSum
+from .reward_sum import HoldsRewards, RewardSum
 
 
 @dataclass
-class DiffusedReward(Divergence):
+class DiffusedReward(HoldsRewards, Divergence):
     r"""Diffused reward term. `reward_scale` is $1/\beta$.
 
     Its value is the integral KL's, towards the tilted target. The rewards' scores it reports are those of the
@@ -128,22 +127,6 @@ class DiffusedReward(Divergence):
         mean = (step * sigma_s.square() * x + alpha_s * added * x0) / sigma_t.square()
         noise = normal(x.shape, random, x.dtype)
         return mean + (added.sqrt() * sigma_s / sigma_t) * noise
-
-    def commit(self) -> None:
-        """The rewards' estimators keep what they found in the update's passes."""
-        self.rewards.commit()
-
-    def discard(self) -> None:
-        """They drop it."""
-        self.rewards.discard()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the rewards' estimators have learned."""
-        return {"rewards": self.rewards.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give it back."""
-        self.rewards.load_state_dict(state.get("rewards", {}))
 
     def warnings(self) -> list[str]:
         """Warnings of the rewards about how they were trained."""

@@ -29,7 +29,7 @@ from ...distributed.shared_draws import normal
 from ..base import Sample, TermContext, TermResult
 from ..gaussians import GaussianProblem, Verification
 from .options import option, read_options
-from .reward_sum import RewardSum
+from .reward_sum import HoldsRewards, RewardSum
 
 ROUNDING = 4.0
 """Units in the last place of a float32 score that a group's deviation has to be above, to be one."""
@@ -75,7 +75,7 @@ def _sigma_points(**world: Any) -> Exploration:
 
 
 @dataclass
-class PolicyGradient:
+class PolicyGradient(HoldsRewards):
     r"""Policy gradient term. Its value is minus the mean total score, and it reports each reward's mean over the group.
 
     Attributes:
@@ -125,22 +125,6 @@ class PolicyGradient:
         """The largest size of the numbers that a total of each sample's group is the sum of, `(batch,)`."""
         sizes = [(self.rewards.weights[name] * values).abs().to(totals.dtype) for name, values in scores.items()]
         return sum(sizes, torch.zeros_like(totals).flatten()).reshape(totals.shape).amax(0)
-
-    def commit(self) -> None:
-        """The rewards' estimators keep what they found in the update's passes."""
-        self.rewards.commit()
-
-    def discard(self) -> None:
-        """They drop it."""
-        self.rewards.discard()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rewards' estimators; with scores alone they learn nothing."""
-        return {"rewards": self.rewards.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give it back."""
-        self.rewards.load_state_dict(state.get("rewards", {}))
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:
         r"""$-\alpha_{rew} E\, r(x_0)$: around a quadratic the spread moves the value and no gradient."""

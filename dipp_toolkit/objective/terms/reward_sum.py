@@ -99,6 +99,32 @@ class RewardSum:
         return [warning for term in reporting for warning in term.warnings()]
 
 
+class HoldsRewards:
+    """A term with the run's rewards inside: what their estimators find and learn is kept through them.
+
+    Attributes:
+        rewards: the run's rewards as one.
+    """
+
+    rewards: RewardSum
+
+    def commit(self) -> None:
+        """The rewards' estimators keep what they found in the update's passes."""
+        self.rewards.commit()
+
+    def discard(self) -> None:
+        """They drop it."""
+        self.rewards.discard()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rewards' estimators have learned; nothing where scores alone are asked for."""
+        return {"rewards": self.rewards.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give it back."""
+        self.rewards.load_state_dict(state.get("rewards", {}))
+
+
 def check_plain(name: str, config: TrainConfig) -> None:
     """Refuse settings that work on rewards which are terms of their own.
 
