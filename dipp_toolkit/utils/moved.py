@@ -10,6 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -24,15 +25,14 @@ TABLE = Path(__file__).with_name("moved.json")
 
 
 @cache
+def _table() -> Mapping[str, Any]:
+    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return table
+
+
 def _moved() -> Mapping[str, Sequence[str]]:
-    modules: dict[str, list[str]] = json.loads(TABLE.read_text(encoding="utf-8"))["modules"]
+    modules: Mapping[str, Sequence[str]] = _table()["modules"]
     return modules
-
-
-@cache
-def _renamed() -> Mapping[str, str]:
-    names: dict[str, str] = json.loads(TABLE.read_text(encoding="utf-8"))["names"]
-    return names
 
 
 def install() -> None:
@@ -98,22 +98,19 @@ class _Stayed(Loader):
 def _names_of(module: str, own: Callable[[str], Any] | None) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         if own is not None:
-            try:
+            with suppress(AttributeError):  # not one of the module's own lazy names
                 return own(name)
-            except AttributeError:
-                pass  # not one of the module's own lazy names
-        renamed = _renamed().get(f"{module}:{name}")
+        renamed = _table()["names"].get(f"{module}:{name}")
         places = [renamed.split(":")] if renamed else [[place, name] for place in _moved()[module]]
         for place, attribute in places if not name.startswith("__") else ():
             found = import_module(f"{PACKAGE}.{place}").__dict__.get(attribute)
             if found is not None:
-                if own is not None or f"{PACKAGE}.{module}" in sys.modules:
-                    warnings.warn(
-                        f"{PACKAGE}.{module}.{name} has moved to {PACKAGE}.{place}.{attribute}; the old path "
-                        "works until the next release.",
-                        DeprecationWarning,
-                        stacklevel=2,
-                    )
+                warnings.warn(
+                    f"{PACKAGE}.{module}.{name} has moved to {PACKAGE}.{place}.{attribute}; the old path works until "
+                    "the next release.",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
                 return found
         raise AttributeError(f"module '{PACKAGE}.{module}' has no attribute '{name}'")
 
