@@ -189,6 +189,60 @@ class CostMetric(Protocol):
         """Measurements by figure name, each repeated as often as it was measured (once for what is exact)."""
 
 
+@runtime_checkable
+class ScoreModel(Protocol):
+    """Whatever estimates the denoised sample of the generator's law."""
+
+    def predict_x0(
+        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
+    ) -> Float[Tensor, "batch ..."]:
+        """The denoised sample, like `x_t`."""
+
+
+@runtime_checkable
+class Assistant(ScoreModel, Protocol):
+    """A score model that follows the generator.
+
+    One that is not a `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
+    and of all processes, in the same order in every process. With the same random source everywhere, and the same
+    state at the beginning, it stays the same everywhere, and nothing has to be averaged.
+    """
+
+    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
+        """Fit a batch of the generator's samples, held fixed; returns the loss.
+
+        Args:
+            x0: all samples of the update, made without a graph.
+            condition: one row a sample.
+            random: the run's random source, in the same state in every process.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+@runtime_checkable
+class FewStepGenerator(Protocol):
+    """What a generator has besides where it may take several steps. Steps count from 0.
+
+    Attributes:
+        steps: K, 1 or more.
+    """
+
+    @property
+    def steps(self) -> int:
+        """How many passes of the network make a sample."""
+
+    def read_out(self, x_t: Latents, step: int, condition: Condition) -> Latents:
+        """The denoised sample of one step, differentiable with respect to the parameters and to `x_t`."""
+
+    def noised(self, x0: Latents, noise: Latents, step: int) -> Latents:
+        """What a step from 1 on reads: the sample of the step before it, noised to this step's time."""
+
+
 # What a role may have besides. Each is optional: a role fulfils it by having the method or attribute.
 
 
@@ -318,57 +372,3 @@ def texts(prompts: PromptSet) -> Sequence[str]:
 def describe(role: Any) -> str:
     """A short name of an object for messages."""
     return getattr(role, "name", None) or type(role).__name__
-
-
-@runtime_checkable
-class ScoreModel(Protocol):
-    """Whatever estimates the denoised sample of the generator's law."""
-
-    def predict_x0(
-        self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
-    ) -> Float[Tensor, "batch ..."]:
-        """The denoised sample, like `x_t`."""
-
-
-@runtime_checkable
-class Assistant(ScoreModel, Protocol):
-    """A score model that follows the generator.
-
-    One that is not a `LearnedAssistant` updates itself, and is given the whole batch for it: the samples of all passes
-    and of all processes, in the same order in every process. With the same random source everywhere, and the same
-    state at the beginning, it stays the same everywhere, and nothing has to be averaged.
-    """
-
-    def update(self, x0: Float[Tensor, "batch ..."], condition: Condition, random: torch.Generator) -> float:
-        """Fit a batch of the generator's samples, held fixed; returns the loss.
-
-        Args:
-            x0: all samples of the update, made without a graph.
-            condition: one row a sample.
-            random: the run's random source, in the same state in every process.
-        """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-
-
-@runtime_checkable
-class FewStepGenerator(Protocol):
-    """What a generator has besides where it may take several steps. Steps count from 0.
-
-    Attributes:
-        steps: K, 1 or more.
-    """
-
-    @property
-    def steps(self) -> int:
-        """How many passes of the network make a sample."""
-
-    def read_out(self, x_t: Latents, step: int, condition: Condition) -> Latents:
-        """The denoised sample of one step, differentiable with respect to the parameters and to `x_t`."""
-
-    def noised(self, x0: Latents, noise: Latents, step: int) -> Latents:
-        """What a step from 1 on reads: the sample of the step before it, noised to this step's time."""

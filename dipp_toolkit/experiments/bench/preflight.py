@@ -52,7 +52,7 @@ def look_at_bench(settings: BenchSettings, parts: Parts) -> dict[str, str]:
 
 
 def look_at_entry(entry: BenchEntry, parts: Parts) -> None:
-    """Look at the folders of a entry and of its decoder.
+    """Look at the folders of an entry and of its decoder.
 
     Raises:
         RequestError: one cannot be used, or they do not fit each other.

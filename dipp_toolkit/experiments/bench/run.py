@@ -93,7 +93,7 @@ class Bench:
         return [(prompt.text, seed) for prompt in self.prompts.prompts for seed in self.settings.seeds]
 
     def make_images(self, entry: BenchEntry, costs: Mapping[str, CostMetric]) -> None:
-        """Generate what the store does not hold of a entry, and measure what making images costs."""
+        """Generate what the store does not hold of an entry, and measure what making images costs."""
         source = entry.source(self.device)
         fingerprint = source.fingerprint()
         pairs = self.pairs
