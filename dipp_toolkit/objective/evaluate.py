@@ -13,6 +13,7 @@ from ..distributed import Processes
 from ..errors import BadNumbers, DippError, RunError
 from ..utils.device import Scalars
 from ..utils.precision import full_precision
+from ..utils.step_parts import OBJECTIVE, step_part
 from .base import ExplainingTerm, Sample, Side, Term, TermResult, side_of
 from .mixing.mix import Mixed, RewardMix
 from .mixing.statistics import mean_square
@@ -33,6 +34,7 @@ class WeightedTerm:
     mixed: bool = False
 
 
+@step_part(OBJECTIVE)
 def evaluate_objective(
     terms: Sequence[WeightedTerm],
     sample: Sample,

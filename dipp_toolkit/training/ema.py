@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..distributed.sharded_state import placed
 from ..models.weight_sharing import trainable_parameters
+from ..utils.step_parts import UPDATES, step_part
 
 
 class WeightAverage:
@@ -27,6 +28,7 @@ class WeightAverage:
         self.network, self.decay, self.updates = network, decay, 0
         self.average: list[Tensor] = [parameter.detach().clone() for parameter in trainable_parameters(network)]
 
+    @step_part(UPDATES)
     @torch.no_grad()
     def update(self) -> None:
         """Take in the network's present weights."""

@@ -43,6 +43,7 @@ from ..objective.result import ObjectiveResult, averaged, joined, read_result
 from ..protocols import Assistant, FewStepGenerator, Generator
 from ..utils.device import read_scalars
 from ..utils.precision import at_least_float32, pass_autocast
+from ..utils.step_parts import ASSISTANT, BACKWARD, GENERATOR, SAMPLES, step_part
 from .assistant import LearnedAssistant
 from .guard import Guard
 from .micro_batches import MicroBatch, gathered, micro_batches
@@ -111,6 +112,7 @@ class Engine:
             return run_steps(self.generator, noise, between, condition)
         return self.generator.generate(noise, condition)
 
+    @step_part(SAMPLES)
     def _samples(self, micro: MicroBatch) -> Tensor:
         """Fresh samples without a graph. Where every step is supervised, they are samples of one step, drawn at random
         for the batch: the assistant then follows the mixture of all steps' samples, as DMD2's does."""
@@ -123,6 +125,7 @@ class Engine:
         with torch.no_grad(), self._autocast():
             return at_least_float32(self._run(noise, between, micro.condition))
 
+    @step_part(ASSISTANT)
     def update_assistant(self, condition: Condition) -> float:
         """One assistant update on fresh samples of the generator.
 
@@ -282,12 +285,14 @@ class Engine:
         self._backward(x0, result.grad, micro.share, micro.last)
         return sample, result
 
+    @step_part(BACKWARD)
     def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
         if self.average is not None and last:
             self.average.arm()
         with self.attention():  # blocks that are recomputed take the kernels they took before
             x0.backward(grad * (share * self.scale.factor / len(x0)))
 
+    @step_part(GENERATOR)
     def _evaluate(
         self, make: Callable[[], Tensor], noise: Tensor, micro: MicroBatch, step: int, readout: int = 0
     ) -> tuple[Tensor, Sample, ObjectiveResult]:

@@ -14,6 +14,7 @@ from ..config import TrainConfig
 from ..distributed.sharded_state import Pieces, placed
 from ..errors import RequestError
 from ..utils.packages import not_installed
+from ..utils.step_parts import UPDATES, step_part
 
 FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
 DOUBLE_AFTER = 2000
@@ -85,6 +86,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kin
     return torch.optim.Adam(weights, lr=learning_rate, betas=betas, fused=fused or None)
 
 
+@step_part(UPDATES)
 def clipped_norm(parameters: Sequence[nn.Parameter], largest: float) -> Float[Tensor, ""]:
     """Clip the gradient of all parameters together to a norm; returns the norm it had.
 

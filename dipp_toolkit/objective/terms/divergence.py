@@ -24,11 +24,13 @@ from ...diffusion.times import (
 )
 from ...protocols import Reference, ScoreModel
 from ...utils.piecewise_linear import PiecewiseLinear, value_at
+from ...utils.step_parts import ASSISTANT_READ, REFERENCE, step_part
 from ..base import Sample, TermContext, TermResult
 from .kl_estimate import kl_estimate
 from .options import read_options
 
 
+@step_part(REFERENCE)
 def guided_x0(
     reference: Reference,
     x_t: Float[Tensor, "batch ..."],
@@ -138,6 +140,7 @@ class Divergence:
         r"""$\alpha_{cfg}$ at a generator update, the first being 0."""
         return value_at(self.guidance, step)
 
+    @step_part(ASSISTANT_READ)
     def assistant_x0(self, noisy: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^\psi(x_t)$."""
         return self.assistant.predict_x0(noisy.x_t, noisy.t, noisy.condition)

@@ -22,6 +22,7 @@ from ...protocols import Reward
 from ...rewards.scores import ask
 from ...utils.precision import at_least_float32, full_precision
 from ...utils.reproducibility import random_states_kept
+from ...utils.step_parts import REWARD, step_part
 from ..base import Committing, Sample, TermResult
 from ..estimators.base import GradientEstimator
 from .shared_decode import Decoded, SharedDecode
@@ -60,6 +61,7 @@ class RewardTerm:
     def __post_init__(self) -> None:
         self.shared = self.decode if isinstance(self.decode, SharedDecode) else SharedDecode(self.decode)
 
+    @step_part(lambda term, sample: f"{REWARD} {term.name}")
     def __call__(self, sample: Sample) -> TermResult:
         """Score the samples and differentiate, or estimate.
 

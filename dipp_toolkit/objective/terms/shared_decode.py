@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...utils.precision import full_precision
+from ...utils.step_parts import DECODER, step_part
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Decoded:
     images: Tensor
     waiting: int
 
+    @step_part(DECODER)
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient with respect to the latents of one with respect to the images; the last frees the graph.
 
@@ -55,10 +57,12 @@ class SharedDecode:
     _latents: Tensor | None = field(default=None, repr=False)
     _decoded: Decoded | None = field(default=None, repr=False)
 
+    @step_part(DECODER)
     def __call__(self, latents: Tensor) -> Tensor:
         """Images, without sharing anything."""
         return self.decode(latents)
 
+    @step_part(DECODER)
     def decoded(self, latents: Tensor) -> Decoded:
         """Images of these latents with their graph, made at the first call for them."""
         decoded = self._decoded
@@ -71,6 +75,7 @@ class SharedDecode:
             self._latents = self._decoded = None
         return decoded
 
+    @step_part(DECODER)
     def decoded_alone(self, latents: Tensor) -> Decoded:
         """Images of a part of a batch with their graph, for one reward."""
         with torch.enable_grad():
