@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..utils.device import sent
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -29,9 +31,10 @@ class Condition:
     def __getitem__(self, rows: Sequence[int] | slice) -> Condition:
         """The chosen rows, in the order given."""
         index = list(range(len(self)))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        return Condition(
-            tuple(self.prompts[row] for row in index), {name: tensor[index] for name, tensor in self.tensors.items()}
-        )
+        prompts, places = tuple(self.prompts[row] for row in index), torch.tensor(index, dtype=torch.int64)
+        # Sent once to each device: as a list, every tensor's index would be a copy that the host waits for.
+        there = {device: sent(places, device) for device in {tensor.device for tensor in self.tensors.values()}}
+        return Condition(prompts, {name: tensor[there[tensor.device]] for name, tensor in self.tensors.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> Condition:
         """Like `Tensor.to`; a dtype is applied to floating tensors alone."""

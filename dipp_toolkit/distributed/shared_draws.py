@@ -76,6 +76,18 @@ def uniform(batch: int, random: torch.Generator) -> Tensor:
     return drawn[random.start : random.start + batch]
 
 
+def whole_number(limit: int, random: torch.Generator) -> int:
+    """A whole number from 0 to below `limit`, one for the whole batch.
+
+    On an accelerator the host draws it by itself, from the state that the generator is in: a number that the device
+    has drawn would have to be waited for. The generator stays as it is then: draw something else before the next.
+    """
+    shared = shared_by_all(random)
+    if shared.device.type != "cpu":
+        shared = torch.Generator().manual_seed(digest_seed(shared.get_state().numpy().tobytes()))
+    return int(torch.randint(limit, (), generator=shared))
+
+
 def permutation(batch: int, random: torch.Generator) -> tuple[Tensor, int]:
     """This pass's part of a random order of the whole batch, `(batch,)`, and how long the whole is."""
     if not isinstance(random, SharedDraws):

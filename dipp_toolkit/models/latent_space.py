@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
+from ..utils.device import sent
 
 Latents = Float[Tensor, "batch channels latent_height latent_width"]
 
@@ -76,5 +77,6 @@ class LatentSpace:
         """What the autoencoder decodes, in the dtype of the latents."""
         if not self.normalised:
             return latents / self.factor + self.mean[0]
-        std, mean = (torch.tensor(each).view(1, -1, 1, 1).to(latents) for each in (self.std, self.mean))
+        numbers = sent(torch.tensor([self.std, self.mean]), latents.device).to(latents.dtype)
+        std, mean = numbers.view(2, 1, -1, 1, 1)
         return latents * std / self.factor + mean

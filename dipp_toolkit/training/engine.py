@@ -31,7 +31,7 @@ from torch import Tensor
 from ..diffusion.condition import Condition
 from ..distributed import Processes
 from ..distributed.gradient_average import GradientAverage
-from ..distributed.shared_draws import normal, shared_by_all
+from ..distributed.shared_draws import normal, whole_number
 from ..errors import BadNumbers
 from ..models.attention import GraphAttention
 from ..models.few_steps import run_steps, step_count
@@ -119,8 +119,7 @@ class Engine:
         batch, count = len(micro.condition), step_count(self.generator) - 1
         noise = self.draw_noise(batch, micro.random)
         if self.supervise == "every" and count:
-            random = shared_by_all(micro.random)
-            count = int(torch.randint(count + 1, (), generator=random, device=random.device))
+            count = whole_number(count + 1, micro.random)
         between = [self.draw_noise(batch, micro.random) for _ in range(count)]
         with torch.no_grad(), self._autocast():
             return at_least_float32(self._run(noise, between, micro.condition))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..distributed import launched_count
 from ..errors import RequestError, first_line
+from .host_waits import awaited
 
 
 def devices_here() -> dict[str, str]:
@@ -108,6 +109,17 @@ def read_scalars(scalars: Scalars) -> dict[str, float]:
         return {name: float(scalar) for name, scalar in scalars.items()}
     device = next(iter(tensors.values())).device
     wide = torch.float32 if device.type == "mps" else torch.float64
-    values = torch.stack([tensor.detach().to(device, wide).reshape(()) for tensor in tensors.values()]).tolist()
+    stacked = torch.stack([tensor.detach().to(device, wide).reshape(()) for tensor in tensors.values()])
+    with awaited(device):
+        values = stacked.tolist()
     transferred = dict(zip(tensors, values, strict=True))
     return {name: transferred[name] if name in transferred else float(scalar) for name, scalar in scalars.items()}
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; an accelerator fetches it by itself, from pinned memory, and the host goes on."""
+    if device.type in ("cpu", "mps") or tensor.device.type != "cpu":
+        return tensor.to(device)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -176,7 +176,7 @@ def guidance_embedding(guidance: float, width: int, device: torch.device) -> Flo
 
     embed = cast(Any, StableDiffusionPipeline).get_guidance_scale_embedding  # a method that looks at no pipeline
     with torch.device(device):
-        return cast(Tensor, embed(None, torch.tensor([guidance - 1.0]), embedding_dim=width))
+        return cast(Tensor, embed(None, torch.full((1,), guidance - 1.0), embedding_dim=width))
 
 
 CHANNELS = 4

@@ -64,7 +64,10 @@ def mgda(gradients: Gradients, random: torch.Generator) -> Gradients:
     for size in range(1, count + 1):
         for chosen in combinations(range(count), size):
             candidate = torch.zeros_like(shares)
-            candidate[:, list(chosen)] = _least_norm_affine(gram[:, list(chosen)][:, :, list(chosen)])
+            # By slices: a list as an index is copied to the device, and waited for.
+            among = torch.stack([torch.stack([gram[:, i, j] for j in chosen], -1) for i in chosen], -2)
+            for place, share in zip(chosen, _least_norm_affine(among).unbind(1), strict=True):
+                candidate[:, place] = share
             norm = torch.einsum("bi,bij,bj->b", candidate, gram, candidate)
             better = (candidate >= 0).all(1) & (norm < least)
             shares = torch.where(better[:, None], candidate, shares)

@@ -181,7 +181,9 @@ class RewardMix:
             joint_size, divergence_size = squares.sqrt()
             amount = factor_of_all * scale.amount(joint_size, divergence_size, begins)
         else:
-            amount = torch.as_tensor(factor_of_all * held, device=divergence.device)
+            scaled, there = factor_of_all * held, divergence.device
+            # A number is filled in there: a copy from here would be waited for.
+            amount = scaled.to(there) if isinstance(scaled, Tensor) else torch.full((), scaled, device=there)
         details |= {metric_name("scale", name): amount * factor for name, factor in factors.items()}
         amount = amount.to(divergence.dtype)
         contributions = {name: amount * gradient for name, gradient in units.items()}
