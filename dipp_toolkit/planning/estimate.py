@@ -255,7 +255,7 @@ class _Step:
             resident |= {"adapters": 2 * gradients} | ({} if self.shares_weights else {"generator": frozen})
         if config.accumulation > 1:  # they wait for the next pass; otherwise they go once the update is made
             resident["gradients"] = gradients
-        resident["optimizer"] = 2 * self.networks.trainable * (2 if config.optimizer == "8bit" else 8)
+        resident["optimizer"] = 2 * self.networks.trainable * (2 if config.optimizer == "8bit" else 4)
         resident["average"] = gradients
         for name, reward in self.rewards.items():
             if reward.parameters is not None:

@@ -15,6 +15,7 @@ from ..distributed.sharded_state import Pieces, placed
 from ..errors import RequestError
 from ..utils.packages import not_installed
 from ..utils.step_parts import UPDATES, step_part
+from .momentum_free_adam import MomentumFreeAdam
 
 FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
 DOUBLE_AFTER = 2000
@@ -67,23 +68,22 @@ def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, kin
     Args:
         parameters: what is trained.
         learning_rate: Adam's.
-        kind: `"adam"`, fused where the device can, `"fused"`, which insists on it, or `"8bit"` for bitsandbytes' 8-bit
-            states.
+        kind: `"adam"`, fused where the device can, `"fused"`, which insists on it, or `"8bit"` for bitsandbytes' Adam
+            with 8-bit states, of which it keeps both.
 
     Raises:
         PluginError: bitsandbytes is not installed.
     """
-    betas = (0.0, 0.999)
     check_optimizer(kind)
     if kind == "8bit":
         import bitsandbytes
 
-        optimizer: Any = bitsandbytes.optim.Adam8bit(list(parameters), lr=learning_rate, betas=betas)
+        optimizer: Any = bitsandbytes.optim.Adam8bit(list(parameters), lr=learning_rate, betas=(0.0, 0.999))
         return optimizer  # type: ignore[no-any-return]
     weights = list(parameters)
-    # One kernel for all weights: on a CPU the plain Adam is a loop in Python, seven times as slow.
+    # One kernel for all weights: on a CPU the plain one is a loop in Python, seven times as slow.
     fused = kind == "fused" or all(weight.device.type in ("cpu", "cuda") for weight in weights)
-    return torch.optim.Adam(weights, lr=learning_rate, betas=betas, fused=fused or None)
+    return MomentumFreeAdam(weights, learning_rate, fused=fused or None)
 
 
 @step_part(UPDATES)
@@ -106,8 +106,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
     Args:
         optimizer: over the same parameters, in the same order.
-        state: tensors of a parameter's shape go where the parameter is; others, such as counts, as they are.
+        state: tensors of a parameter's shape go where the parameter is; others, such as counts, as they are. First
+            moments, which runs kept before `MomentumFreeAdam`, are left out.
     """
+    if isinstance(optimizer, MomentumFreeAdam):
+        state = optimizer.own_state(state)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def put(value: Any, like: Tensor) -> Any:

@@ -1,7 +1,7 @@
 """Checkpoints: nested states as safetensors and JSON, written atomically, with checksums a reader verifies.
 
 A checkpoint is a folder. `state.safetensors` holds every tensor under its path, such as
-`"assistant/optimizer/state/3/exp_avg"`; of a sharded run each process also writes its part of the sharded ones,
+`"assistant/optimizer/state/3/exp_avg_sq"`; of a sharded run each process also writes its part of the sharded ones,
 `state-00001-of-00008.safetensors`. `state.json` holds the skeleton around them (numbers, strings, lists, dictionaries),
 the checksums of all files, and a format version. The folder is written beside its final place, flushed to the disk and
 renamed, so a reader finds a whole checkpoint or none. No pickle is involved in either direction.
