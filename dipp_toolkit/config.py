@@ -268,7 +268,9 @@ class TrainConfig(BaseModel):
         "terms are evaluated",
     )
     gradient_checkpointing: bool = Field(
-        False, description="recompute the blocks of generator and assistant in their backward passes"
+        False,
+        description="recompute the blocks of generator and assistant in their backward passes, and of the reference "
+        "where a term differentiates through it",
     )
     channels_last: bool = Field(False, description="keep convolution weights in channels-last order")
     compile: bool = Field(False, description="torch.compile the networks")

@@ -25,20 +25,19 @@ MARGIN = 1e-6
 """What torch adds to a norm before it divides by it."""
 
 
-def apply_network_options(network: nn.Module, config: TrainConfig, *, trained: bool) -> None:
+def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
     """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compilation.
 
     Args:
         network: a generator's, an assistant's or a reference's.
         config: `gradient_checkpointing`, `channels_last` and `compile` are read.
-        trained: whether gradients flow through its blocks.
 
     Raises:
         RequestError: the network cannot recompute its blocks.
     """
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if trained and config.gradient_checkpointing:
+    if config.gradient_checkpointing:  # of the reference too: where no term differentiates through it, nothing changes
         try:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         except (AttributeError, ValueError) as error:

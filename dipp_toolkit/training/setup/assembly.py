@@ -200,8 +200,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     judge = (judge[0], moved(judge[1], device)) if judge else None
     watchers = {name: moved(reward, device) for name, reward in watchers.items()}
     denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
-    for network, trained in ((denoiser.network, True), (generator.network, True), (reference.denoiser.network, False)):
-        apply_network_options(network, config, trained=trained)
+    for network in (denoiser.network, generator.network, reference.denoiser.network):
+        apply_network_options(network, config)
         place(network)
     precision = PRECISIONS[config.precision]
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
