@@ -104,6 +104,11 @@ class TrainConfig(BaseModel):
     assistant_rounds: Annotated[int, Field(ge=0)] = Field(
         1, description="assistant updates for each generator update (K_TA)"
     )
+    reuse_samples: bool = Field(
+        False,
+        description="let the assistant's last update before a generator update learn from the samples of the generator "
+        "update before, as in DMD2, which saves a pass of the generator; fresh samples by default",
+    )
     assistant_warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="assistant updates before the first generator update"
     )

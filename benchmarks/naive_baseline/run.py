@@ -1,11 +1,14 @@
-"""The toolkit against a naive implementation of the same step: speed on the emoji world, memory at 96 M parameters.
+"""The toolkit against other implementations of the same step: speed on the emoji world, memory at 96 M parameters.
 
     python benchmarks/naive_baseline/run.py [--device cuda] [--threads 2]
+    python benchmarks/naive_baseline/run.py --only dmd2 --threads 1 --clock processor
 
 `baseline.py` says what is naive about it. Speed: a real training and the naive one take turns in one process, on the
 same networks, batch and autocast. The bounds say what a comparison can show at all: one from the floating-point
 operations of both, as torch counts them, and one from the time that our network passes take by themselves. Memory: each
-in a process of its own, stepped a few times. Writes results.json and results.md.
+in a process of its own, stepped a few times. `dmd2.py` is the same step in the order of DMD2's loop, as fast as it can
+be made: it takes turns with trainings in float32 without rewards and with two, with fresh samples for the assistant and
+with `reuse_samples`. Writes results.json and results.md; what is not measured keeps the numbers it had.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from benchmarks._shared.counting import counted
 from benchmarks._shared.measuring import CLOCKS, Spread, Turns, choose, print_results, ran_on, write_results
 from benchmarks._shared.passes import Passes
 from benchmarks.naive_baseline.baseline import NaiveTrainer
+from benchmarks.naive_baseline.dmd2 import DMD2Trainer
 from benchmarks.naive_baseline.rewards import PlainReward
 from benchmarks.step_overhead.run import config_of
 from dipp_emoji import WEIGHTS
@@ -57,6 +61,13 @@ WORDS = {
     "lora-bf16": "the toolkit, `mode=lora`, `frozen_precision=bf16`, as the README trains PixArt",
     "lora-thrifty": "the same with " + ", ".join(f"`{key}={value}`" for key, value in THRIFTY.items()),
 }
+REWARDS: dict[str, dict[str, Any]] = {"no rewards": {"rewards": {}}, "two rewards": {}}
+"""Settings of the trainings beside DMD2's loop: the emoji world's own rewards are two."""
+SAMPLES: dict[str, dict[str, Any]] = {"fresh": {}, "reused": {"reuse_samples": True}}
+AIMS = {
+    ("no rewards", "fresh"): 1.05, ("no rewards", "reused"): 0.95,
+    ("two rewards", "fresh"): 1.05, ("two rewards", "reused"): 0.90,
+}  # fmt: skip
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**18), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
 """Tells glibc to give freed blocks back to the system, so that resident memory is what is in use."""
 
@@ -133,6 +144,48 @@ def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], floa
     }
 
 
+def dmd2(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Seconds a step of trainings and of DMD2's loop, and their ratios, by rewards and samples."""
+    return {
+        rewards: {
+            samples: beside_dmd2(_changed(config, REWARDS[rewards] | SAMPLES[samples]), rounds, block, clock)
+            for samples in SAMPLES
+        }
+        for rewards in REWARDS
+    }
+
+
+def _changed(config: TrainConfig, update: Mapping[str, Any]) -> TrainConfig:
+    return TrainConfig(**(config.model_dump(exclude_unset=True) | {"precision": "fp32"} | update))
+
+
+def beside_dmd2(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """One training and DMD2's loop on the same networks, prompts, rewards and settings, turn by turn."""
+
+    def make(loop: TrainingLoop) -> dict[str, Callable[[], Any]]:
+        settings, prompts = loop.config, list(loop.parts.conditions.prompts)
+        rewards = [(load_reward(name), settings.alpha_rew * weight) for name, weight in settings.rewards.items()]
+        for reward in [*loop.parts.rewards.values(), *(reward for reward, _ in rewards)]:
+            reward.model.to(loop.parts.device)  # type: ignore[attr-defined]
+            reward.texts(prompts)  # type: ignore[attr-defined] -- every prompt is read before the first turn
+        other = DMD2Trainer(
+            WEIGHTS / "onestep", WEIGHTS / "reference", rewards, prompts, fake=WEIGHTS / "onestep" / "assistant",
+            guidance=settings.guidance, learning_rate=settings.learning_rate,
+            fake_learning_rate=settings.assistant_learning_rate, precision=PRECISIONS[settings.precision],
+            device=settings.device, ema=settings.ema, clip=settings.max_grad_norm,
+        )  # fmt: skip
+        take = batches(settings)
+        return {"dmd2": lambda: other.step(take())}
+
+    turns = Turns(make, rounds, block=block, clock=clock).run(config)
+    ours, theirs = turns.seconds("step"), turns.seconds("dmd2")
+    ratios = [step / other for step, other in zip(ours, theirs, strict=True)]
+    return {
+        "step": vars(Spread.of(ours)), "dmd2": vars(Spread.of(theirs)), "ratio": vars(Spread.of(ratios)),
+        "rounds": turns.measured,
+    }  # fmt: skip
+
+
 def flops_of_a_step(config: TrainConfig) -> int:
     """Operations of the training's first step."""
     counts: list[int] = []
@@ -195,62 +248,112 @@ def memory(steps: int, work: Path, words: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def page(speeds: Mapping[str, Any] | None, memories: Mapping[str, Any] | None, about: str, words: Any) -> str:
+def speed_lines(speeds: Mapping[str, Any]) -> list[str]:
+    """The step beside the naive one, as Markdown."""
+    seconds = {name: Spread(**one).text("s", 1, 3) for name, one in speeds["seconds"].items()}
+    ratios = {name: Spread(**one).text("", 1, 2) for name, one in speeds["ratios"].items()}
+    count, bounds = speeds["operations"], speeds["pass_bounds"]
+    return [
+        "",
+        f"Emoji world with its recommended settings; times of the {speeds['clock']}, medians of "
+        f"{len(speeds['rounds'])} turns in one process, with quartiles in brackets.",
+        "",
+        "| | a step | naive / the toolkit | operations of a step |",
+        "|---|---|---|---|",
+        f"| the toolkit | {seconds['step']} | | {count['ours'] / 1e9:.1f} GFLOP |",
+        f"| naive | {seconds['naive']} | **{ratios['naive']}** | {count['naive'] / 1e9:.1f} GFLOP |",
+        f"| naive, with the toolkit's choice of attention kernels | {seconds['same_kernels']} | "
+        f"{ratios['same_kernels']} | the same |",
+        "",
+        f"What the ratio could be: {speeds['operation_bound']:.2f} if time were proportional to operations; "
+        f"{bounds['naive']:.2f} ({bounds['same_kernels']:.2f} with the same kernels) if the toolkit's step took "
+        "the time of its bare network passes and no more.",
+    ]
+
+
+def memory_lines(memories: Mapping[str, Any]) -> list[str]:
+    """Peak memory beside the naive one's, as Markdown."""
+    peaks = memories["peaks"]
+    naive, on_gpu = peaks["naive"]["above"], memories["device"].startswith("cuda")
+    kind = "allocated on the GPU" if on_gpu else "resident memory (VmHWM) above the imports'"
+    lines = [
+        "",
+        f"Peak memory at 96 M parameters, batch {hundred_million.BATCH}, after a few steps in a fresh process: "
+        f"{kind}. On a CPU, glibc gives freed blocks back (`MALLOC_MMAP_THRESHOLD_`). No checkpoint is written.",
+        "",
+        "| | peak | share of naive |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {WORDS[which]} | {one['above'] / MIB:.0f} MiB | {one['above'] / naive:.2f} |"
+        for which, one in peaks.items()
+    ]
+    verdicts = []
+    for which in ("lora", "lora-bf16"):
+        share = peaks[which]["above"] / naive
+        verdicts.append(f"{'met' if share <= 0.5 else 'not met'} by {WORDS[which]} ({share:.2f})")
+    return [*lines, "", f"At most half in LoRA-shared mode: {'; '.join(verdicts)}."]
+
+
+def dmd2_lines(result: Mapping[str, Any]) -> list[str]:
+    """The step beside DMD2's loop, as Markdown."""
+    lines = [
+        "",
+        "## Against DMD2's loop",
+        "",
+        f"Measured on {result['ran_on']}",
+        "",
+        f"Emoji world in float32, {result['threads']} thread{'s' * (result['threads'] > 1)}; times of the "
+        f"{result['clock']}, medians of {result['turns']} turns in one process, with quartiles in brackets. Below 1 "
+        "the toolkit is faster. DMD2's loop makes no pass of the generator for the fake score alone; with "
+        "`reuse_samples` the toolkit makes none either.",
+        "",
+        "| rewards | the assistant's samples | the toolkit | DMD2's loop | the toolkit / DMD2's loop | aim |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rewards, by_samples in result["cases"].items():
+        for samples, case in by_samples.items():
+            ours, theirs = (Spread(**case[name]).text("s", 1, 3) for name in ("step", "dmd2"))
+            ratio, aim = Spread(**case["ratio"]), AIMS[rewards, samples]
+            verdict = "met" if ratio.median <= aim else "not met"
+            lines.append(
+                f"| {rewards} | {samples} | {ours} | {theirs} | **{ratio.text('', 1, 2)}** | {aim:.2f}, {verdict} |"
+            )
+    return lines
+
+
+def page(numbers: Mapping[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["# Against a naive implementation", "", f"Measured on {about}"]
-    if speeds:
-        seconds = {name: Spread(**one).text("s", 1, 3) for name, one in speeds["seconds"].items()}
-        ratios = {name: Spread(**one).text("", 1, 2) for name, one in speeds["ratios"].items()}
-        count, bounds = speeds["operations"], speeds["pass_bounds"]
-        lines += [
-            "",
-            f"Emoji world with its recommended settings; times of the {words.clock}, medians of "
-            f"{len(speeds['rounds'])} turns in one process, with quartiles in brackets.",
-            "",
-            "| | a step | naive / the toolkit | operations of a step |",
-            "|---|---|---|---|",
-            f"| the toolkit | {seconds['step']} | | {count['ours'] / 1e9:.1f} GFLOP |",
-            f"| naive | {seconds['naive']} | **{ratios['naive']}** | {count['naive'] / 1e9:.1f} GFLOP |",
-            f"| naive, with the toolkit's choice of attention kernels | {seconds['same_kernels']} | "
-            f"{ratios['same_kernels']} | the same |",
-            "",
-            f"What the ratio could be: {speeds['operation_bound']:.2f} if time were proportional to operations; "
-            f"{bounds['naive']:.2f} ({bounds['same_kernels']:.2f} with the same kernels) if the toolkit's step took "
-            "the time of its bare network passes and no more.",
-        ]
-    if memories:
-        naive = memories["naive"]["above"]
-        kind = (
-            "allocated on the GPU" if words.device.startswith("cuda") else "resident memory (VmHWM) above the imports'"
-        )
-        lines += [
-            "",
-            f"Peak memory at 96 M parameters, batch {hundred_million.BATCH}, after a few steps in a fresh process: "
-            f"{kind}. On a CPU, glibc gives freed blocks back (`MALLOC_MMAP_THRESHOLD_`). No checkpoint is written.",
-            "",
-            "| | peak | share of naive |",
-            "|---|---|---|",
-        ]
-        for which, memory in memories.items():
-            lines.append(f"| {WORDS[which]} | {memory['above'] / MIB:.0f} MiB | {memory['above'] / naive:.2f} |")
-        verdicts = []
-        for which in ("lora", "lora-bf16"):
-            share = memories[which]["above"] / naive
-            verdicts.append(f"{'met' if share <= 0.5 else 'not met'} by {WORDS[which]} ({share:.2f})")
-        lines += ["", f"At most half in LoRA-shared mode: {'; '.join(verdicts)}."]
+    lines, about = ["# Against a naive implementation"], ""
+    for section, shown in (("speed", speed_lines), ("memory", memory_lines)):
+        result = numbers.get(section)
+        if not result:
+            continue
+        if result["ran_on"] != about:
+            about = result["ran_on"]
+            lines += ["", f"Measured on {about}"]
+        lines += shown(result)
+    if numbers.get("dmd2"):
+        lines += dmd2_lines(numbers["dmd2"])
     return "\n".join(lines) + "\n"
 
 
+def recorded() -> dict[str, Any]:
+    """What was measured before, by section."""
+    path = HERE / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def main() -> None:
-    """Measure both and write what came out."""
+    """Measure what was asked for and write it beside what is recorded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="of a CPU's operators")
-    parser.add_argument("--rounds", type=int, default=20, help="turns on the emoji world")
+    parser.add_argument("--rounds", type=int, default=None, help="turns on the emoji world; 20, and 12 beside dmd2")
     parser.add_argument("--block", type=int, default=1, help="steps a turn; more than one on a fast device")
     parser.add_argument("--memory-steps", type=int, default=2)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--only", choices=["speed", "memory"], default=None)
+    parser.add_argument("--only", choices=["speed", "memory", "dmd2"], default=None)
     parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -258,18 +361,23 @@ def main() -> None:
     if words.one:
         sys.stdout.write(json.dumps(memory_of(words.one, words.memory_steps, words.work, device)) + "\n")
         return
-    speeds = memories = None
+    numbers, clock = recorded(), CLOCKS[words.clock]
+    conditions = {"ran_on": ran_on(device), "clock": words.clock, "threads": words.threads}
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        if words.only != "memory":
+        if words.only in (None, "speed"):
             config = config_of("emoji", work, device, checkpoint_every=10**6)
-            speeds = speed(config, words.rounds, words.block, CLOCKS[words.clock])
-        if words.only != "speed":
+            numbers["speed"] = conditions | speed(config, words.rounds or 20, words.block, clock)
+        if words.only in (None, "memory"):
             config_of("lora", work, device, checkpoint_every=10**6)
-            memories = memory(words.memory_steps, work, words)
-    about = ran_on(device)
-    numbers = {"ran_on": about, "clock": words.clock, "speed": speeds, "memory": memories}
-    write_results(HERE, numbers, page(speeds, memories, about, words))
+            peaks = memory(words.memory_steps, work, words)
+            numbers["memory"] = conditions | {"device": words.device, "peaks": peaks}
+        if words.only in (None, "dmd2"):
+            config = config_of("emoji", work, device, checkpoint_every=10**6)
+            rounds = words.rounds or 12
+            cases = dmd2(config, rounds, words.block, clock)
+            numbers["dmd2"] = conditions | {"turns": rounds, "cases": cases}
+    write_results(HERE, numbers, page(numbers))
     print_results(HERE)
 
 

@@ -235,6 +235,12 @@ class _Step:
         return (steps + 1) / 2 if self.config.supervise == "every" else steps
 
     @property
+    def fresh_rounds(self) -> int:
+        """Updates of the assistant in a step that make samples of their own; only the first step makes more."""
+        rounds = self.config.assistant_rounds
+        return max(rounds - 1, 0) if self.config.reuse_samples else rounds
+
+    @property
     def parameters(self) -> dict[str, int]:
         """Parameters by network."""
         parameters = {"reference": self.networks.base}
@@ -291,7 +297,9 @@ class _Step:
         config, networks = self.config, self.networks
         forwards = config.generator_steps * (2 if config.recompute_generator else 1)
         work = {
-            "assistant update": _sum((config.assistant_rounds, self.assistant_update)),
+            "assistant update": _sum(
+                (self.fresh_rounds * self.sampled, networks.held), (config.assistant_rounds, networks.training)
+            ),
             "divergence": _sum((self.evaluations, networks.divergence)),
             **{f"reward {name}": _sum((self.evaluations, cost)) for name, cost in self.reward_work().items()},
             "generator": _sum((forwards, networks.held), (config.generator_steps, networks.backward)),
@@ -304,7 +312,7 @@ class _Step:
         rounds, steps = self.config.assistant_rounds, self.config.generator_steps
         forwards = steps * (2 if self.config.recompute_generator else 1)
         return {
-            "assistant update": {"generator": (rounds * self.sampled, 0), "assistant": (rounds, rounds)},
+            "assistant update": {"generator": (self.fresh_rounds * self.sampled, 0), "assistant": (rounds, rounds)},
             "divergence": {"reference": (self.evaluations, 0), "assistant": (self.evaluations, 0)},
             "generator": {"generator": (forwards, steps)},
         }
@@ -377,7 +385,7 @@ DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
     "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
     "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup", "guidance",
-    "guidance_schedule", "generator_steps", "supervise",
+    "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
 )  # fmt: skip
 """Settings that decide a plan, by name."""
 

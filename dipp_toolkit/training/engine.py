@@ -12,6 +12,9 @@ step's $x_0$, and the one backward goes through all steps. `every`: each step's 
 fixed, and the gradient is $\frac{1}{K} \sum_k \nabla L(x_0^k) \cdot \partial x_0^k / \partial \theta$; one step's
 graph is alive at a time.
 
+With `reuse_samples` the assistant's last update before a generator update learns from the samples of the generator
+update before, with their conditions, in place of fresh ones: DMD2's order (arXiv 2405.14867), one pass fewer a step.
+
 A batch may be made of several micro-batches and shared by several processes: gradients are summed over micro-batches
 and averaged over processes, and noises and times are those of the whole batch (see `distributed.shared_draws`).
 """
@@ -52,6 +55,25 @@ from .optim import LossScale, clipped_norm, load_optimizer
 __all__ = ["Engine", "ObjectiveResult", "WeightedTerm", "evaluate_objective"]
 
 
+@dataclass(frozen=True)
+class KeptSamples:
+    """What a generator update has left for the assistant.
+
+    Attributes:
+        whole: samples of all passes and processes, in the order of the whole batch.
+        condition: this process's rows, as the update was given them.
+    """
+
+    whole: Float[Tensor, "batch ..."]
+    condition: Condition
+
+    def of_pass(self, number: int, passes: int, processes: Processes) -> Tensor:
+        """This process's samples of one of its passes, from 0."""
+        size = len(self.condition) // passes
+        start = (number * processes.count + processes.rank) * size
+        return self.whole[start : start + size]
+
+
 @dataclass
 class Engine:
     """Alternates the assistant's updates and the generator's.
@@ -75,6 +97,8 @@ class Engine:
         guard: decides which updates are made; without one, numbers that are not finite are an error.
         scale: of the generator's gradient, under float16.
         attention: context of the generator's passes with a graph.
+        reuse_samples: let the assistant's last update learn from the samples of the generator update before.
+        kept: those samples; None before the first update, after one that was skipped, and where none are reused.
     """
 
     generator: Generator
@@ -94,6 +118,8 @@ class Engine:
     guard: Guard | None = None
     scale: LossScale = field(default_factory=LossScale)
     attention: GraphAttention = field(default_factory=GraphAttention)
+    reuse_samples: bool = False
+    kept: KeptSamples | None = None
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
@@ -124,9 +150,28 @@ class Engine:
         with torch.no_grad(), self._autocast():
             return at_least_float32(self._run(noise, between, micro.condition))
 
+    @property
+    def fresh_rounds(self) -> int:
+        """The assistant's next updates that need a batch of prompts, before the generator's next."""
+        return self.assistant_rounds - (self.assistant_rounds > 0 and self.kept is not None)
+
+    def _assistant_passes(
+        self, condition: Condition, kept: KeptSamples | None
+    ) -> Iterator[tuple[MicroBatch, Float[Tensor, "batch ..."]]]:
+        """The passes of an assistant's update and their samples: fresh ones, or those that were kept."""
+        for number, micro in enumerate(self._micro_batches(condition)):
+            yield (
+                micro,
+                self._samples(micro) if kept is None else kept.of_pass(number, self.accumulation, self.processes),
+            )
+
     @step_part(ASSISTANT)
-    def update_assistant(self, condition: Condition) -> float:
-        """One assistant update on fresh samples of the generator.
+    def update_assistant(self, condition: Condition, kept: KeptSamples | None = None) -> float:
+        """One assistant update on fresh samples of the generator, or on samples that were kept.
+
+        Args:
+            condition: this process's rows.
+            kept: samples of these conditions.
 
         Returns:
             Its loss; not finite where the update was skipped.
@@ -135,11 +180,10 @@ class Engine:
             BadNumbers: the loss or its gradient is not finite, and nothing guards the run.
         """
         if not isinstance(self.assistant, LearnedAssistant):
-            return self._update_own_assistant(self.assistant, condition)
+            return self._update_own_assistant(self.assistant, condition, kept)
         assistant, losses = self.assistant, []
         assistant.optimizer.zero_grad(set_to_none=True)
-        for micro in self._micro_batches(condition):
-            samples = self._samples(micro)
+        for micro, samples in self._assistant_passes(condition, kept):
             losses.append(assistant.accumulate(samples, micro.condition, micro.random, micro.share, micro.last))
         numbers = read_scalars({"loss": torch.stack(losses).sum(), "norm": assistant.gradient_norm()})
         sound = math.isfinite(numbers["norm"]) or self._on_all(math.isfinite(numbers["loss"]))
@@ -151,12 +195,14 @@ class Engine:
         assistant.optimizer.zero_grad(set_to_none=True)
         return numbers["loss"]
 
-    def _update_own_assistant(self, assistant: Assistant, condition: Condition) -> float:
+    def _update_own_assistant(
+        self, assistant: Assistant, condition: Condition, kept: KeptSamples | None = None
+    ) -> float:
         """One update of an assistant of somebody's own, which is given the whole batch at once: of all passes and all
         processes, in the order that one pass of one process would have it."""
         samples, conditions = [], []
-        for part in self._micro_batches(condition):
-            samples.append(self.processes.gather(self._samples(part)))
+        for part, own in self._assistant_passes(condition, kept):
+            samples.append(self.processes.gather(own))
             conditions.append(gathered(part.condition, self.processes))
         return assistant.update(torch.cat(samples), Condition.cat(conditions), self.random)
 
@@ -209,7 +255,7 @@ class Engine:
         """
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            result = self._gradient(condition, step)
+            result, made = self._gradient(condition, step)
             if not result.skipped:
                 # Before the weights move: a term that fails here leaves them as they were.
                 for term in self._committing:
@@ -220,11 +266,15 @@ class Engine:
             if not isinstance(error, BadNumbers) or self.guard is None:
                 raise
             self.guard.skip(_as_part(str(error)))
+            self.kept = None
             return ObjectiveResult(torch.zeros(0), {}, {}, {}, {}, skipped=str(error))
         if result.skipped:
             self._discard()
+            self.kept = None
         else:
             self.optimizer.step()
+            if self.reuse_samples:
+                self.kept = KeptSamples(torch.cat([self.processes.gather(samples) for samples in made]), condition)
         self.optimizer.zero_grad(set_to_none=True)  # nothing is held while the assistant learns
         return result
 
@@ -237,18 +287,22 @@ class Engine:
             term.discard()
         self.mix.discard()
 
-    def _gradient(self, condition: Condition, step: int) -> ObjectiveResult:
+    def _gradient(self, condition: Condition, step: int) -> tuple[ObjectiveResult, list[Tensor]]:
         """Leave the update's gradient with the parameters; the result says where it is not to be followed.
+
+        Returns:
+            The result, and each pass's samples that the assistant may learn from.
 
         Raises:
             BadNumbers: it is not finite, and nothing guards the run.
             RunError: a term failed.
         """
-        results, samples = [], []
+        results, samples, made = [], [], []
         for micro in self._micro_batches(condition):
-            sample, result = self._generator_pass(micro, step)
+            sample, result, reusable = self._generator_pass(micro, step)
             results.append(result)
             samples.append(sample)
+            made.append(reusable)
         if self.average is not None:
             self.average.finish()
         parameters = trainable_parameters(self.generator.network)
@@ -265,7 +319,7 @@ class Engine:
 
         sound = numbers["sound"] == 1
         reason = self._refused("generator", numbers["norm"], self.scale, cause, f" at step {step}", sound)
-        return replace(result, skipped=reason)
+        return replace(result, skipped=reason), made
 
     def _pull(self, result: ObjectiveResult) -> Tensor:
         """Size of the rewards' joint gradient on the samples over the divergences', of all passes and processes; none
@@ -274,15 +328,16 @@ class Engine:
         rewards, divergences = self.processes.mean(squares).sqrt()
         return torch.where((rewards > 0) & (divergences > 0), rewards / divergences, torch.nan)
 
-    def _generator_pass(self, micro: MicroBatch, step: int) -> tuple[Sample, ObjectiveResult]:
-        """Add a pass's gradient to those that are there."""
+    def _generator_pass(self, micro: MicroBatch, step: int) -> tuple[Sample, ObjectiveResult, Tensor]:
+        """Add a pass's gradient to those that are there; returns its samples, what the objective says, and the samples
+        that the assistant may learn from."""
         noise = self.draw_noise(len(micro.condition), micro.random)
         between = [self.draw_noise(len(micro.condition), micro.random) for _ in range(step_count(self.generator) - 1)]
         if self.supervise == "every" and between:
             return self._supervise_every(noise, between, micro, step)
         x0, sample, result = self._evaluate(partial(self._run, noise, between, micro.condition), noise, micro, step)
         self._backward(x0, result.grad, micro.share, micro.last)
-        return sample, result
+        return sample, result, sample.x0
 
     @step_part(BACKWARD)
     def _backward(self, x0: Tensor, grad: Tensor, share: float, last: bool) -> None:
@@ -312,24 +367,36 @@ class Engine:
 
     def _supervise_every(
         self, noise: Tensor, between: Sequence[Tensor], micro: MicroBatch, step: int
-    ) -> tuple[Sample, ObjectiveResult]:
-        """Add the mean of all steps' gradients to those that are there."""
+    ) -> tuple[Sample, ObjectiveResult, Tensor]:
+        """Add the mean of all steps' gradients to those that are there.
+
+        The assistant may learn from the samples of one step, drawn at random for the whole batch, as among fresh ones.
+        """
         generator, steps = self.generator, len(between) + 1
         assert isinstance(generator, FewStepGenerator)
-        results: list[ObjectiveResult] = []
+        results, made = [], []
+        chosen = whole_number(steps, micro.random) if self.reuse_samples else steps - 1
         x_t = noise
         for number in range(steps):
             make = partial(generator.read_out, x_t, number, micro.condition)
             x0, sample, result = self._evaluate(make, noise, micro, step, number)
             self._backward(x0, result.grad, micro.share / steps, micro.last and number + 1 == steps)
             results.append(result)
+            made.append(sample.x0)
             if number + 1 < steps:
                 x_t = generator.noised(x0.detach(), between[number], number + 1)
-        return sample, averaged(results)
+        return sample, averaged(results), made[chosen]
 
     def update_assistants(self, conditions: Sequence[Condition]) -> float:
-        """The assistant's K updates before a generator update, one a batch; returns the mean loss of those made."""
+        """The assistant's K updates before a generator update; returns the mean loss of those made.
+
+        Args:
+            conditions: `fresh_rounds` batches. Where there are samples of the generator update before, the last update
+                is on these.
+        """
         losses = [self.update_assistant(condition) for condition in conditions]
+        if self.fresh_rounds < self.assistant_rounds and self.kept is not None:
+            losses.append(self.update_assistant(self.kept.condition, self.kept))
         made = [loss for loss in losses if math.isfinite(loss)]
         return sum(made) / len(made) if made else (math.nan if losses else 0.0)
 
@@ -337,13 +404,13 @@ class Engine:
         """K assistant updates and one generator update.
 
         Args:
-            conditions: `assistant_rounds + 1` batches; the last is the generator's.
+            conditions: `fresh_rounds + 1` batches; the last is the generator's.
             step: number of the update, from 0.
 
         Returns:
             What the objective said, and the assistant's mean loss.
         """
-        loss = self.update_assistants(conditions[: self.assistant_rounds])
+        loss = self.update_assistants(conditions[: self.fresh_rounds])
         return self.update_generator(conditions[-1], step), loss
 
     def state_dict(self) -> dict[str, Any]:

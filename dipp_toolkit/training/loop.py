@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..prompts.sampler import NoisesOfPrompts, PromptOrder
 from ..utils.device import peak_memory_mb
 from ..utils.images import save_grid
 from ..utils.reproducibility import random_states, random_states_kept, restore_random_states
-from .engine import ObjectiveResult
+from .engine import KeptSamples, ObjectiveResult
 from .run_state.checkpoint_writer import CheckpointWriter, nothing
 from .run_state.run_folder import RunFolder
 from .setup.assembly import Assembled, noises_needed
@@ -68,6 +68,8 @@ class TrainingLoop:
         """How the generator's batches are made of prompts; settled at the first step."""
         self.assistant_loss: float | None = None
         """Of the step under way, once the assistant's updates are done; None between steps."""
+        self.kept_positions: list[int] = []
+        """Places in the order of the prompts of the generator update before, whose samples are kept."""
         self.skipped: list[str] = []
         """Why updates of the last step were not made."""
         self.order = PromptOrder(len(parts.conditions), config.seed)
@@ -86,6 +88,7 @@ class TrainingLoop:
             "generator": trainable_state(self.parts.generator.network),
             "average": self.parts.average.state_dict(),
             "process_random": random_states(self.parts.device),
+            **self._kept_state(),
             **engine.state_dict(),
         }
 
@@ -98,7 +101,21 @@ class TrainingLoop:
         load_trainable_state(self.parts.generator.network, state["generator"])
         engine.load_state_dict(state)
         self.parts.average.load_state_dict(state["average"])
+        self._load_kept(state.get("kept"))
         restore_random_states(state["process_random"], self.parts.device)
+
+    def _kept_state(self) -> dict[str, Any]:
+        """The samples that the assistant's next update learns from, of all processes, and where their prompts stand."""
+        kept = self.parts.engine.kept
+        return {} if kept is None else {"kept": {"samples": kept.whole, "positions": self.kept_positions}}
+
+    def _load_kept(self, state: Mapping[str, Any] | None) -> None:
+        engine = self.parts.engine
+        engine.kept, self.kept_positions = None, []
+        if state is not None and engine.reuse_samples and len(state["positions"]) == self.batch:
+            self.kept_positions = list(state["positions"])
+            whole = state["samples"].to(self.parts.device)
+            engine.kept = KeptSamples(whole, self._take(self.kept_positions))
 
     def _forget_old(self) -> None:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
@@ -176,7 +193,8 @@ class TrainingLoop:
         """
         started = time.perf_counter()
         engine = self.parts.engine
-        loss = engine.update_assistant(*self._assistant_batches(1))
+        (batch,) = self._assistant_batches(1)
+        loss = engine.update_assistant(batch)
         self.warmed += 1
         self.taken += self.batch
         self.seconds += time.perf_counter() - started
@@ -205,7 +223,7 @@ class TrainingLoop:
             RunError: a term failed, or bad numbers came up in too many steps in a row.
         """
         started = time.perf_counter()
-        engine, rounds = self.parts.engine, self.parts.engine.assistant_rounds
+        engine, rounds = self.parts.engine, self.parts.engine.fresh_rounds
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         positions, noises = self.settle_noises().take(self.taken + rounds * self.batch, self.batch)
@@ -214,6 +232,7 @@ class TrainingLoop:
         last = self._take(positions)
         with self.random_states_kept_on_failure():
             result = engine.update_generator(last, self.step)
+        self.kept_positions = list(positions) if engine.kept is not None else []
         assistant_loss, self.assistant_loss = self.assistant_loss, None
         if not result.skipped:
             self.parts.average.update()

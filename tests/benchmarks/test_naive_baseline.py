@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.naive_baseline.baseline import Draws, NaiveTrainer
+from benchmarks.naive_baseline.dmd2 import DMD2Trainer
 from benchmarks.naive_baseline.rewards import PlainReward
 from dipp_emoji import WEIGHTS
 from dipp_toolkit import TrainConfig
@@ -54,14 +55,14 @@ def parts(request: pytest.FixtureRequest) -> Assembled:
     return assemble(resolve(TrainConfig(guidance=request.param, **SETTINGS)))
 
 
-def naive_twin(parts: Assembled) -> NaiveTrainer:
-    """The naive trainer of the same networks, rewards and weights."""
+def naive_twin(parts: Assembled, trainer: Any = NaiveTrainer, **more: Any) -> Any:
+    """Another trainer of the same networks, rewards and weights."""
     weights = {weighted.name.removeprefix("reward/"): weighted.weight for weighted in parts.engine.terms}
     rewards = [(PlainReward(reward), weights[name]) for name, reward in parts.rewards.items()]
     term: Any = parts.engine.terms[0].term
-    return NaiveTrainer(
+    return trainer(
         WEIGHTS / "onestep", WEIGHTS / "reference", rewards, fake=WEIGHTS / "onestep" / "assistant",
-        guidance=term.guidance, precision=None,
+        guidance=term.guidance, precision=None, **more,
     )  # fmt: skip
 
 
@@ -98,6 +99,36 @@ def test_both_updates_have_the_toolkits_gradients(parts: Assembled, monkeypatch:
     loss.backward()
     check_same(gradients(naive.generator), seen[0])
     assert set(log) == {"loss_dm", "gradient_norm", "reward_0", "reward_1"}
+
+
+def test_dmd2s_loop_has_the_toolkits_gradients(parts: Assembled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the generator's update, then the assistant's on the generator's own samples, as with `reuse_samples`."""
+    engine, batch = parts.engine, parts.conditions[range(BATCH)]
+    other = naive_twin(parts, DMD2Trainer, prompts=batch.prompts, clip=1e9)
+    term: Any = engine.terms[0].term
+    monkeypatch.setattr(term, "sampling", Recorded(term.sampling))
+    monkeypatch.setattr(parts.assistant, "sampling", Recorded(parts.assistant.sampling))
+    monkeypatch.setattr(engine, "reuse_samples", True)
+    pure: list[Tensor] = []
+    draw_noise = engine.draw_noise
+    monkeypatch.setattr(engine, "draw_noise", lambda *words: pure.append(draw_noise(*words)) or pure[-1])
+    other.generator.load_state_dict(parts.generator.network.state_dict())
+    other.fake.load_state_dict(parts.assistant.denoiser.network.state_dict())
+    ours = before_step(engine.optimizer, parts.generator.network)
+    ours_fake = before_step(parts.assistant.optimizer, parts.assistant.denoiser.network)
+    theirs, theirs_fake = before_step(other.optimizer, other.generator), before_step(other.fake_optimizer, other.fake)
+    engine.update_generator(batch)
+    assert engine.fresh_rounds == 0
+    engine.update_assistants([])
+    assert len(pure) == 1, "the generator ran once"
+    draws = [
+        Draws(pure[0], sampling.draw.t, sampling.draw.noise) for sampling in (term.sampling, parts.assistant.sampling)
+    ]
+    log = other.step([batch.prompts], draws)
+    check_same(theirs[0], ours[0])
+    check_same(theirs_fake[0], ours_fake[0])
+    assert set(log) == {"loss", "loss_fake", "norm", "fake_norm", "loss_dm", "reward_0", "reward_1"}
+    monkeypatch.setattr(engine, "kept", None)
 
 
 def test_a_step_of_the_naive_implementation_moves_all_its_networks() -> None:

@@ -78,8 +78,9 @@ class InThreads(Processes):
 
 def engine_of(assistant: Assistant, accumulation: int, processes: Processes) -> Engine:
     reference = make_reference()
-    torch.manual_seed(0)
-    generator = AffineGenerator(AffineMap(torch.randn(3, 3).double(), torch.randn(3).double()))
+    start = torch.Generator().manual_seed(0)  # its own, for processes are threads here
+    weight, bias = (torch.randn(shape, generator=start, dtype=torch.float64) for shape in ((3, 3), (3,)))
+    generator = AffineGenerator(AffineMap(weight, bias))
     optimizer = torch.optim.SGD(generator.network.parameters(), lr=0.01)
     terms = [WeightedTerm("integral_kl", IntegralKL(reference, assistant))]
     random = torch.Generator().manual_seed(3)

@@ -207,13 +207,14 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
     assistant = _around(denoiser, config, processes, attention)
     terms = build_terms(config, reference, assistant, rewards, device, processes)
+    rounds = config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
     engine = Engine(
         generator=generator,
         optimizer=make_optimizer(trainable_parameters(generator.network), config.learning_rate, config.optimizer),
         assistant=assistant,
         terms=terms,
         random=torch.Generator(device).manual_seed(config.seed),
-        assistant_rounds=config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0,
+        assistant_rounds=rounds,
         max_grad_norm=config.max_grad_norm,
         precision=precision,
         recompute_generator=config.recompute_generator,
@@ -225,6 +226,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         guard=Guard(config.spike, config.bad_steps),
         scale=LossScale(config.precision == "fp16"),
         attention=attention,
+        reuse_samples=config.reuse_samples and rounds > 0,
     )
     average = WeightAverage(generator.network, config.ema)
     return Assembled(

@@ -177,6 +177,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
     resolved = _with_possible_scale(config, resolved)
     _check_scaled_rewards(resolved)
+    if resolved.reuse_samples and not resolved.assistant_rounds:
+        raise RequestError(
+            "The setting reuse_samples gives the assistant's last update the samples of the generator update before, "
+            "and with assistant_rounds 0 there is no such update. Leave reuse_samples out, or set assistant_rounds=1."
+        )
     find_weighting(resolved.weighting)
     find_sampling(resolved.time_sampling, *resolved.time_range)
     check_assistant_times(resolved)
