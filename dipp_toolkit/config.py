@@ -54,6 +54,10 @@ def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
     return numbers
 
 
+LATENT = "latent"
+"""The option of a reward that is the toolkit's own."""
+
+
 class TrainConfig(BaseModel):
     """Everything that decides a run. Two runs with equal settings on one machine give equal bits.
 
@@ -87,7 +91,8 @@ class TrainConfig(BaseModel):
         description="rewards by name with their weights; without any, training is plain distillation",
     )
     reward_options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options of each reward, by name"
+        default_factory=dict,
+        description="options of each reward, by name; latent=true is the toolkit's, and learns the reward on latents",
     )
     prompts: str | None = Field(None, description="prompt set, file or file.py:NAME to train on")
     eval_prompts: str | None = Field(
@@ -170,10 +175,19 @@ class TrainConfig(BaseModel):
         "gradient is used",
     )
     black_box_rounds: Count = Field(8, description="surrogate: its updates per step, each on 32 pairs")
+    latent_every: Annotated[int, Field(ge=2)] = Field(
+        4, description="generator updates between looks at the true reward while what stands in for it is trusted"
+    )
+    latent_rank: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.1, description="rank correlation with unseen differences of scores within a prompt that trust requires"
+    )
+    latent_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.15, description="cosine with unseen gradients of the true reward that trust requires"
+    )
     noises_per_prompt: Count | None = Field(
         None,
         description="samples of each prompt in the generator's batches, which then have that many fewer prompts; by "
-        "default 2 where a surrogate learns a reward, and 1 otherwise",
+        "default 2 where a surrogate or a latent stand-in learns a reward, and 1 otherwise",
     )
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"
@@ -452,6 +466,16 @@ class TrainConfig(BaseModel):
         """Options are written to `config.yaml`, and a resumed run has to read back the same."""
         return {owner: plain_value(options, f"the options of {shown(owner)}") for owner, options in value.items()}
 
+    @field_validator("reward_options")
+    @classmethod
+    def _latent_or_not(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for owner, options in value.items():
+            if not isinstance(options.get(LATENT, False), bool):
+                raise ValueError(
+                    f"the option latent of {shown(owner)} is {shown(str(options[LATENT]))}: expected true or false"
+                )
+        return value
+
     @field_validator("*")
     @classmethod
     def _writable(cls, value: Any) -> Any:
@@ -482,6 +506,15 @@ class TrainConfig(BaseModel):
         if flat_name(name) not in TrainConfig.model_fields:
             raise RequestError(no_such_setting(name))
         return getattr(self, flat_name(name))
+
+    def options_of(self, reward: str) -> dict[str, Any]:
+        """The options that a reward is made with: those given, without the toolkit's own."""
+        return {name: value for name, value in self.reward_options.get(reward, {}).items() if name != LATENT}
+
+    @property
+    def latent_rewards(self) -> tuple[str, ...]:
+        """The rewards that are learned on latents."""
+        return tuple(name for name, options in self.reward_options.items() if options.get(LATENT, False))
 
     @property
     def measures_pull(self) -> bool:

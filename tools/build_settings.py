@@ -51,6 +51,7 @@ TITLES = {
     "assistant": "The assistant: the score network of the generator's samples",
     "time": "Times that the divergence is evaluated at",
     "black_box": "Gradients for rewards that have none",
+    "latent": "Rewards that are learned on latents, `reward.NAME.latent=true`",
     "lora": "LoRA: adapters that are trained, and files that are added at the start",
     "decode": "Decoding for rewards",
     "checkpoint": "Checkpoints",

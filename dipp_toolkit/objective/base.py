@@ -50,12 +50,14 @@ class TermResult:
         details: further numbers for the log, by name. A tensor of one number is read together with all others, so
             that an accelerator is waited for once.
         scores: of the rewards inside the term's own formula, by the reward's name.
+        predicted: whether `value` is the prediction of what stands in for a reward; the log keeps it apart.
     """
 
     value: Float[Tensor, " batch"]
     grad: Float[Tensor, "batch ..."]
     details: Mapping[str, float | Tensor] = field(default_factory=dict)
     scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+    predicted: bool = False
 
 
 @runtime_checkable

@@ -15,8 +15,9 @@ from ..models.decoding import DecodeOptions
 from ..protocols import Assistant, Reference, Reward, RewardDecoding
 from ..registry import get_registry
 from ..utils.imports import check_call, is_python_name, load_python_name
-from .base import Term, TermContext, side_of, takes_rewards, uses_assistant
+from .base import Term, TermContext, asks_scores_alone, side_of, takes_rewards, uses_assistant
 from .estimators.base import GradientEstimator
+from .estimators.latent import LatentReward
 from .estimators.smoothing import Smoothing
 from .estimators.surrogate import Surrogate
 from .evaluate import WeightedTerm
@@ -164,11 +165,18 @@ def build_terms(
             config.reward_batch,
             build_estimator(config, device, processes),
             ascended=config.rewards.get(name, 0.0) >= 0,
+            latent=build_latent(name, config, processes),
         )
         for name, reward in rewards.items()
     }
     context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())
     own = {name: build_term(name, context) for name in config.terms}
+    scored = next((name for name, term in own.items() if asks_scores_alone(term)), None)
+    if scored is not None and config.latent_rewards:
+        raise RequestError(
+            f"The term '{scored}' uses the true scores of rewards alone, and latent=true learns gradients. Leave "
+            "latent out, or train with integral_kl."
+        )
     if config.measures_pull and rewards:
         why = why_no_pull_of(own)
         if why:
@@ -206,4 +214,13 @@ def build_estimator(config: TrainConfig, device: torch.device, processes: Proces
         return Smoothing(config.black_box_pairs, config.black_box_radius, config.black_box_side)
     return Surrogate(
         config.black_box_trust, config.black_box_rounds, config.seed, device, processes=processes or Processes()
+    )
+
+
+def build_latent(name: str, config: TrainConfig, processes: Processes | None = None) -> LatentReward | None:
+    """What stands in for a reward in most steps; None where the settings do not ask for it."""
+    if name not in config.latent_rewards:
+        return None
+    return LatentReward(
+        config.latent_every, config.latent_rank, config.latent_cosine, config.seed, processes or Processes()
     )

@@ -120,6 +120,7 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
             joined([result.results[name].grad for result in results]),
             _mean([result.results[name].details for result in results]),
             {key: joined([result.results[name].scores[key] for result in results]) for key in last.scores},
+            last.predicted,
         )
         for name, last in results[-1].results.items()
     }

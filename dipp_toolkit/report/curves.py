@@ -188,6 +188,14 @@ def curves_of(run: RunFiles) -> list[Curve]:
             include=(0.0, run.config.black_box_trust),
         ),
         curve(
+            "Rewards learned on latents",
+            _term_series(run, "latent_cosine"),
+            "Cosine between the gradient that stands in for a reward and the true one, on samples that were not learned "
+            "from.",
+            f"Above {run.config.latent_cosine:g}, where it is used. Below, the true reward is evaluated in every step.",
+            include=(0.0, run.config.latent_cosine),
+        ),
+        curve(
             "Agreement between terms",
             _pair_series(run, "cosine", terms),
             "Cosine between two terms' gradients: 1 pull the same way, 0 have nothing to do with each other, "

@@ -284,7 +284,12 @@ def step_metrics(result: ObjectiveResult, assistant_loss: float, divergence: str
         divergence: name of the term whose value is the divergence.
     """
     means = result.means
-    row = {"divergence" if name == divergence else name: means[name] for name in result.results}
+    row = {
+        "divergence" if name == divergence else metric_name("latent_score", name) if term.predicted else name: means[
+            name
+        ]
+        for name, term in result.results.items()
+    }
     scored = [name for own in result.results.values() for name in own.scores]
     row |= {metric_name("reward", name): means[metric_name("scores", name)] for name in scored}
     row |= {metric_name(key, name): value for name, own in result.results.items() for key, value in own.details.items()}

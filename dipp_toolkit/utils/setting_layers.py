@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "assistant": _prefixed("assistant", "learning_rate", "rounds", "warmup", "time_sampling", "time_range"),
     "time": {"weighting": "weighting", **_prefixed("time", "sampling", "range")},
     "black_box": {"method": "black_box", **_prefixed("black_box", "pairs", "radius", "side", "trust", "rounds")},
+    "latent": _prefixed("latent", "every", "rank", "cosine"),
     "lora": {"files": "lora", **_prefixed("lora", "rank", "alpha", "targets")},
     "decode": _prefixed("decode", "checkpointing", "tiling"),
     "checkpoint": {"every": "checkpoint_every", "keep": "keep_checkpoints"},

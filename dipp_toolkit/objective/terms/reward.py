@@ -9,7 +9,7 @@ A reward without a gradient, a black box, only gives scores, and an estimator ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +25,7 @@ from ...utils.reproducibility import random_states_kept
 from ...utils.step_parts import REWARD, step_part
 from ..base import Committing, Sample, TermResult
 from ..estimators.base import GradientEstimator
+from ..estimators.latent import LatentReward
 from .shared_decode import Decoded, SharedDecode
 
 
@@ -42,6 +43,7 @@ class RewardTerm:
         shared: `decode` as one, of this reward alone unless given.
         batch: samples decoded and scored at a time, 0 for all; the graph of each part is freed before the next.
         estimator: stands in where the reward has no gradient; without one, such a reward is refused.
+        latent: stands in for the reward in most steps, learned from the others; None where it does in none.
         black_box: whether the reward has none; None until the first call where it does not say.
         ascended: whether the run raises the score; with a negative weight it lowers it. The decoder passes a
             gradient or not by where a step along it would lead, so it gets that of what rises.
@@ -56,6 +58,7 @@ class RewardTerm:
     estimator: GradientEstimator | None = None
     black_box: bool | None = None
     ascended: bool = True
+    latent: LatentReward | None = None
     shared: SharedDecode = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,18 @@ class RewardTerm:
             assert self.estimator is not None
             estimate = self.estimator.estimate(sample, self.score)
             return TermResult(estimate.scores, -estimate.gradient, estimate.details)
+        if self.latent is None:
+            return self._evaluate(sample)
+        if self.latent.stands_in(sample.step):
+            self.shared.spared(sample.x0)
+            scores, gradient = self.latent.lend(sample)
+            return TermResult(scores, -gradient, {**self.latent.details, "latent_used": 1.0}, predicted=True)
+        result = self._evaluate(sample)
+        self.latent.look(sample, result.value, -result.grad)
+        return replace(result, details=self.latent.details)
+
+    def _evaluate(self, sample: Sample) -> TermResult:
+        """Decode, score and differentiate."""
         size, prompts = self.batch or len(sample.x0), sample.condition.prompts
         if size >= len(sample.x0):
             scores, gradient = self._differentiate(self.shared.decoded(sample.x0), prompts)
@@ -94,6 +109,11 @@ class RewardTerm:
             RunError: the reward failed.
         """
         self.black_box = self.estimator is not None and self._has_no_gradient(latents, condition)
+        if self.black_box and self.latent is not None:
+            raise RunError(
+                f"The reward '{self.name}' has no gradient, so latent=true has nothing to learn it from. Leave that "
+                "option out: a surrogate already learns from its scores, as black_box says."
+            )
         if self.black_box:
             self.shared.forgone()
 
@@ -168,6 +188,8 @@ class RewardTerm:
 
     def warnings(self) -> list[str]:
         """Warnings about how the reward was trained."""
+        if self.latent is not None:
+            return [f"The reward '{self.name}' saved little time: {why}." for why in self.latent.warnings()]
         if not self.black_box or self.estimator is None:
             return []
         warnings = []
@@ -179,20 +201,27 @@ class RewardTerm:
         return warnings + [f"The reward '{self.name}' moved little: {why}" for why in self.estimator.warnings()]
 
     def commit(self) -> None:
-        """The estimator keeps what it found in the update's passes."""
-        if isinstance(self.estimator, Committing):
-            self.estimator.commit()
+        """What learns keeps what it found in the update's passes."""
+        for part in self._learning:
+            part.commit()
 
     def discard(self) -> None:
-        """The estimator drops it."""
-        if isinstance(self.estimator, Committing):
-            self.estimator.discard()
+        """It drops it."""
+        for part in self._learning:
+            part.discard()
+
+    @property
+    def _learning(self) -> list[Committing]:
+        return [part for part in (self.estimator, self.latent) if isinstance(part, Committing)]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the estimator has learned."""
-        return {} if self.estimator is None else dict(self.estimator.state_dict())
+        """What the estimator or the latent stand-in has learned."""
+        state = {} if self.estimator is None else dict(self.estimator.state_dict())
+        return state if self.latent is None else {**state, "latent": self.latent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give the estimator back what it had learned."""
-        if self.estimator is not None:
+        """Give them back what they had learned."""
+        if self.latent is not None:
+            self.latent.load_state_dict(state.get("latent", {}))
+        elif self.estimator is not None:
             self.estimator.load_state_dict(state)

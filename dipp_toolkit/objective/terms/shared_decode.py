@@ -56,6 +56,7 @@ class SharedDecode:
     users: int = 1
     _latents: Tensor | None = field(default=None, repr=False)
     _decoded: Decoded | None = field(default=None, repr=False)
+    _absent: tuple[Tensor, int] | None = field(default=None, repr=False)
 
     @step_part(DECODER)
     def __call__(self, latents: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class SharedDecode:
         if decoded is None or self._latents is not latents:
             with torch.enable_grad():
                 x0 = latents.detach().requires_grad_(True)
-                decoded = Decoded(x0, self.decode(x0), self.users)
+                decoded = Decoded(x0, self.decode(x0), self.users - self._absences(latents))
             self._latents, self._decoded = latents, decoded
         if decoded.waiting == 1:  # the last user holds it alone
             self._latents = self._decoded = None
@@ -81,6 +82,18 @@ class SharedDecode:
         with torch.enable_grad():
             x0 = latents.detach().requires_grad_(True)
             return Decoded(x0, self.decode(x0), 1)
+
+    def spared(self, latents: Tensor) -> None:
+        """One reward fewer will look at these latents: it has its gradient from elsewhere."""
+        if self._decoded is None or self._latents is not latents:
+            self._absent = (latents, self._absences(latents) + 1)
+            return
+        self._decoded.waiting -= 1
+        if not self._decoded.waiting:
+            self._latents = self._decoded = None
+
+    def _absences(self, latents: Tensor) -> int:
+        return self._absent[1] if self._absent is not None and self._absent[0] is latents else 0
 
     def forgone(self) -> None:
         """One reward fewer will use it: it has no gradient."""

@@ -196,7 +196,7 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
         for name, reward in rewards.items():
             what = f"{kind} '{name}'"
             contents |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
-            contents |= _weights(what, reward, config.reward_options.get(name, {}))
+            contents |= _weights(what, reward, config.options_of(name))
             served = _server_identity(reward)
             if served:
                 contents[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}

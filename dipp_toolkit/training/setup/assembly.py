@@ -86,15 +86,15 @@ def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:
 
 def _load_rewards(config: TrainConfig) -> tuple[dict[str, Reward], tuple[str, Reward] | None]:
     names = dict.fromkeys([*config.rewards, *config.floors])
-    rewards = {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
+    rewards = {name: load_reward(name, **config.options_of(name)) for name in names}
     if config.judge is None:
         return rewards, None
-    return rewards, (config.judge, load_reward(config.judge, **config.reward_options.get(config.judge, {})))
+    return rewards, (config.judge, load_reward(config.judge, **config.options_of(config.judge)))
 
 
 def _load_watchers(config: TrainConfig) -> dict[str, Reward]:
     names = dict.fromkeys(name for name in config.monitor_rewards if name != config.judge)
-    return {name: load_reward(name, **config.reward_options.get(name, {})) for name in names}
+    return {name: load_reward(name, **config.options_of(name)) for name in names}
 
 
 def _load_reference(config: TrainConfig) -> Reference:
@@ -340,4 +340,5 @@ def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
                 reward.find_out(engine.draw_noise(len(condition), random), condition)
 
     engine.processes.together(find_out)
-    return max((getattr(reward.estimator, "noises_per_prompt", 1) for reward in rewards if reward.black_box), default=1)
+    learning = [reward.estimator if reward.black_box else reward.latent for reward in rewards]
+    return max((getattr(part, "noises_per_prompt", 1) for part in learning), default=1)

@@ -240,7 +240,9 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     Trackers(config.trackers)
     check_optimizer(config.optimizer)
     names = dict.fromkeys([*config.rewards, *config.floors, config.judge, *config.monitor_rewards])
-    parts.rewards((name for name in names if name is not None), config.reward_options)
+    parts.rewards(
+        (name for name in names if name is not None), {name: config.options_of(name) for name in config.reward_options}
+    )
     trained, held_out = parts.prompts(config.prompts or ""), None
     if config.eval_prompts is not None:
         held_out = parts.prompts(config.eval_prompts)

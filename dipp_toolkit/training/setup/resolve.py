@@ -154,6 +154,25 @@ def _check_scaled_rewards(config: TrainConfig) -> None:
             raise RequestError(reason)
 
 
+def _check_latent_rewards(config: TrainConfig) -> None:
+    """Refuse `latent` where the true reward is needed in every step.
+
+    Raises:
+        RequestError: a reward has it that is not trained on, or is held above a floor.
+    """
+    for name in config.latent_rewards:
+        if name in config.floors:
+            raise RequestError(
+                f"The reward '{name}' has a floor, which needs its true score in every step, and latent=true leaves "
+                "that out of most. Leave one of them out."
+            )
+        if name not in config.rewards:
+            raise RequestError(
+                f"The option latent of the reward '{name}' works in training, and this run does not train on it. "
+                "Leave it out."
+            )
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill every setting the user did not give from those recommended with the generator or reference.
 
@@ -188,6 +207,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for name in resolved.reward_options:
         if name not in {*resolved.rewards, *resolved.floors, resolved.judge, *resolved.monitor_rewards}:
             raise RequestError(f"Options were set for the reward '{name}', which this run does not use.")
+    _check_latent_rewards(resolved)
     if resolved.judge in {*resolved.rewards, *resolved.floors}:
         raise RequestError(
             f"The judge '{resolved.judge}' is also trained on, so it cannot judge the result. "

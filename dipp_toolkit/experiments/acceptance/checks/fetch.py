@@ -33,7 +33,7 @@ def run(subject: Subject) -> Iterator[Outcome]:
 def _of_reward(subject: Subject, name: str) -> Outcome:
     shown = public_name(name)
     try:
-        options = subject.config.reward_options.get(name, {})
+        options = subject.config.options_of(name)
         make = find_reward(name, **options)
         outcome = _files_outcome(subject, f"reward {shown}", lambda: reward_files(f"reward {shown}", make, options))
     except DippError as error:

@@ -41,7 +41,7 @@ def run(subject: Subject) -> Iterator[Outcome]:
 
 
 def _of_reward(subject: Subject, name: str, what: str) -> Outcome:
-    options = subject.config.reward_options.get(name, {})
+    options = subject.config.options_of(name)
     make = find_reward(name, **options)
     reward: Any = make()
     try:

@@ -1,0 +1,269 @@
+r"""A reward learned on latents beside the training, so that most steps need neither the decoder nor the reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ...diffusion.condition import Condition
+from ...distributed import Processes
+from ...utils.precision import full_precision
+from ...utils.rank_correlation import rank_correlation
+from ..base import Sample
+from .memory import neighbours, prompt_key
+from .surrogate import pooled
+
+WIDEST = 256
+"""Features of a prompt that the map reads; more are projected to as many at random."""
+KEPT = 0.98
+"""What a look leaves of the weight of the looks before it."""
+SMOOTHED = 0.9
+"""The same of the reward's usual size and score."""
+RIDGE = 0.1
+"""Ridge of the least squares, in prompts seen once."""
+PAIRS = 128
+"""Newest pairs that the rank correlation is measured on; all of an update's, where those are more."""
+ENOUGH = 32
+"""Pairs without which nothing is trusted."""
+LOOKS = 4
+"""Newest looks that the cosine is averaged over."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a pass saw of the true reward."""
+
+    features: Float[Tensor, "batch features"]
+    x0: Float[Tensor, "batch ..."]
+    scores: Float[Tensor, " batch"]
+    gradient: Float[Tensor, "batch ..."]
+    keys: tuple[int, ...]
+
+
+@dataclass
+class LatentReward:
+    r"""Learns the direction of a reward's gradient on $x_0$ from the prompt, and lends it while that is trusted.
+
+    What stands in is one linear layer from the prompt to a slope, a reward that is linear in the latents:
+
+    $$\hat r(x_0, c) = \langle x_0, W \varphi(c) \rangle, \qquad \nabla_{x_0} \hat r = W \varphi(c),$$
+
+    with $\varphi(c)$ the normalised mean of the prompt's embedding and a 1. It is fitted to the directions of the true
+    gradients $g_i$ on the samples of the steps that look at the true reward, older ones counting less,
+
+    $$\min_W \sum_i 0.98^{age_i} \Big\| W \varphi(c_i) - \frac{g_i}{\|g_i\|} \Big\|^2 + \lambda \|W\|^2,$$
+
+    which is Sobolev training (Czarnecki et al. 2017, arXiv 1706.04859) of its gradient alone, and a synthetic gradient
+    (Jaderberg et al. 2017, arXiv 1608.05343). Its solution is exact at every look: two sums are kept in place of a
+    memory of samples, and nothing is tuned. A network that reads $x_0$ as well learns more from many steps of gradient
+    descent, which cost more than the reward does on the emoji world. The gradient lent is scaled to the usual root mean
+    square of the true one.
+
+    Each look is predicted before it is learned from. Within an update every pass is lent the slope of the looks before
+    it. While the rank correlation of unseen differences of scores within a prompt, or the cosine with the unseen
+    gradient, is below its threshold, every step looks.
+
+    Attributes:
+        every: trusted, it looks at the true reward every so many updates.
+        least_rank: rank correlation from which it is trusted.
+        least_cosine: cosine from which it is trusted.
+        seed: of the projection of long prompt features.
+        processes: those that learn together.
+        rank: over the newest pairs, unseen.
+        cosine: of the newest looks, unseen.
+        updates: generator updates so far.
+        lent: updates in which it stood in for the reward.
+    """
+
+    noises_per_prompt: ClassVar[int] = 2
+
+    every: int = 4
+    least_rank: float = 0.1
+    least_cosine: float = 0.15
+    seed: int = 0
+    processes: Processes = field(default_factory=Processes)
+    rank: float = 0.0
+    cosine: float = 0.0
+    updates: int = 0
+    lent: int = 0
+    gram: Float[Tensor, "features features"] | None = None
+    products: Float[Tensor, "features latents"] | None = None
+    judged: Float[Tensor, "2 pairs"] = field(default_factory=lambda: torch.zeros(2, 0))
+    cosines: list[float] = field(default_factory=list)
+    usual: dict[str, float] = field(default_factory=dict)
+    unit: float = 0.0
+    _slopes: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _projection: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _proposed: list[Look] = field(default_factory=list, init=False, repr=False, compare=False)
+    _lends: bool = field(default=False, init=False, repr=False, compare=False)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it agreed with the true reward where it was last looked at."""
+        agrees = self.rank >= self.least_rank and self.cosine >= self.least_cosine
+        return agrees and self.judged.shape[1] >= ENOUGH
+
+    def stands_in(self, step: int) -> bool:
+        """Whether the true reward is left out of a generator update, the first being 0."""
+        return self.is_trusted and step % self.every != 0
+
+    @property
+    def details(self) -> dict[str, float | Tensor]:
+        """Numbers for the log of an update whose true reward is evaluated."""
+        return {"latent_rank": self.rank, "latent_cosine": self.cosine, "latent_used": 0.0}
+
+    def lend(self, sample: Sample) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch ..."]]:
+        """Predicted scores, and the gradient that is used in the true one's place."""
+        self._lends = True
+        with full_precision(sample.x0.device):
+            predicted, slope = self._predict(self._features(sample.condition, sample.x0), sample.x0)
+            size = self.processes.mean(slope.square().mean()).sqrt()
+            gradient = slope * (self.usual["size"] / size.clamp_min(torch.finfo(size.dtype).tiny))
+            scores = self.usual["score"] + self.unit * (predicted - self.usual["predicted"])
+        return scores, gradient.to(sample.x0)
+
+    def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> None:
+        """Note what the true reward said of a pass; `commit` learns from it.
+
+        Args:
+            sample: what was scored.
+            scores: the true ones.
+            gradient: of the scores, like `x0`.
+        """
+        keys = tuple(prompt_key(prompt, sample.readout) for prompt in sample.condition.prompts)
+        features = self._features(sample.condition, sample.x0)
+        self._proposed.append(Look(features, sample.x0, scores.float(), gradient.float(), keys))
+
+    def commit(self) -> None:
+        """Judge it by the update's samples, then learn from them."""
+        proposed, lends = self._proposed, self._lends
+        self.discard()
+        self.updates += bool(proposed) or lends
+        self.lent += lends
+        if not proposed:
+            return
+        with torch.no_grad(), full_precision(proposed[0].x0.device):
+            self._judge(proposed)
+            self._learn(proposed)
+
+    def discard(self) -> None:
+        """Forget the update's samples."""
+        self._proposed, self._lends = [], False
+
+    def _features(self, condition: Condition, x0: Tensor) -> Float[Tensor, "batch features"]:
+        r"""$\varphi(c)$, of length 1 or so; of prompts that the network does not read, a 1 alone."""
+        text, one = pooled(condition), x0.new_ones(len(x0), 1, dtype=torch.float32)
+        if text is None:
+            return one
+        text = F.layer_norm(text.to(one), text.shape[-1:])
+        if text.shape[1] > WIDEST:
+            if self._projection is None or self._projection.device != text.device:
+                random = torch.Generator().manual_seed(self.seed)
+                drawn = torch.randn(text.shape[1], WIDEST, generator=random) / math.sqrt(text.shape[1])
+                self._projection = drawn.to(text.device)
+            with full_precision(text.device):
+                text = text @ self._projection
+        return torch.cat([one, text], dim=1) / math.sqrt(1 + text.shape[1])
+
+    def _predict(self, features: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores up to their unit and level, and slopes like `x0`."""
+        assert self._slopes is not None
+        slope = (features @ self._slopes.to(features)).reshape(x0.shape)
+        return (slope * x0.to(slope)).flatten(1).sum(1), slope
+
+    def _judge(self, proposed: list[Look]) -> None:
+        """Compare what it predicts with what it has not seen, and take in the reward's usual size and score."""
+        gather, mean = self.processes.gather, self.processes.mean
+        scores = gather(torch.cat([look.scores for look in proposed]))
+        squares = mean(torch.stack([look.gradient.square().mean() for look in proposed]).mean())
+        values = {"square": squares, "score": scores.mean()}
+        if self._slopes is not None:
+            answers = [self._predict(look.features, look.x0) for look in proposed]
+            predicted = gather(torch.cat([answer for answer, _ in answers]))
+            keys = gather(torch.tensor([key for look in proposed for key in look.keys], device=scores.device))
+            cosines = [
+                F.cosine_similarity(slope.flatten(1), look.gradient.flatten(1)).mean()
+                for (_, slope), look in zip(answers, proposed, strict=True)
+            ]
+            self._compare(keys.tolist(), torch.stack([predicted, scores]).cpu())
+            self.cosines = [*self.cosines, float(mean(torch.stack(cosines).mean()))][-LOOKS:]
+            self.cosine = sum(self.cosines) / len(self.cosines)
+            values["predicted"] = predicted.mean()
+        for name, value in values.items():
+            before = self.usual.get(name)
+            new = float(value)
+            self.usual[name] = new if before is None else SMOOTHED * before + (1 - SMOOTHED) * new
+        self.usual["size"] = math.sqrt(self.usual["square"])
+
+    def _compare(self, keys: list[int], values: Float[Tensor, "2 batch"]) -> None:
+        """Rank correlation of predicted and true differences within a prompt, and how long one is in the other."""
+        first, second = neighbours(keys)
+        if not first:
+            return
+        differences = values[:, first] - values[:, second]
+        self.judged = torch.cat([self.judged, differences], dim=1)[:, -max(PAIRS, len(first)) :]
+        # A pair has no order: it counts both ways.
+        self.rank = rank_correlation(*torch.cat([self.judged, -self.judged], dim=1))
+        predicted, true = self.judged
+        self.unit = float((predicted * true).sum() / predicted.square().sum().clamp_min(1e-12))
+
+    def _learn(self, proposed: list[Look]) -> None:
+        features = torch.cat([look.features for look in proposed])
+        directions = F.normalize(torch.cat([look.gradient.flatten(1) for look in proposed]))
+        sums = (features.T @ features, features.T @ directions)
+        gram, products = (self.processes.count * self.processes.mean(part) for part in sums)
+        if self.gram is not None and self.products is not None:
+            gram = gram + KEPT * self.gram.to(gram)
+            products = products + KEPT * self.products.to(products)
+        self.gram, self.products = gram, products
+        self._solve()
+
+    def _solve(self) -> None:
+        assert self.gram is not None and self.products is not None
+        ridge = RIDGE * torch.eye(len(self.gram), device=self.gram.device)
+        with full_precision(self.gram.device):
+            self._slopes = torch.linalg.solve(self.gram + ridge, self.products)
+
+    def warnings(self) -> list[str]:
+        """Where it stood in for less than half of the updates that it could have."""
+        possible = self.updates * (self.every - 1) / self.every
+        if 2 * self.lent >= possible:
+            return []
+        return [
+            f"its latent stand-in was used in {self.lent} of {self.updates} steps. Its rank correlation with unseen "
+            f"scores, within a prompt, ended at {self.rank:.2f}, where {self.least_rank:g} is required, and its cosine "
+            f"with unseen gradients at {self.cosine:.2f}, where {self.least_cosine:g} is required"
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.gram is None:
+            return {}
+        return {
+            "gram": self.gram,
+            "products": self.products,
+            "judged": self.judged,
+            "cosines": list(self.cosines),
+            "usual": dict(self.usual),
+            "rank": self.rank,
+            "cosine": self.cosine,
+            "unit": self.unit,
+            "updates": self.updates,
+            "lent": self.lent,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        if not state:
+            return
+        self.gram, self.products, self.judged = state["gram"], state["products"], state["judged"].cpu()
+        self.cosines, self.usual = list(state["cosines"]), dict(state["usual"])
+        self.rank, self.cosine, self.unit = state["rank"], state["cosine"], state["unit"]
+        self.updates, self.lent = state["updates"], state["lent"]
+        self._solve()
