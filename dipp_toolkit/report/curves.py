@@ -190,8 +190,8 @@ def curves_of(run: RunFiles) -> list[Curve]:
         curve(
             "Rewards learned on latents",
             _term_series(run, "latent_cosine"),
-            "Cosine between the gradient that stands in for a reward and the true one, on samples that were not learned "
-            "from.",
+            "Cosine between the gradient that stands in for a reward and the true one, on samples that were not "
+            "learned from.",
             f"Above {run.config.latent_cosine:g}, where it is used. Below, the true reward is evaluated in every step.",
             include=(0.0, run.config.latent_cosine),
         ),
