@@ -17,16 +17,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 SAMPLES = "generator, no graph"
-ASSISTANT = "assistant, forward and backward"
+ASSISTANT = "assistant, training"
+"""Forward and backward."""
 GENERATOR = "generator, forward"
 REFERENCE = "reference"
 ASSISTANT_READ = "assistant, no graph"
-DECODER = "decoder, forward and backward"
+DECODER = "decoder"
+"""Forward and backward, of all rewards."""
 REWARD = "reward"
 """Forward and backward of one; a part's name is this and the reward's, as in `reward hps`."""
 BACKWARD = "generator, backward"
-UPDATES = "clipping, optimisers and average"
-OBJECTIVE = "the objective besides its networks"
+UPDATES = "optimisers and average"
+"""And clipping."""
+OBJECTIVE = "objective, the rest"
 REST = "everything else"
 
 PARTS = (SAMPLES, ASSISTANT, GENERATOR, REFERENCE, ASSISTANT_READ, DECODER, REWARD, BACKWARD, UPDATES, OBJECTIVE, REST)
