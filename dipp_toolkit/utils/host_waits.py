@@ -57,7 +57,7 @@ ALSO_READ = ("tolist", "numpy", "__array__")
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OWN = tuple(str(HERE / name) for name in ("host_waits.py", "stand_in_device.py", "device.py"))
+OWN = tuple(str(HERE / name) for name in ("host_waits.py", "stand_in_device.py", "device.py", "step_parts.py"))
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_operations_by_part_add_up_to_those_of_the_step(twin: Path, tmp_path: Pa
     config, _ = settle_precision(resolve(settings_of(twin)), torch.device("cpu"), Processes())
     loop = profiled_loop(config, tmp_path)
     loop.one_step()
-    meter = PartMeter()
+    meter = PartMeter(torch.device("cpu"))
     with meter.step():
         loop.one_step()
     with Meter() as whole:
@@ -263,7 +263,7 @@ SOUND: dict[str, Any] = {"precision": "bf16", "frozen_precision": "bf16", "batch
         ({"device_memory": 32 * GIB}, {"decode_checkpointing": True}, {"reward_batch"}, "12.00 GiB"),
         ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing"}, "computes twice what it could keep"),
         ({}, {"frozen_precision": "fp32", "mode": "full"}, {"frozen_precision"}, "Frozen weights are float32"),
-        ({"waited": 0.2}, {}, set(), "4 times, in the part 'decoder'"),
+        ({"waited": 0.2}, {}, set(), "Look first at the part 'decoder'"),
     ],
 )
 def test_advises_what_the_measurement_calls_for_and_nothing_else(

@@ -117,6 +117,9 @@ def sentences(found: Profile) -> Iterator[str]:
     if found.busy is not None:
         yield f"The GPU computes in {found.busy:.0%} of the step; the host waits for it in {found.waited or 0:.0%}."
 
+    for place, count in list(found.waits_at.items())[:3]:
+        yield f"{count} of the {'waits' if found.device_type == 'cuda' else 'reads'}: {place}"
+
 
 def held_table(found: Profile) -> Table:
     """What stays in memory, by owner."""

@@ -113,9 +113,10 @@ def _waits(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     if profile.waited is None or profile.waited < WAITED:
         return
     worst = max(profile.parts, key=lambda part: part.waits or 0)
+    place = next(iter(profile.waits_at), f"the part '{worst.name}'")
     yield Advice(
         f"The host waits for the GPU {profile.waits} times a step, {profile.waited:.0%} of it.",
-        f"Most often, {worst.waits} times, in the part '{worst.name}': keep numbers on the GPU until the step is over.",
+        f"Look first at {place}: numbers can stay on the GPU until the step is over.",
         {},
     )
 

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 
 from ...planning.dry_run import Meter
+from ...utils.host_waits import HostWaits
 from ...utils.step_parts import REST, heard_by
 
 GPU_MARK = "dipp: "
 """What a part's name begins with in a trace."""
-
-
-READS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.equal, torch.ops.aten.is_nonzero)
 
 
 def wait(device: torch.device) -> None:
@@ -103,16 +101,16 @@ class PartMeter(Meter):
     """Counts what the parts of one step compute, call, hold and wait for, while it is the dispatch mode.
 
     Attributes:
-        reads: numbers that Python took off the device so far.
+        waits: of the host for the device; on a CPU the numbers that Python reads, for which it would wait on a GPU.
         flops_by_part: floating-point operations, a multiply and an add as two.
         calls_by_part: calls that compute something.
         waits_by_part: of the host.
         held_by_part: most bytes alive at once of what the step has made, by part.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.reads = 0
+        self.waits = HostWaits(host_too=device.type == "cpu")
         self.flops_by_part: dict[str, int] = defaultdict(int)
         self.calls_by_part: dict[str, int] = defaultdict(int)
         self.waits_by_part: dict[str, int] = defaultdict(int)
@@ -123,7 +121,7 @@ class PartMeter(Meter):
     @contextmanager
     def step(self) -> Iterator[None]:
         """A step."""
-        with self, heard_by(self), self.part(REST):
+        with self, self.waits, heard_by(self), self.part(REST):
             yield
 
     @contextmanager
@@ -137,12 +135,8 @@ class PartMeter(Meter):
             self._mark()
             self._open.pop()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.reads += func._overloadpacket in READS
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
     def _mark(self) -> None:
-        now = (self.flops, self.launches, self.reads)
+        now = (self.flops, self.launches, self.waits.total)
         if self._open:
             part = self._open[-1]
             counts = (self.flops_by_part, self.calls_by_part, self.waits_by_part)

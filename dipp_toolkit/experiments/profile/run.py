@@ -12,6 +12,7 @@ import gzip
 import shutil
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from ...training.setup.resolve import resolve, settle_precision
 from ...training.stepping import StopNow, StopRequest
 from ...utils.device import choose_device, environment, peak_memory_mb
 from ...utils.exception_text import raised
+from ...utils.host_waits import Wait
 from ...utils.messages import shown
 from ...utils.precision import PRECISIONS
 from ...utils.reproducibility import deterministic_kernels, seed_everything
@@ -92,6 +94,7 @@ class Profile:
         peak_rate: what the device computes at most.
         busy: share of the step in which a GPU computed; None on others.
         waited: share of the step for which the host waited for a GPU; None on others.
+        waits_at: the places of the host's waits with their number a step.
         trace: the trace's file.
         advice: what to change.
     """
@@ -111,6 +114,7 @@ class Profile:
     peak_rate: PeakRate | None = None
     busy: float | None = None
     waited: float | None = None
+    waits_at: dict[str, int] = field(default_factory=dict)
     trace: str | None = None
     advice: tuple[Advice, ...] = ()
 
@@ -281,7 +285,7 @@ class Profiling:
         return True
 
     def _count(self) -> None:
-        meter = PartMeter()
+        meter = PartMeter(self.device)
         # A mode of Python's sees nothing of what is compiled; operations are those of the same step uncompiled.
         torch.compiler.set_stance("force_eager")
         try:
@@ -331,6 +335,7 @@ class Profiling:
             peak_rate=rate,
             busy=self.gpu.busy / self.gpu.seconds if self.gpu.seconds else None,
             waited=sum(self.gpu.waited.values()) / self.gpu.seconds if self.gpu.seconds else None,
+            waits_at=_places(self.meter.waits.counts if self.meter is not None else {}),
             trace=str(self.written) if self.written is not None else None,
         )
         return replace(found, advice=tuple(advice(found, self.loop.config)))
@@ -406,6 +411,14 @@ def _settings_of(config: TrainConfig) -> dict[str, Any]:
     defaults = TrainConfig.model_construct().model_dump(mode="json")
     always = ("generator", "reference", "rewards", "mode", "batch_size", "precision")
     return {name: value for name, value in written.items() if name in always or value != defaults.get(name)}
+
+
+def _places(counts: Mapping[Wait, int]) -> dict[str, int]:
+    """How often the host waits in a step, by place, most often first."""
+    places: Counter[str] = Counter()
+    for wait, count in counts.items():
+        places[wait.where] += count
+    return dict(places.most_common())
 
 
 def _put(plain: Path, place: Path) -> Path:
