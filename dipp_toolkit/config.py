@@ -292,7 +292,12 @@ class TrainConfig(BaseModel):
         "where a term differentiates through it",
     )
     channels_last: bool = Field(False, description="keep convolution weights in channels-last order")
-    compile: bool = Field(False, description="torch.compile the networks")
+    compile: Literal["auto", "on", "off", "graphs"] = Field(
+        "auto",
+        description="compile the repeated blocks of networks, decoder and rewards for the training's updates; graphs "
+        "replays CUDA graphs as well; auto is on where a GPU's run is planned to earn the compilation back and off "
+        "elsewhere, and config.yaml records which it was. true and false are read as on and off",
+    )
     optimizer: Literal["adam", "fused", "8bit"] = Field(
         "adam", description="Adam, its fused kernel, or bitsandbytes' Adam with 8-bit states"
     )
@@ -400,6 +405,14 @@ class TrainConfig(BaseModel):
             if "greater_than_equal" in kinds or "finite_number" in kinds:
                 raise ValueError("expected a finite number of at least 0, or auto") from error
             raise ValueError("expected a number, or auto") from error
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _compile_from_switch(cls, value: Any) -> Any:
+        """What a switch said before there were four choices, and what YAML makes of a bare on or off."""
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return {"true": "on", "false": "off"}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("rewards", mode="before")
     @classmethod

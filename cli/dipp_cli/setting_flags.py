@@ -18,6 +18,11 @@ from typer.main import get_command
 
 ALWAYS, AUTO = "always", "auto"
 """What `--resume` says alone, and what may be typed behind it."""
+ALONE = {
+    "--resume": (ALWAYS, (AUTO, ALWAYS)),
+    "--compile": ("on", ("auto", "on", "off", "graphs", "true", "false")),
+}
+"""Flags that may stand alone: what they say then, and what may be typed behind them."""
 TYPES = {"boolean": bool, "integer": int, "number": float}
 LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
 """What a JSON schema calls the ends of a range, and how they are told."""
@@ -201,14 +206,15 @@ class SettingsCommand(TyperCommand):
 
 
 class ResumableCommand(SettingsCommand):
-    """A command whose `--resume` stands alone or is followed by `auto`."""
+    """A command whose `--resume` and `--compile` stand alone or are followed by a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare `--resume` its value, then parse as usual."""
+        """Give a bare `--resume` or `--compile` its value, then parse as usual."""
         spelled = []
         for index, word in enumerate(args):
-            bare = word == "--resume" and (args[index + 1 : index + 2] or [""])[0] not in (AUTO, ALWAYS)
-            spelled.append(f"--resume={ALWAYS}" if bare else word)
+            alone, values = ALONE.get(word, ("", ()))
+            bare = alone and (args[index + 1 : index + 2] or [""])[0] not in values
+            spelled.append(f"{word}={alone}" if bare else word)
         return super().parse_args(ctx, spelled)
 
 

@@ -37,6 +37,7 @@ from ..distributed.gradient_average import GradientAverage
 from ..distributed.shared_draws import normal, whole_number
 from ..errors import BadNumbers
 from ..models.attention import GraphAttention
+from ..models.compilation import compiled_passes
 from ..models.few_steps import run_steps, step_count
 from ..models.weight_sharing import trainable_parameters
 from ..objective.base import Committing, Sample, Stateful
@@ -165,6 +166,7 @@ class Engine:
                 self._samples(micro) if kept is None else kept.of_pass(number, self.accumulation, self.processes),
             )
 
+    @compiled_passes()
     @step_part(ASSISTANT)
     def update_assistant(self, condition: Condition, kept: KeptSamples | None = None) -> float:
         """One assistant update on fresh samples of the generator, or on samples that were kept.
@@ -246,6 +248,7 @@ class Engine:
             self.guard.skip(reason)
         return reason
 
+    @compiled_passes()
     def update_generator(self, condition: Condition, step: int = 0) -> ObjectiveResult:
         """One generator update.
 

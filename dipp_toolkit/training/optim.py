@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..distributed.sharded_state import Pieces, placed
 from ..errors import RequestError
+from ..models.compilation import compile_blocks
 from ..utils.packages import not_installed
 from ..utils.step_parts import UPDATES, step_part
 from .momentum_free_adam import MomentumFreeAdam
@@ -26,7 +27,7 @@ MARGIN = 1e-6
 
 
 def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
-    """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compilation.
+    """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compiled blocks.
 
     Args:
         network: a generator's, an assistant's or a reference's.
@@ -44,8 +45,8 @@ def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
             raise RequestError(
                 f"{type(network).__name__} cannot recompute its blocks. Leave gradient_checkpointing out."
             ) from error
-    if config.compile:
-        network.compile()
+    if config.compile in ("on", "graphs"):
+        compile_blocks(network, config.compile)
 
 
 def check_optimizer(kind: str) -> None:

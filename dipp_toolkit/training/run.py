@@ -23,7 +23,7 @@ from .run_state.shared_folder import SharedFolder
 from .run_state.start_settings import as_begun
 from .setup.assembly import assemble
 from .setup.origins import licence_notices
-from .setup.resolve import resolve, settle_precision
+from .setup.resolve import resolve, settle_compile, settle_precision
 from .stepping import StopRequest, interrupted, reporting_stops, run_steps, with_way_back
 
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
@@ -79,6 +79,7 @@ def _train(
         device = choose_device(config.device)
         why = "as the run was begun" if config.resume else "as asked"
         config, precision = settle_precision(config, device, processes, why)
+        config, compiled = settle_compile(config, device, processes, why)
         loop, broadcast = _loaded(config, listeners, processes, shared)
         problems += shared.check_begun(config, loop.parts, None if state is None else state["step"])
     parts, folder = loop.parts, loop.folder
@@ -89,7 +90,7 @@ def _train(
         monitor, diagnoses = Monitor(config, parts, folder), Diagnoses(config, parts, folder)
         if state is None:
             start_comparison(parts, config, folder)
-            notes = tuple(filter(None, [unready_note(config, parts)]))
+            notes = tuple(filter(None, [compiled.note, unready_note(config, parts)]))
             start = RunStartEvent(config, folder.path, 0, precision, tuple(problems), licences, notes)
             broadcast("dipp_on_run_start", start)
             loop.save_samples()
@@ -99,9 +100,9 @@ def _train(
             problems += start_comparison_again(parts, config, folder)
             loop.load_state_dict(state)
             del state
-            broadcast(
-                "dipp_on_run_start", RunStartEvent(config, folder.path, loop.step, precision, tuple(problems), licences)
-            )
+            notes = tuple(filter(None, [compiled.note]))
+            start = RunStartEvent(config, folder.path, loop.step, precision, tuple(problems), licences, notes)
+            broadcast("dipp_on_run_start", start)
     ended = run_steps(loop, stop, broadcast, monitor, diagnoses)
 
     def check() -> None:

@@ -23,7 +23,7 @@ REFUSED = {
     "train --steps -5": "The setting steps cannot be -5",
     "train --set steps=many": "The setting steps cannot be 'many': expected a whole number.",
     "train --set learning_rate=fast": "The setting learning_rate cannot be 'fast': expected a number.",
-    "train --set compile=perhaps": "The setting compile cannot be 'perhaps': expected true or false.",
+    "train --set compile=perhaps": "The setting compile cannot be 'perhaps'",
     "train --set time_range=a,b": "The setting time_range cannot be 'a': expected a number.",
     "train --track tensorbord": "The setting trackers cannot be 'tensorbord'",
     "train --guidance strong": "'strong' is not a number.",

@@ -324,7 +324,7 @@ def test_a_refused_resume_names_the_command_that_begins_a_new_run(tmp_path: Path
     folder.create(saved)
     changes: dict[str, Any] = {
         "rewards": {"a": 2.0, "b": 0.5}, "reward_options": {"a": {"size": 2}, "b": {"x": "y"}}, "lora_alpha": None,
-        "learning_rate": 2e-5, "time_range": (0.1, 0.5), "seed": 3, "floors": {"a": 0.5}, "compile": True,
+        "learning_rate": 2e-5, "time_range": (0.1, 0.5), "seed": 3, "floors": {"a": 0.5}, "compile": "on",
         "prompts": "other ones.txt",
     }  # fmt: skip
     asked = saved.model_copy(update=changes | {"steps": 9})

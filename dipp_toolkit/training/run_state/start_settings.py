@@ -28,6 +28,7 @@ def read_begun_settings(path: Path) -> dict[str, Any]:
         values["input_scale"] = "unit"
     if values.get("generator") is not None:
         values.setdefault("parts", "reference")
+    values.setdefault("compile", "off")
     return values
 
 
@@ -56,6 +57,8 @@ def as_begun(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
         saved: those that the run was begun with.
     """
     config = precision_as_begun(config, saved)
+    if config.compile == "auto":
+        config = config.model_copy(update={"compile": saved.compile})
     if "parts" not in config.model_fields_set:
         config = config.model_copy(update={"parts": saved.parts})
     return config if config.input_scale else config.model_copy(update={"input_scale": saved.input_scale})

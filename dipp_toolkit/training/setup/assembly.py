@@ -18,6 +18,7 @@ from ...distributed.sharding import Sharding
 from ...errors import RequestError, RunError
 from ...models import lora
 from ...models.attention import GraphAttention
+from ...models.compilation import compile_blocks
 from ...models.few_steps import with_steps
 from ...models.generator_options import generator_options
 from ...models.loading import load_generator, load_reference
@@ -44,7 +45,7 @@ from ..engine import Engine
 from ..guard import Guard
 from ..optim import LossScale, apply_network_options, make_optimizer
 from .assistant_start import assistant_times
-from .resolve import settle_precision
+from .resolve import settle_compile, settle_precision
 
 
 @dataclass(kw_only=True)
@@ -181,6 +182,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     device, processes = choose_device(config.device), processes or Processes()
     if config.precision == AUTO:
         config, _ = settle_precision(config, device, processes)
+    if config.compile == AUTO:
+        config, _ = settle_compile(config, device, processes)
     sharding = Sharding.launched(processes, device)
     compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
@@ -207,6 +210,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
     assistant = _around(denoiser, config, processes, attention)
     terms = build_terms(config, reference, assistant, rewards, device, processes)
+    _compile_rewards(config, reference, rewards, terms)
     rounds = config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
     engine = Engine(
         generator=generator,
@@ -304,6 +308,23 @@ def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Mod
         base = reference.denoiser.network if saved is None else saved.eval()
         saved = lora.adapted(base, adapter_settings(config), config.seed + 1)
     return replace(reference.denoiser, network=saved)
+
+
+def _compile_rewards(
+    config: TrainConfig, reference: Reference, rewards: Mapping[str, Reward], terms: Sequence[WeightedTerm]
+) -> None:
+    """Compile what images and their gradients pass through, where the settings ask for it: decoders and rewards.
+
+    Only passes with a graph are compiled: prompts are read, and scores without gradients taken, in batches of any size.
+    """
+    if config.compile not in ("on", "graphs") or not rewards:
+        return
+    decodes = [getattr(term.decode, "decode", term.decode) for term in differentiated_rewards(terms)]
+    parts = [getattr(reference, "vae", None), *(getattr(decode, "vae", None) for decode in decodes)]
+    parts += [getattr(reward, "network", reward) for reward in rewards.values()]
+    for part in parts:
+        if isinstance(part, nn.Module):
+            compile_blocks(part, config.compile, with_graph=True)
 
 
 def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:

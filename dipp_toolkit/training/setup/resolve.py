@@ -20,6 +20,7 @@ from ...models.stock_schedulers import saved_steps
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
 from ...objective.build import find_term, why_no_budget, why_no_pull
+from ...planning.compile_choice import CompileChoice, choose_compile
 from ...planning.recipes.recipe import recipe_settings
 from ...registry import get_registry
 from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
@@ -232,3 +233,20 @@ def settle_precision(
     if not processes.alone:
         choice = PrecisionChoice(**processes.first_says(asdict(choice)))
     return config.model_copy(update={"precision": choice.name}), choice
+
+
+def settle_compile(
+    config: TrainConfig, device: torch.device, processes: Processes, why: str = "as asked"
+) -> tuple[TrainConfig, CompileChoice]:
+    """The settings with a `compile` that is not `auto`, and why; the same in all processes.
+
+    Args:
+        config: resolved settings, the precision included.
+        device: where the passes run.
+        processes: those that share the run; the first one's machine decides.
+        why: what is said of a choice that is named.
+    """
+    choice = choose_compile(config, device, why)
+    if not processes.alone:
+        choice = CompileChoice(**processes.first_says(asdict(choice)))
+    return config.model_copy(update={"compile": choice.name}), choice
