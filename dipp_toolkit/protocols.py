@@ -339,6 +339,24 @@ class NotedMetric(Protocol):
 
 
 @runtime_checkable
+class ErrorsOfSets(Protocol):
+    """A metric that knows how its numbers of the whole set vary with the prompts, faster than by `values` of each draw.
+
+    Without it `values` is asked once for each draw of prompts.
+    """
+
+    def standard_errors(
+        self, features: Float[Tensor, "prompts seeds dimensions"], counts: Float[Tensor, "resamples prompts"]
+    ) -> Mapping[str, float]:
+        """The standard error of every number of the set, by figure.
+
+        Args:
+            features: those that `values` was given.
+            counts: how often each draw has each prompt, whole numbers that sum to P; a metric may use them or a formula.
+        """
+
+
+@runtime_checkable
 class SeedsNeeded(Protocol):
     """A metric that may compare images of one prompt."""
 

@@ -11,7 +11,18 @@ The estimate is biased upwards for finite sets. `frechet_floor` says by how much
 Distances to one reference set share its mean and square root. With $\bar X$ and $\bar Y$ the centred features of two
 sets, over the roots of their counts less one, $\Sigma = \bar X^T \bar X$, and the last term is the nuclear norm of
 $\bar X \bar Y^T$, or of $\bar X \Sigma_r^{1/2}$: roots of the eigenvalues of a matrix as small as the least of both
-counts and the dimensions, which a bootstrap of some hundred draws can afford.
+counts and the dimensions.
+
+How far the distance varies with the n drawn images needs no draws. With $t_i = \Sigma_r^{1/2} (x_i - \mu)$ and $M$ their
+covariance, the last term is $-2\,\mathrm{tr}\,M^{1/2}$, whose derivative is $-\mathrm{tr}\,(M^{-1/2}\,dM)$; so the
+distance moves with the weight of image i by $I_i / n$, where up to a constant that makes $\sum_i I_i = 0$
+
+$$I_i = 2 (\mu - \mu_r)^T (x_i - \mu) + \tfrac{n}{n - 1} \big(|x_i - \mu|^2 - t_i^T M^{-1/2} t_i\big),$$
+
+and $\sqrt{\sum_i I_i^2} / n$ is its standard error: the infinitesimal jackknife (Jaeckel 1972; Efron and Tibshirani
+1993, chapter 21), with $M^{-1/2}$ on the range of $M$. A bootstrap needs 200 eigendecompositions for what takes one here,
+and its draws, which have fewer different images than the set, spread wider than sets do where images are not many more
+than dimensions (`benchmarks/coverage/run.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +32,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
+
+_RANGE = 1e-12
+"""Smallest eigenvalue of a covariance, as a share of its largest, that is not rounding."""
 
 
 def frechet_distance_of_gaussians(
@@ -72,14 +86,44 @@ class ReferenceFrechet:
         Raises:
             RequestError: there are fewer than two rows, they have another width, or a value is not finite.
         """
-        if features.ndim == 2 and features.shape[1] != len(self.mean):
-            raise RequestError(f"The reference has {len(self.mean)} features an image; got {features.shape[1]}.")
-        mean, centred = _centred(features)
+        mean, centred = self._centred_alike(features)
         turned = centred @ self.factor
         gram = turned @ turned.T if len(turned) < turned.shape[1] else turned.T @ turned
         cross = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
         distance = (mean - self.mean).square().sum() + self.trace + centred.square().sum() - 2 * cross
         return max(distance.item(), 0.0)
+
+    def standard_error(self, features: Float[Tensor, "prompts seeds dimensions"]) -> float:
+        """How far the distance varies with the prompts that are drawn: the standard error of the module's formula.
+
+        Args:
+            features: `(P, S, D)`; the S images of a prompt are drawn together, so a prompt has the sum of their
+                influences.
+
+        Raises:
+            RequestError: as in `distance`.
+        """
+        prompts, seeds = features.shape[:2]
+        mean, centred = self._centred_alike(features.flatten(0, 1))
+        turned = centred @ self.factor
+        # t_i' M^(-1/2) t_i, by the eigenvectors of whichever product is the smaller.
+        if len(turned) < turned.shape[1]:
+            values, vectors = torch.linalg.eigh(turned @ turned.T)
+            leverage = vectors.square() @ values.clamp(min=0).sqrt()
+        else:
+            values, vectors = torch.linalg.eigh(turned.T @ turned)
+            in_range = values > values.max() * _RANGE
+            leverage = (turned @ vectors[:, in_range]).square() @ values[in_range].rsqrt()
+        count = len(centred)
+        influence = 2 * (count - 1) ** 0.5 / count * centred @ (mean - self.mean)
+        influence += centred.square().sum(1) - leverage
+        by_prompt = influence.reshape(prompts, seeds).sum(1)
+        return (by_prompt - by_prompt.mean()).norm().item()
+
+    def _centred_alike(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        if features.ndim == 2 and features.shape[1] != len(self.mean):
+            raise RequestError(f"The reference has {len(self.mean)} features an image; got {features.shape[1]}.")
+        return _centred(features)
 
 
 def frechet_distance(a: Float[Tensor, "images_a dimensions"], b: Float[Tensor, "images_b dimensions"]) -> float:

@@ -13,8 +13,8 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.frechet import ReferenceFrechet
 from dipp_toolkit.evaluation.image_files import list_images, read_image
-from dipp_toolkit.evaluation.mmd import CMMD_SCALE, CMMD_SIGMA, gaussian_mmd, kernel_mean
-from dipp_toolkit.evaluation.precision_recall import neighbour_radii, neighbourhood
+from dipp_toolkit.evaluation.mmd import CMMD_SCALE, CMMD_SIGMA, gaussian_mmd, kernel_mean, resampled_mmd
+from dipp_toolkit.evaluation.precision_recall import neighbour_radii, neighbourhood, resampled_neighbourhood
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.paths import user_path
@@ -145,6 +145,12 @@ class Fid(AgainstFolder):
                 )
         return {"fid": self.reference.distance(rows)}
 
+    def standard_errors(
+        self, features: Float[Tensor, "prompts seeds dimensions"], counts: Float[Tensor, "resamples prompts"]
+    ) -> dict[str, float]:
+        """`{"fid": ...}`, by the distance's influence function; nothing is drawn."""
+        return {"fid": self.reference.standard_error(features.detach().cpu())}
+
 
 MODEL = "clip:openai/clip-vit-large-patch14-336"
 
@@ -181,6 +187,14 @@ class Cmmd(AgainstFolder):
     def values(self, features: Float[Tensor, "prompts seeds dimensions"]) -> dict[str, float | Tensor]:
         """`{"cmmd": ...}`, in [0, 2000]."""
         return {"cmmd": CMMD_SCALE * gaussian_mmd(self.rows(features), self.real, self.sigma, self.real_mean)}
+
+    def standard_errors(
+        self, features: Float[Tensor, "prompts seeds dimensions"], counts: Float[Tensor, "resamples prompts"]
+    ) -> dict[str, float]:
+        """`{"cmmd": ...}` over prompts drawn `counts` times."""
+        each = counts.repeat_interleave(features.shape[1], dim=1)
+        drawn = resampled_mmd(self.rows(features), self.real, each, self.sigma, self.real_mean)
+        return {"cmmd": CMMD_SCALE * drawn.std().item()}
 
 
 class PrecisionRecall(AgainstFolder):
@@ -224,3 +238,11 @@ class PrecisionRecall(AgainstFolder):
             "density": neighbours.dense.reshape(shape).mean(1),
             "coverage": neighbours.coverage,
         }
+
+    def standard_errors(
+        self, features: Float[Tensor, "prompts seeds dimensions"], counts: Float[Tensor, "resamples prompts"]
+    ) -> dict[str, float]:
+        """Those of `recall` and `coverage` over prompts drawn `counts` times."""
+        each = counts.repeat_interleave(features.shape[1], dim=1)
+        recall, coverage = resampled_neighbourhood(self.real, self.rows(features), each, self.k, self.real_radii)
+        return {"recall": recall.std().item(), "coverage": coverage.std().item()}

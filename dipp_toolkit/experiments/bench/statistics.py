@@ -1,10 +1,11 @@
 r"""Figures of a row: numbers with 95 % intervals over prompts.
 
 A figure that is a mean over prompts has the interval of `dipp_toolkit.evaluation.intervals`. A number of the whole set,
-such as a Frechet distance, is computed again on prompts drawn with replacement, and the interval is
-$\hat\theta \pm t_{n-1}\,\mathrm{se}_{boot}$ over n prompts (Efron and Tibshirani 1993, chapters 6 and 12): repeated
-prompts bias such numbers, which would shift a percentile interval off the number itself, but their spread is still that
-of drawing prompts.
+such as a Frechet distance, has the interval $\hat\theta \pm t_{n-1}\,\mathrm{se}$ over n prompts, with the standard
+error of drawing prompts with replacement (Efron and Tibshirani 1993, chapters 6 and 12): repeated prompts bias such
+numbers, which would shift a percentile interval off the number itself, but their spread is still that of drawing
+prompts. Draws are counts, how often each has each prompt. A metric that knows what to do with counts, or a formula that
+needs none, is asked for its errors (`ErrorsOfSets`); any other is computed again on each draw.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ...errors import RunError
 from ...evaluation.intervals import mean_interval, student_quantile
-from ...protocols import Metric
+from ...protocols import ErrorsOfSets, Metric
 from .rows import Figure
 
 RESAMPLES = 200
@@ -107,10 +108,15 @@ def metric_figures(
 
 def _standard_errors(metric: Metric, features: Tensor, names: Sequence[str], seed: int) -> dict[str, float]:
     random = torch.Generator().manual_seed(seed)
+    count = len(features)
+    draws = [torch.randint(count, (count,), generator=random) for _ in range(RESAMPLES)]
+    if isinstance(metric, ErrorsOfSets):
+        counts = torch.stack([draw.bincount(minlength=count) for draw in draws]).double()
+        errors = metric.standard_errors(features, counts)
+        return {name: float(errors[name]) for name in names}
     drawn: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(RESAMPLES):
-        rows = torch.randint(len(features), (len(features),), generator=random)
-        values = metric.values(features[rows])
+    for draw in draws:
+        values = metric.values(features[draw])
         for name in names:
             drawn[name].append(float(values[name]))
     return {name: torch.tensor(values, dtype=torch.float64).std().item() for name, values in drawn.items()}
