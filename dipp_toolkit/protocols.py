@@ -352,7 +352,8 @@ class ErrorsOfSets(Protocol):
 
         Args:
             features: those that `values` was given.
-            counts: how often each draw has each prompt, whole numbers that sum to P; a metric may use them or a formula.
+            counts: how often each draw has each prompt, whole numbers that sum to P; a metric may use them or
+                a formula.
         """
 
 

@@ -13,16 +13,16 @@ sets, over the roots of their counts less one, $\Sigma = \bar X^T \bar X$, and t
 $\bar X \bar Y^T$, or of $\bar X \Sigma_r^{1/2}$: roots of the eigenvalues of a matrix as small as the least of both
 counts and the dimensions.
 
-How far the distance varies with the n drawn images needs no draws. With $t_i = \Sigma_r^{1/2} (x_i - \mu)$ and $M$ their
-covariance, the last term is $-2\,\mathrm{tr}\,M^{1/2}$, whose derivative is $-\mathrm{tr}\,(M^{-1/2}\,dM)$; so the
-distance moves with the weight of image i by $I_i / n$, where up to a constant that makes $\sum_i I_i = 0$
+How far the distance varies with the n drawn images needs no draws. With $t_i = \Sigma_r^{1/2} (x_i - \mu)$ and $M$
+their covariance, the last term is $-2\,\mathrm{tr}\,M^{1/2}$, whose derivative is $-\mathrm{tr}\,(M^{-1/2}\,dM)$; so
+the distance moves with the weight of image i by $I_i / n$, where up to a constant that makes $\sum_i I_i = 0$
 
 $$I_i = 2 (\mu - \mu_r)^T (x_i - \mu) + \tfrac{n}{n - 1} \big(|x_i - \mu|^2 - t_i^T M^{-1/2} t_i\big),$$
 
 and $\sqrt{\sum_i I_i^2} / n$ is its standard error: the infinitesimal jackknife (Jaeckel 1972; Efron and Tibshirani
-1993, chapter 21), with $M^{-1/2}$ on the range of $M$. A bootstrap needs 200 eigendecompositions for what takes one here,
-and its draws, which have fewer different images than the set, spread wider than sets do where images are not many more
-than dimensions (`benchmarks/coverage/run.py`).
+1993, chapter 21), with $M^{-1/2}$ on the range of $M$. A bootstrap needs 200 eigendecompositions for what takes one
+here, and its draws, which have fewer different images than the set, spread wider than sets do where images are not many
+more than dimensions (`benchmarks/coverage/set_numbers.py`).
 """
 
 from __future__ import annotations

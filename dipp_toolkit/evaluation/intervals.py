@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LEAST_EFFECT = 0.1
@@ -30,6 +31,8 @@ LEAST_EFFECT = 0.1
 Half of what Cohen calls small, and what a judge has to fall by before over-optimisation is warned of."""
 
 _DRAWS_AT_ONCE = 4_000_000
+_COUNTS_KEPT = 50_000_000
+"""Most counts of draws that are kept for the next figure: 100 MB."""
 _FLAT = 1e-9
 """Spread, as a share of the largest value, below which values are equal but for their rounding."""
 
@@ -175,16 +178,27 @@ def bootstrap_interval(
         ValueError: there are no values, one is not finite, or the level is out of range.
     """
     values = _per_prompt(per_prompt_values, level)
-    random = torch.Generator().manual_seed(seed)
-    rows = max(1, _DRAWS_AT_ONCE // len(values))
-    means = torch.cat(
-        [
-            values[torch.randint(len(values), (min(rows, resamples - start), len(values)), generator=random)].mean(1)
-            for start in range(0, resamples, rows)
-        ]
-    )
+    draws = _drawn if len(values) * resamples <= _COUNTS_KEPT else _drawn.__wrapped__
+    counts = draws(len(values), seed, resamples)
+    means = torch.cat([part.double() @ values for part in counts.split(_at_once(len(values)))]) / len(values)
     low, high = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=means.dtype)).tolist()
     return Interval(values.mean().item(), low, high)
+
+
+@lru_cache(maxsize=1)
+def _drawn(count: int, seed: int, resamples: int) -> Int[Tensor, "resamples count"]:
+    """How often each bootstrap sample has each value: the figures of many rows share their draws."""
+    random = torch.Generator().manual_seed(seed)
+    rows = _at_once(count)
+    counts = torch.zeros(resamples, count, dtype=torch.int16)
+    for part in counts.split(rows):
+        drawn = torch.randint(count, part.shape, generator=random)
+        part.scatter_add_(1, drawn, torch.ones_like(part))
+    return counts
+
+
+def _at_once(count: int) -> int:
+    return max(1, _DRAWS_AT_ONCE // count)
 
 
 def effect_size(before: Float[Tensor, "prompts *seeds"], after: Float[Tensor, "prompts *seeds"]) -> float:

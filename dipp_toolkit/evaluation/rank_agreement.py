@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..utils.rank_correlation import rank_correlation
-from .intervals import Interval
+from .intervals import Interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,6 @@ def pairwise_agreement(
     Raises:
         RequestError: the shapes differ, a score is not finite, or no prompt is decided.
     """
-    from scipy.stats import binomtest
-
     reward = np.sign(np.subtract(*_checked(reward_a, reward_b)))
     judge = np.sign(np.subtract(*_checked(judge_a, judge_b)))
     if reward.shape != judge.shape:
@@ -118,11 +116,8 @@ def pairwise_agreement(
     count = int(decided.sum())
     if not count:
         raise RequestError("Reward and judge both prefer one generator on no prompt, so there is nothing to compare.")
-    agreed = int((reward == judge)[decided].sum())
-    interval = binomtest(agreed, count).proportion_ci(level, method="wilson")
-    return PairAgreement(
-        Interval(agreed / count, float(interval.low), float(interval.high)), count, len(reward) - count
-    )
+    share = share_interval(torch.from_numpy((reward == judge)[decided]).double(), level)
+    return PairAgreement(share, count, len(reward) - count)
 
 
 def _checked(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:

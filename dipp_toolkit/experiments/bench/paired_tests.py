@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...evaluation.intervals import LEAST_EFFECT, effect_size, matters, paired_interval, share_interval
 from ...utils.messages import number_text
-from .rows import Row, figure_names
+from .rows import PromptValues, Row, figure_names
 from .set_pairs import SetComparison, compare_sets
 
 LEVEL = 0.05
@@ -113,7 +113,7 @@ class Comparison:
         return f"{self.figure}: {self.b} against {self.a}: {self.verdict()} ({numbers})"
 
 
-def compare_rows(a: Row, b: Row, figure: str) -> Comparison | None:
+def compare_rows(a: Row, b: Row, figure: str, values: PromptValues | None = None) -> Comparison | None:
     """Two rows by one figure, as if nothing else was tested; None where they cannot be compared.
 
     They can where prompts, seeds and image size are the same, the figure's version is, and both have a value a prompt.
@@ -122,15 +122,14 @@ def compare_rows(a: Row, b: Row, figure: str) -> Comparison | None:
         a: one row.
         b: the other; positive differences mean that it has more.
         figure: name of a figure.
+        values: where other pairs of the rows are compared as well, their values.
     """
-    first, second = a.figures.get(figure), b.figures.get(figure)
+    values = values or PromptValues()
+    first, second = values(a.figures.get(figure)), values(b.figures.get(figure))
     same = a.protocol.versions.get(figure) == b.protocol.versions.get(figure) and a.protocol.comparable(b.protocol)
-    if first is None or second is None or not same or first.per_prompt is None or second.per_prompt is None:
+    if first is None or second is None or not same or len(first) != len(second):
         return None
-    if len(first.per_prompt) != len(second.per_prompt):
-        return None
-    values = [torch.tensor(side.per_prompt, dtype=torch.float64) for side in (first, second)]
-    pair = compare_values(a.label, b.label, figure, values[0], values[1], second.better)
+    pair = compare_values(a.label, b.label, figure, first, second, b.figures[figure].better)
     warned = {row.label: tuple(dict.fromkeys(warning.name for warning in row.warnings)) for row in (a, b)}
     return replace(pair, warned=warned.get(pair.ahead, ()))
 
@@ -208,7 +207,8 @@ def compare_section(rows: Sequence[Row], figures: Sequence[str] | None = None) -
         figures: the figures to compare by, which is what is corrected for; all where None.
     """
     names = list(figures) if figures is not None else figure_names(rows)
-    paired = [compare_rows(a, b, name) for name in names for a, b in combinations(rows, 2)]
+    values = PromptValues()
+    paired = [compare_rows(a, b, name, values) for name in names for a, b in combinations(rows, 2)]
     pairs = [pair for pair in paired if pair is not None]
     sets = [compare_sets(a, b, name) for name in names for a, b in combinations(rows, 2)]
     whole = [pair for pair in sets if pair is not None]

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from ...errors import RequestError, first_line
 from ...events import Warned
@@ -55,6 +57,23 @@ class Figure(_Part):
     better: Better = "higher"
     per_prompt: tuple[float, ...] | None = None
     by_category: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
+
+
+class PromptValues:
+    """`per_prompt` of figures as float64 tensors, `(P,)`, each made once for all pairs that a row is compared in."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Figure, Tensor | None]] = {}
+
+    def __call__(self, figure: Figure | None) -> Tensor | None:
+        """The tensor; None where there is no figure, or no value a prompt."""
+        if figure is None:
+            return None
+        if id(figure) not in self._made:  # the figure is kept beside it, so that its id stays its own
+            values = figure.per_prompt
+            made = None if values is None else torch.tensor(values, dtype=torch.float64)
+            self._made[id(figure)] = figure, made
+        return self._made[id(figure)][1]
 
 
 class EvaluationProtocol(_Part):

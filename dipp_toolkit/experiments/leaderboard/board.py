@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-import torch
-
 from ...errors import RequestError
 from ...evaluation.rank_agreement import PairAgreement, pairwise_agreement
 from ...utils.messages import number_text, unknown_name
 from ..bench.paired_tests import Comparison, compare_section
-from ..bench.rows import Figure, Row, figure_names, read_rows
+from ..bench.rows import Figure, PromptValues, Row, figure_names, read_rows
 
 
 @dataclass(frozen=True)
@@ -206,11 +204,12 @@ class PairOfRows:
 def agreements(section: Section) -> list[PairOfRows]:
     """Every pair of rows of a section; none where it has no judge or no reward."""
     kinds = [(reward, judge) for reward in section.named("reward") for judge in section.named("judge")]
+    values = PromptValues()
     pairs = []
     for a, b in combinations(section.rows, 2):
         shares = {}
         for reward, judge in kinds:
-            share = _share(a, b, reward, judge)
+            share = _share(a, b, reward, judge, values)
             if share is not None:
                 shares[reward, judge] = share
         if shares:
@@ -218,18 +217,18 @@ def agreements(section: Section) -> list[PairOfRows]:
     return pairs
 
 
-def _share(a: Row, b: Row, reward: str, judge: str) -> PairAgreement | None:
-    values = []
+def _share(a: Row, b: Row, reward: str, judge: str, values: PromptValues) -> PairAgreement | None:
+    scores = []
     for name in (reward, judge):
         for row in (a, b):
-            figure = row.figures.get(name)
-            if figure is None or figure.per_prompt is None:
+            per_prompt = values(row.figures.get(name))
+            if per_prompt is None:
                 return None
-            values.append(torch.tensor(figure.per_prompt, dtype=torch.float64))
+            scores.append(per_prompt)
         if a.protocol.versions.get(name) != b.protocol.versions.get(name):
             return None
-    decided = ((values[0] != values[1]) & (values[2] != values[3])).any()
-    return pairwise_agreement(values[0], values[1], values[2], values[3]) if decided else None
+    decided = ((scores[0] != scores[1]) & (scores[2] != scores[3])).any()
+    return pairwise_agreement(scores[0], scores[1], scores[2], scores[3]) if decided else None
 
 
 def decimals(figure: Figure) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -99,17 +100,24 @@ def clear_best(section: Section, figure: str, category: str) -> str:
 
 def picture_rows(section: Section) -> list[tuple[str, int, list[Picture | None]]]:
     """Prompt, seed, and each row's picture of it, for every prompt that at least one row shows."""
+    # Of two pictures of one prompt and seed a row shows the first.
+    by_row = [{(picture.prompt, picture.seed): picture for picture in reversed(row.pictures)} for row in section.rows]
     keys = dict.fromkeys((picture.prompt, picture.seed) for row in section.rows for picture in row.pictures)
     lines = []
     for prompt, seed in keys:
-        shown = [
-            next((picture for picture in row.pictures if (picture.prompt, picture.seed) == (prompt, seed)), None)
-            for row in section.rows
-        ]
+        shown = [pictures.get((prompt, seed)) for pictures in by_row]
         lines.append(
             (prompt, seed, [picture if picture and PICTURE.fullmatch(picture.data) else None for picture in shown])
         )
     return lines
+
+
+def pairs_by_figure(section: Section) -> dict[str, list[Comparison]]:
+    """All tests, by the figure that they are of."""
+    pairs: dict[str, list[Comparison]] = defaultdict(list)
+    for pair in section.pairs:
+        pairs[pair.figure].append(pair)
+    return pairs
 
 
 def pair_text(pair: Comparison) -> str:
@@ -162,6 +170,7 @@ def render(board: Board, title: str) -> str:
         p_level=f"{LEVEL:g}",
         picture_rows=picture_rows,
         pair_text=pair_text,
+        pairs_by_figure=pairs_by_figure,
         agreements=agreements,
         reproduce=reproduce,
         pixel_art=PIXEL_ART,
