@@ -73,7 +73,7 @@ def covered(measure: Measure, count: int, dimensions: int, sets: int) -> tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=250, help="sets of images for each number")
+    parser.add_argument("--sets", type=int, default=100, help="sets of images for each number")
     sets = parser.parse_args().sets
     lines = [
         f"# Coverage of intervals of a whole set's number\n\nPer cent of {sets:,} sets whose 95 % interval holds the "
