@@ -1,8 +1,8 @@
 r"""LoRA adapters on a network whose own weights stay frozen and shared (Hu et al. 2022, arXiv 2106.09685).
 
 A layer with weight $W$ becomes $W + \frac{a}{r} B A$ with $A \in R^{r \times in}$, $B \in R^{out \times r}$ and $B = 0$
-at the start, so an adapted network begins as the network it adapts. peft does the arithmetic; it needs no mixin of the
-architecture, so DiTs and UNets are adapted alike.
+at the start, so an adapted network begins as the network it adapts. peft places, names and saves the weights; it needs
+no mixin of the architecture, so DiTs and UNets are adapted alike. `lora_layers` computes with them.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: 
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
+
+        from .lora_layers import compute_in_pairs
     except ImportError as error:
         raise not_installed("LoRA mode needs", ["peft"]) from error
     network.requires_grad_(False)
@@ -107,6 +109,7 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: 
         # Where weights or passes are in half precision, autocast is on and gives an adapter its dtype. peft would widen
         # its input first, so that autocast narrowed it again: a second copy of every activation, kept.
         layer.cast_input_dtype_enabled = False
+    compute_in_pairs(twin)
     return twin.train()
 
 
@@ -161,6 +164,9 @@ def merge_in_place(network: nn.Module) -> None:
     """Add a network's adapter into its weights, and leave the architecture's own modules alone."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from .lora_layers import forget_pairs
+
+    forget_pairs(network)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge(safe_merge=False)
