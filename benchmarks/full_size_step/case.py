@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.full_size_step.watch import Watch, resident
+from benchmarks.full_size_step.watch import Watch, by_piece, resident
 
 HERE = Path(__file__).parent
 GIB = 2**30
@@ -133,8 +133,8 @@ def write_prompts(blueprint: Any, cache: Path, dtype: torch.dtype) -> None:
         prompts.add(Condition(texts, tensors))
 
 
-def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
-    """The training loop of a case, its parts watched."""
+def loop_of(case: Case, device: torch.device, work: Path) -> Any:
+    """The training loop of a case."""
     from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.models.blueprints import find_pipeline
     from dipp_toolkit.training.run import TrainingLoop
@@ -157,65 +157,44 @@ def loop_of(case: Case, device: torch.device, watch: Watch, work: Path) -> Any:
     )  # fmt: skip
     with random_weights(blueprint, device):
         parts = assemble(config)
-    engine: Any = parts.engine
-    engine.update_assistants = watch.around("assistant update", engine.update_assistants)
-    engine.update_generator = watch.around("generator", engine.update_generator)
-    for weighted in engine.terms:
-        rewarding = weighted.name.startswith("reward/")
-        watch.calls_of(weighted.term, "reward (decode, HPSv2, backward)" if rewarding else "divergence")
-    for owner in (engine.optimizer, engine.assistant.optimizer):
-        owner.step = watch.around("optimisers and average", owner.step)
-    parts.average.update = watch.around("optimisers and average", parts.average.update)  # type: ignore[method-assign]
     return TrainingLoop(config, parts, RunFolder(work / "run"))
 
 
 def measure(case: Case, device: torch.device, steps: int, work: Path) -> dict[str, Any]:
     """Build a case, step it, and say what it took."""
-    watch, cuda = Watch(device), device.type == "cuda"
+    from dipp_toolkit.experiments.profile.parts import PartMeter, wait
+    from dipp_toolkit.experiments.profile.run import hooked
+
+    watch, meter, cuda = Watch(device), PartMeter(device), device.type == "cuda"
     before = torch.cuda.memory_allocated() if cuda else resident()
     started = time.perf_counter()
-    loop = loop_of(case, device, watch, work)
-    watch.wait()
+    loop = loop_of(case, device, work)
+    wait(device)
     built = time.perf_counter() - started
     held = torch.cuda.memory_allocated() if cuda else resident()
-    each: list[float] = []
-
-    def timed(count: int) -> None:
-        for _ in range(count):
-            started = time.perf_counter()
-            with watch.part("rest"):
+    with hooked(loop):
+        for _ in range(2 if cuda else 0):  # kernels are chosen and loaded
+            loop.one_step()
+        for _ in range(steps):
+            with watch.step():
                 loop.one_step()
-            watch.wait()
-            each.append(time.perf_counter() - started)
-
-    if cuda:
-        timed(2)  # kernels are chosen and loaded
-        each.clear()
-        torch.cuda.reset_peak_memory_stats()
-        timed(steps)
-        seconds, peak, reserved = list(each), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        recorded = min(3, steps)
-        with watch.recording(seconds=True):
-            timed(recorded)
-        with watch.recording(operations=True):
-            timed(1)
-        counted = 1
-    else:
-        with watch.recording(seconds=True, operations=True):
-            timed(steps)
-        seconds, recorded, counted = list(each), steps, steps
-        peak = reserved = max(part.peak for part in watch.parts.values())
+        reserved = torch.cuda.max_memory_reserved() if cuda else max(watch.peaks.values())
+        with meter.step():
+            loop.one_step()
+    peak = max(watch.peaks.values())
+    sums = {name: sum(step.get(name, 0.0) for step in watch.by_part) for name in watch.peaks}
+    seconds, peaks, operations = by_piece(sums), by_piece(watch.peaks, largest=True), by_piece(meter.flops_by_part)
     network = loop.parts.generator.network
     return {
         "case": str(case), "pipeline": case.pipeline, "mode": case.mode, "batch": case.batch,
-        "settings": case.settings, "seconds": seconds, "built_seconds": built, "before_gib": before / GIB,
+        "settings": case.settings, "seconds": watch.seconds, "built_seconds": built, "before_gib": before / GIB,
         "held_gib": held / GIB, "peak_gib": peak / GIB, "reserved_gib": reserved / GIB,
         "parts": {
             name: {
-                "seconds": part.seconds / recorded, "peak_gib": part.peak / GIB,
-                "tflop": part.operations / counted / 1e12,
+                "seconds": seconds[name] / steps, "peak_gib": peaks[name] / GIB,
+                "tflop": operations.get(name, 0) / 1e12,
             }
-            for name, part in watch.parts.items()
+            for name in seconds
         },
         "trainable": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         "ran_on": where(device),

@@ -28,6 +28,8 @@ TIGHT, ROOMY = 0.75, 0.45
 """Shares of the memory above which a step is tight, and below which there is room for twice the batch."""
 LARGE_PART = 0.15
 """Share of the seconds, or of the peak memory, that makes a part worth an advice."""
+FRESH = 0.08
+"""Share of the step that fresh samples for the assistant take, from which on reusing some is worth it."""
 WAITED = 0.05
 """Share of the step for which the host waits for the GPU."""
 
@@ -174,13 +176,10 @@ def _optimizer_memory(profile: Profile, config: TrainConfig) -> Iterator[Advice]
 
 def _fresh_samples(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     part = profile.part(SAMPLES)
-    if "reuse_samples" not in TrainConfig.model_fields or getattr(config, "reuse_samples", True):
-        return
-    if part is not None and part.share >= LARGE_PART:
+    if part is not None and part.share >= FRESH and not config.reuse_samples:
         yield Advice(
             f"Samples for the assistant's updates take {part.share:.0%} of the step.",
-            "Set reuse_samples=true: the assistant's last update learns from the generator's own samples of the step "
-            "before. Results differ a little.",
+            "Set reuse_samples=true: its last update learns from the generator's samples of the step before.",
             _set(reuse_samples=True),
         )
 
@@ -198,6 +197,17 @@ def _update_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
 def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     decoding = profile.part(DECODER)
     rewards = [part for part in profile.parts if part.name.startswith(REWARD)]
+    learned = [part.name.removeprefix(f"{REWARD} ") for part in rewards]
+    learned = [name for name in learned if name in config.rewards and name not in config.latent_rewards]
+    together = sum(part.share for part in (*rewards, *([decoding] if decoding is not None else [])))
+    if learned and together >= 2 * LARGE_PART:
+        changes = {f"reward.{name}.latent": True for name in learned}
+        yield Advice(
+            f"Decoding and rewards take {together:.0%} of the step.",
+            f"Set {' and '.join(f'{name}=true' for name in changes)}: a network on latents learns the scores, and "
+            "while it agrees with them most steps need neither; the report shows its agreement.",
+            changes,
+        )
     if decoding is not None and decoding.share >= 2 * LARGE_PART and config.decoder is None:
         yield Advice(
             f"Decoding takes {decoding.share:.0%} of the step.",
