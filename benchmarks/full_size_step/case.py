@@ -25,6 +25,7 @@ THRIFTY: dict[str, Any] = {"recompute_generator": True, "gradient_checkpointing"
 SETTINGS: dict[str, Any] = {
     "precision": "bf16",
     "frozen_precision": "bf16",
+    "compile": "off",
     "eval_count": 1,
     "ema": 0.9,
 }

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.config import TrainConfig, make_config
-from dipp_toolkit.errors import RequestError
+from dipp_toolkit.config import TrainConfig
 
 HERE = Path(__file__).parent
 FLUX = "flux:lora:1:thrifty"
@@ -45,28 +44,8 @@ class Variant:
         return f"{self.case}, {self.how}"
 
 
-def compiled(how: str) -> dict[str, Any]:
-    """The settings of a way to compile; this version's, whose `compile` may be a switch.
-
-    Raises:
-        RequestError: this version has no such way.
-    """
-    values = {"eager": ("off", False), "compiled": ("on", True), "graphs": ("graphs",)}[how]
-    for value in values:
-        try:
-            make_config({"compile": value})
-        except RequestError:
-            continue
-        return {"compile": value}
-    raise RequestError(f"This version has no setting for {how}.")
-
-
-def has(how: str) -> bool:
-    """Whether this version can compile in this way."""
-    try:
-        return bool(compiled(how))
-    except RequestError:
-        return False
+WAYS = {"eager": {"compile": "off"}, "compiled": {"compile": "on"}, "graphs": {"compile": "graphs"}}
+"""Settings by how a variant is run."""
 
 
 def variants() -> list[Variant]:
@@ -89,14 +68,14 @@ def variants() -> list[Variant]:
         ("sd15:lora:4", "graphs", 110),
         (FLUX, "compiled", 150),
     ]
-    found = [Variant(case, how, compiled(how), limit=limit) for case, how, limit in order if has(how)]
-    free = Variant("pixart-alpha:full:4", "eager, not deterministic", {**compiled("eager"), "deterministic": False})
+    found = [Variant(case, how, WAYS[how], limit=limit) for case, how, limit in order]
+    free = Variant("pixart-alpha:full:4", "eager, not deterministic", {**WAYS["eager"], "deterministic": False})
     return [found[0], free, *found[1:]]
 
 
 def bisection() -> list[Variant]:
     """Runs of Flux that tell causes of an illegal memory access apart; each changes one thing."""
-    settings = compiled("eager")
+    settings = WAYS["eager"]
     changes: list[tuple[str, dict[str, Any]]] = [
         ("CUDA_LAUNCH_BLOCKING=1", {"environment": {"CUDA_LAUNCH_BLOCKING": "1"}}),
         ("not deterministic", {"settings": {**settings, "deterministic": False}}),

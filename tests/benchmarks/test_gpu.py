@@ -26,7 +26,7 @@ def test_says_in_a_sentence_that_there_is_no_gpu(
 
 
 def test_one_variant_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "variants", lambda: [Variant("pixart-alpha:lora:2", "eager", cases.compiled("eager"))])
+    monkeypatch.setattr(run, "variants", lambda: [Variant("pixart-alpha:lora:2", "eager", cases.WAYS["eager"])])
     target = tmp_path / "dry.json"
     assert run.main(["--dry", "--steps", "1", "--minutes", "3", "--results", str(target)]) == 0
     (row,) = json.loads(target.read_text())

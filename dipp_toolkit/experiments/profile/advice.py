@@ -79,12 +79,13 @@ def _narrow_passes(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
 
 
 def _launches(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
-    if profile.busy is None or 1 - profile.busy < IDLE or config.compile:
+    if profile.busy is None or 1 - profile.busy < IDLE or config.compile == "graphs":
         return
+    mode, what = ("graphs", "one call replays many") if config.compile == "on" else ("on", "fewer and larger ones")
     yield Advice(
         f"{1 - profile.busy:.0%} of the step the GPU waits for Python to start its {profile.launches or 0:,} kernels.",
-        "Set compile=true: fewer and larger kernels.",
-        _set(compile=True),
+        f"Set compile={mode}: {what}. The first steps compile, which a long run earns back.",
+        _set(compile=mode),
     )
 
 

@@ -27,7 +27,7 @@ from ...errors import DippError, RequestError, RunError
 from ...training.loop import TrainingLoop
 from ...training.run_state.run_folder import RunFolder
 from ...training.setup.assembly import assemble
-from ...training.setup.resolve import resolve, settle_precision
+from ...training.setup.resolve import resolve, settle_compile, settle_precision
 from ...training.stepping import StopNow, StopRequest
 from ...utils.device import choose_device, environment, peak_memory_mb
 from ...utils.exception_text import raised
@@ -202,6 +202,7 @@ def profile(
         with stop.at_once():
             progress("loading", 1, 1)
             config, _ = settle_precision(config, device, Processes())
+            config, _ = settle_compile(config, device, Processes())
             loop = profiled_loop(config, Path(scratch))
         return Profiling(loop, steps, trace, stop, progress, Path(scratch)).run()
 
