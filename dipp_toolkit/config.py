@@ -34,6 +34,9 @@ WARNINGS = (OVER_OPTIMISATION, DIVERSITY_COLLAPSE, OVER_SATURATION)
 EVERY_WARNING = "all"
 """What stands for every warning where a run is told which ones stop it."""
 
+MEASURE_EVERY = 10
+"""Updates from one that measures the gradient of each reward by itself to the next, where rewards are only added up."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 EXPECTED = {

@@ -38,6 +38,8 @@ class Counter:
             "decoder": getattr(parts.reference.vae, "decoder", parts.reference.vae),
         }
         for name, reward in parts.rewards.items():
+            if not hasattr(reward, "model"):  # a formula without a network
+                continue
             model = reward.model
             networks[f"{name}, images"] = model.vision_model if isinstance(reward, EmojiClip) else model.vision
             networks[f"{name}, prompts"] = model.text_model if isinstance(reward, EmojiClip) else model.text

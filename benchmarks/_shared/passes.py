@@ -21,6 +21,8 @@ from dipp_toolkit.utils.precision import PRECISIONS, pass_autocast
 
 def scores_of(reward: Any, prompts: tuple[str, ...], device: torch.device) -> Callable[[Tensor], Tensor]:
     """A reward of the emoji world as its network's pass over images alone: the prompts' features are there."""
+    if not hasattr(reward, "tokenizer"):  # a formula without a network
+        return lambda images: reward(images, prompts)
     ids, model = reward.tokenizer(prompts).to(device), reward.model.to(device)
     with torch.no_grad():
         read = embed_captions(model, ids) if isinstance(reward, EmojiClip) else model.text_features(ids)
@@ -113,14 +115,24 @@ class Passes:
             return x0, self.decode(x0)
 
     def rewards(self) -> None:
-        """Every reward's gradient with respect to the sample, as the training's steps get at it."""
-        shared = self.decoded() if self.decodes < len(self.scores) else None
+        """The rewards' gradient with respect to the sample, as the training's steps get at it: rewards of one decode
+        are added up on its images and go back once."""
+        if self.decodes < len(self.scores):
+            x0, images = self.decoded()
+            summed = torch.zeros_like(images)
+            for scores in self.scores.values():
+                seen = images.detach().requires_grad_(True)
+                with torch.autocast(self.device.type, enabled=False):
+                    (pixels,) = torch.autograd.grad(scores(seen).sum(), seen)
+                summed += pixels
+            torch.autograd.grad(images, x0, summed)
+            return
         for scores in self.scores.values():
-            x0, images = shared or self.decoded()
+            x0, images = self.decoded()
             seen = images.detach().requires_grad_(True)
             with torch.autocast(self.device.type, enabled=False):
                 (pixels,) = torch.autograd.grad(scores(seen).sum(), seen)
-            torch.autograd.grad(images, x0, pixels, retain_graph=shared is not None)
+            torch.autograd.grad(images, x0, pixels)
 
     def run(self) -> None:
         """All of them once, in the order of a step."""

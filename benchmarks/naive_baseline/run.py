@@ -40,6 +40,7 @@ from benchmarks.naive_baseline.rewards import PlainReward
 from benchmarks.step_overhead.run import config_of
 from dipp_emoji import WEIGHTS
 from dipp_toolkit import TrainConfig, load_prompts, load_reward
+from dipp_toolkit.objective.mixing.scale import MEASURED
 from dipp_toolkit.protocols import texts
 from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.utils.precision import PRECISIONS
@@ -110,6 +111,7 @@ def speed(config: TrainConfig, rounds: int, block: int, clock: Callable[[], floa
     operations = {"ours": flops_of_a_step(config)}
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], Any]]:
+        loop.step = MEASURED  # later than the updates that each measure every reward
         settings = loop.config
         naive = naive_on(
             settings, WEIGHTS / "onestep", WEIGHTS / "reference", WEIGHTS / "onestep" / "assistant", readout=1.0
@@ -163,6 +165,7 @@ def beside_dmd2(config: TrainConfig, rounds: int, block: int, clock: Callable[[]
     """One training and DMD2's loop on the same networks, prompts, rewards and settings, turn by turn."""
 
     def make(loop: TrainingLoop) -> dict[str, Callable[[], Any]]:
+        loop.step = MEASURED  # later than the updates that each measure every reward
         settings, prompts = loop.config, list(loop.parts.conditions.prompts)
         rewards = [(load_reward(name), settings.alpha_rew * weight) for name, weight in settings.rewards.items()]
         for reward in [*loop.parts.rewards.values(), *(reward for reward, _ in rewards)]:

@@ -46,7 +46,8 @@ class TermResult:
     Attributes:
         value: what the term measures, for each sample: a score for a reward, a divergence estimate for a divergence.
         grad: gradient of the term's loss with respect to each sample, like `x0`. The engine descends it, so a reward
-            returns minus the gradient of its score.
+            returns minus the gradient of its score. Where rewards went through the decoder together, the engine has
+            their sum alone, and this is empty, `(batch, 0)`.
         details: further numbers for the log, by name. A tensor of one number is read together with all others, so
             that an accelerator is waited for once.
         scores: of the rewards inside the term's own formula, by the reward's name.

@@ -15,9 +15,11 @@ from ..utils.device import Scalars
 from ..utils.precision import full_precision
 from ..utils.step_parts import OBJECTIVE, step_part
 from .base import ExplainingTerm, Sample, Side, Term, TermResult, side_of
-from .mixing.mix import Mixed, RewardMix
+from .mixing.mix import Joint, Mixed, RewardMix
 from .mixing.statistics import mean_square
 from .result import ObjectiveResult, directions
+from .terms.joint_rewards import differentiate_together, joinable
+from .terms.reward import RewardTerm
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,28 @@ def evaluate_objective(
         BadNumbers: the gradients cannot be balanced.
     """
     processes = processes or Processes()
+    mixed = [weighted for weighted in terms if weighted.mixed] if mix is not None else []
+    joining = processes.together(partial(_joining, mixed, mix, sample))
     results: dict[str, TermResult] = {}
+    joint: Joint | None = None
     for weighted in terms:
-        results[weighted.name] = processes.together(partial(_called, weighted, sample))
-    gradients = {weighted.name: weighted.weight * results[weighted.name].grad.to(sample.x0.dtype) for weighted in terms}
+        if weighted.name not in joining:
+            results[weighted.name] = processes.together(partial(_called, weighted, sample))
+        elif joint is None:
+            factors = {name: factor for name, (_, factor) in joining.items()}
+            rewards_joined = {name: term for name, (term, _) in joining.items()}
+            scores, gradient = processes.together(partial(differentiate_together, rewards_joined, factors, sample))
+            joint = Joint(factors, gradient.to(sample.x0.dtype))
+            results |= {name: TermResult(own, own.new_zeros((len(own), 0))) for name, own in scores.items()}
+    results = {weighted.name: results[weighted.name] for weighted in terms}
+    gradients = {
+        weighted.name: weighted.weight * results[weighted.name].grad.to(sample.x0.dtype)
+        for weighted in terms
+        if weighted.name not in joining
+    }
     added = gradients
     details: Scalars = {}
     divergence = _summed(gradients, terms, "divergences", sample)
-    mixed = [weighted for weighted in terms if weighted.mixed] if mix is not None else []
     if mix is not None and mixed:
         rest = sum((gradients[weighted.name] for weighted in terms if not weighted.mixed), torch.zeros_like(sample.x0))
         answers, weights = (
@@ -72,19 +88,26 @@ def evaluate_objective(
             {weighted.name: weighted.weight for weighted in mixed},
         )
         kl = _kl_of(terms, results)
-        mixture = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl))
+        mixture = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl, joint))
         added, details = {**gradients, **mixture.added}, mixture.details
         gradients = {**gradients, **mixture.contributions}
+    if joint is not None:  # the size of a part of the rewards would be taken for that of all
+        gradients = {weighted.name: gradients[weighted.name] for weighted in terms if not weighted.mixed}
     norms, cosines = directions(gradients)
     rewards = _summed(added, terms, "rewards", sample)
+    parts = list(added.values())
+    if joint is not None:
+        rewards, parts = rewards + joint.gradient, [*parts, joint.gradient]
     squares = {"rewards": mean_square(rewards), "divergences": mean_square(divergence)}
-    grad = torch.stack(list(added.values())).sum(0)
+    grad = torch.stack(parts).sum(0)
     return ObjectiveResult(grad, results, norms, cosines, details, squares=squares)
 
 
 def _summed(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], side: Side, sample: Sample) -> Tensor:
     """The gradients of the terms of one side, added up."""
-    gradients_of_side = (gradients[weighted.name] for weighted in terms if side_of(weighted.term) == side)
+    gradients_of_side = (
+        gradients[weighted.name] for weighted in terms if side_of(weighted.term) == side and weighted.name in gradients
+    )
     return sum(gradients_of_side, torch.zeros_like(sample.x0))
 
 
@@ -92,6 +115,19 @@ def _kl_of(terms: Sequence[WeightedTerm], results: Mapping[str, TermResult]) -> 
     """The integral KL as the first divergence reports it."""
     reports = (results[weighted.name].details for weighted in terms if side_of(weighted.term) == "divergences")
     return next((torch.as_tensor(details["kl"]) for details in reports if "kl" in details), None)
+
+
+def _joining(
+    mixed: Sequence[WeightedTerm], mix: RewardMix | None, sample: Sample
+) -> dict[str, tuple[RewardTerm, Tensor | float]]:
+    """The rewards that go through the decoder together, each with what its gradient is multiplied by."""
+    if mix is None or len(mixed) < 2:
+        return {}
+    factors = mix.factors_ahead({weighted.name: weighted.weight for weighted in mixed}, sample.step)
+    if factors is None:
+        return {}
+    rewards = joinable({weighted.name: weighted.term for weighted in mixed}, sample)
+    return {name: (term, factors[name]) for name, term in rewards.items()}
 
 
 def _called(weighted: WeightedTerm, sample: Sample) -> TermResult:
@@ -112,10 +148,11 @@ def _mixed(
     divergence: Tensor,
     sample: Sample,
     kl: Tensor | None,
+    joint: Joint | None,
 ) -> Mixed:
     try:
         with full_precision(sample.x0.device):  # products of gradients are not a network's pass
-            return mix(answers, weights, rest, sample.random, divergence, sample.step, kl)
+            return mix(answers, weights, rest, sample.random, divergence, sample.step, kl, joint)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise BadNumbers("The rewards' gradients cannot be balanced: they are not finite.") from error
 
@@ -133,10 +170,20 @@ def find_cause(terms: Sequence[WeightedTerm], sample: Sample, results: Mapping[s
     causes = []
     for weighted in terms:
         result = results.get(weighted.name)
+        if result is not None and result.value.numel() and not result.grad.numel():
+            result = _by_itself(weighted, sample, result)
         if result is None or bool(torch.isfinite(result.grad).all() & torch.isfinite(result.value).all()):
             continue
         causes.append(_explained(weighted, sample, result))
     return "; ".join(causes)
+
+
+def _by_itself(weighted: WeightedTerm, sample: Sample, result: TermResult) -> TermResult:
+    """A reward's result with its own gradient, which was computed together with others'."""
+    try:
+        return weighted.term(replace(sample, random=torch.Generator(sample.random.device).manual_seed(0)))
+    except DippError:
+        return result
 
 
 def _explained(weighted: WeightedTerm, sample: Sample, result: TermResult) -> str:

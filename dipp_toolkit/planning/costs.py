@@ -94,6 +94,7 @@ class RewardCosts:
         decode: operations and launches of decoding alone, which rewards of a step share.
         score: operations and launches of the network alone.
         dtype: what the network is kept and runs in, whatever the run's own precision is.
+        way_back: operations and launches of the decoder's backward pass alone.
     """
 
     parameters: int | None
@@ -101,6 +102,7 @@ class RewardCosts:
     decode: Cost
     score: Cost = field(default_factory=Cost)
     dtype: torch.dtype = torch.float32
+    way_back: Cost = field(default_factory=Cost)
 
 
 def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
@@ -364,5 +366,5 @@ def reward_costs(
         flops=decode.forward.flops + score.flops + decode.backward.flops,
         launches=decode.forward.launches + score.launches + decode.backward.launches,
     )
-    decoding, scoring = (replace(cost, peak=0, kept=0) for cost in (decode.forward, score))
-    return RewardCosts(parameters, whole, decoding, scoring, own)
+    decoding, scoring, way_back = (replace(cost, peak=0, kept=0) for cost in (decode.forward, score, decode.backward))
+    return RewardCosts(parameters, whole, decoding, scoring, own, way_back)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig
+from ..config import MEASURE_EVERY, TrainConfig
 from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
@@ -329,12 +329,16 @@ class _Step:
         }
 
     def reward_work(self) -> dict[str, Cost]:
-        """Of each reward on a micro-batch; rewards of the whole one share one decode, counted with the first."""
+        """Of each reward on a micro-batch. Rewards of the whole one share one decode, and those that are only added up
+        the way back as well, but where each is measured; what is shared is counted with the first."""
         size = self.config.batch_size
         batch = self.config.reward_batch or size
-        shared, times = batch >= size, -(-size // batch)
+        whole, times = batch >= size, -(-size // batch)
+        added = self.config.balance == "sum" and self.config.reward_clip is None and not self.config.floors
+        back = times * (1 - 1 / MEASURE_EVERY) if added else 0.0
+        decode = 1.0 if whole else back
         return {
-            name: _sum((times, reward.whole), (-1 if shared and number else 0, reward.decode))
+            name: _sum((times, reward.whole), *(((-decode, reward.decode), (-back, reward.way_back)) if number else ()))
             for number, (name, reward) in enumerate(self.rewards.items())
         }
 

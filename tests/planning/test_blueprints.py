@@ -166,13 +166,21 @@ def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     from dipp_toolkit.planning.dry_run import Cost
     from dipp_toolkit.planning.estimate import _Step
 
-    costs = {name: RewardCosts(1, Cost(flops=flops), Cost(flops=10)) for name, flops in (("a", 50), ("b", 70))}
-    config = TrainConfig(batch_size=4)
+    costs = {
+        name: RewardCosts(1, Cost(flops=flops), Cost(flops=10), way_back=Cost(flops=20))
+        for name, flops in (("a", 50), ("b", 70))
+    }
+    config = TrainConfig(batch_size=4, balance="normalised")
     whole: Any = SimpleNamespace(config=config, rewards=costs)
     assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=60)}
     whole.config = config.model_copy(update={"reward_batch": 2})
     sliced = _Step.reward_work(whole)
     assert sliced == {"a": Cost(flops=100), "b": Cost(flops=140)}
+    # Those that are only added up share the way back as well, in nine updates of ten.
+    whole.config = TrainConfig(batch_size=4)
+    assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=70 - 10 - 18)}
+    whole.config = whole.config.model_copy(update={"reward_batch": 2})
+    assert _Step.reward_work(whole) == {"a": Cost(flops=100), "b": Cost(flops=140 - 18 - 36)}
 
 
 def test_a_reward_is_planned_in_its_own_precision_whatever_the_reference_is_kept_in() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...config import MEASURE_EVERY
 from ...distributed import Processes
 from ...errors import RunError
 from ...utils.device import read_scalars
@@ -17,7 +18,7 @@ from ..result import metric_name
 from .balance import BALANCES, Balance
 from .floors import Floor
 from .kl_budget import KLBudget
-from .scale import RewardScale
+from .scale import MEASURED, RewardScale
 from .statistics import RewardStatistics, inverse, mean_square, root_mean_square
 
 
@@ -36,6 +37,19 @@ class Mixed:
     details: Mapping[str, float | Tensor]
 
 
+@dataclass(frozen=True)
+class Joint:
+    """Rewards whose gradients came out of one backward pass of the decoder.
+
+    Attributes:
+        factors: what each one's own gradient was multiplied by, by the terms' names.
+        gradient: the sum, like the samples.
+    """
+
+    factors: Mapping[str, Tensor | float]
+    gradient: Tensor
+
+
 @dataclass
 class Proposal:
     """What the passes of the current update measured of a reward.
@@ -51,9 +65,9 @@ class Proposal:
     share: float = 0.0
 
     @property
-    def size(self) -> Tensor:
-        """Root mean square of the update's gradient."""
-        return torch.stack(self.squares).mean().sqrt()
+    def size(self) -> Tensor | None:
+        """Root mean square of the update's gradient; None where it is not known by itself."""
+        return torch.stack(self.squares).mean().sqrt() if self.squares else None
 
 
 @dataclass
@@ -84,6 +98,8 @@ class RewardMix:
         floors: by the terms' names.
         statistics: by the terms' names.
         processes: those that share the batch; statistics are of the whole of it.
+        measure_every: updates from one in which each reward's own gradient is measured to the next. In between, rewards
+            that are only added up go through the decoder together.
     """
 
     balance: Balance = "sum"
@@ -92,6 +108,7 @@ class RewardMix:
     statistics: dict[str, RewardStatistics] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     scale: RewardScale = field(default_factory=RewardScale)
+    measure_every: int = MEASURE_EVERY
     _proposed: dict[str, Proposal] = field(default_factory=dict, init=False, repr=False, compare=False)
     _sides: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -104,6 +121,7 @@ class RewardMix:
         divergence: Tensor | None = None,
         step: int = 0,
         kl: Tensor | None = None,
+        joint: Joint | None = None,
     ) -> Mixed:
         """Mix a pass.
 
@@ -115,6 +133,7 @@ class RewardMix:
             divergence: those of the divergences among them; `rest` where not given.
             step: number of the generator update, from 0.
             kl: the integral KL of the pass in nats a dimension, where a divergence reports it.
+            joint: rewards among them whose sum alone is known; it is theirs to add, with no contribution here.
 
         Raises:
             RunError: there is a budget for the KL, and none reports it.
@@ -123,13 +142,18 @@ class RewardMix:
         sizes = {}
         for name, result in results.items():
             scores = self.processes.gather(result.value.float())
+            details[metric_name("deviation", name)] = scores.std(correction=0)
+            if joint is not None and name in joint.factors:
+                self._proposed.setdefault(name, Proposal()).scores.append(scores.detach())
+                if self.scale.measures:
+                    details[metric_name("scale", name)] = joint.factors[name]
+                continue
             square = self.processes.mean(mean_square(result.grad))
             proposal = self._proposed.setdefault(name, Proposal())
             proposal.scores.append(scores.detach())
             proposal.squares.append(square.detach())
-            details[metric_name("deviation", name)] = scores.std(correction=0)
             sizes[name] = square.sqrt()
-        gradients = {name: result.grad.to(rest.dtype) for name, result in results.items()}
+        gradients = {name: results[name].grad.to(rest.dtype) for name in sizes}
         factor = self.scale.multiplier(step)
         if self.scale.measures:
             against = rest if divergence is None else divergence
@@ -141,7 +165,8 @@ class RewardMix:
             }
             added = None
         if self.scale.budget is not None:
-            self._note(self.scale.budget, kl, contributions, step, details)
+            pulling = [*contributions.values()] + ([] if joint is None else [joint.gradient])
+            self._note(self.scale.budget, kl, pulling, step, details)
         if not self.floors:
             return Mixed(contributions, added or self._balanced(contributions, random), details)
         pull = self.processes.mean(mean_square(torch.stack([rest, *contributions.values()]).sum(0))).sqrt()
@@ -151,6 +176,28 @@ class RewardMix:
             push = (multiplier * inverse(self._running(name, sizes[name])) * pull).to(rest.dtype) * gradients[name]
             contributions[name] = contributions[name] + push
         return Mixed(contributions, self._balanced(contributions, random), details)
+
+    def factors_ahead(self, weights: Mapping[str, float], step: int) -> dict[str, Tensor | float] | None:
+        """What each reward's own gradient is multiplied by, where that is known before it is: where rewards are added
+        up and nothing about them has to be measured. None elsewhere, and in every update in which each is measured.
+
+        Args:
+            weights: of all rewards, by the terms' names.
+            step: number of the generator update, from 0.
+        """
+        if self.balance != "sum" or self.clip is not None or self.floors:
+            return None
+        if step < MEASURED or step % self.measure_every == 0:
+            return None
+        factor = self.scale.multiplier(step)
+        if not self.scale.measures:
+            return {name: factor * weight for name, weight in weights.items()}
+        shares = self.scale.shares(weights)
+        held = self.scale.held() if self.scale.settled(shares) else None
+        if held is None:
+            return None
+        usual = {name: self.scale.sizes[name].usual if share else None for name, share in shares.items()}
+        return {name: factor * held * share / (usual[name] or 1.0) for name, share in shares.items()}
 
     def _pulled(
         self,
@@ -193,7 +240,7 @@ class RewardMix:
         self,
         budget: KLBudget,
         kl: Tensor | None,
-        contributions: Mapping[str, Tensor],
+        contributions: Sequence[Tensor],
         step: int,
         details: dict[str, float | Tensor],
     ) -> None:
@@ -204,7 +251,7 @@ class RewardMix:
                 "term of your own reports it as the detail 'kl', see objective/terms/divergence.py; or leave kl_budget "
                 "out."
             )
-        pulls = torch.stack(list(contributions.values())).any()
+        pulls = torch.stack(list(contributions)).any()
         budget.note(kl, torch.zeros_like(pulls) if self.scale.rests(step) else pulls)
         details |= {"kl_running": budget.kl, "kl_factor": budget.factor}
 
@@ -233,7 +280,11 @@ class RewardMix:
         if not self._sides:
             return
         joint, divergence = torch.stack(self._sides).mean(0).sqrt()
-        sizes = {f"of/{name}": proposal.size for name, proposal in self._proposed.items() if proposal.share}
+        sizes = {
+            f"of/{name}": size
+            for name, proposal in self._proposed.items()
+            if proposal.share and (size := proposal.size) is not None
+        }
         numbers = read_scalars({"joint": joint, "divergence": divergence, **sizes})
         joint_size, divergence_size = numbers.pop("joint"), numbers.pop("divergence")
         self.scale.take({name.removeprefix("of/"): size for name, size in numbers.items()}, joint_size, divergence_size)

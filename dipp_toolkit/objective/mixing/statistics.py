@@ -63,16 +63,18 @@ class RewardStatistics:
     deviation: Tensor = field(default_factory=_zero)
     gradient: Tensor = field(default_factory=_zero)
 
-    def update(self, scores: Float[Tensor, " batch"], size: Float[Tensor, ""]) -> None:
+    def update(self, scores: Float[Tensor, " batch"], size: Float[Tensor, ""] | None) -> None:
         """Take an update's scores and gradient size in.
 
         Args:
             scores: of all its passes and processes.
-            size: root mean square of its gradient. Where it or a score is not finite, nothing is taken in.
+            size: root mean square of its gradient, None where it was not measured. Where it or a score is not finite,
+                nothing is taken in.
         """
         wide = torch.float32 if scores.device.type == "mps" else torch.float64
         self._to(scores.device, wide)
-        scores, size = scores.detach().to(wide), size.detach().to(wide)
+        scores = scores.detach().to(wide)
+        size = scores.new_zeros(()) if size is None else size.detach().to(wide)
         sound = torch.isfinite(scores).all() & torch.isfinite(size)
         pulls = sound & (size > 0)
         spread = scores.std(correction=0) if len(scores) > 1 else (scores[0] - self.mean).abs()

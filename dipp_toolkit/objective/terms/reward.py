@@ -135,10 +135,23 @@ class RewardTerm:
                 self._call(images.detach(), prompts)
                 return True
 
+    @property
+    def rising(self) -> int:
+        """1 where the run raises the score, -1 where it lowers it."""
+        return 1 if self.ascended else -1
+
     def _differentiate(self, decoded: Decoded, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        rising = 1 if self.ascended else -1
-        with torch.enable_grad(), full_precision(decoded.images.device):
-            images = at_least_float32(decoded.images.detach()).requires_grad_(True)
+        scores, gradient = self.differentiate_images(decoded.images, prompts)
+        return scores, self.rising * decoded.pull_back(gradient)
+
+    def differentiate_images(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Scores, and the gradient with respect to the images of what rises: `rising` times their sum.
+
+        Raises:
+            RunError: as for a call.
+        """
+        with torch.enable_grad(), full_precision(images.device):
+            images = at_least_float32(images.detach()).requires_grad_(True)
             # Whether they are finite is read later, with all other numbers.
             scores = self._call(images, prompts, finite=False)
             if not scores.requires_grad:
@@ -147,12 +160,12 @@ class RewardTerm:
                     "torch operations. Compute the score from the images with torch, without .detach(), .numpy() or "
                     "torch.no_grad(), or declare differentiable = False to train it as a black box."
                 )
-            (gradient,) = torch.autograd.grad(rising * scores.sum(), images, allow_unused=True)
+            (gradient,) = torch.autograd.grad(self.rising * scores.sum(), images, allow_unused=True)
         if gradient is None:
             raise RunError(
                 f"The reward '{self.name}' does not depend on the images, so it has no gradient to train with."
             )
-        return scores.detach(), rising * decoded.pull_back(gradient)
+        return scores.detach(), gradient
 
     @torch.no_grad()
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
+from ...models.decoding import RisingClamp
 from ...utils.precision import full_precision
 from ...utils.step_parts import DECODER, step_part
 
@@ -34,10 +37,37 @@ class Decoded:
             gradient: of something that is to rise, like the images: a decoder may look at where it points.
         """
         self.waiting -= 1
+        return self._through(self.images, gradient)
+
+    def before_clamp(self, gradient: Tensor) -> Tensor:
+        """The gradient with respect to the pixels that the decoder's clamp was given, of one with respect to the
+        images: what the clamp lets pass depends on each reward's own direction."""
+        with full_precision(self.x0.device):
+            (pixels,) = torch.autograd.grad(
+                self.images, clamped_edge(self.images), gradient.to(self.images.dtype), retain_graph=True
+            )
+        return pixels
+
+    @step_part(DECODER)
+    def pull_back_pixels(self, gradient: Tensor) -> Tensor:
+        """The gradient with respect to the latents of one with respect to the pixels before the clamp: linear in it, so
+        that it may be that of many rewards."""
+        self.waiting -= 1
+        return self._through(clamped_edge(self.images), gradient)
+
+    def _through(self, output: Any, gradient: Tensor) -> Tensor:
         with full_precision(self.x0.device):
             gradient = gradient.to(self.images.dtype)
-            (latent_gradient,) = torch.autograd.grad(self.images, self.x0, gradient, retain_graph=self.waiting > 0)
+            (latent_gradient,) = torch.autograd.grad(output, self.x0, gradient, retain_graph=self.waiting > 0)
         return latent_gradient
+
+
+def clamped_edge(images: Tensor) -> GradientEdge:
+    """Where the graph of images goes on before the clamp that they end with."""
+    assert images.grad_fn is not None
+    node, number = images.grad_fn.next_functions[0]
+    assert node is not None
+    return GradientEdge(node, number)
 
 
 @dataclass
@@ -57,6 +87,7 @@ class SharedDecode:
     _latents: Tensor | None = field(default=None, repr=False)
     _decoded: Decoded | None = field(default=None, repr=False)
     _absent: tuple[Tensor, int] | None = field(default=None, repr=False)
+    _clamped: bool | None = field(default=None, repr=False)
 
     @step_part(DECODER)
     def __call__(self, latents: Tensor) -> Tensor:
@@ -78,7 +109,7 @@ class SharedDecode:
 
     @step_part(DECODER)
     def decoded_alone(self, latents: Tensor) -> Decoded:
-        """Images of a part of a batch with their graph, for one reward."""
+        """Images of a batch or a part of it with their graph, which goes back once."""
         with torch.enable_grad():
             x0 = latents.detach().requires_grad_(True)
             return Decoded(x0, self.decode(x0), 1)
@@ -94,6 +125,14 @@ class SharedDecode:
 
     def _absences(self, latents: Tensor) -> int:
         return self._absent[1] if self._absent is not None and self._absent[0] is latents else 0
+
+    def ends_with_clamp(self, latents: Tensor) -> bool:
+        """Whether the images come out of a `RisingClamp` and nothing after it, as a `LatentDecoder`'s do: the way back
+        before it is then linear. Found out once, on one sample."""
+        if self._clamped is None:
+            node = self.decoded_alone(latents[:1]).images.grad_fn
+            self._clamped = node is not None and node.name() == f"{RisingClamp.__name__}Backward"
+        return self._clamped
 
     def forgone(self) -> None:
         """One reward fewer will use it: it has no gradient."""
