@@ -65,6 +65,7 @@ class StepEvent:
         skipped: why updates of this step were not made, none where all were.
         pull: of the run's first update, how hard the rewards pull beside the divergence; of the next few where one of
             them decides alone, once. None of every other one.
+        warnings: sentences about blocks that could not be compiled, at the step that tried.
     """
 
     step: int
@@ -72,6 +73,7 @@ class StepEvent:
     metrics: Mapping[str, float]
     skipped: tuple[str, ...] = ()
     pull: FirstPull | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,18 @@ class CompileReport:
     seconds: float = 0.0
     eager: dict[str, str] = field(default_factory=dict)
 
+    def warnings(self) -> list[str]:
+        """A sentence for each class of blocks that is not compiled."""
+        return [
+            f"Blocks of class {name} run eagerly, because they cannot be compiled: {reason.rstrip('.')}. "
+            "The numbers are right and the step is slower; compile=off tries none."
+            for name, reason in self.eager.items()
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """For a run's `summary.json`."""
+        return {"graphs": self.graphs, "seconds": round(self.seconds, 1), "eager": dict(self.eager)}
+
 
 @dataclass
 class _State:

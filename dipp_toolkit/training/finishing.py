@@ -13,6 +13,7 @@ from ..config import TrainConfig
 from ..errors import CheckpointError
 from ..evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from ..events import Warned
+from ..models import compilation
 from ..models.files.saved_generators import note_generator
 from ..models.generator_options import generator_options
 from ..models.sampling import generate_images, sample_reference
@@ -187,6 +188,8 @@ def finish(
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:
         summary["environment"]["precision"] = f"{precision.name}: {precision.reason}"
+    if config.compile in ("on", "graphs"):
+        summary["compiled"] = compilation.report().summary()
     start = unready_note(config, parts) or assistant_start(config, parts)
     if start:
         summary["environment"]["assistant"] = start

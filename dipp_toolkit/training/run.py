@@ -11,6 +11,7 @@ from ..config import TrainConfig
 from ..distributed import Processes
 from ..errors import CheckpointError, RunError
 from ..events import RunEndEvent, RunStartEvent
+from ..models import compilation
 from ..utils.device import choose_device
 from ..utils.reproducibility import deterministic_kernels, seed_everything
 from .diagnose import Diagnoses
@@ -56,6 +57,7 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the run is saved.
     """
     config = resolve(config)
+    compilation.forget_compilations()  # another run's in this process would be told of as this one's
     device = choose_device(config.device)
     processes = processes or Processes.launched(device)
     with SharedFolder.opened(config, processes) as shared, deterministic_kernels(device, config.deterministic):
@@ -104,6 +106,7 @@ def _train(
             start = RunStartEvent(config, folder.path, loop.step, precision, tuple(problems), licences, notes)
             broadcast("dipp_on_run_start", start)
     ended = run_steps(loop, stop, broadcast, monitor, diagnoses)
+    problems += compilation.report().warnings()
 
     def check() -> None:
         if loop.asked_to_stop(stop):

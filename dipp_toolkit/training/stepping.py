@@ -12,6 +12,7 @@ from types import FrameType
 
 from ..errors import DippError, Interrupted, RunError
 from ..events import CheckpointEvent, StepEvent, WarmUpEvent
+from ..models import compilation
 from ..monitoring.first_pull import FirstPulls
 from ..utils.disk_errors import of_the_disk, reason_of, way_on
 from ..utils.exception_text import raised
@@ -129,14 +130,16 @@ class Stepping:
     def _step(self) -> None:
         loop, config = self.loop, self.loop.config
         earlier = self.diagnoses.before(loop.step + 1) if self.diagnoses is not None else None
+        known = set(compilation.report().warnings())
         row = loop.one_step()
+        new = tuple(sentence for sentence in compilation.report().warnings() if sentence not in known)
         loop.folder.check_in_place()
         self.metrics.write(row)
         self.skips.note(loop.step, loop.skipped)
         if self.diagnoses is not None:
             self.diagnoses.after(row, earlier)
         pull = self.pulls.check(loop.step, row)
-        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull))
+        self.broadcast("dipp_on_step", StepEvent(loop.step, config.steps, row, tuple(loop.skipped), pull, new))
         if loop.step % config.sample_every == 0:
             loop.save_samples()
 

@@ -167,6 +167,8 @@ class Bar:
         self._progress.line = numbers(event.metrics)
         for reason in event.skipped:  # stays above the bar
             self._progress.console.print(Text(plain_line(skipped_line(event.step, reason)), style="yellow"))
+        for warning in event.warnings:
+            self._progress.console.print(Text(plain_line(f"Warning: {warning}"), style="yellow"))
         if event.pull is not None:
             self._progress.console.print(Text(pull_line(event.pull), style="" if event.pull.healthy else "yellow"))
         notice = self._long_run.after(event)
@@ -224,6 +226,8 @@ class PlainLines:
     def dipp_on_step(self, event: StepEvent) -> None:
         for reason in event.skipped:
             self._say(skipped_line(event.step, reason))
+        for warning in event.warnings:
+            self._say(f"Warning: {warning}")
         if event.pull is not None:
             self._say(pull_line(event.pull))
         notice = self._long_run.after(event)
