@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,18 @@ from ..errors import RequestError, first_line
 from ..models.files.weight_files import PICKLE, weights_in
 from ..models.text_encoders import PromptEncoder
 from ..utils.content_digests import file_digest
+from ..utils.device import sent
 from ..utils.json_files import read_json
 from ..utils.lazy_sequence import through
 from ..utils.messages import shown
 from ..utils.paths import cache_place
-from .embeddings import packed_rows, unpacked_row
+from .embeddings import KeptTensor, packed_rows, unpacked_row
+from .read_ahead import ReadAhead
 
 CHUNK = 256
+TOGETHER = 64
+"""Prompts that one query reads: so many packed rows are in memory at a time."""
+READ = "digest, cut, lengths, tensors, checksum"
 NAME = "prompts.sqlite"
 FORMAT = 3
 """Counted up when files or embeddings change, so that caches of older versions are not found and never mistaken."""
@@ -229,31 +234,40 @@ class PromptCache:
             RequestError: one is not in the cache, or the file is damaged.
         """
         texts, tensors = tuple(prompts), dict[str, torch.Tensor]()
-        query = "SELECT cut, lengths, tensors, checksum FROM prompts WHERE digest = ?"
-        with self._database() as database:
-            for index, prompt in enumerate(texts):
-                digest = digest_of(prompt)
-                row = database and database.execute(query, (digest,)).fetchone()
+        for start in range(0, len(texts), TOGETHER):
+            part = texts[start : start + TOGETHER]
+            for index, (prompt, row) in enumerate(zip(part, self._rows(READ, part), strict=True), start):
                 if row is None:
                     raise RequestError(
                         f"The prompt '{shown(prompt)}' is not in the prompt cache {self.folder}. Encode it with: dipp "
                         "prompts encode."
                     )
-                values = self._values(digest, *row)
+                kept = self._kept(*row)
                 if not tensors:
-                    tensors = {name: value.new_empty((len(texts), *value.shape)) for name, value in values.items()}
+                    tensors = {
+                        name: torch.empty((len(texts), *value.shape), dtype=value.dtype) for name, value in kept.items()
+                    }
                 if {name: value.shape[1:] for name, value in tensors.items()} != {
-                    name: value.shape for name, value in values.items()
+                    name: value.shape for name, value in kept.items()
                 }:
                     raise RequestError(
                         f"The prompt cache file {self.path} has other tensors for the prompt '{shown(prompt)}' than "
                         "for others. Delete the file; its prompts are encoded again."
                     )
-                for name, value in values.items():
-                    tensors[name][index] = value
+                for name, value in kept.items():
+                    value.fill(tensors[name][index])
         return Condition(texts, tensors)
 
-    def _values(self, digest: bytes, cut: Any, lengths: Any, tensors: Any, checksum: Any) -> dict[str, torch.Tensor]:
+    def _rows(self, columns: str, prompts: Sequence[str]) -> list[Any]:
+        """These columns of each prompt's row, None where there is none; at most `TOGETHER` prompts."""
+        digests = [digest_of(prompt) for prompt in prompts]
+        wanted = tuple(dict.fromkeys(digests))
+        query = f"SELECT {columns} FROM prompts WHERE digest IN ({', '.join('?' * len(wanted))})"
+        with self._database() as database:
+            found = {} if database is None else {row[0]: row for row in database.execute(query, wanted)}
+        return [found.get(digest) for digest in digests]
+
+    def _kept(self, digest: bytes, cut: Any, lengths: Any, tensors: Any, checksum: Any) -> dict[str, KeptTensor]:
         try:
             if checksum != _checksum(digest, cut, lengths, tensors):
                 raise ValueError("a checksum does not match")
@@ -263,12 +277,10 @@ class PromptCache:
 
     def _cut(self, prompts: Sequence[str]) -> dict[str, bool | None]:
         """Whether each was cut; None of one that is not there."""
-        wanted, query = dict.fromkeys(prompts), "SELECT cut FROM prompts WHERE digest = ?"
-        with self._database() as database:
-            if database is None:
-                return dict.fromkeys(wanted)
-            rows = {prompt: database.execute(query, (digest_of(prompt),)).fetchone() for prompt in wanted}
-        return {prompt: None if row is None else bool(row[0]) for prompt, row in rows.items()}
+        wanted = list(dict.fromkeys(prompts))
+        parts = (wanted[start : start + TOGETHER] for start in range(0, len(wanted), TOGETHER))
+        rows = chain.from_iterable(self._rows("digest, cut", part) for part in parts)
+        return {prompt: None if row is None else bool(row[1]) for prompt, row in zip(wanted, rows, strict=True)}
 
     def _damaged(self, reason: object) -> RequestError:
         return RequestError(
@@ -373,10 +385,27 @@ class CachedConditions:
     cache: PromptCache
     device: torch.device
     complete: Callable[[Condition], Condition] | None = None
+    _ahead: ReadAhead = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ahead", ReadAhead(self._read))
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, rows: Sequence[int] | slice) -> Condition:
-        condition = self.cache.read(chosen_texts(self.prompts, rows)).to(self.device)
-        return condition if self.complete is None else self.complete(condition)
+        condition = self._ahead.take(range(len(self))[rows] if isinstance(rows, slice) else rows)
+        sent_there = {name: sent(tensor, self.device) for name, tensor in condition.tensors.items()}
+        return Condition(condition.prompts, sent_there)
+
+    def expect(self, batches: Sequence[Sequence[int]]) -> None:
+        """Read these batches ahead: they are asked for next, most likely."""
+        self._ahead.expect(batches)
+
+    def _read(self, rows: Sequence[int]) -> Condition:
+        """A batch in the host's memory, pinned where a GPU fetches it from there."""
+        condition = self.cache.read(chosen_texts(self.prompts, rows))
+        condition = condition if self.complete is None else self.complete(condition)
+        if self.device.type != "cuda":
+            return condition
+        return Condition(condition.prompts, {name: tensor.pin_memory() for name, tensor in condition.tensors.items()})

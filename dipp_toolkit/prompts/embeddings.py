@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load, save
@@ -35,22 +36,47 @@ def packed_rows(condition: Condition, dtype: torch.dtype = torch.float32) -> Ite
         yield lengths, save({name: values.contiguous() for name, values in kept.items()})
 
 
-def unpacked_row(lengths: str, data: bytes) -> dict[str, torch.Tensor]:
-    """One prompt's tensors, floats of half precision as float32.
+@dataclass(frozen=True)
+class KeptTensor:
+    """A prompt's tensor as it is kept.
+
+    Attributes:
+        values: without the zeros that it ends in, in the precision that it is kept in.
+        shape: of the whole.
+    """
+
+    values: torch.Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the whole: float32 for half precision."""
+        return torch.float32 if self.values.dtype in HALF else self.values.dtype
+
+    def fill(self, row: torch.Tensor) -> None:
+        """Write the whole into a row of this shape."""
+        if self.values.shape == row.shape:
+            row.copy_(self.values)
+            return
+        row[: len(self.values)].copy_(self.values)
+        row[len(self.values) :].zero_()
+
+
+def unpacked_row(lengths: str, data: bytes) -> dict[str, KeptTensor]:
+    """One prompt's tensors by name.
 
     Raises:
         Exception: of JSON, safetensors or torch, where the two are not what `packed_rows` gave.
     """
     whole, tensors = json.loads(lengths), {}
-    for name, kept in load(data).items():
-        values = kept.float() if kept.dtype in HALF else kept
+    for name, values in load(data).items():
         length = whole[name]
         if type(length) is not int:
             raise ValueError("a length is not a whole number")
-        tensors[name] = values
-        if length:
-            tensors[name] = values.new_zeros(length, *values.shape[1:])
-            tensors[name][: len(values)] = values
+        if length and len(values) > length:
+            raise ValueError("a tensor is longer than its length")
+        tensors[name] = KeptTensor(values, (length, *values.shape[1:]) if length else tuple(values.shape))
+        torch.empty(tensors[name].shape, dtype=tensors[name].dtype)  # fails where no memory holds what it says
     return tensors
 
 

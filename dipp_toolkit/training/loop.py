@@ -19,6 +19,7 @@ from ..models.weight_sharing import load_trainable_state, trainable_state
 from ..objective.base import uses_assistant
 from ..objective.evaluate import WeightedTerm
 from ..objective.result import metric_name
+from ..prompts.cache import CachedConditions
 from ..prompts.sampler import NoisesOfPrompts, PromptOrder
 from ..utils.device import peak_memory_mb
 from ..utils.images import save_grid
@@ -115,7 +116,7 @@ class TrainingLoop:
         if state is not None and engine.reuse_samples and len(state["positions"]) == self.batch:
             self.kept_positions = list(state["positions"])
             whole = state["samples"].to(self.parts.device)
-            engine.kept = KeptSamples(whole, self._take(self.kept_positions))
+            engine.kept = KeptSamples(whole, self.parts.conditions[self._rows(self.kept_positions)])
 
     def _forget_old(self) -> None:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
@@ -150,28 +151,37 @@ class TrainingLoop:
         """Samples of an update in all processes together."""
         return self.config.batch_size * self.config.accumulation * self.processes.count
 
-    def _take(self, positions: Sequence[int]) -> Condition:
-        """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
+    def _rows(self, positions: Sequence[int]) -> list[int]:
+        """This process's prompts of an update whose whole batch has those at these places of the order."""
         size, count = self.config.batch_size, self.processes.count
         own: list[int] = []
         for k in range(self.config.accumulation):
             start = (k * count + self.processes.rank) * size
             own += positions[start : start + size]
-        return self.parts.conditions[self.order.at(own)]
+        return self.order.at(own)
 
-    def _assistant_batches(self, rounds: int) -> list[Condition]:
-        """This process's conditions of the assistant's next updates, one a sample."""
-        starts = range(self.taken, self.taken + rounds * self.batch, self.batch)
-        return [self._take(range(start, start + self.batch)) for start in starts]
+    def _assistant_rows(self, taken: int, rounds: int) -> list[list[int]]:
+        """This process's prompts of the assistant's updates once so many are taken, one a sample."""
+        starts = range(taken, taken + rounds * self.batch, self.batch)
+        return [self._rows(range(start, start + self.batch)) for start in starts]
+
+    def _conditions(self, batches: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> list[Condition]:
+        """The conditions of batches; those of the next ones are read meanwhile, where they are on a disk."""
+        conditions = self.parts.conditions
+        taken = [conditions[rows] for rows in batches]
+        if isinstance(conditions, CachedConditions):
+            conditions.expect(then)
+        return taken
 
     def settle_noises(self) -> NoisesOfPrompts:
         """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
         if self.noises is None:
-            config, size = self.config, self.config.reward_batch or self.config.batch_size
-            condition = self.parts.conditions[self.order.take(self.taken, size)]
-            each = config.noises_per_prompt or noises_needed(self.parts.engine, condition, config.seed)
-            self.noises = NoisesOfPrompts(each)
+            self.noises = NoisesOfPrompts(self.config.noises_per_prompt or self._noises_needed())
         return self.noises
+
+    def _noises_needed(self) -> int:
+        config, size = self.config, self.config.reward_batch or self.config.batch_size
+        return noises_needed(self.parts.engine, self.parts.conditions[self.order.take(self.taken, size)], config.seed)
 
     @property
     def is_warm(self) -> bool:
@@ -193,7 +203,8 @@ class TrainingLoop:
         """
         started = time.perf_counter()
         engine = self.parts.engine
-        (batch,) = self._assistant_batches(1)
+        now, then = (self._assistant_rows(self.taken + k * self.batch, 1) for k in range(2))
+        (batch,) = self._conditions(now, then)
         loss = engine.update_assistant(batch)
         self.warmed += 1
         self.taken += self.batch
@@ -227,9 +238,13 @@ class TrainingLoop:
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         positions, noises = self.settle_noises().take(self.taken + rounds * self.batch, self.batch)
+        own = self._rows(positions)
         if self.assistant_loss is None:
-            self.assistant_loss = engine.update_assistants(self._assistant_batches(rounds))
-        last = self._take(positions)
+            batches = self._assistant_rows(self.taken, rounds)
+            self.assistant_loss = engine.update_assistants(self._conditions(batches, [own]))
+        next_taken = self.taken + rounds * self.batch + self.settle_noises().new_prompts(self.batch)
+        next_rounds = engine.assistant_rounds - (engine.assistant_rounds > 0 and engine.reuse_samples)
+        (last,) = self._conditions([own], self._assistant_rows(next_taken, next_rounds))
         with self.random_states_kept_on_failure():
             result = engine.update_generator(last, self.step)
         self.kept_positions = list(positions) if engine.kept is not None else []
@@ -238,7 +253,7 @@ class TrainingLoop:
             self.parts.average.update()
         scheduled = scheduled_numbers(self.config, self.step)
         self.step += 1
-        self.taken += rounds * self.batch + self.settle_noises().new_prompts(self.batch)
+        self.taken = next_taken
         self.noises = noises
         elapsed = max(time.perf_counter() - started, 1e-9)
         self.seconds += elapsed

@@ -120,6 +120,6 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on the device; an accelerator fetches it by itself, from pinned memory, and the host goes on."""
     if device.type in ("cpu", "mps") or tensor.device.type != "cpu":
         return tensor.to(device)
-    if device.type == "cuda":
+    if device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
