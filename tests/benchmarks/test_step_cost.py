@@ -1,0 +1,37 @@
+"""Launches are counted as a GPU would make them, without one."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.step_cost.calls import Calls, chunks
+from benchmarks.step_cost.run import ratio
+
+
+def test_kinds_of_calls() -> None:
+    """Views and reservations start nothing; a multi-tensor call is one launch for few tensors."""
+    with FakeTensorMode():
+        layer, x = nn.Linear(4, 4), torch.ones(2, 3, 4)
+        with Calls() as calls:
+            output = layer(x.view(6, 4)).t().half()
+            torch._foreach_mul_([torch.empty(3), torch.empty(3)], 2.0)
+            assert float(output.sum()) == 1.0
+    assert calls.kinds == {"products": 1, "copies": 1, "optimiser": 1, "others": 1, "reads": 1}
+    assert calls.launches == 4
+
+
+def test_launches_of_a_multi_tensor_call() -> None:
+    small, large = torch.empty(8, device="meta"), torch.empty(65536 * 320 * 2 + 1, device="meta")
+    assert chunks([[small] * 110]) == 1
+    assert chunks([[small] * 111]) == 2
+    assert chunks([[small] * 37] * 4) == 2
+    assert chunks([[large]]) == 3
+    assert chunks([[]]) == 0
+
+
+def test_adapters_are_held_against_all_weights() -> None:
+    results = {"sd15:full": {"launches": 100}, "sd15:lora": {"launches": 110}}
+    assert ratio("sd15:lora", results) == "1.10"
+    assert ratio("sd15:full", results) == ratio("sdxl:lora", results) == ""
