@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import RequestError, first_line
 from ..utils.images import Images
@@ -31,7 +32,7 @@ class DecodeOptions:
     """How the reward's decode saves memory and time; the defaults are the plain decode.
 
     Attributes:
-        checkpointing: recompute the decoder's activations in the backward pass. Exact.
+        checkpointing: recompute the decoder's activations in the backward pass, layer by layer. Exact.
         tiling: decode overlapping tiles of half the side and blend them. Approximate at the seams.
         decoder: folder or hub id of an `AutoencoderTiny` to decode with instead. Approximate.
         resolution: decode images of about this many pixels a side, by shrinking the latents first. Approximate.
@@ -139,7 +140,8 @@ def reward_decoder(
             "normalised by latents_mean and latents_std: tiny decoders know a scaling_factor alone. Leave decoder out."
         )
     chosen: Any = load_tiny_decoder(options.decoder, vae) if options.decoder else weight_sharing_copy(vae)
-    for wanted, method in ((options.tiling, "enable_tiling"), (options.checkpointing, "enable_gradient_checkpointing")):
+    whole_blocks = options.checkpointing and not _recompute_layers(chosen)
+    for wanted, method in ((options.tiling, "enable_tiling"), (whole_blocks, "enable_gradient_checkpointing")):
         if not wanted:
             continue
         try:
@@ -152,6 +154,39 @@ def reward_decoder(
         chosen.tile_latent_min_size = max(1, chosen.tile_latent_min_size // 2)
         chosen.tile_sample_min_size = max(1, chosen.tile_sample_min_size // 2)
     return LatentDecoder(chosen, options.resolution, decodes_with)
+
+
+class Recomputed(nn.Sequential):
+    """A frozen layer of which a graph keeps the inputs alone; it runs again in the backward pass.
+
+    A row of one layer, so that what compiles the blocks in rows finds it.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self[0](*args, **kwargs)
+        # A frozen decoder draws no random numbers, so that no state of theirs need be kept.
+        return checkpoint(self[0], *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def _recompute_layers(vae: nn.Module) -> bool:
+    """Recompute the layers of a KL autoencoder's decoder one at a time; False for another autoencoder.
+
+    `enable_gradient_checkpointing` recomputes whole blocks. The last block of a decoder works on all pixels, and to
+    hold its three residual layers at once is most of what a decode needs; the operations are no more this way.
+    """
+    from diffusers import AutoencoderKL
+
+    if not isinstance(vae, AutoencoderKL):
+        return False
+    decoder: Any = vae.decoder
+    for block in (decoder.mid_block, *decoder.up_blocks):
+        for part in ("resnets", "attentions", "upsamplers"):
+            row: Any = getattr(block, part, None) or ()
+            for number, layer in enumerate(row):
+                if layer is not None:
+                    row[number] = Recomputed(layer)
+    return True
 
 
 def load_tiny_decoder(name: str, vae: Any) -> nn.Module:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -393,21 +394,23 @@ DECIDING = (
 )  # fmt: skip
 """Settings that decide a plan, by name."""
 
-STEPS: tuple[dict[str, Any], ...] = (
-    {"decode_checkpointing": True},
-    {"gradient_checkpointing": True},
-    {"recompute_generator": True},
-    {"precision": "bf16", "frozen_precision": "bf16"},
-    {"reward_batch": 1},
-    {"mode": "lora"},
-)
-"""What is given up, in this order: first time, then precision of frozen weights, then training of all weights."""
+SAME_RESULT: dict[str, Any] = {
+    "decode_checkpointing": True, "gradient_checkpointing": True, "recompute_generator": True, "reward_batch": 1,
+}  # fmt: skip
+"""What saves memory and costs time alone; a training's result is the same."""
+
+STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
+"""What is given up after that, in this order: precision of frozen weights, then training of all weights."""
 
 
 def recommend(
     config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan
 ) -> tuple[Plan | None, dict[str, Any]]:
-    """The first settings along `STEPS`, then with ever smaller batches, whose plan fits with `MARGIN` to spare.
+    """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
+
+    Settings as they are come first, then with any of `SAME_RESULT`, then with ever more of `STEPS` given up, then with
+    ever smaller batches. The first of these groups in which a plan fits decides, and of it the plan with the least
+    seconds a step; where several take as long, the one that changes less.
 
     Args:
         config: resolved settings to begin with.
@@ -419,15 +422,41 @@ def recommend(
     """
     config = with_precision(config)
     changed: dict[str, Any] = {}
-    for changed in _concessions(config):
-        plan = plan_of(config.model_copy(update=changed))
-        if plan.peak * (1 + MARGIN) <= memory:
+    for given_up in _concessions(config):
+        fitting: list[tuple[float, int, Plan, dict[str, Any]]] = []
+        for changed in _same_results(config, given_up):
+            plan = plan_of(config.model_copy(update=changed))
+            if plan.peak * (1 + MARGIN) <= memory:
+                fitting.append((_ranked_seconds(plan, memory), len(changed), plan, changed))
+                if changed == given_up:  # nothing is recomputed: there is no faster one
+                    break
+        if fitting:
+            _, _, plan, changed = min(fitting, key=lambda found: found[:2])
             return plan, changed
     return None, changed
 
 
+def _ranked_seconds(plan: Plan, memory: int) -> float:
+    """Seconds a step on the smallest GPU that has the memory, the largest where none has; rounded to what they say."""
+    sizes = {gpu: GPUS[gpu][2] * 1e9 for gpu in plan.seconds}
+    if not sizes:
+        return 0.0
+    gpu = min((gpu for gpu in sizes if sizes[gpu] >= memory), key=sizes.__getitem__, default=max(sizes, key=sizes.get))  # type: ignore[arg-type]
+    return round(plan.seconds[gpu], 3)
+
+
+def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is given up, with every choice of `SAME_RESULT` that changes something, few changes first."""
+    size = given_up.get("batch_size", config.batch_size)
+    now = {**{name: getattr(config, name) for name in SAME_RESULT}, "reward_batch": config.reward_batch or size}
+    new = [(name, value) for name, value in SAME_RESULT.items() if now[name] != value]
+    for count in range(len(new) + 1):
+        for chosen in combinations(new, count):
+            yield {**dict(chosen), **given_up}
+
+
 def _concessions(config: TrainConfig) -> Iterator[dict[str, Any]]:
-    """Settings to change, none at first, then ever more of them."""
+    """Settings to give up, none at first, then ever more of them."""
     changed: dict[str, Any] = {}
     yield changed
     for step in STEPS:

@@ -15,7 +15,8 @@ from torch import Tensor
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import PluginError, RequestError
-from dipp_toolkit.models.decoding import DecodeOptions
+from dipp_toolkit.models.compilation import repeated_blocks
+from dipp_toolkit.models.decoding import DecodeOptions, Recomputed
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.objective.base import Sample
@@ -58,6 +59,32 @@ def test_exact_options_change_no_score_and_no_gradient(
     for ours, plain in zip(gradient(reference, options, batch), gradient(reference, DecodeOptions()), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-7)
     assert not getattr(reference.vae.decoder, "gradient_checkpointing", False)
+
+
+def test_the_decoder_is_recomputed_layer_by_layer(reference: DiffusersReference) -> None:
+    """A graph holds each layer's input alone, and none of its own tensors; the scores have the same bits."""
+
+    def decoded(options: DecodeOptions) -> tuple[Tensor, int]:
+        latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        held: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            images = reference.reward_decoder(options)(latents)
+        return torch.cat([images.flatten(), torch.autograd.grad(images.square().sum(), latents)[0].flatten()]), sum(
+            held.values()
+        )
+
+    plain, whole = decoded(DecodeOptions())
+    again, part = decoded(DecodeOptions(checkpointing=True))
+    assert torch.equal(again, plain)
+    assert part < whole / 2
+    assert not isinstance(reference.vae.decoder.mid_block.resnets[0], Recomputed), "the pipeline's own is as it was"
+    recomputed = reference.reward_decoder(DecodeOptions(checkpointing=True)).vae
+    assert len(repeated_blocks(recomputed.decoder)) == len(repeated_blocks(reference.vae.decoder)) > 0
 
 
 def test_tiles_are_decoded_with_a_gradient_everywhere(reference: DiffusersReference) -> None:

@@ -251,6 +251,32 @@ def test_a_recommendation_leaves_a_margin() -> None:
     assert recommend(TrainConfig(), 104, plan_of)[1] == {"decode_checkpointing": True}
 
 
+def test_the_fastest_settings_that_fit_are_recommended() -> None:
+    """Two pairs of settings fit; the slower one comes first in every order of settings."""
+    sizes = {"decode_checkpointing": 30, "gradient_checkpointing": 30, "recompute_generator": 45}
+    seconds = {"decode_checkpointing": 3.0, "gradient_checkpointing": 2.0, "recompute_generator": 1.0}
+
+    def plan_of(config: TrainConfig) -> Plan:
+        used = [name for name in sizes if getattr(config, name)]
+        size = 100 - sum(sizes[name] for name in used)
+        took = {"H100": 10 + sum(seconds[name] for name in used)}
+        return replace(EMPTY, resident={"weights": size}, seconds=took)
+
+    plan, changes = recommend(TrainConfig(), 45, plan_of)
+    assert changes == {"gradient_checkpointing": True, "recompute_generator": True}
+    assert plan is not None
+    assert plan.seconds["H100"] == 13
+
+
+def test_less_is_given_up_before_anything_is_faster() -> None:
+    def plan_of(config: TrainConfig) -> Plan:
+        size = 10 if config.mode == "lora" else 50 if config.recompute_generator else 100
+        return replace(EMPTY, resident={"weights": size}, seconds={"H100": size / 10})
+
+    assert recommend(TrainConfig(), 60, plan_of)[1] == {"recompute_generator": True}
+    assert recommend(TrainConfig(), 20, plan_of)[1]["mode"] == "lora"
+
+
 def test_a_machine_that_cannot_hold_a_step_shows_no_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     seconds = {"RTX 3090": 2.0, "H100": 1.0}
     plan = replace(
