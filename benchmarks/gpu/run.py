@@ -100,21 +100,23 @@ def one(words: dict[str, Any], options: argparse.Namespace) -> int:
         allow_attention(words["attention"])
     device = torch.device("cpu" if options.dry else "cuda")
     case = Case.parse(words["case"], settings_here(words["settings"]))
-    with tempfile.TemporaryDirectory(dir=options.work) as scratch:
-        work = Path(scratch)
-        started = time.perf_counter()
+    deterministic = bool(case.settings.get("deterministic", True))
+    with (
+        tempfile.TemporaryDirectory(dir=options.work) as scratch,
+        deterministic_kernels(device, deterministic),  # before anything has chosen its kernels
+    ):
+        work, started = Path(scratch), time.perf_counter()
         loop = tiny_loop(case, work) if options.dry else loop_of(case, device, work)
         built = time.perf_counter() - started
-        with deterministic_kernels(device, loop.config.deterministic):
-            profiling = Profiling(loop, options.steps, None, StopRequest(), lambda what, step, of: None, work)
-            row = {**profiling.run().as_dict(), "built": built, "torch": torch.__version__}
-            options.results.write_text(json.dumps(row), encoding="utf-8")
-            try:
-                with waits_are_errors(device):
-                    loop.one_step()
-                row["without_waits"] = True
-            except RuntimeError as error:
-                row |= {"without_waits": False, "waits_with": str(error).splitlines()[0]}
+        profiling = Profiling(loop, options.steps, None, StopRequest(), lambda what, step, of: None, work)
+        row = {**profiling.run().as_dict(), "built": built, "torch": torch.__version__}
+        options.results.write_text(json.dumps(row), encoding="utf-8")
+        try:
+            with waits_are_errors(device):
+                loop.one_step()
+            row["without_waits"] = True
+        except RuntimeError as error:
+            row |= {"without_waits": False, "waits_with": str(error).splitlines()[0]}
     options.results.write_text(json.dumps(row), encoding="utf-8")
     return 0
 
