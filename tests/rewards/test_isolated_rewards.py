@@ -23,6 +23,7 @@ from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.code_digests import identity_of
 from dipp_toolkit.rewards.isolated import environments
 from dipp_toolkit.rewards.isolated.scorer import IsolatedScorer
+from dipp_toolkit.rewards.isolated.shared_room import SharedRoom
 from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import wire
@@ -92,6 +93,54 @@ def test_scores_and_gradients_are_those_of_the_same_reward_here(moody: ProxyRewa
     assert cosine > 0.999999
     assert moody.differentiable is True
     assert torch.equal(moody(IMAGES, PROMPTS), results[0][0])
+
+
+def test_shared_memory_and_the_socket_carry_the_same_bits(moody: ProxyReward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a later batch is larger or smaller than the memory."""
+    random = torch.Generator().manual_seed(3)
+    batches = [torch.rand(2, 3, side, side, generator=random) for side in (4, 9, 6)]
+
+    def answers() -> list[torch.Tensor]:
+        leaves = [images.clone().requires_grad_(True) for images in batches]
+        scores = [moody(leaf, PROMPTS) for leaf in leaves]
+        return [
+            *scores,
+            *(torch.autograd.grad(value.sum(), leaf)[0] for value, leaf in zip(scores, leaves, strict=True)),
+        ]
+
+    shared = answers()
+    monkeypatch.setattr(SharedRoom, "reserve", lambda self, shape: False)
+    assert all(torch.equal(a, b) for a, b in zip(shared, answers(), strict=True))
+
+
+def test_shared_memory_is_gone_with_its_descriptors() -> None:
+    room = SharedRoom.made()
+    if room is None:
+        pytest.skip("the system has no files without a name")
+    assert room.reserve((2, 3, 4, 4)) and not room.reserve((0, 3, 4, 4))
+    room.view((2, 3, 4, 4), 1).fill_(2.0)
+    other = SharedRoom(os.dup(room.descriptor))
+    assert other.view((2, 3, 4, 4), 1).eq(2).all() and other.view((2, 3, 4, 4), 0).eq(0).all()
+    with pytest.raises(ValueError, match="768 bytes are shared, too few"):
+        other.view((4, 3, 4, 4), 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(other.descriptor, 0)
+    number = room.descriptor
+    room.close()
+    room.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    other.close()
+
+
+@pytest.mark.parametrize("shape", [[2, 3, 4, 4], [2, -3, 4, 4], "all", [2, 3, 2**40, 2**20]])
+def test_a_worker_answers_a_wrong_share_with_a_sentence(shape: object) -> None:
+    for room in (None, SharedRoom.made()):
+        worker = Worker(room)
+        worker.reward = load_reward("sharpness")
+        content = {"kind": "score", "protocol": wire.VERSION, "prompts": ["a", "b"], "gradients": True, "shared": shape}
+        sentence = wire.error_of(wire.decode(worker.answer(wire.encode(content))))
+        assert sentence is not None and "shared" in sentence
 
 
 def test_a_worker_says_what_its_reward_is(moody: ProxyReward) -> None:

@@ -23,6 +23,7 @@ from typing import IO
 from ...errors import RequestError
 from ..remote.wire import ProtocolError, one_line
 from .frames import receive_frame, send_frame
+from .shared_room import SharedRoom
 
 LINES, LINE = 8, 300
 """Lines of a dead worker's output that are quoted, and characters of each."""
@@ -38,7 +39,8 @@ class WorkerProcess:
     """A child process that answers one message at a time.
 
     Args:
-        command: program and arguments; the number of the socket's descriptor is appended.
+        command: program and arguments; the number of the socket's descriptor is appended, and that of the shared room's
+            where the system has one.
         folder: its working folder.
 
     Raises:
@@ -47,21 +49,25 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str], folder: Path):
         ours, theirs = socket.socketpair()
+        self.room = SharedRoom.made()
+        descriptors = [theirs.fileno()] + ([] if self.room is None else [self.room.descriptor])
         # A PYTHONPATH of ours would come before the environment's own packages.
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             self.process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [*command, *map(str, descriptors)],
                 cwd=folder,
                 env={**environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for us: we may want a last score before we stop
             )
         except OSError as error:
             ours.close()
+            if self.room is not None:
+                self.room.close()
             raise RequestError(f"Cannot start {command[0]}: {error.strerror or error}.") from error
         finally:
             theirs.close()
@@ -72,7 +78,7 @@ class WorkerProcess:
         self._reader.start()
         watcher = threading.Thread(target=_watch, args=(self.process, ours), daemon=True)
         watcher.start()
-        self._end = weakref.finalize(self, _end, self.process, ours, watcher)
+        self._end = weakref.finalize(self, _end, self.process, ours, watcher, self.room)
 
     def exchange(self, data: bytes, limit: int, timeout: float) -> bytes:
         """Send a message and wait for the answer. After anything is raised, the process has ended.
@@ -143,7 +149,11 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, watcher: threading.Thread) -> None:
+def _end(
+    process: subprocess.Popen[bytes], connection: socket.socket, watcher: threading.Thread, room: SharedRoom | None
+) -> None:
+    if room is not None:
+        room.close()
     with suppress(OSError):  # the other side is gone
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()

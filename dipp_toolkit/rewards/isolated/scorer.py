@@ -19,6 +19,7 @@ from ...errors import DippError, RequestError, RunError, first_line
 from ..remote.proxy import ProxyReward, check_numbers
 from ..remote.wire import (
     ROOM,
+    SHARED,
     VERSION,
     Message,
     ProtocolError,
@@ -27,6 +28,7 @@ from ..remote.wire import (
     differentiable_of,
     encode,
     encode_request,
+    encode_shared_request,
     error_of,
     identity_in,
     largest_reply,
@@ -150,9 +152,21 @@ class IsolatedScorer:
 
     def score(self, images: Tensor, prompts: Sequence[str], gradients: bool) -> tuple[Tensor, Tensor | None]:
         """Ask the worker; see `Scorer`."""
-        data = encode_request(images, prompts, gradients)
         limit = largest_reply(images.shape, gradients)
-        return self._repeat_once(lambda: decode_scores(self._ask(data, limit, self.timeout), images.shape))
+
+        def ask() -> tuple[Tensor, Tensor | None]:
+            assert self._worker is not None
+            room, shape = self._worker.room, images.shape
+            if room is None or not room.reserve(shape):
+                data = encode_request(images, prompts, gradients)
+                return decode_scores(self._ask(data, limit, self.timeout), shape)
+            room.view(shape, 0).copy_(images.detach())
+            reply = self._ask(encode_shared_request(shape, prompts, gradients), limit, self.timeout)
+            scores, sent = decode_scores(reply, shape)
+            return scores, room.view(shape, 1).clone() if reply.content.get(SHARED) is True else sent
+
+        result: tuple[Tensor, Tensor | None] = self._repeat_once(ask)
+        return result
 
     def identity(self) -> str:
         """Ask the worker what its reward is; see `Scorer`."""

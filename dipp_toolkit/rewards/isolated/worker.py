@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -23,17 +24,23 @@ from ...utils.imports import check_options, import_attribute
 from ..code_digests import identity_of
 from ..loading import load_reward
 from ..remote.answering import answer
-from ..remote.wire import VERSION, Message, decode, decode_request, encode, encode_error
+from ..remote.wire import SHARED, VERSION, Message, ProtocolError, decode, decode_request, encode, encode_error
 from .frames import receive_frame, send_frame
+from .shared_room import SharedRoom
 
 LIMIT = 2**36
 """Bytes of a request: far more than any batch has, far less than eight bytes of garbage may announce."""
 
 
 class Worker:
-    """A reward and the device it is on; answers one message at a time."""
+    """A reward and the device it is on; answers one message at a time.
 
-    def __init__(self) -> None:
+    Args:
+        room: where images and gradients lie that are not part of the messages; None where all are.
+    """
+
+    def __init__(self, room: SharedRoom | None = None) -> None:
+        self.room = room
         self.name = ""
         self.reward: Reward | None = None
         self.device = "cpu"
@@ -81,7 +88,23 @@ class Worker:
 
     def _score(self, message: Message) -> bytes:
         assert self.reward is not None
-        return answer(self.name, self.reward, decode_request(message), self.device)
+        shape = message.content.get(SHARED)
+        if shape is None:
+            return answer(self.name, self.reward, decode_request(message), self.device)
+        room = self.room
+        sizes = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+        if room is None or not sizes:
+            raise ProtocolError("The request speaks of shared memory in a way that this worker does not understand.")
+        try:
+            images = room.view(shape, 0).clone()
+        except ValueError as error:
+            raise ProtocolError(f"The request's shared images cannot be read: {error}.") from error
+
+        def keep(gradients: torch.Tensor) -> None:
+            room.view(shape, 1).copy_(gradients)
+
+        request = decode_request(replace(message, tensors={"images": images}))
+        return answer(self.name, self.reward, request, self.device, keep)
 
 
 def _end_with(connection: socket.socket) -> None:
@@ -95,14 +118,19 @@ def _end_with(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def main(descriptor: int) -> None:
-    """Answer until the socket is closed."""
+def main(descriptor: int, shared: int | None = None) -> None:
+    """Answer until the socket is closed.
+
+    Args:
+        descriptor: the socket's.
+        shared: the shared room's, where there is one.
+    """
     connection = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    worker = Worker()
+    worker = Worker(None if shared is None else SharedRoom(shared))
     while (data := receive_frame(connection, LIMIT)) is not None:
         send_frame(connection, worker.answer(data))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:3]))

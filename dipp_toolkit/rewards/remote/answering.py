@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from ..scores import answer_of, as_scores, failure
 from .wire import Request, encode_error, encode_scores
 
 
-def answer(name: str, reward: Reward, request: Request, device: torch.device | str = "cpu") -> bytes:
+def answer(
+    name: str,
+    reward: Reward,
+    request: Request,
+    device: torch.device | str = "cpu",
+    keep: Callable[[Tensor], None] | None = None,
+) -> bytes:
     """Score the images and encode the scores, with gradients where they are wanted and there are any.
 
     Args:
@@ -22,6 +28,7 @@ def answer(name: str, reward: Reward, request: Request, device: torch.device | s
         reward: gives one score an image, each depending on its own image alone.
         request: checked.
         device: where the reward wants the images.
+        keep: puts gradients where the asker sees them; without it they are part of the reply.
 
     Returns:
         An encoded reply. Whatever the reward raises becomes one too: an error sentence.
@@ -32,7 +39,10 @@ def answer(name: str, reward: Reward, request: Request, device: torch.device | s
         return encode_error(str(error), isinstance(error, RequestError))
     except Exception as error:  # noqa: BLE001 -- somebody's reward: whatever it raises, the asker gets a sentence
         return encode_error(str(failure(name, error)))
-    return encode_scores(scores, gradients)
+    if keep is None or gradients is None:
+        return encode_scores(scores, gradients)
+    keep(gradients)
+    return encode_scores(scores, None, shared=True)
 
 
 def score(

@@ -29,6 +29,8 @@ from ...utils.messages import is_broken
 
 VERSION = 1
 MESSAGE = "message"
+SHARED = "shared"
+"""In a worker's request the shape of its images, in a reply whether there are gradients: in memory that both see."""
 ROOM = 2**20
 """Bytes that a message may be larger than its tensors: headers, an error sentence, a description."""
 MEGABYTE = 2**20
@@ -119,6 +121,12 @@ def encode_request(images: Float[Tensor, "batch 3 height width"], prompts: Seque
     return encode(content, {"images": images.float()})
 
 
+def encode_shared_request(shape: Sequence[int], prompts: Sequence[str], gradients: bool) -> bytes:
+    """A request to score images of a shape that lie in memory which both sides see."""
+    content = {"kind": "score", "protocol": VERSION, "prompts": list(prompts), "gradients": gradients}
+    return encode(content | {SHARED: list(shape)})
+
+
 def decode_request(message: Message) -> Request:
     """A request, checked.
 
@@ -148,12 +156,22 @@ def decode_request(message: Message) -> Request:
     return Request(images, prompts, gradients)
 
 
-def encode_scores(scores: Float[Tensor, " batch"], gradients: Tensor | None, identity: str = "") -> bytes:
-    """A reply with scores, and with the gradients of each score with respect to its image where there are any."""
+def encode_scores(
+    scores: Float[Tensor, " batch"], gradients: Tensor | None, identity: str = "", shared: bool = False
+) -> bytes:
+    """A reply with scores, and with the gradients of each score with respect to its image where there are any.
+
+    Args:
+        scores: of the images.
+        gradients: None where there are none, or where they are `shared`.
+        identity: a digest of the reward's code and weights.
+        shared: whether the gradients lie in memory that both sides see.
+    """
     tensors = {"scores": scores.float()}
     if gradients is not None:
         tensors["gradients"] = gradients.float()
-    return encode({"kind": "scores", "protocol": VERSION} | ({"identity": identity} if identity else {}), tensors)
+    more = ({"identity": identity} if identity else {}) | ({SHARED: True} if shared else {})
+    return encode({"kind": "scores", "protocol": VERSION} | more, tensors)
 
 
 def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
