@@ -14,7 +14,7 @@ from ..utils.images import Images
 from ..utils.precision import DTYPES
 from .preprocess import WAYS, Preprocess
 from .scores import check_inputs
-from .text_features import TextFeatures
+from .text_features import FEW, TextFeatures
 
 
 class ModelReward:
@@ -62,7 +62,7 @@ class ModelReward:
         self.dtype = DTYPES[precision]
         self.network: Any = network.to(self.dtype).eval().requires_grad_(False)
         self.preprocess, self.way, self.batch = preprocess, way, batch
-        self.texts = TextFeatures(self.read)
+        self.texts = TextFeatures(self.read, together=FEW)
 
     def read(self, prompts: Sequence[str]) -> Tensor:
         """What the network makes of prompts, `(batch, ...)`; kept for the next time."""

@@ -24,7 +24,7 @@ from dipp_imagereward.reward import ImageReward
 from dipp_toolkit import RequestError, load_reward
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask
-from dipp_toolkit.rewards.text_features import CHUNK
+from dipp_toolkit.rewards.text_features import FEW, TextFeatures
 from dipp_toolkit.rewards.weights import fill
 from golden.make import formula_images, formula_weights
 
@@ -204,12 +204,20 @@ def test_prompts_are_read_once(hps: HPS) -> None:
     hps(images, ["a red cat", "the sea"])
     hps.texts._encode = read
     # Each once, in a batch that is always of one size.
-    assert asked == ["a red cat"] * CHUNK + ["the sea"] * CHUNK
+    assert asked == ["a red cat"] * FEW + ["the sea"] * FEW
+
+
+def test_new_prompts_cost_a_row_each_and_features_depend_on_no_neighbour(hps: HPS) -> None:
+    rows: list[int] = []
+    texts = TextFeatures(lambda prompts: (rows.append(len(prompts)), hps.read(prompts))[1], together=FEW)
+    prompts = [f"cat {k}" for k in range(16)]
+    steps = torch.cat([texts(prompts[start : start + 4]) for start in range(0, 16, 4)])
+    assert sum(rows) == 16
+    assert torch.equal(steps, TextFeatures(hps.read, together=FEW)(prompts[::-1]).flip(0))
+    assert torch.equal(steps[5:6], TextFeatures(hps.read, together=FEW)(prompts[5:6]))
 
 
 def test_the_memory_of_prompts_is_bounded(hps: HPS) -> None:
-    from dipp_toolkit.rewards.text_features import TextFeatures
-
     known = TextFeatures(lambda prompts: torch.tensor([[float(prompt)] for prompt in prompts]), most=3)
     assert known([str(k) for k in range(5)]).flatten().tolist() == [0, 1, 2, 3, 4]
     assert len(known) == 3
