@@ -31,7 +31,7 @@ Measure = Callable[[Tensor, torch.Generator], tuple[float, float]]
 def draws(count: int, random: torch.Generator) -> Tensor:
     """How often each draw with replacement has each of so many images."""
     drawn = torch.randint(count, (RESAMPLES, count), generator=random)
-    return torch.stack([draw.bincount(minlength=count) for draw in drawn])
+    return torch.stack([draw.bincount(minlength=count) for draw in drawn]).double()
 
 
 def set_numbers(dimensions: int) -> dict[str, Measure]:
@@ -44,7 +44,7 @@ def set_numbers(dimensions: int) -> dict[str, Measure]:
         return reference.distance(made), reference.standard_error(made[:, None])
 
     def redrawn(made: Tensor, random: torch.Generator) -> tuple[float, float]:
-        each = (torch.arange(len(made)).repeat_interleave(drawn) for drawn in draws(len(made), random))
+        each = (torch.arange(len(made)).repeat_interleave(drawn.long()) for drawn in draws(len(made), random))
         distances = [reference.distance(made[rows]) for rows in each]
         return reference.distance(made), torch.tensor(distances).std().item()
 

@@ -25,7 +25,7 @@ def measure(n: int) -> dict[str, float]:
     frechet = time.process_time() - started
     real, made = torch.nn.functional.normalize(torch.randn(2, n, 768, generator=random), dim=2)
     draws = torch.randint(n, (RESAMPLES, n), generator=random)
-    counts = torch.stack([draw.bincount(minlength=n) for draw in draws])
+    counts = torch.stack([draw.bincount(minlength=n) for draw in draws]).double()
     started = time.process_time()
     within = kernel_mean(real, real)
     gaussian_mmd(made, real, y_mean=within)
