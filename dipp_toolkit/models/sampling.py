@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,14 +36,21 @@ def generate_images(
     Returns:
         Images in [0, 1], on the CPU.
     """
+    return torch.cat(list(generated_batches(generator, reference, condition, seed, batch)))
+
+
+def generated_batches(
+    generator: Generator, reference: Reference, condition: Condition, seed: int, batch: int = 32
+) -> Iterator[Images]:
+    """The images of `generate_images`, a batch at a time, each made when it is asked for."""
     device = next(generator.network.parameters()).device
     noise = fixed_noise(len(condition), generator.latent_shape, seed)
-    parts = []
     for rows in torch.arange(len(condition)).split(batch):
-        chosen = condition[rows.tolist()].to(device)
-        latents = generator.generate(noise[rows].to(device), chosen)
-        parts.append(reference.decode(latents).cpu())
-    return torch.cat(parts)
+        with torch.no_grad():
+            chosen = condition[rows.tolist()].to(device)
+            latents = generator.generate(noise[rows].to(device), chosen)
+            images = reference.decode(latents).cpu()
+        yield images
 
 
 @torch.no_grad()
@@ -61,11 +70,18 @@ def sample_reference(
     Returns:
         Images in [0, 1], on the CPU.
     """
+    return torch.cat(list(sampled_batches(reference, condition, seed, steps, guidance, batch)))
+
+
+def sampled_batches(
+    reference: Reference, condition: Condition, seed: int, steps: int = 50, guidance: float = 1.0, batch: int = 32
+) -> Iterator[Images]:
+    """The images of `sample_reference`, a batch at a time, each made when it is asked for."""
     device = next(reference.denoiser.network.parameters()).device
     noise = fixed_noise(len(condition), reference.latent_shape, seed)
-    parts = []
     for rows in torch.arange(len(condition)).split(batch):
-        chosen = condition[rows.tolist()].to(device)
-        latents = reference.sample(chosen, noise[rows].to(device), steps, guidance)
-        parts.append(reference.decode(latents).cpu())
-    return torch.cat(parts)
+        with torch.no_grad():
+            chosen = condition[rows.tolist()].to(device)
+            latents = reference.sample(chosen, noise[rows].to(device), steps, guidance)
+            images = reference.decode(latents).cpu()
+        yield images

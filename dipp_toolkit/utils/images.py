@@ -68,12 +68,45 @@ def save_grid(images: Images, path: Path, columns: int | None = None, margin: in
         columns: images a row; a near-square grid where None.
         margin: white pixels between images.
     """
-    pixels = to_uint8(images)
-    count, height, width, _ = pixels.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    sheet = Image.new("RGB", (columns * (width + margin) - margin, rows * (height + margin) - margin), "white")
-    for index, tile in enumerate(pixels):
-        sheet.paste(Image.fromarray(tile), (index % columns * (width + margin), index // columns * (height + margin)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(sheet, path)
+    grid = Grid(len(images), columns, margin)
+    grid.add(images)
+    grid.save(path)
+
+
+class Grid:
+    """A PNG of many images, row by row on white, that are added as they are made.
+
+    Args:
+        count: images in all.
+        columns: images a row; a near-square grid where None.
+        margin: white pixels between images.
+    """
+
+    def __init__(self, count: int, columns: int | None = None, margin: int = 2):
+        self.columns = columns or math.ceil(math.sqrt(count))
+        self.rows = math.ceil(count / self.columns)
+        self.margin = margin
+        self.sheet: Image.Image | None = None
+        self.filled = 0
+
+    def add(self, images: Images) -> None:
+        """The next images, in [0, 1], all of one size."""
+        pixels = to_uint8(images)
+        height, width = (side + self.margin for side in pixels.shape[1:3])
+        if self.sheet is None:
+            size = (self.columns * width - self.margin, self.rows * height - self.margin)
+            self.sheet = Image.new("RGB", size, "white")
+        for index, tile in enumerate(pixels, self.filled):
+            self.sheet.paste(Image.fromarray(tile), (index % self.columns * width, index // self.columns * height))
+        self.filled += len(pixels)
+
+    def save(self, path: Path) -> None:
+        """Write it; the file's folder is created.
+
+        Raises:
+            ValueError: no image was added.
+        """
+        if self.sheet is None:
+            raise ValueError("A grid needs at least one image.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(self.sheet, path)

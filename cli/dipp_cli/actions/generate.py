@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,17 +106,27 @@ def reference_of(generator: str) -> str:
 
 
 def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "batch 3 height width"], dict[str, Any]]:
+    """The whole of `image_batches` in one tensor."""
+    import torch
+
+    prompts, batches, settings = image_batches(request)
+    return prompts, torch.cat(list(batches)), settings
+
+
+def image_batches(
+    request: GenerateRequest,
+) -> tuple[list[str], Iterator[Float[Tensor, "batch 3 height width"]], dict[str, Any]]:
     """Load, encode and generate.
 
     Returns:
-        The prompts, their images in [0, 1], and the settings that made them.
+        The prompts, their images in [0, 1], each batch made when it is asked for, and the settings that make them.
 
     Raises:
         RequestError: a name is unknown or a file cannot be used.
     """
     from dipp_toolkit.models.few_steps import step_count
     from dipp_toolkit.models.loading import load_generator, load_reference
-    from dipp_toolkit.models.sampling import generate_images, sample_reference
+    from dipp_toolkit.models.sampling import generated_batches, sampled_batches
     from dipp_toolkit.models.shared_components.pair import check_named, encode_for
     from dipp_toolkit.prompts.loading import load_prompts
     from dipp_toolkit.protocols import texts
@@ -140,7 +150,7 @@ def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "bat
             )
         encode_for(generator, reference)
         request.check_steps(steps := step_count(generator))
-        images = generate_images(generator, reference, reference.encode(chosen).to(device), request.seed)
+        images = generated_batches(generator, reference, reference.encode(chosen).to(device), request.seed)
         settings = {
             "generator": name,
             **request.options,
@@ -157,5 +167,5 @@ def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "bat
     if guidance is None:
         guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
     reference = load_reference(name).to(device)
-    images = sample_reference(reference, reference.encode(chosen).to(device), request.seed, steps, guidance)
+    images = sampled_batches(reference, reference.encode(chosen).to(device), request.seed, steps, guidance)
     return chosen, images, {"reference": name, "seed": request.seed, "steps": steps, "guidance": guidance}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -36,11 +36,17 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "image"
 
 
-def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str], out: Path) -> list[Path]:
+def write_pictures(
+    images: Float[Tensor, "batch 3 height width"] | Iterable[Float[Tensor, "batch 3 height width"]],
+    prompts: Sequence[str],
+    out: Path,
+) -> list[Path]:
     """Write the pictures, so that each is there whole or not at all.
 
+    A batch is written before the next is asked for; what stays in memory is the grid, 3 bytes a pixel.
+
     Args:
-        images: in [0, 1].
+        images: in [0, 1], all of them or batches one after the other.
         prompts: one for each image; they name the files.
         out: a folder, which is created and gets the prompts as well, or a `.png` file, which becomes a grid of all.
 
@@ -50,7 +56,7 @@ def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Seque
     Raises:
         RunError: the disk does not take it.
     """
-    from dipp_toolkit.utils.images import save_grid, save_image
+    from dipp_toolkit.utils.images import Grid, save_image
 
     folder, single = (out.parent, out.name) if out.suffix.lower() == ".png" else (out, None)
     digits = max(3, len(str(len(prompts))))
@@ -58,9 +64,12 @@ def write_pictures(images: Float[Tensor, "batch 3 height width"], prompts: Seque
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
-            for image, name in zip(images, names, strict=False):
-                save_image(image, Path(scratch) / name)
-            save_grid(images, Path(scratch) / (single or GRID))
+            grid, pending = Grid(len(prompts)), iter(names)
+            for batch in [images] if isinstance(images, Tensor) else images:
+                grid.add(batch)
+                for image, name in zip(batch, pending, strict=False):
+                    save_image(image, Path(scratch) / name)
+            grid.save(Path(scratch) / (single or GRID))
             if not single:
                 (Path(scratch) / PROMPTS).write_text(
                     json.dumps(dict(zip(names, prompts, strict=True)), indent=1, ensure_ascii=False), encoding="utf-8"

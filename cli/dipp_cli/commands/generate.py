@@ -67,7 +67,7 @@ def generate(
         check_prompts(prompts)
     from ..actions.generate import (  # imports torch, which a misspelt name does not wait for
         GenerateRequest,
-        make_images,
+        image_batches,
     )
     from ..actions.pictures import check_out, write_pictures
     from ..terminal.output import print_json, quiet_stdout
@@ -88,8 +88,8 @@ def generate(
     request.check()
     check_out(out)
     with quiet_stdout():
-        texts, images, settings = make_images(request)
-        written = write_pictures(images, texts, out)
+        texts, batches, settings = image_batches(request)
+        written = write_pictures(batches, texts, out)
     if as_json:
         *files, grid = (str(path) for path in written)
         print_json({**settings, "prompts": texts, "images": files, "grid": grid})
