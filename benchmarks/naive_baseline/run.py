@@ -150,15 +150,18 @@ def dmd2(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float
     """Seconds a step of trainings and of DMD2's loop, and their ratios, by rewards and samples."""
     return {
         rewards: {
-            samples: beside_dmd2(_changed(config, REWARDS[rewards] | SAMPLES[samples]), rounds, block, clock)
+            samples: beside_dmd2(
+                _changed(config, REWARDS[rewards] | SAMPLES[samples], f"{number}-{samples}"), rounds, block, clock
+            )
             for samples in SAMPLES
         }
-        for rewards in REWARDS
+        for number, rewards in enumerate(REWARDS)
     }
 
 
-def _changed(config: TrainConfig, update: Mapping[str, Any]) -> TrainConfig:
-    return TrainConfig(**(config.model_dump(exclude_unset=True) | {"precision": "fp32"} | update))
+def _changed(config: TrainConfig, update: Mapping[str, Any], name: str) -> TrainConfig:
+    given = {"precision": "fp32", "out": Path(f"{config.out}-{name}")}
+    return TrainConfig(**(config.model_dump(exclude_unset=True) | given | update))
 
 
 def beside_dmd2(config: TrainConfig, rounds: int, block: int, clock: Callable[[], float]) -> dict[str, Any]:
