@@ -116,7 +116,7 @@ class TrainingLoop:
         if state is not None and engine.reuse_samples and len(state["positions"]) == self.batch:
             self.kept_positions = list(state["positions"])
             whole = state["samples"].to(self.parts.device)
-            engine.kept = KeptSamples(whole, self.parts.conditions[self._rows(self.kept_positions)])
+            engine.kept = KeptSamples(whole, self._take(self.kept_positions))
 
     def _forget_old(self) -> None:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
@@ -160,18 +160,19 @@ class TrainingLoop:
             own += positions[start : start + size]
         return self.order.at(own)
 
-    def _assistant_rows(self, taken: int, rounds: int) -> list[list[int]]:
-        """This process's prompts of the assistant's updates once so many are taken, one a sample."""
-        starts = range(taken, taken + rounds * self.batch, self.batch)
-        return [self._rows(range(start, start + self.batch)) for start in starts]
+    def _take(self, positions: Sequence[int]) -> Condition:
+        """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
+        return self.parts.conditions[self._rows(positions)]
 
-    def _conditions(self, batches: Sequence[Sequence[int]], then: Sequence[Sequence[int]]) -> list[Condition]:
-        """The conditions of batches; those of the next ones are read meanwhile, where they are on a disk."""
+    def _expect(self, batches: Sequence[Sequence[int]]) -> None:
+        """These batches are taken next: they are read meanwhile, where they are on a disk."""
         conditions = self.parts.conditions
-        taken = [conditions[rows] for rows in batches]
         if isinstance(conditions, CachedConditions):
-            conditions.expect(then)
-        return taken
+            conditions.expect([self._rows(positions) for positions in batches])
+
+    def _assistant_places(self, taken: int, rounds: int) -> list[range]:
+        """Places in the order of the assistant's updates once so many prompts are taken, one a sample."""
+        return [range(start, start + self.batch) for start in range(taken, taken + rounds * self.batch, self.batch)]
 
     def settle_noises(self) -> NoisesOfPrompts:
         """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
@@ -203,8 +204,9 @@ class TrainingLoop:
         """
         started = time.perf_counter()
         engine = self.parts.engine
-        now, then = (self._assistant_rows(self.taken + k * self.batch, 1) for k in range(2))
-        (batch,) = self._conditions(now, then)
+        now, then = self._assistant_places(self.taken, 2)
+        batch = self._take(now)
+        self._expect([then])
         loss = engine.update_assistant(batch)
         self.warmed += 1
         self.taken += self.batch
@@ -238,13 +240,14 @@ class TrainingLoop:
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         positions, noises = self.settle_noises().take(self.taken + rounds * self.batch, self.batch)
-        own = self._rows(positions)
         if self.assistant_loss is None:
-            batches = self._assistant_rows(self.taken, rounds)
-            self.assistant_loss = engine.update_assistants(self._conditions(batches, [own]))
+            batches = [self._take(places) for places in self._assistant_places(self.taken, rounds)]
+            self._expect([positions])
+            self.assistant_loss = engine.update_assistants(batches)
         next_taken = self.taken + rounds * self.batch + self.settle_noises().new_prompts(self.batch)
         next_rounds = engine.assistant_rounds - (engine.assistant_rounds > 0 and engine.reuse_samples)
-        (last,) = self._conditions([own], self._assistant_rows(next_taken, next_rounds))
+        last = self._take(positions)
+        self._expect(self._assistant_places(next_taken, next_rounds))
         with self.random_states_kept_on_failure():
             result = engine.update_generator(last, self.step)
         self.kept_positions = list(positions) if engine.kept is not None else []
