@@ -294,6 +294,11 @@ class TrainConfig(BaseModel):
         description="recompute the blocks of generator and assistant in their backward passes, and of the reference "
         "where a term differentiates through it",
     )
+    activation_offload: bool = Field(
+        False,
+        description="keep what generator and assistant hold for their backward passes in the host's memory; no effect "
+        "on a CPU",
+    )
     channels_last: bool = Field(False, description="keep convolution weights in channels-last order")
     compile: Literal["auto", "on", "off", "graphs"] = Field(
         "auto",
@@ -314,7 +319,11 @@ class TrainConfig(BaseModel):
     decode_checkpointing: bool = Field(
         False, description="recompute the decoder's activations in a reward's backward pass"
     )
-    decode_tiling: bool = Field(False, description="decode in overlapping tiles for rewards; approximate at seams")
+    decode_tiling: bool = Field(
+        False,
+        description="decode in overlapping tiles for rewards; approximate at seams; meant for use with "
+        "decode_checkpointing, without which all tiles' graphs are kept, in more memory than without tiles",
+    )
     decoder: str | None = Field(
         None, description="folder or hub id of a tiny autoencoder that decodes for rewards instead of the reference's"
     )
@@ -389,6 +398,15 @@ class TrainConfig(BaseModel):
                 "one of them, or reward_scale=auto"
             )
         return {**values, "reward_scale": AUTO_SCALE}
+
+    @model_validator(mode="after")
+    def _activations_in_one_place(self) -> TrainConfig:
+        if self.activation_offload and self.compile == "graphs":
+            raise ValueError(
+                "compile=graphs keeps activations in memory of the CUDA graphs' own, from which activation_offload "
+                "frees nothing: set compile=on, or leave activation_offload out"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _without_an_idle_pull(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import cast
@@ -30,7 +31,7 @@ from ..utils.imports import is_python_name
 from ..utils.json_files import read_json
 from ..utils.paths import looks_like_path, user_path
 from ..utils.precision import pass_autocast
-from .dry_run import Cost, Meter, cost_of, dry, faked
+from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 
 
@@ -47,6 +48,7 @@ class Shape:
         autocast: of passes, None for none.
         checkpointing: whether blocks are recomputed in backward passes.
         gpu: whether they run on one; autocast keeps other dtypes there.
+        offload: whether what a graph keeps waits in the host's memory.
     """
 
     reference: str
@@ -57,6 +59,7 @@ class Shape:
     autocast: torch.dtype | None
     checkpointing: bool
     gpu: bool = True
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class NetworkCosts:
         trainable: parameters of it, or of an adapter, that are trained.
         divergence: reference and assistant, without a graph.
         held: forward pass of a trained network, its graph kept.
-        backward: its backward pass, beside the graph and without the gradients that it leaves.
+        backward: its backward pass, beside the graph and without the gradients that it leaves; both ways of what was
+            moved to the host are counted here.
     """
 
     base: int
@@ -81,7 +85,8 @@ class NetworkCosts:
     def training(self) -> Cost:
         """Forward and backward pass."""
         peak = max(self.held.peak, self.held.kept + self.backward.peak)
-        return Cost(peak, 0, self.held.flops + self.backward.flops, self.held.launches + self.backward.launches)
+        launches = self.held.launches + self.backward.launches
+        return Cost(peak, 0, self.held.flops + self.backward.flops, launches, self.backward.moved)
 
 
 @dataclass(frozen=True)
@@ -226,12 +231,14 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
             predict(trained, shape.batch, False)
             del given
 
-        # Nothing is recomputed without a graph, so this is the same with checkpointing and without.
-        key = (replace(shape, checkpointing=False), conditions, tuple(depths.items()))
+        # Nothing is kept without a graph, so this is the same however graphs are.
+        key = (replace(shape, checkpointing=False, offload=False), conditions, tuple(depths.items()))
         if key not in _DIVERGENCES:
             _DIVERGENCES[key], _ = cost_of(divergence)
         between = _DIVERGENCES[key]
-        held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
+        offload = DryOffload()
+        with offload if shape.offload else nullcontext():
+            held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
 
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         for parameter in parameters:
@@ -243,7 +250,9 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
         back, _ = cost_of(backward)
         count = sum(parameter.numel() for parameter in parameters)
         size = parameter_count(base)
-    return NetworkCosts(size, count, between, held, Cost(back.peak, 0, back.flops, back.launches))
+    return NetworkCosts(
+        size, count, between, held, replace(back, kept=0, launches=back.launches + offload.copies, moved=offload.moved)
+    )
 
 
 def _forgotten(parameter: torch.Tensor) -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from ..models.activation_offload import is_moved
 
 HALF = (torch.bfloat16, torch.float16)
 WIDE = ("group_norm", "layer_norm", "softmax", "cosine_similarity")
@@ -149,12 +152,38 @@ class Cost:
         kept: bytes still alive when it is over: a graph that waits for its backward pass.
         flops: floating-point operations, a multiply and an add counted as two.
         launches: kernels that are started.
+        moved: bytes copied between device and host.
     """
 
     peak: int = 0
     kept: int = 0
     flops: int = 0
     launches: int = 0
+    moved: int = 0
+
+
+class DryOffload(saved_tensors_hooks):
+    """`models.activation_offload` in a dry run: what it moves has no bytes until the backward pass asks for it.
+
+    Attributes:
+        copies: to the host.
+        moved: bytes, of both ways.
+    """
+
+    def __init__(self) -> None:
+        self.copies, self.moved = 0, 0
+        super().__init__(self._to_host, self._to_device)
+
+    def _to_host(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        if not is_moved(tensor):
+            return lambda: tensor
+        self.copies += 1
+        self.moved += 2 * tensor.nbytes
+        shape, stride, dtype = tensor.shape, tensor.stride(), tensor.dtype
+        return lambda: torch.empty_strided(shape, stride, dtype=dtype)
+
+    def _to_device(self, kept: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return kept()
 
 
 @contextmanager

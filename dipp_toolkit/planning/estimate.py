@@ -10,7 +10,8 @@ A step is K assistant updates and one generator update (`dipp_toolkit.training.e
 
 Peak memory is what stays (weights, gradients, optimiser states, averages) and the largest of these, with the
 generator's graph beside the terms. Seconds of a piece are its operations over the GPU's published dense peak times a
-utilisation, or its calls times what a call costs, whichever is longer; see `machines`.
+utilisation, or its calls times what a call costs, whichever is longer, and what is moved between device and host over
+the rate of their link; see `machines`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from .costs import (
     reward_costs,
 )
 from .dry_run import Cost
-from .machines import GPUS, LAUNCH, REWARD_UTILISATION, UTILISATION
+from .machines import GPUS, HOST_LINKS, LAUNCH, REWARD_UTILISATION, UTILISATION
 
 PROCESS = int(1.75 * 2**30)
 """The interpreter, its libraries and their kernels, and what the allocator keeps beyond live tensors.
@@ -75,6 +76,7 @@ class Plan:
         utilisation: share of a GPU's published peak that was assumed for seconds.
         uncounted: rewards without a blueprint: of them, decoding alone is counted.
         warm_up: seconds of the assistant's updates before the first step on one GPU, by the GPU's name.
+        offloaded: bytes of the host's memory that graphs wait in.
     """
 
     settings: dict[str, Any]
@@ -92,6 +94,7 @@ class Plan:
     utilisation: float = UTILISATION
     uncounted: tuple[str, ...] = ()
     warm_up: dict[str, float] = field(default_factory=dict)
+    offloaded: int = 0
 
     @property
     def peak(self) -> int:
@@ -144,6 +147,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     pieces = {
         gpu: {
             piece: _seconds(piece, cost, peak, utilisation, wide.get(piece, 0), GPUS[gpu][1] * 1e12)
+            + cost.moved / HOST_LINKS[gpu]
             for piece, cost in work.items()
         }
         for gpu, peak in peaks.items()
@@ -166,9 +170,14 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         utilisation=utilisation,
         uncounted=tuple(name for name, reward in step.rewards.items() if reward.parameters is None),
         warm_up={
-            gpu: updates * _seconds("assistant update", step.assistant_update, peak, utilisation)
+            gpu: updates
+            * (
+                _seconds("assistant update", step.assistant_update, peak, utilisation)
+                + step.assistant_update.moved / HOST_LINKS[gpu]
+            )
             for gpu, peak in peaks.items()
         },
+        offloaded=step.graphs * step.networks.backward.moved // 2,
     )
 
 
@@ -209,6 +218,7 @@ class _Step:
             autocast=PRECISIONS[config.precision],
             checkpointing=config.gradient_checkpointing,
             gpu=config.device != "cpu",
+            offload=config.activation_offload and config.device != "cpu",
         )
         return cls(
             config=config,
@@ -270,14 +280,18 @@ class _Step:
         return resident | {"decoder": self.parameters["decoder"] * width}
 
     @property
+    def graphs(self) -> int:
+        """Passes of the generator whose graphs are held at once."""
+        return 1 if self.config.supervise == "every" else self.config.generator_steps
+
+    @property
     def transient(self) -> dict[str, int]:
         """Bytes beside the resident ones at the worst moment of each piece.
 
         Supervised at the last of several generator steps, the graphs of all are held at once; at every step, one is.
         """
         networks, held = self.networks, self.networks.held
-        graphs = 1 if self.config.supervise == "every" else self.config.generator_steps
-        earlier = (graphs - 1) * held.kept
+        earlier = (self.graphs - 1) * held.kept
         graph = 0 if self.config.recompute_generator else earlier + held.kept
         left = 0 if self.config.accumulation > 1 else self.gradients
         return {
@@ -294,7 +308,7 @@ class _Step:
 
     @property
     def work(self) -> dict[str, Cost]:
-        """Operations and launches by piece."""
+        """Operations, launches and bytes moved by piece."""
         config, networks = self.config, self.networks
         forwards = config.generator_steps * (2 if config.recompute_generator else 1)
         work = {
@@ -345,10 +359,11 @@ class _Step:
 
 
 def _sum(*parts: tuple[float, Cost]) -> Cost:
-    """Operations and launches of costs, so many times each."""
+    """Operations, launches and bytes moved of costs, so many times each."""
     return Cost(
         flops=int(sum(times * cost.flops for times, cost in parts)),
         launches=int(sum(times * cost.launches for times, cost in parts)),
+        moved=int(sum(times * cost.moved for times, cost in parts)),
     )
 
 
@@ -388,9 +403,9 @@ def _dtype_of(name: str, config: TrainConfig) -> torch.dtype:
 
 DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
-    "frozen_precision", "gradient_checkpointing", "recompute_generator", "decode_checkpointing", "decode_tiling",
-    "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup", "guidance",
-    "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
+    "frozen_precision", "gradient_checkpointing", "activation_offload", "recompute_generator", "decode_checkpointing",
+    "decode_tiling", "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup",
+    "guidance", "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
 )  # fmt: skip
 """Settings that decide a plan, by name."""
 

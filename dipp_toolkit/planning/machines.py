@@ -27,6 +27,12 @@ GPUS = {
 }
 """Published dense peaks in TFLOP/s (half precision, float32) and memory in GB, from NVIDIA's data sheets."""
 
+HOST_LINKS = {
+    "RTX 3090": 32e9, "RTX 4090": 32e9, "L40S": 32e9, "A100": 32e9, "H100": 64e9, "H200": 64e9,
+}  # fmt: skip
+"""Bytes a second and direction between a GPU and the host's pinned memory: 16 lanes of PCIe 4.0, or 5.0 from the H100
+on, as NVIDIA's data sheets name them."""
+
 NODE = 8
 """GPUs of a node."""
 

@@ -25,6 +25,7 @@ from ..diffusion.schedules import Schedule, add_noise
 from ..diffusion.times import Sampling, UniformTimes, clamped_snr, usable_draw
 from ..distributed.gradient_average import GradientAverage
 from ..errors import BadNumbers
+from ..models.activation_offload import ActivationOffload
 from ..models.attention import GraphAttention
 from ..models.weight_sharing import load_trainable_state, trainable_parameters, trainable_state
 from ..protocols import ScoreModel
@@ -70,6 +71,7 @@ class LearnedAssistant:
         average: of its gradients over the processes that share the batch.
         scale: of its loss, under float16.
         attention: context of its passes with a graph.
+        offload: context of its forward passes with a graph.
     """
 
     denoiser: Denoiser
@@ -80,6 +82,7 @@ class LearnedAssistant:
     average: GradientAverage | None = None
     scale: LossScale = field(default_factory=LossScale)
     attention: GraphAttention = field(default_factory=GraphAttention)
+    offload: ActivationOffload = field(default_factory=ActivationOffload)
 
     def predict_x0(
         self, x_t: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], condition: Condition
@@ -120,7 +123,7 @@ class LearnedAssistant:
         Returns:
             The pass's share of the loss.
         """
-        with pass_autocast(x0.device.type, self.precision), self.attention():
+        with pass_autocast(x0.device.type, self.precision), self.attention(), self.offload():
             loss = share * denoising_loss(self, self.denoiser.schedule, x0, condition, self.sampling, random)
         if self.average is not None and last:
             self.average.arm()

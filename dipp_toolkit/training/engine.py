@@ -36,6 +36,7 @@ from ..distributed import Processes
 from ..distributed.gradient_average import GradientAverage
 from ..distributed.shared_draws import normal, whole_number
 from ..errors import BadNumbers
+from ..models.activation_offload import ActivationOffload
 from ..models.attention import GraphAttention
 from ..models.compilation import compiled_passes
 from ..models.few_steps import run_steps, step_count
@@ -98,6 +99,7 @@ class Engine:
         guard: decides which updates are made; without one, numbers that are not finite are an error.
         scale: of the generator's gradient, under float16.
         attention: context of the generator's passes with a graph.
+        offload: context of its forward passes with a graph.
         reuse_samples: let the assistant's last update learn from the samples of the generator update before.
         kept: those samples; None before the first update, after one that was skipped, and where none are reused.
     """
@@ -119,6 +121,7 @@ class Engine:
     guard: Guard | None = None
     scale: LossScale = field(default_factory=LossScale)
     attention: GraphAttention = field(default_factory=GraphAttention)
+    offload: ActivationOffload = field(default_factory=ActivationOffload)
     reuse_samples: bool = False
     kept: KeptSamples | None = None
 
@@ -359,12 +362,12 @@ class Engine:
         them. The gradient flows back in the generator's.
         """
         with self._autocast():
-            with torch.set_grad_enabled(not self.recompute_generator), self.attention():
+            with torch.set_grad_enabled(not self.recompute_generator), self.attention(), self.offload():
                 x0 = at_least_float32(make())
             sample = Sample(x0.detach(), micro.condition, noise.to(x0.dtype), micro.random, step, readout)
             result = evaluate_objective(self.terms, sample, self.mix, self.processes)
             if self.recompute_generator:
-                with self.attention():
+                with self.attention(), self.offload():
                     x0 = at_least_float32(make())
         return x0, sample, result
 

@@ -170,8 +170,9 @@ def describe(result: Mapping[str, Any]) -> None:
         table.add_row(name, _gib(count), "the peak" if name == worst else "temporary")
     table.add_row("peak", _gib(plan["peak"]), "all that is resident, and the largest temporary part")
     show(table)
+    offloaded = f"The host's memory holds {_gib(plan['offloaded'])} GiB of activations. " if plan["offloaded"] else ""
     print_line(
-        f"While prompts are encoded, once and before the first step, the text encoders take "
+        f"{offloaded}While prompts are encoded, once and before the first step, the text encoders take "
         f"{_gib(plan['text_encoders'])} GiB beside the frozen networks."
     )
     if "scaling" in plan:

@@ -39,6 +39,7 @@ MAY_CHANGE = {
     "stop_on",
     "diagnose_every",
     "accumulation",
+    "activation_offload",
     "spike",
     "bad_steps",
 }

@@ -17,6 +17,7 @@ from ...distributed.gradient_average import GradientAverage
 from ...distributed.sharding import Sharding
 from ...errors import RequestError, RunError
 from ...models import lora
+from ...models.activation_offload import ActivationOffload
 from ...models.attention import GraphAttention
 from ...models.compilation import compile_blocks
 from ...models.few_steps import with_steps
@@ -208,7 +209,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         place(network)
     precision = PRECISIONS[config.precision]
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
-    assistant = _around(denoiser, config, processes, attention)
+    offload = ActivationOffload.chosen(config.activation_offload, device)
+    assistant = replace(_around(denoiser, config, processes, attention), offload=offload)
     terms = build_terms(config, reference, assistant, rewards, device, processes)
     _compile_rewards(config, reference, rewards, terms)
     rounds = config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
@@ -230,6 +232,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         guard=Guard(config.spike, config.bad_steps),
         scale=LossScale(config.precision == "fp16"),
         attention=attention,
+        offload=offload,
         reuse_samples=config.reuse_samples and rounds > 0,
     )
     average = WeightAverage(generator.network, config.ema)
