@@ -270,6 +270,11 @@ class TrainConfig(BaseModel):
         description="precision that frozen weights are kept in: reference, decoder, text encoders, and in lora mode "
         "the weights under the adapters",
     )
+    reward_tf32: bool = Field(
+        False,
+        description="let a GPU round the factors of rewards' float32 products to TF32 (10 bits) in training steps; "
+        "rewards in environments of their own, comparisons and monitors stay in float32",
+    )
     mode: Literal["full", "lora"] = Field(
         "full",
         description="what is trained: all weights of two copies of the reference's network, or two adapters on its "

@@ -166,6 +166,7 @@ def build_terms(
             build_estimator(config, device, processes),
             ascended=config.rewards.get(name, 0.0) >= 0,
             latent=build_latent(name, config, processes),
+            tf32=config.reward_tf32,
         )
         for name, reward in rewards.items()
     }

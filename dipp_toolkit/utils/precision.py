@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,30 @@ def full_precision(device: torch.device) -> torch.autocast:
     A gradient belongs in here too: a backward pass under autocast narrows the products of a forward pass that was not.
     """
     return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def tf32_products(device: torch.device, wanted: bool = True) -> Iterator[None]:
+    """Inside, a GPU may round the factors of float32 products and convolutions to TF32; other devices have none.
+
+    The switches are the process's, not the thread's, so backward passes that begin inside follow them as well.
+
+    Args:
+        device: where the passes run.
+        wanted: False leaves the switches as they are.
+    """
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = True
+        yield
+    finally:
+        for switch, allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = allowed
 
 
 def at_least_float32(values: Tensor) -> Tensor:

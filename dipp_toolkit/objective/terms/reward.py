@@ -20,7 +20,7 @@ from ...diffusion.condition import Condition
 from ...errors import RunError
 from ...protocols import Reward
 from ...rewards.scores import ask
-from ...utils.precision import at_least_float32, full_precision
+from ...utils.precision import at_least_float32, full_precision, tf32_products
 from ...utils.reproducibility import random_states_kept
 from ...utils.step_parts import REWARD, step_part
 from ..base import Committing, Sample, TermResult
@@ -47,6 +47,7 @@ class RewardTerm:
         black_box: whether the reward has none; None until the first call where it does not say.
         ascended: whether the run raises the score; with a negative weight it lowers it. The decoder passes a
             gradient or not by where a step along it would lead, so it gets that of what rises.
+        tf32: whether a GPU may round the factors of the reward's float32 products to TF32.
     """
 
     uses_assistant: ClassVar[bool] = False
@@ -59,6 +60,7 @@ class RewardTerm:
     black_box: bool | None = None
     ascended: bool = True
     latent: LatentReward | None = None
+    tf32: bool = False
     shared: SharedDecode = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -150,7 +152,7 @@ class RewardTerm:
         Raises:
             RunError: as for a call.
         """
-        with torch.enable_grad(), full_precision(images.device):
+        with torch.enable_grad(), full_precision(images.device), tf32_products(images.device, self.tf32):
             images = at_least_float32(images.detach()).requires_grad_(True)
             # Whether they are finite is read later, with all other numbers.
             scores = self._call(images, prompts, finite=False)
@@ -184,7 +186,8 @@ class RewardTerm:
         )
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
-        return ask(self.name, self.reward, images, prompts, finite=finite)
+        with tf32_products(images.device, self.tf32):
+            return ask(self.name, self.reward, images, prompts, finite=finite)
 
     @torch.no_grad()
     def explain(self, sample: Sample, result: TermResult) -> str:
