@@ -58,6 +58,34 @@ def without_memory(mode: FakeTensorMode) -> Iterator[None]:
         yield
 
 
+def config_of(blueprint: Any, pipeline: str, mode: str, work: Path, more: Mapping[str, Any]) -> Any:
+    """The settings of a case, with its prompts encoded.
+
+    Args:
+        blueprint: whose configurations are taken.
+        pipeline: its name, by which recommended settings are found.
+        mode: `"full"` or `"lora"`.
+        work: folder for what is made on the way.
+        more: further settings.
+    """
+    from dipp_toolkit.config import TrainConfig
+    from dipp_toolkit.training.setup.resolve import resolve
+    from dipp_toolkit.utils.precision import DTYPES
+
+    known = recommended(pipeline)
+    settings = SETTINGS | {"guidance": known.get("guidance", 4.5), "mode": mode, "batch_size": BATCH, **more}
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "prompts.txt").write_text("\n".join(f"prompt {number}" for number in range(8)), encoding="utf-8")
+    write_prompts(blueprint, work / "cache", DTYPES[settings["frozen_precision"]])
+    return resolve(
+        TrainConfig(
+            generator=str(blueprint.folder), reference=str(blueprint.folder), rewards=dict.fromkeys(REWARDS, 1.0),
+            prompts=str(work / "prompts.txt"), prompt_cache=work / "cache", readout=known.get("readout"),
+            input_scale=known.get("input_scale"), steps=10**6, device="cpu", **settings,
+        )
+    )  # fmt: skip
+
+
 def count(pipeline: str, mode: str, work: Path, more: Mapping[str, Any] | None = None) -> dict[str, Calls]:
     """The calls of a step, by part: `assistant` and `generator` update.
 
@@ -67,26 +95,13 @@ def count(pipeline: str, mode: str, work: Path, more: Mapping[str, Any] | None =
         work: folder for what is made on the way.
         more: further settings.
     """
-    from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.diffusion.schedules import usable_times
     from dipp_toolkit.models.blueprints import find_pipeline
     from dipp_toolkit.planning.dry_run import gpu_casts
     from dipp_toolkit.training.setup.assembly import assemble
-    from dipp_toolkit.training.setup.resolve import resolve
-    from dipp_toolkit.utils.precision import DTYPES
 
-    blueprint, known = find_pipeline(pipeline), recommended(pipeline)
-    settings = SETTINGS | {"guidance": known.get("guidance", 4.5), "mode": mode, "batch_size": BATCH, **(more or {})}
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "prompts.txt").write_text("\n".join(f"prompt {number}" for number in range(8)), encoding="utf-8")
-    write_prompts(blueprint, work / "cache", DTYPES[settings["frozen_precision"]])
-    config = resolve(
-        TrainConfig(
-            generator=str(blueprint.folder), reference=str(blueprint.folder), rewards=dict.fromkeys(REWARDS, 1.0),
-            prompts=str(work / "prompts.txt"), prompt_cache=work / "cache", readout=known.get("readout"),
-            input_scale=known.get("input_scale"), steps=10**6, device="cpu", **settings,
-        )
-    )  # fmt: skip
+    blueprint = find_pipeline(pipeline)
+    config = config_of(blueprint, pipeline, mode, work, more or {})
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with without_memory(fake), random_weights(blueprint, torch.device("cpu")):
         parts = assemble(config)

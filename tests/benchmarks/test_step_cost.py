@@ -7,7 +7,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.step_cost.calls import Calls, chunks
-from benchmarks.step_cost.run import ratio
+from benchmarks.step_cost.run import page, ratio
 
 
 def test_kinds_of_calls() -> None:
@@ -35,3 +35,20 @@ def test_adapters_are_held_against_all_weights() -> None:
     results = {"sd15:full": {"launches": 100}, "sd15:lora": {"launches": 110}}
     assert ratio("sd15:lora", results) == "1.10"
     assert ratio("sd15:full", results) == ratio("sdxl:lora", results) == ""
+
+
+def test_a_page_has_what_was_counted_and_no_more() -> None:
+    half = {"assistant": {"eager": 10, "compiled": 10}, "generator": {"eager": 20, "compiled": 10}}
+    eager = {"assistant": {"eager": 40, "compiled": 0}, "generator": {"eager": 60, "compiled": 0}}
+    compiled = {"pixart-alpha:full": {"eager": eager, "compiled": half, "graphs": 4, "compiled_later": 0}}
+    kinds = {"products": 1, "copies": 2, "optimiser": 3, "others": 1994}
+    text = page(
+        {
+            "against": "8535fb5", "before": {"flux:lora": {"waits": 6}},
+            "after": {"sd15:full": {"launches": 2000, "kinds": kinds, "waits": 2}}, "compiled": compiled,
+        }
+    )  # fmt: skip
+    assert "| flux:lora |  |  |  |  |  |  |  |  | 6 |  |" in text
+    assert "| sd15:full |  | 2,000 | 1 | 2 | 3 | 1,994 |  |  |  | 2 |" in text
+    assert "| pixart-alpha:full | 100 | 50 | 20 | 0.50 | 4 | 0 |" in text
+    assert "Compiled" not in page({"against": None, "before": {}, "after": {}, "compiled": {}})
