@@ -137,7 +137,14 @@ def test_cuda_graphs_are_refused_with_it() -> None:
     assert make_config({"activation_offload": True, "compile": "on"}).activation_offload
 
 
-@pytest.mark.parametrize("more", [{}, {"mode": "lora", "lora_rank": 2}, {"recompute_generator": True}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mode": "lora", "lora_rank": 2},
+        pytest.param({}, marks=pytest.mark.exhaustive),
+        pytest.param({"recompute_generator": True}, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_training_on_a_device_has_the_same_weights_and_waits_as_often(
     more: dict[str, Any], moved: list[Tensor], tmp_path: Path
 ) -> None:
@@ -169,7 +176,7 @@ def test_a_training_on_a_device_has_the_same_weights_and_waits_as_often(
     assert waited_too == waited
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_a_plan_takes_the_graph_off_the_device_and_adds_the_way(
     checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
