@@ -1,4 +1,4 @@
-"""A leaderboard of n rows, 6 figures and 1,000 prompts: tests of all pairs, the page, and the check of old rows.
+"""A leaderboard of n rows, 6 figures and 5,000 prompts: tests of all pairs, the page, and the check of old rows.
 
 Rows of old versions have percentile bootstrap intervals, which are drawn again to check them.
 """
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 SIZES = (5, 10, 20)
-FIGURES, PROMPTS = 6, 1000
+FIGURES, PROMPTS = 6, 5000
 
 
 def rows(count: int):  # type: ignore[no-untyped-def]

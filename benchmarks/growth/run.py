@@ -60,7 +60,7 @@ def shown(number: float) -> str:
 
 def table(rows: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """The table of one subject: a line a number and checkout, a column a size, and how often 4 n is n."""
-    sizes = list(rows["now"])
+    sizes = sorted(rows["now"], key=int)
     lines = [
         f"| | {' | '.join(f'{int(size):,}' for size in sizes)} | last / first |",
         f"|---|{'---|' * len(sizes)}---|",

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.growth.run import SUBJECTS, load
 
-TINY = {"board": 2, "many_images": 12, "set_metrics": 12}
+TINY = {"board": 2, "generating": 2, "many_images": 12, "set_metrics": 12}
 """Subjects that say all they have to at sizes far below their smallest."""
 
 
