@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ..errors import DippError
@@ -19,6 +19,9 @@ from ..rewards.scores import ask
 from ..utils.images import Images
 from .image_files import ImageFile, read_image, say_notes
 from .intervals import Interval, mean_interval
+
+Pixels = Images | Sequence[Float[Tensor, "3 height width"]]
+"""Images of one size, in a tensor or one by one."""
 
 WAITING = 4
 """Batches' worth of images of different sizes that wait in memory before an incomplete batch is scored."""
@@ -114,9 +117,8 @@ def score_files(
     batches = _Batches(batch)
 
     def finish(due: Sequence[tuple[int, ImageFile]]) -> None:
-        images = torch.stack([image.pixels for _, image in due]).to(device)
-        here = [files[index] for index, _ in due]
-        columns = {name: score_batch(reward, name, images, here).tolist() for name, reward in rewards.items()}
+        pixels, here = [image.pixels for _, image in due], [files[index] for index, _ in due]
+        columns = {name: score_batch(reward, name, pixels, here, device).tolist() for name, reward in rewards.items()}
         for row, (index, _) in enumerate(due):
             rows_by_index[index] = ScoredFile(files[index], {name: column[row] for name, column in columns.items()})
         if progress is not None:
@@ -133,33 +135,50 @@ def score_files(
     return [rows_by_index[index] for index in range(len(files))], say_notes(notes)
 
 
-def score_batch(reward: Reward, name: str, images: Images, files: Sequence[PromptedFile]) -> Float64[Tensor, " batch"]:
+def score_batch(
+    reward: Reward,
+    name: str,
+    pixels: Pixels,
+    files: Sequence[PromptedFile],
+    device: torch.device | str | None = None,
+) -> Float64[Tensor, " batch"]:
     """Scores of one batch, float64 on the CPU.
+
+    Args:
+        reward: where `device` is.
+        name: its name, for messages.
+        pixels: images of one size, in [0, 1]; they stay as they are, whatever the reward does to its own.
+        files: that they were read from.
+        device: where images go before they are scored; they stay where they are unless given.
 
     Raises:
         RunError: the reward raised, or did not return one finite score for each image; the message names the first
             image at which it does so by itself, or else the batch's first.
     """
     try:
-        return _scores(reward, name, images, files)
+        return _scores(reward, name, pixels, files, device)
     except DippError as error:
-        raise type(error)(f"{str(error).rstrip('.')} ({_culprit(reward, name, images, files)}).") from error
+        raise type(error)(f"{str(error).rstrip('.')} ({_culprit(reward, name, pixels, files, device)}).") from error
 
 
 @torch.no_grad()
-def _scores(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> Tensor:
-    # A copy: the next reward must see what is in the file.
-    return ask(name, reward, images.clone(), [file.prompt for file in files]).cpu().double()
+def _scores(
+    reward: Reward, name: str, pixels: Pixels, files: Sequence[PromptedFile], device: torch.device | str | None
+) -> Tensor:
+    images = torch.stack(list(pixels)).to(device=device)  # of its own: the next reward must see what is in the files
+    return ask(name, reward, images, [file.prompt for file in files]).cpu().double()
 
 
-def _culprit(reward: Reward, name: str, images: Tensor, files: Sequence[PromptedFile]) -> str:
+def _culprit(
+    reward: Reward, name: str, pixels: Pixels, files: Sequence[PromptedFile], device: torch.device | str | None
+) -> str:
     """The image that a reward failed at, found by showing it one at a time."""
     if len(files) == 1:
         return f"image: {files[0].path}"
     if not isinstance(reward, ProxyReward):  # one that does not answer would not answer so many times
         for index, file in enumerate(files):
             try:
-                _scores(reward, name, images[index : index + 1], [file])
+                _scores(reward, name, pixels[index : index + 1], [file], device)
             except DippError:
                 return f"first image: {file.path}"
     return f"images: {files[0].path} and {len(files) - 1} more"
