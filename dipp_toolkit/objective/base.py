@@ -52,6 +52,7 @@ class TermResult:
             that an accelerator is waited for once.
         scores: of the rewards inside the term's own formula, by the reward's name.
         predicted: whether `value` is the prediction of what stands in for a reward; the log keeps it apart.
+        measured: what the size of a reward's gradient is measured of, like `grad`, where that is not `grad` itself.
     """
 
     value: Float[Tensor, " batch"]
@@ -59,6 +60,7 @@ class TermResult:
     details: Mapping[str, float | Tensor] = field(default_factory=dict)
     scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
     predicted: bool = False
+    measured: Float[Tensor, "batch ..."] | None = None
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from .evaluate import WeightedTerm
 from .mixing.floors import Floor
 from .mixing.kl_budget import KLBudget
 from .mixing.mix import RewardMix
-from .mixing.scale import RewardScale
+from .mixing.scale import MEASURED, RewardScale
 from .result import reward_term
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
@@ -223,5 +223,10 @@ def build_latent(name: str, config: TrainConfig, processes: Processes | None = N
     if name not in config.latent_rewards:
         return None
     return LatentReward(
-        config.latent_every, config.latent_rank, config.latent_cosine, config.seed, processes or Processes()
+        config.latent_every,
+        config.latent_rank,
+        config.latent_cosine,
+        config.seed,
+        processes or Processes(),
+        MEASURED if config.measures_pull else 0,
     )

@@ -30,6 +30,7 @@ from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
 from ..models.shared_components.choice import check_conditions
+from ..objective.estimators.latent import LatentReward
 from ..utils.precision import AUTO, DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
@@ -75,6 +76,8 @@ class Plan:
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
         utilisation: share of a GPU's published peak that was assumed for seconds.
         uncounted: rewards without a blueprint: of them, decoding alone is counted.
+        latent: rewards that are learned on latents: operations, kernels and seconds are the mean over steps by the
+            stand-in and those that look, while it is trusted; memory is that of a step that looks.
         warm_up: seconds of the assistant's updates before the first step on one GPU, by the GPU's name.
         offloaded: bytes of the host's memory that graphs wait in.
     """
@@ -93,6 +96,7 @@ class Plan:
     passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     utilisation: float = UTILISATION
     uncounted: tuple[str, ...] = ()
+    latent: tuple[str, ...] = ()
     warm_up: dict[str, float] = field(default_factory=dict)
     offloaded: int = 0
 
@@ -155,7 +159,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     updates = config.assistant_warmup * config.accumulation
     encoders = sum(parameters_of(step.shape.reference, name) for name in step.reference.text_encoders)
     return Plan(
-        settings={name: getattr(config, name) for name in DECIDING},
+        settings={name: getattr(config, name) for name in DECIDING} | _samples_of_prompts(config),
         parameters=step.parameters,
         trainable=2 * step.networks.trainable,
         resident=step.resident,
@@ -169,6 +173,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         passes=step.passes,
         utilisation=utilisation,
         uncounted=tuple(name for name, reward in step.rewards.items() if reward.parameters is None),
+        latent=tuple(name for name in step.rewards if name in config.latent_rewards),
         warm_up={
             gpu: updates
             * (
@@ -338,24 +343,43 @@ class _Step:
         size = self.config.batch_size
         times = -(-size // (self.config.reward_batch or size)) * self.evaluations * self.config.accumulation
         return {
-            f"reward {name}": times * reward.score.flops
+            f"reward {name}": int(_looked_at(name, self.config) * times * reward.score.flops)
             for name, reward in self.rewards.items()
             if reward.dtype == torch.float32
         }
 
     def reward_work(self) -> dict[str, Cost]:
         """Of each reward on a micro-batch. Rewards of the whole one share one decode, and those that are only added up
-        the way back as well, but where each is measured; what is shared is counted with the first."""
-        size = self.config.batch_size
-        batch = self.config.reward_batch or size
+        the way back as well, but where each is measured; what is shared is counted with the first. Rewards that are
+        learned on latents are evaluated in some updates, the same for all, and share the decode of one that is
+        evaluated in every update, where there is one.
+        """
+        config, size = self.config, self.config.batch_size
+        batch = config.reward_batch or size
         whole, times = batch >= size, -(-size // batch)
-        added = self.config.balance == "sum" and self.config.reward_clip is None and not self.config.floors
+        learned = set(config.latent_rewards) & self.rewards.keys()
+        added = config.balance == "sum" and config.reward_clip is None and not config.floors and not learned
         back = times * (1 - 1 / MEASURE_EVERY) if added else 0.0
         decode = 1.0 if whole else back
-        return {
-            name: _sum((times, reward.whole), *(((-decode, reward.decode), (-back, reward.way_back)) if number else ()))
-            for number, (name, reward) in enumerate(self.rewards.items())
-        }
+        first = next((name for name in self.rewards if name not in learned), next(iter(self.rewards), ""))
+        work = {}
+        for name, reward in self.rewards.items():
+            shared = () if name == first else ((-decode, reward.decode), (-back, reward.way_back))
+            looked_at = _looked_at(name, config)
+            parts = ((times, reward.whole), *shared)
+            work[name] = _sum(*((looked_at * count, cost) for count, cost in parts))
+        return work
+
+
+def _looked_at(reward: str, config: TrainConfig) -> float:
+    """Share of updates in which a reward is evaluated: one of `latent_every`, while what stands in is trusted."""
+    return 1 / config.latent_every if reward in config.latent_rewards else 1.0
+
+
+def _samples_of_prompts(config: TrainConfig) -> dict[str, int]:
+    """Samples of each prompt in a batch, where a latent stand-in needs more than the settings name."""
+    needed = LatentReward.noises_per_prompt if config.latent_rewards else None
+    return {} if needed is None or config.noises_per_prompt is not None else {"noises_per_prompt": needed}
 
 
 def _sum(*parts: tuple[float, Cost]) -> Cost:
@@ -406,6 +430,7 @@ DECIDING = (
     "frozen_precision", "gradient_checkpointing", "activation_offload", "recompute_generator", "decode_checkpointing",
     "decode_tiling", "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup",
     "guidance", "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
+    "noises_per_prompt", "latent_every",
 )  # fmt: skip
 """Settings that decide a plan, by name."""
 

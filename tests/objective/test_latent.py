@@ -18,10 +18,11 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.distributed.sharded_state import flatten, restore
 from dipp_toolkit.errors import RequestError, RunError
-from dipp_toolkit.objective.base import Committing, Sample
+from dipp_toolkit.objective.base import Committing, Sample, TermResult
 from dipp_toolkit.objective.build import build_latent
 from dipp_toolkit.objective.estimators.latent import WIDEST, LatentReward
 from dipp_toolkit.objective.estimators.smoothing import Smoothing
+from dipp_toolkit.objective.mixing.mix import RewardMix
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.objective.terms.shared_decode import SharedDecode
 from dipp_toolkit.training.setup.resolve import resolve
@@ -99,10 +100,70 @@ def test_what_it_lends_has_the_true_gradients_direction_size_and_score() -> None
     sample = sample_of(41)
     reward.condition = sample.condition
     lent, true = term(sample), RewardTerm("sloped", reward, reward.decode)(sample)
-    assert lent.predicted and not true.predicted
+    assert lent.predicted and not true.predicted and lent.measured is not None and term.latent is not None
     assert F.cosine_similarity(lent.grad.flatten(1), true.grad.flatten(1)).mean() > 0.95
-    torch.testing.assert_close(lent.grad.square().mean().sqrt(), true.grad.square().mean().sqrt(), rtol=0.1, atol=0)
+    sizes = [gradient.square().mean().sqrt() for gradient in (lent.measured, true.grad)]
+    torch.testing.assert_close(*sizes, rtol=0.1, atol=0)
+    assert 0.9 < term.latent.share <= 1
+    assert torch.equal(lent.grad, term.latent.share * lent.measured)
     assert (lent.value - true.value).abs().mean() < 0.5 * true.value.std()
+
+
+@pytest.mark.parametrize("agreement", [1.0, 0.3, -1.0])
+def test_a_cycle_adds_up_to_true_gradients_whatever_stands_in(agreement: float) -> None:
+    """Of a reward that is linear in the latents, and to rounding."""
+    random = torch.Generator().manual_seed(7)
+    true, wrong = (torch.randn(SHAPE, generator=random).expand(16, *SHAPE) for _ in range(2))
+    latent = LatentReward(every=4, least_rank=-1, least_cosine=-1)
+
+    def update(step: int, learned: Tensor) -> Tensor:
+        sample = sample_of(step, text=0)
+        if latent.stands_in(step):
+            used = latent.share * latent.lend(sample)[1]
+        else:
+            used = latent.look(sample, (learned * sample.x0).flatten(1).sum(1), learned)
+        latent.commit()
+        return used
+
+    learned = agreement * true + (1 - abs(agreement)) * wrong
+    for step in range(5):
+        update(step, learned)
+    assert latent.is_trusted and latent.share > 0.5
+    for start in (5, 9):  # of the second cycle the share is measured, and goes to 0 where directions are opposed
+        cycle = [update(step, true) for step in range(start, start + 4)]
+        torch.testing.assert_close(torch.stack(cycle).mean(0), true, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(cycle[0], true)
+    assert agreement == 1 or latent.share < 0.9
+
+
+def test_what_is_not_trusted_gives_the_true_gradient_to_the_bit() -> None:
+    reward = Sloped(noise=True)
+    term = term_of(reward)
+    for step in range(6):
+        (result,) = follow(term, reward, [step])
+        reward.calls -= 1  # the same noise again
+        plain = RewardTerm("sloped", reward, reward.decode)(sample_of(step))
+        assert torch.equal(result.grad, plain.grad) and torch.equal(result.grad, result.measured)
+
+
+def test_no_look_is_spared_while_a_scale_is_measured() -> None:
+    reward = Sloped()
+    term = term_of(reward, first=12)
+    used = [result.details["latent_used"] for result in follow(term, reward, range(16))]
+    assert used == [0.0] * 13 + [1.0] * 3
+    config = make_config({"rewards": {"sharpness": 1.0}, "reward_options": {"sharpness": {"latent": True}}})
+    for scale, first in (("auto", 16), (80.0, 0)):
+        latent = build_latent("sharpness", config.model_copy(update={"reward_scale": scale}))
+        assert latent is not None and latent.first == first
+
+
+def test_sizes_are_those_of_the_true_gradient() -> None:
+    """A look that stands for four updates is no larger reward."""
+    gradient = torch.ones(2, 3)
+    mix = RewardMix("normalised")
+    result = TermResult(torch.zeros(2), 4 * gradient, measured=gradient)
+    mixed = mix({"a": result}, {"a": 1.0}, torch.zeros(2, 3), torch.Generator())
+    torch.testing.assert_close(mixed.added["a"], 4 * gradient)
 
 
 def test_noise_is_never_trusted() -> None:

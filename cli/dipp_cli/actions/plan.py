@@ -155,11 +155,7 @@ def describe(result: Mapping[str, Any]) -> None:
         table.add_row(name, f"{count / 1e6:,.1f}")
     table.add_row("trained", f"{plan['trainable'] / 1e6:,.1f}")
     show(table)
-    if plan["uncounted"]:
-        print_line(
-            f"Not counted: the networks of {', '.join(plan['uncounted'])}, which have no blueprint; "
-            "of these rewards only the decoding is counted."
-        )
+    describe_rewards(plan)
     table = Table(title="memory of a step", title_justify="left")
     for column in ("part", "GiB", ""):
         table.add_column(column, justify="right" if column == "GiB" else "left")
@@ -197,6 +193,21 @@ def describe(result: Mapping[str, Any]) -> None:
         f"Seconds assume {plan['utilisation']:.0%} of the published dense peak, or what starting the kernels takes, "
         "where that is longer; memory and operations are those of the real networks."
     )
+
+
+def describe_rewards(plan: Mapping[str, Any]) -> None:
+    """Print which rewards are not counted in full, and why."""
+    if plan["uncounted"]:
+        print_line(
+            f"Not counted: the networks of {', '.join(plan['uncounted'])}, which have no blueprint; "
+            "of these rewards only the decoding is counted."
+        )
+    if plan["latent"]:
+        print_line(
+            f"Learned on latents: {', '.join(plan['latent'])}. Seconds and operations count one evaluation in "
+            f"{plan['settings']['latent_every']} updates, as while what stands in is trusted; memory is that of an "
+            "update that evaluates."
+        )
 
 
 def describe_scaling(scaling: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ PAIRS = 128
 ENOUGH = 32
 """Pairs without which nothing is trusted."""
 LOOKS = 4
-"""Newest looks that the cosine is averaged over."""
+"""Newest looks that the cosine and the share are averaged over."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,28 @@ class LatentReward:
     it. While the rank correlation of unseen differences of scores within a prompt, or the cosine with the unseen
     gradient, is below its threshold, every step looks.
 
+    **A control variate.** With $l$ the gradient lent and $g$ the true one, a step by the stand-in goes along $c\,l$,
+    and one that looks, $n$ updates after the look before, along
+
+    $$c\,l + n\,(g - c\,l), \qquad c = \frac{\langle g, l \rangle}{\langle l, l \rangle} \in [0, 1]
+    \text{ over the newest unseen looks.}$$
+
+    Within these $n$ updates neither $W$ nor $c$ moves, so that their sum is $n$ true gradients in expectation, whatever
+    the stand-in is; c makes what the look corrects as small as it can be. While every step looks, n is 1 and the
+    gradient is the true one, to the bit. What follows is not linear, and does not keep that: a clip of the gradient's
+    norm or of a reward's, `pcgrad` and `mgda`.
+
     Attributes:
         every: trusted, it looks at the true reward every so many updates.
         least_rank: rank correlation from which it is trusted.
         least_cosine: cosine from which it is trusted.
         seed: of the projection of long prompt features.
         processes: those that learn together.
+        first: updates that look at the true reward in any case; while a scale is measured, for example.
         rank: over the newest pairs, unseen.
         cosine: of the newest looks, unseen.
+        share: c, the share of the gradient lent that is used.
+        waited: updates by the stand-in since the last look.
         updates: generator updates so far.
         lent: updates in which it stood in for the reward.
     """
@@ -89,14 +103,18 @@ class LatentReward:
     least_cosine: float = 0.15
     seed: int = 0
     processes: Processes = field(default_factory=Processes)
+    first: int = 0
     rank: float = 0.0
     cosine: float = 0.0
+    share: float = 0.0
+    waited: int = 0
     updates: int = 0
     lent: int = 0
     gram: Float[Tensor, "features features"] | None = None
     products: Float[Tensor, "features latents"] | None = None
     judged: Float[Tensor, "2 pairs"] = field(default_factory=lambda: torch.zeros(2, 0))
     cosines: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
     usual: dict[str, float] = field(default_factory=dict)
     unit: float = 0.0
     _slopes: Tensor | None = field(default=None, init=False, repr=False, compare=False)
@@ -108,7 +126,7 @@ class LatentReward:
     def is_trusted(self) -> bool:
         """Whether it agreed with the true reward where it was last looked at."""
         agrees = self.rank >= self.least_rank and self.cosine >= self.least_cosine
-        return agrees and self.judged.shape[1] >= ENOUGH
+        return agrees and self.judged.shape[1] >= ENOUGH and self.updates >= self.first
 
     def stands_in(self, step: int) -> bool:
         """Whether the true reward is left out of a generator update, the first being 0."""
@@ -117,20 +135,23 @@ class LatentReward:
     @property
     def details(self) -> dict[str, float | Tensor]:
         """Numbers for the log of an update whose true reward is evaluated."""
-        return {"latent_rank": self.rank, "latent_cosine": self.cosine, "latent_used": 0.0}
+        return {
+            "latent_rank": self.rank,
+            "latent_cosine": self.cosine,
+            "latent_share": self.share,
+            "latent_used": 0.0,
+        }
 
     def lend(self, sample: Sample) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch ..."]]:
-        """Predicted scores, and the gradient that is used in the true one's place."""
+        """Predicted scores, and the gradient $l$ of the true one's usual size, of which `share` is used."""
         self._lends = True
         with full_precision(sample.x0.device):
             predicted, slope = self._predict(self._features(sample.condition, sample.x0), sample.x0)
-            size = self.processes.mean(slope.square().mean()).sqrt()
-            gradient = slope * (self.usual["size"] / size.clamp_min(torch.finfo(size.dtype).tiny))
             scores = self.usual["score"] + self.unit * (predicted - self.usual["predicted"])
-        return scores, gradient.to(sample.x0)
+            return scores, self._sized(slope).to(sample.x0)
 
-    def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> None:
-        """Note what the true reward said of a pass; `commit` learns from it.
+    def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> Float[Tensor, "batch ..."]:
+        """Note what the true reward said of a pass, which `commit` learns from; returns the gradient that is used.
 
         Args:
             sample: what was scored.
@@ -140,6 +161,12 @@ class LatentReward:
         keys = tuple(prompt_key(prompt, sample.readout) for prompt in sample.condition.prompts)
         features = self._features(sample.condition, sample.x0)
         self._proposed.append(Look(features, sample.x0, scores.float(), gradient.float(), keys))
+        if not self.waited:
+            return gradient
+        with full_precision(sample.x0.device):
+            _, slope = self._predict(features, sample.x0)
+            lent = self.share * self._sized(slope)
+            return (lent + (self.waited + 1) * (gradient - lent)).to(gradient)
 
     def commit(self) -> None:
         """Judge it by the update's samples, then learn from them."""
@@ -148,7 +175,9 @@ class LatentReward:
         self.updates += bool(proposed) or lends
         self.lent += lends
         if not proposed:
+            self.waited += lends
             return
+        self.waited = 0
         with torch.no_grad(), full_precision(proposed[0].x0.device):
             self._judge(proposed)
             self._learn(proposed)
@@ -178,6 +207,11 @@ class LatentReward:
         slope = (features @ self._slopes.to(features)).reshape(x0.shape)
         return (slope * x0.to(slope)).flatten(1).sum(1), slope
 
+    def _sized(self, slope: Tensor) -> Tensor:
+        """The slopes of a pass at the usual root mean square of the true gradient."""
+        size = self.processes.mean(slope.square().mean()).sqrt()
+        return slope * (self.usual["size"] / size.clamp_min(torch.finfo(size.dtype).tiny))
+
     def _judge(self, proposed: list[Look]) -> None:
         """Compare what it predicts with what it has not seen, and take in the reward's usual size and score."""
         gather, mean = self.processes.gather, self.processes.mean
@@ -192,6 +226,14 @@ class LatentReward:
                 F.cosine_similarity(slope.flatten(1), look.gradient.flatten(1)).mean()
                 for (_, slope), look in zip(answers, proposed, strict=True)
             ]
+            lent = [self._sized(slope) for _, slope in answers]
+            products = [
+                torch.stack([(step * look.gradient).mean(), step.square().mean()])
+                for step, look in zip(lent, proposed, strict=True)
+            ]
+            product, square = mean(torch.stack(products).mean(0)).tolist()
+            self.shares = [*self.shares, product / square if square else 0.0][-LOOKS:]
+            self.share = min(max(sum(self.shares) / len(self.shares), 0.0), 1.0)
             self._compare(keys.tolist(), torch.stack([predicted, scores]).cpu())
             self.cosines = [*self.cosines, float(mean(torch.stack(cosines).mean()))][-LOOKS:]
             self.cosine = sum(self.cosines) / len(self.cosines)
@@ -250,9 +292,12 @@ class LatentReward:
             "products": self.products,
             "judged": self.judged,
             "cosines": list(self.cosines),
+            "shares": list(self.shares),
             "usual": dict(self.usual),
             "rank": self.rank,
             "cosine": self.cosine,
+            "share": self.share,
+            "waited": self.waited,
             "unit": self.unit,
             "updates": self.updates,
             "lent": self.lent,
@@ -266,4 +311,10 @@ class LatentReward:
         self.cosines, self.usual = list(state["cosines"]), dict(state["usual"])
         self.rank, self.cosine, self.unit = state["rank"], state["cosine"], state["unit"]
         self.updates, self.lent = state["updates"], state["lent"]
+        # A checkpoint of before there was a share has none: the next look brings it.
+        self.shares, self.share, self.waited = (
+            list(state.get("shares", ())),
+            state.get("share", 0.0),
+            state.get("waited", 0),
+        )
         self._solve()

@@ -148,7 +148,7 @@ class RewardMix:
                 if self.scale.measures:
                     details[metric_name("scale", name)] = joint.factors[name]
                 continue
-            square = self.processes.mean(mean_square(result.grad))
+            square = self.processes.mean(mean_square(result.grad if result.measured is None else result.measured))
             proposal = self._proposed.setdefault(name, Proposal())
             proposal.scores.append(scores.detach())
             proposal.squares.append(square.detach())

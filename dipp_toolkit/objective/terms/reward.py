@@ -84,11 +84,12 @@ class RewardTerm:
             return self._evaluate(sample)
         if self.latent.stands_in(sample.step):
             self.shared.spared(sample.x0)
-            scores, gradient = self.latent.lend(sample)
-            return TermResult(scores, -gradient, {**self.latent.details, "latent_used": 1.0}, predicted=True)
+            scores, lent = self.latent.lend(sample)
+            details = {**self.latent.details, "latent_used": 1.0}
+            return TermResult(scores, -self.latent.share * lent, details, predicted=True, measured=-lent)
         result = self._evaluate(sample)
-        self.latent.look(sample, result.value, -result.grad)
-        return replace(result, details=self.latent.details)
+        used = self.latent.look(sample, result.value, -result.grad)
+        return replace(result, grad=-used, details=self.latent.details, measured=result.grad)
 
     def _evaluate(self, sample: Sample) -> TermResult:
         """Decode, score and differentiate."""
