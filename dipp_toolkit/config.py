@@ -59,6 +59,8 @@ def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
 
 LATENT = "latent"
 """The option of a reward that is the toolkit's own."""
+NOISES_COMPARED = 2
+"""Samples of each prompt in a batch from which a latent stand-in learns: it is judged by their differences."""
 
 
 class TrainConfig(BaseModel):

@@ -24,13 +24,12 @@ from typing import Any
 
 import torch
 
-from ..config import MEASURE_EVERY, TrainConfig
+from ..config import MEASURE_EVERY, NOISES_COMPARED, TrainConfig
 from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
 from ..models.shared_components.choice import check_conditions
-from ..objective.estimators.latent import LatentReward
 from ..utils.precision import AUTO, DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
@@ -378,7 +377,7 @@ def _looked_at(reward: str, config: TrainConfig) -> float:
 
 def _samples_of_prompts(config: TrainConfig) -> dict[str, int]:
     """Samples of each prompt in a batch, where a latent stand-in needs more than the settings name."""
-    needed = LatentReward.noises_per_prompt if config.latent_rewards else None
+    needed = NOISES_COMPARED if config.latent_rewards else None
     return {} if needed is None or config.noises_per_prompt is not None else {"noises_per_prompt": needed}
 
 

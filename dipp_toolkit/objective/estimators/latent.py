@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ...config import NOISES_COMPARED
 from ...diffusion.condition import Condition
 from ...distributed import Processes
 from ...utils.precision import full_precision
@@ -96,7 +97,7 @@ class LatentReward:
         lent: updates in which it stood in for the reward.
     """
 
-    noises_per_prompt: ClassVar[int] = 2
+    noises_per_prompt: ClassVar[int] = NOISES_COMPARED
 
     every: int = 4
     least_rank: float = 0.1
