@@ -25,6 +25,7 @@ def test_says_in_a_sentence_that_there_is_no_gpu(
     assert "no GPU" in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_one_variant_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "variants", lambda: [Variant("pixart-alpha:lora:2", "eager", cases.WAYS["eager"])])
     target = tmp_path / "dry.json"

@@ -137,12 +137,13 @@ def test_cuda_graphs_are_refused_with_it() -> None:
     assert make_config({"activation_offload": True, "compile": "on"}).activation_offload
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "more",
     [
         {"mode": "lora", "lora_rank": 2},
-        pytest.param({}, marks=pytest.mark.exhaustive),
-        pytest.param({"recompute_generator": True}, marks=pytest.mark.exhaustive),
+        {},
+        {"recompute_generator": True},
     ],
 )
 def test_a_training_on_a_device_has_the_same_weights_and_waits_as_often(

@@ -201,6 +201,7 @@ def test_rows_of_own_networks_are_found_and_parts_of_blocks_are_not() -> None:
     assert repeated_blocks(nn.Linear(2, 2)) == []
 
 
+@pytest.mark.exhaustive
 def test_inductor_gives_the_same_gradients_with_fewer_launches() -> None:
     torch.manual_seed(0)
     network, x = Tower(depth=2), torch.randn(2, 5, 8, requires_grad=True)

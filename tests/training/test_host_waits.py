@@ -78,7 +78,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+USUAL = ("sum, two updates of the assistant", "kl budget", "adapters", "every of two steps")
+"""Cases that between them go through every part that could wait; the others are among the exhaustive ones."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in USUAL else pytest.mark.exhaustive) for case in CASES]
+)
 def test_an_update_reads_its_numbers_in_one_transfer(world: Path, device: torch.device, case: str) -> None:
     waits = waits_of_a_step(loop_of(world, device, **CASES[case]))
     updates = 2 + (case.startswith("sum"))
@@ -94,6 +100,7 @@ def test_a_scale_that_is_measured_is_read_until_it_is_known(world: Path, device:
     assert waits_of_a_step(loop).total == 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("balance", "reads"), [("pcgrad", 1 + 2), ("mgda", 1 + 3)])
 def test_balancing_reads_more(world: Path, device: torch.device, balance: str, reads: int) -> None:
     """Which gradients are zero; then the order of each reward, or whether each subset could be solved."""
