@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_a_wait_has_its_kind(kind: str | None, work: Callable[[Tensor], object])
         with HostWaits() as waits:
             work(x)
     assert waits.by_kind == ({} if kind is None else {kind: 1}), waits.table()
-    assert all("test_host_waits.py" in wait.where for wait in waits.counts if "device.py" not in wait.where)
+    assert all(Path(__file__).name in wait.where for wait in waits.counts if "device.py" not in wait.where)
 
 
 def test_numbers_of_the_stand_in_are_those_of_the_cpu() -> None:
