@@ -154,9 +154,9 @@ def main() -> None:
         pool.starmap(train_run, jobs, chunksize=1)
     rows = measured(arguments.work, arguments.seeds)
     about = ran_on(torch.device("cpu"))
-    write_results(
-        HERE, {"ran_on": about, "seeds": arguments.seeds, "options": rows}, page(rows, about, arguments.seeds)
-    )
+    steps = len((arguments.work / "none-0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    numbers = {"ran_on": about, "seeds": arguments.seeds, "steps": steps, "options": rows}
+    write_results(HERE, numbers, page(rows, about, arguments.seeds, steps))
     print_results(HERE)
 
 
