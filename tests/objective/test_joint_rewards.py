@@ -74,7 +74,7 @@ class Waves:
 
 @dataclass
 class Divergence:
-    """A term that is no reward."""
+    """A term that is not a reward."""
 
     def __call__(self, sample: Sample) -> TermResult:
         return TermResult(sample.x0.flatten(1).sum(1), sample.x0.sin(), {"kl": torch.tensor(0.1)})

@@ -158,7 +158,7 @@ def test_no_look_is_spared_while_a_scale_is_measured() -> None:
 
 
 def test_sizes_are_those_of_the_true_gradient() -> None:
-    """A look that stands for four updates is no larger reward."""
+    """A look that stands for four updates does not count as a larger reward."""
     gradient = torch.ones(2, 3)
     mix = RewardMix("normalised")
     result = TermResult(torch.zeros(2), 4 * gradient, measured=gradient)

@@ -133,7 +133,7 @@ def check_trace_place(path: Path) -> None:
     """Refuse, before anything is measured, a place that a trace cannot be written to.
 
     Raises:
-        RequestError: its ending is no trace's, its folder is missing, or it is a folder itself.
+        RequestError: its ending is not that of a trace, its folder is missing, or it is a folder itself.
     """
     if not path.name.endswith((".json", ".json.gz")):
         raise RequestError(f"--trace {shown(path)} is not a trace's name; expected one that ends in .json or .json.gz.")
