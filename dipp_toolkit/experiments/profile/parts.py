@@ -26,38 +26,12 @@ def wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-class PartTimer:
-    """Times the parts of steps, each without the parts inside it, and on a GPU notes their peak memory.
+class _Nested:
+    """Parts inside parts; `_mark` is called wherever the innermost one changes."""
 
-    On a GPU, events on the stream mark where parts begin and end: nothing waits, and steps take as long as without a
-    timer. A part's seconds are the GPU's there, those in which it had nothing to do included; a CPU's are the wall's.
-
-    Attributes:
-        device: of the run.
-        seconds: of each step as a whole, by the wall, the device's work included.
-        by_part: of each step, by part.
-        peaks: most bytes that were allocated on a GPU during a part, by part; empty elsewhere.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: list[float] = []
-        self.by_part: list[dict[str, float]] = []
-        self.peaks: dict[str, int] = {}
+    def __init__(self) -> None:
+        super().__init__()
         self._open: list[str] = []
-        self._marks: list[tuple[str, Any]] = []
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """A step; one that fails is not noted."""
-        wait(self.device)
-        self._marks = []
-        started = time.perf_counter()
-        with heard_by(self), self.part(REST):
-            yield
-        wait(self.device)
-        self.seconds.append(time.perf_counter() - started)
-        self.by_part.append(self._read())
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -72,6 +46,43 @@ class PartTimer:
 
     def _mark(self) -> None:
         """What was done since the last mark belongs to the innermost part."""
+        raise NotImplementedError
+
+
+class PartTimer(_Nested):
+    """Times the parts of steps, each without the parts inside it, and on a GPU notes their peak memory.
+
+    On a GPU, events on the stream mark where parts begin and end: nothing waits, and steps take as long as without a
+    timer. A part's seconds are the GPU's there, those in which it had nothing to do included; a CPU's are the wall's.
+
+    Attributes:
+        device: of the run.
+        seconds: of each step as a whole, by the wall, the device's work included.
+        by_part: of each step, by part.
+        peaks: most bytes that were allocated on a GPU during a part, by part; empty elsewhere.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.seconds: list[float] = []
+        self.by_part: list[dict[str, float]] = []
+        self.peaks: dict[str, int] = {}
+        self._marks: list[tuple[str, Any]] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A step; one that fails is not noted."""
+        wait(self.device)
+        self._marks = []
+        started = time.perf_counter()
+        with heard_by(self), self.part(REST):
+            yield
+        wait(self.device)
+        self.seconds.append(time.perf_counter() - started)
+        self.by_part.append(self._read())
+
+    def _mark(self) -> None:
         part = self._open[-1] if self._open else ""
         self.boundary(part)
         if self.device.type != "cuda":
@@ -97,7 +108,7 @@ class PartTimer:
         return dict(seconds)
 
 
-class PartMeter(Meter):
+class PartMeter(_Nested, Meter):
     """Counts what the parts of one step compute, call, hold and wait for, while it is the dispatch mode.
 
     Attributes:
@@ -115,7 +126,6 @@ class PartMeter(Meter):
         self.calls_by_part: dict[str, int] = defaultdict(int)
         self.waits_by_part: dict[str, int] = defaultdict(int)
         self.held_by_part: dict[str, int] = defaultdict(int)
-        self._open: list[str] = []
         self._before = (0, 0, 0)
 
     @contextmanager
@@ -123,17 +133,6 @@ class PartMeter(Meter):
         """A step."""
         with self, self.waits, heard_by(self), self.part(REST):
             yield
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """A part of a step; it may stand inside another one."""
-        self._mark()
-        self._open.append(name)
-        try:
-            yield
-        finally:
-            self._mark()
-            self._open.pop()
 
     def _mark(self) -> None:
         now = (self.flops, self.launches, self.waits.total)
