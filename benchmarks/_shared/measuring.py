@@ -17,6 +17,7 @@ from unittest.mock import patch
 import torch
 
 from dipp_toolkit import TrainConfig, train
+from dipp_toolkit.experiments.profile.parts import wait
 from dipp_toolkit.training.run import TrainingLoop
 from dipp_toolkit.utils.device import environment
 
@@ -53,12 +54,6 @@ class Spread:
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 """What time is taken by. The processor's, on one thread, is hardly touched by what else a machine does."""
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Enough(BaseException):

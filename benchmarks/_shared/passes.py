@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._shared.measuring import wait
 from dipp_emoji.rewards import EmojiClip, embed_captions, embed_pixels, to_pixels
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.experiments.profile.parts import wait
 from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.training.optim import make_optimizer
 from dipp_toolkit.training.run import TrainingLoop
