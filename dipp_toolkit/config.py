@@ -264,8 +264,8 @@ class TrainConfig(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="autocast precision of network passes; auto is bf16 where the machine computes it natively and "
-        "fp32 where it would emulate it, and config.yaml records which it was",
+        description="autocast precision of network passes; auto is bf16 where processor and libraries report that they "
+        "compute it natively and fp32 elsewhere, and config.yaml records which it was",
     )
     frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32",

@@ -1,12 +1,14 @@
 """Precision of network passes: autocast, weights in half precision, and which precision `auto` is on this machine.
 
 `auto` is bfloat16 where the machine computes it and float32 elsewhere. A processor without instructions for bfloat16
-emulates it, many times as slowly as it computes float32. PyTorch says what the processor has; what its libraries make
-of it (`ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` may hold them back) is measured, once, on one small layer.
+emulates it, many times as slowly as it computes float32. Which it is follows from what the processor and PyTorch's
+libraries say they have, `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` included, and never from a clock: one machine
+always makes the same choice, whatever else runs on it, and so gives the same bits.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +34,11 @@ ROWS, WIDTH = 256, 512
 REPEATS = 4
 CLEAR = 3.0
 """A layer that takes this many times as long need not be measured again."""
+
+EMULATING_LIMITS = ("AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of `ONEDNN_MAX_CPU_ISA` with which oneDNN emulates bfloat16 and says that it supports it."""
+NARROW_KERNELS = ("DEFAULT", "NO AVX", "AVX2")
+"""What PyTorch calls the kernels of its own that know no bfloat16 instructions of an x86 processor."""
 
 
 def pass_autocast(device_type: str, precision: torch.dtype | None) -> torch.autocast:
@@ -161,18 +168,33 @@ def slowdown(dtype: torch.dtype) -> float:
 
 
 def has_bf16_instructions() -> bool | None:
-    """Whether PyTorch reports that this CPU computes bfloat16; None where it cannot tell.
+    """Whether PyTorch computes bfloat16 with instructions of this CPU; None where it cannot tell.
 
-    Its library's answer follows `ONEDNN_MAX_CPU_ISA`; the processor itself is queried too, because that
-    library counts emulation by 512-bit instructions as support.
+    oneDNN, which computes products and convolutions, says whether it supports bfloat16, and follows its own limit. On
+    x86 more is asked, because it counts emulation by 512-bit instructions as support: the processor itself, the limit
+    by name, and the kernels that PyTorch brings itself, whose attention fails in bfloat16 below AVX-512 where oneDNN
+    has the instructions.
     """
     library = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     answer = library() if library is not None else None
     if answer is False or platform.machine().lower() not in ("x86_64", "amd64"):
         return answer
+    if _onednn_limit() in EMULATING_LIMITS or torch.backends.cpu.get_cpu_capability() in NARROW_KERNELS:
+        return False
     queries = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     answers = [bool(query()) for query in queries if query is not None]
     return any(answers) if answers else answer
+
+
+def _onednn_limit() -> str:
+    """The instructions that oneDNN is held to by name; empty where it is not."""
+    return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").upper()
+
+
+def _limits() -> str:
+    """The variables that hold PyTorch's libraries back, as they would be typed; empty where there are none."""
+    names = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    return " ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
 
 
 def _as_long(times: float) -> str:
@@ -180,14 +202,13 @@ def _as_long(times: float) -> str:
 
 
 def _on_cpu() -> PrecisionChoice:
-    native, times = has_bf16_instructions(), slowdown(torch.bfloat16)
-    if native is False and times > 1:
-        return PrecisionChoice("fp32", f"this CPU emulates bf16 ({_as_long(times)})")
-    if native is False:
-        return PrecisionChoice("fp32", "this CPU has no instructions for bf16")
-    if times > 1:
-        return PrecisionChoice("fp32", f"bf16 is slower here ({_as_long(times)})")
-    return PrecisionChoice("bf16", f"this CPU computes it (a layer takes {times:.2f} of the time of fp32)")
+    native, limits = has_bf16_instructions(), _limits()
+    if native:
+        return PrecisionChoice("bf16", "this CPU computes it")
+    if native is None:
+        return PrecisionChoice("fp32", "PyTorch does not say whether this CPU computes bf16")
+    under = f" under {limits}" if limits else ""
+    return PrecisionChoice("fp32", f"this CPU has no instructions for bf16{under}")
 
 
 def _on_gpu(device: torch.device) -> PrecisionChoice:
@@ -221,8 +242,8 @@ def choose_precision(setting: str, device: torch.device, why: str = "as asked") 
     if setting == AUTO:
         return {"cpu": _on_cpu, "cuda": lambda: _on_gpu(device)}.get(device.type, lambda: _elsewhere(device))()
     dtype = PRECISIONS[setting]
-    if device.type == "cpu" and dtype is not None:
-        times = slowdown(dtype)
+    if device.type == "cpu" and dtype is not None and not (dtype is torch.bfloat16 and has_bf16_instructions()):
+        times = slowdown(dtype)  # for the words alone: the precision stays
         if times > 1:
             return PrecisionChoice(
                 setting, f"{why}, though this CPU is slow at it ({_as_long(times)} as in fp32)", times

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,21 +44,72 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None, float], N
 
 
 @pytest.mark.parametrize(
-    ("says", "times", "line"),
+    ("says", "line"),
     [
-        (True, 0.25, "precision bf16: this CPU computes it (a layer takes 0.25 of the time of fp32)"),
-        (None, 0.5, "precision bf16: this CPU computes it (a layer takes 0.50 of the time of fp32)"),
-        (True, 1.6, "precision fp32: bf16 is slower here (a layer takes 1.6 times as long)"),
-        (None, 11.2, "precision fp32: bf16 is slower here (a layer takes 11 times as long)"),
-        (False, 10.8, "precision fp32: this CPU emulates bf16 (a layer takes 11 times as long)"),
-        (False, 0.9, "precision fp32: this CPU has no instructions for bf16"),
+        (True, "precision bf16: this CPU computes it"),
+        (None, "precision fp32: PyTorch does not say whether this CPU computes bf16"),
+        (False, "precision fp32: this CPU has no instructions for bf16"),
     ],
 )
-def test_a_cpu_gets_what_it_says_and_what_is_measured(
-    machine: Callable[[bool | None, float], None], says: bool | None, times: float, line: str
+def test_a_cpu_gets_what_it_says_and_no_clock_is_read(
+    monkeypatch: pytest.MonkeyPatch, says: bool | None, line: str
 ) -> None:
-    machine(says, times)
+    def slowdown(dtype: torch.dtype) -> float:
+        raise AssertionError("a machine that is busy would choose otherwise")
+
+    _without_limits(monkeypatch)
+    monkeypatch.setattr(native, "has_bf16_instructions", lambda: says)
+    monkeypatch.setattr(native, "slowdown", slowdown)
     assert str(choose_precision("auto", CPU)) == line
+    if says:
+        assert choose_precision("bf16", CPU) == PrecisionChoice("bf16", "as asked")
+
+
+def _without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "library", "kernels", "avx512_bf16", "amx", "limit", "answer"),
+    [
+        ("x86_64", True, "AVX512", True, True, {}, True),  # Sapphire Rapids
+        ("AMD64", True, "AVX512", True, False, {}, True),  # Zen 4, on Windows
+        ("x86_64", True, "AVX512", False, False, {}, False),  # Skylake: the library emulates and calls it support
+        ("x86_64", False, "AVX2", False, False, {}, False),
+        ("x86_64", True, "AVX2", True, True, {"ATEN_CPU_CAPABILITY": "avx2"}, False),
+        ("x86_64", False, "AVX512", True, True, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
+        ("x86_64", True, "AVX512", True, True, {"ONEDNN_MAX_CPU_ISA": "avx512_core"}, False),
+        ("x86_64", True, "AVX512", True, True, {"DNNL_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, False),
+        ("x86_64", True, "AVX512", True, True, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, True),
+        ("aarch64", True, "DEFAULT", False, False, {}, True),  # Graviton 3
+        ("aarch64", False, "DEFAULT", False, False, {}, False),
+        ("arm64", None, "DEFAULT", False, False, {}, None),  # PyTorch without oneDNN
+    ],
+)
+def test_bf16_is_what_processor_and_libraries_say(
+    monkeypatch: pytest.MonkeyPatch,
+    machine_type: str,
+    library: bool | None,
+    kernels: str,
+    avx512_bf16: bool,
+    amx: bool,
+    limit: dict[str, str],
+    answer: bool | None,
+) -> None:
+    _without_limits(monkeypatch)
+    for name, value in limit.items():
+        monkeypatch.setenv(name, value)
+    says = SimpleNamespace() if library is None else SimpleNamespace(_is_mkldnn_bf16_supported=lambda: library)
+    monkeypatch.setattr(torch.ops, "mkldnn", says)
+    monkeypatch.setattr(platform, "machine", lambda: machine_type)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert native.has_bf16_instructions() is answer
+    choice = choose_precision("auto", CPU)
+    assert choice.name == ("bf16" if answer else "fp32")
+    assert all(f"{name}={value}" in choice.reason for name, value in limit.items()) or choice.name == "bf16"
 
 
 def test_a_precision_that_is_named_stays_with_a_word_where_it_is_slow(
@@ -120,12 +172,12 @@ def test_the_fastest_of_several_counts_and_a_clear_answer_comes_at_once(monkeypa
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the switches are those of x86 processors")
-def test_kernels_held_back_to_avx2_run_in_fp32() -> None:
+@pytest.mark.parametrize("limits", [{"ATEN_CPU_CAPABILITY": "avx2"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}])
+def test_kernels_held_back_to_avx2_run_in_fp32(limits: dict[str, str]) -> None:
     program = (
         "import torch; from dipp_toolkit.utils.precision import *; "
         "print(choose_precision('auto', torch.device('cpu')).name, has_bf16_instructions())"
     )
-    limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, **limits}, capture_output=True, text=True, check=True
     )
@@ -175,8 +227,12 @@ class Starts:
 
 
 def test_a_run_remembers_what_was_chosen_and_goes_on_with_it_on_another_machine(
-    world: dict[str, Any], tmp_path: Path, machine: Callable[[bool | None, float], None]
+    world: dict[str, Any],
+    tmp_path: Path,
+    machine: Callable[[bool | None, float], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    _without_limits(monkeypatch)
     starts = Starts()
 
     def run(**settings: Any) -> RunResult:
@@ -188,11 +244,11 @@ def test_a_run_remembers_what_was_chosen_and_goes_on_with_it_on_another_machine(
     machine(False, 11.0)
     result = run()
     assert saved() == "fp32"
-    chosen = "fp32: this CPU emulates bf16 (a layer takes 11 times as long)"
+    chosen = "fp32: this CPU has no instructions for bf16"
     assert str(starts.events[-1].precision) == f"precision {chosen}"
     assert starts.events[-1].config.precision == "fp32"
     assert json.loads((result.folder / "summary.json").read_text())["environment"]["precision"] == chosen
-    assert "this CPU emulates bf16 (a layer takes 11 times as long)" in (result.folder / "report.html").read_text()
+    assert "this CPU has no instructions for bf16" in (result.folder / "report.html").read_text()
     assert '"precision": "fp32"' in (result.folder / "final/README.md").read_text()
 
     machine(True, 0.3)
