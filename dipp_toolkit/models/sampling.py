@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,12 +14,34 @@ from ..diffusion.condition import Condition
 from ..protocols import Generator, Reference
 from ..utils.images import Images
 
+BLOCK = 16
+"""Normal numbers that torch's CPU generator makes together."""
+
+
+@runtime_checkable
+class ConditionRows(Protocol):
+    """Encoded prompts by row: a `Condition`, or what encodes rows when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Sequence[int]) -> Condition: ...
+
 
 def fixed_noise(
     count: int, shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "count ..."]:
     """Standard normal noise that depends on the seed alone, not on the device."""
     return torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def noise_batches(count: int, shape: tuple[int, ...], seed: int, batch: int) -> Iterator[Float[Tensor, "rows ..."]]:
+    """The rows of `fixed_noise`, a batch at a time, drawn when asked for where that gives the same numbers."""
+    if math.prod(shape) % BLOCK:  # a block would reach into the next batch
+        yield from fixed_noise(count, shape, seed).split(batch)
+        return
+    random = torch.Generator().manual_seed(seed)
+    for start in range(0, count, batch):
+        yield torch.randn((min(batch, count - start), *shape), generator=random)
 
 
 @torch.no_grad()
@@ -40,15 +64,15 @@ def generate_images(
 
 
 def generated_batches(
-    generator: Generator, reference: Reference, condition: Condition, seed: int, batch: int = 32
+    generator: Generator, reference: Reference, condition: ConditionRows, seed: int, batch: int = 32
 ) -> Iterator[Images]:
     """The images of `generate_images`, a batch at a time, each made when it is asked for."""
     device = next(generator.network.parameters()).device
-    noise = fixed_noise(len(condition), generator.latent_shape, seed)
-    for rows in torch.arange(len(condition)).split(batch):
+    noises = noise_batches(len(condition), generator.latent_shape, seed, batch)
+    for rows, noise in zip(torch.arange(len(condition)).split(batch), noises, strict=True):
         with torch.no_grad():
             chosen = condition[rows.tolist()].to(device)
-            latents = generator.generate(noise[rows].to(device), chosen)
+            latents = generator.generate(noise.to(device), chosen)
             images = reference.decode(latents).cpu()
         yield images
 
@@ -74,14 +98,14 @@ def sample_reference(
 
 
 def sampled_batches(
-    reference: Reference, condition: Condition, seed: int, steps: int = 50, guidance: float = 1.0, batch: int = 32
+    reference: Reference, condition: ConditionRows, seed: int, steps: int = 50, guidance: float = 1.0, batch: int = 32
 ) -> Iterator[Images]:
     """The images of `sample_reference`, a batch at a time, each made when it is asked for."""
     device = next(reference.denoiser.network.parameters()).device
-    noise = fixed_noise(len(condition), reference.latent_shape, seed)
-    for rows in torch.arange(len(condition)).split(batch):
+    noises = noise_batches(len(condition), reference.latent_shape, seed, batch)
+    for rows, noise in zip(torch.arange(len(condition)).split(batch), noises, strict=True):
         with torch.no_grad():
             chosen = condition[rows.tolist()].to(device)
-            latents = reference.sample(chosen, noise[rows].to(device), steps, guidance)
+            latents = reference.sample(chosen, noise.to(device), steps, guidance)
             images = reference.decode(latents).cpu()
         yield images

@@ -158,7 +158,7 @@ class PromptEncoder:
             RequestError: a prompt has more tokens than are read, and such prompts are refused.
         """
         pipeline = self.load()
-        self._check_lengths(pipeline, prompts)
+        self.check_lengths(prompts)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             condition = Condition.cat(
                 [
@@ -189,9 +189,15 @@ class PromptEncoder:
                 f"holds its beginning alone. Shorten it{self._or_cut}."
             )
 
-    def _check_lengths(self, pipeline: Any, prompts: Sequence[str]) -> None:
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts with more tokens than are read, unless such are to be cut.
+
+        Raises:
+            RequestError: there is one.
+        """
         if self.long_prompts == "cut":
             return
+        pipeline = self.load()
         for prompt, count in self.too_long(prompts).items():
             raise RequestError(
                 f"The prompt '{_beginning(prompt)}' has {count} tokens, and the text encoder reads "

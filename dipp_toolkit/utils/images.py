@@ -17,6 +17,9 @@ from .atomic import whole_file
 
 Images = Float[Tensor, "batch 3 height width"]
 
+LONGEST_SIDE = 4200
+"""Pixels that neither side of a grid of several images exceeds; 16 images of 1,024 pixels have their own size in it."""
+
 
 def to_uint8(images: Images) -> UInt8[np.ndarray, "batch height width 3"]:
     """Images in [0, 1] as 8-bit pixels, rounded."""
@@ -76,6 +79,9 @@ def save_grid(images: Images, path: Path, columns: int | None = None, margin: in
 class Grid:
     """A PNG of many images, row by row on white, that are added as they are made.
 
+    Where the grid would be longer than `LONGEST_SIDE`, images are shrunk to a half, a third, a quarter of their size as
+    they are added, so that its memory does not grow with their number.
+
     Args:
         count: images in all.
         columns: images a row; a near-square grid where None.
@@ -92,13 +98,28 @@ class Grid:
     def add(self, images: Images) -> None:
         """The next images, in [0, 1], all of one size."""
         pixels = to_uint8(images)
-        height, width = (side + self.margin for side in pixels.shape[1:3])
+        height, width = pixels.shape[1:3]
+        shrunk = self._shrunk(height, width)
+        height, width = (math.ceil(side / shrunk) + self.margin for side in (height, width))
         if self.sheet is None:
             size = (self.columns * width - self.margin, self.rows * height - self.margin)
             self.sheet = Image.new("RGB", size, "white")
         for index, tile in enumerate(pixels, self.filled):
-            self.sheet.paste(Image.fromarray(tile), (index % self.columns * width, index // self.columns * height))
+            place = (index % self.columns * width, index // self.columns * height)
+            self.sheet.paste(Image.fromarray(tile).reduce(shrunk), place)
         self.filled += len(pixels)
+
+    def _shrunk(self, height: int, width: int) -> int:
+        """How often an image's sides are divided; 1 where all fit as they are, and for a single image."""
+        if self.columns * self.rows == 1:
+            return 1
+
+        def longest(shrunk: int) -> int:
+            sides = ((self.rows, height), (self.columns, width))
+            return max(count * (math.ceil(side / shrunk) + self.margin) - self.margin for count, side in sides)
+
+        most = max(height, width)
+        return next((shrunk for shrunk in range(1, most) if longest(shrunk) <= LONGEST_SIDE), most)
 
     def save(self, path: Path) -> None:
         """Write it; the file's folder is created.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.registry import get_registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from dipp_toolkit.prompts.conditions import OwnConditions
+    from dipp_toolkit.protocols import Reference
 
 GENERATOR = "emoji-onestep"
 REFERENCE_STEPS, REFERENCE_GUIDANCE = 50, 1.0
@@ -113,6 +119,21 @@ def make_images(request: GenerateRequest) -> tuple[list[str], Float[Tensor, "bat
     return prompts, torch.cat(list(batches)), settings
 
 
+def encoded_later(reference: Reference, prompts: Sequence[str], device: torch.device) -> OwnConditions:
+    """Prompts that are encoded with the batch of images that they are for, so that few encoded ones are held.
+
+    Raises:
+        RequestError: one is too long.
+    """
+    from dipp_toolkit.models.text_encoders import prompt_encoder
+    from dipp_toolkit.prompts.conditions import OwnConditions
+
+    encoder = prompt_encoder(reference)
+    if encoder is not None:
+        encoder.check_lengths(prompts)
+    return OwnConditions(prompts, reference, device)
+
+
 def image_batches(
     request: GenerateRequest,
 ) -> tuple[list[str], Iterator[Float[Tensor, "batch 3 height width"]], dict[str, Any]]:
@@ -150,7 +171,7 @@ def image_batches(
             )
         encode_for(generator, reference)
         request.check_steps(steps := step_count(generator))
-        images = generated_batches(generator, reference, reference.encode(chosen).to(device), request.seed)
+        images = generated_batches(generator, reference, encoded_later(reference, chosen, device), request.seed)
         settings = {
             "generator": name,
             **request.options,
@@ -167,5 +188,5 @@ def image_batches(
     if guidance is None:
         guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
     reference = load_reference(name).to(device)
-    images = sampled_batches(reference, reference.encode(chosen).to(device), request.seed, steps, guidance)
+    images = sampled_batches(reference, encoded_later(reference, chosen, device), request.seed, steps, guidance)
     return chosen, images, {"reference": name, "seed": request.seed, "steps": steps, "guidance": guidance}

@@ -43,7 +43,8 @@ def write_pictures(
 ) -> list[Path]:
     """Write the pictures, so that each is there whole or not at all.
 
-    A batch is written before the next is asked for; what stays in memory is the grid, 3 bytes a pixel.
+    A batch is written before the next is asked for; what stays in memory is the grid, whose images are shrunk where it
+    would be longer than 4,200 pixels.
 
     Args:
         images: in [0, 1], all of them or batches one after the other.

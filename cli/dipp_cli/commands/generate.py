@@ -34,7 +34,8 @@ def generate(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="FOLDER|PNG", help="A folder for numbered pictures and a grid, or one .png for the grid alone."
+            metavar="FOLDER|PNG",
+            help="A folder for numbered pictures and a grid, or one .png for the grid alone (4,200 pixels at most).",
         ),
     ] = Path("images"),
     assignments: Annotated[
