@@ -5,8 +5,9 @@ kind of adapter: two products, a multiplication and an addition beside the layer
 more cast for each of A and B in each call. Here it is
 
 - with a graph, and in half precision: the layer's product, $h = A x$, and $y \mathrel{+}= \frac{a}{r} B h$ as one
-  product that adds to what is there. A and B are cast once a pass of the whole network, all of them in one call
-  (`narrow_adapters`), and so are their gradients on the way back;
+  product that adds to what is there; on the way back, the adapter's part of x's gradient is added by its product too.
+  A and B are cast once a pass of the whole network, all of them in one call (`narrow_adapters`), and so are their
+  gradients on the way back. An input that several layers take, as queries, keys and values do, is cast once;
 - without a graph, in float32: $W + \frac{a}{r} B A$ as one product, used once and dropped, and then a plain layer. It
   takes the memory of one weight, and is done where it takes fewer operations than the pair.
 
@@ -29,6 +30,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from .paired_products import ConvolutionPair, LinearPair, of_one_kind
+from .shared_casts import SharedCasts
 
 NAME = "default"
 LAYERS = "_adapted_layers"
@@ -66,10 +70,12 @@ class _Paired:
     """What both kinds of layers share.
 
     Attributes:
+        casts: of the network's inputs of layers.
         narrow: A and B in the pass's half precision, with their graph; None in passes without autocast.
         version: of the weights that they were made of. By itself, because compiled code depends on what it reads.
     """
 
+    casts: SharedCasts | None = None
     narrow: tuple[Tensor, Tensor] | None = None
     version: int = 0
 
@@ -101,7 +107,9 @@ class _Paired:
 
     def narrowed(self, x: Tensor, a: Tensor) -> Tensor:
         """The input as A is: under autocast both products would cast it, and keep a copy each."""
-        return x if self.narrow is None or a.dtype.itemsize >= 4 else x.to(a.dtype)
+        if self.narrow is None or a.dtype.itemsize >= 4 or x.dtype == a.dtype:
+            return x
+        return x.to(a.dtype) if self.casts is None else self.casts.of(x, a.dtype)
 
 
 def _adds_exactly(x: Tensor, weight: Tensor, a: Tensor) -> bool:
@@ -128,14 +136,17 @@ class PairedLinear(_Paired, peft_lora.Linear):
         plain = type(base) is nn.Linear
         if plain and _adds_exactly(x, base.weight, a) and a.shape[1] * len(b) < rows * (a.shape[1] + len(b)):
             return F.linear(x, torch.addmm(base.weight, b, a, alpha=scale), base.bias)
-        flat = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
-        flat = self.narrowed(flat, a)
-        hidden = F.linear(flat, a)
-        output = base(flat)
-        if plain and output.dtype == hidden.dtype:
-            output.addmm_(hidden, b.t().to(hidden.dtype), alpha=scale)
+        flat = self.narrowed(x, a)
+        flat = flat.reshape(-1, x.shape[-1]) if x.ndim != 2 else flat
+        if plain and of_one_kind(flat, base, a, b):
+            output: Tensor = LinearPair.apply(flat, base.weight, base.bias, a, b, scale)
         else:
-            output = torch.addmm(output, hidden, b.t(), alpha=scale).to(output.dtype)
+            hidden = F.linear(flat, a)
+            output = base(flat)
+            if plain and output.dtype == hidden.dtype:
+                output.addmm_(hidden, b.t().to(hidden.dtype), alpha=scale)
+            else:
+                output = torch.addmm(output, hidden, b.t(), alpha=scale).to(output.dtype)
         return output if x.ndim == 2 else output.view(*x.shape[:-1], -1)
 
 
@@ -163,6 +174,9 @@ class PairedConv2d(_Paired, peft_lora.Conv2d):
                 return result
         down: Any = self.lora_A[NAME]
         x = self.narrowed(x, a)
+        if of_one_kind(x, base, a, b):
+            places = tuple(base.stride), tuple(base.padding), tuple(base.dilation)
+            return ConvolutionPair.apply(x, base.weight, base.bias, a, b, scale, places)
         hidden = F.conv2d(x, a, None, down.stride, down.padding, down.dilation)
         result = base(x)
         return result.add_(F.conv2d(hidden, b), alpha=scale)
@@ -175,10 +189,12 @@ KINDS: dict[type, type] = {peft_lora.Linear: PairedLinear, peft_lora.Conv2d: Pai
 def compute_in_pairs(network: nn.Module) -> None:
     """Have the plain adapters of a network computed here, in place; their names and weights stay as they are."""
     found: list[Any] = []
+    casts = SharedCasts()
     for layer in network.modules():
         kind = KINDS.get(type(layer))
         if kind is not None and _is_plain(layer):
             layer.__class__ = kind
+            vars(layer)["casts"] = casts
             found.append(layer)
     setattr(network, LAYERS, found)
     network.register_forward_pre_hook(narrow_adapters)
@@ -204,7 +220,12 @@ def _is_plain(layer: Any) -> bool:
         and not getattr(layer, "fan_in_fan_out", False)
         and (
             not isinstance(base, nn.Conv2d)
-            or (type(base) is nn.Conv2d and base.groups == 1 and base.padding_mode == "zeros")
+            or (
+                type(base) is nn.Conv2d
+                and base.groups == 1
+                and base.padding_mode == "zeros"
+                and not isinstance(base.padding, str)
+            )
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dipp_toolkit.models.lora import AdapterSettings, adapted, merged
 from dipp_toolkit.models.lora_layers import PairedConv2d, PairedLinear, compute_in_pairs, forget_pairs
+from dipp_toolkit.models.paired_products import ConvolutionPair, LinearPair
+from dipp_toolkit.models.shared_casts import SharedCasts
 from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.utils.precision import pass_autocast
 
@@ -169,7 +172,8 @@ def test_small_updates_are_felt_better_than_in_a_sum_in_half_precision() -> None
 
 def test_calls_of_a_pass() -> None:
     """With a graph: product, two more, and no scaling, no addition, no cast by layer; without one: sum and product."""
-    ours = adapted(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(4)]), AdapterSettings(rank=4, alpha=4.0))
+    plain = nn.Sequential(*[nn.Linear(WIDTH, WIDTH, dtype=torch.bfloat16) for _ in range(4)])
+    ours = adapted(plain, AdapterSettings(rank=4, alpha=4.0))
     x = torch.randn(64, WIDTH)
     with Named() as counted, pass_autocast("cpu", torch.bfloat16):
         output = ours(x)
@@ -179,11 +183,72 @@ def test_calls_of_a_pass() -> None:
     with Named() as counted:
         output.sum().backward()
     assert counted.names["_foreach_copy_"] == 1
-    assert counted.names["mm"] == 5 * 4 - 2  # nothing flows to the input of the first layer
+    assert counted.names["mm"] == 4 * 4 - 1  # nothing flows to the input of the first layer
+    assert counted.names["addmm_"] == 3
+    assert counted.names["add"] == 0
     with Named() as counted, torch.no_grad():
-        ours(x)
+        ours.float()(x)
     assert counted.names["addmm"] == 8
     assert counted.names["mm"] == 0
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_layers_of_one_input_share_its_cast(graph: bool) -> None:
+    plain = nn.ModuleList([nn.Linear(WIDTH, WIDTH, dtype=torch.bfloat16) for _ in range(3)])
+    layers = adapted(plain, AdapterSettings(rank=4, alpha=4.0))
+    layers.forward = lambda x: sum(layer(x) for layer in layers)  # type: ignore[assignment]
+    with Named() as counted, torch.set_grad_enabled(graph), pass_autocast("cpu", torch.bfloat16):
+        x = torch.randn(2, 8, WIDTH, requires_grad=graph) * 2
+        first = layers(x)
+        assert counted.names["_to_copy"] == 1
+        x.mul_(2)
+        assert not torch.equal(layers(x), first)
+
+
+def test_shared_casts_keep_nothing_alive() -> None:
+    casts = SharedCasts()
+    for leaf in (True, False):
+        x = torch.randn(4, requires_grad=True)
+        x = x if leaf else x * 2
+        kept = [weakref.ref(x), weakref.ref(casts.of(x, torch.bfloat16))]
+        assert kept[1]() is None
+        with torch.no_grad():
+            cast = casts.of(x, torch.bfloat16)
+            assert casts.of(x, torch.bfloat16) is cast
+        assert casts.of(x, torch.bfloat16).requires_grad
+        assert casts.of(x, torch.float16).dtype == torch.float16
+        del x
+        assert kept[0]() is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_both_ways_back_are_right(scale: float, form: torch.memory_format) -> None:
+    """First and second derivatives against differences, in float64."""
+    random = torch.Generator().manual_seed(0)
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    x, a, b, weight, bias = tensor(3, 4), tensor(2, 4), tensor(5, 2), tensor(5, 4), tensor(5)
+    given = [value.requires_grad_(True) for value in (x, a, b)]
+    line = lambda x, a, b: LinearPair.apply(x, weight, bias, a, b, scale)  # noqa: E731
+    torch.testing.assert_close(line(x, a, b), x @ (weight + scale * b @ a).T + bias)
+    assert torch.autograd.gradcheck(line, given)
+    assert torch.autograd.gradgradcheck(line, given)
+    x, a, b, weight = (
+        tensor(2, 3, 5, 5).to(memory_format=form),
+        tensor(2, 3, 3, 3),
+        tensor(4, 2, 1, 1),
+        tensor(4, 3, 3, 3),
+    )
+    given = [value.requires_grad_(True) for value in (x, a, b)]
+    places = (2, 2), (1, 1), (1, 1)
+    fold = lambda x, a, b: ConvolutionPair.apply(x, weight, None, a, b, scale, places)  # noqa: E731
+    together = weight + scale * torch.einsum("or,ri...->oi...", b[:, :, 0, 0], a)
+    torch.testing.assert_close(fold(x, a, b), nn.functional.conv2d(x, together, None, *places[:2]))
+    assert torch.autograd.gradcheck(fold, given)
+    assert torch.autograd.gradgradcheck(fold, given)
 
 
 def test_what_is_not_plain_is_computed_by_peft() -> None:
