@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,45 +21,29 @@ from typing import Any
 
 import torch
 
-from dipp_emoji.captions import pairs
-from dipp_emoji.compose import compose
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks._shared.emoji_columns import NOISES, features_of, judge_column, one_step_column, real_images
 from dipp_emoji.judge import EmojiJudge
-from dipp_toolkit import Condition, Generator, TrainConfig, load_generator, load_prompts, load_reference, train
+from dipp_toolkit import Condition, TrainConfig, load_generator, load_prompts, load_reference, train
 from dipp_toolkit.evaluation.diversity import seed_diversity
-from dipp_toolkit.evaluation.frechet import frechet_distance
 from dipp_toolkit.evaluation.intervals import mean_interval
 from dipp_toolkit.models.sampling import generate_images, sample_reference
 from dipp_toolkit.protocols import Reference, texts
 from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
-NOISES = 2
-BATCH = 176
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.5)
 
 
-def real_images(seed: int) -> torch.Tensor:
-    """Fresh compositions of the held-out pairs, `(prompts, 2, 3, 64, 64)`."""
-    table = torch.tensor(pairs(held_out=True))
-    random = torch.Generator().manual_seed(seed)
-    return torch.stack([compose(table[:, 0], table[:, 1], random) for _ in range(NOISES)], dim=1)
-
-
-@torch.no_grad()
 def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_features: torch.Tensor) -> dict[str, Any]:
     """Everything the table says about one column of images `(prompts, noises, 3, 64, 64)`, as 8-bit pixels."""
-    images = images.mul(255).round().div(255)
-    flat = images.flatten(0, 1)
-    captions = [prompt for prompt in prompts for _ in range(images.shape[1])]
-    parts = [(part, captions[k * BATCH : (k + 1) * BATCH]) for k, part in enumerate(flat.split(BATCH))]
-    scores = torch.cat([judge(part, texts_) for part, texts_ in parts]).reshape(len(prompts), -1)
-    features = torch.cat([judge.features(part) for part, _ in parts])
-    correct = sum(judge.naming_accuracy(part, texts_) * len(part) for part, texts_ in parts)
+    judged = judge_column(judge, images, prompts, real_features)
     return {
-        "naming": correct / len(flat),
-        "preference": mean_interval(scores).as_dict(),
-        "frechet": frechet_distance(features, real_features),
-        "diversity": seed_diversity(images),
+        "naming": judged.naming,
+        "preference": mean_interval(judged.scores).as_dict(),
+        "frechet": judged.frechet,
+        "diversity": seed_diversity(images.mul(255).round().div(255)),
     }
 
 
@@ -85,11 +70,6 @@ def milliseconds(make: Callable[[], object], images: int, repeats: int = 5) -> f
         make()
         times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times) / images
-
-
-def one_step_column(generator: Generator, reference: Reference, condition: Condition) -> torch.Tensor:
-    sets = [generate_images(generator, reference, condition, 100 + k) for k in range(NOISES)]
-    return torch.stack(sets, dim=1)
 
 
 def aligned_runs(seeds: int, work: Path) -> list[Path]:
@@ -140,8 +120,7 @@ def main() -> None:
     prompts = texts(load_prompts("emoji-heldout"))
     condition = reference.encode(prompts)
     real, fresh = real_images(seed=1), real_images(seed=2)
-    with torch.no_grad():
-        real_features = torch.cat([judge.features(part) for part in real.flatten(0, 1).split(BATCH)])
+    real_features = features_of(judge, real.flatten(0, 1))
     guidance = best_guidance(judge, reference, condition, prompts, steps=20)
     multi = torch.stack(
         [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)],

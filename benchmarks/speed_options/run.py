@@ -26,11 +26,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks._shared.emoji_columns import features_of, judge_column, one_step_column, real_images
 from benchmarks._shared.measuring import print_results, ran_on, write_results
-from benchmarks.emoji_quality.run import BATCH, one_step_column, real_images
 from dipp_emoji.judge import EmojiJudge
 from dipp_toolkit import TrainConfig, load_generator, load_prompts, load_reference, train
-from dipp_toolkit.evaluation.frechet import frechet_distance
 from dipp_toolkit.evaluation.intervals import Interval, effect_size, matters, mean_interval, paired_interval
 from dipp_toolkit.protocols import texts
 
@@ -67,22 +66,17 @@ def seconds_per_update(folder: Path) -> float:
     return times.median().item()
 
 
-@torch.no_grad()
 def judged(folders: Sequence[Path]) -> tuple[torch.Tensor, list[float]]:
     """The judge's scores, `(prompts, runs * noises)`, and each run's Frechet distance to real compositions."""
     judge, reference = EmojiJudge(), load_reference("emoji-reference")
     prompts = texts(load_prompts("emoji-heldout"))
     condition = reference.encode(prompts)
-    real = torch.cat([judge.features(part) for part in real_images(seed=1).flatten(0, 1).split(BATCH)])
-    scores, distances = [], []
-    for folder in folders:
-        images = one_step_column(load_generator(str(folder)), reference, condition).mul(255).round().div(255)
-        captions = [prompt for prompt in prompts for _ in range(images.shape[1])]
-        parts = list(images.flatten(0, 1).split(BATCH))
-        values = [judge(part, captions[k * BATCH : (k + 1) * BATCH]) for k, part in enumerate(parts)]
-        scores.append(torch.cat(values).reshape(len(prompts), -1))
-        distances.append(frechet_distance(torch.cat([judge.features(part) for part in parts]), real))
-    return torch.cat(scores, dim=1), distances
+    real = features_of(judge, real_images(seed=1).flatten(0, 1))
+    columns = [
+        judge_column(judge, one_step_column(load_generator(str(folder)), reference, condition), prompts, real)
+        for folder in folders
+    ]
+    return torch.cat([column.scores for column in columns], dim=1), [column.frechet for column in columns]
 
 
 def measured(work: Path, seeds: int) -> dict[str, Any]:
