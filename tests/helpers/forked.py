@@ -7,6 +7,7 @@ imports them once a session, nothing of this toolkit, and never computes. What a
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -80,6 +81,7 @@ class Program:
 def _begin(
     run: object, arguments: tuple[object, ...], environment: dict[str, str], working_folder: str, streams: str
 ) -> None:
+    gc.freeze()  # what the server has imported is no garbage, and going through it would copy its pages
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(working_folder)
