@@ -116,8 +116,8 @@ class TrainConfig(BaseModel):
     )
     reuse_samples: bool = Field(
         False,
-        description="let the assistant's last update before a generator update learn from the samples of the generator "
-        "update before, as in DMD2, which saves a pass of the generator; fresh samples by default",
+        description="let the assistant's last update before a generator update learn from the samples of the previous "
+        "generator update, as in DMD2, which saves a pass of the generator; fresh samples by default",
     )
     assistant_warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="assistant updates before the first generator update"
@@ -309,9 +309,9 @@ class TrainConfig(BaseModel):
     channels_last: bool = Field(False, description="keep convolution weights in channels-last order")
     compile: Literal["auto", "on", "off", "graphs"] = Field(
         "auto",
-        description="compile the repeated blocks of networks, decoder and rewards for the training's updates; graphs "
-        "replays CUDA graphs as well; auto is on where a GPU's run is planned to earn the compilation back and off "
-        "elsewhere, and config.yaml records which it was. true and false are read as on and off",
+        description="compile the repeated blocks of networks, decoder and rewards in training steps; graphs also "
+        "replays CUDA graphs; auto is on where a run on a GPU is planned to earn back the time of compiling and off "
+        "elsewhere, and config.yaml records which it was; true and false mean on and off",
     )
     optimizer: Literal["adam", "fused", "8bit"] = Field(
         "adam", description="Adam, its fused kernel, or bitsandbytes' Adam with 8-bit states"

@@ -148,9 +148,12 @@ def test_writes_a_trace_that_names_the_parts(
         (["--steps", "0"], "--steps 0 measures nothing; expected at least 1."),
         (
             ["--trace", "step.txt"],
-            "--trace step.txt is not a trace's name; expected one that ends in .json or .json.gz.",
+            "--trace step.txt does not end in .json or .json.gz, as a trace must. Name such a file.",
         ),
-        (["--trace", "nowhere/a.json"], "--trace nowhere/a.json lies in a folder that does not exist: nowhere."),
+        (
+            ["--trace", "nowhere/a.json"],
+            "--trace nowhere/a.json is in a folder that does not exist. Make nowhere, or name another one.",
+        ),
         (["--device", "cuda:9"], "The device 'cuda:9' cannot be used here"),
     ],
 )
@@ -269,7 +272,7 @@ SOUND: dict[str, Any] = {"reuse_samples": True, "precision": "bf16", "frozen_pre
         ({"busy": 0.38}, {"compile": "on"}, {"compile"}, "Set compile=graphs"),
         ({"device_memory": 32 * GIB}, {}, {"decode_checkpointing"}, "Decoding and rewards set the peak: 30.00 GiB"),
         ({"device_memory": 32 * GIB}, {"decode_checkpointing": True}, {"reward_batch"}, "12.00 GiB"),
-        ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing"}, "computes twice what it could keep"),
+        ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing"}, "computes again what there is room to keep"),
         ({}, {"frozen_precision": "fp32", "mode": "full"}, {"frozen_precision"}, "Frozen weights are float32"),
         ({"waited": 0.2}, {}, set(), "Look first at the part 'decoder'"),
     ],

@@ -32,20 +32,20 @@ def run(config: TrainConfig, steps: int, trace: Path | None, as_json: bool) -> N
     """
     try:
         with quiet_stdout(), _progress() as progress:
-            found = profile(config, steps, trace, progress=progress)
+            result = profile(config, steps, trace, progress=progress)
     except StopNow:
         raise Interrupted("Interrupted before a step was measured.") from None
     if as_json:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
     else:
-        describe(found)
-    if found.interrupted:
-        raise Interrupted(f"Interrupted after {found.steps} of {found.asked} steps; nothing was written.")
+        describe(result)
+    if result.interrupted:
+        raise Interrupted(f"Interrupted after {result.steps} of {result.asked} steps; nothing was written.")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A line on stderr that changes, or a line for each kind of step where that is no terminal."""
+    """A line on stderr that changes, or a line for each kind of step where that is not a terminal."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("loading") as status:
@@ -59,35 +59,35 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     yield say
 
 
-def describe(found: Profile) -> None:
+def describe(result: Profile) -> None:
     """Print a profile."""
-    show(parts_table(found))
-    for line in sentences(found):
+    show(parts_table(result))
+    for line in sentences(result):
         print_line(line)
-    show(held_table(found))
-    if found.advice:
+    show(held_table(result))
+    if result.advice:
         print_line("What to change:")
-        for advice in found.advice:
+        for advice in result.advice:
             print_line(f"- {advice}")
     else:
         print_line("What to change: nothing stands out.")
-    if found.trace is not None:
-        print_line(f"{found.trace}  a trace of one step; https://ui.perfetto.dev opens it")
+    if result.trace is not None:
+        print_line(f"{result.trace}  a trace of one step; https://ui.perfetto.dev opens it")
 
 
-def parts_table(found: Profile) -> Table:
+def parts_table(result: Profile) -> Table:
     """A row a part of the step, and one for the whole of it."""
-    gpu = found.device_type == "cuda"
-    steps = f"{found.steps} step{'s' * (found.steps != 1)}"
-    table = Table(title=f"A step of {found.batch} samples on {found.device}, {steps}", title_justify="left")
+    gpu = result.device_type == "cuda"
+    steps = f"{result.steps} step{'s' * (result.steps != 1)}"
+    table = Table(title=f"A step of {result.batch} samples on {result.device}, {steps}", title_justify="left")
     table.add_column("part")
     for column in ("ms", "share", "kernels" if gpu else "calls", "of peak", "waits" if gpu else "reads"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("GiB" if gpu else "MiB", justify="right", no_wrap=True)
-    for part in found.parts:
+    for part in result.parts:
         table.add_row(*_cells(part, GIB if gpu else MIB))
-    highest = max((part.memory or 0 for part in found.parts), default=0) or None
-    whole = Part("a step", found.seconds, 1.0, found.launches, found.tflop, found.peak_share, found.waits, highest)
+    highest = max((part.memory or 0 for part in result.parts), default=0) or None
+    whole = Part("a step", result.seconds, 1.0, result.launches, result.tflop, result.peak_share, result.waits, highest)
     table.add_section()
     table.add_row(*_cells(whole, GIB if gpu else MIB))
     return table
@@ -104,33 +104,32 @@ def _cells(part: Part, unit: int) -> Iterator[str]:
     yield "" if part.memory is None else f"{part.memory / unit:,.1f}"
 
 
-def sentences(found: Profile) -> Iterator[str]:
+def sentences(result: Profile) -> Iterator[str]:
     """What the table does not say."""
-    low, high = (f"{1e3 * value:,.1f}" for value in found.quartiles)
-    spread = f" (half of them {low} to {high})" if found.steps > 1 else ""
-    yield f"A step takes {1e3 * found.seconds:,.1f} ms{spread}: {found.images_per_second:,.1f} images a second."
-    if found.tflop is not None and found.peak_rate is not None and found.peak_share is not None:
+    low, high = (f"{1e3 * value:,.1f}" for value in result.quartiles)
+    spread = f" (half of them {low} to {high})" if result.steps > 1 else ""
+    yield f"A step takes {1e3 * result.seconds:,.1f} ms{spread}: {result.images_per_second:,.1f} images a second."
+    if result.tflop is not None and result.peak_rate is not None and result.peak_share is not None:
         yield (
-            f"It computes {found.tflop:.3g} TFLOP, {found.peak_share:.1%} of what the device could in that time, "
-            f"{found.peak_rate.rate / 1e12:,.3g} TFLOP/s ({found.peak_rate.source})."
+            f"It computes {result.tflop:.3g} TFLOP, {result.peak_share:.1%} of the device's peak, "
+            f"{result.peak_rate.rate / 1e12:,.3g} TFLOP/s ({result.peak_rate.source})."
         )
-    if found.busy is not None:
-        yield f"The GPU computes in {found.busy:.0%} of the step; the host waits for it in {found.waited or 0:.0%}."
+    if result.busy is not None:
+        yield f"The GPU is busy for {result.busy:.0%} of the step; the host waits for it for {result.waited or 0:.0%}."
+    for place, count in list(result.waits_at.items())[:3]:
+        yield f"{count} of the {'waits' if result.device_type == 'cuda' else 'reads'} at {place}"
 
-    for place, count in list(found.waits_at.items())[:3]:
-        yield f"{count} of the {'waits' if found.device_type == 'cuda' else 'reads'}: {place}"
 
-
-def held_table(found: Profile) -> Table:
+def held_table(result: Profile) -> Table:
     """What stays in memory, by owner."""
-    gpu = found.device_type == "cuda"
+    gpu = result.device_type == "cuda"
     unit, name = (GIB, "GiB") if gpu else (MIB, "MiB")
     table = Table(title="Memory that stays", title_justify="left")
     table.add_column("of")
     table.add_column(name, justify="right")
-    for owner, count in found.held.items():
+    for owner, count in result.held.items():
         table.add_row(owner, f"{count / unit:,.1f}")
     table.add_section()
-    table.add_row("together", f"{sum(found.held.values()) / unit:,.1f}")
-    table.add_row("peak of the GPU" if gpu else "peak of the process", f"{found.peak_memory / unit:,.1f}")
+    table.add_row("together", f"{sum(result.held.values()) / unit:,.1f}")
+    table.add_row("peak of the GPU" if gpu else "peak of the process", f"{result.peak_memory / unit:,.1f}")
     return table

@@ -27,7 +27,7 @@ LOW_SHARE = 0.35
 TIGHT, ROOMY = 0.75, 0.45
 """Shares of the memory above which a step is tight, and below which there is room for twice the batch."""
 LARGE_PART = 0.15
-"""Share of the seconds, or of the peak memory, that makes a part worth an advice."""
+"""Share of the seconds, or of the peak memory, from which on a part is worth changing."""
 FRESH = 0.08
 """Share of the step that fresh samples for the assistant take, from which on reusing some is worth it."""
 WAITED = 0.05
@@ -62,7 +62,7 @@ def advice(profile: Profile, config: TrainConfig) -> list[Advice]:
         profile: what was measured.
         config: resolved settings of the run.
     """
-    return [found for rule in RULES for found in rule(profile, config)]
+    return [item for rule in RULES for item in rule(profile, config)]
 
 
 def _set(**settings: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _needless_recomputation(profile: Profile, config: TrainConfig) -> Iterator[A
     recomputed = [name for name in names if getattr(config, name)]
     if used is not None and used < ROOMY and recomputed:
         yield Advice(
-            f"The step uses {used:.0%} of the memory and computes twice what it could keep.",
+            f"The step uses {used:.0%} of the memory and computes again what there is room to keep.",
             f"Set {' and '.join(f'{name}=false' for name in recomputed)}, as far as the memory allows.",
             _set(**dict.fromkeys(recomputed, False)),
         )
@@ -158,7 +158,7 @@ def _frozen_weights(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     if frozen / 2 >= LARGE_PART / 2 * profile.peak_memory:
         yield Advice(
             f"Frozen weights are float32 and take {_gib(frozen)} of {_gib(profile.peak_memory)}.",
-            "Set frozen_precision=bf16: half of it; passes compute in bfloat16 already.",
+            "Set frozen_precision=bf16, which halves them; passes compute in bfloat16 already.",
             _set(frozen_precision="bf16"),
         )
 
@@ -219,7 +219,7 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
         if part.share >= 2 * LARGE_PART:
             yield Advice(
                 f"The {part.name} takes {part.share:.0%} of the step.",
-                "Score smaller images with reward_resolution, if it was trained on such.",
+                "Score smaller images with reward_resolution, if the reward was trained on images of that size.",
                 {},
             )
 

@@ -189,7 +189,7 @@ def profile(
     if steps < 1:
         raise RequestError(f"--steps {steps} measures nothing; expected at least 1.")
     if launched_count() > 1:
-        raise RequestError("A profile is of one process; start it without accelerate and torchrun.")
+        raise RequestError("dipp profile measures one process. Start it without accelerate or torchrun.")
     if trace is not None:
         check_trace_place(trace)
     config = resolve(config)
@@ -275,7 +275,7 @@ class Profiling:
             if self.stop.signal is None and (self.place is not None or self.device.type == "cuda"):
                 self.progress("tracing a step", 1, 1)
                 self._trace()
-        return self._found()
+        return self._profile()
 
     def _step(self, measured: Any) -> bool:
         """A step of the run; False where a signal came before it."""
@@ -316,11 +316,11 @@ class Profiling:
                 "another place with --trace."
             ) from error
 
-    def _found(self) -> Profile:
+    def _profile(self) -> Profile:
         seconds = self.timer.seconds
         low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
         rate = peak_rate(self.device, PRECISIONS[self.loop.config.precision])
-        found = Profile(
+        profile = Profile(
             settings=_settings_of(self.loop.config),
             device=environment(self.device)["device"],
             device_type=self.device.type,
@@ -339,7 +339,7 @@ class Profiling:
             waits_at=_places(self.meter.waits.counts if self.meter is not None else {}),
             trace=str(self.written) if self.written is not None else None,
         )
-        return replace(found, advice=tuple(advice(found, self.loop.config)))
+        return replace(profile, advice=tuple(advice(profile, self.loop.config)))
 
     def _parts(self, rate: PeakRate) -> Iterator[Part]:
         timed = self.timer.by_part

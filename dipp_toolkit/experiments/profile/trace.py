@@ -136,8 +136,12 @@ def check_trace_place(path: Path) -> None:
         RequestError: its ending is not that of a trace, its folder is missing, or it is a folder itself.
     """
     if not path.name.endswith((".json", ".json.gz")):
-        raise RequestError(f"--trace {shown(path)} is not a trace's name; expected one that ends in .json or .json.gz.")
+        raise RequestError(
+            f"--trace {shown(path)} does not end in .json or .json.gz, as a trace must. Name such a file."
+        )
     if path.is_dir():
-        raise RequestError(f"--trace {shown(path)} is a folder; expected the name of a file in it.")
+        raise RequestError(f"--trace {shown(path)} is a folder; a trace is a file. Name one in it.")
     if not path.parent.is_dir():
-        raise RequestError(f"--trace {shown(path)} lies in a folder that does not exist: {shown(path.parent)}.")
+        raise RequestError(
+            f"--trace {shown(path)} is in a folder that does not exist. Make {shown(path.parent)}, or name another one."
+        )
