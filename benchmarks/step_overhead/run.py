@@ -151,31 +151,56 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
     results = {case: result for case, result in results.items() if case != "four"}
     if not results:
         return "\n".join(["# What a step costs beside its network passes", *four_lines(four or {})]) + "\n"
+    cases = {case: result for case, result in results.items() if case in NAMES}
     lines = [
         "# What a step costs beside its network passes",
         "",
         f"Measured on {about} The real step and the bare passes took turns in one process.",
         f"Times, of the {clock}, are medians, with quartiles in brackets; ratios are medians over the turns.",
+        *step_lines(cases),
+        *checkpoint_lines(cases),
+    ]
+    readings = [
+        f"{result['read']['seconds']:.2f} s for {result['read']['prompts']} ({NAMES[case]})"
+        for case, result in cases.items()
+    ]
+    lines += ["", f"Rewards read each prompt once in a run, outside of the steps measured here: {', '.join(readings)}."]
+    for case, result in cases.items():
+        lines += ["", f"{NAMES[case]}, pass by pass:", "", "| pass | time | share of the step |", "|---|---|---|"]
+        whole = result["step"]["median"]
+        times = result["each"] | {"optimisers, clipping, average": result["updates"]["median"]}
+        times["everything else"] = whole - sum(times.values())
+        lines += [f"| {name} | {1e3 * value:.1f} ms | {value / whole:.1%} |" for name, value in times.items()]
+    lines += pass_lines(results)
+    if four:
+        lines += four_lines(four)
+    return "\n".join(lines) + "\n"
+
+
+def step_lines(cases: Mapping[str, Any]) -> list[str]:
+    """The table of steps and passes, and whether the limit is met."""
+    lines = [
         "",
         "| case | real step | bare passes | step / passes | optimisers, clipping, average | step / (passes + these) |",
         "|---|---|---|---|---|---|",
     ]
-    cases = {case: result for case, result in results.items() if case in NAMES}
     for case, result in cases.items():
         step, passes, updates = (Spread(**result[key]).text() for key in ("step", "passes", "updates"))
         alone, together = (Spread(**result[key]) for key in ("to_passes", "to_passes_and_updates"))
         lines.append(
             f"| {NAMES[case]} | {step} | {passes} | {alone.text('', 1, 3)} | {updates} | {together.text('', 1, 3)} |"
         )
-    lines += [
-        "",
-        f"The limit is {LIMIT}: "
-        + ", ".join(
-            f"{NAMES[case]} {'met' if result['to_passes']['median'] <= LIMIT else 'not met'} against the passes alone, "
-            f"{'met' if result['to_passes_and_updates']['median'] <= LIMIT else 'not met'} with the updates"
-            for case, result in cases.items()
-        )
-        + ".",
+    verdicts = [
+        f"{NAMES[case]} {'met' if result['to_passes']['median'] <= LIMIT else 'not met'} against the passes alone, "
+        f"{'met' if result['to_passes_and_updates']['median'] <= LIMIT else 'not met'} with the updates"
+        for case, result in cases.items()
+    ]
+    return [*lines, "", f"The limit is {LIMIT}: {', '.join(verdicts)}."]
+
+
+def checkpoint_lines(cases: Mapping[str, Any]) -> list[str]:
+    """What checkpoints add."""
+    lines = [
         "",
         "The real step writes its row of metrics; the time of checkpoints is taken apart:",
         "",
@@ -188,31 +213,24 @@ def page(results: Mapping[str, Any], about: str, clock: str) -> str:
             f"| {NAMES[case]} | {1e3 * result['checkpoint']:.0f} ms | {1e3 * share:.1f} ms | "
             f"{result['to_passes']['median'] + share / result['passes']['median']:.3f} |"
         )
-    readings = [
-        f"{result['read']['seconds']:.2f} s for {result['read']['prompts']} ({NAMES[case]})"
-        for case, result in cases.items()
-    ]
-    lines += ["", f"Rewards read each prompt once in a run, outside of the steps measured here: {', '.join(readings)}."]
-    for case, result in cases.items():
-        lines += ["", f"{NAMES[case]}, pass by pass:", "", "| pass | time | share of the step |", "|---|---|---|"]
-        whole = result["step"]["median"]
-        times = result["each"] | {"optimisers, clipping, average": result["updates"]["median"]}
-        times["everything else"] = whole - sum(times.values())
-        lines += [f"| {name} | {1e3 * value:.1f} ms | {value / whole:.1%} |" for name, value in times.items()]
-    lines += [
+    return lines
+
+
+def pass_lines(results: Mapping[str, Any]) -> list[str]:
+    """How many forward passes a step makes, and of how many samples."""
+    names = list(next(iter(results.values()))["counted"])
+    lines = [
         "",
         "Forward passes counted in a real step, and the samples in each. Its prompts have been trained on before; the "
         "reference's text encoder is not in memory.",
         "",
+        f"| case | {' | '.join(names)} |",
+        "|---|" + "---|" * len(names),
     ]
-    names = list(next(iter(results.values()))["counted"])
-    lines += [f"| case | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for case, result in results.items():
         shown = [", ".join(map(str, result["counted"][name])) or "none" for name in names]
         lines.append(f"| {NAMES.get(case, 'emoji world, guidance 1')} | {' | '.join(shown)} |")
-    if four:
-        lines += four_lines(four)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:

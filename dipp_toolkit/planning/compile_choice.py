@@ -42,17 +42,17 @@ class CompileChoice:
     Attributes:
         name: `on`, `off` or `graphs`.
         reason: why it is this one.
-        told: whether a run says so at its start.
+        announced: whether a run says so at its start.
     """
 
     name: str
     reason: str
-    told: bool = True
+    announced: bool = True
 
     @property
     def note(self) -> str:
         """The sentence at a run's start; empty where there is nothing to say."""
-        return f"compile {self.name}: {self.reason}" if self.told else ""
+        return f"compile {self.name}: {self.reason}" if self.announced else ""
 
 
 def choose_compile(config: TrainConfig, device: torch.device, why: str = "as asked") -> CompileChoice:
@@ -68,9 +68,9 @@ def choose_compile(config: TrainConfig, device: torch.device, why: str = "as ask
     if config.compile != AUTO:
         graphs_on_cpu = config.compile == "graphs" and device.type != "cuda"
         reason = f"{why}; CUDA graphs need a GPU, so blocks are only compiled" if graphs_on_cpu else why
-        return CompileChoice(config.compile, reason, told=config.compile != "off")
+        return CompileChoice(config.compile, reason, announced=config.compile != "off")
     if device.type != "cuda":
-        return CompileChoice("off", "passes on this device wait for arithmetic, not for Python", told=False)
+        return CompileChoice("off", "passes on this device wait for arithmetic, not for Python", announced=False)
     if launched_count() > 1:
         return CompileChoice("off", "not measured with several processes; compile=on compiles their blocks")
     if config.steps < FEWEST:
