@@ -175,15 +175,9 @@ def finish(
         "reference_steps": config.reference_steps,
         "environment": environment(parts.device),
     }
-    terms = [weighted.term for weighted in parts.engine.terms]
-    term_warnings = [text for term in terms if isinstance(term, WarningTerm) for text in term.warnings()]
-    monitor_warnings = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
-    pulled = first_warning(rows, config)
     summary["pull"] = pull_in_words(rows, config)
-    summary["warnings"] = [*problems, *skip_warning(folder.skips), *filter(None, [pulled]), *term_warnings]
-    summary["warnings"] += [warning.text for warning in monitor_warnings]
-    names = [*([UNEVEN] if pulled else []), *(warning.name for warning in monitor_warnings)]
-    summary["warned"] = list(dict.fromkeys(names))
+    monitored = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
+    summary["warnings"], summary["warned"] = _summary_warnings(parts, config, folder, rows, monitored, problems)
     summary["final"] = final.text
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:
@@ -200,6 +194,32 @@ def finish(
     write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     write_report(folder.path)
     return summary
+
+
+def _summary_warnings(
+    parts: Assembled,
+    config: TrainConfig,
+    folder: RunFolder,
+    rows: Sequence[dict[str, float]],
+    monitored: Sequence[Warned],
+    problems: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """All sentences of warning for a summary, and the names of those that have one.
+
+    Args:
+        parts: the run's parts, whose terms may warn.
+        config: its settings.
+        folder: its folder, with the record of skipped updates.
+        rows: its metrics.
+        monitored: warnings of monitors and diagnostics.
+        problems: sentences from before the end, which come first.
+    """
+    terms = [weighted.term for weighted in parts.engine.terms]
+    from_terms = [text for term in terms if isinstance(term, WarningTerm) for text in term.warnings()]
+    uneven = first_warning(rows, config)
+    sentences = [*problems, *skip_warning(folder.skips), *filter(None, [uneven]), *from_terms]
+    names = [*([UNEVEN] if uneven else []), *(warning.name for warning in monitored)]
+    return [*sentences, *(warning.text for warning in monitored)], list(dict.fromkeys(names))
 
 
 def final_warnings(comparison: Comparison, scores: ColumnScores, config: TrainConfig) -> list[Warned]:
