@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from dipp_cli.actions.profile import describe
 from dipp_cli.app import main
 from dipp_pixart.family import write_pixart_twin
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.experiments.profile.advice import advice
 from dipp_toolkit.experiments.profile.parts import GPU_MARK, PartMeter, PartTimer
-from dipp_toolkit.experiments.profile.run import WARM_UP, Part, Profile, Profiling, profiled_loop
+from dipp_toolkit.experiments.profile.run import WARM_UP, Part, Profile, Profiling, profile, profiled_loop
 from dipp_toolkit.experiments.profile.trace import gpu_use
 from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.planning.dry_run import Meter
@@ -54,8 +55,9 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def words(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is typed for a tiny run."""
+    """What is typed for a tiny run, which needs no more than a step to warm up."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dipp_toolkit.experiments.profile.run.WARM_UP", 1)
     line = (
         f"profile --generator {twin}/pixart --reference {twin}/pixart --prompts {twin}/prompts.txt --batch 2 "
         f"--reward {twin}/blue.py:blueness --device cpu --precision fp32 --steps 2"
@@ -194,15 +196,23 @@ def test_an_interrupted_profile_shows_what_it_has(
     assert "Interrupted after 1 of 2 steps" in told.err
 
 
+@pytest.fixture(scope="module")
+def measured(twin: Path) -> Profile:
+    """A profile of one step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dipp_toolkit.experiments.profile.run.WARM_UP", 1)
+        return profile(settings_of(twin), 1)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_the_terminal(
-    width: int, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    width: int, measured: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda self: True))
-    assert main([*words, "--steps", "1"]) == 0
+    describe(measured)
     out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
     lines = [line for line in out.splitlines() if line.startswith(("│", "┃"))]
     assert lines

@@ -38,8 +38,8 @@ FAMILIES = {
 """Blocks of each twin's network that are compiled."""
 
 USUAL = {
-    ("PixArtAlphaPipeline", "lora", True), ("StableDiffusionPipeline", "full", True),
-    ("StableDiffusion3Pipeline", "full", False), ("FluxPipeline", "full", True),
+    ("PixArtAlphaPipeline", "lora", True), ("StableDiffusionPipeline", "full", False),
+    ("StableDiffusion3Pipeline", "full", True), ("FluxPipeline", "full", True),
 }  # fmt: skip
 """What is not left to the exhaustive tests."""
 

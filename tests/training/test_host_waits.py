@@ -17,7 +17,7 @@ from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.host_waits import HostWaits
 from dipp_toolkit.utils.stand_in_device import stand_in_device
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import colour_world
 
 COLOURS = """
 def blue(images, prompts):
@@ -30,11 +30,7 @@ def red(images, prompts):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    tiny_pipeline(folder / "tiny")
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    (folder / "colours.py").write_text(COLOURS)
-    return folder
+    return colour_world(tmp_path_factory.mktemp("world"), COLOURS)
 
 
 @pytest.fixture
@@ -65,11 +61,10 @@ def waits_of_a_step(loop: TrainingLoop) -> HostWaits:
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "sum, two updates of the assistant": {"assistant_rounds": 2},
+    "kl budget, two updates of the assistant": {"kl_budget": 0.01, "assistant_rounds": 2},
     "guidance 1": {"guidance": 1.0},
     "normalised and clipped": {"balance": "normalised", "reward_clip": 0.1},
     "a floor": {"floors": 0.9},
-    "kl budget": {"kl_budget": 0.01},
     "adapters": {"mode": "lora", "lora_rank": 2},
     "two steps": {"generator_steps": 2},
     "every of two steps": {"generator_steps": 2, "supervise": "every"},
@@ -78,7 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-USUAL = ("sum, two updates of the assistant", "kl budget", "adapters", "every of two steps")
+USUAL = ("kl budget, two updates of the assistant", "adapters", "every of two steps")
 """Cases that between them go through every part that could wait; the others are among the exhaustive ones."""
 
 
@@ -87,7 +82,7 @@ USUAL = ("sum, two updates of the assistant", "kl budget", "adapters", "every of
 )
 def test_an_update_reads_its_numbers_in_one_transfer(world: Path, device: torch.device, case: str) -> None:
     waits = waits_of_a_step(loop_of(world, device, **CASES[case]))
-    updates = 2 + (case.startswith("sum"))
+    updates = CASES[case].get("assistant_rounds", 1) + 1
     assert waits.by_kind == {"to host": updates}, waits.table()
 
 
