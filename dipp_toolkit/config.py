@@ -410,8 +410,8 @@ class TrainConfig(BaseModel):
     def _activations_in_one_place(self) -> TrainConfig:
         if self.activation_offload and self.compile == "graphs":
             raise ValueError(
-                "compile=graphs keeps activations in memory of the CUDA graphs' own, from which activation_offload "
-                "frees nothing: set compile=on, or leave activation_offload out"
+                "activation_offload frees nothing with compile=graphs, which keeps activations in memory of the CUDA "
+                "graphs' own: set compile=on, or leave activation_offload out"
             )
         return self
 
