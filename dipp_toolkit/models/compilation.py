@@ -67,7 +67,7 @@ class CompileReport:
         """A sentence for each class of blocks that is not compiled."""
         return [
             f"Blocks of class {name} run eagerly, because they cannot be compiled: {reason.rstrip('.')}. "
-            "The numbers are right and the step is slower; compile=off tries none."
+            "Results are right, and steps are slower. compile=off leaves compilation out."
             for name, reason in self.eager.items()
         ]
 
