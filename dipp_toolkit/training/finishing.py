@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..evaluation.comparison import ColumnScores, Comparison, numbers_of, score_columns
 from ..events import Warned
 from ..models import compilation
-from ..models.files.saved_generators import note_generator
+from ..models.files.saved_generators import Final, note_generator
 from ..models.generator_options import generator_options
 from ..models.sampling import generate_images, sample_reference
 from ..monitoring.diagnostic import warnings_of
@@ -146,19 +146,7 @@ def finish(
     """
     from ..report import write_report
 
-    with parts.average.applied():
-        save_generator(parts, folder.final)
-        final = note_generator(folder.final, config.generator, config.reference, generator_options(config))
-        check()
-        after = one_step_images(parts, parts.generator, config)
-    check()
-    earlier = Comparison.load(folder.comparison)
-    images = {"reference": reference_images(parts, config), "before": earlier.images["before"], "after": after}
-    comparison = Comparison(earlier.prompts, earlier.seeds, images)
-    comparison.save(folder.comparison)
-    check()
-    # Measured as saved, in 8 bits: anyone can measure the same pictures again.
-    comparison = Comparison.load(folder.comparison)
+    final, comparison = _export_and_compare(parts, config, folder, check)
     rows = read_metrics(folder.metrics)
     window = max(1, len(rows) // 20)
     judge = parts.judge[0] if parts.judge else None
@@ -194,6 +182,27 @@ def finish(
     write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     write_report(folder.path)
     return summary
+
+
+def _export_and_compare(
+    parts: Assembled, config: TrainConfig, folder: RunFolder, check: Callable[[], None]
+) -> tuple[Final, Comparison]:
+    """Save the averaged generator, and the images of it and of the reference beside those from before.
+
+    Returns:
+        What the folder of the generator is, and the images as saved, in 8 bits: anyone can measure them again.
+    """
+    with parts.average.applied():
+        save_generator(parts, folder.final)
+        final = note_generator(folder.final, config.generator, config.reference, generator_options(config))
+        check()
+        after = one_step_images(parts, parts.generator, config)
+    check()
+    earlier = Comparison.load(folder.comparison)
+    images = {"reference": reference_images(parts, config), "before": earlier.images["before"], "after": after}
+    Comparison(earlier.prompts, earlier.seeds, images).save(folder.comparison)
+    check()
+    return final, Comparison.load(folder.comparison)
 
 
 def _summary_warnings(
