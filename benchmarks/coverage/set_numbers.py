@@ -62,11 +62,11 @@ def set_numbers(dimensions: int) -> dict[str, Measure]:
 def covered(measure: Measure, count: int, dimensions: int, sets: int) -> tuple[float, float]:
     """Share of the sets whose interval holds the mean number, and the mean standard error over the true one."""
     random, others = torch.Generator().manual_seed(count), torch.Generator().manual_seed(1)
-    found = []
+    rows = []
     for _ in range(sets):
-        made = 1.2 * torch.randn(count, dimensions, generator=random, dtype=torch.float64) + 0.3
-        found.append(measure(made, others))
-    numbers, errors = torch.tensor(found, dtype=torch.float64).T
+        images = 1.2 * torch.randn(count, dimensions, generator=random, dtype=torch.float64) + 0.3
+        rows.append(measure(images, others))
+    numbers, errors = torch.tensor(rows, dtype=torch.float64).T
     held = (numbers - numbers.mean()).abs() <= student_quantile(0.95, count) * errors
     return held.double().mean().item(), (errors.mean() / numbers.std()).item()
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = parser.parse_args(arguments)
     use_plugins_of_the_checkout()
     if words.one:
-        return one(json.loads(words.one), words)
+        return measure_here(json.loads(words.one), words)
     if not words.dry and not torch.cuda.is_available():
         print(
             "This machine has no GPU that torch can use, so nothing was measured. Run it where there is one; --dry "
@@ -83,14 +83,14 @@ def measure_all(asked: Sequence[Variant], words: argparse.Namespace, target: Pat
         row = measured(variant, words.steps, min(variant.limit, left), work, words.dry)
         rows = with_row(rows, row)
         write_rows(target, rows)
-        told = row.get("failed") or f"{row['seconds']:.3g} s a step"
-        print(f"{variant.name}: {told}; {end - time.perf_counter():.0f} s are left", flush=True)
+        outcome = row.get("failed") or f"{row['seconds']:.3g} s a step"
+        print(f"{variant.name}: {outcome}; {end - time.perf_counter():.0f} s are left", flush=True)
         if variant.case == FLUX and variant.how == "eager" and "failed" in row:
             waiting += bisection()
 
 
-def one(words: dict[str, Any], options: argparse.Namespace) -> int:
-    """Measure one variant and write its row; again with what the step with errors for waits said."""
+def measure_here(words: dict[str, Any], options: argparse.Namespace) -> int:
+    """Measure one variant in this process and write its row, then once more with whether a step waits for the GPU."""
     from dipp_toolkit.experiments.profile.run import Profiling
     from dipp_toolkit.training.stepping import StopRequest
     from dipp_toolkit.utils.host_waits import waits_are_errors

@@ -210,8 +210,8 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     for module in network.modules():
         declared.update(getattr(module, "_repeated_blocks", None) or getattr(module, "_no_split_modules", None) or ())
     rows = [module for module in network.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
-    found = {id(block): block for row in rows for block in row if type(block).__name__ in declared}
-    blocks = list(found.values()) or list(_innermost_rows(network))
+    known = {id(block): block for row in rows for block in row if type(block).__name__ in declared}
+    blocks = list(known.values()) or list(_innermost_rows(network))
     inside = {id(part) for block in blocks for part in block.modules() if part is not block}
     return [block for block in blocks if id(block) not in inside]
 

@@ -103,15 +103,15 @@ def _names_of(module: str, own: Callable[[str], Any] | None) -> Callable[[str], 
         renamed = _table()["names"].get(f"{module}:{name}")
         places = [renamed.split(":")] if renamed else [[place, name] for place in _moved()[module]]
         for place, attribute in places if not name.startswith("__") else ():
-            found = import_module(f"{PACKAGE}.{place}").__dict__.get(attribute)
-            if found is not None:
+            value = import_module(f"{PACKAGE}.{place}").__dict__.get(attribute)
+            if value is not None:
                 warnings.warn(
                     f"{PACKAGE}.{module}.{name} has moved to {PACKAGE}.{place}.{attribute}; the old path works until "
                     "the next release.",
                     DeprecationWarning,
                     stacklevel=2,
                 )
-                return found
+                return value
         raise AttributeError(f"module '{PACKAGE}.{module}' has no attribute '{name}'")
 
     return find
