@@ -248,9 +248,12 @@ def compile_blocks(
         How many blocks they are.
     """
     import torch._dynamo.config as limits
+    import torch._functorch.config as graphs
 
     keep_compilations()
     limits.cache_size_limit = max(limits.cache_size_limit, MOST_VARIANTS)
+    # Rewards go back through one decode in turn: code that may write over what its graph keeps refuses a second time.
+    graphs.donated_buffer = False
     blocks = [block for block in repeated_blocks(network) if "forward" not in vars(block)]
     for block in blocks:
         kind = type(block)

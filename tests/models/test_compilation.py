@@ -193,6 +193,20 @@ def test_only_passes_with_a_graph_of_rewards_are_compiled() -> None:
         assert report().graphs == before + 1
 
 
+def test_a_compiled_graph_may_be_gone_back_through_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two rewards do through one decode; torch decides at the first backward pass whether that will be possible."""
+    monkeypatch.setattr("torch._functorch.config.donated_buffer", True)
+    network, x = Tower(), torch.randn(2, 5, 8, requires_grad=True)
+    expected = torch.autograd.grad(network(x).sum(), x)
+    compile_blocks(network, with_graph=True, backend="aot_eager")
+    with compiled_passes():
+        torch.autograd.grad(network(x).sum(), x)
+        score = network(x).sum()
+        for kept in (True, False):
+            torch.testing.assert_close(torch.autograd.grad(score, x, retain_graph=kept), expected)
+    assert not report().eager
+
+
 def test_rows_of_own_networks_are_found_and_parts_of_blocks_are_not() -> None:
     network = nn.Module()
     network.stages = nn.ModuleList([Tower(), Tower(depth=1)])
