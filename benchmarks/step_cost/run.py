@@ -11,8 +11,9 @@ and reservations are left out; a multi-tensor call counts as many launches as CU
 
 Host waits are counted in a tiny twin's step, and compiled launches, of PixArt alone, in a network with the published
 layers and few channels, by inductor's code for a CPU (`waits.py`, `compiled.py`). With `--against` launches and waits
-are counted with another commit's modules too. Each count has a process of its own; a Flux case takes 5 GB, PixArt's
-compiled ones some ten minutes each. Writes results.json and results.md, whose other cases stay as they are.
+are counted with another commit's modules too; what results.json has of that commit is not counted again. Each count has
+a process of its own; a Flux case takes 5 GB, PixArt's compiled ones some ten minutes each. Writes results.json and
+results.md, whose other cases stay as they are.
 """
 
 from __future__ import annotations
@@ -205,6 +206,8 @@ def main() -> None:
                     results["compiled"][case] = in_process_of_its_own(case, ROOT, what)
             else:
                 for side, root in roots.items():
+                    if side == "before" and what in results[side].get(case, {}):
+                        continue
                     results[side].setdefault(case, {}).update(in_process_of_its_own(case, root, what))
             print(f"{case}: {what} counted", flush=True)
             write_results(HERE, results, page(results))
