@@ -70,9 +70,8 @@ def variants() -> list[Variant]:
     ]
     found = [Variant(case, how, WAYS[how], limit=limit) for case, how, limit in order]
     free = Variant("pixart-alpha:full:4", "eager, not deterministic", {**WAYS["eager"], "deterministic": False})
-    small = Variant(
-        "sdxl:lora:2", "eager, decoder recomputed", {**WAYS["eager"], "decode_checkpointing": True}, limit=80
-    )
+    recomputed = {"recompute_generator": True, "decode_checkpointing": True}
+    small = Variant("sdxl:lora:2", "eager, recomputed", {**WAYS["eager"], **recomputed}, limit=80)
     return [found[0], free, *found[1:5], small, *found[5:]]
 
 
