@@ -27,7 +27,8 @@ MARGIN = 1e-6
 
 
 def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
-    """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compiled blocks.
+    """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compiled blocks. Activations
+    are in place where no graph is kept.
 
     Args:
         network: a generator's, an assistant's or a reference's.
@@ -36,6 +37,9 @@ def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
     Raises:
         RequestError: the network cannot recompute its blocks.
     """
+    from ..models.in_place_activations import use_in_place_activations
+
+    use_in_place_activations(network)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.gradient_checkpointing:  # of the reference too: where no term differentiates through it, nothing changes
