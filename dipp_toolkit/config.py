@@ -181,13 +181,13 @@ class TrainConfig(BaseModel):
     )
     black_box_rounds: Count = Field(8, description="surrogate: its updates per step, each on 32 pairs")
     latent_every: Annotated[int, Field(ge=2)] = Field(
-        4, description="generator updates between looks at the true reward while what stands in for it is trusted"
+        3, description="of so many samples one is scored by the true reward while what stands in for it is trusted"
     )
     latent_rank: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.1, description="rank correlation with unseen differences of scores within a prompt that trust requires"
+        0.0, description="rank correlation with unseen differences of scores within a prompt that trust requires"
     )
     latent_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.15, description="cosine with unseen gradients of the true reward that trust requires"
+        0.05, description="cosine with unseen gradients of the true reward that trust requires"
     )
     noises_per_prompt: Count | None = Field(
         None,

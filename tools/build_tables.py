@@ -94,6 +94,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "floors": partial(recorded, "floors"),
         "within-prompts": partial(recorded, "black_box", "within_prompts.md"),
         "black-box": partial(recorded, "black_box"),
+        "latent-rewards": partial(recorded, "latent_rewards"),
     },
 }
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -75,8 +75,8 @@ class Plan:
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
         utilisation: share of a GPU's published peak that was assumed for seconds.
         uncounted: rewards without a blueprint: of them, decoding alone is counted.
-        latent: rewards that are learned on latents: operations, kernels and seconds are the mean over steps by the
-            stand-in and those that look, while it is trusted; memory is that of a step that looks.
+        latent: rewards that are learned on latents: operations, kernels and seconds are the mean over steps while
+            the stand-in is trusted; memory is that of a step that scores all samples.
         warm_up: seconds of the assistant's updates before the first step on one GPU, by the GPU's name.
         offloaded: bytes of the host's memory that graphs wait in.
     """
@@ -342,7 +342,7 @@ class _Step:
         size = self.config.batch_size
         times = -(-size // (self.config.reward_batch or size)) * self.evaluations * self.config.accumulation
         return {
-            f"reward {name}": int(_looked_at(name, self.config) * times * reward.score.flops)
+            f"reward {name}": times * reward.score.flops // _samples_a_look(name, self.config)
             for name, reward in self.rewards.items()
             if reward.dtype == torch.float32
         }
@@ -350,8 +350,7 @@ class _Step:
     def reward_work(self) -> dict[str, Cost]:
         """Of each reward on a micro-batch. Rewards of the whole one share one decode, and those that are only added up
         the way back as well, but where each is measured; what is shared is counted with the first. Rewards that are
-        learned on latents are evaluated in some updates, the same for all, and share the decode of one that is
-        evaluated in every update, where there is one.
+        learned on latents look at some of the samples, the same for all, and decode these once for themselves.
         """
         config, size = self.config, self.config.batch_size
         batch = config.reward_batch or size
@@ -360,19 +359,21 @@ class _Step:
         added = config.balance == "sum" and config.reward_clip is None and not config.floors and not learned
         back = times * (1 - 1 / MEASURE_EVERY) if added else 0.0
         decode = 1.0 if whole else back
-        first = next((name for name in self.rewards if name not in learned), next(iter(self.rewards), ""))
+        firsts = {next((name for name in self.rewards if (name in learned) == kind), "") for kind in (True, False)}
         work = {}
         for name, reward in self.rewards.items():
-            shared = () if name == first else ((-decode, reward.decode), (-back, reward.way_back))
-            looked_at = _looked_at(name, config)
-            parts = ((times, reward.whole), *shared)
-            work[name] = _sum(*((looked_at * count, cost) for count, cost in parts))
+            shared = () if name in firsts else ((-decode, reward.decode), (-back, reward.way_back))
+            cost, samples = _sum((times, reward.whole), *shared), _samples_a_look(name, config)
+            # A pass of few prompts has updates in which none of them is looked at.
+            asked = min(1.0, -(-size // NOISES_COMPARED) / samples) if name in learned else 1.0
+            launches, moved = int(asked * cost.launches), cost.moved // samples
+            work[name] = replace(cost, flops=cost.flops // samples, launches=launches, moved=moved)
         return work
 
 
-def _looked_at(reward: str, config: TrainConfig) -> float:
-    """Share of updates in which a reward is evaluated: one of `latent_every`, while what stands in is trusted."""
-    return 1 / config.latent_every if reward in config.latent_rewards else 1.0
+def _samples_a_look(reward: str, config: TrainConfig) -> int:
+    """Of how many samples a reward scores one: of `latent_every`, while what stands in for it is trusted."""
+    return config.latent_every if reward in config.latent_rewards else 1
 
 
 def _samples_of_prompts(config: TrainConfig) -> dict[str, int]:

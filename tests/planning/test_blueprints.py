@@ -181,8 +181,8 @@ def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=70 - 10 - 18)}
     whole.config = whole.config.model_copy(update={"reward_batch": 2})
     assert _Step.reward_work(whole) == {"a": Cost(flops=100), "b": Cost(flops=140 - 18 - 36)}
-    # Learned on latents, a reward is evaluated in one update of four, and decodes for itself only where it is alone.
-    for learned, expected in (("ab", (50 / 4, 60 / 4)), ("a", (40 / 4, 70)), ("b", (50, 60 / 4))):
+    # Learned on latents, a reward looks at one sample of three, and decodes these with others of its kind alone.
+    for learned, expected in (("ab", (50 / 3, 60 / 3)), ("a", (50 / 3, 70)), ("b", (50, 70 / 3))):
         whole.config = TrainConfig(batch_size=4, reward_options={name: {"latent": True} for name in learned})
         a, b = expected
         assert _Step.reward_work(whole) == {"a": Cost(flops=int(a)), "b": Cost(flops=int(b))}
@@ -195,7 +195,7 @@ def test_a_plan_knows_what_latent_rewards_save(capsys: pytest.CaptureFixture[str
         assert main([*words, *more, "--json"]) == 0
         plans.append(json.loads(capsys.readouterr().out))
     plain, latent = plans
-    assert latent["flops"]["reward emoji-clip"] == plain["flops"]["reward emoji-clip"] // 4
+    assert latent["flops"]["reward emoji-clip"] == plain["flops"]["reward emoji-clip"] // 3
     assert latent["peak"] == plain["peak"] and latent["flops"]["divergence"] == plain["flops"]["divergence"]
     assert (plain["settings"]["noises_per_prompt"], latent["settings"]["noises_per_prompt"]) == (None, 2)
     assert main([*words, "--set", "reward.emoji-clip.latent=true"]) == 0

@@ -204,9 +204,9 @@ def describe_rewards(plan: Mapping[str, Any]) -> None:
         )
     if plan["latent"]:
         print_line(
-            f"Learned on latents: {', '.join(plan['latent'])}. Seconds and operations count one evaluation in "
-            f"{plan['settings']['latent_every']} updates, as while what stands in is trusted; memory is that of an "
-            "update that evaluates."
+            f"Learned on latents: {', '.join(plan['latent'])}. Seconds and operations count one sample in "
+            f"{plan['settings']['latent_every']}, as while what stands in is trusted; memory is that of an update that "
+            "scores all."
         )
 
 

@@ -1,9 +1,9 @@
-r"""A reward learned on latents beside the training, so that most steps need neither the decoder nor the reward."""
+r"""A reward learned on latents beside the training, so that most samples need neither the decoder nor the reward."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,18 +23,19 @@ from .surrogate import pooled
 
 WIDEST = 256
 """Features of a prompt that the map reads; more are projected to as many at random."""
-KEPT = 0.98
-"""What a look leaves of the weight of the looks before it."""
+KEPT = 0.994
+"""What a sample that is looked at leaves of the weight of those before it: some hundred count, because the generator
+goes on."""
 SMOOTHED = 0.9
 """The same of the reward's usual size and score."""
 RIDGE = 0.1
 """Ridge of the least squares, in prompts seen once."""
-PAIRS = 128
+PAIRS = 256
 """Newest pairs that the rank correlation is measured on; all of an update's, where those are more."""
 ENOUGH = 32
 """Pairs without which nothing is trusted."""
 LOOKS = 4
-"""Newest looks that the cosine and the share are averaged over."""
+"""Newest looks that the cosine is averaged over."""
 
 
 @dataclass(frozen=True)
@@ -57,65 +58,64 @@ class LatentReward:
     $$\hat r(x_0, c) = \langle x_0, W \varphi(c) \rangle, \qquad \nabla_{x_0} \hat r = W \varphi(c),$$
 
     with $\varphi(c)$ the normalised mean of the prompt's embedding and a 1. It is fitted to the directions of the true
-    gradients $g_i$ on the samples of the steps that look at the true reward, older ones counting less,
+    gradients $g_i$ on the samples that the true reward is asked about, each counting less by the number $n_i$ of those
+    asked about since,
 
-    $$\min_W \sum_i 0.98^{age_i} \Big\| W \varphi(c_i) - \frac{g_i}{\|g_i\|} \Big\|^2 + \lambda \|W\|^2,$$
+    $$\min_W \sum_i 0.994^{n_i} \Big\| W \varphi(c_i) - \frac{g_i}{\|g_i\|} \Big\|^2 + \lambda \|W\|^2,$$
 
     which is Sobolev training (Czarnecki et al. 2017, arXiv 1706.04859) of its gradient alone, and a synthetic gradient
     (Jaderberg et al. 2017, arXiv 1608.05343). Its solution is exact at every look: two sums are kept in place of a
-    memory of samples, and nothing is tuned. A network that reads $x_0$ as well learns more from many steps of gradient
-    descent, which cost more than the reward does on the emoji world. The gradient lent is scaled to the usual root mean
-    square of the true one.
+    memory of samples, and nothing is tuned. A small convolutional network that reads $x_0$ as well agreed no better
+    with unseen gradients of the emoji rewards, for many times the price. The gradient lent is scaled to the usual
+    root mean square of the true one.
 
-    Each look is predicted before it is learned from. Within an update every pass is lent the slope of the looks before
-    it. While the rank correlation of unseen differences of scores within a prompt, or the cosine with the unseen
-    gradient, is below its threshold, every step looks.
+    Trusted, it lends a gradient for every sample, and the true reward is asked about one sample in `every`, those of a
+    prompt together and each place of a pass in turn. What it is asked about is predicted before it is learned from;
+    within an update every pass is lent the slope of the updates before it. Until there are 32 unseen pairs, and while
+    the rank correlation of differences of scores within a prompt or the cosine with the unseen gradient is below its
+    threshold, the true reward is asked about all samples, and its gradient is used to the bit.
 
-    **A control variate.** With $l$ the gradient lent and $g$ the true one, a step by the stand-in goes along $c\,l$,
-    and one that looks, $n$ updates after the look before, along
+    **A control variate.** With $l_i$ the gradient lent and $g_i$ the true one, a sample's gradient is
 
-    $$c\,l + n\,(g - c\,l), \qquad c = \frac{\langle g, l \rangle}{\langle l, l \rangle} \in [0, 1]
-    \text{ over the newest unseen looks.}$$
+    $$c\,l_i + n\,(g_i - c\,l_i) \text{ where the true reward is asked, } c\,l_i \text{ elsewhere,} \qquad
+    n = \text{every},$$
 
-    Within these $n$ updates neither $W$ nor $c$ moves, so that their sum is $n$ true gradients in expectation, whatever
-    the stand-in is; c makes what the look corrects as small as it can be. While every step looks, n is 1 and the
-    gradient is the true one, to the bit. What follows is not linear, and does not keep that: a clip of the gradient's
-    norm or of a reward's, `pcgrad` and `mgda`.
+    with c the cosine of the two over the newest looks, between 0 and 1, which is the least squares of one on the other,
+    because both have the same size. Each place is asked about once in n updates, so that gradients are the true ones in
+    expectation, whatever the stand-in is; of a good one c makes what is corrected small, and of a poor one hardly
+    anything is used. Where a pass has n prompts or more, each update has its share of true gradients, and a clip or an
+    optimiser that normalises sees updates that are alike. (A look at the whole batch in every n-th update, with the
+    same expectation, loses that: clipped, the one large step counts for as little as each of the small ones.)
 
     Attributes:
-        every: trusted, it looks at the true reward every so many updates.
+        every: trusted, it has the true reward asked about one sample of so many.
         least_rank: rank correlation from which it is trusted.
         least_cosine: cosine from which it is trusted.
         seed: of the projection of long prompt features.
         processes: those that learn together.
-        first: updates that look at the true reward in any case; while a scale is measured, for example.
+        first: updates that score all samples in any case; while a scale is measured, for example.
         rank: over the newest pairs, unseen.
         cosine: of the newest looks, unseen.
-        share: c, the share of the gradient lent that is used.
-        waited: updates by the stand-in since the last look.
         updates: generator updates so far.
-        lent: updates in which it stood in for the reward.
+        lent: updates in which it stood in for the reward on some samples.
     """
 
     noises_per_prompt: ClassVar[int] = NOISES_COMPARED
 
-    every: int = 4
-    least_rank: float = 0.1
-    least_cosine: float = 0.15
+    every: int = 3
+    least_rank: float = 0.0
+    least_cosine: float = 0.05
     seed: int = 0
     processes: Processes = field(default_factory=Processes)
     first: int = 0
     rank: float = 0.0
     cosine: float = 0.0
-    share: float = 0.0
-    waited: int = 0
     updates: int = 0
     lent: int = 0
     gram: Float[Tensor, "features features"] | None = None
     products: Float[Tensor, "features latents"] | None = None
     judged: Float[Tensor, "2 pairs"] = field(default_factory=lambda: torch.zeros(2, 0))
     cosines: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
     usual: dict[str, float] = field(default_factory=dict)
     unit: float = 0.0
     _slopes: Tensor | None = field(default=None, init=False, repr=False, compare=False)
@@ -129,9 +129,10 @@ class LatentReward:
         agrees = self.rank >= self.least_rank and self.cosine >= self.least_cosine
         return agrees and self.judged.shape[1] >= ENOUGH and self.updates >= self.first
 
-    def stands_in(self, step: int) -> bool:
-        """Whether the true reward is left out of a generator update, the first being 0."""
-        return self.is_trusted and step % self.every != 0
+    def looked_at(self, sample: Sample) -> list[int]:
+        """The samples of a pass that the true reward is asked about while this is trusted: each in one update of
+        `every`, the samples of a prompt together."""
+        return [row for row in range(len(sample.x0)) if (row // self.noises_per_prompt + sample.step) % self.every == 0]
 
     @property
     def details(self) -> dict[str, float | Tensor]:
@@ -139,20 +140,35 @@ class LatentReward:
         return {
             "latent_rank": self.rank,
             "latent_cosine": self.cosine,
-            "latent_share": self.share,
             "latent_used": 0.0,
         }
 
     def lend(self, sample: Sample) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch ..."]]:
-        """Predicted scores, and the gradient $l$ of the true one's usual size, of which `share` is used."""
+        """Predicted scores, and the gradient $l$ of the true one's usual size, for all samples of a pass."""
         self._lends = True
         with full_precision(sample.x0.device):
             predicted, slope = self._predict(self._features(sample.condition, sample.x0), sample.x0)
             scores = self.usual["score"] + self.unit * (predicted - self.usual["predicted"])
             return scores, self._sized(slope).to(sample.x0)
 
-    def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> Float[Tensor, "batch ..."]:
-        """Note what the true reward said of a pass, which `commit` learns from; returns the gradient that is used.
+    def corrected(
+        self, lent: Float[Tensor, "batch ..."], rows: Sequence[int], gradient: Float[Tensor, "looks ..."]
+    ) -> Float[Tensor, "batch ..."]:
+        r"""What a pass uses: $c\,l$, and `every` times what it is wrong by where the true gradient is known.
+
+        Args:
+            lent: $l$.
+            rows: the samples that the true reward was asked about.
+            gradient: theirs.
+        """
+        used = max(self.cosine, 0.0) * lent
+        if rows:
+            there = torch.tensor(rows, device=lent.device)
+            used = used.index_add(0, there, self.every * (gradient.to(used) - used[there]))
+        return used
+
+    def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> None:
+        """Note what the true reward said of a pass, which `commit` learns from.
 
         Args:
             sample: what was scored.
@@ -162,12 +178,6 @@ class LatentReward:
         keys = tuple(prompt_key(prompt, sample.readout) for prompt in sample.condition.prompts)
         features = self._features(sample.condition, sample.x0)
         self._proposed.append(Look(features, sample.x0, scores.float(), gradient.float(), keys))
-        if not self.waited:
-            return gradient
-        with full_precision(sample.x0.device):
-            _, slope = self._predict(features, sample.x0)
-            lent = self.share * self._sized(slope)
-            return (lent + (self.waited + 1) * (gradient - lent)).to(gradient)
 
     def commit(self) -> None:
         """Judge it by the update's samples, then learn from them."""
@@ -176,9 +186,7 @@ class LatentReward:
         self.updates += bool(proposed) or lends
         self.lent += lends
         if not proposed:
-            self.waited += lends
             return
-        self.waited = 0
         with torch.no_grad(), full_precision(proposed[0].x0.device):
             self._judge(proposed)
             self._learn(proposed)
@@ -227,14 +235,6 @@ class LatentReward:
                 F.cosine_similarity(slope.flatten(1), look.gradient.flatten(1)).mean()
                 for (_, slope), look in zip(answers, proposed, strict=True)
             ]
-            lent = [self._sized(slope) for _, slope in answers]
-            products = [
-                torch.stack([(step * look.gradient).mean(), step.square().mean()])
-                for step, look in zip(lent, proposed, strict=True)
-            ]
-            product, square = mean(torch.stack(products).mean(0)).tolist()
-            self.shares = [*self.shares, product / square if square else 0.0][-LOOKS:]
-            self.share = min(max(sum(self.shares) / len(self.shares), 0.0), 1.0)
             self._compare(keys.tolist(), torch.stack([predicted, scores]).cpu())
             self.cosines = [*self.cosines, float(mean(torch.stack(cosines).mean()))][-LOOKS:]
             self.cosine = sum(self.cosines) / len(self.cosines)
@@ -263,8 +263,9 @@ class LatentReward:
         sums = (features.T @ features, features.T @ directions)
         gram, products = (self.processes.count * self.processes.mean(part) for part in sums)
         if self.gram is not None and self.products is not None:
-            gram = gram + KEPT * self.gram.to(gram)
-            products = products + KEPT * self.products.to(products)
+            kept = KEPT ** (len(features) * self.processes.count)
+            gram = gram + kept * self.gram.to(gram)
+            products = products + kept * self.products.to(products)
         self.gram, self.products = gram, products
         self._solve()
 
@@ -275,9 +276,8 @@ class LatentReward:
             self._slopes = torch.linalg.solve(self.gram + ridge, self.products)
 
     def warnings(self) -> list[str]:
-        """Where it stood in for less than half of the updates that it could have."""
-        possible = self.updates * (self.every - 1) / self.every
-        if 2 * self.lent >= possible:
+        """Where it stood in during less than half of the updates."""
+        if 2 * self.lent >= self.updates:
             return []
         return [
             f"its latent stand-in was used in {self.lent} of {self.updates} steps. Its rank correlation with unseen "
@@ -293,12 +293,9 @@ class LatentReward:
             "products": self.products,
             "judged": self.judged,
             "cosines": list(self.cosines),
-            "shares": list(self.shares),
             "usual": dict(self.usual),
             "rank": self.rank,
             "cosine": self.cosine,
-            "share": self.share,
-            "waited": self.waited,
             "unit": self.unit,
             "updates": self.updates,
             "lent": self.lent,
@@ -312,10 +309,4 @@ class LatentReward:
         self.cosines, self.usual = list(state["cosines"]), dict(state["usual"])
         self.rank, self.cosine, self.unit = state["rank"], state["cosine"], state["unit"]
         self.updates, self.lent = state["updates"], state["lent"]
-        # A checkpoint of before there was a share has none: the next look brings it.
-        self.shares, self.share, self.waited = (
-            list(state.get("shares", ())),
-            state.get("share", 0.0),
-            state.get("waited", 0),
-        )
         self._solve()

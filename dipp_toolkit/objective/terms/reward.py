@@ -82,14 +82,28 @@ class RewardTerm:
             return TermResult(estimate.scores, -estimate.gradient, estimate.details)
         if self.latent is None:
             return self._evaluate(sample)
-        if self.latent.stands_in(sample.step):
-            self.shared.spared(sample.x0)
-            scores, lent = self.latent.lend(sample)
-            details = {**self.latent.details, "latent_used": 1.0}
-            return TermResult(scores, -self.latent.share * lent, details, predicted=True, measured=-lent)
+        if self.latent.is_trusted:
+            return self._evaluate_some(sample, self.latent)
         result = self._evaluate(sample)
-        used = self.latent.look(sample, result.value, -result.grad)
-        return replace(result, grad=-used, details=self.latent.details, measured=result.grad)
+        self.latent.look(sample, result.value, -result.grad)
+        return replace(result, details=self.latent.details)
+
+    def _evaluate_some(self, sample: Sample, latent: LatentReward) -> TermResult:
+        """The same of some samples; the stand-in's gradient for all, corrected by what it was wrong by on these."""
+        rows = latent.looked_at(sample)
+        self.shared.spared(sample.x0)
+        predicted, lent = latent.lend(sample)
+        details = {**latent.details, "latent_used": 1 - len(rows) / len(sample.x0)}
+        if not rows:
+            return TermResult(predicted, -latent.corrected(lent, rows, lent), details, predicted=True, measured=-lent)
+        noise, condition = sample.noise[rows], sample.condition[rows]
+        part = replace(sample, x0=self.shared.part(sample.x0, rows), noise=noise, condition=condition)
+        result = self._evaluate(part)
+        latent.look(part, result.value, -result.grad)
+        # Of the others there is no score: the mean stands for them in the log.
+        scores = result.value.mean().expand(len(sample.x0)).clone()
+        scores[rows] = result.value
+        return TermResult(scores, -latent.corrected(lent, rows, -result.grad), details, measured=-lent)
 
     def _evaluate(self, sample: Sample) -> TermResult:
         """Decode, score and differentiate."""

@@ -87,6 +87,7 @@ class SharedDecode:
     _latents: Tensor | None = field(default=None, repr=False)
     _decoded: Decoded | None = field(default=None, repr=False)
     _absent: tuple[Tensor, int] | None = field(default=None, repr=False)
+    _part: tuple[Tensor, list[int], Tensor] | None = field(default=None, repr=False)
     _clamped: bool | None = field(default=None, repr=False)
 
     @step_part(DECODER)
@@ -113,6 +114,13 @@ class SharedDecode:
         with torch.enable_grad():
             x0 = latents.detach().requires_grad_(True)
             return Decoded(x0, self.decode(x0), 1)
+
+    def part(self, latents: Tensor, rows: list[int]) -> Tensor:
+        """Some of these latents: the same tensor for all rewards that look at the same ones, so that they share its
+        decode."""
+        if self._part is None or self._part[0] is not latents or self._part[1] != rows:
+            self._part = (latents, rows, latents[rows])
+        return self._part[2]
 
     def spared(self, latents: Tensor) -> None:
         """One reward fewer will look at these latents: it has its gradient from elsewhere."""
