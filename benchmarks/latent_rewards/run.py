@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,9 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks._shared.measuring import ran_on
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.objective import evaluate
@@ -120,7 +124,7 @@ def table(results: list[dict[str, Any]]) -> str:
     lines += [
         "",
         f"{results[0]['steps']} steps of 32 samples; rank correlation and cosine, unseen, at the end of each quarter "
-        f"of the run. torch {torch.__version__}, CPU, one thread.",
+        f"of the run. {ran_on(torch.device('cpu'))}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -133,6 +137,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--work", type=Path, default=Path("runs/latent-rewards"))
     words = parser.parse_args()
+    torch.set_num_threads(1)
     words.work.mkdir(parents=True, exist_ok=True)
     # One run a process: the clock is put around the terms of a whole process.
     with ProcessPoolExecutor(words.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:

@@ -3,13 +3,13 @@ r"""A reward learned on latents beside the training, so that most samples need n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...config import NOISES_COMPARED
@@ -152,20 +152,17 @@ class LatentReward:
             return scores, self._sized(slope).to(sample.x0)
 
     def corrected(
-        self, lent: Float[Tensor, "batch ..."], rows: Sequence[int], gradient: Float[Tensor, "looks ..."]
+        self, lent: Float[Tensor, "batch ..."], rows: Int[Tensor, " looks"], gradient: Tensor | None = None
     ) -> Float[Tensor, "batch ..."]:
         r"""What a pass uses: $c\,l$, and `every` times what it is wrong by where the true gradient is known.
 
         Args:
             lent: $l$.
-            rows: the samples that the true reward was asked about.
-            gradient: theirs.
+            rows: the samples that the true reward was asked about, on its device.
+            gradient: theirs, `(looks, ...)`; None where it was asked about none.
         """
         used = max(self.cosine, 0.0) * lent
-        if rows:
-            there = torch.tensor(rows, device=lent.device)
-            used = used.index_add(0, there, self.every * (gradient.to(used) - used[there]))
-        return used
+        return used if gradient is None else used.index_add(0, rows, self.every * (gradient.to(used) - used[rows]))
 
     def look(self, sample: Sample, scores: Tensor, gradient: Tensor) -> None:
         """Note what the true reward said of a pass, which `commit` learns from.

@@ -20,6 +20,7 @@ from ...diffusion.condition import Condition
 from ...errors import RunError
 from ...protocols import Reward
 from ...rewards.scores import ask
+from ...utils.device import sent
 from ...utils.precision import at_least_float32, full_precision, tf32_products
 from ...utils.reproducibility import random_states_kept
 from ...utils.step_parts import REWARD, step_part
@@ -94,16 +95,16 @@ class RewardTerm:
         self.shared.spared(sample.x0)
         predicted, lent = latent.lend(sample)
         details = {**latent.details, "latent_used": 1 - len(rows) / len(sample.x0)}
+        there = sent(torch.tensor(rows, dtype=torch.int64), sample.x0.device)
         if not rows:
-            return TermResult(predicted, -latent.corrected(lent, rows, lent), details, predicted=True, measured=-lent)
-        noise, condition = sample.noise[rows], sample.condition[rows]
-        part = replace(sample, x0=self.shared.part(sample.x0, rows), noise=noise, condition=condition)
+            return TermResult(predicted, -latent.corrected(lent, there), details, predicted=True, measured=-lent)
+        noise, condition = sample.noise[there], sample.condition[rows]
+        part = replace(sample, x0=self.shared.part(sample.x0, there, rows), noise=noise, condition=condition)
         result = self._evaluate(part)
         latent.look(part, result.value, -result.grad)
         # Of the others there is no score: the mean stands for them in the log.
-        scores = result.value.mean().expand(len(sample.x0)).clone()
-        scores[rows] = result.value
-        return TermResult(scores, -latent.corrected(lent, rows, -result.grad), details, measured=-lent)
+        scores = result.value.mean().expand(len(sample.x0)).index_copy(0, there, result.value)
+        return TermResult(scores, -latent.corrected(lent, there, -result.grad), details, measured=-lent)
 
     def _evaluate(self, sample: Sample) -> TermResult:
         """Decode, score and differentiate."""

@@ -115,11 +115,17 @@ class SharedDecode:
             x0 = latents.detach().requires_grad_(True)
             return Decoded(x0, self.decode(x0), 1)
 
-    def part(self, latents: Tensor, rows: list[int]) -> Tensor:
+    def part(self, latents: Tensor, there: Tensor, rows: list[int]) -> Tensor:
         """Some of these latents: the same tensor for all rewards that look at the same ones, so that they share its
-        decode."""
+        decode.
+
+        Args:
+            latents: a batch.
+            there: the rows, on its device.
+            rows: the same on the host.
+        """
         if self._part is None or self._part[0] is not latents or self._part[1] != rows:
-            self._part = (latents, rows, latents[rows])
+            self._part = (latents, rows, latents[there])
         return self._part[2]
 
     def spared(self, latents: Tensor) -> None:
