@@ -192,7 +192,7 @@ def curves_of(run: RunFiles) -> list[Curve]:
             _term_series(run, "latent_cosine"),
             "Cosine between the gradient that stands in for a reward and the true one, on samples that were not "
             "learned from.",
-            f"Above {run.config.latent_cosine:g}, where it is used. Below, the true reward is evaluated in every step.",
+            f"Above {run.config.latent_cosine:g}, where it is used. Below, the true reward scores every sample.",
             include=(0.0, run.config.latent_cosine),
         ),
         curve(

@@ -205,7 +205,7 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
         changes = {f"reward.{name}.latent": True for name in learned}
         yield Advice(
             f"Decoding and rewards take {together:.0%} of the step.",
-            f"Set {' and '.join(f'{name}=true' for name in changes)}: most steps then need neither, as long as a "
+            f"Set {' and '.join(f'{name}=true' for name in changes)}: most samples then need neither, as long as a "
             "direction learned on latents agrees with the true gradient. The report shows whether it does, and "
             "docs/guide/rewards.md what it costs in quality.",
             changes,
