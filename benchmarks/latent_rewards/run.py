@@ -3,11 +3,11 @@
     python benchmarks/latent_rewards/run.py --seeds 7 8 9 --work runs/latent-rewards
 
 Copies of `emoji-onestep` are aligned with `emoji-preference` and `emoji-clip` as recommended, once with the rewards
-evaluated in every step and once with `latent=true` for both; nothing else differs but `noises_per_prompt`, which is 2
-there. `emoji-judge` is trained on by neither and judges on held-out prompts. Time in rewards is all processor time of
-them, one thread: decoding, scores, the way back (one for both rewards together, where each is evaluated and neither has
-to be measured), and what the stand-in learns and lends. Two runs at a time. Finished runs are not run again. Writes
-results.json and results.md.
+evaluated on every sample, and twice with `latent=true` for both, which score one sample in three or four; nothing else
+differs but `noises_per_prompt`, which is 2 there. `emoji-judge` is trained on by neither and judges on held-out
+prompts. Time in rewards is all processor time of them, one thread: decoding, scores, the way back (one for both rewards
+together, where each is evaluated and neither has to be measured), and what the stand-in learns and lends. Two runs at a
+time. Finished runs are not run again. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from dipp_toolkit.utils.jsonl import whole_rows
 
 HERE = Path(__file__).parent
 REWARDS = ("emoji-preference", "emoji-clip")
+LATENT = {"reward_options": {name: {"latent": True} for name in REWARDS}}
 METHODS: dict[str, dict[str, Any]] = {
     "true": {},
-    "latent": {"reward_options": {name: {"latent": True} for name in REWARDS}},
+    "latent-3": LATENT | {"latent_every": 3},
+    "latent-4": LATENT | {"latent_every": 4},
 }
 JOINT = "differentiate_together"
 """What evaluates several rewards through one way back."""
@@ -77,7 +79,7 @@ def run(method: str, seed: int, steps: int | None, work: Path) -> dict[str, Any]
     summary = train(make_config(settings | METHODS[method])).summary
     rows = whole_rows(out / "metrics.jsonl")
     result = {"method": method, "seed": seed, "judge": summary["judge"], "seconds": spent[0], "steps": len(rows)}
-    for name in REWARDS if method == "latent" else ():
+    for name in REWARDS if method != "true" else ():
         ends = [len(rows) * part // MOMENTS - 1 for part in range(1, MOMENTS + 1)]
         result[name] = {
             "used": statistics.mean(row[f"latent_used/reward/{name}"] for row in rows),
@@ -93,34 +95,39 @@ def interval(judge: dict[str, float]) -> str:
     return f"{judge['mean']:.2f} [{judge['low']:.2f}, {judge['high']:.2f}]"
 
 
+def every(result: dict[str, Any]) -> int:
+    """Of how many samples one was scored."""
+    return int(METHODS[result["method"]]["latent_every"])
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     true = {result["seed"]: result for result in results if result["method"] == "true"}
     lines = [
-        "| seed | judge, before | judge, after: true rewards | latent | latent within the interval of true "
-        "| processor seconds in rewards: true | latent | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        "| seed | scored, one sample in | judge, before | judge, after: true rewards | latent "
+        "| latent within the interval of true | processor seconds in rewards: true | latent | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    latents = [result for result in results if result["method"] == "latent"]
+    latents = [result for result in results if result["method"] != "true"]
     for latent in latents:
         plain = true[latent["seed"]]
         after, lent = plain["judge"]["after"], latent["judge"]["after"]
         within = "yes" if after["low"] <= lent["mean"] <= after["high"] else "no"
         lines.append(
-            f"| {latent['seed']} | {plain['judge']['before']['mean']:.2f} | {interval(after)} | {interval(lent)} | "
-            f"{within} | {plain['seconds']:.1f} | {latent['seconds']:.1f} | "
+            f"| {latent['seed']} | {every(latent)} | {plain['judge']['before']['mean']:.2f} | {interval(after)} | "
+            f"{interval(lent)} | {within} | {plain['seconds']:.1f} | {latent['seconds']:.1f} | "
             f"{latent['seconds'] / plain['seconds']:.2f} |"
         )
     lines += [
         "",
-        "| seed | reward | share of samples not scored | rank correlation | cosine |",
-        "|---|---|---|---|---|",
+        "| seed | scored, one sample in | reward | share of samples not scored | rank correlation | cosine |",
+        "|---|---|---|---|---|---|",
     ]
     for latent in latents:
         for name in REWARDS:
             own = latent[name]
             rank, cosine = (", ".join(f"{value:.2f}" for value in own[key]) for key in ("rank", "cosine"))
-            lines.append(f"| {latent['seed']} | {name} | {own['used']:.2f} | {rank} | {cosine} |")
+            lines.append(f"| {latent['seed']} | {every(latent)} | {name} | {own['used']:.2f} | {rank} | {cosine} |")
     lines += [
         "",
         f"{results[0]['steps']} steps of 32 samples; rank correlation and cosine, unseen, at the end of each quarter "
