@@ -268,6 +268,21 @@ def test_a_spared_decode_keeps_no_graph(lent_first: bool) -> None:
     assert shared.decoded(latents.clone()).waiting == 2
 
 
+def test_a_part_is_decoded_once_for_those_that_look_at_it() -> None:
+    """And its graph is gone once they have, whatever others look at."""
+    reward = Sloped()
+    shared = SharedDecode(reward.decode, users=3)
+    terms = [RewardTerm(name, reward, shared, latent=LatentReward()) for name in "ab"]
+    terms.append(RewardTerm("c", reward, shared))
+    for step in range(6):
+        sample = sample_of(step)
+        reward.condition, reward.decodes = sample.condition, 0
+        for term in (terms[2], *terms[:2]):
+            term(sample)
+            term.commit()
+    assert reward.decodes == 16 + 6 and shared._decoded is None
+
+
 def test_a_black_box_is_refused() -> None:
     reward = Sloped()
     reward.differentiable = False

@@ -66,6 +66,7 @@ class RewardTerm:
 
     def __post_init__(self) -> None:
         self.shared = self.decode if isinstance(self.decode, SharedDecode) else SharedDecode(self.decode)
+        self.shared.learned += self.latent is not None
 
     @step_part(lambda term, sample: f"{REWARD} {term.name}")
     def __call__(self, sample: Sample) -> TermResult:

@@ -80,10 +80,12 @@ class SharedDecode:
     Attributes:
         decode: latents to images in [0, 1], differentiably.
         users: rewards that share it.
+        learned: those among them that are learned on latents, and look at a part of the batch while that is trusted.
     """
 
     decode: Callable[[Tensor], Tensor]
     users: int = 1
+    learned: int = 0
     _latents: Tensor | None = field(default=None, repr=False)
     _decoded: Decoded | None = field(default=None, repr=False)
     _absent: tuple[Tensor, int] | None = field(default=None, repr=False)
@@ -102,7 +104,9 @@ class SharedDecode:
         if decoded is None or self._latents is not latents:
             with torch.enable_grad():
                 x0 = latents.detach().requires_grad_(True)
-                decoded = Decoded(x0, self.decode(x0), self.users - self._absences(latents))
+                is_part = self._part is not None and latents is self._part[2]
+                users = self.learned if is_part else self.users - self._absences(latents)
+                decoded = Decoded(x0, self.decode(x0), users)
             self._latents, self._decoded = latents, decoded
         if decoded.waiting == 1:  # the last user holds it alone
             self._latents = self._decoded = None
