@@ -156,24 +156,38 @@ def reward_decoder(
     return LatentDecoder(chosen, options.resolution, decodes_with)
 
 
+AT_A_TIME = 2**25
+"""Numbers of a layer's input that are recomputed at once: more images than make up so many go through it in pieces."""
+
+
 class Recomputed(nn.Sequential):
     """A frozen layer of which a graph keeps the inputs alone; it runs again in the backward pass.
+
+    A batch goes through it in pieces of `AT_A_TIME` numbers or one image, so that what the layer makes on its way is
+    held for one piece: the largest layers work on one image of 512 pixels at a time, the smallest on any batch.
 
     A row of one layer, so that what compiles the blocks in rows finds it.
     """
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         if not torch.is_grad_enabled():
-            return self[0](*args, **kwargs)
+            return self[0](images, *args, **kwargs)
+        count = max(1, AT_A_TIME // images[0].numel())
+        if count >= len(images):
+            return self._recomputed(images, *args, **kwargs)
+        return torch.cat([self._recomputed(piece, *args, **kwargs) for piece in images.split(count)])
+
+    def _recomputed(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
         # A frozen decoder draws no random numbers, so that no state of theirs need be kept.
-        return checkpoint(self[0], *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return checkpoint(self[0], images, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def _recompute_layers(vae: nn.Module) -> bool:
     """Recompute the layers of a KL autoencoder's decoder one at a time; False for another autoencoder.
 
     `enable_gradient_checkpointing` recomputes whole blocks. The last block of a decoder works on all pixels, and to
-    hold its three residual layers at once is most of what a decode needs; the operations are no more this way.
+    hold its three residual layers at once is most of what a decode needs; the operations are no more this way. What
+    follows the blocks, a norm, its nonlinearity and a convolution of all pixels, is a layer too.
     """
     from diffusers import AutoencoderKL
 
@@ -186,6 +200,9 @@ def _recompute_layers(vae: nn.Module) -> bool:
             for number, layer in enumerate(row):
                 if layer is not None:
                     row[number] = Recomputed(layer)
+    if isinstance(decoder.conv_norm_out, nn.GroupNorm):  # a spatial norm takes the latents as well
+        last = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
+        decoder.conv_norm_out, decoder.conv_act, decoder.conv_out = nn.Identity(), nn.Identity(), Recomputed(last)
     return True
 
 

@@ -15,12 +15,14 @@ from torch import Tensor
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import PluginError, RequestError
+from dipp_toolkit.models import decoding
 from dipp_toolkit.models.compilation import repeated_blocks
 from dipp_toolkit.models.decoding import DecodeOptions, Recomputed
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.planning.dry_run import Meter
 from dipp_toolkit.training.optim import make_optimizer
 from tiny import PROMPTS
 
@@ -85,6 +87,29 @@ def test_the_decoder_is_recomputed_layer_by_layer(reference: DiffusersReference)
     assert not isinstance(reference.vae.decoder.mid_block.resnets[0], Recomputed), "the pipeline's own is as it was"
     recomputed = reference.reward_decoder(DecodeOptions(checkpointing=True)).vae
     assert len(repeated_blocks(recomputed.decoder)) == len(repeated_blocks(reference.vae.decoder)) > 0
+
+
+@pytest.mark.parametrize("numbers", [1, 2 * 8 * 16 * 16], ids=["one-image", "few-images"])
+def test_large_layers_are_recomputed_in_pieces_of_the_batch(
+    reference: DiffusersReference, monkeypatch: pytest.MonkeyPatch, numbers: int
+) -> None:
+    """Images and gradients are those of the whole batch up to rounding; the most bytes alive at once are fewer."""
+
+    def decoded(options: DecodeOptions) -> tuple[Tensor, Tensor, int]:
+        latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        decode = reference.reward_decoder(options)
+        with Meter() as meter:
+            images = decode(latents)
+            (slope,) = torch.autograd.grad(images.square().sum(), latents)
+        return images.detach(), slope, meter.peak
+
+    images, slope, _ = decoded(DecodeOptions())
+    _, _, whole = decoded(DecodeOptions(checkpointing=True))
+    monkeypatch.setattr(decoding, "AT_A_TIME", numbers)
+    ours, own_slope, pieces = decoded(DecodeOptions(checkpointing=True))
+    torch.testing.assert_close(ours, images, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(own_slope, slope, rtol=1e-4, atol=1e-6)
+    assert pieces < whole
 
 
 def test_tiles_are_decoded_with_a_gradient_everywhere(reference: DiffusersReference) -> None:
