@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -34,6 +34,8 @@ from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 
+Slopes = Literal["none", "reference", "both"]
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -49,6 +51,8 @@ class Shape:
         checkpointing: whether blocks are recomputed in backward passes.
         gpu: whether they run on one; autocast keeps other dtypes there.
         offload: whether what a graph keeps waits in the host's memory.
+        slopes: whose passes on noised samples the terms differentiate with respect to their input: `"none"`,
+            `"reference"`, or `"both"` for the assistant's as well.
     """
 
     reference: str
@@ -60,6 +64,7 @@ class Shape:
     checkpointing: bool
     gpu: bool = True
     offload: bool = False
+    slopes: Slopes = "none"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class NetworkCosts:
     Attributes:
         base: parameters of the network.
         trainable: parameters of it, or of an adapter, that are trained.
-        divergence: reference and assistant, without a graph.
+        divergence: reference and assistant, without a graph, or with that of the passes whose slopes a term takes and
+            their way back; what the reference's graph keeps while rewards run is what is kept.
         held: forward pass of a trained network, its graph kept.
         backward: its backward pass, beside the graph and without the gradients that it leaves; both ways of what was
             moved to the host are counted here.
@@ -220,22 +226,15 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
             condition = cast(BlankConditions, family).blank(config, batch)
             return torch.zeros(batch, *latent), torch.full((batch,), 0.5), condition
 
-        def predict(network: nn.Module, batch: int, graph: bool) -> torch.Tensor:
+        def predict(network: nn.Module, batch: int, graph: bool, noisy: torch.Tensor | None = None) -> torch.Tensor:
             x, t, condition = inputs(batch)
+            if noisy is not None:
+                x = torch.cat([noisy] * (batch // len(noisy)))
             denoiser = Denoiser(network, schedule, prediction, family.forward)
             with torch.set_grad_enabled(graph), pass_autocast("cpu", shape.autocast):
                 return denoiser.predict_x0(x, t, condition)
 
-        def divergence() -> None:
-            given = predict(base, int(conditions * shape.batch), False)
-            predict(trained, shape.batch, False)
-            del given
-
-        # Nothing is kept without a graph, so this is the same however graphs are.
-        key = (replace(shape, checkpointing=False, offload=False), conditions, tuple(depths.items()))
-        if key not in _DIVERGENCES:
-            _DIVERGENCES[key], _ = cost_of(divergence)
-        between = _DIVERGENCES[key]
+        between = _divergence_cost(shape, conditions, depths, latent, (base, trained), predict)
         offload = DryOffload()
         with offload if shape.offload else nullcontext():
             held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
@@ -253,6 +252,41 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
     return NetworkCosts(
         size, count, between, held, replace(back, kept=0, launches=back.launches + offload.copies, moved=offload.moved)
     )
+
+
+def _divergence_cost(
+    shape: Shape,
+    conditions: float,
+    depths: Mapping[int, int],
+    latent: tuple[int, ...],
+    networks: tuple[nn.Module, nn.Module],
+    predict: Callable[..., torch.Tensor],
+) -> Cost:
+    """The passes of reference and assistant on noised samples, and the way back where a term takes slopes."""
+    base, trained = networks
+    rows = int(conditions * shape.batch)
+    if shape.slopes == "none":
+        # Nothing is kept without a graph, so this is the same however graphs are.
+        key = (replace(shape, checkpointing=False, offload=False), conditions, tuple(depths.items()))
+        if key not in _DIVERGENCES:
+
+            def passes() -> None:
+                given = predict(base, rows, False)
+                predict(trained, shape.batch, False)
+                del given
+
+            _DIVERGENCES[key], _ = cost_of(passes)
+        return _DIVERGENCES[key]
+    if shape.checkpointing:  # of the reference as well, as `training.optim` has it
+        base.enable_gradient_checkpointing()  # type: ignore[operator]
+    both = shape.slopes == "both"
+    with Meter() as meter:
+        noisy = torch.zeros(shape.batch, *latent, requires_grad=True)
+        given = predict(base, rows, True, noisy)
+        kept = 0 if both else meter.now
+        own = predict(trained, shape.batch, both, noisy)
+        torch.autograd.grad(given.sum() + own.sum() if both else given.sum(), noisy)
+    return Cost(meter.peak, kept, meter.flops, meter.launches)
 
 
 def _forgotten(parameter: torch.Tensor) -> None:

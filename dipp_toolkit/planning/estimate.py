@@ -12,6 +12,10 @@ Peak memory is what stays (weights, gradients, optimiser states, averages) and t
 generator's graph beside the terms. Seconds of a piece are its operations over the GPU's published dense peak times a
 utilisation, or its calls times what a call costs, whichever is longer, and what is moved between device and host over
 the rate of their link; see `machines`.
+
+A term that differentiates the reference (`SLOPES`) keeps its graph in the divergence, and one that has the rewards in
+its formula keeps it while they run. CUDA graphs (`compile=graphs`) have a pool of memory of their own, which what runs
+eagerly cannot use: it is estimated as the most that any of the networks' passes needs, as resident, and not measured.
 """
 
 from __future__ import annotations
@@ -35,13 +39,14 @@ from .costs import (
     NetworkCosts,
     RewardCosts,
     Shape,
+    Slopes,
     network_costs,
     parameters_of,
     pipeline_blueprint,
     reward_costs,
 )
 from .dry_run import Cost
-from .machines import GPUS, HOST_LINKS, LAUNCH, REWARD_UTILISATION, UTILISATION
+from .machines import GPUS, HOST_LINKS, LAUNCH, REWARD_UTILISATION, TF32, UTILISATION
 
 PROCESS = int(1.75 * 2**30)
 """The interpreter, its libraries and their kernels, and what the allocator keeps beyond live tensors.
@@ -147,9 +152,10 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     step = _Step.of(with_precision(config))
     config, work, wide = step.config, step.work, step.float32_flops
     peaks = {gpu: (slow if config.precision == "fp32" else fast) * 1e12 for gpu, (fast, slow, _) in GPUS.items()}
+    float32 = {gpu: (TF32[gpu] if config.reward_tf32 else slow) * 1e12 for gpu, (_, slow, _) in GPUS.items()}
     pieces = {
         gpu: {
-            piece: _seconds(piece, cost, peak, utilisation, wide.get(piece, 0), GPUS[gpu][1] * 1e12)
+            piece: _seconds(piece, cost, peak, utilisation, wide.get(piece, 0), float32[gpu])
             + cost.moved / HOST_LINKS[gpu]
             for piece, cost in work.items()
         }
@@ -183,6 +189,12 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         },
         offloaded=step.graphs * step.networks.backward.moved // 2,
     )
+
+
+SLOPES: dict[str, Slopes] = {"score_divergence": "both", "diffused_reward": "reference"}
+"""Terms that differentiate networks with respect to noised samples. `diffused_reward` is counted with one pass of the
+reference, as it is by default."""
+_DEPTHS: tuple[Slopes, ...] = ("none", "reference", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +235,7 @@ class _Step:
             checkpointing=config.gradient_checkpointing,
             gpu=config.device != "cpu",
             offload=config.activation_offload and config.device != "cpu",
+            slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
         )
         return cls(
             config=config,
@@ -281,7 +294,13 @@ class _Step:
         for name, reward in self.rewards.items():
             if reward.parameters is not None:
                 resident[name] = reward.parameters * reward.dtype.itemsize
-        return resident | {"decoder": self.parameters["decoder"] * width}
+        resident["decoder"] = self.parameters["decoder"] * width
+        return resident | ({"CUDA graphs": max(self._network_passes.values())} if self.has_cuda_graphs else {})
+
+    @property
+    def has_cuda_graphs(self) -> bool:
+        """Whether the networks' passes are captured, into a pool of memory of their own."""
+        return self.config.compile == "graphs" and self.shape.gpu
 
     @property
     def graphs(self) -> int:
@@ -293,17 +312,31 @@ class _Step:
         """Bytes beside the resident ones at the worst moment of each piece.
 
         Supervised at the last of several generator steps, the graphs of all are held at once; at every step, one is.
+        What CUDA graphs hold in a pool of their own is resident.
         """
+        left = 0 if self.config.accumulation > 1 else self.gradients
+        passes = dict.fromkeys(self._network_passes, 0) if self.has_cuda_graphs else dict(self._network_passes)
+        for piece in ("assistant update", "generator backward"):
+            passes[piece] += left
+        held = 0 if self.has_cuda_graphs else self._graph + self.networks.divergence.kept
+        return passes | {f"reward {name}": held + reward.whole.peak for name, reward in self.rewards.items()}
+
+    @property
+    def _network_passes(self) -> dict[str, int]:
+        """Most bytes of the networks' passes, by piece, without the gradients that they leave."""
         networks, held = self.networks, self.networks.held
         earlier = (self.graphs - 1) * held.kept
-        graph = 0 if self.config.recompute_generator else earlier + held.kept
-        left = 0 if self.config.accumulation > 1 else self.gradients
         return {
-            "assistant update": networks.training.peak + left,
+            "assistant update": networks.training.peak,
             "generator forward": earlier + held.peak,
-            "divergence": graph + networks.divergence.peak,
-            "generator backward": earlier + held.kept + networks.backward.peak + left,
-        } | {f"reward {name}": graph + reward.whole.peak for name, reward in self.rewards.items()}
+            "divergence": self._graph + networks.divergence.peak,
+            "generator backward": earlier + held.kept + networks.backward.peak,
+        }
+
+    @property
+    def _graph(self) -> int:
+        """Bytes of the generator's graph while the terms run."""
+        return 0 if self.config.recompute_generator else self.graphs * self.networks.held.kept
 
     @property
     def assistant_update(self) -> Cost:
@@ -430,14 +463,17 @@ DECIDING = (
     "frozen_precision", "gradient_checkpointing", "activation_offload", "recompute_generator", "decode_checkpointing",
     "decode_tiling", "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup",
     "guidance", "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
-    "noises_per_prompt", "latent_every",
+    "noises_per_prompt", "latent_every", "term", "compile", "reward_tf32",
 )  # fmt: skip
 """Settings that decide a plan, by name."""
 
 SAME_RESULT: dict[str, Any] = {
-    "decode_checkpointing": True, "gradient_checkpointing": True, "recompute_generator": True, "reward_batch": 1,
+    "decode_checkpointing": True, "recompute_generator": True, "gradient_checkpointing": True, "reward_batch": 1,
 }  # fmt: skip
 """What saves memory and costs time alone; a training's result is the same."""
+
+NARROW: dict[str, Any] = {"frozen_precision": "bf16"}
+"""What rounds weights that passes in bf16 round anyway; of passes in float32 it is not among the first to give up."""
 
 STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
 """What is given up after that, in this order: precision of frozen weights, then training of all weights."""
@@ -448,9 +484,11 @@ def recommend(
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
-    Settings as they are come first, then with any of `SAME_RESULT`, then with ever more of `STEPS` given up, then with
-    ever smaller batches. The first of these groups in which a plan fits decides, and of it the plan with the least
-    seconds a step; where several take as long, the one that changes less.
+    Settings as they are come first, then with any of `SAME_RESULT` and, under passes in bf16, `NARROW`. Then batches
+    are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in
+    the host's memory. If that is not enough, `STEPS` are given up one after the other, each followed by the same. The
+    first of these groups in which a plan fits decides, and of it the plan with the least seconds a step; where several
+    take as long, the one that changes less. Of a group whose most thrifty settings do not fit no other is planned.
 
     Args:
         config: resolved settings to begin with.
@@ -458,22 +496,30 @@ def recommend(
         plan_of: makes the plans.
 
     Returns:
-        The plan that fits, None where nothing does, and the settings that differ from `config`.
+        The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
+        those of the most thrifty settings.
     """
     config = with_precision(config)
-    changed: dict[str, Any] = {}
+    thriftiest: dict[str, Any] = {}
+
+    def fits(plan: Plan) -> bool:
+        return plan.peak * (1 + MARGIN) <= memory
+
+    asked = plan_of(config)
+    if fits(asked):
+        return asked, {}
     for given_up in _concessions(config):
-        fitting: list[tuple[float, int, Plan, dict[str, Any]]] = []
-        for changed in _same_results(config, given_up):
-            plan = plan_of(config.model_copy(update=changed))
-            if plan.peak * (1 + MARGIN) <= memory:
-                fitting.append((_ranked_seconds(plan, memory), len(changed), plan, changed))
-                if changed == given_up:  # nothing is recomputed: there is no faster one
-                    break
-        if fitting:
-            _, _, plan, changed = min(fitting, key=lambda found: found[:2])
-            return plan, changed
-    return None, changed
+        choices = list(_same_results(config, given_up))
+        as_given, thriftiest = choices[0], choices[-1]
+        if not fits(plan_of(config.model_copy(update=thriftiest))):
+            continue
+        plan = plan_of(config.model_copy(update=as_given))
+        if fits(plan):  # nothing is recomputed: there is no faster one
+            return plan, as_given
+        plans = [(plan_of(config.model_copy(update=changed)), changed) for changed in choices[1:]]
+        fitting = [(plan, changed) for plan, changed in plans if fits(plan)]
+        return min(fitting, key=lambda pair: (_ranked_seconds(pair[0], memory), len(pair[1])))
+    return None, thriftiest
 
 
 def _ranked_seconds(plan: Plan, memory: int) -> float:
@@ -487,9 +533,10 @@ def _ranked_seconds(plan: Plan, memory: int) -> float:
 
 def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What is given up, with every choice of `SAME_RESULT` that changes something, few changes first."""
-    size = given_up.get("batch_size", config.batch_size)
-    now = {**{name: getattr(config, name) for name in SAME_RESULT}, "reward_batch": config.reward_batch or size}
-    new = [(name, value) for name, value in SAME_RESULT.items() if now[name] != value]
+    settings = {**{name: getattr(config, name) for name in type(config).model_fields}, **given_up}
+    now = {**settings, "reward_batch": settings["reward_batch"] or settings["batch_size"]}
+    wanted = SAME_RESULT | (NARROW if settings["precision"] == "bf16" and now["frozen_precision"] == "fp32" else {})
+    new = [(name, value) for name, value in wanted.items() if now[name] != value]
     for count in range(len(new) + 1):
         for chosen in combinations(new, count):
             yield {**dict(chosen), **given_up}
@@ -497,14 +544,34 @@ def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dic
 
 def _concessions(config: TrainConfig) -> Iterator[dict[str, Any]]:
     """Settings to give up, none at first, then ever more of them."""
-    changed: dict[str, Any] = {}
-    yield changed
+    given_up: dict[str, Any] = {}
+    yield from _thrifty(config, given_up)
     for step in STEPS:
         new = {name: value for name, value in step.items() if getattr(config, name) != value}
+        if step.get("precision") == config.precision:  # then frozen weights were narrow before
+            continue
         if new:
-            changed = changed | new
-            yield changed
-    batch = config.batch_size
-    while batch > 1:
-        batch //= 2
-        yield changed | {"batch_size": batch}
+            given_up = given_up | new
+            yield from _thrifty(config, given_up)
+
+
+def _thrifty(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """These settings given up, then smaller micro-batches as well, then activations in the host's memory."""
+    changes = given_up
+    yield changes
+    for size in _micro_batches(config):
+        changes = given_up | {"batch_size": size, "accumulation": config.accumulation * config.batch_size // size}
+        yield changes
+    if not config.activation_offload and config.device != "cpu" and config.compile != "graphs":
+        yield changes | {"activation_offload": True}
+
+
+def _micro_batches(config: TrainConfig) -> Iterator[int]:
+    """Ever smaller parts that a batch can be cut into: a prompt's samples stay together, and one is half of the one
+    before or less."""
+    needed = config.noises_per_prompt or (NOISES_COMPARED if config.latent_rewards else 1)
+    size = config.batch_size
+    for part in range(size // 2, 0, -1):
+        if config.batch_size % part == 0 and part % needed == 0 and 2 * part <= size:
+            size = part
+            yield part

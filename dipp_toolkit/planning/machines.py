@@ -27,6 +27,9 @@ GPUS = {
 }
 """Published dense peaks in TFLOP/s (half precision, float32) and memory in GB, from NVIDIA's data sheets."""
 
+TF32 = {"RTX 3090": 35.6, "RTX 4090": 82.6, "L40S": 183.0, "A100": 156.0, "H100": 494.7, "H200": 494.7}
+"""Published dense peaks in TFLOP/s of float32 products whose factors are rounded to TF32, from NVIDIA's data sheets."""
+
 HOST_LINKS = {
     "RTX 3090": 32e9, "RTX 4090": 32e9, "L40S": 32e9, "A100": 32e9, "H100": 64e9, "H200": 64e9,
 }  # fmt: skip

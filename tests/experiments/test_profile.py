@@ -20,6 +20,7 @@ from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.experiments.profile.advice import advice
 from dipp_toolkit.experiments.profile.parts import GPU_MARK, PartMeter, PartTimer
+from dipp_toolkit.experiments.profile.peak_rate import PeakRate
 from dipp_toolkit.experiments.profile.run import WARM_UP, Part, Profile, Profiling, profile, profiled_loop
 from dipp_toolkit.experiments.profile.trace import gpu_use
 from dipp_toolkit.models.weight_sharing import trainable_parameters
@@ -248,13 +249,25 @@ def test_reads_launches_waits_and_idle_time_of_a_gpus_trace() -> None:
     assert (use.seconds, use.busy) == (pytest.approx(100e-6), pytest.approx(40e-6))
 
 
+def test_a_step_that_something_else_slowed_counts_as_one(twin: Path, tmp_path: Path) -> None:
+    config = resolve(settings_of(twin, steps=1))
+    measured = Profiling(profiled_loop(config, tmp_path), 4, None, StopRequest(), lambda *_: None, tmp_path)
+    usual = {SAMPLES: 0.1, ASSISTANT: 0.3, REST: 0.6}
+    measured.timer.seconds = [1.0, 1.0, 1.0, 9.0, 1.0]
+    measured.timer.by_part = [usual, usual, usual, {**usual, SAMPLES: 8.1}, usual]
+    parts = {part.name: part for part in measured._parts(PeakRate(1.0, "made up"))}
+    assert [round(part.share, 6) for part in parts.values()] == [0.1, 0.3, 0.6]
+    assert parts[SAMPLES].share_low == pytest.approx(0.1)
+    assert parts[SAMPLES].seconds == pytest.approx(0.1)
+
+
 def found_on_gpu(**others: Any) -> Profile:
     """A made-up profile of a GPU."""
     parts = [
-        Part(SAMPLES, 0.1, 0.1, memory=10 * GIB),
-        Part(ASSISTANT, 0.3, 0.3, memory=12 * GIB),
-        Part(DECODER, 0.2, 0.2, waits=4, memory=30 * GIB),
-        Part(UPDATES, 0.05, 0.05, memory=5 * GIB),
+        Part(SAMPLES, 0.1, 0.1, 0.1, memory=10 * GIB),
+        Part(ASSISTANT, 0.3, 0.3, 0.3, memory=12 * GIB),
+        Part(DECODER, 0.2, 0.2, 0.2, waits=4, memory=30 * GIB),
+        Part(UPDATES, 0.05, 0.05, 0.05, memory=5 * GIB),
     ]
     values: dict[str, Any] = {
         "settings": {}, "device": "a GPU", "device_type": "cuda", "batch": 4, "steps": 10, "asked": 10, "seconds": 1.0,
@@ -273,10 +286,39 @@ SOUND: dict[str, Any] = {"reuse_samples": True, "precision": "bf16", "frozen_pre
         ({}, {}, set(), ""),
         ({}, {"reuse_samples": False}, {"reuse_samples"}, "Samples for the assistant's updates take 10%"),
         (
-            {"parts": (Part(DECODER, 0.2, 0.2), Part("reward hps", 0.3, 0.3))},
+            {"parts": (Part(DECODER, 0.2, 0.2, 0.15), Part("reward hps", 0.3, 0.3, 0.2))},
             {"rewards": {"hps": 1.0}},
             {"reward.hps.latent"},
             "Decoding and rewards take 50% of the step. Set reward.hps.latent=true",
+        ),
+        # In one step or two, or in most of them but not in three of four, it may have been something else that ran.
+        ({"steps": 2}, {"reuse_samples": False}, set(), ""),
+        ({"parts": (Part(SAMPLES, 0.3, 0.3, 0.05),)}, {"reuse_samples": False}, set(), ""),
+        (
+            {"parts": (Part(ASSISTANT, 0.3, 0.3, memory=30 * GIB),), "device_memory": 32 * GIB},
+            {"gradient_checkpointing": True},
+            {"batch_size", "accumulation"},
+            "Set batch_size=2 and accumulation=2: the same batch in smaller parts",
+        ),
+        (
+            {"parts": (Part(ASSISTANT, 0.3, 0.3, memory=30 * GIB),), "device_memory": 32 * GIB},
+            {"gradient_checkpointing": True, "batch_size": 1},
+            {"activation_offload"},
+            "wait in the host's memory",
+        ),
+        (
+            {"parts": (Part(ASSISTANT, 0.3, 0.3, memory=30 * GIB),), "device_memory": 32 * GIB},
+            {"gradient_checkpointing": True, "batch_size": 1, "compile": "graphs"},
+            set(),
+            "",
+        ),
+        ({}, {"activation_offload": True}, {"activation_offload"}, "copies activations to the host and back"),
+        ({}, {"reward_batch": 1}, {"reward_batch"}, "scores 1 of 4 samples at a time"),
+        (
+            {"device_memory": 32 * GIB},
+            {"decode_checkpointing": True, "reward_batch": 1},
+            {"recompute_generator"},
+            "The generator's graph is held meanwhile",
         ),
         ({"busy": 0.38}, {"compile": "off"}, {"compile"}, "62% of the step the GPU waits for Python"),
         ({"busy": 0.38}, {"compile": "on"}, {"compile"}, "Set compile=graphs"),

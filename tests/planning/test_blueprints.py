@@ -15,7 +15,7 @@ from torch import nn
 
 from dipp_cli.actions.plan import announced_when_slow, describe, parse_memory
 from dipp_cli.app import main
-from dipp_toolkit.config import TrainConfig
+from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
 from dipp_toolkit.models.components import load_component
@@ -295,6 +295,110 @@ def test_less_is_given_up_before_anything_is_faster() -> None:
 
     assert recommend(TrainConfig(), 60, plan_of)[1] == {"recompute_generator": True}
     assert recommend(TrainConfig(), 20, plan_of)[1]["mode"] == "lora"
+
+
+def _by_samples(config: TrainConfig) -> Plan:
+    """A plan whose memory is that of its micro-batch and of frozen weights, whatever is recomputed."""
+    size = 10 * config.batch_size + (5 if config.frozen_precision == "fp32" else 0)
+    size -= 8 if config.activation_offload else 0
+    return replace(EMPTY, resident={"weights": size}, seconds={"H100": 1.0})
+
+
+def test_batches_are_cut_before_anything_that_is_learnt_changes() -> None:
+    config = TrainConfig(batch_size=8, precision="bf16", mode="full")
+    assert recommend(config, 100, _by_samples)[1] == {}
+    assert recommend(config, 86, _by_samples)[1] == {"frozen_precision": "bf16"}
+    halves = {"batch_size": 4, "accumulation": 2}
+    assert recommend(config, 50, _by_samples)[1] == halves
+    assert recommend(config.model_copy(update={"accumulation": 3}), 50, _by_samples)[1] == halves | {"accumulation": 6}
+    # One sample at a time and bf16 come to 10; what waits in the host's memory comes last.
+    last = recommend(config, 8, _by_samples)[1]
+    assert last == {"batch_size": 1, "accumulation": 8, "activation_offload": True}
+    graphs = config.model_copy(update={"compile": "graphs"})
+    plan, thriftiest = recommend(graphs, 8, _by_samples)
+    assert plan is None and "activation_offload" not in thriftiest
+
+
+def test_samples_of_a_prompt_stay_in_one_micro_batch() -> None:
+    config = TrainConfig(batch_size=12, noises_per_prompt=4, precision="bf16")
+    plan, thriftiest = recommend(config, 1, _by_samples)
+    assert plan is None
+    assert (thriftiest["batch_size"], thriftiest["accumulation"]) == (4, 3)
+
+
+def test_a_group_that_cannot_fit_costs_one_plan() -> None:
+    planned = []
+
+    def plan_of(config: TrainConfig) -> Plan:
+        planned.append(config)
+        return replace(EMPTY, resident={"weights": 100})
+
+    assert recommend(TrainConfig(batch_size=2, precision="bf16", mode="full"), 1, plan_of)[0] is None
+    assert (
+        len(planned) == 1 + 2 * 3
+    )  # as asked; whole batch, one sample, and in the host's memory; whole and by adapters
+
+
+EMOJI: dict[str, Any] = {"generator": "emoji-onestep", "reference": "emoji-reference", "batch_size": 8}
+
+
+def test_settings_that_are_recommended_are_accepted_and_fit() -> None:
+    thrifty = {"gradient_checkpointing": True, "recompute_generator": True, "frozen_precision": "bf16"}
+    config = TrainConfig(**EMOJI, **thrifty, rewards={"emoji-preference": 1.0}, precision="bf16")
+    asked = make_plan(config)
+    memory = int(1.04 * asked.peak)
+    plan, changes = recommend(config, memory)
+    assert plan is not None and changes
+    followed = make_config({**config.model_dump(exclude_unset=True), **changes})
+    assert make_plan(followed).peak * 1.05 <= memory
+    assert followed.batch_size * followed.accumulation == config.batch_size
+
+
+def test_a_term_that_differentiates_the_reference_keeps_its_graph() -> None:
+    def transient(term: str, **others: Any) -> dict[str, int]:
+        config = TrainConfig(**EMOJI, term=term, precision="bf16", rewards={"emoji-preference": 1.0}, **others)
+        return make_plan(config).transient
+
+    plain, squared = transient("integral_kl"), transient("score_divergence")
+    assert squared["divergence"] > plain["divergence"]
+    assert squared["reward emoji-preference"] == plain["reward emoji-preference"]
+    assert transient("score_divergence", gradient_checkpointing=True)["divergence"] < squared["divergence"]
+    diffused = transient("diffused_reward")
+    assert diffused["reward emoji-preference"] > plain["reward emoji-preference"]
+    assert plain["divergence"] < diffused["divergence"] < squared["divergence"]
+
+
+def test_cuda_graphs_hold_what_the_networks_passes_need() -> None:
+    config = TrainConfig(**EMOJI, precision="bf16", rewards={"emoji-preference": 1.0})
+    plain, graphs = make_plan(config), make_plan(config.model_copy(update={"compile": "graphs"}))
+    passes = {name: size for name, size in plain.transient.items() if not name.startswith("reward")}
+    held = graphs.resident["CUDA graphs"]
+    assert 0 < held <= max(passes.values()) and held >= plain.transient["divergence"]
+    assert graphs.resident == plain.resident | {"CUDA graphs": held}
+    assert graphs.peak >= plain.peak
+    cpu = config.model_copy(update={"compile": "graphs", "device": "cpu"})
+    assert "CUDA graphs" not in make_plan(cpu).resident
+
+
+def test_rewards_in_tf32_take_less_time_where_a_gpu_has_products_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipp_toolkit.planning.estimate.LAUNCH", 0.0)
+    config = TrainConfig(**EMOJI, rewards={"emoji-preference": 1.0}, precision="bf16")
+    plain, rounded = make_plan(config), make_plan(config.model_copy(update={"reward_tf32": True}))
+    assert rounded.flops == plain.flops
+    reward = "reward emoji-preference"
+    assert rounded.pieces["A100"][reward] < plain.pieces["A100"][reward]
+    assert rounded.pieces["RTX 3090"] == plain.pieces["RTX 3090"]
+
+
+def test_what_fits_nowhere_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    resident = {"weights": 3 * 2**30, "CUDA graphs": 2**30}
+    plan = replace(EMPTY, settings={"batch_size": 4}, resident=resident, flops={"step": 1}).as_dict()
+    changes = {"batch_size": 1, "accumulation": 4}
+    describe({**plan, "memory": 10**9, "fits": False, "changes": changes, "recommended": None, "least": 2 * 2**30})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Nothing fits 0.93 GiB with 5% to spare; as requested it peaks at 4.00 GiB" in shown
+    assert "(--set batch_size=1 --set accumulation=4) at 2.00 GiB" in shown
+    assert "What CUDA graphs hold is an estimate" in shown
 
 
 def test_a_machine_that_cannot_hold_a_step_shows_no_seconds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,11 @@ def plan_run(
     if limit is None:
         return result
     fitting, changes = recommend(config, limit, lambda changed: scaled_plan(changed, scale).plan)
-    recommendation = plan(changes) if fitting is not None else None
-    return {**result, "memory": limit, "fits": fitting is not None, "changes": changes, "recommended": recommendation}
+    recommendation = plan(changes)
+    advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
+    if fitting is None:
+        return {**result, **advice, "recommended": None, "least": recommendation["peak"]}
+    return {**result, **advice, "recommended": recommendation}
 
 
 PATIENCE = 2.0
@@ -127,6 +130,11 @@ def _gib(count: float) -> str:
     return f"{count / 2**30:.2f}"
 
 
+def _assignments(changes: Mapping[str, Any]) -> str:
+    """Changes of settings as they would be typed."""
+    return " ".join(f"--set {name}={value}" for name, value in changes.items())
+
+
 def describe(result: Mapping[str, Any]) -> None:
     """Print a plan as tables and sentences."""
     from rich.table import Table
@@ -137,15 +145,16 @@ def describe(result: Mapping[str, Any]) -> None:
 
     plan = result.get("recommended") or result
     if result.get("changes") and result["fits"]:
-        words = " ".join(f"--set {name}={value}" for name, value in result["changes"].items())
         print_line(
             f"As requested it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
-            f"with {MARGIN:.0%} to spare, add: {words}"
+            f"with {MARGIN:.0%} to spare, add: {_assignments(result['changes'])}"
         )
     elif result.get("fits") is False:
         print_line(
             f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as requested it peaks at "
-            f"{_gib(result['peak'])} GiB."
+            f"{_gib(result['peak'])} GiB, and with all that saves memory ({_assignments(result['changes'])}) at "
+            f"{_gib(result['least'])} GiB. Smaller or fewer rewards, or smaller images for them (reward_resolution), "
+            "are left."
         )
     print_line(f"Planned: {settings_line(plan['settings'])}")
     table = Table(title="parameters", title_justify="left")
@@ -166,6 +175,11 @@ def describe(result: Mapping[str, Any]) -> None:
         table.add_row(name, _gib(count), "the peak" if name == worst else "temporary")
     table.add_row("peak", _gib(plan["peak"]), "all that is resident, and the largest temporary part")
     show(table)
+    if "CUDA graphs" in plan["resident"]:
+        print_line(
+            "What CUDA graphs hold is an estimate: the most that a pass of the networks needs, which nothing else can "
+            "use."
+        )
     offloaded = f"The host's memory holds {_gib(plan['offloaded'])} GiB of activations. " if plan["offloaded"] else ""
     print_line(
         f"{offloaded}While prompts are encoded, once and before the first step, the text encoders take "

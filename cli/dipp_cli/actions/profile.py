@@ -87,7 +87,8 @@ def parts_table(result: Profile) -> Table:
     for part in result.parts:
         table.add_row(*_cells(part, GIB if gpu else MIB))
     highest = max((part.memory or 0 for part in result.parts), default=0) or None
-    whole = Part("a step", result.seconds, 1.0, result.launches, result.tflop, result.peak_share, result.waits, highest)
+    counts = (result.launches, result.tflop, result.peak_share, result.waits)
+    whole = Part("a step", result.seconds, 1.0, 1.0, *counts, highest)
     table.add_section()
     table.add_row(*_cells(whole, GIB if gpu else MIB))
     return table

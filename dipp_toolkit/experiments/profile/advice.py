@@ -17,7 +17,7 @@ from ...utils.precision import AUTO, choose_precision
 from ...utils.step_parts import ASSISTANT, BACKWARD, DECODER, GENERATOR, REWARD, SAMPLES, UPDATES
 
 if TYPE_CHECKING:
-    from .run import Profile
+    from .run import Part, Profile
 
 GIB = 2**30
 IDLE = 0.25
@@ -32,6 +32,8 @@ FRESH = 0.08
 """Share of the step that fresh samples for the assistant take, from which on reusing some is worth it."""
 WAITED = 0.05
 """Share of the step for which the host waits for the GPU."""
+STEADY = 3
+"""Measured steps from which advice is given on what takes time: one or two say as much about what else ran."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,25 @@ def _needless_recomputation(profile: Profile, config: TrainConfig) -> Iterator[A
         )
 
 
+def _needless_pieces(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
+    used = _used(profile)
+    if profile.device_type != "cuda" or used is None or used > ROOMY:
+        return
+    if config.activation_offload:
+        yield Advice(
+            f"The step uses {used:.0%} of the memory and copies activations to the host and back.",
+            "Set activation_offload=false.",
+            _set(activation_offload=False),
+        )
+    if config.reward_batch and config.reward_batch < config.batch_size:
+        yield Advice(
+            f"The step uses {used:.0%} of the memory and scores {config.reward_batch} of {config.batch_size} samples "
+            "at a time.",
+            "Set reward_batch=0: all of them, with fewer kernels.",
+            _set(reward_batch=0),
+        )
+
+
 def _waits(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     if profile.waited is None or profile.waited < WAITED:
         return
@@ -136,6 +157,12 @@ def _decoding_memory(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
         yield Advice(measured, "Set decode_checkpointing=true.", _set(decode_checkpointing=True))
     elif not config.reward_batch and config.batch_size > 1:
         yield Advice(measured, "Set reward_batch=1: one sample at a time.", _set(reward_batch=1))
+    elif not config.recompute_generator:
+        yield Advice(
+            f"{measured} The generator's graph is held meanwhile.",
+            "Set recompute_generator=true.",
+            _set(recompute_generator=True),
+        )
     elif not config.decode_tiling:
         yield Advice(measured, "Set decode_tiling=true; it is approximate at seams.", _set(decode_tiling=True))
 
@@ -147,6 +174,19 @@ def _graph_memory(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     measured = f"{worst[0].upper()}{worst[1:]} sets the peak, {_gib(most)} ({used:.0%} of the memory is used)."
     if not config.gradient_checkpointing:
         yield Advice(measured, "Set gradient_checkpointing=true.", _set(gradient_checkpointing=True))
+    elif config.batch_size % 2 == 0 and not config.noises_per_prompt:
+        half = {"batch_size": config.batch_size // 2, "accumulation": 2 * config.accumulation}
+        yield Advice(
+            measured,
+            f"Set {' and '.join(f'{name}={value}' for name, value in half.items())}: the same batch in smaller parts.",
+            _set(**half),
+        )
+    elif profile.device_type == "cuda" and not config.activation_offload and config.compile != "graphs":
+        yield Advice(
+            measured,
+            "Set activation_offload=true: activations wait in the host's memory, and the step takes longer.",
+            _set(activation_offload=True),
+        )
 
 
 def _frozen_weights(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
@@ -177,7 +217,7 @@ def _optimizer_memory(profile: Profile, config: TrainConfig) -> Iterator[Advice]
 
 def _fresh_samples(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     part = profile.part(SAMPLES)
-    if part is not None and part.share >= FRESH and not config.reuse_samples:
+    if part is not None and _steady(profile, part) >= FRESH and not config.reuse_samples:
         yield Advice(
             f"Samples for the assistant's updates take {part.share:.0%} of the step.",
             "Set reuse_samples=true: its last update learns from the generator's samples of the step before.",
@@ -187,7 +227,7 @@ def _fresh_samples(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
 
 def _update_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     part = profile.part(UPDATES)
-    if part is not None and part.share >= LARGE_PART and config.accumulation == 1:
+    if part is not None and _steady(profile, part) >= LARGE_PART and config.accumulation == 1:
         yield Advice(
             f"Clipping, optimisers and average take {part.share:.0%} of the step, whatever its batch.",
             f"Set batch_size={2 * config.batch_size}, or accumulation=2, and fewer steps.",
@@ -201,7 +241,8 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     learned = [part.name.removeprefix(f"{REWARD} ") for part in rewards]
     learned = [name for name in learned if name in config.rewards and name not in config.latent_rewards]
     together = sum(part.share for part in (*rewards, *([decoding] if decoding is not None else [])))
-    if learned and together >= 2 * LARGE_PART:
+    steady = sum(_steady(profile, part) for part in (*rewards, *([decoding] if decoding is not None else [])))
+    if learned and steady >= 2 * LARGE_PART:
         changes = {f"reward.{name}.latent": True for name in learned}
         yield Advice(
             f"Decoding and rewards take {together:.0%} of the step.",
@@ -210,14 +251,14 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
             "docs/guide/rewards.md what it costs in quality.",
             changes,
         )
-    if decoding is not None and decoding.share >= 2 * LARGE_PART and config.decoder is None:
+    if decoding is not None and _steady(profile, decoding) >= 2 * LARGE_PART and config.decoder is None:
         yield Advice(
             f"Decoding takes {decoding.share:.0%} of the step.",
             "Name a tiny autoencoder of the same latents with decoder=FOLDER; its images are approximate.",
             {},
         )
     for part in rewards:
-        if part.share >= 2 * LARGE_PART:
+        if _steady(profile, part) >= 2 * LARGE_PART:
             yield Advice(
                 f"The {part.name} takes {part.share:.0%} of the step.",
                 "Score smaller images with reward_resolution, if the reward was trained on images of that size.",
@@ -227,8 +268,13 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
 
 RULES: tuple[Rule, ...] = (
     _narrow_passes, _launches, _waits, _decoding_memory, _graph_memory, _frozen_weights, _optimizer_memory,
-    _larger_batch, _needless_recomputation, _fresh_samples, _update_time, _reward_time,
+    _larger_batch, _needless_recomputation, _needless_pieces, _fresh_samples, _update_time, _reward_time,
 )  # fmt: skip
+
+
+def _steady(profile: Profile, part: Part) -> float:
+    """The share of the step that a part has in three of four steps at least; 0 where too few were measured."""
+    return part.share_low if profile.steps >= STEADY else 0.0
 
 
 def _used(profile: Profile) -> float | None:

@@ -56,7 +56,9 @@ class Part:
     Attributes:
         name: as `step_parts` has it.
         seconds: its share of the step's median.
-        share: of the seconds of all measured steps.
+        share: of a step's seconds: the median over the measured steps, so that a step in which something else ran on
+            the machine counts as one.
+        share_low: the lower quartile of its share over the steps, which advice goes by.
         launches: a step: kernels that a GPU was given, or calls that compute something on a CPU; None where unknown.
         tflop: a step.
         peak_share: of the device's peak while it ran.
@@ -67,6 +69,7 @@ class Part:
     name: str
     seconds: float
     share: float
+    share_low: float = 0.0
     launches: int | None = None
     tflop: float | None = None
     peak_share: float | None = None
@@ -318,7 +321,7 @@ class Profiling:
 
     def _profile(self) -> Profile:
         seconds = self.timer.seconds
-        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+        low, middle, high = _quartiles(seconds)
         rate = peak_rate(self.device, PRECISIONS[self.loop.config.precision])
         profile = Profile(
             settings=_settings_of(self.loop.config),
@@ -344,8 +347,9 @@ class Profiling:
     def _parts(self, rate: PeakRate) -> Iterator[Part]:
         timed = self.timer.by_part
         names = in_order([name for step in timed for name in step])
-        sums = {name: sum(step.get(name, 0.0) for step in timed) for name in names}
-        shares = {name: value / sum(sums.values()) for name, value in sums.items()}
+        by_step = {name: [step.get(name, 0.0) / sum(step.values()) for step in timed] for name in names}
+        usual = {name: statistics.median(parts) for name, parts in by_step.items()}
+        shares = {name: value / sum(usual.values()) for name, value in usual.items()}
         seconds = {name: share * statistics.median(self.timer.seconds) for name, share in shares.items()}
         meter = self.meter
         launches: Mapping[str, int] | None = self.gpu.launches or (meter.calls_by_part if meter is not None else None)
@@ -357,12 +361,20 @@ class Profiling:
                 name=name,
                 seconds=seconds[name],
                 share=shares[name],
+                share_low=_quartiles(by_step[name])[0],
                 launches=launches.get(name, 0) if launches is not None else None,
                 tflop=flops / 1e12 if flops is not None else None,
                 peak_share=flops / seconds[name] / rate.rate if flops and seconds[name] else None,
                 waits=waits.get(name, 0) if waits is not None else None,
                 memory=memory.get(name),
             )
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 def in_order(names: Sequence[str]) -> list[str]:
