@@ -342,6 +342,7 @@ def test_a_group_that_cannot_fit_costs_one_plan() -> None:
 EMOJI: dict[str, Any] = {"generator": "emoji-onestep", "reference": "emoji-reference", "batch_size": 8}
 
 
+@pytest.mark.exhaustive
 def test_settings_that_are_recommended_are_accepted_and_fit() -> None:
     thrifty = {"gradient_checkpointing": True, "recompute_generator": True, "frozen_precision": "bf16"}
     config = TrainConfig(**EMOJI, **thrifty, rewards={"emoji-preference": 1.0}, precision="bf16")
@@ -354,6 +355,7 @@ def test_settings_that_are_recommended_are_accepted_and_fit() -> None:
     assert followed.batch_size * followed.accumulation == config.batch_size
 
 
+@pytest.mark.exhaustive
 def test_a_term_that_differentiates_the_reference_keeps_its_graph() -> None:
     def transient(term: str, **others: Any) -> dict[str, int]:
         config = TrainConfig(**EMOJI, term=term, precision="bf16", rewards={"emoji-preference": 1.0}, **others)
