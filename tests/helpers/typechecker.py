@@ -2,7 +2,8 @@
 
 beartype looks at what a function is given and returns, an int accepted where a float is asked for. Around a function
 whose annotations speak of arrays stands jaxtyping as well, which holds the names of their axes against each other; its
-wrapper costs as much as a short function, so that the others go without.
+wrapper costs as much as a short function, so that the others go without. Functions inside functions are made anew in
+each call of the one around them, and to wrap one takes longer than most of them: they are left as they are.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def checked(function: Any = None, *, typechecker: Callable[..., Any] = check) ->
         return function
     if not inspect.isfunction(function):
         return jaxtyped(function, typechecker=typechecker)
+    if "<locals>" in function.__qualname__:
+        return function
     written = function.__annotations__
     hints = {name: _resolved(hint, function.__globals__) for name, hint in written.items()}
     if any(_of_arrays(hint) for hint in hints.values()):

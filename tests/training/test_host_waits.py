@@ -92,7 +92,9 @@ def test_a_scale_that_is_measured_is_read_until_it_is_known(world: Path, device:
     scale = loop.parts.engine.mix.scale
     for _ in range(MEASURED):
         scale.take(dict.fromkeys(scale.sizes, 1.0), 1.0, 1.0)
-    assert waits_of_a_step(loop).total == 2
+    with HostWaits() as waits:
+        loop.one_step()
+    assert waits.total == 2
 
 
 @pytest.mark.exhaustive
