@@ -3,11 +3,12 @@
     python benchmarks/latent_rewards/run.py --seeds 7 8 9 --work runs/latent-rewards
 
 Copies of `emoji-onestep` are aligned with `emoji-preference` and `emoji-clip` as recommended, once with the rewards
-evaluated on every sample, and twice with `latent=true` for both, which score one sample in three or four; nothing else
-differs but `noises_per_prompt`, which is 2 there. `emoji-judge` is trained on by neither and judges on held-out
-prompts. Time in rewards is all processor time of them, one thread: decoding, scores, the way back (one for both rewards
-together, where each is evaluated and neither has to be measured), and what the stand-in learns and lends. Two runs at a
-time. Finished runs are not run again. Writes results.json and results.md.
+evaluated on every sample, and with `latent=true` for both: one sample in three or four is scored, the last time with a
+rank correlation required that noise hardly falls below. Nothing else differs but `noises_per_prompt`, which is 2 there.
+`emoji-judge` is trained on by neither and judges on held-out prompts. Time in rewards is all processor time of them,
+one thread: decoding, scores, the way back (one for both rewards together, where each is evaluated and neither has to be
+measured), and what the stand-in learns and lends. Two runs at a time. Finished runs are not run again. Writes
+results.json and results.md.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "true": {},
     "latent-3": LATENT | {"latent_every": 3},
     "latent-4": LATENT | {"latent_every": 4},
+    "latent-4r": LATENT | {"latent_every": 4, "latent_rank": -0.2},
 }
 JOINT = "differentiate_together"
 """What evaluates several rewards through one way back."""
@@ -95,9 +97,11 @@ def interval(judge: dict[str, float]) -> str:
     return f"{judge['mean']:.2f} [{judge['low']:.2f}, {judge['high']:.2f}]"
 
 
-def every(result: dict[str, Any]) -> int:
-    """Of how many samples one was scored."""
-    return int(METHODS[result["method"]]["latent_every"])
+def every(result: dict[str, Any]) -> str:
+    """Of how many samples one was scored, and the rank correlation that trust required where it is not the default."""
+    settings = METHODS[result["method"]]
+    rank = f", latent.rank={settings['latent_rank']}" if "latent_rank" in settings else ""
+    return f"{settings['latent_every']}{rank}"
 
 
 def table(results: list[dict[str, Any]]) -> str:
