@@ -267,10 +267,11 @@ class TrainConfig(BaseModel):
         description="autocast precision of network passes; auto is bf16 where processor and libraries report that they "
         "compute it natively and fp32 elsewhere, and config.yaml records which it was",
     )
-    frozen_precision: Literal["fp32", "bf16", "fp16"] = Field(
+    frozen_precision: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = Field(
         "fp32",
         description="precision that frozen weights are kept in: reference, decoder, text encoders, and in lora mode "
-        "the weights under the adapters",
+        "the weights under the adapters; int8 and nf4 (8 and 4.5 bits, with bitsandbytes) are for linear layers of "
+        "the reference and under adapters, and leave all else in bf16",
     )
     reward_tf32: bool = Field(
         False,

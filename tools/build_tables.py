@@ -78,6 +78,7 @@ def published_rewards() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "guide/real-models.md": {
         "decode-options": partial(recorded, "decode_options"),
+        "frozen-precision": partial(recorded, "frozen_precision"),
         "full-size": partial(recorded, "full_size_step"),
         "scheduler-grid": partial(recorded, "scheduler_grid"),
         "published-generators": published_generators,

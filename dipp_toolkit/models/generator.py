@@ -25,6 +25,7 @@ from .few_steps import noises_of, run_steps
 from .files.fetching import hub_id_of
 from .files.folders import family_of, resolve_folder
 from .lora import AdapterSettings
+from .quantized_layers import is_quantized, quantize_like
 from .readout import InputScale, recorded_input_scale, stock_readout
 from .reference import DiffusersReference, latent_shape_of
 from .start_weights.lora import fused_weights
@@ -170,9 +171,10 @@ class DiffusersGenerator:
         if self.weights.resolve() == reference.network_folder.resolve():
             base = reference.network
         else:
-            base = load_component(
-                self.folder, self.family.network_name, self.weights, next(reference.network.parameters()).dtype
-            ).to(next(reference.network.parameters()).device)
+            device = next(reference.network.parameters()).device
+            base = self._start_network(cast(Any, reference.network).dtype)
+            quantize_like(reference.network, base, device)
+            base = base.to(device)
         self._denoiser = self._around(adapters.adapted(base, settings, seed, hub_id_of(self.weights)))
 
     def generate(
@@ -235,14 +237,23 @@ class DiffusersGenerator:
 
         Text encoders, tokenizers and autoencoder are copied from the folder in `parts`, which the training used, and
         other components from the generator's own. An adapter is merged into the weights
-        and written beside them as well.
+        and written beside them as well; weights that were kept in 8 or 4 bits are read again, so that what is merged
+        into has no error of theirs.
 
         Args:
             folder: where to; it appears whole or not at all, an existing one is replaced.
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
         scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
-        export_pipeline(self.folder, folder, self.family.network_name, self.network, scheduler, assistant, self.parts)
+        network = self.network
+        if is_quantized(network):
+            network = adapters.over(network, self._start_network(cast(Any, network).dtype))
+        export_pipeline(self.folder, folder, self.family.network_name, network, scheduler, assistant, self.parts)
+
+    def _start_network(self, dtype: torch.dtype) -> nn.Module:
+        """The network with the weights that it starts from, read anew."""
+        network: nn.Module = load_component(self.folder, self.family.network_name, self.weights, dtype)
+        return network
 
     def at(self, readout: float) -> DiffusersGenerator:
         """The same generator read out at another time."""

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import RequestError, first_line
+from ..errors import RequestError, RunError, first_line
 from ..utils.packages import not_installed
 from .files.folders import quiet_loading
+from .quantized_layers import is_quantized, quiet_kernels
 from .weight_sharing import weight_sharing_copy
 
 NAME = "default"
@@ -77,10 +78,11 @@ def adapted(network: nn.Module, settings: AdapterSettings, seed: int = 0, base: 
         PluginError: peft is not installed.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        with quiet_kernels():
+            from peft import LoraConfig, inject_adapter_in_model
+            from peft.tuners.tuners_utils import BaseTunerLayer
 
-        from .lora_layers import compute_in_pairs
+            from .lora_layers import compute_in_pairs
     except ImportError as error:
         raise not_installed("LoRA mode needs", ["peft"]) from error
     network.requires_grad_(False)
@@ -136,6 +138,26 @@ def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     return plain.requires_grad_(False)
 
 
+def over(network: nn.Module, base: nn.Module) -> nn.Module:
+    """A network's adapter over other weights: those that its frozen weights of 8 or 4 bits were made of.
+
+    Args:
+        network: carries an adapter; is not changed.
+        base: of the same architecture, without an adapter; frozen, and shared by the result.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    config: Any = network.peft_config[NAME]  # type: ignore[index,union-attr]
+    targets = config.target_modules
+    chosen = targets if isinstance(targets, str) else tuple(sorted(targets))
+    twin = adapted(base, AdapterSettings(config.r, config.lora_alpha, chosen), base=config.base_model_name_or_path)
+    state = {
+        name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(network, adapter_name=NAME).items()
+    }
+    set_peft_model_state_dict(twin, state, adapter_name=NAME)
+    return twin
+
+
 @torch.no_grad()
 def rounding(network: nn.Module) -> float:
     r"""What merging an adapter into weights of their own precision loses, as a share of what the adapter adds.
@@ -161,7 +183,13 @@ def rounding(network: nn.Module) -> float:
 
 
 def merge_in_place(network: nn.Module) -> None:
-    """Add a network's adapter into its weights, and leave the architecture's own modules alone."""
+    """Add a network's adapter into its weights, and leave the architecture's own modules alone.
+
+    Raises:
+        RunError: they are in 8 or 4 bits, into which nothing can be added: put the adapter `over` other ones.
+    """
+    if is_quantized(network):
+        raise RunError("An adapter cannot be merged into weights of 8 or 4 bits; expected those they were made of.")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from .lora_layers import forget_pairs

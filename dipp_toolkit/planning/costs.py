@@ -24,6 +24,7 @@ from ..models.family import BlankConditions
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
+from ..models.quantized_layers import Kind, bytes_of, quantizable
 from ..models.reference import decoder_dtype, decodes_with
 from ..registry import get_registry
 from ..utils.assignments import is_isolated_name, is_remote_name
@@ -67,6 +68,25 @@ class Shape:
     slopes: Slopes = "none"
 
 
+INT8_KERNELS, INT8_BYTES = 3, 8
+"""bitsandbytes makes an int8 weight again by two products in float32 and a cast, with two float32 weights at once."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """A network's weights where those of its linear layers are kept in 8 or 4 bits.
+
+    Attributes:
+        kept: bytes of all of them, with what is not quantised in its own dtype.
+        largest: bytes that are needed to make the largest one again in a pass.
+        launches: kernels that make all of them again.
+    """
+
+    kept: int
+    largest: int
+    launches: int
+
+
 @dataclass(frozen=True)
 class NetworkCosts:
     """The passes of a step.
@@ -93,6 +113,23 @@ class NetworkCosts:
         peak = max(self.held.peak, self.held.kept + self.backward.peak)
         launches = self.held.launches + self.backward.launches
         return Cost(peak, 0, self.held.flops + self.backward.flops, launches, self.backward.moved)
+
+    def with_quantized(self, weights: QuantizedWeights, trained: bool) -> NetworkCosts:
+        """The passes, where frozen weights are made again in each.
+
+        Args:
+            weights: the frozen ones.
+            trained: whether they are those under adapters too, and not of the reference alone.
+        """
+
+        def again(cost: Cost, times: int = 1) -> Cost:
+            launches = cost.launches + times * weights.launches
+            return replace(cost, peak=cost.peak + weights.largest, launches=launches)
+
+        if not trained:
+            return replace(self, divergence=again(self.divergence))
+        held, backward = again(self.held), again(self.backward)
+        return replace(self, divergence=again(self.divergence, 2), held=held, backward=backward)
 
 
 @dataclass(frozen=True)
@@ -159,6 +196,27 @@ def parameters_of(reference: str, component: str) -> int:
     """Parameters of a pipeline's component."""
     with torch.device("meta"):
         return parameter_count(pipeline_blueprint(reference).build(component))
+
+
+@cache
+def quantized_weights(reference: str, kind: Kind, dtype: torch.dtype, passes: torch.dtype) -> QuantizedWeights:
+    """What a reference's network takes with its linear layers quantised.
+
+    Args:
+        reference: name of its blueprint.
+        kind: `"int8"` or `"nf4"`.
+        dtype: of what is not quantised.
+        passes: what weights are made again in.
+    """
+    blueprint = pipeline_blueprint(reference)
+    with quiet_loading(), torch.device("meta"):
+        network = blueprint.build(blueprint.family.network_name)
+    sizes = [layer.weight.numel() for layer in quantizable(network)]
+    rows = sum(layer.out_features for layer in quantizable(network))
+    rest = parameter_count(network) - sum(sizes)
+    kept = bytes_of(sum(sizes), rows, kind) + rest * dtype.itemsize
+    largest, kernels = max(sizes, default=0), 1 if kind == "nf4" else INT8_KERNELS
+    return QuantizedWeights(kept, largest * (passes.itemsize if kind == "nf4" else INT8_BYTES), kernels * len(sizes))
 
 
 _DIVERGENCES: dict[tuple[Shape, float, tuple[tuple[int, int], ...]], Cost] = {}

@@ -33,16 +33,19 @@ from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
+from ..models.quantized_layers import KINDS
 from ..models.shared_components.choice import check_conditions
-from ..utils.precision import AUTO, DTYPES, PRECISIONS, choose_precision
+from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
+    QuantizedWeights,
     RewardCosts,
     Shape,
     Slopes,
     network_costs,
     parameters_of,
     pipeline_blueprint,
+    quantized_weights,
     reward_costs,
 )
 from .dry_run import Cost
@@ -208,6 +211,7 @@ class _Step:
         networks: costs of the networks' passes.
         rewards: costs by name.
         shares_weights: whether the generator's adapter sits on the reference's own weights.
+        quantized: the frozen weights, where linear layers are in 8 or 4 bits.
     """
 
     config: TrainConfig
@@ -216,6 +220,7 @@ class _Step:
     networks: NetworkCosts
     rewards: dict[str, RewardCosts]
     shares_weights: bool
+    quantized: QuantizedWeights | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> _Step:
@@ -230,18 +235,24 @@ class _Step:
             mode=config.mode,
             rank=config.lora_rank,
             batch=config.batch_size,
-            dtype=DTYPES[config.frozen_precision],
+            dtype=FROZEN_DTYPES[config.frozen_precision],
             autocast=PRECISIONS[config.precision],
             checkpointing=config.gradient_checkpointing,
             gpu=config.device != "cpu",
             offload=config.activation_offload and config.device != "cpu",
             slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
         )
+        quantized, networks = None, network_costs(shape, 2.0 if config.is_guided else 1.0)
+        if config.frozen_precision in KINDS:
+            passes = shape.autocast or shape.dtype
+            quantized = quantized_weights(config.reference, config.frozen_precision, shape.dtype, passes)
+            networks = networks.with_quantized(quantized, config.mode == "lora")
         return cls(
             config=config,
             reference=reference,
             shape=shape,
-            networks=network_costs(shape, 2.0 if config.is_guided else 1.0),
+            networks=networks,
+            quantized=quantized,
             rewards=_rewards(config, shape),
             shares_weights=shares_weights(config, generator, reference),
         )
@@ -281,7 +292,7 @@ class _Step:
     def resident(self) -> dict[str, int]:
         """Bytes that stay through the run, by part."""
         config, gradients, width = self.config, self.gradients, self.shape.dtype.itemsize
-        frozen = self.networks.base * width
+        frozen = self.networks.base * width if self.quantized is None else self.quantized.kept
         resident = {"process": PROCESS, "reference": frozen}
         if config.mode == "full":
             resident |= {"generator": gradients, "assistant": gradients}

@@ -22,7 +22,8 @@ import torch
 from ..config import TrainConfig
 from ..errors import RequestError
 from ..models.files.folders import quiet_loading
-from ..utils.precision import DTYPES
+from ..models.quantized_layers import KINDS
+from ..utils.precision import FROZEN_DTYPES
 from .costs import pipeline_blueprint
 from .estimate import Plan, make_plan
 from .machines import UTILISATION, ring_rate
@@ -140,6 +141,11 @@ def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
             f"Cannot plan for {scale.processes} processes at a utilisation of {scale.utilisation:g}; expected at "
             "least one process, and a share above 0 and up to 1."
         )
+    if scale.sharded and config.frozen_precision in KINDS:
+        raise RequestError(
+            f"Weights kept as frozen_precision={config.frozen_precision} cannot be sharded. Plan with "
+            "frozen_precision=bf16, or without --sharding fsdp."
+        )
     plan = make_plan(config, scale.utilisation)
     sizes = _Sizes.of(plan, config)
     traffic = _traffic(plan, sizes, scale, config)
@@ -175,7 +181,7 @@ class _Sizes:
 
     @classmethod
     def of(cls, plan: Plan, config: TrainConfig) -> _Sizes:
-        base = plan.parameters["reference"] * DTYPES[config.frozen_precision].itemsize
+        base = plan.parameters["reference"] * FROZEN_DTYPES[config.frozen_precision].itemsize
         trained = plan.trainable // 2 * WIDE
         own = base + trained if config.mode == "lora" else trained
         block, rest = _blocks(config.reference or "")

@@ -26,6 +26,9 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Settings' names of weight dtypes."""
 
+FROZEN_DTYPES = {**DTYPES, "int8": torch.bfloat16, "nf4": torch.bfloat16}
+"""Values of `frozen_precision`, and the dtype of frozen weights: of `int8` and `nf4`, of those not quantised."""
+
 AUTO = "auto"
 """The setting that leaves the choice to `choose_precision`."""
 

@@ -326,6 +326,12 @@ SOUND: dict[str, Any] = {"reuse_samples": True, "precision": "bf16", "frozen_pre
         ({"device_memory": 32 * GIB}, {"decode_checkpointing": True}, {"reward_batch"}, "12.00 GiB"),
         ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing"}, "computes again what there is room to keep"),
         ({}, {"frozen_precision": "fp32", "mode": "full"}, {"frozen_precision"}, "Frozen weights are float32"),
+        (
+            {"peak_memory": 15 * GIB, "device_memory": 16 * GIB, "parts": (Part(UPDATES, 0.05, 0.05),)},
+            {"gradient_checkpointing": True},
+            {"frozen_precision"},
+            "If nothing else fits, set frozen_precision=int8 (pip install 'dipp-toolkit[8bit]')",
+        ),
         ({"waited": 0.2}, {}, set(), "Look first at the part 'decoder'"),
     ],
 )

@@ -213,6 +213,20 @@ def test_a_reward_is_planned_in_its_own_precision_whatever_the_reference_is_kept
     assert half.flops["reward emoji-clip"] == wide.flops["reward emoji-clip"]
 
 
+@pytest.mark.parametrize(("kind", "width"), [("int8", 1.02), ("nf4", 0.58)])
+def test_a_plan_knows_what_frozen_weights_of_few_bits_take(kind: Any, width: float) -> None:
+    """The emoji world's network is 98.8 % linear layers; what is trained has its gradients and states as before."""
+    for mode in ("lora", "full"):
+        settings = {"reference": "emoji-reference", "mode": mode, "lora_rank": 8, "precision": "bf16"}
+        whole = make_plan(TrainConfig(frozen_precision="bf16", **settings))
+        few = make_plan(TrainConfig(frozen_precision=kind, **settings))
+        share = few.resident["reference"] / few.parameters["reference"]
+        assert share == pytest.approx(width, abs=0.03)
+        assert {**few.resident, "reference": 0} == {**whole.resident, "reference": 0}
+        assert few.launches["divergence"] > whole.launches["divergence"]
+        assert (few.launches["generator"] > whole.launches["generator"]) == (mode == "lora")
+
+
 def equal_blocks(count: int) -> nn.Module:
     """A little network with a row of equal blocks between two layers of its own."""
     middle = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(count)])

@@ -18,7 +18,7 @@ from ...models.files.named_folders import named_folder
 from ...models.generator_options import FROM_ELSEWHERE, generator_options, pipeline_of_reference
 from ...models.published import PublishedGenerator, PublishedPipeline
 from ...registry import get_registry
-from ...utils.precision import DTYPES
+from ...utils.precision import FROZEN_DTYPES
 from .settings import Candidate
 from .weights_used import WeightFile
 
@@ -120,7 +120,7 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype:
         """Of weights that are compared: that of the frozen ones."""
-        return DTYPES[self.config.frozen_precision]
+        return FROZEN_DTYPES[self.config.frozen_precision]
 
     @property
     def usable_config(self) -> TrainConfig:

@@ -203,6 +203,23 @@ def _frozen_weights(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
         )
 
 
+def _frozen_bits(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
+    """Last of all: what changes the weights is named where they alone are what is left to make smaller."""
+    used, frozen = _used(profile), profile.held.get("reference", 0)
+    if config.mode == "lora":
+        frozen += profile.held.get("generator", 0)
+    fewer = {"bf16": "int8", "fp16": "int8", "int8": "nf4"}.get(config.frozen_precision)
+    if fewer is None or used is None or used < TIGHT or not config.gradient_checkpointing:
+        return
+    if frozen >= 2 * LARGE_PART * profile.peak_memory:
+        yield Advice(
+            f"Frozen weights take {_gib(frozen)} of {_gib(profile.peak_memory)}, and {used:.0%} of the memory is used.",
+            f"If nothing else fits, set frozen_precision={fewer} (pip install 'dipp-toolkit[8bit]'): about half of it, "
+            "at the price of rounded weights.",
+            _set(frozen_precision=fewer),
+        )
+
+
 def _optimizer_memory(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
     states, used = profile.held.get("optimiser states", 0), _used(profile)
     if profile.device_type != "cuda" or config.optimizer == "8bit" or used is None or used < TIGHT:
@@ -269,6 +286,7 @@ def _reward_time(profile: Profile, config: TrainConfig) -> Iterator[Advice]:
 RULES: tuple[Rule, ...] = (
     _narrow_passes, _launches, _waits, _decoding_memory, _graph_memory, _frozen_weights, _optimizer_memory,
     _larger_batch, _needless_recomputation, _needless_pieces, _fresh_samples, _update_time, _reward_time,
+    _frozen_bits,
 )  # fmt: skip
 
 

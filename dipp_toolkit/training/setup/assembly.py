@@ -24,6 +24,7 @@ from ...models.few_steps import with_steps
 from ...models.generator_options import generator_options
 from ...models.loading import load_generator, load_reference
 from ...models.lora import AdapterSettings
+from ...models.quantized_layers import KINDS, check_library, quantize
 from ...models.shared_components.choice import check_latents
 from ...models.shared_components.pair import compare_named, join
 from ...models.text_encoders import prompt_encoder
@@ -39,7 +40,7 @@ from ...protocols import AssistantSaved, ExportChecked, Generator, Reference, Re
 from ...rewards.loading import load_reward
 from ...utils.device import choose_device
 from ...utils.lazy_sequence import evenly_spaced
-from ...utils.precision import AUTO, DTYPES, PRECISIONS
+from ...utils.precision import AUTO, FROZEN_DTYPES, PRECISIONS
 from ..assistant import LearnedAssistant
 from ..ema import WeightAverage
 from ..engine import Engine
@@ -114,7 +115,34 @@ def _load_reference(config: TrainConfig) -> Reference:
 
 def reference_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings ask of the reference as it is loaded."""
-    return {} if config.frozen_precision == "fp32" else {"dtype": DTYPES[config.frozen_precision]}
+    return {} if config.frozen_precision == "fp32" else {"dtype": FROZEN_DTYPES[config.frozen_precision]}
+
+
+def check_frozen_precision(config: TrainConfig, sharding: Sharding | None = None) -> None:
+    """Refuse a precision of frozen weights that does not work here, before any weights are loaded.
+
+    Args:
+        config: resolved settings.
+        sharding: what cuts networks into parts; None where each process has the whole.
+
+    Raises:
+        PluginError: it needs bitsandbytes, which is not installed.
+        RequestError: weights are to be sharded as well.
+    """
+    if config.frozen_precision not in KINDS:
+        return
+    check_library(config.frozen_precision)
+    if sharding is not None:
+        raise RequestError(
+            f"Weights kept as frozen_precision={config.frozen_precision} cannot be sharded: FSDP joins floating-point "
+            "weights. Set frozen_precision=bf16, or launch without FSDP."
+        )
+
+
+def _in_few_bits(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Quantise a frozen network in place, where the settings ask for it."""
+    if config.frozen_precision in KINDS:
+        quantize(network, config.frozen_precision, device)
 
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
@@ -186,6 +214,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     if config.compile == AUTO:
         config, _ = settle_compile(config, device, processes)
     sharding = Sharding.launched(processes, device)
+    check_frozen_precision(config, sharding)
     compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
     watchers = _load_watchers(config)
@@ -194,6 +223,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     reference = _load_reference(config)
     generator = _named_generator(config, reference)
     join(generator, reference, config.parts, compared)
+    if config.mode == "lora":  # before anything shares its weights
+        _in_few_bits(reference.denoiser.network, config, device)
     place = _placing(reference, device, sharding)
     generator = _initial_generator(generator, config, reference)
     conditions, eval_conditions = encode_prompts(
@@ -204,6 +235,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     judge = (judge[0], moved(judge[1], device)) if judge else None
     watchers = {name: moved(reward, device) for name, reward in watchers.items()}
     denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
+    if config.mode == "full":  # after generator and assistant were copied: what is trained starts from whole weights
+        _in_few_bits(reference.denoiser.network, config, device)
     for network in (denoiser.network, generator.network, reference.denoiser.network):
         apply_network_options(network, config)
         place(network)
@@ -309,6 +342,8 @@ def _assistant_denoiser(config: TrainConfig, reference: Reference, saved: nn.Mod
         return denoiser
     if saved is None or not lora.is_adapted(saved):
         base = reference.denoiser.network if saved is None else saved.eval()
+        if saved is not None:
+            _in_few_bits(base, config, choose_device(config.device))
         saved = lora.adapted(base, adapter_settings(config), config.seed + 1)
     return replace(reference.denoiser, network=saved)
 

@@ -43,7 +43,7 @@ from ..publish import check_repository
 from ..run_state.checkpoint import checkpoints
 from ..run_state.run_folder import choose_folder
 from ..run_state.start_settings import as_begun
-from .assembly import check_generator, reference_options
+from .assembly import check_frozen_precision, check_generator, reference_options
 from .origins import licence_notices
 from .resolve import resolve
 
@@ -239,6 +239,7 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         check_repository(config.push_to_hub)
     Trackers(config.trackers)
     check_optimizer(config.optimizer)
+    check_frozen_precision(config)
     names = dict.fromkeys([*config.rewards, *config.floors, config.judge, *config.monitor_rewards])
     parts.rewards(
         (name for name in names if name is not None), {name: config.options_of(name) for name in config.reward_options}
