@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..distributed import Processes
 from ..errors import BadNumbers, DippError, RunError
-from ..utils.device import Scalars
 from ..utils.precision import full_precision
 from ..utils.step_parts import OBJECTIVE, step_part
 from .base import ExplainingTerm, Sample, Side, Term, TermResult, side_of
@@ -60,6 +59,35 @@ def evaluate_objective(
     """
     processes = processes or Processes()
     mixed = [weighted for weighted in terms if weighted.mixed] if mix is not None else []
+    results, joint = _evaluated(terms, mixed, mix, sample, processes)
+    together = joint.factors if joint is not None else {}
+    gradients = {
+        weighted.name: weighted.weight * results[weighted.name].grad.to(sample.x0.dtype)
+        for weighted in terms
+        if weighted.name not in together
+    }
+    divergence = _summed(gradients, terms, "divergences", sample)
+    mixture = Mixed({}, {}, {})
+    if mix is not None and mixed:
+        mixture = processes.together(partial(_mixed, mix, terms, mixed, results, gradients, divergence, sample, joint))
+    added = {**gradients, **mixture.added}
+    norms, cosines = directions(_shown({**gradients, **mixture.contributions}, terms, joint))
+    rewards, parts = _summed(added, terms, "rewards", sample), list(added.values())
+    if joint is not None:
+        rewards, parts = rewards + joint.gradient, [*parts, joint.gradient]
+    squares = {"rewards": mean_square(rewards), "divergences": mean_square(divergence)}
+    return ObjectiveResult(torch.stack(parts).sum(0), results, norms, cosines, mixture.details, squares=squares)
+
+
+def _evaluated(
+    terms: Sequence[WeightedTerm],
+    mixed: Sequence[WeightedTerm],
+    mix: RewardMix | None,
+    sample: Sample,
+    processes: Processes,
+) -> tuple[dict[str, TermResult], Joint | None]:
+    """Every term's result, in the terms' order; rewards that go through the decoder together do so where the first of
+    them stands, and have no gradients of their own."""
     joining = processes.together(partial(_joining, mixed, mix, sample))
     results: dict[str, TermResult] = {}
     joint: Joint | None = None
@@ -67,40 +95,27 @@ def evaluate_objective(
         if weighted.name not in joining:
             results[weighted.name] = processes.together(partial(_called, weighted, sample))
         elif joint is None:
-            factors = {name: factor for name, (_, factor) in joining.items()}
-            rewards_joined = {name: term for name, (term, _) in joining.items()}
-            scores, gradient = processes.together(partial(differentiate_together, rewards_joined, factors, sample))
-            joint = Joint(factors, gradient.to(sample.x0.dtype))
-            results |= {name: TermResult(own, own.new_zeros((len(own), 0))) for name, own in scores.items()}
-    results = {weighted.name: results[weighted.name] for weighted in terms}
-    gradients = {
-        weighted.name: weighted.weight * results[weighted.name].grad.to(sample.x0.dtype)
-        for weighted in terms
-        if weighted.name not in joining
-    }
-    added = gradients
-    details: Scalars = {}
-    divergence = _summed(gradients, terms, "divergences", sample)
-    if mix is not None and mixed:
-        rest = sum((gradients[weighted.name] for weighted in terms if not weighted.mixed), torch.zeros_like(sample.x0))
-        answers, weights = (
-            {weighted.name: results[weighted.name] for weighted in mixed},
-            {weighted.name: weighted.weight for weighted in mixed},
-        )
-        kl = _kl_of(terms, results)
-        mixture = processes.together(partial(_mixed, mix, answers, weights, rest, divergence, sample, kl, joint))
-        added, details = {**gradients, **mixture.added}, mixture.details
-        gradients = {**gradients, **mixture.contributions}
-    if joint is not None:  # the size of a part of the rewards would be taken for that of all
-        gradients = {weighted.name: gradients[weighted.name] for weighted in terms if not weighted.mixed}
-    norms, cosines = directions(gradients)
-    rewards = _summed(added, terms, "rewards", sample)
-    parts = list(added.values())
-    if joint is not None:
-        rewards, parts = rewards + joint.gradient, [*parts, joint.gradient]
-    squares = {"rewards": mean_square(rewards), "divergences": mean_square(divergence)}
-    grad = torch.stack(parts).sum(0)
-    return ObjectiveResult(grad, results, norms, cosines, details, squares=squares)
+            joint, together = processes.together(partial(_differentiated, joining, sample))
+            results |= together
+    return {weighted.name: results[weighted.name] for weighted in terms}, joint
+
+
+def _differentiated(
+    joining: Mapping[str, tuple[RewardTerm, Tensor | float]], sample: Sample
+) -> tuple[Joint, dict[str, TermResult]]:
+    """What rewards that go through the decoder together contribute, and the scores of each."""
+    factors = {name: factor for name, (_, factor) in joining.items()}
+    scores, gradient = differentiate_together({name: term for name, (term, _) in joining.items()}, factors, sample)
+    results = {name: TermResult(own, own.new_zeros((len(own), 0))) for name, own in scores.items()}
+    return Joint(factors, gradient.to(sample.x0.dtype)), results
+
+
+def _shown(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], joint: Joint | None) -> dict[str, Tensor]:
+    """The gradients whose sizes and directions are logged: no reward's where some went through the decoder together,
+    since the size of a part of the rewards would be taken for that of all."""
+    if joint is None:
+        return dict(gradients)
+    return {weighted.name: gradients[weighted.name] for weighted in terms if not weighted.mixed}
 
 
 def _summed(gradients: Mapping[str, Tensor], terms: Sequence[WeightedTerm], side: Side, sample: Sample) -> Tensor:
@@ -142,14 +157,19 @@ def _called(weighted: WeightedTerm, sample: Sample) -> TermResult:
 
 def _mixed(
     mix: RewardMix,
-    answers: Mapping[str, TermResult],
-    weights: Mapping[str, float],
-    rest: Tensor,
+    terms: Sequence[WeightedTerm],
+    mixed: Sequence[WeightedTerm],
+    results: Mapping[str, TermResult],
+    gradients: Mapping[str, Tensor],
     divergence: Tensor,
     sample: Sample,
-    kl: Tensor | None,
     joint: Joint | None,
 ) -> Mixed:
+    """What the rewards contribute once they are balanced, beside the other terms' gradients."""
+    rest = sum((gradients[weighted.name] for weighted in terms if not weighted.mixed), torch.zeros_like(sample.x0))
+    answers = {weighted.name: results[weighted.name] for weighted in mixed}
+    weights = {weighted.name: weighted.weight for weighted in mixed}
+    kl = _kl_of(terms, results)
     try:
         with full_precision(sample.x0.device):  # products of gradients are not a network's pass
             return mix(answers, weights, rest, sample.random, divergence, sample.step, kl, joint)
