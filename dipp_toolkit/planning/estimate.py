@@ -21,7 +21,7 @@ eagerly cannot use: it is estimated as the most that any of the networks' passes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -489,22 +489,27 @@ NARROW: dict[str, Any] = {"frozen_precision": "bf16"}
 STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
 """What is given up after that, in this order: precision of frozen weights, then training of all weights."""
 
+ROUNDED: tuple[str, ...] = ("int8", "nf4")
+"""What frozen weights are rounded to at last, where not even adapters fit: it changes what is learnt."""
+
 
 def recommend(
-    config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan
+    config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan, rounded: bool = True
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
     Settings as they are come first, then with any of `SAME_RESULT` and, under passes in bf16, `NARROW`. Then batches
-    are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in
-    the host's memory. If that is not enough, `STEPS` are given up one after the other, each followed by the same. The
-    first of these groups in which a plan fits decides, and of it the plan with the least seconds a step; where several
-    take as long, the one that changes less. Of a group whose most thrifty settings do not fit no other is planned.
+    are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in the
+    host's memory. If that is not enough, `STEPS` and then `ROUNDED` are given up one after the other, each followed by
+    the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a step;
+    where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no other is
+    planned.
 
     Args:
         config: resolved settings to begin with.
         memory: bytes.
         plan_of: makes the plans.
+        rounded: whether `ROUNDED` may be recommended; sharded networks do not take it.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
@@ -519,7 +524,7 @@ def recommend(
     asked = plan_of(config)
     if fits(asked):
         return asked, {}
-    for given_up in _concessions(config):
+    for given_up in _concessions(config, ROUNDED if rounded else ()):
         choices = list(_same_results(config, given_up))
         as_given, thriftiest = choices[0], choices[-1]
         if not fits(plan_of(config.model_copy(update=thriftiest))):
@@ -553,17 +558,22 @@ def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dic
             yield {**dict(chosen), **given_up}
 
 
-def _concessions(config: TrainConfig) -> Iterator[dict[str, Any]]:
+def _concessions(config: TrainConfig, rounded: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Settings to give up, none at first, then ever more of them."""
     given_up: dict[str, Any] = {}
     yield from _thrifty(config, given_up)
     for step in STEPS:
         new = {name: value for name, value in step.items() if getattr(config, name) != value}
+        if config.frozen_precision in ROUNDED:
+            new.pop("frozen_precision", None)
         if step.get("precision") == config.precision:  # then frozen weights were narrow before
             continue
         if new:
             given_up = given_up | new
             yield from _thrifty(config, given_up)
+    narrower = rounded[rounded.index(config.frozen_precision) + 1 :] if config.frozen_precision in rounded else rounded
+    for kind in narrower:
+        yield from _thrifty(config, given_up | {"frozen_precision": kind})
 
 
 def _thrifty(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:

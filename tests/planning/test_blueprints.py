@@ -340,6 +340,23 @@ def test_samples_of_a_prompt_stay_in_one_micro_batch() -> None:
     assert (thriftiest["batch_size"], thriftiest["accumulation"]) == (4, 3)
 
 
+def test_frozen_weights_are_rounded_when_nothing_else_is_left() -> None:
+    sizes = {"bf16": 40, "int8": 20, "nf4": 10}
+
+    def plan_of(config: TrainConfig) -> Plan:
+        trained = 50 if config.mode == "full" else 0
+        return replace(EMPTY, resident={"weights": trained + sizes[config.frozen_precision]}, seconds={"H100": 1.0})
+
+    config = TrainConfig(batch_size=1, precision="bf16", frozen_precision="bf16", mode="full", activation_offload=True)
+    assert recommend(config, 45, plan_of)[1] == {"mode": "lora"}
+    assert recommend(config, 22, plan_of)[1] == {"mode": "lora", "frozen_precision": "int8"}
+    assert recommend(config, 11, plan_of)[1] == {"mode": "lora", "frozen_precision": "nf4"}
+    plan, thriftiest = recommend(config, 11, plan_of, rounded=False)
+    assert plan is None and "frozen_precision" not in thriftiest
+    rounded = config.model_copy(update={"frozen_precision": "nf4"})
+    assert recommend(rounded, 11, plan_of)[1] == {"mode": "lora"}, "weights of 4 bits are not widened again"
+
+
 def test_a_group_that_cannot_fit_costs_one_plan() -> None:
     planned = []
 
@@ -349,8 +366,8 @@ def test_a_group_that_cannot_fit_costs_one_plan() -> None:
 
     assert recommend(TrainConfig(batch_size=2, precision="bf16", mode="full"), 1, plan_of)[0] is None
     assert (
-        len(planned) == 1 + 2 * 3
-    )  # as asked; whole batch, one sample, and in the host's memory; whole and by adapters
+        len(planned) == 1 + 4 * 3
+    )  # as asked; whole batch, one sample, and in the host's memory; whole, by adapters, and these in 8 and 4 bits
 
 
 EMOJI: dict[str, Any] = {"generator": "emoji-onestep", "reference": "emoji-reference", "batch_size": 8}

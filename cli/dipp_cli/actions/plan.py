@@ -8,12 +8,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipp_toolkit.errors import RequestError
 
 from ..terminal.output import print_line
 from .settings import gather
+
+if TYPE_CHECKING:
+    from dipp_toolkit.config import TrainConfig
+    from dipp_toolkit.planning.estimate import Plan
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30}
 
@@ -76,7 +80,11 @@ def plan_run(
     result = plan({})
     if limit is None:
         return result
-    fitting, changes = recommend(config, limit, lambda changed: scaled_plan(changed, scale).plan)
+
+    def plan_of(changed: TrainConfig) -> Plan:
+        return scaled_plan(changed, scale).plan
+
+    fitting, changes = recommend(config, limit, plan_of, rounded=not scale.sharded)
     recommendation = plan(changes)
     advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
     if fitting is None:
@@ -135,20 +143,21 @@ def _assignments(changes: Mapping[str, Any]) -> str:
     return " ".join(f"--set {name}={value}" for name, value in changes.items())
 
 
-def describe(result: Mapping[str, Any]) -> None:
-    """Print a plan as tables and sentences."""
-    from rich.table import Table
+def _describe_advice(result: Mapping[str, Any]) -> None:
+    """Print what to change where the run as asked does not fit the memory."""
+    from dipp_toolkit.planning.estimate import MARGIN, ROUNDED
 
-    from dipp_toolkit.planning.estimate import MARGIN
-
-    from ..terminal.tables import show
-
-    plan = result.get("recommended") or result
     if result.get("changes") and result["fits"]:
         print_line(
             f"As requested it peaks at {_gib(result['peak'])} GiB. To fit {_gib(result['memory'])} GiB "
             f"with {MARGIN:.0%} to spare, add: {_assignments(result['changes'])}"
         )
+        kind = result["changes"].get("frozen_precision")
+        if kind in ROUNDED:
+            print_line(
+                f"{kind} rounds the frozen weights and so changes what is learnt, nf4 far more than int8; it needs "
+                "pip install 'dipp-toolkit[8bit]'."
+            )
     elif result.get("fits") is False:
         print_line(
             f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as requested it peaks at "
@@ -156,6 +165,16 @@ def describe(result: Mapping[str, Any]) -> None:
             f"{_gib(result['least'])} GiB. Smaller or fewer rewards, or smaller images for them (reward_resolution), "
             "are left."
         )
+
+
+def describe(result: Mapping[str, Any]) -> None:
+    """Print a plan as tables and sentences."""
+    from rich.table import Table
+
+    from ..terminal.tables import show
+
+    plan = result.get("recommended") or result
+    _describe_advice(result)
     print_line(f"Planned: {settings_line(plan['settings'])}")
     table = Table(title="parameters", title_justify="left")
     table.add_column("network")
