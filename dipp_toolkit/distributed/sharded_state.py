@@ -6,7 +6,7 @@ tensors are safetensors, so that reading a checkpoint runs no code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,29 +57,37 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def _own(tensor: Any) -> Tensor:
-    """The part of a tensor that this process holds, as a copy in the host's memory."""
-    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    copy: Tensor = local.detach().to("cpu", copy=True).contiguous()
-    return copy
+    """The part of a tensor that this process holds."""
+    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
-def flatten(value: Any, path: str, tensors: dict[str, Tensor], shards: dict[str, Tensor]) -> Any:
+def flatten(
+    value: Any, path: str, tensors: dict[str, Tensor], shards: dict[str, Tensor], copied: Callable[[Tensor], Tensor]
+) -> Any:
     """The skeleton of a state; its tensors go into `tensors`, this process's part of sharded ones into `shards`.
+
+    Args:
+        value: the state, or a part of it.
+        path: of that part.
+        tensors: filled with copies.
+        shards: likewise.
+        copied: makes a contiguous copy in the host's memory.
 
     Raises:
         TypeError: the state holds something else than tensors, numbers, strings, lists and dictionaries.
     """
     if isinstance(value, Tensor):
         if is_sharded(value):
-            shards[path] = _own(value)
+            shards[path] = copied(_own(value))
             return {SHARDS: path, "shape": list(value.shape)}
-        tensors[path] = _own(value)
+        tensors[path] = copied(_own(value))
         return {TENSOR: path}
     if isinstance(value, dict):
-        children = {str(key): flatten(child, f"{path}/{key}", tensors, shards) for key, child in value.items()}
+        children = {str(key): flatten(child, f"{path}/{key}", tensors, shards, copied) for key, child in value.items()}
         return {INT_KEYS: children} if value and all(isinstance(key, int) for key in value) else children
     if isinstance(value, (list, tuple)):
-        listed = [flatten(child, f"{path}/{index}", tensors, shards) for index, child in enumerate(value)]
+        listed = [flatten(child, f"{path}/{index}", tensors, shards, copied) for index, child in enumerate(value)]
         return {TUPLE: listed} if isinstance(value, tuple) else listed
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -87,6 +87,8 @@ class Plan:
             the stand-in is trusted; memory is that of a step that scores all samples.
         warm_up: seconds of the assistant's updates before the first step on one GPU, by the GPU's name.
         offloaded: bytes of the host's memory that graphs wait in.
+        checkpoint: bytes of the host's memory that a checkpoint is copied to before it is written; on a CPU they come
+            beside the peak.
     """
 
     settings: dict[str, Any]
@@ -106,6 +108,7 @@ class Plan:
     latent: tuple[str, ...] = ()
     warm_up: dict[str, float] = field(default_factory=dict)
     offloaded: int = 0
+    checkpoint: int = 0
 
     @property
     def peak(self) -> int:
@@ -191,6 +194,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
             for gpu, peak in peaks.items()
         },
         offloaded=step.graphs * step.networks.backward.moved // 2,
+        checkpoint=step.checkpoint,
     )
 
 
@@ -312,6 +316,11 @@ class _Step:
     def has_cuda_graphs(self) -> bool:
         """Whether the networks' passes are captured, into a pool of memory of their own."""
         return self.config.compile == "graphs" and self.shape.gpu
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint: the generator's, the assistant's and the average's weights, and both optimisers."""
+        return 3 * self.gradients + self.resident["optimizer"]
 
     @property
     def graphs(self) -> int:

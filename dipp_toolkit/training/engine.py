@@ -102,6 +102,8 @@ class Engine:
         offload: context of its forward passes with a graph.
         reuse_samples: let the assistant's last update learn from the samples of the generator update before.
         kept: those samples; None before the first update, after one that was skipped, and where none are reused.
+        before_change: called before anything changes that `state_dict` or the generator's weights hold: they may still
+            be being copied.
     """
 
     generator: Generator
@@ -124,6 +126,7 @@ class Engine:
     offload: ActivationOffload = field(default_factory=ActivationOffload)
     reuse_samples: bool = False
     kept: KeptSamples | None = None
+    before_change: Callable[[], None] = lambda: None
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
@@ -196,6 +199,7 @@ class Engine:
         if self._refused("assistant", numbers["norm"], assistant.scale, cause, sound=sound):
             assistant.optimizer.zero_grad(set_to_none=True)
             return math.nan
+        self.before_change()
         assistant.optimizer.step()
         assistant.optimizer.zero_grad(set_to_none=True)
         return numbers["loss"]
@@ -209,6 +213,7 @@ class Engine:
         for part, own in self._assistant_passes(condition, kept):
             samples.append(self.processes.gather(own))
             conditions.append(gathered(part.condition, self.processes))
+        self.before_change()
         return assistant.update(torch.cat(samples), Condition.cat(conditions), self.random)
 
     @staticmethod
@@ -259,6 +264,7 @@ class Engine:
             BadNumbers: a gradient is not finite, and nothing guards the run.
             RunError: a term failed.
         """
+        self.before_change()  # terms may learn as they are evaluated
         self.optimizer.zero_grad(set_to_none=True)
         try:
             result, made = self._gradient(condition, step)

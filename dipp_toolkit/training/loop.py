@@ -26,6 +26,7 @@ from ..utils.images import save_grid
 from ..utils.reproducibility import random_states, random_states_kept, restore_random_states
 from .engine import KeptSamples, ObjectiveResult
 from .run_state.checkpoint_writer import CheckpointWriter, nothing
+from .run_state.host_copies import host_copies
 from .run_state.run_folder import RunFolder
 from .setup.assembly import Assembled, noises_needed
 
@@ -75,7 +76,8 @@ class TrainingLoop:
         """Why updates of the last step were not made."""
         self.order = PromptOrder(len(parts.conditions), config.seed)
         self.processes = parts.engine.processes
-        self.writer = CheckpointWriter(self.processes, after=self._forget_old)
+        self.writer = CheckpointWriter(self.processes, self._forget_old, host_copies(parts.device))
+        parts.engine.before_change = self.writer.before_change
 
     def state_dict(self) -> dict[str, Any]:
         engine = self.parts.engine
@@ -130,16 +132,21 @@ class TrainingLoop:
         self.save_meanwhile()
         return self.writer.wait()[0]
 
-    def save_meanwhile(self, before: Callable[[], None] = nothing) -> list[Path]:
+    def save_meanwhile(self, before: Callable[[], None] = nothing, step_follows: bool = False) -> list[Path]:
         """Begin to write a checkpoint of this step; returns the one before it, where that became whole only now.
 
         Args:
             before: called before anything is written, in the thread that writes.
+            step_follows: whether nothing changes the state before the engine's next update does. A GPU then begins that
+                update while it still copies the state.
 
         Raises:
             OSError: that one could not be written.
         """
-        return self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict(), before)
+        earlier = self.writer.submit(self.checkpoints / f"step-{self.step:08d}", self.state_dict(), before)
+        if not step_follows:
+            self.writer.before_change()
+        return earlier
 
     @property
     def warm_rounds(self) -> int:

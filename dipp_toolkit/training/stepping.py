@@ -71,12 +71,12 @@ class Stepping:
         for path in whole:
             self.broadcast("dipp_on_checkpoint", CheckpointEvent(int(path.name.removeprefix("step-")), path))
 
-    def _save(self) -> None:
+    def _save(self, step_follows: bool = False) -> None:
         """Begin to write a checkpoint; it is told of once it is whole."""
         self.loop.folder.check_in_place()
         self.saved = self._place
         # Rows up to a checkpoint's step are on the disk before the checkpoint is.
-        self._tell(self.loop.save_meanwhile(before=self._sync))
+        self._tell(self.loop.save_meanwhile(self._sync, step_follows))
 
     def save_last(self) -> None:
         """Be sure that this step is on the disk."""
@@ -110,8 +110,9 @@ class Stepping:
             self._step()
             ended = self._measure()
             self._tell(loop.writer.done())
-            if loop.step % config.checkpoint_every == 0 or loop.step == config.steps or ended is not None:
-                self._save()
+            last = loop.step == config.steps or ended is not None
+            if last or loop.step % config.checkpoint_every == 0:
+                self._save(step_follows=not last)
         self.save_last()
         return ended
 

@@ -201,7 +201,8 @@ def describe(result: Mapping[str, Any]) -> None:
         )
     offloaded = f"The host's memory holds {_gib(plan['offloaded'])} GiB of activations. " if plan["offloaded"] else ""
     print_line(
-        f"{offloaded}While prompts are encoded, once and before the first step, the text encoders take "
+        f"{offloaded}A checkpoint is copied to {_gib(plan['checkpoint'])} GiB of the host's memory. "
+        "While prompts are encoded, once and before the first step, the text encoders take "
         f"{_gib(plan['text_encoders'])} GiB beside the frozen networks."
     )
     if "scaling" in plan:

@@ -28,6 +28,7 @@ from ...distributed.sharded_state import flatten, restore
 from ...errors import CheckpointError
 from ...utils.atomic import beside_of, fsync, naming, put_in_place
 from ...utils.paths import remove_below
+from .host_copies import HostCopies
 
 FORMAT = 2
 READ = (FORMAT,)
@@ -73,31 +74,43 @@ def prepare(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state at one moment, copied into the host's memory: what is trained on may change from now on.
+    """A state at one moment, copied into the host's memory.
 
     Attributes:
         skeleton: plain values, and where the tensors stand.
         tensors: whole ones, the same in every process.
         shards: this process's parts of sharded ones.
         processes: those that write together.
+        copies: made the copies, or is making them.
     """
 
     skeleton: Any
     tensors: Mapping[str, Tensor]
     shards: Mapping[str, Tensor]
     processes: Processes
+    copies: HostCopies
 
     @classmethod
-    def of(cls, state: dict[str, Any], processes: Processes | None = None) -> Snapshot:
+    def of(
+        cls, state: dict[str, Any], processes: Processes | None = None, copies: HostCopies | None = None
+    ) -> Snapshot:
         """Copy a state.
+
+        Args:
+            state: nested dictionaries, lists and tuples of tensors, numbers, strings, booleans and None.
+            processes: those that each hold a part of it.
+            copies: makes the copies; while it does, `copies.before_change` has to be called before the state changes.
 
         Raises:
             TypeError: it holds something else than tensors, numbers, strings, lists and dictionaries.
         """
         tensors: dict[str, Tensor] = {}
         shards: dict[str, Tensor] = {}
-        skeleton = flatten(state, "", tensors, shards)
-        return cls(skeleton, tensors, shards, processes or Processes())
+        copies = copies or HostCopies()
+        copies.begin()
+        skeleton = flatten(state, "", tensors, shards, copies)
+        copies.end()
+        return cls(skeleton, tensors, shards, processes or Processes(), copies)
 
     @property
     def mine(self) -> bool:
@@ -111,6 +124,7 @@ class Snapshot:
             OSError: the disk is full, the folder cannot be written, or another process's part did not come; an older
                 checkpoint of that name is then untouched.
         """
+        self.copies.wait()
         with naming(folder, beside_of(folder)):
             self._write(folder)
 

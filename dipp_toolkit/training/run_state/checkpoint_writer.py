@@ -1,4 +1,4 @@
-"""Checkpoints written while the training goes on: the state is copied at once, the disk is waited for in a thread."""
+"""Checkpoints written while the training goes on: the state is copied first, the disk is waited for in a thread."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from ...distributed import Processes
 from .checkpoint import Snapshot, prepare
+from .host_copies import HostCopies
 
 
 def nothing() -> None:
@@ -23,19 +24,23 @@ class CheckpointWriter:
     Attributes:
         processes: those that write together.
         after: done in the thread once the checkpoint is whole.
+        copies: makes copies of states.
     """
 
     processes: Processes = field(default_factory=Processes)
     after: Callable[[], None] = nothing
+    copies: HostCopies = field(default_factory=HostCopies)
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
     _pending: tuple[Path, Future[None]] | None = field(default=None, repr=False)
+    _copying: bool = field(default=False, repr=False)
+    """Whether the device may still be copying, and has not been told to wait before it changes the state."""
 
     def submit(self, folder: Path, state: dict[str, Any], before: Callable[[], None] = nothing) -> list[Path]:
         """Copy a state and begin to write it.
 
         Args:
             folder: the checkpoint's final place.
-            state: may change as soon as this returns.
+            state: may change once `before_change` has been called.
             before: called in the thread before anything is written.
 
         Returns:
@@ -46,7 +51,8 @@ class CheckpointWriter:
             TypeError: the state holds something that a checkpoint cannot.
         """
         finished = self.wait()
-        snapshot = Snapshot.of(state, self.processes)
+        snapshot = Snapshot.of(state, self.processes, self.copies)
+        self._copying = True
         if self.processes.main:
             prepare(folder)
         if snapshot.shards:
@@ -56,8 +62,15 @@ class CheckpointWriter:
         self._pending = (folder, self._pool.submit(self._write, snapshot, folder, before))
         return finished
 
+    def before_change(self) -> None:
+        """Have the device finish the copies before what it is given next; the host does not wait."""
+        if self._copying:
+            self.copies.before_change()
+            self._copying = False
+
     def _write(self, snapshot: Snapshot, folder: Path, before: Callable[[], None]) -> None:
         if not snapshot.mine:
+            snapshot.copies.wait()
             return
         if self.processes.main:
             before()
