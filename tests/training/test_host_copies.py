@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dipp_toolkit.config import TrainConfig, make_config
@@ -88,6 +89,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def tensors_that_differ(one: Path, other: Path) -> list[str]:
+    """Names of two checkpoints' tensors, but for Python's random state, which other code of the process moves too."""
+    ours, theirs = load_file(one / TENSORS), load_file(other / TENSORS)
+    assert ours.keys() == theirs.keys()
+    names = ours.keys() - {"/process_random/python/words"}
+    return sorted(name for name in names if not torch.equal(ours[name], theirs[name]))
+
+
 def content_of(checkpoint: Path) -> tuple[bytes, dict[str, Any]]:
     """A checkpoint's tensors as they lie in the file, and the values around them but for the time."""
     document = json.loads((checkpoint / SKELETON).read_text())
@@ -119,7 +128,8 @@ def test_nothing_changes_before_it_is_copied(
     ours, theirs = (checkpoints(tmp_path / name / "checkpoints") for name in ("late", "plain"))
     assert [path.name for path in ours] == [path.name for path in theirs] and len(ours) >= 3
     for one, other in zip(ours, theirs, strict=True):
-        assert content_of(one) == content_of(other)
+        assert tensors_that_differ(one, other) == []
+        assert content_of(one)[1] == content_of(other)[1]
 
 
 def test_a_step_with_a_checkpoint_waits_no_more_than_one_without(settings: dict[str, Any], tmp_path: Path) -> None:
