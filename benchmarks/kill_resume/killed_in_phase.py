@@ -48,6 +48,8 @@ PHASES: dict[str, tuple[str, ...]] = {
     "summary": ("dipp_toolkit.training.finishing:write_model_card", "dipp_toolkit.training.finishing:write_text"),
     "report": ("dipp_toolkit.report:write_report",),
 }
+LINES = "dipp_toolkit.utils.jsonl:MetricsFile.write"
+"""Appends a line to a file of rows."""
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR
 
@@ -128,16 +130,21 @@ class Moments:
         return wrapped
 
 
+def located(place: str) -> tuple[Any, str]:
+    """What holds a function, and by which name: `module:Class.name` or `module:name`."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    return functools.reduce(getattr, owners, importlib.import_module(module)), name
+
+
 def watch(moments: Moments) -> None:
     """Put the counting around every function of every phase."""
     for phase, places in PHASES.items():
         for place in places:
-            module, _, path = place.partition(":")
-            *owners, name = path.split(".")
-            owner = functools.reduce(getattr, owners, importlib.import_module(module))
+            owner, name = located(place)
             setattr(owner, name, moments.within(phase, getattr(owner, name)))
-    lines = importlib.import_module("dipp_toolkit.training.run_state.run_folder").MetricsFile
-    lines.write = moments.torn(lines.write)
+    owner, name = located(LINES)
+    setattr(owner, name, moments.torn(getattr(owner, name)))
     sys.addaudithook(moments.audited)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_resume.killed_in_phase import PHASES
+from benchmarks.kill_resume.killed_in_phase import LINES, PHASES, located
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FILES = sorted(BENCHMARKS.glob("*/*.py"))
@@ -43,6 +42,6 @@ def test_a_script_finds_the_checkout_before_it_imports_from_it(path: Path) -> No
 
 
 def test_phases_in_which_a_training_is_killed_exist() -> None:
-    for place in (place for places in PHASES.values() for place in places):
-        module, _, path = place.partition(":")
-        assert callable(functools.reduce(getattr, path.split("."), importlib.import_module(module))), place
+    for place in [*(place for places in PHASES.values() for place in places), LINES]:
+        owner, name = located(place)
+        assert callable(getattr(owner, name)), place
