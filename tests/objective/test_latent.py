@@ -210,7 +210,7 @@ def test_it_goes_on_where_it_stopped() -> None:
     whole, resumed = term_of(reward), term_of(reward)
     follow(whole, reward, range(18))
     tensors: dict[str, Tensor] = {}
-    resumed.load_state_dict(restore(flatten(whole.state_dict(), "", tensors, {}), tensors))
+    resumed.load_state_dict(restore(flatten(whole.state_dict(), "", tensors, {}, torch.clone), tensors))
     assert whole.latent is not None and whole.latent.is_trusted
     for a, b in zip(*(follow(term, reward, range(18, 24)) for term in (whole, resumed)), strict=True):
         assert torch.equal(a.grad, b.grad) and torch.equal(a.value, b.value) and a.details == b.details

@@ -114,7 +114,7 @@ def test_it_goes_on_where_it_stopped(text: bool) -> None:
     follow(whole, 5, text=text)
     resumed = Surrogate(rounds=2, trust=-1.0)
     tensors: dict[str, Tensor] = {}
-    resumed.load_state_dict(restore(flatten(whole.state_dict(), "", tensors, {}), tensors))
+    resumed.load_state_dict(restore(flatten(whole.state_dict(), "", tensors, {}, torch.clone), tensors))
     both = [follow(item, 2, seed=10, text=text) for item in (whole, resumed)]
     assert all(a.any() and torch.equal(a, b) for a, b in zip(*both, strict=True))
     torch.testing.assert_close(whole.state_dict(), resumed.state_dict(), rtol=0, atol=0)
