@@ -33,7 +33,7 @@ from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
-from ..models.quantized_layers import KINDS
+from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
 from .costs import (
@@ -498,9 +498,6 @@ NARROW: dict[str, Any] = {"frozen_precision": "bf16"}
 STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
 """What is given up after that, in this order: precision of frozen weights, then training of all weights."""
 
-ROUNDED: tuple[str, ...] = ("int8", "nf4")
-"""What frozen weights are rounded to at last, where not even adapters fit: it changes what is learnt."""
-
 
 def recommend(
     config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan, rounded: bool = True
@@ -509,16 +506,17 @@ def recommend(
 
     Settings as they are come first, then with any of `SAME_RESULT` and, under passes in bf16, `NARROW`. Then batches
     are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in the
-    host's memory. If that is not enough, `STEPS` and then `ROUNDED` are given up one after the other, each followed by
-    the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a step;
-    where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no other is
-    planned.
+    host's memory. If that is not enough, `STEPS` and then frozen weights of `KINDS` follow one after the other, each
+    with the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a
+    step; where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no
+    other is planned.
 
     Args:
         config: resolved settings to begin with.
         memory: bytes.
         plan_of: makes the plans.
-        rounded: whether `ROUNDED` may be recommended; sharded networks do not take it.
+        rounded: whether `KINDS` of frozen weights, which change what is learnt, may be recommended at last; sharded
+            networks do not take them.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
@@ -533,7 +531,7 @@ def recommend(
     asked = plan_of(config)
     if fits(asked):
         return asked, {}
-    for given_up in _concessions(config, ROUNDED if rounded else ()):
+    for given_up in _concessions(config, KINDS if rounded else ()):
         choices = list(_same_results(config, given_up))
         as_given, thriftiest = choices[0], choices[-1]
         if not fits(plan_of(config.model_copy(update=thriftiest))):
@@ -567,13 +565,13 @@ def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dic
             yield {**dict(chosen), **given_up}
 
 
-def _concessions(config: TrainConfig, rounded: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _concessions(config: TrainConfig, rounded: Sequence[Kind]) -> Iterator[dict[str, Any]]:
     """Settings to give up, none at first, then ever more of them."""
     given_up: dict[str, Any] = {}
     yield from _thrifty(config, given_up)
     for step in STEPS:
         new = {name: value for name, value in step.items() if getattr(config, name) != value}
-        if config.frozen_precision in ROUNDED:
+        if config.frozen_precision in KINDS:
             new.pop("frozen_precision", None)
         if step.get("precision") == config.precision:  # then frozen weights were narrow before
             continue

@@ -45,6 +45,12 @@ def file_of_prompts(folder: Path) -> Path:
     return path
 
 
+def tiny_world(folder: Path) -> dict[str, str]:
+    """A tiny pipeline and its prompts in a folder, as the settings of a run that aligns it."""
+    tiny = str(tiny_pipeline(folder / "tiny"))
+    return {"generator": tiny, "reference": tiny, "prompts": str(file_of_prompts(folder))}
+
+
 def blue_settings(folder: Path, reward: str, **settings: Any) -> dict[str, Any]:
     """Settings of a distillation of a tiny pipeline with the function `blueness` of a file as its reward.
 

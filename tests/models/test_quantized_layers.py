@@ -26,7 +26,7 @@ from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.models.weight_sharing import trainable_state, weight_sharing_copy
 from dipp_toolkit.training.setup.assembly import assemble, check_frozen_precision
 from dipp_toolkit.training.setup.resolve import resolve
-from tiny import PROMPTS
+from tiny_runs import file_of_prompts
 
 LARGEST_ERROR = {"int8": 0.012, "nf4": 0.1}
 """Root mean square of what normally distributed weights lose, as a share of theirs."""
@@ -153,9 +153,8 @@ def test_an_adapter_over_codes_is_exported_into_the_weights_as_they_were(kind: A
 
 @pytest.mark.usefixtures("library", "small")
 def test_all_weights_start_whole_over_a_quantised_reference(twin: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     settings: dict[str, Any] = {
-        "generator": f"diffusers:{twin}", "reference": f"diffusers:{twin}", "prompts": str(tmp_path / "prompts.txt"),
+        "generator": f"diffusers:{twin}", "reference": f"diffusers:{twin}", "prompts": str(file_of_prompts(tmp_path)),
         "prompt_cache": tmp_path / "cache", "device": "cpu", "batch_size": 2, "eval_count": 2, "assistant_warmup": 0,
     }  # fmt: skip
     parts = assemble(resolve(TrainConfig(frozen_precision="nf4", **settings)))
@@ -170,12 +169,12 @@ def test_all_weights_start_whole_over_a_quantised_reference(twin: Path, tmp_path
 @pytest.mark.usefixtures("library", "small")
 @pytest.mark.parametrize(("kind", "mode"), [("nf4", "lora"), ("int8", "full")])
 def test_runs_train_resume_and_export(kind: str, mode: str, twin: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    prompts = str(file_of_prompts(tmp_path))
     (tmp_path / "blue.py").write_text(BLUE)
 
     def run(steps: int, out: str, **more: Any) -> dict[str, Tensor]:
         config = TrainConfig(
-            generator=f"diffusers:{twin}", reference=f"diffusers:{twin}", prompts=str(tmp_path / "prompts.txt"),
+            generator=f"diffusers:{twin}", reference=f"diffusers:{twin}", prompts=prompts,
             rewards={f"{tmp_path / 'blue.py'}:blue": 1.0}, prompt_cache=tmp_path / "cache", mode=mode, lora_rank=2,
             frozen_precision=kind, precision="fp32", device="cpu", batch_size=2, steps=steps, eval_count=2,
             reference_steps=2, checkpoint_every=1, assistant_warmup=0, monitor_every=0, diagnose_every=0,

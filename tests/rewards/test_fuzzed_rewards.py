@@ -21,7 +21,7 @@ from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.training.stepping import StopRequest, run_steps
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import tiny_world
 
 BATCH = 2
 
@@ -82,10 +82,8 @@ def answers(seed: int) -> Iterator[Callable[[Tensor], Any]]:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingLoop, Fuzzed]:
     folder = tmp_path_factory.mktemp("fuzzed")
-    tiny = str(tiny_pipeline(folder / "tiny"))
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     config = make_config(
-        {"generator": tiny, "reference": tiny, "prompts": str(folder / "prompts.txt"), "batch_size": BATCH,
+        {**tiny_world(folder), "batch_size": BATCH,
          "steps": 10**6, "eval_count": 2, "rewards": {"colourfulness": 1.0}, "floors": {"colourfulness": 0.5},
          "checkpoint_every": 10**6, "sample_every": 10**6, "keep_checkpoints": 1, "bad_steps": 1}
     )  # fmt: skip

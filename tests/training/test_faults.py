@@ -26,7 +26,7 @@ from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.training.stepping import StopRequest, run_steps
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import tiny_world
 
 BAD = float("nan")
 
@@ -34,10 +34,8 @@ BAD = float("nan")
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("faults")
-    tiny = str(tiny_pipeline(folder / "tiny"))
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     return {
-        "generator": tiny, "reference": tiny, "prompts": str(folder / "prompts.txt"), "batch_size": 4, "steps": 8,
+        **tiny_world(folder), "batch_size": 4, "steps": 8,
         "eval_count": 2, "reference_steps": 1, "rewards": {"colourfulness": 1.0}, "checkpoint_every": 2,
         "sample_every": 1000,
     }  # fmt: skip

@@ -27,7 +27,7 @@ from dipp_toolkit.training.run import train
 from dipp_toolkit.training.run_state.checkpoint import checkpoints
 from dipp_toolkit.utils import atomic
 from dipp_toolkit.utils.jsonl import MetricsFile
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import tiny_world
 
 # Files in the order in which a run writes them, and how often each is let through before the disk is full.
 PHASES = {
@@ -116,10 +116,8 @@ class Refusals:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("full")
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    tiny = str(tiny_pipeline(folder / "tiny"))
     return {
-        "generator": tiny, "reference": tiny, "prompts": str(folder / "prompts.txt"), "batch_size": 2, "steps": 4,
+        **tiny_world(folder), "batch_size": 2, "steps": 4,
         "eval_count": 2, "reference_steps": 1, "rewards": {"colourfulness": 1.0}, "checkpoint_every": 2,
         "sample_every": 4, "monitor_every": 2, "monitor_count": 2, "diagnose_every": 2, "device": "cpu",
         "deterministic": True,

@@ -32,7 +32,7 @@ from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.host_waits import HostWaits
 from dipp_toolkit.utils.stand_in_device import stand_in_device
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import tiny_world
 
 PATIENCE = 60.0
 
@@ -79,10 +79,8 @@ class LateCopies(StreamCopies):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("copies")
-    tiny = str(tiny_pipeline(folder / "tiny"))
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     return {
-        "generator": tiny, "reference": tiny, "prompts": str(folder / "prompts.txt"), "batch_size": 2, "steps": 6,
+        **tiny_world(folder), "batch_size": 2, "steps": 6,
         "eval_count": 2, "monitor_count": 2, "reference_steps": 1, "rewards": {"colourfulness": 1.0}, "seed": 3,
         "checkpoint_every": 2, "sample_every": 3, "monitor_every": 3, "diagnose_every": 3, "keep_checkpoints": 9,
         "assistant_warmup": 2, "deterministic": True,

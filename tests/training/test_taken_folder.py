@@ -23,17 +23,15 @@ from dipp_toolkit.training.run import RunResult
 from dipp_toolkit.training.run_state.reserved_folder import own_folder, taken_folder
 from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 from dipp_toolkit.utils.assignments import read_yaml
-from tiny import PROMPTS, tiny_pipeline
+from tiny_runs import tiny_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings of a quick run on a tiny pipeline."""
     folder = tmp_path_factory.mktemp("world")
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
-    tiny = str(tiny_pipeline(folder / "tiny"))
     return {
-        "generator": tiny, "reference": tiny, "prompts": str(folder / "prompts.txt"), "batch_size": 2, "steps": 3,
+        **tiny_world(folder), "batch_size": 2, "steps": 3,
         "eval_count": 2, "reference_steps": 1, "sample_every": 100, "device": "cpu",
     }  # fmt: skip
 

@@ -145,7 +145,8 @@ def _assignments(changes: Mapping[str, Any]) -> str:
 
 def _describe_advice(result: Mapping[str, Any]) -> None:
     """Print what to change where the run as asked does not fit the memory."""
-    from dipp_toolkit.planning.estimate import MARGIN, ROUNDED
+    from dipp_toolkit.models.quantized_layers import KINDS
+    from dipp_toolkit.planning.estimate import MARGIN
 
     if result.get("changes") and result["fits"]:
         print_line(
@@ -153,7 +154,7 @@ def _describe_advice(result: Mapping[str, Any]) -> None:
             f"with {MARGIN:.0%} to spare, add: {_assignments(result['changes'])}"
         )
         kind = result["changes"].get("frozen_precision")
-        if kind in ROUNDED:
+        if kind in KINDS:
             print_line(
                 f"{kind} rounds the frozen weights and so changes what is learnt, nf4 far more than int8; it needs "
                 "pip install 'dipp-toolkit[8bit]'."
