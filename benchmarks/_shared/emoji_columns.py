@@ -53,13 +53,25 @@ class Judged:
     frechet: float
 
 
+def stored(images: Tensor) -> Tensor:
+    """Images in [0, 1] with the 8-bit pixels that they would be stored with."""
+    return images.mul(255).round().div(255)
+
+
 @torch.no_grad()
-def judge_column(judge: EmojiJudge, images: Tensor, prompts: list[str], real_features: Tensor) -> Judged:
-    """Judge images `(prompts, noises, 3, 64, 64)` with the 8-bit pixels that they would be stored with."""
+def scores_and_naming(judge: EmojiJudge, images: Tensor, prompts: list[str]) -> tuple[Tensor, float]:
+    """The judge's scores `(prompts, noises)` of stored images, and the share of them that it names rightly."""
     noises = images.shape[1]
-    flat = images.mul(255).round().div(255).flatten(0, 1)
+    flat = stored(images).flatten(0, 1)
     captions = [prompt for prompt in prompts for _ in range(noises)]
     parts = [(part, captions[k * BATCH : (k + 1) * BATCH]) for k, part in enumerate(flat.split(BATCH))]
     scores = torch.cat([judge(part, texts) for part, texts in parts]).reshape(len(prompts), noises)
     correct = sum(judge.naming_accuracy(part, texts) * len(part) for part, texts in parts)
-    return Judged(scores, correct / len(flat), frechet_distance(features_of(judge, flat), real_features))
+    return scores, correct / len(flat)
+
+
+def judge_column(judge: EmojiJudge, images: Tensor, prompts: list[str], real_features: Tensor) -> Judged:
+    """Judge images `(prompts, noises, 3, 64, 64)` with the 8-bit pixels that they would be stored with."""
+    scores, naming = scores_and_naming(judge, images, prompts)
+    features = features_of(judge, stored(images).flatten(0, 1))
+    return Judged(scores, naming, frechet_distance(features, real_features))

@@ -23,17 +23,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks._shared.emoji_columns import NOISES, features_of, judge_column, one_step_column, real_images
+from benchmarks._shared.emoji_columns import NOISES, features_of, judge_column, one_step_column, real_images, stored
+from benchmarks._shared.teacher import best_guidance, teacher_column, teacher_key
 from dipp_emoji.judge import EmojiJudge
-from dipp_toolkit import Condition, TrainConfig, load_generator, load_prompts, load_reference, train
+from dipp_toolkit import TrainConfig, load_generator, load_prompts, load_reference, train
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.intervals import mean_interval
 from dipp_toolkit.models.sampling import generate_images, sample_reference
-from dipp_toolkit.protocols import Reference, texts
+from dipp_toolkit.protocols import texts
 from dipp_toolkit.utils.atomic import write_text
 
 HERE = Path(__file__).parent
-GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.5)
 
 
 def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_features: torch.Tensor) -> dict[str, Any]:
@@ -43,22 +43,8 @@ def measure(judge: EmojiJudge, images: torch.Tensor, prompts: list[str], real_fe
         "naming": judged.naming,
         "preference": mean_interval(judged.scores).as_dict(),
         "frechet": judged.frechet,
-        "diversity": seed_diversity(images.mul(255).round().div(255)),
+        "diversity": seed_diversity(stored(images)),
     }
-
-
-def best_guidance(
-    judge: EmojiJudge, reference: Reference, condition: Condition, prompts: list[str], steps: int
-) -> dict[str, Any]:
-    """The reference's guidance with the highest judged preference, on every fourth prompt."""
-    rows = list(range(0, len(prompts), 4))
-    chosen = [prompts[row] for row in rows]
-    scores = {}
-    for guidance in GUIDANCES:
-        images = sample_reference(reference, condition[rows], 77, steps, guidance)
-        with torch.no_grad():
-            scores[guidance] = judge(images, chosen).mean().item()
-    return {"preference_by_guidance": scores, "guidance": max(scores, key=lambda guidance: scores[guidance])}
 
 
 def milliseconds(make: Callable[[], object], images: int, repeats: int = 5) -> float:
@@ -121,17 +107,13 @@ def main() -> None:
     condition = reference.encode(prompts)
     real, fresh = real_images(seed=1), real_images(seed=2)
     real_features = features_of(judge, real.flatten(0, 1))
-    guidance = best_guidance(judge, reference, condition, prompts, steps=20)
-    multi = torch.stack(
-        [sample_reference(reference, condition, 100 + k, arguments.steps, guidance["guidance"]) for k in range(NOISES)],
-        dim=1,
-    )
+    guidance = best_guidance(judge, reference, condition, prompts)
     columns = {"real compositions": measure(judge, fresh, prompts, real_features)}
     few = condition[:32]
     passes = arguments.steps * (1 if guidance["guidance"] == 1 else 2)
-    columns[f"reference, {arguments.steps} steps, guidance {guidance['guidance']:g}"] = measure(
-        judge, multi, prompts, real_features
-    ) | {
+    teacher = f"reference, {arguments.steps} steps, guidance {guidance['guidance']:g}"
+    multi = teacher_column(reference, condition, arguments.steps, guidance["guidance"])
+    columns[teacher] = measure(judge, multi, prompts, real_features) | {
         "evaluations": passes,
         "milliseconds": milliseconds(
             lambda: sample_reference(reference, few, 0, arguments.steps, guidance["guidance"]), 32, repeats=1
@@ -152,6 +134,7 @@ def main() -> None:
         "images": len(prompts) * NOISES,
         "frechet_floor": columns["real compositions"]["frechet"],
         "reference_guidance": guidance,
+        "teacher": {"key": teacher_key(reference, judge, prompts, arguments.steps), "column": teacher},
         "alignment_seconds": [json.loads((folder / "summary.json").read_text())["seconds"] for folder in runs],
         "columns": columns,
     }
