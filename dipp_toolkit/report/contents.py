@@ -17,8 +17,6 @@ from .run_files import RunFiles
 from .table import finite
 from .thumbnails import PIXEL_ART, Thumbnail, evenly, thumbnail
 
-SHOWN = 12
-"""Prompts that are shown at once; the others are folded away below them."""
 MOST_SMALL, MOST_LARGE = 64, 24
 """Most prompts in the page, for images that are small and for such that have to be shrunk."""
 FEW_PROMPTS = 10
@@ -26,10 +24,20 @@ FEW_PROMPTS = 10
 
 @dataclass(frozen=True)
 class PromptCard:
-    """One prompt with its images, by column."""
+    """One prompt with its images, by column, and how its score went, where that is known."""
 
     prompt: str
     images: Sequence[tuple[str, Thumbnail]]
+    gain: str = ""
+
+
+@dataclass(frozen=True)
+class StripCards:
+    """Prompts that were chosen in one way, and the words that say how."""
+
+    title: str
+    text: str
+    cards: Sequence[PromptCard]
 
 
 @dataclass(frozen=True)
@@ -49,26 +57,46 @@ def column_notes(run: RunFiles) -> dict[str, str]:
     return {"reference": f"{run.reference_steps} steps", "before": generator, "after": generator}
 
 
-def prompt_cards(run: RunFiles) -> list[PromptCard]:
-    """Prompts with images, evenly chosen; the first noise of each."""
-    if run.comparison is None or not run.comparison.images:
-        return []
-    images = run.comparison.images
+def has_images(run: RunFiles) -> bool:
+    """Whether the run has images to show."""
+    return run.comparison is not None and bool(run.comparison.images)
+
+
+def small_images(run: RunFiles) -> bool:
+    """Whether images are so small that they are shown with hard pixel edges."""
+    assert run.comparison is not None
+    return max(next(iter(run.comparison.images.values())).shape[-2:]) <= PIXEL_ART
+
+
+def _card(run: RunFiles, row: int, gain: str = "") -> PromptCard:
+    """A prompt's images from the first noise."""
+    assert run.comparison is not None
+    prompt, images = run.comparison.prompts[row], run.comparison.images
     columns = [name for name in run.columns if name in images]
-    small = max(images[columns[0]].shape[-2:]) <= PIXEL_ART
+    return PromptCard(prompt, [(name, thumbnail(images[name][row, 0], f"{prompt}, {name}")) for name in columns], gain)
+
+
+def strip_cards(run: RunFiles) -> list[StripCards]:
+    """The prompts that the picture shows, too."""
     return [
-        PromptCard(
-            run.comparison.prompts[row],
-            [(name, thumbnail(images[name][row, 0], f"{run.comparison.prompts[row]}, {name}")) for name in columns],
+        StripCards(
+            strip.title,
+            strip.text,
+            [_card(run, one.row, gain) for one, gain in zip(strip.prompts, strip.gains, strict=True)],
         )
-        for row in spread_out(evenly(len(run.comparison.prompts), MOST_SMALL if small else MOST_LARGE))
+        for strip in run.strips
     ]
 
 
-def spread_out(rows: list[int]) -> list[int]:
-    """The same rows, the evenly spaced ones that are shown at once first."""
-    first = [rows[index] for index in evenly(len(rows), SHOWN)]
-    return first + [row for row in rows if row not in set(first)]
+def further_cards(run: RunFiles) -> list[PromptCard]:
+    """Prompts spread evenly over those that are not in a strip."""
+    if not has_images(run):
+        return []
+    assert run.comparison is not None
+    shown = {one.row for strip in run.strips for one in strip.prompts}
+    others = [row for row in range(len(run.comparison.prompts)) if row not in shown]
+    most = (MOST_SMALL if small_images(run) else MOST_LARGE) - len(shown)
+    return [_card(run, others[index]) for index in evenly(len(others), most)] if others else []
 
 
 def prompts_of(run: RunFiles) -> str:

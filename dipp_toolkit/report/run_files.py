@@ -18,6 +18,7 @@ from ..utils.messages import Spelling
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
+    from .strips import Strip
 
 COLUMN_ORDER = ("reference", "before", "after")
 
@@ -66,6 +67,18 @@ class RunFiles:
         names += [str(judge["name"])] if isinstance(judge, Mapping) and "name" in judge else []
         names += [name for row in self.monitors for name in row.get("rewards") or {}]
         return Spelling([config.generator or "", config.reference or "", *names, *config.terms])
+
+    @cached_property
+    def strips(self) -> list[Strip]:
+        """The prompts that picture and page show, by what the run recorded of their scores; none without images."""
+        from .shown_prompts import choose_prompts, recorded_prompts
+        from .strips import strips_of
+
+        if self.comparison is None or not self.comparison.images:
+            return []
+        prompts = self.comparison.prompts
+        shown = recorded_prompts(self.summary.get("picture"), len(prompts)) or choose_prompts(prompts, None)
+        return strips_of(shown, prompts, self.spelling.name)
 
     @property
     def reference_steps(self) -> int:

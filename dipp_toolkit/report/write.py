@@ -10,13 +10,15 @@ from ..utils.images import write_png
 from .before_after import draw_before_after
 from .charts.lines import interval_plot
 from .contents import (
-    SHOWN,
     column_notes,
     environment_of,
     facts_of,
-    prompt_cards,
+    further_cards,
+    has_images,
     prompts_of,
     settings_of,
+    small_images,
+    strip_cards,
     title_of,
     warnings_of,
 )
@@ -26,7 +28,6 @@ from .rerun_command import again_from_config, again_from_flags
 from .run_files import RunFiles, read_run
 from .table import table_rows
 from .templates import template
-from .thumbnails import PIXEL_ART
 from .verdict import verdict
 
 REPORT, PICTURE = "report.html", "before_after.png"
@@ -34,7 +35,7 @@ REPORT, PICTURE = "report.html", "before_after.png"
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    cards = prompt_cards(run)
+    strips = strip_cards(run)
     columns = run.columns
     rows = table_rows(run, columns)
     return template(__package__, "report.html.jinja").render(
@@ -45,9 +46,9 @@ def render(run: RunFiles) -> str:
         facts=facts_of(run),
         warnings=warnings_of(run),
         notes=column_notes(run),
-        cards=cards[:SHOWN],
-        more_cards=cards[SHOWN:],
-        pixelated=bool(cards) and max(cards[0].images[0][1].width, cards[0].images[0][1].height) <= PIXEL_ART,
+        strips=strips,
+        more_cards=further_cards(run),
+        pixelated=has_images(run) and small_images(run),
         prompts=prompts_of(run),
         prompt_count=len(run.comparison.prompts) if run.comparison else 0,
         seed_count=len(run.comparison.seeds) if run.comparison else 0,
@@ -86,7 +87,7 @@ def write_report(run_folder: Path) -> Path:
     run = read_run(run_folder)
     if run.comparison is not None and run.comparison.images:
         images = {name: run.comparison.images[name] for name in run.columns if name in run.comparison.images}
-        picture = draw_before_after(run.comparison.prompts, images, column_notes(run))
+        picture = draw_before_after(run.comparison.prompts, images, column_notes(run), run.strips)
         write_png(picture, run_folder / PICTURE, optimize=True)
     write_text(run_folder / REPORT, render(run))
     return run_folder / REPORT

@@ -25,6 +25,7 @@ from ..monitoring.snapshot import take_snapshot
 from ..objective.base import WarningTerm
 from ..protocols import Generator
 from ..report.run_files import read_metrics as read_rows
+from ..report.shown_prompts import choose_prompts, find_ranking
 from ..utils.atomic import whole_folder, write_text
 from ..utils.device import environment
 from ..utils.precision import PrecisionChoice
@@ -163,6 +164,8 @@ def finish(
         "reference_steps": config.reference_steps,
         "environment": environment(parts.device),
     }
+    weights = {**dict.fromkeys(config.floors, 1.0), **config.rewards}
+    summary["picture"] = choose_prompts(comparison.prompts, find_ranking(scores, judge, weights)).as_dict()
     summary["pull"] = pull_in_words(rows, config)
     monitored = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     summary["warnings"], summary["warned"] = _summary_warnings(parts, config, folder, rows, monitored, problems)

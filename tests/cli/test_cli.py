@@ -45,7 +45,11 @@ SUMMARY = {
     "diversity": {"before": 0.125, "after": 0.1201},
     "divergence": {"before": 0.0421, "after": 0.0642},
     "warnings": ["Something looks odd."],
-}
+    "picture": {
+        "prompts": 20, "by": ["fair"], "role": "judge", "better": around(0.75, 0.125),
+        "gained": [{"row": 3, "before": 0.0, "after": 2.0}], "drawn": [{"row": 9, "before": 1.0, "after": 0.5}],
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +238,7 @@ def test_train_prints_a_table_and_where_things_are(
         assert part in printed.out
     assert "Warning: Something looks odd." in printed.out
     assert str(tmp_path / "report.html") in printed.out
+    assert "before_after.png  the largest gains by fair, and prompts at random" in printed.out
     assert str(tmp_path / "final") not in printed.out
     assert "a library talks" in printed.err
 

@@ -227,6 +227,9 @@ def test_a_run_leaves_what_it_promises_and_the_export_is_the_generator(run: Run,
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     name = next(iter(world["rewards"]))
     assert result.summary["rewards"][name]["before"]["low"] <= result.summary["rewards"][name]["before"]["mean"]
+    picture = result.summary["picture"]
+    assert (picture["by"], picture["role"]) == ([name], "trained") and 0 <= picture["better"]["mean"] <= 1
+    assert len(picture["gained"]) == picture["prompts"] and picture["drawn"] == []
 
 
 def test_a_reward_from_a_file_is_maximised(run: Run, world: dict[str, Any]) -> None:

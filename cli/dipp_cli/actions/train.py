@@ -45,9 +45,13 @@ def _point_out(folder: Path, summary: Mapping[str, Any]) -> None:
         print_line(summary["stopped_early"]["text"])
     for warning in summary.get("warnings") or []:
         print_line(f"Warning: {warning}")
+    from dipp_toolkit.report.shown_prompts import recorded_prompts
+    from dipp_toolkit.report.strips import strips_in_short
+
+    picture = summary.get("picture") or {}
     meaning = {
         "report.html": "pictures, curves, settings",
-        "before_after.png": "the same prompts and noise, before and after",
+        "before_after.png": strips_in_short(recorded_prompts(picture, picture.get("prompts", 0))),
         "final": summary.get("final") or "the generator, a diffusers pipeline",
     }
     width = max(len(str(folder / name)) for name in meaning)
