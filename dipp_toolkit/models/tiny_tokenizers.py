@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def byte_symbols() -> list[str]:
     return sorted(ByteLevel.alphabet())
 
 
-def _byte_pair_model() -> Any:
-    """Byte pair encoding over single bytes, with the merges that make each of `WORDS` one token."""
+def _byte_pair_model(words: Iterable[str]) -> Any:
+    """Byte pair encoding over single bytes, with the merges that make each of `words` one token."""
     from tokenizers.models import BPE
 
     def model(*more: str) -> Any:
@@ -39,25 +40,26 @@ def _byte_pair_model() -> Any:
 
     symbols = [symbol + end for end in ("", "</w>") for symbol in byte_symbols()]
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in words:
         while len(parts := model().tokenize(word)) > 1:
             merges.append((parts[0].value, parts[1].value))
     return model(START, END)
 
 
-def tiny_clip_tokenizer(max_tokens: int = CLIP_TOKENS, *, pad_token: str = END) -> Any:
-    """A `CLIPTokenizer` over single bytes and `WORDS`, read from `vocab.json` and `merges.txt` like any other.
+def tiny_clip_tokenizer(max_tokens: int = CLIP_TOKENS, *, pad_token: str = END, words: Iterable[str] = WORDS) -> Any:
+    """A `CLIPTokenizer` over single bytes and `words`, read from `vocab.json` and `merges.txt` like any other.
 
     The start and end tokens are the last two of the vocabulary, as published.
 
     Args:
         max_tokens: its `model_max_length`.
         pad_token: the end token as in Stable Diffusion 1, or `"!"` as in the second tokenizer of later pipelines.
+        words: those that are one token; all others are spelled.
     """
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
-        _byte_pair_model().save(scratch)
+        _byte_pair_model(words).save(scratch)
         return _anonymous(
             CLIPTokenizer.from_pretrained(
                 scratch, model_max_length=max_tokens, pad_token=pad_token, bos_token=START, eos_token=END, unk_token=END

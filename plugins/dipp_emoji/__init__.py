@@ -58,6 +58,8 @@ DISTIL = WORLD | {
     "ema": 0.99,
     "diagnose_every": 50,
 }
+UNET_READOUT: dict[str, Any] = {"readout": 625 / 999, "input_scale": "sigma"}
+"""Where a one-step Stable Diffusion 1.5 is read out, and of what (Zhou et al. 2024, SiD-LSG)."""
 
 
 def load_reference(**options: Any) -> Reference:

@@ -9,7 +9,8 @@ from dipp_emoji import WEIGHTS
 from dipp_emoji.captions import BACKGROUNDS, TEMPLATES, caption, emoji, is_held_out, pairs, vocabulary
 from dipp_emoji.compose import backgrounds, compose, sprites
 from dipp_emoji.judge import EmojiJudge
-from dipp_emoji.recipe.reference import CaptionTable, build_tokenizer
+from dipp_emoji.recipe.pixart import build_tokenizer
+from dipp_emoji.recipe.reference import CaptionTable
 from dipp_toolkit import load_generator, load_prompts, load_reference
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference

@@ -19,7 +19,7 @@ from ..rewards import embed_captions, embed_pixels
 from ..text import EOS, CaptionTokenizer
 from .fitting import Optimizer
 from .ordered import JITTERS, compose_bank, distinct_rows
-from .reference import TOKENS, build_tokenizer
+from .pixart import TOKENS, build_tokenizer
 
 NAMES = 3
 """Wordings of a name that captions draw from (fewer names repeat)."""

@@ -18,7 +18,7 @@ from ..text import CaptionTokenizer
 from .clip import CaptionIds
 from .fitting import Optimizer, group_loss, measure_order
 from .ordered import NOISE_FLOOR, Groups, ModelSamples, compose_bank, load_vae, round_trip, wrong_pairs
-from .reference import build_tokenizer
+from .pixart import build_tokenizer
 
 SEEN_BACKGROUNDS = 6
 

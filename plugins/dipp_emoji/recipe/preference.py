@@ -16,7 +16,7 @@ from ..text import CaptionTokenizer
 from .clip import CaptionIds
 from .fitting import Optimizer, group_loss, measure_order
 from .ordered import NOISE_FLOOR, Groups, ModelSamples, load_vae, wrong_pairs
-from .reference import build_tokenizer
+from .pixart import build_tokenizer
 
 INPUT_NOISE = 0.04
 """Largest deviation of more noise, one level for a whole group, so that the gradient hangs on no fine pattern."""

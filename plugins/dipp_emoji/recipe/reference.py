@@ -1,4 +1,4 @@
-"""Stage `reference`: a small, real `PixArtAlphaPipeline`, trained on the latents of captioned compositions."""
+"""Stages `reference` and `unet_reference`: multi-step diffusions of the latents of captioned compositions."""
 
 from __future__ import annotations
 
@@ -8,66 +8,50 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol
 
 import torch
-from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
-from diffusers.models.attention_processor import AttnProcessor
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dipp_toolkit.training.run_state.checkpoint import checkpoints, newest_whole_checkpoint, save_checkpoint
 from dipp_toolkit.utils.precision import native_autocast
 
-from ..captions import TEMPLATES, caption, vocabulary
+from ..captions import TEMPLATES, caption
 
-TOKENS = 12
-"""Longest caption in tokens, the end token included."""
 CAPTION_DROPOUT = 0.1
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the world's vocabulary, with T5's special tokens."""
-    words = ["<pad>", "</s>", "<unk>", *vocabulary()]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=TOKENS
-    )
+class Architecture(Protocol):
+    """A pipeline that a reference can be.
+
+    Attributes:
+        tokenizer: of the captions.
+        alphas_cumprod: alpha_t^2 at each of its training times.
+    """
+
+    tokenizer: Any
+    alphas_cumprod: Tensor
+
+    def build(self) -> nn.ModuleDict:
+        """Its networks, untrained."""
+
+    def loss(self, networks: nn.ModuleDict, x_t: Tensor, t: Tensor, x0: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """The weighted error of each sample, `(B,)`."""
+
+    def pipeline(self, networks: nn.ModuleDict, vae: AutoencoderTiny) -> DiffusionPipeline:
+        """The networks as a stock pipeline."""
 
 
-def build_text_encoder(vocabulary_size: int) -> T5EncoderModel:
-    config = T5Config(
-        vocab_size=vocabulary_size, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
-        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, use_cache=False, is_encoder_decoder=False,
-    )  # fmt: skip
-    return T5EncoderModel(config)
-
-
-def build_transformer() -> PixArtTransformer2DModel:
-    return PixArtTransformer2DModel(
-        num_attention_heads=3, attention_head_dim=64, num_layers=6, in_channels=4, out_channels=4, sample_size=32,
-        patch_size=4, cross_attention_dim=192, caption_channels=128, norm_type="ada_norm_single",
-        use_additional_conditions=False,
-    )  # fmt: skip
-
-
-def build_scheduler() -> DPMSolverMultistepScheduler:
-    return DPMSolverMultistepScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        timestep_spacing="trailing",
-        final_sigmas_type="zero",
-    )
+def snr(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
+    """Signal-to-noise ratio alpha^2 / sigma^2 at times `t`."""
+    return alphas_cumprod[t] / (1 - alphas_cumprod[t])
 
 
 class CaptionTable:
     """Token ids and masks of every wording of every pair, tokenized once; row 0 is the empty caption."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, emoji_count: int, background_count: int, names: int = 2):
+    def __init__(self, tokenizer: Any, emoji_count: int, background_count: int, names: int = 2):
         self.shape = (emoji_count, background_count, names, len(TEMPLATES))
         texts = [""] + [
             caption(i, j, name, template)
@@ -76,7 +60,7 @@ class CaptionTable:
             for name in range(names)
             for template in range(len(TEMPLATES))
         ]
-        encoded = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+        encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
 
     def sample(self, emoji: Tensor, background: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -90,12 +74,16 @@ class CaptionTable:
         return self.ids[row], self.mask[row]
 
 
+BLOCKS = ("transformer_blocks", ".block.", "encoder.layers")
+"""In the names of transformer blocks: of the denoisers, of T5 and of CLIP."""
+
+
 def parameter_groups(model: nn.ModuleDict) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices inside transformer blocks (for Muon) and everything else (for AdamW)."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        inside = "transformer_blocks" in name or (".block." in name and "relative_attention" not in name)
+        inside = any(block in name for block in BLOCKS) and "relative_attention" not in name
         (matrices if parameter.ndim == 2 and inside and "scale_shift_table" not in name else others).append(parameter)
     return matrices, others
 
@@ -106,17 +94,12 @@ def warm_cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -
     return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * cosine)
 
 
-def x0_weight(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
-    """min(SNR, 5) + 0.1: keeps a tenth of weight at the noisiest times, where the caption decides."""
-    snr = alphas_cumprod[t] / (1 - alphas_cumprod[t])
-    return snr.clamp(max=5) + 0.1
-
-
 class ReferenceTraining:
     """The training loop's state: networks, optimisers, average and random source; saved and restored whole."""
 
     def __init__(
         self,
+        architecture: Architecture,
         bank: dict[str, Tensor],
         steps: int,
         batch: int,
@@ -127,13 +110,9 @@ class ReferenceTraining:
         torch.manual_seed(seed)
         self.bank, self.steps, self.batch, self.ema_decay, self.step = bank, steps, batch, ema, 0
         self.generator = torch.Generator().manual_seed(seed)
-        self.tokenizer = build_tokenizer()
-        self.captions = CaptionTable(self.tokenizer, 132, 8)
-        self.model = nn.ModuleDict(
-            {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
-        )
-        # On a CPU the backward of the fused attention takes a quarter of the step; plain matrix products do not.
-        cast(PixArtTransformer2DModel, self.model["transformer"]).set_attn_processor(AttnProcessor())
+        self.architecture = architecture
+        self.captions = CaptionTable(architecture.tokenizer, 132, 8)
+        self.model = architecture.build()
         self.average = [p.detach().clone() for p in self.model.parameters()]
         matrices, others = parameter_groups(self.model)
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -144,7 +123,6 @@ class ReferenceTraining:
             torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warm_cosine, steps=steps))
             for optimizer in self.optimizers
         ]
-        self.alphas_cumprod = build_scheduler().alphas_cumprod
 
     def one_step(self) -> float:
         """One update; returns the weighted loss."""
@@ -152,17 +130,10 @@ class ReferenceTraining:
         x0 = self.bank["latents"][index].float()
         ids, mask = self.captions.sample(self.bank["emoji"][index], self.bank["background"][index], self.generator)
         t = torch.randint(1000, (self.batch,), generator=self.generator)
-        alpha = self.alphas_cumprod[t].sqrt()[:, None, None, None]
-        sigma = (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
-        x_t = alpha * x0 + sigma * torch.randn(x0.shape, generator=self.generator)
+        squares = self.architecture.alphas_cumprod[t][:, None, None, None]
+        x_t = squares.sqrt() * x0 + (1 - squares).sqrt() * torch.randn(x0.shape, generator=self.generator)
         with native_autocast():
-            text = self.model["text_encoder"](input_ids=ids, attention_mask=mask).last_hidden_state
-            predicted = self.model["transformer"](
-                x_t, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=t,
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None}, return_dict=False,
-            )[0]  # fmt: skip
-        error = (predicted.float() - x0).square().mean((1, 2, 3))
-        loss = (x0_weight(self.alphas_cumprod, t) * error).mean()
+            loss = self.architecture.loss(self.model, x_t, t, x0, ids, mask).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
@@ -194,14 +165,13 @@ class ReferenceTraining:
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.last_epoch = saved["last_epoch"]
 
-    def pipeline(self, vae: AutoencoderTiny) -> PixArtAlphaPipeline:
+    def pipeline(self, vae: AutoencoderTiny) -> DiffusionPipeline:
         """The averaged weights as a stock pipeline."""
-        transformer, text_encoder = build_transformer(), build_text_encoder(len(self.tokenizer))
-        networks = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
+        networks = self.architecture.build().eval()
         with torch.no_grad():
             for parameter, value in zip(networks.parameters(), self.average, strict=True):
                 parameter.copy_(value)
-        return PixArtAlphaPipeline(self.tokenizer, text_encoder.eval(), vae, transformer.eval(), build_scheduler())
+        return self.architecture.pipeline(networks, vae)
 
 
 def train_reference(
