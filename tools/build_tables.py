@@ -88,6 +88,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),
         "emoji-ablation": partial(recorded, "emoji_ablation"),
     },
+    "results/emoji-world.md": {"speedrun": partial(recorded, "speedrun")},
     "results/family-study.md": {"family-study": partial(recorded, "family_study")},
     "guide/rewards.md": {
         "published-rewards": published_rewards,
