@@ -114,6 +114,12 @@ class TrainConfig(BaseModel):
     assistant_rounds: Annotated[int, Field(ge=0)] = Field(
         1, description="assistant updates for each generator update (K_TA)"
     )
+    assistant_model: str | None = Field(
+        None,
+        description="score model of the generator's samples in place of the assistant that learns as a copy of the "
+        "reference: file.py:Name or module:Name, a class or function that is given the generator and the reference and "
+        "makes an Assistant, such as one that knows the score exactly",
+    )
     reuse_samples: bool = Field(
         False,
         description="let the assistant's last update before a generator update learn from the samples of the previous "

@@ -169,8 +169,8 @@ def snr(inputs: WeightingInputs) -> Tensor:
 def dmd(inputs: WeightingInputs) -> Tensor:
     r"""DMD's normalised weighting (Yin et al. 2024, eq. 8): $1 / \mathrm{mean}|x_0 - \hat x_0^{ref}|$ of each sample.
 
-    It depends on the sample, so no $w(t)$ and no closed-form optimum belong to it, but its gradients have the same size
-    at every time.
+    It depends on the sample, so no $w(t)$ belongs to it, but its gradients have the same size at every time. What is
+    known of its optimum is derived in `verify/thorough/dmd_form.py`.
     """
     error = (inputs.x0 - inputs.x0_reference).abs().flatten(1).mean(1)
     return 1 / error.clamp(min=1e-6).reshape(inputs.alpha.shape)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..errors import RequestError
-from ..protocols import Generator, Reference
+from ..protocols import Assistant, Generator, Reference
 from ..registry import get_registry
 from ..utils.exception_text import loading
-from ..utils.imports import check_call, check_parts, is_python_name, make_from_python
+from ..utils.imports import check_call, check_parts, is_python_name, load_python_name, make_from_python
 from ..utils.paths import looks_like_path
 from .files.saved_generators import DIFFUSERS, load_saved, saved_generator, split_saved
 from .generator_options import READ_OUT, pipeline_of_reference
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GENERATOR = ("network", "latent_shape", "generate", "save_pretrained")
 REFERENCE = ("denoiser", "latent_shape", "encode", "null", "decode", "sample", "to")
+ASSISTANT = ("predict_x0", "update", "state_dict", "load_state_dict")
 """What an object of the role has."""
 
 
@@ -102,6 +103,24 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
 
             return DiffusersGenerator.load(name_or_path.removeprefix(DIFFUSERS), **options)
     raise get_registry().unknown(name_or_path, "generator")
+
+
+def load_assistant(name: str, generator: Generator, reference: Reference) -> Assistant:
+    """A score model of the generator's samples, of somebody's own: `file.py:Name` or `module:Name`.
+
+    Args:
+        name: of a class or function that is given the generator and the reference.
+        generator: whose samples.
+        reference: the run's.
+
+    Raises:
+        PluginError: the file cannot be used, or what it makes is no assistant.
+        RequestError: the function refuses this generator.
+    """
+    with loading("assistant", name):
+        factory = load_python_name(name, "assistant")
+        check_call(factory, ("generator", "reference"), f"assistant '{name}'")
+        return cast(Assistant, check_parts(factory(generator, reference), name, "assistant", ASSISTANT))
 
 
 def _generator(made: Any, name: str) -> Generator:

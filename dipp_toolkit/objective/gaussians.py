@@ -61,7 +61,7 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class QuadraticReward:
-    r"""$r(x) = a^T x - \frac12 (x - m)^T Q (x - m)$ of an image's three numbers; linear where Q is zero.
+    r"""$r(x) = a^T x - \frac12 (x - m)^T Q (x - m)$ of an image's numbers; linear where Q is zero.
 
     Attributes:
         slope: a.
@@ -76,7 +76,7 @@ class QuadraticReward:
     differentiable: bool = True
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
-        x = images.flatten(1)
+        x = images.flatten(1).to(self.slope.dtype)
         offset = x - self.centre
         return x @ self.slope - (offset @ self.curvature * offset).sum(1) / 2
 

@@ -29,6 +29,7 @@ from ..report.shown_prompts import choose_prompts, find_ranking
 from ..utils.atomic import whole_folder, write_text
 from ..utils.device import environment
 from ..utils.precision import PrecisionChoice
+from .assistant import LearnedAssistant
 from .early_stop import Stop
 from .guard import skip_warning
 from .loop import divergence_of
@@ -108,13 +109,15 @@ def save_generator(parts: Assembled, target: Path) -> None:
 
     Whatever the generator writes, and in whichever order, appears whole or not at all.
     """
-    generator, assistant = parts.generator, parts.assistant.denoiser.network
+    generator = parts.generator
+    assistant = parts.assistant.denoiser.network if isinstance(parts.assistant, LearnedAssistant) else None
     if parts.sharding is None:
         if parts.engine.processes.main:
             with whole_folder(target) as beside:
                 generator.save_pretrained(beside, assistant)
         return
-    network, whole = parts.sharding.whole(generator.network), parts.sharding.whole(assistant)
+    network = parts.sharding.whole(generator.network)
+    whole = None if assistant is None else parts.sharding.whole(assistant)
     if network is not None:
         with whole_folder(target) as beside:
             cast(Any, generator).with_network(network).save_pretrained(beside, whole)
@@ -250,6 +253,8 @@ def assistant_start(config: TrainConfig, parts: Assembled) -> str:
     """What the assistant knows of the generator before its first update; empty where no term uses it."""
     if divergence_of(parts.engine.terms) is None:
         return ""
+    if config.assistant_model is not None:
+        return config.assistant_model
     if parts.assistant_is_trained:
         return "saved with the generator"
     if config.assistant_warmup:
@@ -260,6 +265,8 @@ def assistant_start(config: TrainConfig, parts: Assembled) -> str:
 def unready_note(config: TrainConfig, parts: Assembled) -> str:
     """A sentence where the assistant is the reference at the first step, with the way out; empty elsewhere."""
     if divergence_of(parts.engine.terms) is None or parts.assistant_is_trained or config.assistant_warmup:
+        return ""
+    if config.assistant_model is not None:
         return ""
     if not config.assistant_rounds:
         return (

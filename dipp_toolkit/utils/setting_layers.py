@@ -20,7 +20,7 @@ def _prefixed(group: str, *members: str) -> dict[str, str]:
 
 
 GROUPS: dict[str, dict[str, str]] = {
-    "assistant": _prefixed("assistant", "learning_rate", "rounds", "warmup", "time_sampling", "time_range"),
+    "assistant": _prefixed("assistant", "model", "learning_rate", "rounds", "warmup", "time_sampling", "time_range"),
     "time": {"weighting": "weighting", **_prefixed("time", "sampling", "range")},
     "black_box": {"method": "black_box", **_prefixed("black_box", "pairs", "radius", "side", "trust", "rounds")},
     "latent": _prefixed("latent", "every", "rank", "cosine"),

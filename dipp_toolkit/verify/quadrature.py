@@ -9,12 +9,13 @@ Training is then deterministic, and an optimum is reached to as many digits.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion.times import Draw
+from ..diffusion.times import Draw, Sampling
 from ..errors import RunError
 from ..objective.base import Sample, Term, TermResult
 from ..objective.gaussians import normal_nodes
@@ -92,6 +93,22 @@ class Enumeration:
         return Draw(t.to(x0.device, x0.dtype), noise.to(x0.device, x0.dtype))
 
 
+class Enumerated(Sampling, Protocol):
+    """Rows in place of chance: what a `QuadratureEngine` needs to know of them."""
+
+    @property
+    def rows(self) -> int:
+        """How many samples a batch has."""
+
+    @property
+    def generator_noise(self) -> Float[Tensor, "rows dimension"]:
+        """$z$ of each."""
+
+    @property
+    def weights(self) -> Float[Tensor, " rows"]:
+        """What each counts, 1 on average."""
+
+
 @dataclass(frozen=True)
 class Weighed:
     """A term whose gradients count as the rows of an enumeration do.
@@ -118,7 +135,7 @@ class QuadratureEngine(Engine):
         enumeration: in place of random draws.
     """
 
-    enumeration: Enumeration | None = None
+    enumeration: Enumerated | None = None
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """The generator's noise of every row.

@@ -81,24 +81,28 @@ def summary_table(summary: Mapping[str, Any], width: int) -> Table:
     return table
 
 
-def verify_table(rows: Sequence[Any]) -> Table:
+def verify_table(rows: Sequence[Any], values: bool = True) -> Table:
     """The rows of `dipp verify`.
 
     Args:
         rows: `VerifyRow`s.
+        values: whether to show what was expected and reached; matrices of six dimensions fill a screen each.
     """
     terms = ", ".join(dict.fromkeys(row.term for row in rows))
     several = len({row.term for row in rows}) > 1
     title = "reached against the closed forms"
-    table = Table(title=title if several else f"{terms}: {title}", show_lines=True)
+    table = Table(title=title if several else f"{terms}: {title}", show_lines=values)
     if several:
         table.add_column("term")
-    for column in ("case", "assistant", "quantity", "expected", "reached", "error", "allowed", ""):
-        table.add_column(column, no_wrap=column not in ("expected", "reached"))
+    both = ("expected", "reached") if values else ()
+    for column in ("case", "assistant", "quantity", *both, "error", "allowed", ""):
+        table.add_column(column, no_wrap=column not in both)
     for row in rows:
         verdict = Text("holds", style="green") if row.passed else Text("FAILS", style="red")
-        values = (_array(row.expected), _array(row.reached), f"{row.error:.3%}", f"{100 * row.tolerance:g}%")
-        table.add_row(*([row.term] if several else []), row.case, row.assistant, row.quantity, *values, verdict)
+        arrays = (_array(row.expected), _array(row.reached)) if values else ()
+        errors = (f"{row.error:.3%}", f"{100 * row.tolerance:g}%")
+        names = (*([row.term] if several else []), row.case, row.assistant, row.quantity)
+        table.add_row(*names, *arrays, *errors, verdict)
     return table
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...training.assistant import LearnedAssistant
 from ...training.setup.assembly import Assembled
 
 
@@ -21,13 +22,16 @@ def held_by_owner(parts: Assembled) -> dict[str, int]:
         parts: of a run that has made a step, so that the optimisers have states.
     """
     seen: set[int] = set()
+    learned = parts.assistant if isinstance(parts.assistant, LearnedAssistant) else None
     owners: dict[str, Iterable[Tensor]] = {
         "reference": _of_network(parts.reference.denoiser.network),
         "generator": _of_network(parts.generator.network),
-        "assistant": _of_network(parts.assistant.denoiser.network),
+        "assistant": _of_state(parts.assistant.state_dict())
+        if learned is None
+        else _of_network(learned.denoiser.network),
         "optimiser states": [
             *_of_state(parts.engine.optimizer.state),
-            *_of_state(parts.assistant.optimizer.state),
+            *_of_state({} if learned is None else learned.optimizer.state),
         ],
         "weight average": _of_state(parts.average.state_dict()),
         "decoder": _of_parts(getattr(parts.reference, "vae", None)),

@@ -24,6 +24,7 @@ import torch
 from ...config import TrainConfig
 from ...distributed import Processes, launched_count
 from ...errors import DippError, RequestError, RunError
+from ...training.assistant import LearnedAssistant
 from ...training.loop import TrainingLoop
 from ...training.run_state.run_folder import RunFolder
 from ...training.setup.assembly import assemble
@@ -389,7 +390,9 @@ def in_order(names: Sequence[str]) -> list[str]:
 @contextmanager
 def hooked(loop: TrainingLoop) -> Iterator[None]:
     """Inside, the optimisers' steps are a part, whatever optimisers they are."""
-    optimizers: list[Any] = [loop.parts.engine.optimizer, loop.parts.assistant.optimizer]
+    assistant = loop.parts.assistant
+    optimizers: list[Any] = [loop.parts.engine.optimizer]
+    optimizers += [assistant.optimizer] if isinstance(assistant, LearnedAssistant) else []
     for optimizer in optimizers:
         optimizer.step = step_part(UPDATES)(optimizer.step)
     try:

@@ -206,6 +206,8 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
     contents |= _role("the reference", config.reference or "", parts.reference)
     if config.generator is not None:
         contents |= _role(GENERATOR, config.generator, parts.generator)
+    if config.assistant_model is not None:
+        contents |= _code(f"the assistant '{config.assistant_model}'", config.assistant_model, parts.assistant)
     contents |= _start_weights(parts.generator)
     decoder = config.decoder
     if decoder is not None and is_there(decoder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from ...models.attention import GraphAttention
 from ...models.compilation import compile_blocks
 from ...models.few_steps import with_steps
 from ...models.generator_options import generator_options
-from ...models.loading import load_generator, load_reference
+from ...models.loading import load_assistant, load_generator, load_reference
 from ...models.lora import AdapterSettings
 from ...models.quantized_layers import KINDS, check_library, quantize
 from ...models.shared_components.choice import check_latents
@@ -36,7 +36,7 @@ from ...objective.terms.reward import RewardTerm
 from ...objective.terms.reward_sum import RewardSum
 from ...prompts.conditions import Conditions, encode_prompts
 from ...prompts.loading import load_prompts
-from ...protocols import AssistantSaved, ExportChecked, Generator, Reference, Reward, moved, texts
+from ...protocols import Assistant, AssistantSaved, ExportChecked, Generator, Reference, Reward, moved, texts
 from ...rewards.loading import load_reward
 from ...utils.device import choose_device
 from ...utils.lazy_sequence import evenly_spaced
@@ -71,7 +71,7 @@ class Assembled:
     engine: Engine
     generator: Generator
     reference: Reference
-    assistant: LearnedAssistant
+    assistant: Assistant
     average: WeightAverage
     rewards: Mapping[str, Reward]
     judge: tuple[str, Reward] | None
@@ -234,16 +234,20 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     rewards = {name: moved(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], moved(judge[1], device)) if judge else None
     watchers = {name: moved(reward, device) for name, reward in watchers.items()}
-    denoiser, assistant_is_trained = _assistant_denoiser_of(config, reference, generator)
+    own = _own_assistant(config, reference, generator, device)
+    denoiser, assistant_is_trained = (
+        _assistant_denoiser_of(config, reference, generator) if own is None else (None, False)
+    )
     if config.mode == "full":  # after generator and assistant were copied: what is trained starts from whole weights
         _in_few_bits(reference.denoiser.network, config, device)
-    for network in (denoiser.network, generator.network, reference.denoiser.network):
+    for network in ([] if denoiser is None else [denoiser.network]) + [generator.network, reference.denoiser.network]:
         apply_network_options(network, config)
         place(network)
     precision = PRECISIONS[config.precision]
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
     offload = ActivationOffload.chosen(config.activation_offload, device)
-    assistant = replace(_around(denoiser, config, processes, attention), offload=offload)
+    assistant = own if denoiser is None else replace(_around(denoiser, config, processes, attention), offload=offload)
+    assert assistant is not None
     terms = build_terms(config, reference, assistant, rewards, device, processes)
     _compile_rewards(config, reference, rewards, terms)
     rounds = config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
@@ -313,6 +317,15 @@ def _assistant_denoiser_of(config: TrainConfig, reference: Reference, generator:
         raise RunError(
             f"The generator's saved assistant does not fit the reference: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _own_assistant(
+    config: TrainConfig, reference: Reference, generator: Generator, device: torch.device
+) -> Assistant | None:
+    """The assistant that the settings name in place of one that learns; None where they name none."""
+    if config.assistant_model is None:
+        return None
+    return cast(Assistant, moved(load_assistant(config.assistant_model, generator, reference), device))
 
 
 def _around(

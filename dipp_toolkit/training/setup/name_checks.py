@@ -144,6 +144,20 @@ def check_parts(kind: str, names: Iterable[str]) -> None:
             get_registry().find(kind, name)
 
 
+def check_assistant(name: str) -> None:
+    """Refuse a name that means no file and no module: nothing else can be an assistant of somebody's own.
+
+    Raises:
+        RequestError: as a sentence.
+    """
+    if not is_python_name(name):
+        raise RequestError(
+            f"assistant_model={shown(name)} names no Python file or module; expected file.py:Name or module:Name. "
+            "Leave it out for the assistant that learns as a copy of the reference."
+        )
+    find_python_file(name, "assistant")
+
+
 def check_prompts(name: str) -> None:
     """Refuse a prompt set that is not there.
 
@@ -198,5 +212,7 @@ def check_names(config: TrainConfig) -> None:
         if prompts is not None:
             check_prompts(prompts)
     check_parts("term", config.terms)
+    if config.assistant_model is not None:
+        check_assistant(config.assistant_model)
     if config.decoder is not None:
         check_folder(config.decoder, "decoder")

@@ -261,6 +261,7 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         "held-out prompts": counted(config.eval_prompts, held_out) if config.eval_prompts is not None else "",
         "objective": f"{config.term}, guidance {config.guidance_schedule or f'{config.guidance:g}'}",
         "steps": f"{config.steps} of {batch} samples" + ("" if config.mode == "full" else f", {config.mode}"),
+        "assistant": config.assistant_model or "",
         "warm-up": f"{config.assistant_warmup} assistant updates before the first step"
         if config.assistant_warmup
         else "",

@@ -110,7 +110,8 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
     resolved = make_config(values)
     if "assistant_warmup" in values:
         return resolved
-    updates = usual_warm_up(resolved.generator, resolved.reference, resolved.steps)
+    learns = resolved.assistant_model is None  # one of a user's own knows by itself what it needs
+    updates = usual_warm_up(resolved.generator, resolved.reference, resolved.steps) if learns else 0
     return make_config(values | {"assistant_warmup": updates})
 
 
