@@ -238,6 +238,9 @@ def test_generate_refuses(world: Path, words: list[str], parts: list[str], capsy
 def test_verify_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'integral_kl'?" in refused(["verify", "--term", "integral_lk"], capsys)
     assert "Known: " in refused(["verify", "--case", "linaer"], capsys)
+    assert "Did you mean 'six-train'?" in refused(["verify", "--thorough", "--case", "six-trian"], capsys)
+    for words in (["--term", "integral_kl"], ["--loop", "mine.py:Loop"], ["--term", "x", "--set", "a=1"]):
+        assert "leave out --term, --set and --loop" in refused(["verify", "--thorough", *words], capsys)
 
 
 # Resuming.

@@ -349,6 +349,21 @@ def test_verify_exits_by_what_it_found(
     assert json.loads(capsys.readouterr().out) == [row.as_dict()]
 
 
+def test_verify_thorough_has_rows_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    matrix = [[1.0] * 6] * 7
+    row = VerifyRow("six-gradient", "integral_kl[flow]", "exact", "gradient", matrix, matrix, 0.0, 0.001)
+    monkeypatch.setattr("dipp_toolkit.verify.run_thorough", lambda cases, seed: asked.append((cases, seed)) or [row])
+    assert main(["verify", "--thorough", "--case", "six-gradient", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "holds" in printed and "1.000" not in printed, "matrices of six dimensions are for --json"
+    assert main(["verify", "--thorough", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [row.as_dict()]
+    assert asked == [(["six-gradient"], 3), (None, 0)]
+
+
 # generate, with real networks.
 
 

@@ -21,7 +21,7 @@ from dipp_toolkit.verify import CASES, Case, VerifyRow, run_verify
 from dipp_toolkit.verify.cases import grid, make_generator, make_reference
 from dipp_toolkit.verify.quadrature import Enumeration, QuadratureEngine
 from dipp_toolkit.verify.runner import run_case
-from dipp_toolkit.verify.world import ExactAssistant
+from dipp_toolkit.verify.world import AffineGenerator, ExactAssistant
 from mutations import MUTATIONS
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "velocity")
@@ -123,7 +123,7 @@ def test_reward_case_moves_the_optimum_and_quadratic_the_covariance() -> None:
     torch.testing.assert_close(linear.covariance, distilled.covariance, rtol=1e-6, atol=1e-8)
 
 
-def test_the_gaussian_world_fills_the_roles() -> None:
+def test_the_gaussian_world_fills_the_roles(tmp_path: Path) -> None:
     reference, generator = make_reference(), make_generator()
     assert isinstance(reference, Reference)
     assert isinstance(generator, Generator)
@@ -136,8 +136,9 @@ def test_the_gaussian_world_fills_the_roles() -> None:
     )
     torch.testing.assert_close(drawn.flatten(1).mean(0), reference.guided(2.0).mean, atol=0.03, rtol=0)
     torch.testing.assert_close(drawn.flatten(1).T.cov(), reference.given.covariance, atol=0.05, rtol=0)
-    with pytest.raises(RequestError, match="no images"):
-        generator.save_pretrained(Path("nowhere"))
+    generator.save_pretrained(tmp_path / "saved")
+    again = AffineGenerator.load_pretrained(tmp_path / "saved")
+    assert torch.equal(again.law.covariance, generator.law.covariance) and again.latent_shape == (3, 1, 1)
 
 
 @pytest.mark.parametrize("name", CASES)
