@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..models.loading import load_reference
 from ..objective.base import Term
 from ..objective.gaussians import Verification
 from ..registry import get_registry
@@ -23,6 +24,9 @@ from .world_terms import Subject, case_terms, verification_of
 
 MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows, KL_BUDGET: budget_rows}
 """Rows of what runs measure rather than of where they end, by what people type as a case; each takes the seed."""
+
+NUMBERS = 3
+"""Of a sample in the cases."""
 
 MEASURED = "integral_kl"
 """The term they are made with."""
@@ -84,6 +88,21 @@ def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: Ga
             yield Subject(name, variant)
 
 
+def _named_reference(name: str) -> GaussianReference:
+    """Somebody's own reference.
+
+    Raises:
+        RequestError: it is not Gaussian, or not of as many numbers as the cases' rewards.
+    """
+    reference = load_reference(name)
+    if not isinstance(reference, GaussianReference) or len(reference.given.mean) != NUMBERS:
+        raise RequestError(
+            f"The reference '{name}' is no dipp_toolkit.verify.GaussianReference of {NUMBERS} numbers: no other has "
+            "optima that are known here. To train with any reference, name it in dipp train."
+        )
+    return reference
+
+
 def _cases_of(verification: Verification, names: Sequence[str] | None, subject: Subject) -> list[Case]:
     possible = verification.cases or tuple(CASES)
     if names is None:
@@ -97,6 +116,7 @@ def run_verify(
     assistants: Sequence[str] = ("exact", "learned"),
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    reference: str | None = None,
 ) -> list[VerifyRow]:
     """Hold terms against every optimum known in closed form.
 
@@ -106,6 +126,8 @@ def run_verify(
         assistants: `"exact"`, `"learned"` or both.
         seed: of every draw.
         options: of the term, in place of those it wants tried.
+        reference: a `GaussianReference` of three numbers in place of the world's own, by `file.py:Name` or
+            `module:Name`; the exact assistant alone is tried on it.
 
     Returns:
         For each term, case and assistant a row for the mean and one for the covariance; with the exact assistant one
@@ -121,12 +143,14 @@ def run_verify(
     for assistant in assistants:
         if assistant not in PLANS:
             raise RequestError(unknown_name("assistant", assistant, PLANS))
-    reference, rows = make_reference(), []
-    for subject in _subjects(term, options, reference):
-        for case in _cases_of(verification_of(probe(subject, reference)), cases, subject):
+    world, rows = make_reference() if reference is None else _named_reference(reference), []
+    if reference is not None:
+        assistants = [assistant for assistant in assistants if assistant == "exact"]
+    for subject in _subjects(term, options, world):
+        for case in _cases_of(verification_of(probe(subject, world)), cases, subject):
             for assistant in assistants:
-                rows += run_case(case, subject.term, assistant, seed, reference, subject.options)
-    if term in (None, MEASURED) and not options and "exact" in assistants:
+                rows += run_case(case, subject.term, assistant, seed, world, subject.options)
+    if term in (None, MEASURED) and not options and "exact" in assistants and reference is None:
         for name, measure in MEASURES.items():
             rows += measure(seed) if cases is None or name in cases else []
     if not rows:

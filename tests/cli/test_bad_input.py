@@ -240,7 +240,7 @@ def test_verify_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Known: " in refused(["verify", "--case", "linaer"], capsys)
     assert "Did you mean 'six-train'?" in refused(["verify", "--thorough", "--case", "six-trian"], capsys)
     for words in (["--term", "integral_kl"], ["--loop", "mine.py:Loop"], ["--term", "x", "--set", "a=1"]):
-        assert "leave out --term, --set and --loop" in refused(["verify", "--thorough", *words], capsys)
+        assert "leave out --term, --set, --reference and --loop" in refused(["verify", "--thorough", *words], capsys)
 
 
 # Resuming.

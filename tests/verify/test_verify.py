@@ -206,6 +206,32 @@ def test_a_term_of_ones_own_file_is_verified(tmp_path: Path) -> None:
         run_verify(f"{file}:without_sampling", cases=["guidance"], assistants=["exact"])
 
 
+REFERENCE_FILE = """
+import torch
+from dipp_toolkit.diffusion.schedules import FlowMatching
+from dipp_toolkit.verify import Gaussian, GaussianReference
+
+def law(mean, size=3):
+    return Gaussian(torch.full((size,), mean, dtype=torch.float64), 0.5 * torch.eye(size, dtype=torch.float64))
+
+def mine():
+    return GaussianReference(law(0.0), law(1.0), FlowMatching(shift=3.0), prediction="velocity")
+
+def large():
+    return GaussianReference(law(0.0, 4), law(1.0, 4), FlowMatching())
+"""
+
+
+def test_a_reference_of_ones_own_file_is_verified_against(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(REFERENCE_FILE)
+    rows = run_verify("integral_kl", cases=["guidance"], reference=f"{file}:mine")
+    assert [row.assistant for row in rows] == ["exact"] * 3 and all(row.passed for row in rows)
+    assert rows[0].expected == pytest.approx([2.5, 2.5, 2.5], abs=1e-6)
+    with pytest.raises(RequestError, match="GaussianReference of 3 numbers"):
+        run_verify("integral_kl", cases=["guidance"], reference=f"{file}:large")
+
+
 def test_rows_are_json_even_where_a_run_went_to_infinity() -> None:
     good = VerifyRow.compare("c", "t", "exact", "mean", torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5]), 0.2)
     assert good.error == pytest.approx(0.1)

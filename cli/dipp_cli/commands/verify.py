@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +36,14 @@ def verify(
             "Cases: distillation, guidance, linear.",
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Your own Gaussian reference of three numbers in place of the world's: file.py:Name. "
+            "The exact assistant alone is tried on it.",
+        ),
+    ] = None,
     thorough: Annotated[
         bool,
         typer.Option(
@@ -56,42 +65,58 @@ def verify(
     """
     from dipp_toolkit.errors import RequestError
 
-    if thorough and (loop is not None or term is not None or set_):
-        raise RequestError("--thorough has terms and options of its own: leave out --term, --set and --loop.")
+    if thorough and (loop is not None or term is not None or set_ or reference is not None):
+        raise RequestError("--thorough has a world of its own: leave out --term, --set, --reference and --loop.")
     if loop is not None:
-        if term is not None or set_:
-            raise RequestError("A loop is verified without --term and --set: it has its own objective.")
+        if term is not None or set_ or reference is not None:
+            raise RequestError("A loop is verified without --term, --set and --reference: it has its own objective.")
         _verify_loop(loop, case, seed, as_json)
         return
     if set_ and term is None:
         raise RequestError("Options belong to one term: name it with --term.")
-    _verify_terms(term, case, set_ or [], thorough, seed, as_json)
+    rows = _thorough_rows(case, seed) if thorough else _rows(term, case, set_ or [], reference, seed)
+    _show(rows, whole=not thorough, as_json=as_json)
 
 
-def _verify_terms(
-    term: str | None, cases: list[str] | None, assignments: list[str], thorough: bool, seed: int, as_json: bool
-) -> None:
-    from dipp_toolkit.training.setup.name_checks import check_parts
+def _thorough_rows(cases: list[str] | None, seed: int) -> Sequence[Any]:
+    from dipp_toolkit.verify import run_thorough
+
+    from ..terminal.output import quiet_stdout
+
+    with quiet_stdout():
+        return run_thorough(cases or None, seed)
+
+
+def _rows(
+    term: str | None, cases: list[str] | None, assignments: list[str], reference: str | None, seed: int
+) -> Sequence[Any]:
+    from dipp_toolkit.training.setup.name_checks import check_parts, check_pipeline
     from dipp_toolkit.utils.assignments import parse_assignments
 
-    from ..terminal.output import print_json, quiet_stdout
+    from ..terminal.output import quiet_stdout
 
     options = parse_assignments(assignments)
     check_parts("term", [term] if term is not None else [])
-    import dipp_toolkit.verify as toolkit  # imports torch, which a misspelt name does not wait for
+    if reference is not None:
+        check_pipeline(reference, "reference")
+    from dipp_toolkit.verify import run_verify  # imports torch, which a misspelt name does not wait for
 
+    named: dict[str, Any] = {} if reference is None else {"reference": reference}
     with quiet_stdout():
-        if thorough:
-            rows = toolkit.run_thorough(cases or None, seed)
-        else:
-            rows = toolkit.run_verify(term=term, cases=cases or None, seed=seed, options=options)
+        return run_verify(term=term, cases=cases or None, seed=seed, options=options, **named)
+
+
+def _show(rows: Sequence[Any], whole: bool, as_json: bool) -> None:
+    """Print the rows; of those that are not shown whole, errors alone. Exits with 1 where one fails."""
+    from ..terminal.output import print_json
+
     failed = sum(not row.passed for row in rows)
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
         from ..terminal.tables import show, verify_table
 
-        show(verify_table(rows, values=not thorough))
+        show(verify_table(rows, values=whole))
         print_line(f"{failed} of {len(rows)} rows fail." if failed else f"All {len(rows)} rows hold.")
     if failed:
         raise typer.Exit(1)
