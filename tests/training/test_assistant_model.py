@@ -22,8 +22,6 @@ from dipp_toolkit.verify.cases import make_reference
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "writing-a-plugin.md"
 
 WRONG = """
-from dipp_toolkit import load_generator
-
 def unfit(reference):
     return None
 
@@ -31,8 +29,12 @@ def partless(generator, reference):
     return generator
 
 def blind(generator, reference):
-    from dipp_toolkit.verify import ExactAssistant
-    return ExactAssistant.beside(object(), reference)
+    from dipp_toolkit.verify import AffineGenerator, ExactAssistant
+
+    class Lawless(AffineGenerator):
+        law = None
+
+    return ExactAssistant.beside(Lawless(generator.network), reference)
 """
 
 
@@ -50,7 +52,7 @@ def settings(world: Path, **others: Any) -> dict[str, Any]:
     return {
         "generator": f"{file}:generator", "reference": f"{file}:reference", "prompts": f"{file}:PROMPTS",
         "assistant_model": f"{file}:exact", "assistant_rounds": 1, "weighting": "dmd", "batch_size": 256, "steps": 60,
-        "learning_rate": 0.03, "cooldown": 50, "ema": 0.0, "max_grad_norm": 1e6, "precision": "fp32", "device": "cpu",
+        "learning_rate": 0.06, "cooldown": 50, "ema": 0.0, "max_grad_norm": 1e6, "precision": "fp32", "device": "cpu",
         "eval_count": 1, "reference_steps": 1, "monitor_every": 0, "diagnose_every": 0, "out": world / "run", **others,
     }  # fmt: skip
 
@@ -86,7 +88,7 @@ def test_a_resumed_run_has_the_same_bits(world: Path) -> None:
         ("./nowhere.py:exact", "There is no file nowhere.py for the assistant"),
         ("wrong.py:unfit", r"expected a function that can be called as assistant\(generator, reference\)"),
         ("wrong.py:partless", "without predict_x0, update, state_dict, load_state_dict"),
-        ("wrong.py:blind", "whose law is known, with an attribute `law` that is a Gaussian; object has none"),
+        ("wrong.py:blind", "whose law is known, with an attribute `law` that is a Gaussian; Lawless has none"),
     ],
 )
 def test_what_is_no_assistant_is_refused(world: Path, name: str, message: str) -> None:
@@ -124,6 +126,9 @@ def make_any_time() -> GaussianReference:
 
 
 def test_a_schedule_without_known_network_times_is_refused() -> None:
+    class Own:
+        alpha = sigma = noise_rate = network_time = staticmethod(lambda t: t)
+
     law = make_reference().given
-    with pytest.raises(RequestError, match=r"under a object is not known\. Give gaussian_denoiser coefficients"):
-        gaussian_denoiser(law, law, object())  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"under a Own is not known\. Give gaussian_denoiser coefficients"):
+        gaussian_denoiser(law, law, Own())
