@@ -3,10 +3,10 @@ r"""The weighting `dmd` in closed form, where the laws' axes are along the numbe
 `dmd` multiplies $D = \hat x_0^\psi - \hat x_0^{ref}$ by $n / |d|_1$, $d = x_0 - \hat x_0^{ref}(x_t)$ of n numbers: it
 depends on the sample, so there is no $w(t)$ whose integral KL it descends. What holds all the same:
 
-- Where p is q, D is zero for every sample, so that law is stationary for any law of times, and what draws near it is
-  the integral KL with the weight $w(t) = (\sigma_t/\alpha_t)^2\, E[n/|d|_1]$, the mean taken there.
+- Where p is q, D is zero for every sample, so that law is stationary for any law of times.
 - Where only the mean is wrong, $D = \sigma_t^2 C_t^{-1} (b - \mu)$ for every sample, so that at one time the mean is
-  pulled exactly along $C_t^{-1} (b - \mu)$; over all times by a positive definite matrix: no other mean is stationary.
+  pulled exactly along $C_t^{-1} (b - \mu)$, as by the integral KL with $w(t) = (\sigma_t/\alpha_t)^2\, E[n/|d|_1]$;
+  over all times by a positive definite matrix: no other mean is stationary.
 - Where only the covariance is wrong, D is odd and the factor even in the noises: the mean is not pulled at all.
 - With a reward the mean moves, d is no longer centred, and the factor then goes with z: the covariance moves too, even
   where the reward is linear, unlike under any $w(t)$.
