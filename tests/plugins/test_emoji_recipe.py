@@ -13,8 +13,9 @@ from torch import Tensor
 from dipp_emoji import WEIGHTS
 from dipp_emoji.captions import TEMPLATES, caption, emoji
 from dipp_emoji.recipe import __main__ as recipe
+from dipp_emoji.recipe.muon import Muon, orthogonal
 from dipp_emoji.recipe.pixart import PixArt
-from dipp_emoji.recipe.reference import Architecture, ReferenceTraining, snr, train_reference
+from dipp_emoji.recipe.reference import Architecture, ReferenceTraining, parameter_groups, snr, train_reference
 from dipp_emoji.recipe.unet import TOKENS, StableDiffusion
 from dipp_toolkit import load_reference
 from dipp_toolkit.models.reference import DiffusersReference
@@ -89,6 +90,36 @@ def test_losses_are_the_error_of_the_clean_sample_in_one_unit(
             denoised = (x_t - (1 - squares).sqrt() * predicted) / squares.sqrt()
     weights = snr(made.alphas_cumprod, t).clamp(max=5) + floor
     torch.testing.assert_close(losses, weights * (denoised - x0).square().mean((1, 2, 3)), rtol=2e-3, atol=1e-4)
+
+
+def test_muon_makes_gradients_orthogonal() -> None:
+    for shape in ((6, 20), (20, 6)):
+        singular = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+        assert 0.6 < singular.min() < singular.max() < 1.3
+
+
+def test_muon_is_torchs_on_matrices_and_takes_filters() -> None:
+    random = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(12, 8, generator=random), torch.randn(4, 12, 8, generator=random)
+    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)] + [
+        torch.nn.Parameter(start.clone().reshape(12, 2, 2, 2))
+    ]
+    theirs = torch.optim.Muon([weights[0]], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    ours = Muon(weights[1:], lr=0.1, weight_decay=0.01)
+    for gradient in gradients:
+        for weight in weights:
+            weight.grad = gradient.reshape(weight.shape)
+        theirs.step()
+        ours.step()
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0.01)  # theirs iterates in bfloat16
+    assert (weights[0] - start).abs().mean() > 0.03
+    assert torch.equal(weights[2].flatten(1), weights[1])
+
+
+def test_filters_and_matrices_of_blocks_are_muons() -> None:
+    matrices, others = parameter_groups(StableDiffusion().build())
+    assert {weight.ndim for weight in matrices} == {2, 4}
+    assert sum(weight.numel() for weight in matrices) > 4 * sum(weight.numel() for weight in others)
 
 
 def test_a_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:

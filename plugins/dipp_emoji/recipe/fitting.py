@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .muon import Muon
 from .ordered import Degradations, Groups, compose_bank, distinct_rows, round_trip, wrong_pairs
 
 MAGNITUDE = 0.005
@@ -74,7 +75,7 @@ class Optimizer:
         others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
         self.model = model
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=matrix_rate, weight_decay=0.01),
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
         ]
         self.schedules = [

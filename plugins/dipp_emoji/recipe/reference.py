@@ -18,6 +18,7 @@ from dipp_toolkit.training.run_state.checkpoint import checkpoints, newest_whole
 from dipp_toolkit.utils.precision import native_autocast
 
 from ..captions import TEMPLATES, caption
+from .muon import Muon
 
 CAPTION_DROPOUT = 0.1
 
@@ -74,17 +75,18 @@ class CaptionTable:
         return self.ids[row], self.mask[row]
 
 
-BLOCKS = ("transformer_blocks", ".block.", "encoder.layers")
-"""In the names of transformer blocks: of the denoisers, of T5 and of CLIP."""
+BLOCKS = ("transformer_blocks", ".block.", "encoder.layers", "resnets", "samplers")
+"""In the names of what is repeated: blocks of the denoisers, of T5 and of CLIP."""
 
 
 def parameter_groups(model: nn.ModuleDict) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside transformer blocks (for Muon) and everything else (for AdamW)."""
+    """Matrices and filters inside blocks (for Muon) and everything else (for AdamW)."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = any(block in name for block in BLOCKS) and "relative_attention" not in name
-        (matrices if parameter.ndim == 2 and inside and "scale_shift_table" not in name else others).append(parameter)
+        chosen = parameter.ndim in (2, 4) and inside and "scale_shift_table" not in name
+        (matrices if chosen else others).append(parameter)
     return matrices, others
 
 
@@ -116,7 +118,7 @@ class ReferenceTraining:
         self.average = [p.detach().clone() for p in self.model.parameters()]
         matrices, others = parameter_groups(self.model)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=rates[0], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=rates[0]),
             torch.optim.AdamW(others, lr=rates[1], betas=(0.9, 0.99), weight_decay=0.0),
         ]
         self.schedules = [
