@@ -76,6 +76,7 @@ def published_rewards() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "../README.md": {"emoji-quality": partial(recorded, "emoji_quality")},
     "guide/real-models.md": {
         "decode-options": partial(recorded, "decode_options"),
         "frozen-precision": partial(recorded, "frozen_precision"),

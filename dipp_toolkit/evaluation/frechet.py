@@ -23,15 +23,22 @@ and $\sqrt{\sum_i I_i^2} / n$ is its standard error: the infinitesimal jackknife
 1993, chapter 21), with $M^{-1/2}$ on the range of $M$. A bootstrap needs 200 eigendecompositions for what takes one
 here, and its draws, which have fewer different images than the set, spread wider than sets do where images are not many
 more than dimensions (`benchmarks/coverage/set_numbers.py`).
+
+Two sets of images of the same prompts have their influences side by side, so the ratio of their distances to one
+reference set moves with prompt i by $(I_i / d^2 - I'_i / d'^2) / n$ of itself: what makes a prompt hard for both
+cancels, as in a paired difference.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
+from .intervals import Interval, student_quantile
 
 _RANGE = 1e-12
 """Smallest eigenvalue of a covariance, as a share of its largest, that is not rounding."""
@@ -103,6 +110,41 @@ class ReferenceFrechet:
         Raises:
             RequestError: as in `distance`.
         """
+        return self._influences(features).norm().item()
+
+    def ratio(
+        self,
+        features: Float[Tensor, "prompts seeds dimensions"],
+        to: Float[Tensor, "other_prompts other_seeds dimensions"],
+        level: float = 0.95,
+    ) -> Interval:
+        r"""The distance of one set over that of another of the same prompts, with its interval over prompts.
+
+        With the standard error $e$ of the module's last formula and Student's $t$ the ends are $r \exp(\mp t e)$, on
+        the scale on which a ratio and its inverse are treated alike.
+
+        Args:
+            features: `(P, S, D)`, P at least 2.
+            to: of the images that it is compared with, row by row of the same prompts.
+            level: coverage, in (0, 1).
+
+        Raises:
+            RequestError: as in `distance`; or the prompts are not as many, or a distance is 0.
+        """
+        if len(features) != len(to) or len(features) < 2:
+            raise RequestError(
+                "A ratio of Frechet distances compares images of the same prompts, at least two; got "
+                f"{len(features)} prompts and {len(to)}."
+            )
+        distances = [self.distance(rows.flatten(0, 1)) for rows in (features, to)]
+        if not all(distances):
+            raise RequestError("A ratio of Frechet distances needs both above 0; one of the sets is the reference set.")
+        shares = self._influences(features) / distances[0] - self._influences(to) / distances[1]
+        ratio, reach = distances[0] / distances[1], student_quantile(level, len(features)) * shares.norm().item()
+        return Interval(ratio, ratio * math.exp(-reach), ratio * math.exp(reach))
+
+    def _influences(self, features: Float[Tensor, "prompts seeds dimensions"]) -> Float[Tensor, " prompts"]:
+        """What the distance moves by with each prompt: the sums of its images' influences, over their number."""
         prompts, seeds = features.shape[:2]
         mean, centred = self._centred_alike(features.flatten(0, 1))
         turned = centred @ self.factor
@@ -118,7 +160,7 @@ class ReferenceFrechet:
         influence = 2 * (count - 1) ** 0.5 / count * centred @ (mean - self.mean)
         influence += centred.square().sum(1) - leverage
         by_prompt = influence.reshape(prompts, seeds).sum(1)
-        return (by_prompt - by_prompt.mean()).norm().item()
+        return by_prompt - by_prompt.mean()
 
     def _centred_alike(self, features: Tensor) -> tuple[Tensor, Tensor]:
         if features.ndim == 2 and features.shape[1] != len(self.mean):

@@ -119,6 +119,33 @@ def paired_interval(
     return mean_interval(after.double() - before.double(), level)
 
 
+def ratio_interval(
+    values: Float[Tensor, "prompts *seeds"], to: Float[Tensor, "other_prompts *other_seeds"], level: float = 0.95
+) -> Interval:
+    r"""Interval of the ratio of two means over the same prompts, such as a diversity over the reference's.
+
+    With means $\bar a$ and $\bar b$ and $r = \bar a / \bar b$ it is the interval of the mean of
+    $r + (a_i - r b_i) / \bar b$, which is $r$ (Cochran 1977, chapter 6): what makes a prompt's value large in both
+    cancels.
+
+    Args:
+        values: one value a prompt, `(P,)`, or one a prompt and noise, averaged over noises first.
+        to: of the same prompts; its mean is not 0.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: the prompts are not as many, the mean below is 0, or as in `mean_interval`.
+    """
+    above, below = _per_prompt(values, level), _per_prompt(to, level)
+    if len(above) != len(below):
+        raise ValueError(f"A ratio compares values of the same prompts; got {len(above)} and {len(below)}.")
+    mean = below.mean()
+    if not mean:
+        raise ValueError("A ratio needs a mean other than 0 below.")
+    ratio = above.mean() / mean
+    return mean_interval(ratio + (above - ratio * below) / mean, level)
+
+
 def share_interval(per_prompt_shares: Float[Tensor, " prompts"], level: float = 0.95) -> Interval:
     r"""Wilson's (1927) interval of a share, such as that of the prompts that are won; it stays within [0, 1].
 

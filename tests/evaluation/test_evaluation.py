@@ -29,7 +29,7 @@ from dipp_toolkit.evaluation import (
     share_interval,
 )
 from dipp_toolkit.evaluation.image_sheets import grid_shape
-from dipp_toolkit.evaluation.intervals import effect_size, matters
+from dipp_toolkit.evaluation.intervals import effect_size, matters, ratio_interval
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -144,6 +144,28 @@ def test_paired_interval_is_narrower_and_right() -> None:
     assert mean_interval(before).overlaps(mean_interval(after))
     assert paired.low > 0.3 and paired.high < 0.5
     assert paired.high - paired.low < 0.2 * (mean_interval(after).high - mean_interval(after).low)
+
+
+def test_a_ratio_of_means_over_the_same_prompts_is_narrow_and_right() -> None:
+    below = 1 + torch.rand(80, 2, generator=random()).double()
+    above = 0.9 * below + 0.02 * torch.randn(80, 2, generator=random(1)).double()
+    found = ratio_interval(above, below)
+    assert found.mean == pytest.approx((above.mean() / below.mean()).item()) and found.low < 0.9 < found.high
+    assert found.high - found.low < 0.02
+    same = ratio_interval(below[:, 0], 2 * below[:, 0])
+    assert (same.low, same.mean, same.high) == pytest.approx((0.5, 0.5, 0.5))
+    # The truth is held as often as is said, over sets of prompts of a law whose ratio is known.
+    draws = [random(seed) for seed in range(2, 402)]
+    held = [
+        ratio_interval(0.8 * hard + 0.1 * torch.randn(40, generator=draw).double(), hard).contains(0.8)
+        for draw in draws
+        for hard in [1 + torch.rand(40, generator=draw).double()]
+    ]
+    assert 0.92 < sum(held) / len(held) < 0.985
+    with pytest.raises(ValueError, match="same prompts; got 3 and 4"):
+        ratio_interval(torch.ones(3), torch.ones(4))
+    with pytest.raises(ValueError, match="other than 0"):
+        ratio_interval(torch.ones(3), torch.zeros(3))
 
 
 def test_interval_refuses_what_has_no_mean() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation import mmd, precision_recall
 from dipp_toolkit.evaluation.frechet import ReferenceFrechet
+from dipp_toolkit.evaluation.intervals import student_quantile
 from dipp_toolkit.experiments.bench.statistics import metric_figures
 
 
@@ -98,6 +99,43 @@ def test_the_frechet_error_is_how_far_distances_of_sets_vary() -> None:
         spread = torch.tensor([reference.distance(one.flatten(0, 1)) for one in sets]).std().item()
         errors = torch.tensor([reference.standard_error(one) for one in sets])
         assert 0.8 < errors.mean().item() / spread < 1.35
+
+
+def test_a_ratio_of_distances_has_the_error_with_which_ratios_vary() -> None:
+    """What makes a prompt hard for both sets cancels: as narrow as ratios are, narrower than two distances allow."""
+    random = torch.Generator().manual_seed(5)
+    prompts, dimensions = 100, 4
+    reference = ReferenceFrechet(torch.randn(300, dimensions, generator=random, dtype=torch.float64))
+    ratios, reaches, apart = [], [], []
+    for _ in range(150):
+        hard = torch.randn(prompts, 1, dimensions, generator=random, dtype=torch.float64)
+        noise = 0.3 * torch.randn(2, prompts, 1, dimensions, generator=random, dtype=torch.float64)
+        one, other = 1.3 * hard + noise[0] + 0.6, 1.3 * hard + noise[1] + 0.5
+        found = reference.ratio(one, other)
+        ratios.append(math.log(found.mean))
+        reaches.append(math.log(found.high / found.mean) / student_quantile(0.95, prompts))
+        errors = [reference.standard_error(rows) / reference.distance(rows.flatten(0, 1)) for rows in (one, other)]
+        apart.append(math.hypot(*errors))
+    spread = torch.tensor(ratios).std().item()
+    assert 0.85 < sum(reaches) / len(reaches) / spread < 1.25
+    assert 1.5 * spread < sum(apart) / len(apart)
+
+
+def test_ratios_of_distances_are_inverse_and_refuse_what_has_none() -> None:
+    reference, one, other = (
+        ReferenceFrechet(features(0, 40, 3)),
+        features(1, 20, 3)[:, None],
+        features(2, 20, 3)[:, None],
+    )
+    same, there, back = (reference.ratio(a, b) for a, b in ((one, one), (one, other), (other, one)))
+    assert same.mean == same.low == same.high == 1
+    assert there.mean == pytest.approx(1 / back.mean) and there.low == pytest.approx(1 / back.high)
+    assert there.low < there.mean < there.high
+    with pytest.raises(RequestError, match="same prompts, at least two; got 20 prompts and 19"):
+        reference.ratio(one, other[:19])
+    constant = ReferenceFrechet(torch.ones(4, 2))
+    with pytest.raises(RequestError, match="both above 0"):
+        constant.ratio(torch.ones(4, 1, 2), features(1, 4, 2)[:, None])
 
 
 def test_equal_images_have_no_frechet_error() -> None:

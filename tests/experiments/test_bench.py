@@ -22,7 +22,9 @@ from dipp_toolkit.experiments.bench.settings import BenchSettings
 from dipp_toolkit.experiments.bench.sources import noise_of
 from dipp_toolkit.experiments.bench.statistics import mean_figure, metric_figures
 from dipp_toolkit.experiments.bench.store import ImageStore, image_key
+from dipp_toolkit.experiments.bench.summary import reference_of
 from dipp_toolkit.utils.fingerprint import circumstances, digest_of
+from fake_rows import fake_row
 from forked import dipp
 from launching import together
 
@@ -127,6 +129,24 @@ def test_an_image_is_the_same_whatever_is_made_beside_it(bench: tuple[Path, list
     alone = source.images([prompt], [2])
     stored = store.read([image_key(made_by, prompt, 2)])
     assert (alone - stored).abs().max() <= 1 / 255
+
+
+def test_colours_are_held_against_the_reference_of_the_run_s_own_world() -> None:
+    def reference(label: str, name: str) -> Row:
+        row = fake_row(label, 1.0)
+        return row.model_copy(update={"subject": row.subject.model_copy(update={"name": name, "is_reference": True})})
+
+    rows = [
+        fake_row("start", 0.0),
+        reference("emoji-reference", "emoji-reference"),
+        reference("slow", "other-reference"),
+    ]
+    assert reference_of({"reference": "emoji-reference"}, rows) is rows[1]
+    assert reference_of({"reference": "other-reference"}, rows) is rows[2]
+    assert reference_of({"reference": "a/folder"}, rows) is reference_of({}, rows) is rows[1]
+    # Registered, and not in this bench: another world's would be the wrong one.
+    assert reference_of({"reference": "emoji-reference"}, [rows[0], rows[2]]) is None
+    assert reference_of({"reference": "emoji-reference"}, rows[:1]) is None
 
 
 def test_noise_depends_on_prompt_and_seed_alone() -> None:

@@ -17,6 +17,7 @@ from ...events import Warned
 from ...monitoring.monitors import find_warnings, trained_on
 from ...monitoring.snapshot import Snapshot
 from ...protocols import Metric, NotedMetric, PromptSet, SeedsNeeded
+from ...registry import get_registry
 from ...utils.device import choose_device, environment
 from ...utils.images import data_address
 from ...utils.lazy_sequence import evenly_spaced
@@ -96,8 +97,8 @@ def make_rows(
                 intervals=SKEW_CORRECTED,
             )
         )
-    trained = {subject.entry.label: _trained_on(subject.entry) for subject in measured.values()}
-    return [_with_warnings(row, rows, settings, trained[row.label]) for row in rows]
+    entries = {subject.entry.label: subject.entry for subject in measured.values()}
+    return [_with_warnings(row, rows, settings, entries[row.label]) for row in rows]
 
 
 def _figures(
@@ -151,16 +152,33 @@ def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
     )
 
 
-def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, weights: Mapping[str, float]) -> Row:
+def reference_of(run: Mapping[str, Any], rows: Sequence[Row]) -> Row | None:
+    """The row of the reference that a run was trained with, by name or label.
+
+    A bench may hold references of several worlds, and colours are only held against those of one's own. Where a run's
+    reference has no registered name, or the run is of no settings, it is the first one that the bench has.
+
+    Args:
+        run: the run's settings; empty for what is no run.
+        rows: of the whole bench.
+    """
+    references = [row for row in rows if row.subject.is_reference]
+    name = str(run.get("reference") or "")
+    own = [row for row in references if name and name in (row.subject.name, row.label)]
+    registered = name in get_registry().entries["reference"]
+    return next(iter(own if own or registered else references), None)
+
+
+def _with_warnings(row: Row, rows: Sequence[Row], settings: BenchSettings, entry: BenchEntry) -> Row:
     start = baseline_of(row, rows)
     if start is None:
         return row
     names = [*settings.rewards, *settings.judges]
-    reference = next((other for other in rows if other.subject.is_reference), None)
+    reference = reference_of(entry.run_settings, rows)
     warnings = find_warnings(
         snapshot_of(row, names),
         snapshot_of(start, names),
-        weights,
+        _trained_on(entry),
         snapshot_of(reference, names) if reference is not None else None,
     )
     warned = tuple(Warned(name=warning.name, text=warning.text) for warning in warnings)
