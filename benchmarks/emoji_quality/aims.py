@@ -17,6 +17,8 @@ Kind = Literal["real", "reference", "distilled", "aligned"]
 Verdict = Literal["met", "met, within the interval", "not met"]
 """An aim on a ratio is met *within the interval* where the number meets it and its interval reaches beyond."""
 
+NOTHING = "nothing was aligned"
+
 
 @dataclass(frozen=True)
 class Aim:
@@ -64,7 +66,7 @@ def ratio_aim(text: str, ratios: Sequence[Interval], least: float | None = None,
     if ratios and all(inside(ratio.mean, ratio.mean) for ratio in ratios):
         certain = all(inside(ratio.low, ratio.high) for ratio in ratios)
         verdict = "met" if certain else "met, within the interval"
-    return Aim(text, verdict, ", ".join(map(interval_text, ratios)))
+    return Aim(text, verdict, ", ".join(map(interval_text, ratios)) or NOTHING)
 
 
 def judge_aim(aligned: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> Aim:
@@ -72,7 +74,8 @@ def judge_aim(aligned: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
     bound = Interval(**reference["preference"])
     found = [Interval(**column["preference"]) for column in aligned]
     above = sum(interval.low > bound.high for interval in found)
-    text = f"{', '.join(map(interval_text, found))} beside {interval_text(bound)}; apart in {above} of {len(found)}"
+    means = ", ".join(map(interval_text, found)) or NOTHING
+    text = f"{means} beside {interval_text(bound)}; apart in {above} of {len(found)}"
     pairs = [column["against_reference"]["preference"] for column in aligned if "against_reference" in column]
     if pairs:
         differences = (interval_text(Interval(pair["mean"], pair["low"], pair["high"]), "+.2f") for pair in pairs)

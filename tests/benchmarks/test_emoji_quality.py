@@ -77,7 +77,9 @@ def test_the_start_has_aims_of_its_own() -> None:
     fine = column(1.3, 9.0, 0.09)
     assert verdicts(section(fine, start=column(0.3, 13.1, 0.0899)))[3:] == ["not met", "not met"]
     # Nothing was aligned, so nothing about alignments is met.
-    assert verdicts(section(start=column(0.3, 13.0, 0.0901))) == ["not met"] * 3 + ["met"] * 2
+    nothing = section(start=column(0.3, 13.0, 0.0901))
+    assert verdicts(nothing) == ["not met"] * 3 + ["met"] * 2
+    assert page({"emoji": nothing}).count("nothing was aligned") == 3
 
 
 def test_a_ratio_whose_interval_reaches_beyond_is_said_to() -> None:
