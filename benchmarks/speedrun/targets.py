@@ -143,7 +143,7 @@ class Stand:
 
     def _bound(self) -> tuple[float, float]:
         """The upper end of the teacher's interval at its best guidance, and that guidance: many minutes."""
-        guidance = best_guidance(self.judge, self.reference, self.condition, self.prompts)["guidance"]
+        guidance = best_guidance(self.judge, self.reference)["guidance"]
         return self._seen(teacher_column(self.reference, self.condition, STEPS, guidance)).high, guidance
 
 
