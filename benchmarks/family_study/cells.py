@@ -57,7 +57,7 @@ class Run:
         """Train it, unless that is done."""
         if not self.done:
             print(f"{self.label}: {self.steps} updates ({self.budget})", flush=True)
-            train(self.config())
+            train(self.config(), processes=Processes())
             gc.collect()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +18,7 @@ from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 
 WARM, ROUNDS = 1, 7
+Key = TypeVar("Key")
 
 
 def kind(objective: str) -> tuple[str, bool]:
@@ -25,24 +27,37 @@ def kind(objective: str) -> tuple[str, bool]:
     return settings.get("term", "integral_kl"), settings.get("rewards") != {}
 
 
-def _loop(objective: str, work: Path) -> TrainingLoop:
-    settings: dict[str, Any] = {**SHARED, **OBJECTIVES[objective]}
-    config = resolve(TrainConfig(**settings, steps=WARM + ROUNDS, out=work / "pace"))
+def _loop(settings: Mapping[str, Any], work: Path) -> TrainingLoop:
+    own: dict[str, Any] = {**settings, "steps": WARM + ROUNDS, "out": work / "pace"}
+    config = resolve(TrainConfig(**own))
     torch.manual_seed(config.seed)
     return TrainingLoop(config, assemble(config), choose_folder(config))
 
 
-def seconds_per_update(work: Path) -> dict[str, float]:
-    """Median time of an update of every objective; those of one kind have one time.
+def turn_by_turn(
+    settings: Mapping[Key, Mapping[str, Any]], work: Path, clock: Callable[[], float] = time.perf_counter
+) -> dict[Key, float]:
+    """Median time of an update of each of several trainings.
 
-    The objectives take turns, so that whatever else the machine does falls on all of them alike. Nothing is written.
+    They take turns, so that whatever else the machine does falls on all of them alike. Nothing is written.
+
+    Args:
+        settings: of each.
+        work: below it their run folders would be.
+        clock: gives seconds; `time.process_time` is hardly touched by what else the machine does.
     """
-    loops = {kind(name): _loop(name, work) for name in OBJECTIVES}
-    seconds: dict[tuple[str, bool], list[float]] = {key: [] for key in loops}
+    loops = {name: _loop(own, work) for name, own in settings.items()}
+    seconds: dict[Key, list[float]] = {name: [] for name in loops}
     for turn in range(WARM + ROUNDS):
-        for key, loop in loops.items():
-            started = time.perf_counter()
+        for name, loop in loops.items():
+            started = clock()
             loop.one_step()
             if turn >= WARM:
-                seconds[key].append(time.perf_counter() - started)
-    return {name: median(seconds[kind(name)]) for name in OBJECTIVES}
+                seconds[name].append(clock() - started)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def seconds_per_update(work: Path) -> dict[str, float]:
+    """Median time of an update of every objective; those of one kind have one time."""
+    seconds = turn_by_turn({kind(name): {**SHARED, **OBJECTIVES[name]} for name in OBJECTIVES}, work)
+    return {name: seconds[kind(name)] for name in OBJECTIVES}
