@@ -90,7 +90,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "emoji-ablation": partial(recorded, "emoji_ablation"),
     },
     "results/emoji-world.md": {"speedrun": partial(recorded, "speedrun")},
-    "results/family-study.md": {"family-study": partial(recorded, "family_study")},
+    "results/family-study.md": {
+        "fair-study": partial(recorded, "fair_study"),
+        "family-study": partial(recorded, "family_study"),
+    },
     "guide/rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
