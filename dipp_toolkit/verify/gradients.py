@@ -6,6 +6,8 @@ $\partial L/\partial A = 2 (\partial L/\partial S) A$.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,27 @@ def trial_generator(target: Gaussian) -> AffineGenerator:
     return AffineGenerator(AffineMap(matrix, target.mean + torch.tensor([-0.2, 0.3, 0.1], dtype=torch.float64)))
 
 
+def followed_gradient(generator: AffineGenerator, still: torch.optim.Optimizer, update: Callable[[], object]) -> Tensor:
+    """What an engine puts on `(b, A)`, `(1 + d, d)`.
+
+    Args:
+        generator: whose parameters they are.
+        still: the engine's optimiser over them, of rate 0.
+        update: makes the engine's one update.
+    """
+    followed: list[Tensor] = []
+
+    def note(*_: object) -> None:  # the engine lets go of gradients once they have been followed
+        bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
+        assert bias is not None and matrix is not None
+        followed.append(torch.cat([bias[None], matrix]).clone())
+
+    hook = still.register_step_pre_hook(note)
+    update()
+    hook.remove()
+    return followed[0]
+
+
 def compare_gradients(case: Case, subject: Subject, reference: GaussianReference) -> tuple[Tensor, Tensor]:
     """The gradient in `(b, A)` as the closed form has it, and as the engine computes it, each `(1 + d, d)`."""
     generator = trial_generator(reference.guided(case.guidance))
@@ -40,17 +63,10 @@ def compare_gradients(case: Case, subject: Subject, reference: GaussianReference
         engine = exact_engine(case, subject, generator, reference, still, FINE_NODES)
     by_mean, by_covariance = gradient(case.objective(term, reference), generator.law)
     expected = torch.cat([by_mean[None], 2 * by_covariance @ generator.network.matrix.detach()])
-    followed: list[Tensor] = []
-
-    def note(*_: object) -> None:  # the engine lets go of gradients once they have been followed
-        bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
-        assert bias is not None and matrix is not None
-        followed.append(torch.cat([bias[None], matrix]).clone())
-
-    hook = still.register_step_pre_hook(note)
-    engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
-    hook.remove()
-    return expected, followed[0]
+    followed = followed_gradient(
+        generator, still, lambda: engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
+    )
+    return expected, followed
 
 
 def _plain(term: Term) -> Term:

@@ -14,6 +14,7 @@ from ...config import make_config
 from ...objective.build import build_terms
 from ...objective.evaluate import WeightedTerm
 from ...objective.gaussians import Gaussian, QuadraticReward
+from ..gradients import followed_gradient
 from ..quadrature import QuadratureEngine
 from ..world import AffineGenerator, ExactAssistant
 from .crossed import CrossedDraws
@@ -126,14 +127,5 @@ def gradient_of(setting: Setting, generator: AffineGenerator, seed: int = 0) -> 
     still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
     engine = crossed_engine(setting, generator, still, seed)
     assert engine.enumeration is not None
-    followed: list[Tensor] = []
-
-    def note(*_: object) -> None:  # the engine lets go of gradients once they have been followed
-        bias, matrix = generator.network.bias.grad, generator.network.matrix.grad
-        assert bias is not None and matrix is not None
-        followed.append(torch.cat([bias[None], matrix]).clone())
-
-    hook = still.register_step_pre_hook(note)
-    engine.update_generator(setting.reference.encode([PROMPT] * engine.enumeration.rows))
-    hook.remove()
-    return followed[0]
+    condition = setting.reference.encode([PROMPT] * engine.enumeration.rows)
+    return followed_gradient(generator, still, lambda: engine.update_generator(condition))
