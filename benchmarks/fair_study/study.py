@@ -190,13 +190,19 @@ class Study:
 
 
 class Outcomes(Mapping[Setting, Outcome]):
-    """The search's outcomes, looked up in the rows: a setting's cell is known only with its sibling's anchor."""
+    """The search's outcomes, looked up in the rows: a setting's cell is known only with its sibling's anchor.
+
+    A search asks for each many times, and a cell's digest takes a while: what was looked up is kept.
+    """
 
     def __init__(self, study: Study):
         self.study = study
+        self.known: dict[Setting, Outcome | None] = {}
 
     def __getitem__(self, at: Setting) -> Outcome:
-        outcome = self.study.outcome(at)
+        if at not in self.known:
+            self.known[at] = self.study.outcome(at)
+        outcome = self.known[at]
         if outcome is None:
             raise KeyError(at)
         return outcome
