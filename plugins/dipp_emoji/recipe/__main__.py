@@ -81,7 +81,7 @@ def reference(work: Path) -> dict[str, Any]:
 
 def unet_reference(work: Path) -> dict[str, Any]:
     """The multi-step reference that is a UNet."""
-    return _reference(work, "unet-reference", StableDiffusion(), steps=UNET_STEPS, batch=32, rates=(2e-3, 1.5e-3))
+    return _reference(work, "unet-reference", StableDiffusion(), steps=UNET_STEPS, batch=32, rates=(6e-3, 1.5e-3))
 
 
 def clip(work: Path) -> dict[str, Any]:
