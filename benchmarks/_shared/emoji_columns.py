@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,9 @@ from dipp_toolkit.evaluation.frechet import frechet_distance
 from dipp_toolkit.models.sampling import generate_images
 from dipp_toolkit.protocols import Reference
 
-NOISES = 2
+SEEDS = (100, 101)
+"""Of the noises that every column is made from."""
+NOISES = len(SEEDS)
 BATCH = 176
 
 
@@ -26,10 +29,11 @@ def real_images(seed: int) -> Tensor:
     return torch.stack([compose(table[:, 0], table[:, 1], random) for _ in range(NOISES)], dim=1)
 
 
-def one_step_column(generator: Generator, reference: Reference, condition: Condition) -> Tensor:
-    """A generator's images, `(prompts, NOISES, 3, 64, 64)`, from the same noises for every generator."""
-    sets = [generate_images(generator, reference, condition, 100 + k) for k in range(NOISES)]
-    return torch.stack(sets, dim=1)
+def one_step_column(
+    generator: Generator, reference: Reference, condition: Condition, seeds: Sequence[int] = SEEDS
+) -> Tensor:
+    """A generator's images, `(prompts, noises, 3, 64, 64)`, from the same noises for every generator."""
+    return torch.stack([generate_images(generator, reference, condition, seed) for seed in seeds], dim=1)
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from benchmarks._shared.emoji_columns import NOISES, scores_and_naming
+from benchmarks._shared.emoji_columns import NOISES, SEEDS, scores_and_naming
 from dipp_emoji.judge import EmojiJudge
 from dipp_toolkit import Condition, load_prompts
 from dipp_toolkit.models.sampling import sample_reference
@@ -39,10 +40,11 @@ def best_guidance(judge: EmojiJudge, reference: Reference, steps: int = SEARCHED
     }
 
 
-def teacher_column(reference: Reference, condition: Condition, steps: int, guidance: float) -> Tensor:
-    """The teacher's images, `(prompts, NOISES, 3, 64, 64)`, from the noises that every generator is given."""
-    sets = [sample_reference(reference, condition, 100 + k, steps, guidance) for k in range(NOISES)]
-    return torch.stack(sets, dim=1)
+def teacher_column(
+    reference: Reference, condition: Condition, steps: int, guidance: float, seeds: Sequence[int] = SEEDS
+) -> Tensor:
+    """The teacher's images, `(prompts, noises, 3, 64, 64)`, from the noises that every generator is given."""
+    return torch.stack([sample_reference(reference, condition, seed, steps, guidance) for seed in seeds], dim=1)
 
 
 def teacher_key(reference: Reference, judge: EmojiJudge, prompts: list[str], steps: int) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._shared.emoji_columns import features_of, judge_column, stored
+from benchmarks._shared.emoji_columns import SEEDS, features_of, judge_column, one_step_column, stored
+from benchmarks._shared.teacher import teacher_column
 from dipp_emoji.captions import caption, pairs
 from dipp_emoji.compose import compose
 from dipp_emoji.judge import EmojiJudge
@@ -18,7 +19,6 @@ from dipp_toolkit import Condition, Generator
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.evaluation.intervals import mean_interval
 from dipp_toolkit.models.loading import load_reference
-from dipp_toolkit.models.sampling import generate_images, sample_reference
 from dipp_toolkit.protocols import Reference
 
 BATCH = 176
@@ -59,7 +59,7 @@ class Sitting:
 
 CHOICE = Sitting("choice", held_out=False, count=352, noises=(500, 501), real=11, draw=7)
 """Half of the training prompts. Settings are chosen by it, and no number of it is reported as a result."""
-REPORTED = Sitting("reported", held_out=True, count=352, noises=(100, 101), real=1)
+REPORTED = Sitting("reported", held_out=True, count=352, noises=SEEDS, real=1)
 """All held-out prompts, with the noises and the real compositions of `benchmarks/emoji_quality`."""
 SITTINGS = {sitting.name: sitting for sitting in (CHOICE, REPORTED)}
 
@@ -98,14 +98,12 @@ def real_features(sitting: Sitting) -> Tensor:
 
 def one_step_images(generator: Generator, sitting: Sitting, reference: str) -> Tensor:
     """A generator's images, `(prompts, noises, 3, height, width)`."""
-    condition, decoder = encoded(sitting, reference), the_reference(reference)
-    return torch.stack([generate_images(generator, decoder, condition, seed) for seed in sitting.noises], dim=1)
+    return one_step_column(generator, the_reference(reference), encoded(sitting, reference), sitting.noises)
 
 
 def teacher_images(sitting: Sitting, reference: str, steps: int, guidance: float) -> Tensor:
     """The reference's own images from the same noises, `(prompts, noises, 3, height, width)`."""
-    condition, teacher = encoded(sitting, reference), the_reference(reference)
-    return torch.stack([sample_reference(teacher, condition, seed, steps, guidance) for seed in sitting.noises], dim=1)
+    return teacher_column(the_reference(reference), encoded(sitting, reference), steps, guidance, sitting.noises)
 
 
 @torch.no_grad()

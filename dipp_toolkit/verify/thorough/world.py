@@ -82,8 +82,7 @@ def trial_generator(target: Gaussian, upright: bool = False) -> AffineGenerator:
         upright: whether it stretches along the numbers alone.
     """
     axes = torch.arange(SIZE, dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(target.covariance)
-    root = vectors @ values.sqrt().diag() @ vectors.mT
+    root = square_root(target.covariance)
     bent = (0.4 * torch.sin(1 + 2 * axes)).diag() if upright else 0.2 * torch.sin(1 + 3 * axes[:, None] + 5 * axes)
     matrix = root @ (torch.eye(SIZE, dtype=torch.float64) + bent)
     return AffineGenerator(AffineMap(matrix, target.mean + 0.5 * root @ torch.cos(axes)), SHAPE)

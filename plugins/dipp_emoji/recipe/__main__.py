@@ -94,7 +94,7 @@ def _distillation(work: Path, name: str, changes: dict[str, Any]) -> dict[str, A
     from dipp_toolkit import TrainConfig, train
 
     run = work / name
-    settings = DISTIL | {"judge": None, "eval_count": 32} | changes
+    settings = DISTIL | {"judge": None, "rewards": {}, "eval_count": 32} | changes
     return train(TrainConfig(**settings, out=run, resume=run.is_dir())).summary
 
 
