@@ -43,7 +43,7 @@ class Sides:
 
 
 def sides_of(terms: Sequence[WeightedTerm]) -> Sides:
-    """Terms that do not use the assistant are rewards; a term that is both, a diffused reward say, is neither."""
+    """The terms of each side; one that is both, a diffused reward say, is of neither."""
     return Sides(
         [weighted.name for weighted in terms if side_of(weighted.term) == "rewards"],
         [weighted.name for weighted in terms if side_of(weighted.term) == "divergences"],

@@ -147,8 +147,11 @@ Side = Literal["rewards", "divergences"]
 
 
 def side_of(term: Term) -> Side | None:
-    """The side of a term: a reward's where it does not use the assistant; None where it is both, as a diffused
-    reward is."""
+    """The side of a term: what its class says with `side = "divergences"`; unsaid, a reward's where it does not use the
+    assistant, and None where it is both, as a diffused reward is."""
+    declared: Side | None = getattr(term, "side", None)
+    if declared is not None:
+        return declared
     if not uses_assistant(term):
         return "rewards"
     return None if takes_rewards(term) else "divergences"

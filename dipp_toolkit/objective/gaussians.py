@@ -180,3 +180,19 @@ class ClosedForm(Protocol):
 
     def closed_form(self, problem: GaussianProblem) -> Float[Tensor, ""]:
         """The objective, differentiable in `problem.law`; rewards count only where the term takes them itself."""
+
+
+@runtime_checkable
+class MapClosedForm(Protocol):
+    """A term whose objective is about which sample a noise becomes, and not about the samples' law alone."""
+
+    def closed_form_of_map(
+        self, problem: GaussianProblem, matrix: Float[Tensor, "d d"], bias: Float[Tensor, " d"]
+    ) -> Float[Tensor, ""]:
+        """The objective of the generator $A z + b$, differentiable in both.
+
+        Args:
+            problem: what it should become; its `law` is $N(b, A A^T)$.
+            matrix: A.
+            bias: b.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +15,15 @@ from ..diffusion.predictions import Prediction
 from ..diffusion.schedules import Schedule, VariancePreserving
 from ..errors import RunError
 from ..objective.base import Term, takes_rewards
-from ..objective.gaussians import ClosedForm, Gaussian, GaussianProblem, QuadraticReward, average_kl
+from ..objective.gaussians import ClosedForm, Gaussian, GaussianProblem, MapClosedForm, QuadraticReward, average_kl
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
 
 Objective = Callable[[Gaussian, Gaussian], Tensor]
 """`objective(law, drawn)`: a scalar, differentiated in `law`; `drawn` is the same law, held fixed."""
+
+MapObjective = Callable[[Tensor, Tensor], Tensor]
+"""`objective(matrix, bias)`: a scalar, differentiated in the A and the b of a generator $A z + b$."""
 
 
 def gradient(objective: Objective, law: Gaussian) -> tuple[Tensor, Tensor]:
@@ -53,8 +57,6 @@ def optimum(objective: Objective, start: Gaussian) -> Gaussian:
     Raises:
         RunError: nothing stationary was found, or what was found has directions without spread beside others with.
     """
-    from scipy.optimize import root
-
     dimension = len(start.mean)
     upper = np.triu_indices(dimension)
 
@@ -72,11 +74,51 @@ def optimum(objective: Objective, start: Gaussian) -> Gaussian:
 
     values, vectors = torch.linalg.eigh(start.covariance)
     factor = vectors @ values.sqrt().diag() @ vectors.mT
-    solution = root(residual, np.concatenate([start.mean.numpy(), factor.numpy()[upper]]), tol=1e-12)
+    first = np.concatenate([start.mean.numpy(), factor.numpy()[upper]])
+    mean, factor = unpack(_stationary(residual, first))
+    return Gaussian(mean, factor @ factor)
+
+
+def map_gradient(objective: MapObjective, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$\partial L/\partial b$ and $\partial L/\partial A$ at a generator."""
+    matrix, bias = matrix.detach().clone().requires_grad_(True), bias.detach().clone().requires_grad_(True)
+    by_matrix, by_bias = torch.autograd.grad(objective(matrix, bias), (matrix, bias))
+    return by_bias, by_matrix
+
+
+def map_optimum(objective: MapObjective, start: Gaussian) -> Gaussian:
+    """The law of the generator at which an objective of maps is stationary, by Newton's method.
+
+    Args:
+        objective: its closed form.
+        start: where the search begins; the reference's law is near enough.
+
+    Raises:
+        RunError: nothing stationary was found.
+    """
+    dimension = len(start.mean)
+
+    def residual(entries: np.ndarray) -> np.ndarray:
+        numbers = torch.from_numpy(entries.reshape(1 + dimension, dimension).copy())
+        return torch.cat([part.flatten() for part in map_gradient(objective, numbers[1:], numbers[0])]).numpy()
+
+    first = torch.cat([start.mean, torch.linalg.cholesky(start.covariance).flatten()]).numpy()
+    found = torch.from_numpy(_stationary(residual, first).reshape(1 + dimension, dimension))
+    return Gaussian(found[0], found[1:] @ found[1:].mT)
+
+
+def _stationary(residual: Callable[[np.ndarray], np.ndarray], first: np.ndarray) -> np.ndarray:
+    """Where a gradient vanishes.
+
+    Raises:
+        RunError: nowhere near.
+    """
+    from scipy.optimize import root
+
+    solution = root(residual, first, tol=1e-12)
     if not np.abs(solution.fun).max() < 1e-8:
         raise RunError(f"The objective's closed form has no stationary law near the reference's: {solution.message}")
-    mean, factor = unpack(solution.x)
-    return Gaussian(mean, factor @ factor)
+    return cast(np.ndarray, solution.x)
 
 
 TRAINING_TIMES = 12
@@ -166,8 +208,20 @@ class Case:
 
         return value
 
+    def objective_of_map(self, term: MapClosedForm, reference: GaussianReference) -> MapObjective:
+        r"""The same of a term that is about maps."""
+
+        def value(matrix: Tensor, bias: Tensor) -> Tensor:
+            law = Gaussian(bias, matrix @ matrix.mT)
+            own = term.closed_form_of_map(self.problem(reference, law, law), matrix, bias)
+            return own if self.reward is None else own - self.reward_scale * self.reward.mean(law)
+
+        return value
+
     def optimum(self, term: Term, reference: GaussianReference) -> Gaussian:
         """The law a generator should end at."""
+        if isinstance(term, MapClosedForm):
+            return map_optimum(self.objective_of_map(term, reference), reference.guided(self.guidance))
         return optimum(self.objective(term, reference), reference.guided(self.guidance))
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..objective.base import Term
-from ..objective.gaussians import Gaussian
-from .cases import Case, gradient
+from ..objective.gaussians import Gaussian, MapClosedForm
+from .cases import Case, gradient, map_gradient
 from .quadrature import Weighed
 from .training import PROMPT, exact_engine, exact_rows
 from .world import AffineGenerator, AffineMap, GaussianReference
@@ -61,8 +61,13 @@ def compare_gradients(case: Case, subject: Subject, reference: GaussianReference
     term = _plain(engine.terms[0].term)
     if verification_of(term).nodes > 2:
         engine = exact_engine(case, subject, generator, reference, still, FINE_NODES)
-    by_mean, by_covariance = gradient(case.objective(term, reference), generator.law)
-    expected = torch.cat([by_mean[None], 2 * by_covariance @ generator.network.matrix.detach()])
+    matrix, bias = generator.network.matrix.detach(), generator.network.bias.detach()
+    if isinstance(term, MapClosedForm):
+        by_bias, by_matrix = map_gradient(case.objective_of_map(term, reference), matrix, bias)
+    else:
+        by_bias, by_covariance = gradient(case.objective(term, reference), generator.law)
+        by_matrix = 2 * by_covariance @ matrix
+    expected = torch.cat([by_bias[None], by_matrix])
     followed = followed_gradient(
         generator, still, lambda: engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
     )

@@ -43,6 +43,8 @@ TERMS: dict[str, dict[str, Any]] = {
     "reward_only": {},
     "policy_gradient": {"policy_gradient": {"group": 3}},
     "integral_kl,policy_gradient=0.5": {},
+    "trajectory": {"trajectory": {"sampler_steps": 2}},
+    "integral_kl,trajectory=0.5": {},
 }
 
 
@@ -102,7 +104,7 @@ def test_every_term_trains_and_resumes_to_the_bit(run: Run, term: str) -> None:
     assert unmeasured(whole) == unmeasured(cut)
     last = rows_of(whole)[-1]
     assert any(name.startswith("reward/") for name in last), "what the rewards said is logged whatever the term"
-    looks = not term.startswith(("reward_only", "policy_gradient"))
+    looks = not term.startswith(("reward_only", "policy_gradient", "trajectory"))
     assert ("assistant_loss" in last) == looks
     assert ("divergence" in last) == looks
     report = (whole / "report.html").read_text()
@@ -137,6 +139,8 @@ def test_the_assistant_of_a_run_that_never_looks_at_it_stays_as_it_was(run: Run,
         ({"term": "diffused_reward", "term_options": {"diffused_reward": {"steps": 5}}}, "less than or equal to 4"),
         ({"term": "diffused_reward", "balance": "pcgrad"}, "balance=pcgrad does not work with the term"),
         ({"term": "policy_gradient", "reward_clip": 1.0}, "reward_clip does not work with the term"),
+        ({"term": "trajectory", "generator_steps": 2}, "with generator_steps=2 an image depends on several"),
+        ({"term": "trajectory", "term_options": {"trajectory": {"share": 0}}}, "greater than 0"),
         ({"time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
     ],
 )
@@ -148,6 +152,7 @@ def test_wrong_terms_and_options_are_sentences(run: Run, changes: dict[str, Any]
 def test_a_file_with_build_is_a_term_and_its_docstring_the_summary() -> None:
     terms = {name: entry for name, entry in get_registry().entries["term"].items() if entry.plugin == "terms"}
     wanted = {"integral_kl", "score_divergence", "diffused_reward", "f_divergence", "reward_only", "policy_gradient"}
+    wanted |= {"trajectory"}
     assert wanted <= get_registry().entries["term"].keys()
     for entry in terms.values():
         assert entry.summary

@@ -17,6 +17,7 @@ from dipp_toolkit.objective.terms.f_divergence import FDivergence
 from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.objective.terms.policy_gradient import PolicyGradient
 from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
+from dipp_toolkit.objective.terms.trajectory import Trajectory
 from dipp_toolkit.verify import CASES, run_verify
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.gradients import compare_gradients
@@ -32,6 +33,7 @@ SUBJECTS: dict[str, tuple[Subject, str, type]] = {
     "forward_kl": (Subject("f_divergence", {"kind": "forward_kl"}), "slight", FDivergence),
     "policy_gradient": (Subject("policy_gradient", {"normalise": False}), "quadratic", PolicyGradient),
     "reward_only": (Subject("reward_only", {}), "quadratic", object),
+    "trajectory": (Subject("trajectory", {"share": 1.0}), "guidance", Trajectory),
 }
 
 PLUGIN = '''
@@ -69,7 +71,9 @@ def test_gradients_are_autograd_of_the_closed_forms(name: str) -> None:
     assert gradient_error(name) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["squared", "diffused_reward", "policy_gradient", "reward_only", "forward_kl"])
+@pytest.mark.parametrize(
+    "name", ["squared", "diffused_reward", "policy_gradient", "reward_only", "forward_kl", "trajectory"]
+)
 def test_the_exact_assistant_reaches_the_optimum(name: str) -> None:
     subject, case, _ = SUBJECTS[name]
     for row in run_case(CASES[case], subject.term, "exact", options=subject.options):
