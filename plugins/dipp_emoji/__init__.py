@@ -60,6 +60,7 @@ DISTIL = WORLD | {
 }
 UNET_READOUT: dict[str, Any] = {"readout": 625 / 999, "input_scale": "sigma"}
 """Where a one-step Stable Diffusion 1.5 is read out, and of what (Zhou et al. 2024, SiD-LSG)."""
+UNET_DISTIL = DISTIL | UNET_READOUT | {"reference": "emoji-unet-reference", "reference_guidance": 3.0}
 
 
 def load_reference(**options: Any) -> Reference:
@@ -67,6 +68,13 @@ def load_reference(**options: Any) -> Reference:
     from dipp_toolkit.models.loading import load_reference as load
 
     return load(str(WEIGHTS / "reference"), **options)
+
+
+def load_unet_reference(**options: Any) -> Reference:
+    """The multi-step reference that is a UNet, a small `StableDiffusionPipeline`."""
+    from dipp_toolkit.models.loading import load_reference as load
+
+    return load(str(WEIGHTS / "unet-reference"), **options)
 
 
 def load_generator() -> Generator:
@@ -77,7 +85,7 @@ def load_generator() -> Generator:
 
 
 def pipeline_blueprint(name: str) -> PipelineBlueprint:
-    """The reference or the one-step generator without its weights."""
+    """A reference or a one-step generator without its weights."""
     from dipp_toolkit.models.blueprints import PipelineBlueprint
 
     return PipelineBlueprint(WEIGHTS / name, f"emoji-{name}")
@@ -106,6 +114,14 @@ def dipp_register_references(register: Register) -> None:
         defaults=DISTIL,
         origin=OURS,
     )
+    register(
+        "emoji-unet-reference",
+        load_unet_reference,
+        summary="2.8 M parameter Stable Diffusion pipeline for the same emoji: UNet, CLIP text encoder, multi-step",
+        needs=("diffusers", "transformers"),
+        defaults=UNET_DISTIL,
+        origin=OURS,
+    )
 
 
 @hookimpl
@@ -122,7 +138,7 @@ def dipp_register_generators(register: Register) -> None:
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    for name in ("reference", "onestep"):
+    for name in ("reference", "onestep", "unet-reference"):
         register(f"emoji-{name}", partial(pipeline_blueprint, name), summary=f"emoji-{name} without weights")
     for name in ("clip", "preference"):
         register(f"emoji-{name}", f"dipp_emoji.rewards:{name}_blueprint", summary=f"emoji-{name} without weights")

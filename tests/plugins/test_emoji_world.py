@@ -11,11 +11,12 @@ from dipp_emoji.compose import backgrounds, compose, sprites
 from dipp_emoji.judge import EmojiJudge
 from dipp_emoji.recipe.pixart import build_tokenizer
 from dipp_emoji.recipe.reference import CaptionTable
-from dipp_toolkit import load_generator, load_prompts, load_reference
+from dipp_toolkit import TrainConfig, load_generator, load_prompts, load_reference
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise, generate_images, sample_reference
 from dipp_toolkit.protocols import texts
+from dipp_toolkit.training.setup.resolve import resolve
 
 
 def test_a_third_of_the_pairs_is_held_out_evenly() -> None:
@@ -58,10 +59,10 @@ def test_composed_images_show_the_background_and_stay_in_range() -> None:
     assert torch.equal(images, again)
 
 
-def test_all_weights_are_safetensors_and_fit_in_forty_megabytes() -> None:
+def test_all_weights_are_safetensors_and_fit_in_sixty_megabytes() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
-    assert sum(path.stat().st_size for path in files) < 40 * 2**20
+    assert sum(path.stat().st_size for path in files) < 60 * 2**20
 
 
 def test_plain_diffusers_makes_the_references_images() -> None:
@@ -80,6 +81,22 @@ def test_plain_diffusers_makes_the_references_images() -> None:
         output_type="pt",
     ).images
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+
+
+def test_plain_diffusers_makes_the_unet_references_images() -> None:
+    reference = load_reference("emoji-unet-reference")
+    prompts = ["fox on blue", "birthday cake on yellow"]
+    noise = fixed_noise(2, reference.latent_shape, seed=3)
+    ours = reference.decode(reference.sample(reference.encode(prompts), noise, 10, 2.0))
+    pipeline = DiffusionPipeline.from_pretrained(WEIGHTS / "unet-reference")
+    assert type(pipeline).__name__ == "StableDiffusionPipeline"
+    theirs = pipeline(prompts, num_inference_steps=10, guidance_scale=2.0, latents=noise, output_type="pt").images
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+
+
+def test_a_distillation_of_the_unet_is_read_out_where_a_one_step_stable_diffusion_is() -> None:
+    config = resolve(TrainConfig(reference="emoji-unet-reference", rewards={}))
+    assert (config.readout, config.input_scale, config.prompts) == (625 / 999, "sigma", "emoji-train")
 
 
 def test_plain_diffusers_makes_the_generators_images() -> None:
@@ -102,5 +119,7 @@ def test_the_judge_names_what_reference_and_generator_draw_for_held_out_prompts(
     condition = reference.encode(prompts)
     assert judge.naming_accuracy(generate_images(generator, reference, condition, seed=5), prompts) >= 0.9
     assert judge.naming_accuracy(sample_reference(reference, condition, 5, steps=12, guidance=2.0), prompts) >= 0.9
+    unet = load_reference("emoji-unet-reference")
+    assert judge.naming_accuracy(sample_reference(unet, unet.encode(prompts[::4]), 5, 12, 3.0), prompts[::4]) >= 0.9
     wrong = prompts[1:] + prompts[:1]
     assert judge.naming_accuracy(generate_images(generator, reference, condition, seed=5), wrong) < 0.1

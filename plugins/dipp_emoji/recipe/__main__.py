@@ -39,7 +39,7 @@ from .vae import build_latents, train_vae
 RECORD = Path(__file__).parent / "record.json"
 SHEET = Path(__file__).parents[1] / "assets" / "noto-sheet.png"
 REFERENCE_STEPS = 3300
-UNET_STEPS = 8000
+UNET_STEPS = 3000
 FASTER = {"learning_rate": 2.5e-4, "assistant_learning_rate": 5e-4}
 REFINE: tuple[dict[str, Any], ...] = (
     {"steps": 1200, "guidance": 1.5},
