@@ -67,7 +67,7 @@ class TermResult:
 class Term(Protocol):
     """One summand of the objective.
 
-    Class attributes may declare its kind; see `uses_assistant` and `takes_rewards` of this module.
+    Class attributes may declare its kind; see `uses_assistant`, `takes_rewards` and `side_of` of this module.
     """
 
     def __call__(self, sample: Sample) -> TermResult:

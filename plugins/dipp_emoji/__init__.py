@@ -63,18 +63,11 @@ UNET_READOUT: dict[str, Any] = {"readout": 625 / 999, "input_scale": "sigma"}
 UNET_DISTIL = DISTIL | UNET_READOUT | {"reference": "emoji-unet-reference", "reference_guidance": 3.0}
 
 
-def load_reference(**options: Any) -> Reference:
-    """The multi-step reference, a small `PixArtAlphaPipeline`."""
+def load_reference(folder: str, /, **options: Any) -> Reference:
+    """A multi-step reference: a small `PixArtAlphaPipeline`, or, of `unet-reference`, a `StableDiffusionPipeline`."""
     from dipp_toolkit.models.loading import load_reference as load
 
-    return load(str(WEIGHTS / "reference"), **options)
-
-
-def load_unet_reference(**options: Any) -> Reference:
-    """The multi-step reference that is a UNet, a small `StableDiffusionPipeline`."""
-    from dipp_toolkit.models.loading import load_reference as load
-
-    return load(str(WEIGHTS / "unet-reference"), **options)
+    return load(str(WEIGHTS / folder), **options)
 
 
 def load_generator() -> Generator:
@@ -108,7 +101,7 @@ def load_prompts(name: str, held_out: bool) -> PromptSet:
 def dipp_register_references(register: Register) -> None:
     register(
         "emoji-reference",
-        load_reference,
+        partial(load_reference, "reference"),
         summary="4 M parameter PixArt-alpha pipeline for 64x64 emoji, multi-step",
         needs=("diffusers", "transformers"),
         defaults=DISTIL,
@@ -116,7 +109,7 @@ def dipp_register_references(register: Register) -> None:
     )
     register(
         "emoji-unet-reference",
-        load_unet_reference,
+        partial(load_reference, "unet-reference"),
         summary="2.8 M parameter Stable Diffusion pipeline for the same emoji: UNet, CLIP text encoder, multi-step",
         needs=("diffusers", "transformers"),
         defaults=UNET_DISTIL,

@@ -6,7 +6,7 @@ instead of squares). Its gradient on a sample is $x_0 - \Phi_K(z, c)$.
 
 A divergence compares laws, and one that seeks modes is content with a part of the reference's. This one says which
 image belongs to which noise, so every noise keeps an image of its own; alone it gives the mean of what one pass cannot
-tell apart, and is blurred. Beside a divergence it keeps diversity.
+tell apart, and is blurred. docs/results/emoji-world.md says what it did beside a divergence there.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ class Trajectory:
     def target(self, sample: Sample, count: int) -> Tensor:
         r"""$\Phi_K(z, c)$ of the first samples."""
         guidance = value_at(self.guidance, sample.step)
-        return self.reference.sample(
-            sample.condition[list(range(count))], sample.noise[:count], self.sampler_steps, guidance
-        ).to(sample.x0.dtype)
+        target = self.reference.sample(sample.condition[:count], sample.noise[:count], self.sampler_steps, guidance)
+        return target.to(sample.x0.dtype)
 
     def closed_form_of_map(self, problem: GaussianProblem, matrix: Tensor, bias: Tensor) -> Tensor:
         r"""$\frac12 |b - m|^2 + \frac12 \|A - L\|_F^2$, the world's sampler being $m + L z$, $L L^T = \Sigma$."""
