@@ -26,6 +26,8 @@ LOOKS_ONLY = frozenset(
     }
 )  # fmt: skip
 """Settings that change no weight, and those that each cell has its own of."""
+OF_CELLS = frozenset({"reward_scale", "pull", "guidance"})
+"""Settings that every cell with rewards decides itself: a recommendation of them reaches no run."""
 
 
 def deciding_settings(config: TrainConfig) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def deciding_settings(config: TrainConfig) -> dict[str, Any]:
     defaults = TrainConfig.model_construct()
     return {
         name: getattr(config, name)
-        for name in sorted(TrainConfig.model_fields.keys() - LOOKS_ONLY)
+        for name in sorted(TrainConfig.model_fields.keys() - LOOKS_ONLY - OF_CELLS)
         if name in SHARED or getattr(config, name) != getattr(defaults, name)
     }
 

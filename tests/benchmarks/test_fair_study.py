@@ -154,6 +154,14 @@ def test_a_key_changes_with_its_cell(change: dict[str, Any]) -> None:
     assert key_of(replace(cell, **change), BASIS) != key_of(cell, BASIS) != key_of(cell, "another")
 
 
+def test_the_basis_does_not_change_with_a_recommended_scale_that_no_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = WORLDS["emoji"]
+    basis, recommended = basis_module.basis_of(world), get_registry().entries["generator"][world.generator].defaults
+    for name, value in {"reward_scale": 12.5, "guidance": 1.25, "ema": 0.5}.items():
+        monkeypatch.setitem(recommended, name, value)
+    assert basis_module.basis_of(world) == basis
+
+
 def test_the_basis_changes_with_everything_that_numbers_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     world, digest = WORLDS["emoji"], basis_module.pipeline_digest
     basis = basis_module.basis_of(world)
