@@ -47,7 +47,7 @@ class Reference(Protocol):
         """Pixels in [0, 1], float32, differentiable with respect to the latents.
 
         Gradients that flow back are of something that rises, a score and no loss: a decoder that clamps may hold back
-        what would push a saturated pixel further out (`dipp_toolkit.models.decoding.RisingClamp`).
+        what would push a pixel far outside further out (`dipp_toolkit.models.decoding.RisingClamp`).
         """
 
     def sample(self, condition: Condition, noise: Latents, steps: int, guidance: float) -> Latents:

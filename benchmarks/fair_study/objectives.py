@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-UPDATES = 80
+UPDATES = 40
 """Generator updates of every run but those under equal time."""
 
 SIBLINGS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PULL = 0.7
-FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Around a pull of 1.4, between the 0.7 that is recommended and the 2.6 of `reward_scale=80`, the best one of DI++ in
+FACTORS = (1.0, 2.0, 4.0, 8.0)
+"""Of pulls from the 0.7 that is recommended to 5.6, twice the 2.6 of `reward_scale=80`, the best one of DI++ in
 `benchmarks/family_study`."""
 RATIO = 2.0
 MOST_GROWN = 3
@@ -25,7 +25,7 @@ GUIDANCES = (1.5,)
 GUIDANCE_STEP = 0.5
 MOST_GUIDED = 1
 """Guidances added."""
-SCALES_GUIDED = 2
+SCALES_GUIDED = 1
 LEAST_NAMING = 0.97
 CRITERION = (
     f"the highest mean of the judge among the runs whose images the judge names rightly in at least {LEAST_NAMING:.0%} "

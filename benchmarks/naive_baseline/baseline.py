@@ -134,9 +134,9 @@ class NaiveTrainer:
 
     @staticmethod
     def clamped(images: Tensor) -> Tensor:
-        """Images in [0, 1] for one reward; a loss's gradient passes unless it would push a pixel further out."""
+        """Images in [0, 1] for one reward; a loss's gradient passes unless it pushes a pixel beyond a margin."""
         seen = images.view_as(images)
-        above, below = images.detach() > 1, images.detach() < 0
+        above, below = images.detach() > 1.1, images.detach() < -0.1
         if seen.requires_grad:
             seen.register_hook(lambda slope: slope.masked_fill((above & (slope < 0)) | (below & (slope > 0)), 0))
         return seen.clamp(0, 1).detach() + (seen - seen.detach())

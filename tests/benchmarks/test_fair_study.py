@@ -26,6 +26,7 @@ from benchmarks.fair_study.search import (
     GUIDANCES,
     MOST_GROWN,
     PLAIN,
+    SCALES_GUIDED,
     Outcome,
     Search,
     Setting,
@@ -70,7 +71,7 @@ def run_through(siblings: tuple[str, ...], reached: Reached) -> tuple[Search, li
 def test_every_sibling_has_the_same_budget_and_no_setting_is_tried_twice() -> None:
     found, tried = run_through(("a", "b"), lambda at: peak_at(at.factor, at.guidance))
     assert len(tried) == len(set(tried)) == len(found.planned)
-    assert set(Counter(at.sibling for at in tried).values()) == {len(FACTORS) + 2 * len(GUIDANCES)}
+    assert set(Counter(at.sibling for at in tried).values()) == {len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)}
     assert found.chosen == {name: Setting(name, 2.0, PLAIN) for name in ("a", "b")}
     assert (found.factors, found.at_edge) == (FACTORS, ())
 
@@ -282,7 +283,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_study_has_each_cell_once(whole: Path) -> None:
     parts = Counter(row.cell.part for row in rows_of(whole))
-    runs = len(FACTORS) + 2 * len(GUIDANCES)
+    runs = len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)
     slower = len(SEEDS)  # of equal time only di* has another number of updates
     assert parts == {
         COLUMN: 3, ANCHOR: len(SIBLINGS), SEARCH: runs * len(SIBLINGS), PACE: 1,
@@ -434,7 +435,7 @@ def test_the_page_claims_what_its_rows_say_and_nothing_else(tmp_path: Path, spre
 
 def test_the_page_says_how_much_is_done(tmp_path: Path, whole: Path) -> None:
     empty = render([], tmp_path)
-    assert f"| search | 0 | at least {7 * len(SIBLINGS)} |" in empty
+    assert f"| search | 0 | at least {(len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)) * len(SIBLINGS)} |" in empty
     assert claims_in(empty) == []
     rows = rows_of(whole)
     assert f"| search | {7 * len(SIBLINGS)} | {7 * len(SIBLINGS)} |" in render(rows, tmp_path)

@@ -465,7 +465,7 @@ def test_a_damaged_record_does_not_stop_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "warned"),
-    # At 2e-3 the decoder's clamp, which pushes no pixel out of the range, keeps the colours within bounds.
+    # At 2e-3 the decoder's clamp, which pushes no pixel far out of the range, keeps the colours within bounds.
     [({}, False), ({"reward_scale": 1e5, "learning_rate": 2e-2}, True)],
     ids=["recommended", "out of control"],
 )

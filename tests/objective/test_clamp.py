@@ -1,4 +1,4 @@
-"""The decoder's clamp: saturated pixels are let back in and never pushed out, whoever raises or lowers what."""
+"""The decoder's clamp: saturated pixels are let back in and pushed out by a margin only, whoever raises what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.diffusion.condition import Condition
-from dipp_toolkit.models.decoding import LatentDecoder, RisingClamp
+from dipp_toolkit.models.decoding import OVERSHOOT, LatentDecoder, RisingClamp
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.build import build_terms
 from dipp_toolkit.objective.gaussians import Gaussian
@@ -61,11 +61,20 @@ def test_a_saturated_pixels_latent_stops_moving_and_one_outside_comes_back(sign:
     """Straight through, the latents would be at 6 after 50 steps; by the clamp's own gradient, still outside."""
     term = RewardTerm("mean", Mean(sign), LatentDecoder(Pixels()), ascended=weight > 0)
     upwards = sign * weight
-    start = upwards * torch.tensor([1.15, 0.0, -3.0]).view(1, 3, 1, 1).repeat(2, 1, 2, 2)
+    start = upwards * torch.tensor([1.35, 0.0, -3.0]).view(1, 3, 1, 1).repeat(2, 1, 2, 2)
     ends = upwards * moved(term, start, weight=weight)
     assert torch.equal(ends[:, 0], upwards * start[:, 0]), "already outside, and pushed no further"
-    assert ((ends[:, 1] > 1) & (ends[:, 1] < 1.11)).all(), "one step beyond the end, and no more"
-    assert ((ends[:, 2] > 1) & (ends[:, 2] < 1.11)).all(), "back in from the other side, and through"
+    margin = 1 + 2 * OVERSHOOT  # of latents that are twice the pixels
+    assert ((ends[:, 1] > margin - 0.01) & (ends[:, 1] < margin + 0.11)).all(), "a step beyond the margin, and no more"
+    assert ((ends[:, 2] > margin - 0.01) & (ends[:, 2] < margin + 0.11)).all(), "back from the other side, and through"
+
+
+def test_noise_alone_does_not_lead_a_saturated_pixel_inwards() -> None:
+    """Held back from the edge on, gradients without a direction would have a mean of -0.4."""
+    pixels = torch.full((100_000,), 1.05, requires_grad=True)
+    noise = torch.randn(len(pixels), generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(RisingClamp.apply(pixels), pixels, noise)
+    assert torch.equal(gradient, noise)
 
 
 def test_the_runs_weights_say_what_rises() -> None:
@@ -80,11 +89,11 @@ def test_the_runs_weights_say_what_rises() -> None:
     assert found == {"reward/up": True, "reward/down": False, "reward/floor": True}
 
 
-def test_the_clamp_passes_what_points_inwards() -> None:
-    pixels = torch.tensor([-0.5, -0.5, 0.5, 0.5, 1.5, 1.5, 0.0, 1.0], requires_grad=True)
-    slope = torch.tensor([-1.0, 2.0, -3.0, 4.0, -5.0, 6.0, -7.0, 8.0])
+def test_the_clamp_passes_what_points_inwards_and_near_the_range_all() -> None:
+    pixels = torch.tensor([-0.5, -0.5, 0.5, 0.5, 1.5, 1.5, 0.0, 1.0, -0.05, 1.05], requires_grad=True)
+    slope = torch.tensor([-1.0, 2.0, -3.0, 4.0, -5.0, 6.0, -7.0, 8.0, -9.0, 10.0])
     (gradient,) = torch.autograd.grad(RisingClamp.apply(pixels), pixels, slope)
-    assert gradient.tolist() == [0, 2, -3, 4, -5, 0, -7, 8]
+    assert gradient.tolist() == [0, 2, -3, 4, -5, 0, -7, 8, -9, 10]
     assert torch.equal(RisingClamp.apply(pixels.detach()), pixels.detach().clamp(0, 1))
 
 
