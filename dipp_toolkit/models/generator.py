@@ -26,7 +26,7 @@ from .files.fetching import hub_id_of
 from .files.folders import family_of, resolve_folder
 from .lora import AdapterSettings
 from .quantized_layers import is_quantized, quantize_like
-from .readout import InputScale, recorded_input_scale, stock_readout
+from .readout import InputScale, check_readout, recorded_input_scale, stock_readout
 from .reference import DiffusersReference, latent_shape_of
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
@@ -127,13 +127,16 @@ class DiffusersGenerator:
             input_scale: `"unit"` or `"sigma"`; where None, that of the folder's scheduler, see `recorded_input_scale`.
 
         Raises:
-            RequestError: it is missing, no plugin knows its class, or the weights or a LoRA do not fit it.
+            RequestError: it is missing, no plugin knows its class, the weights or a LoRA do not fit it, or its
+                schedule already ends where it is read out and a time is given.
         """
         folder = resolve_folder(name)
         family = family_of(folder)
         config = heeded_scheduler_config(folder, family)
         latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
+        if readout is not None:
+            check_readout(config, readout, folder)
         when = stock_readout(config) if readout is None else readout
         scale = recorded_input_scale(config) if input_scale is None else input_scale
         place = folder / family.network_name

@@ -18,7 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
+
 from ..diffusion.schedules import VariancePreserving, schedule_from_config
+from ..errors import RequestError
 
 InputScale = Literal["unit", "sigma"]
 
@@ -61,3 +64,26 @@ def stock_readout(config: dict[str, Any]) -> float:
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(1)
     return float(scheduler.timesteps[0]) / (len(schedule.alphas_cumprod) - 1)
+
+
+CUT = 0.02
+"""Of a schedule's last alpha^2: a diffusion's ends at nearly pure noise, 0.0047 for Stable Diffusion, below 1e-4 for
+others. One that keeps more is no diffusion's but a generator's, cut where it is read out (`cut_schedule`)."""
+
+
+def check_readout(config: dict[str, Any], readout: float, folder: object) -> None:
+    """Refuse a time that a user gives for a generator whose schedule already ends where it is read out.
+
+    Raises:
+        RequestError: the time would be a share of what is left of the schedule, another timestep than was meant.
+    """
+    schedule = schedule_from_config(config)
+    if readout == 1.0 or not isinstance(schedule, VariancePreserving):
+        return
+    if schedule.alpha(torch.ones(1)).item() ** 2 <= CUT:
+        return
+    last = len(schedule.alphas_cumprod) - 1
+    raise RequestError(
+        f"The generator in {folder} was saved with a schedule that ends where it is read out, at timestep {last}; "
+        f"readout={readout:.3g} of that would be timestep {round(readout * last)}. Leave readout out."
+    )

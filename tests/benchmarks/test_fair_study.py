@@ -185,7 +185,7 @@ def test_the_basis_changes_with_everything_that_numbers_depend_on(monkeypatch: p
         now(load_prompts=lambda name: load_prompts("emoji-heldout")),
         *(
             now(SHARED=SHARED | {name: value})
-            for name, value in {"learning_rate": 1e-4, "ema": 0.9, "warmup": 0}.items()
+            for name, value in {"learning_rate": 3e-4, "ema": 0.9, "warmup": 5}.items()
         ),
         *(
             now(SITTINGS={"choice": CHOICE, "reported": replace(REPORTED, **change)})
@@ -434,11 +434,11 @@ def test_the_page_claims_what_its_rows_say_and_nothing_else(tmp_path: Path, spre
 
 
 def test_the_page_says_how_much_is_done(tmp_path: Path, whole: Path) -> None:
-    empty = render([], tmp_path)
-    assert f"| search | 0 | at least {(len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)) * len(SIBLINGS)} |" in empty
+    empty, searched = render([], tmp_path), (len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)) * len(SIBLINGS)
+    assert f"| search | 0 | at least {searched} |" in empty
     assert claims_in(empty) == []
     rows = rows_of(whole)
-    assert f"| search | {7 * len(SIBLINGS)} | {7 * len(SIBLINGS)} |" in render(rows, tmp_path)
+    assert f"| search | {searched} | {searched} |" in render(rows, tmp_path)
     some = render([row for row in rows if row.cell.part != FINAL], tmp_path)
     assert "| reported runs | 0 | 21 |" in some
     assert "Equal updates" not in some
