@@ -61,7 +61,14 @@ DISTIL = WORLD | {
 }
 UNET_READOUT: dict[str, Any] = {"readout": 625 / 999, "input_scale": "sigma"}
 """Where a one-step Stable Diffusion 1.5 is read out, and of what (Zhou et al. 2024, SiD-LSG)."""
-UNET_DISTIL = DISTIL | UNET_READOUT | {"reference": "emoji-unet-reference", "reference_guidance": 3.0}
+UNET_WORLD: dict[str, Any] = {"reference": "emoji-unet-reference", "reference_guidance": 3.0}
+UNET_DISTIL = (
+    DISTIL
+    | UNET_WORLD
+    | UNET_READOUT
+    | {"guidance": 3.0, "learning_rate": 2.5e-4, "assistant_learning_rate": 5e-4, "assistant_rounds": 2}
+)
+UNET_ALIGN = ALIGN | UNET_WORLD
 
 
 def load_reference(folder: str, /, **options: Any) -> Reference:
@@ -71,11 +78,11 @@ def load_reference(folder: str, /, **options: Any) -> Reference:
     return load(str(WEIGHTS / folder), **options)
 
 
-def load_generator() -> Generator:
-    """The one-step generator distilled from the reference."""
+def load_generator(folder: str = "onestep", /, **options: Any) -> Generator:
+    """A one-step generator distilled from a reference."""
     from dipp_toolkit.models.loading import load_generator as load
 
-    return load(str(WEIGHTS / "onestep"))
+    return load(str(WEIGHTS / folder), **options)
 
 
 def pipeline_blueprint(name: str) -> PipelineBlueprint:
@@ -128,11 +135,19 @@ def dipp_register_generators(register: Register) -> None:
         defaults=ALIGN,
         origin=OURS,
     )
+    register(
+        "emoji-unet-onestep",
+        partial(load_generator, "unet-onestep"),
+        summary="one-step generator distilled from emoji-unet-reference by Diff-Instruct, read out at timestep 625",
+        needs=("diffusers", "transformers"),
+        defaults=UNET_ALIGN,
+        origin=OURS,
+    )
 
 
 @hookimpl
 def dipp_register_blueprints(register: Register) -> None:
-    for name in ("reference", "onestep", "unet-reference"):
+    for name in ("reference", "onestep", "unet-reference", "unet-onestep"):
         register(f"emoji-{name}", partial(pipeline_blueprint, name), summary=f"emoji-{name} without weights")
     for name in ("clip", "preference"):
         register(f"emoji-{name}", f"dipp_emoji.rewards:{name}_blueprint", summary=f"emoji-{name} without weights")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from diffusers import DiffusionPipeline
 
@@ -99,16 +102,22 @@ def test_a_distillation_of_the_unet_is_read_out_where_a_one_step_stable_diffusio
     assert (config.readout, config.input_scale, config.prompts) == (625 / 999, "sigma", "emoji-train")
 
 
-def test_plain_diffusers_makes_the_generators_images() -> None:
-    reference, generator = load_reference("emoji-reference"), load_generator("emoji-onestep")
+@pytest.mark.parametrize(
+    ("world", "folder", "timestep", "options"),
+    [("emoji", "onestep", 999, {"use_resolution_binning": False}), ("emoji-unet", "unet-onestep", 625, {})],
+)
+def test_plain_diffusers_makes_the_generators_images(
+    world: str, folder: str, timestep: int, options: dict[str, Any]
+) -> None:
+    reference, generator = load_reference(f"{world}-reference"), load_generator(f"{world}-onestep")
     assert isinstance(generator, DiffusersGenerator)
-    assert generator.readout == 1.0
+    assert generator.denoiser.schedule.network_time(torch.tensor([generator.readout])) == timestep
     prompts = ["fox on blue", "birthday cake on yellow"]
     ours = generate_images(generator, reference, reference.encode(prompts), seed=3)
-    pipeline = DiffusionPipeline.from_pretrained(WEIGHTS / "onestep")
+    pipeline = DiffusionPipeline.from_pretrained(WEIGHTS / folder)
     theirs = pipeline(
         prompts, num_inference_steps=1, guidance_scale=1.0, latents=fixed_noise(2, generator.latent_shape, seed=3),
-        use_resolution_binning=False, output_type="pt",
+        output_type="pt", **options,
     ).images  # fmt: skip
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
@@ -119,7 +128,8 @@ def test_the_judge_names_what_reference_and_generator_draw_for_held_out_prompts(
     condition = reference.encode(prompts)
     assert judge.naming_accuracy(generate_images(generator, reference, condition, seed=5), prompts) >= 0.9
     assert judge.naming_accuracy(sample_reference(reference, condition, 5, steps=12, guidance=2.0), prompts) >= 0.9
-    unet = load_reference("emoji-unet-reference")
+    unet, onestep = load_reference("emoji-unet-reference"), load_generator("emoji-unet-onestep")
+    assert judge.naming_accuracy(generate_images(onestep, unet, unet.encode(prompts), seed=5), prompts) >= 0.9
     assert judge.naming_accuracy(sample_reference(unet, unet.encode(prompts[::4]), 5, 12, 3.0), prompts[::4]) >= 0.9
     wrong = prompts[1:] + prompts[:1]
     assert judge.naming_accuracy(generate_images(generator, reference, condition, seed=5), wrong) < 0.1

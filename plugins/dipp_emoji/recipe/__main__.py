@@ -50,6 +50,14 @@ REFINE: tuple[dict[str, Any], ...] = (
 )
 """What the longer distillation changes, phase by phase: see docs/results/emoji-world.md for what each one did."""
 
+UNET_FIRST: dict[str, Any] = {"steps": 512, "guidance": 3.0, "assistant_rounds": 2} | FASTER
+UNET_REFINE: tuple[dict[str, Any], ...] = (
+    {"steps": 200, "guidance": 2.0, "assistant_rounds": 2} | FASTER,
+    {"steps": 350, "guidance": 1.5, "assistant_rounds": 2, "cooldown": 200} | FASTER,
+    {"steps": 450, "guidance": 2.0, "assistant_rounds": 2, "cooldown": 225} | FASTER,
+)
+"""Of the UNet: its reference is at its best under guidance 3, where the DiT's is at 1.5."""
+
 
 def images(work: Path) -> dict[str, Any]:
     """The sprite sheet, from the npm package."""
@@ -98,12 +106,14 @@ def _distillation(work: Path, name: str, changes: dict[str, Any]) -> dict[str, A
     return train(TrainConfig(**settings, out=run, resume=run.is_dir())).summary
 
 
-def _refinement(work: Path, prefix: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
+def _refinement(
+    work: Path, prefix: str, phases: tuple[dict[str, Any], ...], changes: dict[str, Any]
+) -> list[dict[str, Any]]:
     """A distilled generator distilled further, each phase from where the last one ended; their summaries."""
-    names = [f"{prefix}distil", *(f"{prefix}refine-{number}" for number in range(len(REFINE)))]
+    names = [f"{prefix}distil", *(f"{prefix}refine-{number}" for number in range(len(phases)))]
     return [
         _distillation(work, name, {"generator": str(work / before), "ema": 0.995} | changes | phase)
-        for (before, name), phase in zip(pairwise(names), REFINE, strict=True)
+        for (before, name), phase in zip(pairwise(names), phases, strict=True)
     ]
 
 
@@ -136,19 +146,23 @@ def judge(work: Path) -> dict[str, Any]:
 
 def refine(work: Path) -> dict[str, Any]:
     """The one-step generator distilled further, in phases."""
-    return _costs(_refinement(work, "", {"reference": str(work / "reference")}))
+    return _costs(_refinement(work, "", REFINE, {"reference": str(work / "reference")}))
 
 
 def unet_distil(work: Path) -> dict[str, Any]:
-    """The one-step generator that is a UNet, by the same phases, read out where Stable Diffusion 1.5's is."""
-    settings = {"reference": str(work / "unet-reference"), **UNET_READOUT}
-    return _costs([_distillation(work, "unet-distil", settings), *_refinement(work, "unet-", settings)])
+    """The one-step generator that is a UNet, read out where Stable Diffusion 1.5's is."""
+    settings = {"reference": str(work / "unet-reference")}
+    first = _distillation(work, "unet-distil", settings | UNET_READOUT | UNET_FIRST)
+    # A run's own folder says where it is read out.
+    return _costs([first, *_refinement(work, "unet-", UNET_REFINE, settings)])
 
 
 def installed(work: Path) -> dict[str, Path]:
     """Where each folder of the plugin's weights is made."""
-    last = f"refine-{len(REFINE) - 1}"
-    sources = {"onestep": work / last / "final", "unet-onestep": work / f"unet-{last}" / "final"}
+    sources = {
+        "onestep": work / f"refine-{len(REFINE) - 1}" / "final",
+        "unet-onestep": work / f"unet-refine-{len(UNET_REFINE) - 1}" / "final",
+    }
     return sources | {name: work / name for name in ("reference", "unet-reference", "clip", "preference", "judge")}
 
 
@@ -168,7 +182,7 @@ TAKEN: dict[str, dict[str, str]] = {
     "vae": {"vae": "reference/vae"},
     "distil": {},
     "refine": {f"refine-{len(REFINE) - 1}/final": "onestep"},
-    "unet_distil": {f"unet-refine-{len(REFINE) - 1}/final": "unet-onestep"},
+    "unet_distil": {f"unet-refine-{len(UNET_REFINE) - 1}/final": "unet-onestep"},
     "unet_reference": {"unet-reference": "unet-reference"},
 } | {name: {name: name} for name in ("reference", "clip", "preference", "judge")}
 """Which folders a stage makes, and which of the plugin's weights they are in half precision. `distil` alone has no
