@@ -108,11 +108,11 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 def _row(record: Mapping[str, Any]) -> str:
     place, goals = record["machine"], record["targets"]
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}"
-    each = "; ".join(f"{run['seconds']:.0f} s, {run['updates']}" for run in record["runs"])
+    each = "; ".join(f"{run['seconds']:.1f} s, {run['updates']}" for run in record["runs"])
     least = min(run["look"]["judge"] for run in record["runs"])
     share = "the default did not reach it" if record["ratio"] is None else f"{record['ratio']:.2f}"
     return (
-        f"| {record['date']} | {record['world']} | {record['entry']} | {record['seconds']:.0f} | {record['updates']} "
+        f"| {record['date']} | {record['world']} | {record['entry']} | {record['seconds']:.1f} | {record['updates']} "
         f"| {share} | {each} | {least:.2f} or more, above {goals['judge']:.2f} "
         f"| {place['cpu']}, {threads}, torch {place['torch']} |"
     )

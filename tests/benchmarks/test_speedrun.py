@@ -252,8 +252,8 @@ def test_the_table_is_rendered_from_the_records(tmp_path: Path) -> None:
     lines = (folder / "results.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert cells[:6] == [record["date"], "emoji", "mine", "90", "40", "0.75"]
-    assert cells[6] == "50 s, 20; 90 s, 30; 70 s, 40" and "1.10 or more, above 1.00" in cells[7]
+    assert cells[:6] == [record["date"], "emoji", "mine", "90.0", "40", "0.75"]
+    assert cells[6] == "50.0 s, 20; 90.0 s, 30; 70.0 s, 40" and "1.10 or more, above 1.00" in cells[7]
     assert "1 thread," in lines[2] and "2 threads," in lines[3] and "the default did not reach it" in lines[3]
     assert (folder / "entries" / "mine.yaml").read_text() == "steps: 40  # short"
     (tmp_path / "mine.yaml").write_text("steps: 50")
