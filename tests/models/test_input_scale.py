@@ -166,7 +166,9 @@ def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: 
 
     # Its own folder says how it is fed, so that a second alignment needs no setting, and one would mean something else.
     for cut in (str(first.folder), str(first.folder / "final")):
-        with pytest.raises(RequestError, match=r"at timestep 625; readout=0\.626 of .* timestep 391\. Leave readout out"):
+        with pytest.raises(
+            RequestError, match=r"at timestep 625; readout=0\.626 of .* timestep 391\. Leave readout out"
+        ):
             load_generator(cut, readout=625 / 999)
     second = train(TrainConfig(generator=str(first.folder), out=tmp_path / "second", **config))
     again = load_generator(str(second.folder))
