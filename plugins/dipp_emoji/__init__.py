@@ -78,11 +78,11 @@ def load_reference(folder: str, /, **options: Any) -> Reference:
     return load(str(WEIGHTS / folder), **options)
 
 
-def load_generator(folder: str = "onestep", /, **options: Any) -> Generator:
+def load_generator(folder: str, /) -> Generator:
     """A one-step generator distilled from a reference."""
     from dipp_toolkit.models.loading import load_generator as load
 
-    return load(str(WEIGHTS / folder), **options)
+    return load(str(WEIGHTS / folder))
 
 
 def pipeline_blueprint(name: str) -> PipelineBlueprint:
@@ -129,7 +129,7 @@ def dipp_register_references(register: Register) -> None:
 def dipp_register_generators(register: Register) -> None:
     register(
         "emoji-onestep",
-        load_generator,
+        partial(load_generator, "onestep"),
         summary="one-step generator distilled from emoji-reference by Diff-Instruct",
         needs=("diffusers", "transformers"),
         defaults=ALIGN,

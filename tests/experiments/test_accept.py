@@ -329,7 +329,7 @@ def test_memory_is_held_against_the_plan(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("dipp_toolkit.planning.estimate.make_plan", lambda config: plan)
     candidate = Candidate("emoji-onestep", device="cpu")
     config = settings_of(candidate, tmp_path)
-    assert config.eval_count == 64 and config.prompts == "emoji-train" and config.learning_rate == 2e-4
+    assert config.eval_count == 64 and config.prompts == "emoji-train" and config.learning_rate == 1e-4
     subject = Subject(candidate, config, torch.device("cuda"), tmp_path)
     row = step.memory_outcome(subject, 0.01)
     assert row.verdict == "pass" and row.numbers["planned_gib"] == 4
