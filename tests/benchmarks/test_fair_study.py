@@ -47,6 +47,8 @@ FOLDER = ROOT / "benchmarks" / "fair_study"
 START_FRECHET = 20.0
 PROMPTS = 60
 BASIS = "made"
+BUDGET = len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)
+"""Runs of a sibling's search where the grid does not grow."""
 Reached = Callable[[Setting], Outcome]
 
 
@@ -71,7 +73,7 @@ def run_through(siblings: tuple[str, ...], reached: Reached) -> tuple[Search, li
 def test_every_sibling_has_the_same_budget_and_no_setting_is_tried_twice() -> None:
     found, tried = run_through(("a", "b"), lambda at: peak_at(at.factor, at.guidance))
     assert len(tried) == len(set(tried)) == len(found.planned)
-    assert set(Counter(at.sibling for at in tried).values()) == {len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)}
+    assert set(Counter(at.sibling for at in tried).values()) == {BUDGET}
     assert found.chosen == {name: Setting(name, 2.0, PLAIN) for name in ("a", "b")}
     assert (found.factors, found.at_edge) == (FACTORS, ())
 
@@ -283,7 +285,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_study_has_each_cell_once(whole: Path) -> None:
     parts = Counter(row.cell.part for row in rows_of(whole))
-    runs = len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)
+    runs = BUDGET
     slower = len(SEEDS)  # of equal time only di* has another number of updates
     assert parts == {
         COLUMN: 3, ANCHOR: len(SIBLINGS), SEARCH: runs * len(SIBLINGS), PACE: 1,
@@ -434,7 +436,7 @@ def test_the_page_claims_what_its_rows_say_and_nothing_else(tmp_path: Path, spre
 
 
 def test_the_page_says_how_much_is_done(tmp_path: Path, whole: Path) -> None:
-    empty, searched = render([], tmp_path), (len(FACTORS) + SCALES_GUIDED * len(GUIDANCES)) * len(SIBLINGS)
+    empty, searched = render([], tmp_path), BUDGET * len(SIBLINGS)
     assert f"| search | 0 | at least {searched} |" in empty
     assert claims_in(empty) == []
     rows = rows_of(whole)

@@ -50,11 +50,11 @@ REFINE: tuple[dict[str, Any], ...] = (
 )
 """What the longer distillation changes, phase by phase: see docs/results/emoji-world.md for what each one did."""
 
-UNET_FIRST: dict[str, Any] = {"steps": 512, "guidance": 3.0, "assistant_rounds": 2} | FASTER
+UNET_FIRST: dict[str, Any] = {"steps": 512, "guidance": 3.0}
 UNET_REFINE: tuple[dict[str, Any], ...] = (
-    {"steps": 200, "guidance": 2.0, "assistant_rounds": 2} | FASTER,
-    {"steps": 350, "guidance": 1.5, "assistant_rounds": 2, "cooldown": 200} | FASTER,
-    {"steps": 450, "guidance": 2.0, "assistant_rounds": 2, "cooldown": 225} | FASTER,
+    {"steps": 200, "guidance": 2.0},
+    {"steps": 350, "guidance": 1.5, "cooldown": 200},
+    {"steps": 450, "guidance": 2.0, "cooldown": 225},
 )
 """Of the UNet: its reference is at its best under guidance 3, where the DiT's is at 1.5."""
 
@@ -151,7 +151,7 @@ def refine(work: Path) -> dict[str, Any]:
 
 def unet_distil(work: Path) -> dict[str, Any]:
     """The one-step generator that is a UNet, read out where Stable Diffusion 1.5's is."""
-    settings = {"reference": str(work / "unet-reference")}
+    settings = {"reference": str(work / "unet-reference"), "assistant_rounds": 2} | FASTER
     first = _distillation(work, "unet-distil", settings | UNET_READOUT | UNET_FIRST)
     # A run's own folder says where it is read out.
     return _costs([first, *_refinement(work, "unet-", UNET_REFINE, settings)])
