@@ -62,8 +62,9 @@ def progress(study: Study) -> str:
             str(len(searched)) if found and found.chosen else f"at least {len(searched)}",
         ),
         ("reported runs", _count(study, list(finals.values())), str(most) if counts else f"at most {most}"),
-        ("why distillation went backwards", _count(study, study.backwards), str(len(study.backwards))),
     ]
+    if study.backwards:
+        rows.append(("why distillation went backwards", _count(study, study.backwards), str(len(study.backwards))))
     return table(("part", "done", "of"), [(name, str(done), of) for name, done, of in rows])
 
 

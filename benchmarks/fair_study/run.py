@@ -8,8 +8,8 @@
 First the start and the teacher are judged, and each sibling's anchor is measured; then settings are searched
 (`search.py`: one grid for all, chosen by prompts, noises and a seed that nothing is reported of); then the chosen
 settings are trained with three seeds for 40 updates, and for as many as take equal time, and judged on the held-out
-prompts. `--only backwards` asks why distillation went backwards at guidance 1. In a second world the three best are
-compared.
+prompts. The last runs ask why distillation went backwards at guidance 1 (`--only backwards` does these alone). In a
+second world the three best are compared.
 
 A run takes 2 to 8 minutes of a core. Each is judged as soon as it is done, its row is appended to `results.jsonl`
 beside this file, and its weights are deleted. A row is found again by a digest of all that its numbers depend on, so

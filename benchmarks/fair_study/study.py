@@ -22,7 +22,8 @@ SEARCH_SEED = 100
 """Another than those that are reported."""
 SAVED, FROM_REFERENCE = "saved", "reference"
 ASSISTANTS = (SAVED, FROM_REFERENCE)
-BACKWARDS_GUIDANCES = (1.0, 1.5, 2.0)
+BACKWARDS_GUIDANCES = (1.0, 1.5)
+"""None, and what the start was distilled under last."""
 RATES = (1.0, 0.25)
 """Of the generator's learning rate; the assistant's stays, so that a quarter also lets it follow more closely."""
 
@@ -159,7 +160,9 @@ class Study:
 
     @property
     def backwards(self) -> tuple[Cell, ...]:
-        """All of them, seed by seed."""
+        """All of them, seed by seed; none where only the best of another world are compared."""
+        if WORLDS[self.world].best_of:
+            return ()
         every = product(self.seeds, ASSISTANTS, BACKWARDS_GUIDANCES, RATES)
         return tuple(self.backwards_cell(assistant, guidance, rate, seed) for seed, assistant, guidance, rate in every)
 
