@@ -17,7 +17,7 @@ FACTORS = (1.0, 2.0, 4.0, 8.0)
 """Of pulls from the 0.7 that is recommended to 5.6, twice the 2.6 of `reward_scale=80`, the best one of DI++ in
 `benchmarks/family_study`."""
 RATIO = 2.0
-MOST_GROWN = 3
+MOST_GROWN = 1
 """Factors added at either end."""
 PLAIN = 1.0
 """No guidance."""

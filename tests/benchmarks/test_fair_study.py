@@ -80,13 +80,13 @@ def test_every_sibling_has_the_same_budget_and_no_setting_is_tried_twice() -> No
 
 def test_the_grid_grows_for_all_where_the_best_of_one_is_at_its_edge() -> None:
     def reached(at: Setting) -> Outcome:
-        best = 4 * FACTORS[-1] if at.sibling == "a" else 2.0
+        best = FACTORS[-1] if at.sibling == "a" else 2.0
         return Outcome(-abs(at.factor - best) - abs(at.guidance - PLAIN), 0.99, 10.0)
 
     found, tried = run_through(("a", "b"), reached)
-    assert found.factors == (*FACTORS, 16.0, 32.0, 64.0)  # one beyond the best, which then is at no edge
+    assert found.factors == (*FACTORS, 16.0)  # one beyond the best, which then is at no edge
     assert len(set(Counter(at.sibling for at in tried).values())) == 1
-    assert (found.chosen["a"].factor, found.chosen["b"].factor, found.at_edge) == (32.0, 2.0, ())
+    assert (found.chosen["a"].factor, found.chosen["b"].factor, found.at_edge) == (8.0, 2.0, ())
 
 
 def test_the_grid_stops_growing_and_says_whose_best_is_still_at_its_edge() -> None:
