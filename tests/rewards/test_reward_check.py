@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def test_an_exception_is_a_sentence_of_its_check() -> None:
     rows = checked(only(lambda images: len(images) == 1, fail))
     assert with_status(rows, "failed") == {"batch sizes"}
     assert rows["batch sizes"].found.startswith("With a batch of 1: It raised ValueError: no such thing (")
-    assert rows["batch sizes"].found.endswith('test_reward_check.py, line 95: raise ValueError("no such thing")).')
+    assert rows["batch sizes"].found.endswith('test_reward_check.py, line 96: raise ValueError("no such thing")).')
     assert rows["own image alone"].found == "Needs the check 'batch sizes' to hold first."
 
 
@@ -348,6 +349,7 @@ def test_parameters_are_found_wherever_they_are() -> None:
     assert modules_of(nn.Sequential(head))[0][0] is head
     assert modules_of(head.forward) == [head]
     assert modules_of(contrast) == []
+    assert modules_of(deque([head])) == [head]  # a sequence that takes no slices; a worker's last words are in one
     hidden.library = torch  # type: ignore[attr-defined]
     assert modules_of(hidden) == [head]
     assert rows_of(hidden)["memory"].found.startswith("The graph of a batch of 4 holds ")

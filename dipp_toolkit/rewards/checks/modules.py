@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -39,9 +40,9 @@ def modules_of(reward: Any) -> list[nn.Module]:
 
 def _children(thing: Any) -> Iterator[Any]:
     if isinstance(thing, Mapping):
-        yield from list(thing.values())[:MOST]
+        yield from islice(thing.values(), MOST)
     elif isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
-        yield from thing[:MOST]
+        yield from islice(thing, MOST)  # a deque, as a worker's last words are kept in, takes no slices
     code = getattr(thing, "__code__", None)
     if code is not None:
         named = getattr(thing, "__globals__", {})
