@@ -94,6 +94,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
     },
+    "operations/rewards-elsewhere.md": {"hpsv3-gradient": partial(recorded, "hpsv3_gradient")},
     "guide/rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),

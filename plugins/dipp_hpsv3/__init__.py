@@ -13,6 +13,6 @@ def dipp_register_environments(register: Register) -> None:
     register(
         "hpsv3",
         "dipp_hpsv3.original:environment",
-        summary="the original package hpsv3, for --reward hpsv3@isolated; scores alone",
+        summary="the original package hpsv3, for --reward hpsv3@isolated",
         origin=Origin("MizzenAI/HPSv3", licences.MIT),
     )
