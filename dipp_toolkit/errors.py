@@ -10,6 +10,8 @@ ADDRESS = re.compile(
 )
 """A path made of an address has lost one of its slashes."""
 HIDDEN = "..."
+PUBLIC_QUERY = ("?model=", "&model=", "?template=", "&template=")
+"""What of a query tells two judges apart and is no secret."""
 
 
 class DippError(Exception):
@@ -69,7 +71,17 @@ def without_secrets(text: str) -> str:
     """A text whose addresses have lost what may be secret: user and password, the query, values of a fragment."""
 
     def public(match: re.Match[str]) -> str:
-        query = match["query"][0] + HIDDEN if match["query"] else ""
+        query = _public_query(match["query"]) if match["query"] else ""
         return f"{match['scheme']}{HIDDEN + '@' if match['user'] else ''}{match['rest']}{query}"
 
     return ADDRESS.sub(public, text) if ":/" in text else text
+
+
+def _public_query(query: str) -> str:
+    """A query or a fragment: the first part that may be secret and all behind it are left out."""
+    shown = ""
+    for part in re.findall(r"[?&#][^&]*", query):
+        if not part.startswith(PUBLIC_QUERY):
+            return shown + part[0] + HIDDEN
+        shown += part
+    return shown

@@ -263,6 +263,18 @@ class Closable(Protocol):
 
 
 @runtime_checkable
+class Identified(Protocol):
+    """A reward whose scores depend on more than its own code and weights: it says itself what it is."""
+
+    def identity(self) -> str:
+        """A digest that changes when the scores may.
+
+        Raises:
+            RunError: whoever makes the scores does not say.
+        """
+
+
+@runtime_checkable
 class EncoderReference(Protocol):
     """A reference of a diffusers pipeline: what its text encoders give can come from the prompt cache instead."""
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..protocols import Identified
 from ..utils.content_digests import file_digest
 from ..utils.fingerprint import shipped_packages, source_file
 
@@ -38,14 +39,12 @@ def identity_of(thing: Any) -> str:
     identity in another process and on another machine, wherever its files lie and its networks are.
 
     Args:
-        thing: a reward, a metric, or a function; a reward in another process is asked for its own.
+        thing: a reward, a metric, or a function; a reward in another process, or one that says what it is, is asked.
 
     Raises:
         RunError: it does not answer.
     """
-    from .remote.proxy import ProxyReward
-
-    if isinstance(thing, ProxyReward):
+    if isinstance(thing, Identified):
         return thing.identity()
     contents = _Contents()
     contents.add(thing, 0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import RequestError
 from ..protocols import Reward
 from ..registry import get_registry
-from ..utils.assignments import is_isolated_name, is_remote_name
+from ..utils.assignments import is_isolated_name, is_remote_name, split_client
 from ..utils.exception_text import loading
 from ..utils.images import Images
 from ..utils.imports import check_call, check_options, is_python_name, load_python_name
@@ -47,6 +47,7 @@ def load_reward(name: str, **options: Any) -> Reward:
     """A reward by registered name, `file.py:function` or `module:attribute`.
 
     `<any of these>@<environment>` lives in an environment of its own on this machine, and an address behind HTTP.
+    `<registered name>:<address>` asks a server that is not one of ours.
 
     A class, or a function whose parameters are not `(images, prompts)` but options, is called with `options` first;
     anything else is the reward itself.
@@ -66,6 +67,9 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
             installed, or an option is not one of the reward's.
     """
     with loading("reward", name):
+        client, address = split_client(name)
+        if client:
+            return _find_client(client, address, options)
         if is_remote_name(name):
             from .remote.address import parse_addresses
             from .remote.client import load_remote
@@ -89,6 +93,36 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
         else:
             check_call(attribute, ("images", "prompts"), f"reward '{name}'")
         return partial(_reward_of, name, attribute, options)
+
+
+def _find_client(client: str, address: str, options: dict[str, Any]) -> Callable[[], Reward]:
+    """A registered reward that asks the server at an address.
+
+    Raises:
+        RequestError: there is no such reward, or it asks no server.
+    """
+    factory = get_registry().find("reward", client).find_factory()
+    if not isinstance(factory, AsksServer):
+        raise RequestError(
+            f"The reward '{client}' asks no server, so no address can follow its name; use '{client}' alone."
+        )
+    return factory.at(address, options)
+
+
+@runtime_checkable
+class AsksServer(Protocol):
+    """A class of rewards that ask a server which is not one of ours, such as a language model's."""
+
+    def at(self, address: str, options: Mapping[str, Any]) -> Callable[[], Reward]:
+        """What makes the reward, once all is checked that needs no server.
+
+        Args:
+            address: as typed after the reward's name and a colon.
+            options: of the reward.
+
+        Raises:
+            RequestError: the address or an option cannot be used.
+        """
 
 
 @runtime_checkable

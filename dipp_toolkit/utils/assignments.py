@@ -16,7 +16,10 @@ from .yaml_loader import YamlTextError, load_yaml, parse_yaml
 PROMPT_FILES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet")
 
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-ADDRESSES = ("http://", "https://")
+ADDRESS = re.compile(r"(?:(?P<client>[a-z][a-z0-9_-]*):)?(?P<address>https?://.*)", re.DOTALL)
+"""An address, with the name of the reward that speaks the server's language before it where that is not ours."""
+OF_ADDRESS = re.compile(r"(?P<path>\s*\w+\.\S*https?://[^\s?]*\?\S*\.[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+"""An option of a reward whose name is an address with a query."""
 
 OWN_SYNTAX = (
     "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
@@ -42,13 +45,14 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
     """
     rewards: dict[str, float] = {}
     for part in filter(None, map(str.strip, text.split(","))):
-        name, separator, weight_text = part.partition("=")
+        name, separator, weight_text = _split_weight(part)
         name = name.strip()
         try:
             weight = float(weight_text) if separator else 1.0
         except ValueError:
             weight = math.nan
-        if not math.isfinite(weight) and is_remote_name(part) and {*"?#"} & {*name}:
+        ours = is_remote_name(part) and not split_client(part)[0]
+        if not math.isfinite(weight) and ours and {*"?#"} & {*name}:
             name, weight = part, 1.0  # the address has a query, which is refused elsewhere without being shown
         if not math.isfinite(weight):
             raise RequestError(
@@ -61,6 +65,19 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
     return rewards
 
 
+def _split_weight(part: str) -> tuple[str, str, str]:
+    """A reward and its number, as `str.partition` has them. The query of a client's address has equality signs of its
+    own, one a pair: `judge:http://host/v1?model=NAME=0.5`."""
+    client, _ = split_client(part)
+    start, mark, query = part.partition("?")
+    if not client or not mark:
+        return part.partition("=")
+    *pairs, last = query.split("&")
+    name, sign, rest = last.partition("=")
+    value, separator, number = rest.partition("=")
+    return f"{start}?{'&'.join([*pairs, name + sign + value])}", separator, number
+
+
 def parse_floors(text: str) -> dict[str, float]:
     """`"clip=0.26,hps=0.3"` as `{"clip": 0.26, "hps": 0.3}`.
 
@@ -68,7 +85,7 @@ def parse_floors(text: str) -> dict[str, float]:
         RequestError: a level is missing or not a finite number, or a name appears twice.
     """
     for part in filter(None, map(str.strip, text.split(","))):
-        if "=" not in part:
+        if not _split_weight(part)[1]:
             raise RequestError(
                 f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
             )
@@ -120,6 +137,12 @@ def _value(text: str) -> Any:
         return text
 
 
+def _split_assignment(assignment: str) -> tuple[str, str, str]:
+    """A setting and its value, as `str.partition` has them; an address with a query has equality signs of its own."""
+    found = OF_ADDRESS.fullmatch(assignment)
+    return (found["path"], "=", found["value"]) if found else assignment.partition("=")
+
+
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """`["steps=100", "reward.hps.version=v2.1"]` as settings by the names given; values are read as YAML.
 
@@ -128,7 +151,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
-        name, separator, text = assignment.partition("=")
+        name, separator, text = _split_assignment(assignment)
         if not separator or not name.strip():
             raise RequestError(
                 f"--set {shown(assignment)} is not an assignment; expected NAME=VALUE, as in --set steps=100."
@@ -163,7 +186,7 @@ def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, d
     """
     options: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
     for assignment in assignments:
-        path, separator, text = assignment.partition("=")
+        path, separator, text = _split_assignment(assignment)
         kind, _, rest = path.strip().partition(".")
         name, _, option = rest.rpartition(".")
         if not separator or kind not in kinds or not name or not option:
@@ -174,8 +197,17 @@ def parse_options(assignments: list[str], kinds: tuple[str, ...]) -> dict[str, d
 
 
 def is_remote_name(name: str) -> bool:
-    """Whether a name is the address of a reward behind HTTP."""
-    return name.startswith(ADDRESSES)
+    """Whether a name is the address of a reward behind HTTP, or of a server that a reward asks: `judge:http://...`."""
+    return ADDRESS.fullmatch(name) is not None
+
+
+def split_client(name: str) -> tuple[str, str]:
+    """The registered reward that asks a server, and the server's address: `("judge", "http://host/v1")`.
+
+    The first is empty where the server is one of ours, or where a name is no address.
+    """
+    found = ADDRESS.fullmatch(name)
+    return ("", name) if found is None else (found["client"] or "", found["address"])
 
 
 def is_isolated_name(name: str) -> bool:

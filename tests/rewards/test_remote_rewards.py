@@ -24,7 +24,7 @@ from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote import replica as remote_replica
+from dipp_toolkit.rewards.remote import connection as remote_connection
 from dipp_toolkit.rewards.remote import wire
 from dipp_toolkit.rewards.remote.address import is_loopback, parse_addresses, read_token
 from dipp_toolkit.rewards.remote.limits import Limits
@@ -37,8 +37,8 @@ TOKEN = "open-sesame"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_replica, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(remote_replica, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(remote_connection, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(remote_connection, "LONGEST_PAUSE", 0.05)
     monkeypatch.delenv("DIPP_REWARD_TOKEN", raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # of no concern to loopback
 
@@ -458,7 +458,7 @@ def test_fuzzed_answers_are_a_sentence_each() -> None:
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_server_is_asked_again_after_pauses_that_grow(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(remote_replica.time, "sleep", pauses.append)
+    monkeypatch.setattr(remote_connection.time, "sleep", pauses.append)
     busy = (status, {}, b'{"error": "later"}')
     with pretending(lambda count: GOOD if count == 3 else busy) as server:
         reward = load_reward(server.address, retries=3)

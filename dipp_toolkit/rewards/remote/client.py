@@ -36,7 +36,8 @@ from .wire import (
 )
 
 try:
-    from .replica import Replica, Unavailable
+    from .connection import Unavailable
+    from .replica import Replica
 except ImportError as missing:
     raise not_installed("A reward behind HTTP needs", [missing.name or "httpx"], extra="remote") from missing
 

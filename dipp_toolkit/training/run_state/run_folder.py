@@ -45,6 +45,12 @@ MAY_CHANGE = {
 }
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
+WAYS = {
+    "timeout", "retries", "token_env", "token_file", "max_megabytes", "concurrency", "budget", "key_env", "cache",
+    "offline",
+}  # fmt: skip
+"""Options of rewards that say how a server is asked and change no score: they may change as well."""
+
 LEFT_BY_A_START = (
     LOCK, "begun.json", "config.yaml", "samples", "metrics.jsonl", "skipped.jsonl", "monitors.jsonl",
     "monitors.safetensors", "diagnostics.jsonl", "checkpoints", *TRACKER_FOLDERS,
@@ -54,6 +60,17 @@ LEFT_BY_A_START = (
 
 class FolderGone(RunError):  # noqa: N818
     """The run folder is not where it was, so that nothing can be saved in it."""
+
+
+def _deciding(config: TrainConfig, name: str) -> Any:
+    """A setting's value without what changes no number of the run."""
+    value = getattr(config, name)
+    if name != "reward_options":
+        return value
+    deciding = {
+        owner: {key: own for key, own in options.items() if key not in WAYS} for owner, options in value.items()
+    }
+    return {owner: options for owner, options in deciding.items() if options}
 
 
 @dataclass(frozen=True)
@@ -190,7 +207,7 @@ class RunFolder:
         different = [
             name
             for name in TrainConfig.model_fields
-            if name not in MAY_CHANGE and getattr(saved, name) != getattr(config, name)
+            if name not in MAY_CHANGE and _deciding(saved, name) != _deciding(config, name)
         ]
         if different:
             raise _other_settings(self.path, saved, config, different)

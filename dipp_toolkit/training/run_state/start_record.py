@@ -22,6 +22,7 @@ from torch import Tensor
 from ...config import TrainConfig
 from ...errors import CheckpointError, RequestError, first_line
 from ...models.files.saved_generators import split_saved
+from ...protocols import Identified
 from ...report.rerun_command import new_run_with
 from ...rewards.code_digests import code_digest, source_digest
 from ...rewards.remote.proxy import ProxyReward
@@ -242,8 +243,10 @@ def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, di
 
 
 def _server_identity(reward: Any) -> str:
-    """What the servers of a reward behind HTTP said that it is when it was loaded."""
-    replicas = getattr(reward.scorer, "replicas", ()) if isinstance(reward, ProxyReward) else ()
+    """What the servers of a reward behind HTTP said that it is when it was loaded, or what it says itself."""
+    if not isinstance(reward, ProxyReward):
+        return reward.identity() if isinstance(reward, Identified) else ""
+    replicas = getattr(reward.scorer, "replicas", ())
     return next((replica.identity for replica in replicas if replica.identity), "")
 
 

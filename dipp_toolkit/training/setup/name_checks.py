@@ -18,7 +18,7 @@ from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.start_weights.source import check_source
 from ...registry import get_registry
 from ...rewards.remote.address import parse_addresses
-from ...utils.assignments import PROMPT_FILES, is_isolated_name, is_remote_name
+from ...utils.assignments import PROMPT_FILES, is_isolated_name, is_remote_name, split_client
 from ...utils.imports import find_python_file, is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, looks_like_path, user_path
@@ -117,7 +117,10 @@ def check_rewards(names: Iterable[str]) -> None:
     for name in names:
         plain = name.rpartition("@")[0] if is_isolated_name(name) else name
         registry = get_registry()
-        if is_remote_name(name):
+        client, _ = split_client(name)
+        if client and client not in registry.entries["reward"]:
+            raise registry.unknown(client, "reward")
+        if is_remote_name(name) and not client:
             parse_addresses(name)
         if is_remote_name(name) or (plain != name and not is_python_name(plain)):
             continue  # an environment may hold rewards that nobody has registered here

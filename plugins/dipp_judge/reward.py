@@ -1,0 +1,332 @@
+"""`judge:http://host:8000/v1?model=NAME`: a vision-language model's opinion as a reward, without a gradient.
+
+Any server with OpenAI's chat protocol will do (vLLM, SGLang, llama.cpp, a vendor's). Every question goes with
+temperature 0, and every answer is kept: asked again, by this run or another one, it is read from the file, so that a
+run can be done over without the server and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.protocols import Reward
+from dipp_toolkit.rewards.remote.address import is_loopback, read_token
+from dipp_toolkit.rewards.remote.connection import Connection
+from dipp_toolkit.rewards.remote.proxy import check_numbers
+from dipp_toolkit.rewards.remote.wire import one_line
+from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.fingerprint import digest_of
+from dipp_toolkit.utils.images import Images, to_uint8
+from dipp_toolkit.utils.imports import check_options
+from dipp_toolkit.utils.paths import cache_place, user_path
+
+from .answers import Answers
+from .compared import Compared
+from .question import Pixels, Question
+from .reading import Answer, Unusable, score_of
+from .server import Server
+from .template import Template, load_template
+
+KEY_VARIABLE = "DIPP_JUDGE_KEY"
+EXAMPLE = "judge:http://127.0.0.1:8000/v1?model=NAME"
+TEMPLATE = "shows"
+OF_ADDRESS = ("model", "template", "against")
+"""Options that may stand in the address, because they say whose opinion it is; the others say how it is asked."""
+
+
+class Judge:
+    """A black-box reward that asks a language model.
+
+    Scores are in the template's range: of a *yes or no* the probability of yes, of a *rating* the number, of a
+    *comparison* how far the image is preferred to another one of its prompt, in [0, 1] and asked in both orders,
+    because models prefer one place.
+
+    Args:
+        address: of the server, up to where `/chat/completions` begins; its query may say `model`, `template` and
+            `against`.
+        model: what the server calls it.
+        template: what is asked: a name (`dipp_judge/templates`) or a `.yaml` file.
+        against: for a comparison, a folder with an image of each prompt, as `dipp generate` writes it, and a
+            `prompts.json` that says which is whose.
+        concurrency: questions at a time.
+        budget: calls that may ever be made to this model for the file of answers; 0 for no limit.
+        tolerate: share of the images of one call whose answers may hold no score; they get the mean of the others.
+        timeout: seconds an answer.
+        retries: attempts after the first at a server that is busy or does not answer, after growing pauses.
+        key_env: the environment variable that holds the key; a key is in no settings, no log and no file of answers.
+        cache: the file of answers; by default `judges/answers.sqlite` in `$DIPP_CACHE` or `~/.cache/dipp`.
+        offline: whether only answers that are kept are used.
+        extra: further fields of each request, as a server of your own understands them.
+
+    Raises:
+        RequestError: an option cannot be used.
+    """
+
+    differentiable = False
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        model: str | None = None,
+        template: str | None = None,
+        against: str | None = None,
+        concurrency: int = 8,
+        budget: int = 0,
+        tolerate: float = 0.0,
+        timeout: float = 120.0,
+        retries: int = 4,
+        key_env: str = KEY_VARIABLE,
+        cache: str | None = None,
+        offline: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ):
+        self.name = f"judge:{address}"
+        base, own = split_address(address, {"model": model, "template": template, "against": against})
+        self.base, self.model, self.offline, self.budget, self.tolerate = base, own["model"], offline, budget, tolerate
+        self.template = load_template(own.get("template", TEMPLATE))
+        against = own.get("against")
+        check_asked(self.name, self.template, against)
+        check_numbers(self.name, {"timeout": timeout, "concurrency": concurrency}, {"budget": budget})
+        check_numbers(self.name, {}, {"retries": retries, "concurrency": concurrency})
+        if isinstance(tolerate, bool) or not isinstance(tolerate, (int, float)) or not 0 <= tolerate < 1:
+            raise RequestError(f"The option tolerate of '{self.name}' is {tolerate!r}; expected a share in [0, 1).")
+        if extra is not None and not isinstance(extra, Mapping):
+            raise RequestError(f"The option extra of '{self.name}' is no mapping; expected fields of a request.")
+        self.extra = dict(extra or {})
+        self.compared = None if against is None else Compared(user_path(against))
+        self.concurrency = concurrency
+        self.answers = Answers(cache_place("judges") / "answers.sqlite" if cache is None else user_path(cache))
+        self.answered_by = ""
+        host = urlsplit(base).hostname or ""
+        headers = {"content-type": "application/json"}
+        connection = Connection(base, is_loopback(host), read_token(key_env), key_env, timeout, headers)
+        self.server = Server(connection, retries)
+
+    @classmethod
+    def at(cls, address: str, options: Mapping[str, Any]) -> Callable[[], Reward]:
+        """See `dipp_toolkit.rewards.loading.AsksServer`."""
+        check_options(cls, options, f"reward 'judge:{address}'")
+        _, own = split_address(address, {name: options.get(name) for name in OF_ADDRESS})
+        check_asked(f"judge:{address}", load_template(own.get("template", TEMPLATE)), own.get("against"))
+        return partial(cls, address, **options)
+
+    def identity(self) -> str:
+        """A digest of what decides a score: the model by its name, the question, what is compared with. Not where the
+        server is, and not how it is asked."""
+        compared = "" if self.compared is None else self.compared.digest
+        return digest_of([self.model, self.template.digest, compared, self.extra])
+
+    def close(self) -> None:
+        """End the connection and close the file of answers."""
+        self.server.connection.close()
+        self.answers.close()
+
+    @torch.no_grad()
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Scores in float32, `(B,)`, on the images' device.
+
+        Raises:
+            RequestError: the images and prompts are not a batch.
+            RunError: the judge does not answer, its budget is spent, or too many of its answers hold no score.
+        """
+        check_inputs(self.name, images, prompts)
+        pixels = to_uint8(images)
+        questions = [self._questions(picture, prompt) for picture, prompt in zip(pixels, prompts, strict=True)]
+        every = {question.key: question for asked in questions for question, _ in asked}
+        answers = self._answered(every)
+        scores: list[float] = []
+        wrong: list[str] = []
+        for asked in questions:
+            try:
+                each = [self._score(answers[question.key], turned) for question, turned in asked]
+                scores.append(sum(each) / len(each))
+            except Unusable as why:
+                scores.append(math.nan)
+                wrong.append(str(why))
+        return torch.tensor(self._filled(scores, wrong), dtype=torch.float32, device=images.device)
+
+    def _questions(self, picture: Pixels, prompt: str) -> list[tuple[Question, bool]]:
+        """What is asked about an image, and whether it is the second one shown."""
+        if self.compared is None:
+            return [(Question(self.template, self.model, prompt, [picture], self.extra), False)]
+        other = self.compared.of(prompt)
+        return [
+            (
+                Question(
+                    self.template, self.model, prompt, [other, picture] if turned else [picture, other], self.extra
+                ),
+                turned,
+            )
+            for turned in (False, True)
+        ]
+
+    def _score(self, answer: Answer | Unusable, turned: bool) -> float:
+        if isinstance(answer, Unusable):
+            raise answer
+        score = score_of(self.template, answer)
+        return 1 - score if turned else score
+
+    def _filled(self, scores: Sequence[float], wrong: Sequence[str]) -> Sequence[float]:
+        """Scores with the mean of the others where there is none.
+
+        Raises:
+            RunError: there are more of these than is tolerated.
+        """
+        if not wrong:
+            return scores
+        if len(wrong) > self.tolerate * len(scores) or len(wrong) == len(scores):
+            raise RunError(
+                f"The judge '{self.model}' gave no score for {len(wrong)} of {len(scores)} images. Of the first one: "
+                f"{wrong[0].rstrip('.')}. Its template may not suit the model; tolerate=0.1, say, would let a tenth of "
+                "an update's images do without."
+            )
+        mean = sum(score for score in scores if not math.isnan(score)) / (len(scores) - len(wrong))
+        return [mean if math.isnan(score) else score for score in scores]
+
+    def _answered(self, questions: Mapping[str, Question]) -> dict[str, Answer | Unusable]:
+        """The answers by question, from the file or else from the server.
+
+        Raises:
+            RunError: the server does not answer all of them; those that came are kept.
+        """
+        found: dict[str, Answer | Unusable] = dict(self.answers.find(list(questions)))
+        for answer in found.values():
+            assert isinstance(answer, Answer)
+            self._check_model(answer)
+        missing = [question for key, question in questions.items() if key not in found]
+        if missing:
+            self._check_budget(len(missing))
+            found |= self._asked(missing)
+        return found
+
+    def _asked(self, questions: Sequence[Question]) -> dict[str, Answer | Unusable]:
+        """The server's answers; each is kept as it comes."""
+        found: dict[str, Answer | Unusable] = {}
+        waiting = iter(questions)
+        with ThreadPoolExecutor(min(self.concurrency, len(questions))) as pool:
+            under_way: dict[Future[Answer], Question] = {}
+            try:
+                while True:
+                    for question in waiting:
+                        self.answers.count_call(self.model)
+                        under_way[pool.submit(self.server.ask, question)] = question
+                        if len(under_way) == self.concurrency:
+                            break
+                    if not under_way:
+                        return found
+                    for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        question = under_way.pop(done)
+                        try:
+                            answer = done.result()
+                        except Unusable as why:  # not kept: another time the server may do better
+                            found[question.key] = why
+                            continue
+                        self._check_model(answer)
+                        self.answers.keep(question.key, answer)
+                        found[question.key] = answer
+            except BaseException:
+                for one in under_way:
+                    one.cancel()
+                self._keep_what_came(under_way)
+                raise
+
+    def _keep_what_came(self, under_way: Mapping[Future[Answer], Question]) -> None:
+        """Keep answers that arrive while one has failed: they are paid for."""
+        for future, question in under_way.items():
+            if not future.cancelled() and future.exception() is None:
+                self.answers.keep(question.key, future.result())
+
+    def _check_budget(self, wanted: int) -> None:
+        if self.offline:
+            raise RunError(
+                f"The judge '{self.model}' is offline, and {wanted} answers are not in {self.answers.path}. Leave "
+                "offline out to ask the server."
+            )
+        made = self.answers.calls(self.model) if self.budget else 0
+        if self.budget and made + wanted > self.budget:
+            raise RunError(
+                f"The budget of {self.budget} calls to the judge '{self.model}' is spent: {made} were made, and "
+                f"{wanted} more are needed. All answers are kept in {self.answers.path}; raise it by --set "
+                f"reward.{self.name}.budget={made + max(wanted, self.budget)}"
+            )
+
+    def _check_model(self, answer: Answer) -> None:
+        """Refuse answers by two models in one run: a server that was restarted with another one says so here."""
+        if not answer.model:
+            return
+        if self.answered_by and answer.model != self.answered_by:
+            raise RunError(
+                f"An answer of the judge '{self.model}' is by '{one_line(answer.model, 80)}', and those before were by "
+                f"'{one_line(self.answered_by, 80)}'. Serve one of them throughout, or name another cache."
+            )
+        self.answered_by = answer.model
+
+
+def split_address(address: str, options: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
+    """The server's address, and what the query and the options say.
+
+    Args:
+        address: as typed after `judge:`.
+        options: those of `OF_ADDRESS`; None where one is not given.
+
+    Raises:
+        RequestError: it is no address, it names no model, something is said twice, or its query has what does not
+            belong there. Values are not shown, as one may be a key.
+    """
+    if not address:
+        raise RequestError(f"The reward 'judge' needs the address of its server, as in --reward '{EXAMPLE}'")
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError as error:
+        raise RequestError(f"The address of a judge is invalid: {error}; expected one such as {EXAMPLE}") from error
+    if parts.username is not None or parts.password is not None:
+        raise RequestError(
+            f"The address of a judge contains a user name; a key belongs in the environment variable {KEY_VARIABLE}."
+        )
+    if not parts.hostname or parts.fragment or any(letter.isspace() for letter in address):
+        raise RequestError(f"The address of a judge is invalid; expected one such as {EXAMPLE}")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name for name, _ in pairs] + [name for name, value in options.items() if value is not None]
+    unknown = next((name for name in names if name not in OF_ADDRESS), None)
+    if unknown is not None:
+        raise RequestError(
+            f"The address of a judge may say {', '.join(sorted(OF_ADDRESS))}, and not '{one_line(unknown, 40)}'. Other "
+            f"options are given by --set reward.NAME.OPTION=VALUE, a key in the environment variable {KEY_VARIABLE}."
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RequestError(f"A judge's {twice} is given twice, in its address or among its options; give it once.")
+    said = dict(pairs) | {name: value for name, value in options.items() if value is not None}
+    if not said.get("model"):
+        raise RequestError(f"The address of a judge names no model; expected one such as {EXAMPLE}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/chat/completions"), said
+
+
+def check_asked(name: str, template: Template, against: str | None) -> None:
+    """Refuse a comparison with nothing, and something to compare with where nothing is compared.
+
+    Raises:
+        RequestError: one is the case.
+    """
+    if (template.ask == "comparison") == (against is not None):
+        return
+    if against is None:
+        raise RequestError(
+            f"The template of the reward '{name}' compares two images; name a folder with one of each prompt to "
+            "compare with: against=FOLDER"
+        )
+    raise RequestError(
+        f"The template of the reward '{name}' shows one image and compares it with nothing; leave against out."
+    )
