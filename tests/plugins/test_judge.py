@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from torch import Tensor
 
-from chat_server import ChatServer, chatting, choice
+from benchmarks._shared.chat_server import ChatServer, chatting, choice
 from dipp_judge.reading import Answer, Unusable, answer_of, score_of
 from dipp_judge.template import load_template, template_names
 from dipp_toolkit import TrainConfig, train
