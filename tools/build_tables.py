@@ -15,6 +15,7 @@ REWARDS = {
     "pickscore": "dipp_pickscore.reward:PickScore",
     "aesthetic": "dipp_aesthetic.reward:Aesthetic",
     "clip": "dipp_clip.reward:Clip",
+    "clip-g": "dipp_clip.reward:LargeClip",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
+from dipp_toolkit.utils import licences
 from dipp_toolkit.utils.licences import Licence, Origin
 
 
@@ -15,4 +16,11 @@ def dipp_register_rewards(register: Register) -> None:
         summary="agreement of image and prompt, by any open_clip model",
         needs=("open_clip", "torchvision"),
         origin=Origin("", Licence("mit", note="of OpenAI's and LAION's weights; others have their own")),
+    )
+    register(
+        "clip-g",
+        "dipp_clip.reward:LargeClip",
+        summary="the CLIP score of DMD2's and SiD's tables, by OpenCLIP's ViT-g/14",
+        needs=("open_clip", "torchvision"),
+        origin=Origin("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", licences.MIT),
     )

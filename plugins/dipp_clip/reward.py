@@ -8,6 +8,7 @@ from typing import Any
 from dipp_toolkit.rewards.open_clip_models import CosineReward, load_clip, note_clip, tokenizer_of
 
 MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+LARGE = ("ViT-g-14", "laion2b_s12b_b42k")
 
 
 class Clip(CosineReward):
@@ -51,4 +52,31 @@ class Clip(CosineReward):
             RequestError: there are none of this name.
         """
         note_clip(cls.name, model, pretrained)
+        return []
+
+
+class LargeClip(Clip):
+    """`Clip` by OpenCLIP's ViT-g/14, whose cosine DMD2's and SiD's tables have as their CLIP score.
+
+    Args:
+        precision: `fp32` or `bf16`.
+        batch: images at a time, 0 for all.
+        preprocess: `auto`, `pillow` or `tensor`.
+
+    Raises:
+        RequestError: an option is out of range, or the weights are unavailable.
+    """
+
+    name = "clip-g"
+    licence = "MIT"
+    source = "Cherti et al. 2022, arXiv 2212.07143; weights: open_clip's ViT-g-14, laion2b_s12b_b42k"
+    range = "a cosine, in [-1, 1]; 0.2 to 0.4 in practice"
+
+    def __init__(self, precision: str = "fp32", batch: int = 0, preprocess: str = "auto"):
+        super().__init__(*LARGE, precision, batch, preprocess)
+
+    @classmethod
+    def find_files(cls, *_model: str, **_others: Any) -> list[Path]:
+        """Refuse where open_clip does not know the weights."""
+        note_clip(cls.name, *LARGE)
         return []
