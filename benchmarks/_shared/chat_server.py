@@ -1,4 +1,4 @@
-"""An OpenAI-style server for tests and benchmarks: whatever a function says of the images and the text, on a port of this machine."""
+"""An OpenAI-style server for tests and benchmarks: whatever a function says of images and text, on this machine."""
 
 from __future__ import annotations
 
