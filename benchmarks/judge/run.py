@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from typing import Any
 import torch
 from starlette.responses import Response
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks._shared.chat_server import ChatServer, chatting, choice
 from dipp_emoji.judge import EmojiJudge
