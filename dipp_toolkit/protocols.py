@@ -275,6 +275,14 @@ class Identified(Protocol):
 
 
 @runtime_checkable
+class Doubting(Protocol):
+    """A reward that says how sure it is; the monitors watch that."""
+
+    def doubt(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """How unsure it is of each image's score, in units of the score; 0 for not at all."""
+
+
+@runtime_checkable
 class EncoderReference(Protocol):
     """A reference of a diffusers pipeline: what its text encoders give can come from the prompt cache instead."""
 

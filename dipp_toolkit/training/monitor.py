@@ -21,6 +21,7 @@ from ..errors import RequestError
 from ..evaluation.comparison import score
 from ..events import MonitorEvent
 from ..models.sampling import generate_images, sample_reference
+from ..monitoring.agreement import agreements
 from ..monitoring.history import Bases, read_bases, row_of, write_bases
 from ..monitoring.monitors import LEAST_PROMPTS, find_warnings, trained_on
 from ..monitoring.snapshot import Snapshot, take_snapshot
@@ -59,6 +60,7 @@ class Monitor:
             **parts.rewards,
             **({parts.judge[0]: parts.judge[1]} if parts.judge else {}),
             **parts.watchers,
+            **agreements(parts.rewards),
         }
         self.record: MonitorsFile | None = None
         self.active = 0 < config.monitor_every <= config.steps
