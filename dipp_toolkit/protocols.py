@@ -266,7 +266,7 @@ class Closable(Protocol):
 class Identified(Protocol):
     """A reward whose scores depend on more than its own code and weights: it says itself what it is."""
 
-    def identity(self) -> str:
+    def score_identity(self) -> str:
         """A digest that changes when the scores may.
 
         Raises:

@@ -44,8 +44,12 @@ def identity_of(thing: Any) -> str:
     Raises:
         RunError: it does not answer.
     """
-    if isinstance(thing, Identified):
+    from .remote.proxy import ProxyReward
+
+    if isinstance(thing, ProxyReward):
         return thing.identity()
+    if isinstance(thing, Identified):
+        return thing.score_identity()
     contents = _Contents()
     contents.add(thing, 0)
     return _sha([contents.digest.hexdigest(), sorted(_digests_of_code(contents.modules, thing).values())])

@@ -91,7 +91,7 @@ class Ensemble:
         for member in self.members:
             close(member)
 
-    def identity(self) -> str:
+    def score_identity(self) -> str:
         """A digest of what decides a score: the members', in order, their units and k."""
         return digest_of([[identity_of(member) for member in self.members], self.units, self.k])
 

@@ -121,7 +121,7 @@ class Judge:
         check_asked(f"judge:{address}", load_template(own.get("template", TEMPLATE)), own.get("against"))
         return partial(cls, address, **options)
 
-    def identity(self) -> str:
+    def score_identity(self) -> str:
         """A digest of what decides a score: the model by its name, the question, what is compared with. Not where the
         server is, and not how it is asked."""
         compared = "" if self.compared is None else self.compared.digest

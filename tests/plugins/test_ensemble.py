@@ -73,9 +73,16 @@ def test_whether_it_is_differentiable_is_its_members_word() -> None:
 
 
 def test_its_identity_is_that_of_members_units_and_k() -> None:
-    assert both().identity() == both().identity()
+    assert both().score_identity() == both().score_identity()
     assert (
-        len({both().identity(), both(k=2).identity(), Ensemble("sharpness+colourfulness", units=UNITS).identity()}) == 3
+        len(
+            {
+                both().score_identity(),
+                both(k=2).score_identity(),
+                Ensemble("sharpness+colourfulness", units=UNITS).score_identity(),
+            }
+        )
+        == 3
     )
 
 

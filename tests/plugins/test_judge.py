@@ -98,7 +98,7 @@ def test_another_model_or_another_template_is_another_judge() -> None:
         assert len(server.asked) == 8
         load_reward(f"judge:{server.address}?model=other")(IMAGES, PROMPTS)
         assert len(server.asked) == 12
-        identities = {judge_at(server, query).identity() for query in ("", "&template=rating")}  # type: ignore[attr-defined]
+        identities = {judge_at(server, query).score_identity() for query in ("", "&template=rating")}  # type: ignore[attr-defined]
         assert len(identities) == 2
 
 

@@ -245,7 +245,7 @@ def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, di
 def _server_identity(reward: Any) -> str:
     """What the servers of a reward behind HTTP said that it is when it was loaded, or what it says itself."""
     if not isinstance(reward, ProxyReward):
-        return reward.identity() if isinstance(reward, Identified) else ""
+        return reward.score_identity() if isinstance(reward, Identified) else ""
     replicas = getattr(reward.scorer, "replicas", ())
     return next((replica.identity for replica in replicas if replica.identity), "")
 
