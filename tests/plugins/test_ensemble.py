@@ -74,16 +74,8 @@ def test_whether_it_is_differentiable_is_its_members_word() -> None:
 
 def test_its_identity_is_that_of_members_units_and_k() -> None:
     assert both().score_identity() == both().score_identity()
-    assert (
-        len(
-            {
-                both().score_identity(),
-                both(k=2).score_identity(),
-                Ensemble("sharpness+colourfulness", units=UNITS).score_identity(),
-            }
-        )
-        == 3
-    )
+    turned = Ensemble("sharpness+colourfulness", units=UNITS)
+    assert len({one.score_identity() for one in (both(), both(k=2), turned)}) == 3
 
 
 @pytest.mark.parametrize(
