@@ -10,7 +10,7 @@ ADDRESS = re.compile(
 )
 """A path made of an address has lost one of its slashes."""
 HIDDEN = "..."
-PUBLIC_QUERY = ("?model=", "&model=", "?template=", "&template=")
+PUBLIC_QUERY = re.compile(r"[?&](?:model|template|against)=.*")
 """What of a query tells two judges apart and is no secret."""
 
 
@@ -80,8 +80,8 @@ def without_secrets(text: str) -> str:
 def _public_query(query: str) -> str:
     """A query or a fragment: the first part that may be secret and all behind it are left out."""
     shown = ""
-    for part in re.findall(r"[?&#][^&]*", query):
-        if not part.startswith(PUBLIC_QUERY):
+    for part in re.findall(r"[?&#;][^?&#;]*", query):
+        if not PUBLIC_QUERY.fullmatch(part):
             return shown + part[0] + HIDDEN
         shown += part
     return shown

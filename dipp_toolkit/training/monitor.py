@@ -30,7 +30,7 @@ from ..utils.jsonl import MonitorsFile
 from ..utils.lazy_sequence import evenly_spaced
 from ..utils.reproducibility import random_states_kept
 from .early_stop import Stop, stop_of
-from .run_state.run_folder import RunFolder
+from .run_state.run_folder import RunFolder, deciding_options
 from .setup.assembly import Assembled
 
 SEEDS = 2
@@ -80,7 +80,8 @@ class Monitor:
 
     def _bases(self) -> Bases:
         config = self.config
-        about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards), config.reward_options]
+        about: list[Any] = [self.conditions.prompts, self.seeds, sorted(self.rewards)]
+        about.append(deciding_options(config.reward_options))
         about += [config.generator, config.reference, config.reference_steps, config.comparison_guidance]
         self.about = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
         bases = read_bases(self.folder.monitor_bases, self.about)

@@ -45,7 +45,7 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
     """
     rewards: dict[str, float] = {}
     for part in filter(None, map(str.strip, text.split(","))):
-        name, separator, weight_text = _split_weight(part)
+        name, separator, weight_text = split_weight(part)
         name = name.strip()
         try:
             weight = float(weight_text) if separator else 1.0
@@ -65,7 +65,7 @@ def parse_rewards(text: str, what: str = "weight", kind: str = "reward") -> dict
     return rewards
 
 
-def _split_weight(part: str) -> tuple[str, str, str]:
+def split_weight(part: str) -> tuple[str, str, str]:
     """A reward and its number, as `str.partition` has them. The query of a client's address has equality signs of its
     own, one a pair: `judge:http://host/v1?model=NAME=0.5`."""
     client, _ = split_client(part)
@@ -85,7 +85,7 @@ def parse_floors(text: str) -> dict[str, float]:
         RequestError: a level is missing or not a finite number, or a name appears twice.
     """
     for part in filter(None, map(str.strip, text.split(","))):
-        if not _split_weight(part)[1]:
+        if not split_weight(part)[1]:
             raise RequestError(
                 f"The floor of the reward '{shown(part)}' has no level; expected a number, as in {shown(part)}=0.3."
             )

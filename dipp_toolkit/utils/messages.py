@@ -68,6 +68,8 @@ def short_name(name: str) -> str:
     """A registered name as it is; of a file, a folder or a hub id the last part. Several words are not such a name."""
     if any(letter.isspace() for letter in name):
         return name
+    asked = re.fullmatch(r"[a-z][\w-]*:https?://.*[?&]model=([^&=]+).*", name)
+    name = asked[1] if asked else name  # a model that is asked: what people call it
     return name.removeprefix("diffusers:").rstrip("/").split("/")[-1] or name
 
 

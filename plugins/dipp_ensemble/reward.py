@@ -11,6 +11,7 @@ lower bound costs it what it gains (Coste et al. 2024, arXiv 2310.02743, who cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.protocols import Reward, close, moved
 from dipp_toolkit.rewards.code_digests import identity_of
-from dipp_toolkit.rewards.loading import FunctionReward, load_reward
+from dipp_toolkit.rewards.loading import AsksServer, FunctionReward, files_of, find_reward, load_reward
+from dipp_toolkit.rewards.remote.proxy import ProxyReward
 from dipp_toolkit.rewards.scores import ask, check_inputs
 from dipp_toolkit.utils.fingerprint import digest_of
 from dipp_toolkit.utils.images import Images
@@ -28,7 +30,7 @@ from dipp_toolkit.utils.messages import quoted
 
 ROUND = 1e-12
 """Added to $s^2$, so that members that agree to the bit have a gradient."""
-EXAMPLE = "--reward ensemble --set reward.ensemble.members=hps+imagereward"
+EXAMPLE = "members=hps+imagereward"
 
 
 class Ensemble:
@@ -37,8 +39,8 @@ class Ensemble:
     Args:
         members: names as `--reward` takes them, joined by `+`, or a list of them; two or more.
         k: how many deviations are taken off, 0 or more.
-        units: of each member, by name: its mean and its deviation over images that are to count alike. Needed where
-            members are of several kinds, since a cosine and a rating cannot disagree.
+        units: of each member, by name: its mean and its deviation over images that are to count alike. Needed unless
+            all members are of one class with weights of their own, since a cosine and a rating cannot disagree.
         options: of the members, by name.
 
     Raises:
@@ -55,12 +57,7 @@ class Ensemble:
         units: Mapping[str, Sequence[float]] | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
     ):
-        names = [name.strip() for name in members.split("+")] if isinstance(members, str) else list(members)
-        names = [name for name in names if name]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise RequestError(
-                f"An ensemble has two members or more, each once, as in {EXAMPLE}; got {quoted(members)}."
-            )
+        names = _names(members)
         if isinstance(k, bool) or not isinstance(k, (int, float)) or not 0 <= k < float("inf"):
             raise RequestError(f"The option k of the reward 'ensemble' is {k!r}; expected a number, 0 or more.")
         for option, value in (("units", units or {}), ("options", options or {})):
@@ -74,6 +71,19 @@ class Ensemble:
         self.names = names
         self.members: list[Reward] = [load_reward(name, **dict((options or {}).get(name, {}))) for name in names]
         self.units = _units(names, self.members, units)
+
+    @classmethod
+    def find_files(cls, members: str | Sequence[str] = "", **others: Any) -> list[Path]:
+        """The files of the members' weights, as far as these say.
+
+        Raises:
+            RequestError: a member is unknown, or a file is not there.
+        """
+        options, files = others.get("options") or {}, []
+        for name in _names(members):
+            own = dict(options.get(name, {}))
+            files += files_of(find_reward(name, **own), own) or []
+        return files
 
     @property
     def differentiable(self) -> bool | None:
@@ -116,6 +126,19 @@ class Ensemble:
         )
 
 
+def _names(members: str | Sequence[str]) -> list[str]:
+    """The members' names.
+
+    Raises:
+        RequestError: there are fewer than two, or one is named twice.
+    """
+    names = [name.strip() for name in members.split("+")] if isinstance(members, str) else list(members)
+    names = [name for name in names if name]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise RequestError(f"An ensemble has two members or more, each once, as in {EXAMPLE}; got {quoted(members)}.")
+    return names
+
+
 def _deviation(scores: Float[Tensor, "members batch"]) -> Float[Tensor, " batch"]:
     return (scores.var(0) + ROUND).sqrt()
 
@@ -129,7 +152,8 @@ def _units(
         RequestError: members of several kinds have none, or one is no pair of numbers.
     """
     if given is None:
-        if len({type(member) for member in members}) > 1 or isinstance(members[0], FunctionReward):
+        kinds = {type(member) for member in members}
+        if len(kinds) > 1 or kinds & {FunctionReward, ProxyReward} or isinstance(members[0], AsksServer):
             raise RequestError(
                 "The members of the ensemble are of several kinds, and their scores in several units. Give the mean "
                 "and the deviation of each over images of your prompts, in a YAML file: reward_options: {ensemble: "

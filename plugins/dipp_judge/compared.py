@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from dipp_toolkit.utils.messages import shown
 
 from .question import Pixels
 
+MOST_KEPT = 256
+"""Images in memory: 200 MB of those with 512 pixels a side."""
 BESIDE = ("prompts.json", "prompts.jsonl", "metadata.jsonl")
 
 
@@ -45,7 +47,7 @@ class Compared:
         missing = next((path for path in self.files.values() if not path.is_file()), None)
         if missing is not None:
             raise RequestError(f"{beside} names {missing.name}, and there is no such image in {folder}.")
-        self._read: dict[str, Pixels] = {}
+        self._read = lru_cache(maxsize=MOST_KEPT)(_pixels)
 
     @cached_property
     def digest(self) -> str:
@@ -60,6 +62,9 @@ class Compared:
         """
         if prompt not in self.files:
             raise RunError(f"The folder {self.folder} has no image of the prompt '{shown(prompt)}' to compare with.")
-        if prompt not in self._read:
-            self._read[prompt] = np.ascontiguousarray(to_uint8(read_image(self.files[prompt]).pixels[None])[0])
-        return self._read[prompt]
+        return self._read(self.files[prompt])
+
+
+def _pixels(path: Path) -> Pixels:
+    pixels: Pixels = np.ascontiguousarray(to_uint8(read_image(path).pixels[None])[0])
+    return pixels

@@ -89,7 +89,9 @@ def _first_word(logprobs: Any) -> dict[str, float]:
 
 
 def _is_log_probability(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value) and value <= 1e-6
+    # A whole number may be too large for a float, and infinity is what some servers send for a token that cannot be.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and (value == -math.inf or -1e9 <= value <= 1e-6)
 
 
 def score_of(template: Template, answer: Answer) -> float:
@@ -100,6 +102,8 @@ def score_of(template: Template, answer: Answer) -> float:
     """
     if template.ask == "yes-no":
         return yes_probability(answer, template.yes, template.no)
+    if answer.finish == "length":
+        raise Unusable(f"it was cut off after {template.max_tokens} tokens, max_tokens of its template")
     if template.ask == "rating":
         return rating(answer.text, template)
     return preference(answer.text, template)
@@ -161,7 +165,7 @@ def _mean(text: str, template: Template, labels: Sequence[str], named: Sequence[
 
 def numbers_after(text: str, label: str) -> list[float]:
     """The numbers that stand after a label, whatever its case, in order; what is marked `N/A` has none."""
-    pattern = rf"{re.escape(label)}{SCALE}{BETWEEN}(?P<number>{NUMBER})"
+    pattern = rf"(?<!\w){re.escape(label)}{SCALE}{BETWEEN}(?P<number>{NUMBER})"
     return [float(place["number"]) for place in re.finditer(pattern, text, re.IGNORECASE)]
 
 

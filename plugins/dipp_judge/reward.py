@@ -7,10 +7,13 @@ run can be done over without the server and gives the same bits.
 
 from __future__ import annotations
 
+import inspect
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.errors import BadNumbers, RequestError, RunError
 from dipp_toolkit.protocols import Reward
 from dipp_toolkit.rewards.remote.address import is_loopback, read_token
 from dipp_toolkit.rewards.remote.connection import Connection
@@ -40,6 +43,7 @@ from .template import Template, load_template
 KEY_VARIABLE = "DIPP_JUDGE_KEY"
 EXAMPLE = "judge:http://127.0.0.1:8000/v1?model=NAME"
 TEMPLATE = "shows"
+CHECKED = ("concurrency", "budget", "tolerate", "timeout", "retries", "extra")
 OF_ADDRESS = ("model", "template", "against")
 """Options that may stand in the address, because they say whose opinion it is; the others say how it is asked."""
 
@@ -59,8 +63,9 @@ class Judge:
         against: for a comparison, a folder with an image of each prompt, as `dipp generate` writes it, and a
             `prompts.json` that says which is whose.
         concurrency: questions at a time.
-        budget: calls that may ever be made to this model for the file of answers; 0 for no limit.
-        tolerate: share of the images of one call whose answers may hold no score; they get the mean of the others.
+        budget: calls that may ever be made to this model for the file of answers, repeated ones included; 0 for any.
+        tolerate: share of the images of one call whose answers may hold no score; they get the mean of the others. An
+            update with more of them is skipped, as for any score that is not finite.
         timeout: seconds an answer.
         retries: attempts after the first at a server that is busy or does not answer, after growing pauses.
         key_env: the environment variable that holds the key; a key is in no settings, no log and no file of answers.
@@ -92,33 +97,28 @@ class Judge:
         extra: Mapping[str, Any] | None = None,
     ):
         self.name = f"judge:{address}"
-        base, own = split_address(address, {"model": model, "template": template, "against": against})
-        self.base, self.model, self.offline, self.budget, self.tolerate = base, own["model"], offline, budget, tolerate
-        self.template = load_template(own.get("template", TEMPLATE))
-        against = own.get("against")
-        check_asked(self.name, self.template, against)
-        check_numbers(self.name, {"timeout": timeout, "concurrency": concurrency}, {"budget": budget})
-        check_numbers(self.name, {}, {"retries": retries, "concurrency": concurrency})
-        if isinstance(tolerate, bool) or not isinstance(tolerate, (int, float)) or not 0 <= tolerate < 1:
-            raise RequestError(f"The option tolerate of '{self.name}' is {tolerate!r}; expected a share in [0, 1).")
-        if extra is not None and not isinstance(extra, Mapping):
-            raise RequestError(f"The option extra of '{self.name}' is no mapping; expected fields of a request.")
-        self.extra = dict(extra or {})
-        self.compared = None if against is None else Compared(user_path(against))
-        self.concurrency = concurrency
+        asked = {"model": model, "template": template, "against": against}
+        base, said, self.template = checked(self.name, address, asked, concurrency, budget, tolerate, timeout, retries,
+            extra)  # fmt: skip
+        self.model, self.offline, self.budget, self.tolerate = said["model"], offline, budget, tolerate
+        self.timeout, self.concurrency, self.extra = timeout, concurrency, dict(extra or {})
+        self.compared = Compared(user_path(said["against"])) if "against" in said else None
         self.answers = Answers(cache_place("judges") / "answers.sqlite" if cache is None else user_path(cache))
-        self.answered_by = ""
         host = urlsplit(base).hostname or ""
         headers = {"content-type": "application/json"}
         connection = Connection(base, is_loopback(host), read_token(key_env), key_env, timeout, headers)
-        self.server = Server(connection, retries)
+        self.server = Server(connection, retries, self._allow)
 
     @classmethod
     def at(cls, address: str, options: Mapping[str, Any]) -> Callable[[], Reward]:
         """See `dipp_toolkit.rewards.loading.AsksServer`."""
-        check_options(cls, options, f"reward 'judge:{address}'")
-        _, own = split_address(address, {name: options.get(name) for name in OF_ADDRESS})
-        check_asked(f"judge:{address}", load_template(own.get("template", TEMPLATE)), own.get("against"))
+        name = f"judge:{address}"
+        check_options(cls, options, f"reward '{name}'")
+        defaults = {key: one.default for key, one in inspect.signature(cls).parameters.items() if key in CHECKED}
+        given = {key: options.get(key, default) for key, default in defaults.items()}
+        _, said, _ = checked(name, address, {key: options.get(key) for key in OF_ADDRESS}, **given)
+        if "against" in said:
+            Compared(user_path(said["against"]))
         return partial(cls, address, **options)
 
     def score_identity(self) -> str:
@@ -181,16 +181,20 @@ class Judge:
         """Scores with the mean of the others where there is none.
 
         Raises:
-            RunError: there are more of these than is tolerated.
+            RunError: no image has one.
+            BadNumbers: more have none than is tolerated.
         """
         if not wrong:
             return scores
-        if len(wrong) > self.tolerate * len(scores) or len(wrong) == len(scores):
-            raise RunError(
-                f"The judge '{self.model}' gave no score for {len(wrong)} of {len(scores)} images. Of the first one: "
-                f"{wrong[0].rstrip('.')}. Its template may not suit the model; tolerate=0.1, say, would let a tenth of "
-                "an update's images do without."
-            )
+        said = (
+            f"The judge '{self.model}' gave no score for {len(wrong)} of {len(scores)} images. Of the first one: "
+            f"{wrong[0].rstrip('.')}."
+        )
+        if len(wrong) == len(scores):
+            raise RunError(f"{said} Its template may not suit the model.")
+        if len(wrong) > self.tolerate * len(scores):
+            share = math.ceil(100 * len(wrong) / len(scores)) / 100
+            raise BadNumbers(f"{said} With its option tolerate={share:g} such images get the mean of the others.")
         mean = sum(score for score in scores if not math.isnan(score)) / (len(scores) - len(wrong))
         return [mean if math.isnan(score) else score for score in scores]
 
@@ -201,76 +205,83 @@ class Judge:
             RunError: the server does not answer all of them; those that came are kept.
         """
         found: dict[str, Answer | Unusable] = dict(self.answers.find(list(questions)))
-        for answer in found.values():
-            assert isinstance(answer, Answer)
-            self._check_model(answer)
         missing = [question for key, question in questions.items() if key not in found]
-        if missing:
-            self._check_budget(len(missing))
-            found |= self._asked(missing)
-        return found
+        if missing and self.offline:
+            raise RunError(
+                f"The judge '{self.model}' is offline, and {len(missing)} answers are not in {self.answers.path}. "
+                "Leave offline out to ask the server."
+            )
+        made = self.answers.calls(self.model) if missing and self.budget else 0
+        if self.budget and made + len(missing) > self.budget:
+            raise self._spent(made, len(missing))
+        return found | self._asked(missing) if missing else found
 
     def _asked(self, questions: Sequence[Question]) -> dict[str, Answer | Unusable]:
         """The server's answers; each is kept as it comes."""
         found: dict[str, Answer | Unusable] = {}
         waiting = iter(questions)
-        with ThreadPoolExecutor(min(self.concurrency, len(questions))) as pool:
-            under_way: dict[Future[Answer], Question] = {}
-            try:
-                while True:
-                    for question in waiting:
-                        self.answers.count_call(self.model)
-                        under_way[pool.submit(self.server.ask, question)] = question
-                        if len(under_way) == self.concurrency:
-                            break
-                    if not under_way:
-                        return found
-                    for done in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        question = under_way.pop(done)
-                        try:
-                            answer = done.result()
-                        except Unusable as why:  # not kept: another time the server may do better
-                            found[question.key] = why
-                            continue
-                        self._check_model(answer)
-                        self.answers.keep(question.key, answer)
-                        found[question.key] = answer
-            except BaseException:
-                for one in under_way:
-                    one.cancel()
-                self._keep_what_came(under_way)
-                raise
+        under_way: dict[Future[Answer], Question] = {}
+        self.server.stopped.clear()
+        pool = ThreadPoolExecutor(min(self.concurrency, len(questions)), thread_name_prefix="judge")
+        try:
+            while True:
+                for question in islice(waiting, self.concurrency - len(under_way)):
+                    under_way[pool.submit(self.server.ask, question)] = question
+                if not under_way:
+                    return found
+                for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    question = under_way.pop(done)
+                    try:
+                        found[question.key] = self._kept(question, done.result())
+                    except Unusable as why:  # not kept: another time the server may do better
+                        found[question.key] = why
+        except Exception:
+            self.server.stopped.set()
+            self._keep_what_comes(under_way)
+            raise
+        finally:  # an interrupt does not wait for a server that says nothing
+            self.server.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _keep_what_came(self, under_way: Mapping[Future[Answer], Question]) -> None:
-        """Keep answers that arrive while one has failed: they are paid for."""
+    def _kept(self, question: Question, answer: Answer) -> Answer:
+        """An answer, once it is in the file.
+
+        Raises:
+            RunError: another model answered than those before.
+        """
+        by = self.answers.keep(question.key, self.model, answer)
+        if by != answer.model:
+            raise RunError(
+                f"An answer of the judge '{self.model}' is by '{one_line(answer.model, 80)}', and those in "
+                f"{self.answers.path} are by '{one_line(by, 80)}'. Serve that one again, or begin a new run with "
+                "another cache."
+            )
+        return answer
+
+    def _keep_what_comes(self, under_way: Mapping[Future[Answer], Question]) -> None:
+        """Keep what was under way when another answer failed: it is paid for."""
+        wait([future for future in under_way if not future.cancel()], timeout=self.timeout)
         for future, question in under_way.items():
-            if not future.cancelled() and future.exception() is None:
-                self.answers.keep(question.key, future.result())
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.answers.keep(question.key, self.model, future.result())
 
-    def _check_budget(self, wanted: int) -> None:
-        if self.offline:
-            raise RunError(
-                f"The judge '{self.model}' is offline, and {wanted} answers are not in {self.answers.path}. Leave "
-                "offline out to ask the server."
-            )
-        made = self.answers.calls(self.model) if self.budget else 0
-        if self.budget and made + wanted > self.budget:
-            raise RunError(
-                f"The budget of {self.budget} calls to the judge '{self.model}' is spent: {made} were made, and "
-                f"{wanted} more are needed. All answers are kept in {self.answers.path}; raise it by --set "
-                f"reward.{self.name}.budget={made + max(wanted, self.budget)}"
-            )
+    def _allow(self) -> None:
+        """Count an attempt.
 
-    def _check_model(self, answer: Answer) -> None:
-        """Refuse answers by two models in one run: a server that was restarted with another one says so here."""
-        if not answer.model:
-            return
-        if self.answered_by and answer.model != self.answered_by:
-            raise RunError(
-                f"An answer of the judge '{self.model}' is by '{one_line(answer.model, 80)}', and those before were by "
-                f"'{one_line(self.answered_by, 80)}'. Serve one of them throughout, or name another cache."
-            )
-        self.answered_by = answer.model
+        Raises:
+            RunError: the budget has none left.
+        """
+        if not self.answers.count_call(self.model, self.budget):
+            raise self._spent(self.answers.calls(self.model), 1)
+
+    def _spent(self, made: int, wanted: int) -> RunError:
+        more = made + max(wanted, self.budget)
+        advised = shlex.quote(f"reward.{self.name}.budget={more}")
+        return RunError(
+            f"The budget of {self.budget} calls to the judge '{self.model}' is spent: {made} were made, and {wanted} "
+            f"more are needed. All answers are kept in {self.answers.path}. Raise its option budget to go on: "
+            f"--set {advised}"
+        )
 
 
 def split_address(address: str, options: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
@@ -314,19 +325,38 @@ def split_address(address: str, options: Mapping[str, str | None]) -> tuple[str,
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/chat/completions"), said
 
 
-def check_asked(name: str, template: Template, against: str | None) -> None:
-    """Refuse a comparison with nothing, and something to compare with where nothing is compared.
+def checked(
+    name: str,
+    address: str,
+    asked: Mapping[str, str | None],
+    concurrency: int,
+    budget: int,
+    tolerate: float,
+    timeout: float,
+    retries: int,
+    extra: Any,
+) -> tuple[str, dict[str, str], Template]:
+    """The server's address, what is said of the question, and its template, once all options can be used.
 
     Raises:
-        RequestError: one is the case.
+        RequestError: one cannot.
     """
-    if (template.ask == "comparison") == (against is not None):
-        return
-    if against is None:
+    base, said = split_address(address, asked)
+    template = load_template(said.get("template", TEMPLATE))
+    against = said.get("against")
+    if template.ask == "comparison" and against is None:
         raise RequestError(
             f"The template of the reward '{name}' compares two images; name a folder with one of each prompt to "
             "compare with: against=FOLDER"
         )
-    raise RequestError(
-        f"The template of the reward '{name}' shows one image and compares it with nothing; leave against out."
-    )
+    if template.ask != "comparison" and against is not None:
+        raise RequestError(
+            f"The template of the reward '{name}' shows one image and compares it with nothing; leave against out."
+        )
+    check_numbers(name, {"timeout": timeout, "concurrency": concurrency}, {"budget": budget, "retries": retries})
+    check_numbers(name, {}, {"concurrency": concurrency})
+    if isinstance(tolerate, bool) or not isinstance(tolerate, (int, float)) or not 0 <= tolerate < 1:
+        raise RequestError(f"The option tolerate of '{name}' is {tolerate!r}; expected a share in [0, 1).")
+    if extra is not None and not isinstance(extra, Mapping):
+        raise RequestError(f"The option extra of '{name}' is no mapping; expected fields of a request.")
+    return base, said, template

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
+from collections.abc import Callable
 
 from dipp_toolkit.errors import RunError
-from dipp_toolkit.rewards.remote.connection import Connection, NotFound, Unavailable, pause_after
+from dipp_toolkit.rewards.remote.connection import Connection, NotFound, Refused, Unavailable, pause_after
 from dipp_toolkit.rewards.remote.wire import MEGABYTE, one_line
 
 from .question import Question
-from .reading import Answer, answer_of
+from .reading import Answer, Unusable, answer_of
 
 MOST_ANSWER = 4 * MEGABYTE
 """Bytes of a response: some thousand tokens with their log-probabilities."""
@@ -23,33 +24,41 @@ class Server:
     Args:
         connection: to it.
         retries: attempts after the first where it is busy or does not answer.
+        allow: called before each attempt; raises where there may be none.
     """
 
-    def __init__(self, connection: Connection, retries: int):
+    def __init__(self, connection: Connection, retries: int, allow: Callable[[], None]):
         self.connection = connection
         self.retries = retries
+        self.allow = allow
+        self.stopped = threading.Event()
 
     def ask(self, question: Question) -> Answer:
         """The answer to a question.
 
         Raises:
             RunError: the server does not answer, refuses, or sends what is no JSON.
-            Unusable: its response is no answer.
+            Unusable: it does not take this question, or its response is no answer.
         """
         body = question.body()
         for attempt in range(1, self.retries + 2):
+            if self.stopped.is_set():
+                raise RunError("The judge is asked no more: another of its answers has failed.")
+            self.allow()
             try:
                 data = self.connection.ask("POST", "/chat/completions", body, MOST_ANSWER)
             except Unavailable as reason:
                 if attempt > self.retries:
                     raise RunError(f"The judge is unavailable: {reason}") from None
-                time.sleep(pause_after(attempt, reason.pause))
+                self.stopped.wait(pause_after(attempt, reason.pause))
             except NotFound as error:
                 raise RunError(f"{error} {self._models(question.model)}") from None
+            except Refused as error:
+                raise Unusable(str(error)) from None
             else:
                 break
         try:
-            content = json.loads(data)
+            content = json.loads(self.connection.without_token(data))
         except (ValueError, RecursionError):
             raise RunError(
                 f"The server {self.connection.base} sent a response that is not JSON; is it an OpenAI-style server, "

@@ -26,6 +26,9 @@ PROMPT = "{prompt}"
 IMAGE = "{image}"
 """Where an image goes; all come before the text where it names no place."""
 
+FIELDS = {True: "yes", False: "no"}
+"""What YAML makes of these fields' names."""
+
 Words = tuple[str, ...]
 
 
@@ -58,8 +61,8 @@ class Template(BaseModel):
     system: str = ""
     max_tokens: int = Field(1, ge=1, le=65536)
     source: str = ""
-    yes: Words = ("yes",)
-    no: Words = ("no",)
+    yes: Words = Field(("yes",), min_length=1)
+    no: Words = Field(("no",), min_length=1)
     labels: Words = ()
     optional: Words = ()
     every: bool = False
@@ -142,7 +145,7 @@ def parse_template(path: Path, content: Any) -> Template:
     if not isinstance(content, Mapping):
         raise RequestError(f"The template {path} is no mapping; expected fields such as 'ask: rating' and 'text: ...'.")
     try:
-        return Template.model_validate({str(key): value for key, value in content.items()})
+        return Template.model_validate({FIELDS.get(key, str(key)): value for key, value in content.items()})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])

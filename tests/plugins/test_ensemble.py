@@ -81,7 +81,7 @@ def test_its_identity_is_that_of_members_units_and_k() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "An ensemble has two members or more, each once, as in --reward ensemble"),
+        ({}, "An ensemble has two members or more, each once, as in members=hps+imagereward"),
         ({"members": "sharpness"}, "two members or more"),
         ({"members": "sharpness+sharpness"}, "each once"),
         ({"members": "sharpness+sharpnes"}, "Did you mean 'sharpness'?"),

@@ -6,7 +6,11 @@ import json
 import math
 import random
 import re
+import shlex
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +23,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from torch import Tensor
 
 from benchmarks._shared.chat_server import ChatServer, chatting, choice
+from dipp_judge.answers import Answers
 from dipp_judge.reading import Answer, Unusable, answer_of, score_of
 from dipp_judge.template import load_template, template_names
 from dipp_toolkit import TrainConfig, train
-from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError, without_secrets
 from dipp_toolkit.protocols import Reward
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import connection
@@ -136,13 +141,13 @@ def test_a_busy_server_is_asked_again(status: int) -> None:
 def test_a_budget_holds_over_runs_and_what_it_advises_works() -> None:
     with chatting(brightness) as server:
         judge_at(server, budget=4)(IMAGES, PROMPTS)
-        judge = judge_at(server, budget=6)
+        judge = judge_at(server, "&template=shows", budget=6)
         judge(IMAGES, PROMPTS)  # nothing is asked
         with pytest.raises(
             RunError, match=r"budget of 6 calls to the judge 'seer' is spent: 4 were made, and 4 more"
         ) as told:
             judge(1 - IMAGES, PROMPTS)
-        advised = str(told.value).split("--set ")[1]
+        (advised,) = shlex.split(str(told.value).split("--set ")[1])
         options = parse_assignments([advised])["reward_options"]
         load_reward(*options, **next(iter(options.values())))(1 - IMAGES, PROMPTS)
         assert len(server.asked) == 8
@@ -153,8 +158,12 @@ def test_another_model_behind_the_address_is_noticed() -> None:
         judge = judge_at(server)
         judge(IMAGES, PROMPTS)
         server.model = "cheaper"
-        with pytest.raises(RunError, match=r"is by 'cheaper', and those before were by 'seer'"):
+        with pytest.raises(RunError, match=r"is by 'cheaper', and those in .*answers.sqlite are by 'seer'"):
             judge(1 - IMAGES, PROMPTS)
+        with pytest.raises(RunError, match=r"is by 'cheaper'"):
+            judge_at(server)(1 - IMAGES, PROMPTS)  # in another process as well
+        server.model = "seer"
+        torch.testing.assert_close(judge(1 - IMAGES, PROMPTS), seen(1 - IMAGES), atol=1e-6, rtol=0)
 
 
 def test_a_comparison_is_asked_in_both_orders(tmp_path: Path) -> None:
@@ -208,12 +217,20 @@ def test_answers_of_published_judges_are_read(name: str, text: str, score: float
         ("rating", "Score: __import__('os')", "no number after 'Score'"),
         ("comparison", "Both have merits.", "says of neither image that it is better"),
         ("rational-rewards", "## Score A: 4.0", "no number after 'Score B'"),
+        ("rating", "This is underscore 3", "no number after 'Score'"),
         ("shows", "Yes", "has no log-probabilities"),
     ],
 )
 def test_what_holds_no_score_is_said_to_hold_none(name: str, text: str, why: str) -> None:
     with pytest.raises(Unusable, match=re.escape(why)):
         score_of(load_template(name), Answer(text))
+
+
+def test_an_answer_that_was_cut_off_holds_none() -> None:
+    text = "Score: 1 is worst, Score: 10 is best"
+    assert score_of(load_template("rating"), Answer(text)) == 10
+    with pytest.raises(Unusable, match=r"cut off after 64 tokens"):
+        score_of(load_template("rating"), Answer(text, finish="length"))
 
 
 def test_yes_in_any_case_counts_together() -> None:
@@ -238,6 +255,7 @@ def test_every_template_is_whole_and_puts_the_prompt_in() -> None:
         ("ask: rating\ntext: good?\nlabels: [Score]", "its text has no {prompt}"),
         ("ask: shout\ntext: '{prompt}'", "ask: Input should be"),
         ("ask: yes-no\ntext: '{prompt}'\nlevel: 3", "level: Extra inputs"),
+        ("ask: yes-no\ntext: '{prompt}'\nyes: []", "yes: "),
         ("ask: yes-no\ntext: '{image} {image} {prompt}'", "has {image} 2 times, and a question shows 1"),
     ],
 )
@@ -303,11 +321,85 @@ def test_a_few_unusable_answers_are_tolerated_where_that_is_asked_for() -> None:
         return "A picture." if "a cat" in text else brightness(text, images)
 
     with chatting(shy) as server:
-        with pytest.raises(RunError, match=r"gave no score for 1 of 4 images"):
-            judge_at(server)(IMAGES, PROMPTS)
+        with pytest.raises(BadNumbers, match=r"gave no score for 1 of 4 images.* With its option tolerate=0.25 such"):
+            judge_at(server)(IMAGES, PROMPTS)  # an update with it is skipped
         scores = judge_at(server, tolerate=0.25)(IMAGES, PROMPTS)
     torch.testing.assert_close(scores[1:], seen(IMAGES)[1:], atol=1e-6, rtol=0)
     torch.testing.assert_close(scores[0], scores[1:].mean())
+
+
+def test_yes_may_be_said_in_another_language(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("ask: yes-no\ntext: 'Zeigt das Bild {prompt}?'\nyes: [ja]\nno: [nein]", encoding="utf-8")
+    answer = Answer("Ja", first={"Ja": math.log(0.6), "Nein": math.log(0.2), "Yes": math.log(0.1)})
+    assert score_of(load_template(str(path)), answer) == pytest.approx(0.75)
+
+
+def test_a_question_that_is_refused_is_one_image_without_a_score() -> None:
+    def filtered(text: str, images: Sequence[Tensor]) -> Any:
+        refusal = JSONResponse({"error": {"message": "content filter"}}, 400)
+        return refusal if "a cat" in text else brightness(text, images)
+
+    with chatting(filtered) as server:
+        scores = judge_at(server, tolerate=0.25)(IMAGES, PROMPTS)
+    torch.testing.assert_close(scores[1:], seen(IMAGES)[1:], atol=1e-6, rtol=0)
+
+
+def test_every_attempt_counts_against_the_budget() -> None:
+    with chatting(lambda text, images: JSONResponse({"error": "later"}, 503)) as server:
+        with pytest.raises(RunError, match=r"The budget of 6 calls .* is spent: 6 were made, and 1 more"):
+            judge_at(server, budget=6, retries=9, concurrency=2)(IMAGES, PROMPTS)
+        assert len(server.asked) == 6
+
+
+def test_several_threads_and_processes_share_one_file(tmp_path: Path) -> None:
+    with chatting(brightness) as server:
+        judge = judge_at(server)
+        found: list[Tensor] = []
+        thread = threading.Thread(target=lambda: found.append(judge(IMAGES, PROMPTS)))
+        thread.start()
+        thread.join()
+        torch.testing.assert_close(found[0], seen(IMAGES), atol=1e-6, rtol=0)
+    program = """
+import sys
+from pathlib import Path
+from dipp_judge.answers import Answers
+from dipp_judge.reading import Answer
+answers = Answers(Path(sys.argv[1]))
+for number in range(20):
+    assert answers.count_call("m", 0)
+    answers.keep(f"{sys.argv[2]}-{number}", "m", Answer("Yes", "seer"))
+"""
+    path = tmp_path / "shared.sqlite"
+    started = [subprocess.Popen([sys.executable, "-c", program, str(path), str(number)]) for number in range(3)]
+    assert [process.wait() for process in started] == [0] * 3
+    assert Answers(path).calls("m") == 60
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers after the test has ended: whoever waits for it waits until then."""
+    let_go = threading.Event()
+
+    def silent(text: str, images: Sequence[Tensor]) -> str:
+        let_go.wait(60)
+        return "late"
+
+    def interrupted(*_arguments: Any, **_named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with chatting(silent) as server:
+        judge = judge_at(server, timeout=50)
+        monkeypatch.setattr("dipp_judge.reward.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            judge(IMAGES, PROMPTS)
+        assert not let_go.is_set()
+        let_go.set()
+
+
+@pytest.mark.parametrize("secret", ["#access_token=hush", ";key=hush", "?key=hush", "&key=hush"])
+def test_what_may_be_secret_in_an_address_is_not_shown(secret: str) -> None:
+    assert "hush" not in without_secrets(f"cannot use judge:http://h/v1?model=x{secret} today")
+    assert "model=x&template=rating" in without_secrets("judge:http://h/v1?model=x&template=rating")
 
 
 def test_500_fuzzed_answers_are_scores_or_sentences() -> None:

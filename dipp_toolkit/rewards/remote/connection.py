@@ -14,6 +14,7 @@ from .wire import MEGABYTE, ROOM, ProtocolError, one_line
 CONNECT = 10.0
 """Seconds that a connection may take to come about."""
 TRY_LATER = (429, 502, 503, 504)
+REFUSED = (400, 413, 415, 422)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
@@ -49,6 +50,10 @@ class NotFound(RunError):  # noqa: N818 -- one of its kind
     """The server has nothing at this path, or no such model."""
 
 
+class Refused(RunError):  # noqa: N818 -- one of its kind
+    """The server does not take this request: another one it may take."""
+
+
 class Connection:
     """A server at an address; several threads may ask at once.
 
@@ -82,8 +87,12 @@ class Connection:
             follow_redirects=False,
         )
 
+    def without_token(self, body: bytes) -> bytes:
+        """A body that does not quote the token, as some servers do."""
+        return body.replace(self.token.encode(), HIDDEN.encode()) if self.token else body
+
     def close(self) -> None:
-        """Close it."""
+        """Close it; requests that are under way end with an error."""
         self._client.close()
 
     def ask(self, method: str, path: str, data: bytes | None, limit: int) -> bytes:
@@ -138,8 +147,7 @@ class Connection:
     def _refusal(self, response: httpx.Response, body: bytes) -> Exception:
         """The error that a response other than 200 means."""
         status = response.status_code
-        sentence = _sentence(body) or f"status {status}"
-        sentence = sentence.replace(self.token, HIDDEN) if self.token else sentence  # some servers quote it
+        sentence = _sentence(self.without_token(body)) or f"status {status}"
         if status in TRY_LATER:
             pause = response.headers.get("retry-after", "")
             seconds = float(pause) if pause.isdigit() and len(pause) < 9 else 0.0
@@ -151,6 +159,8 @@ class Connection:
             )
         if status == httpx.codes.NOT_FOUND:
             return NotFound(f"The server {self.base} says: {sentence}")
+        if status in REFUSED:
+            return Refused(f"The server {self.base} says: {sentence}")
         if response.is_redirect:
             return RunError(f"The server {self.base} redirects elsewhere (status {status}); name that address instead.")
         return RunError(f"The server {self.base} says: {sentence}")

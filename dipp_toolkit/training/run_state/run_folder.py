@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from ...config import TrainConfig, make_config
 from ...errors import CheckpointError, RequestError, RunError
 from ...planning.recipes.recipe import settings_or_recipe
-from ...utils.assignments import read_yaml
+from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
 from ...utils.atomic import write_text
 from ...utils.disk_errors import reason_of, way_on
 from ...utils.folder_lock import LOCK
@@ -46,10 +46,10 @@ MAY_CHANGE = {
 """Settings that a resumed run may have other values of than the run it goes on from."""
 
 WAYS = {
-    "timeout", "retries", "token_env", "token_file", "max_megabytes", "concurrency", "budget", "key_env", "cache",
-    "offline",
+    "timeout", "retries", "token_env", "token_file", "max_megabytes", "concurrency", "budget", "tolerate", "key_env",
+    "cache", "offline",
 }  # fmt: skip
-"""Options of rewards that say how a server is asked and change no score: they may change as well."""
+"""Options of rewards elsewhere that say how they are asked and change no score that was given: they may change too."""
 
 LEFT_BY_A_START = (
     LOCK, "begun.json", "config.yaml", "samples", "metrics.jsonl", "skipped.jsonl", "monitors.jsonl",
@@ -64,13 +64,21 @@ class FolderGone(RunError):  # noqa: N818
 
 def _deciding(config: TrainConfig, name: str) -> Any:
     """A setting's value without what changes no number of the run."""
-    value = getattr(config, name)
-    if name != "reward_options":
-        return value
-    deciding = {
-        owner: {key: own for key, own in options.items() if key not in WAYS} for owner, options in value.items()
-    }
-    return {owner: options for owner, options in deciding.items() if options}
+    return deciding_options(config.reward_options) if name == "reward_options" else getattr(config, name)
+
+
+def deciding_options(options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rewards' options without those of `WAYS`, where they are of a reward elsewhere: by itself, or in an ensemble."""
+    deciding: dict[str, dict[str, Any]] = {}
+    for name, own in options.items():
+        elsewhere = is_remote_name(name) or is_isolated_name(name)
+        kept = {key: value for key, value in own.items() if not (elsewhere and key in WAYS)}
+        members = kept.get("options")
+        if isinstance(members, Mapping) and all(isinstance(member, Mapping) for member in members.values()):
+            kept["options"] = deciding_options(members)
+        if kept:
+            deciding[name] = kept
+    return deciding
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from ...utils.imports import find_python_file, is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
 from ..setup.assembly import Assembled
-from .run_folder import RunFolder
+from .run_folder import RunFolder, deciding_options
 
 FORMAT = 1
 LOADED = (".json", ".safetensors", ".txt", ".model")
@@ -197,7 +197,8 @@ def _contents(config: TrainConfig, parts: Assembled) -> dict[str, dict[str, Any]
         for name, reward in rewards.items():
             what = f"{kind} '{name}'"
             contents |= _code(what, name.rpartition("@")[0] if is_isolated_name(name) else name, reward)
-            contents |= _weights(what, reward, config.options_of(name))
+            options = deciding_options({name: config.options_of(name)}).get(name, {})
+            contents |= _weights(what, reward, options)
             served = _server_identity(reward)
             if served:
                 contents[f"{SERVED} '{name}'"] = {"sha256": digest_of(served)}

@@ -15,12 +15,12 @@ def reward_names(text: str) -> list[str]:
         RequestError: no reward is named, or one twice, with a weight, or by an unknown name.
     """
     from dipp_toolkit.training.setup.name_checks import check_rewards
-    from dipp_toolkit.utils.assignments import parse_rewards
+    from dipp_toolkit.utils.assignments import parse_rewards, split_weight
 
     names = list(parse_rewards(text))
     weighted = [part.strip() for part in text.split(",") if part.strip() not in names and part.strip()]
     if weighted:
-        name = weighted[0].partition("=")[0]
+        name = split_weight(weighted[0])[0]
         raise RequestError(
             f"--reward {weighted[0]} gives a weight, but scores are not added up: write --reward {name} alone."
         )
