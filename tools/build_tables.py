@@ -96,6 +96,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "family-study": partial(recorded, "family_study"),
     },
     "operations/rewards-elsewhere.md": {"hpsv3-gradient": partial(recorded, "hpsv3_gradient")},
+    "guide/judges.md": {"judge": partial(recorded, "judge")},
     "guide/rewards.md": {
         "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),

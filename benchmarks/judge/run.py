@@ -1,13 +1,13 @@
 """A judge behind an OpenAI-style server trains the emoji world, loses its server half-way, and is replayed without it.
 
-    python benchmarks/judge/run.py --seeds 2 --steps 160 --work runs/judge
+    python benchmarks/judge/run.py --seeds 1 --steps 100 --work runs/judge
 
 The server hides `emoji-judge`: asked whether an image shows its caption, it says *Yes* with the probability
 sigma(score), as log-probabilities of the answer's first word and in nothing else. The trainer knows the server's
-address alone. Half-way the server dies: the run ends with a sentence, is resumed with the server back, and goes on to
-its end. Then the whole run is done again with no server at all. Reported are the hidden score on held-out prompts, how
-many questions were asked and how many of them twice, and whether the replayed weights have the same bits. Finished runs
-are not run again. Writes results.json and results.md.
+address alone, and makes a gradient of the answers by smoothing. Half-way the server dies: the run ends with a sentence,
+is resumed with the server back, and goes on to its end. Then the whole run is done again with no server at all.
+Reported are the hidden score on held-out prompts, how many questions were asked and how many of them twice, and whether
+the replayed weights have the same bits. Finished runs are not run again. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from dipp_toolkit.utils.device import environment
 HERE = Path(__file__).parent
 CAPTION = re.compile(r'"(.*)"')
 MODEL = "hidden"
+BATCH, DIRECTIONS = 16, 8
+"""Samples of an update, and directions that each is moved along: two answers a direction, and one more."""
 
 
 class Hidden:
@@ -59,6 +61,7 @@ def settings(name: str, seed: int, steps: int, out: Path, **changes: Any) -> Tra
     shared = {
         "generator": "emoji-onestep", "rewards": {name: 1.0}, "judge": "emoji-judge", "pull": 2.6, "steps": steps,
         "cooldown": steps // 4, "seed": seed, "out": out, "precision": "fp32", "eval_count": 96, "reference_steps": 1,
+        "black_box": "smoothing", "batch_size": BATCH,
         "checkpoint_every": 10, "sample_every": steps, "monitor_every": 0, "diagnose_every": 0,
         "resume": (out / "config.yaml").is_file(),
     }  # fmt: skip
@@ -76,7 +79,7 @@ def run(hidden: Hidden, seed: int, steps: int, port: int, work: Path) -> dict[st
         old.unlink()
     ways = {"reward_options": {name: {"cache": str(cache), "retries": 0}}}
     server: ChatServer
-    half = 32 * steps // 2
+    half = BATCH * (2 * DIRECTIONS + 1) * steps // 2
 
     def dies(text: str, images: Sequence[Tensor]) -> Response | dict[str, Any]:
         return Response("", 500) if len(server.asked) > half else hidden(text, images)
@@ -101,7 +104,6 @@ def run(hidden: Hidden, seed: int, steps: int, port: int, work: Path) -> dict[st
         "asked": len(asked),
         "twice": len(asked) - len(set(asked)),
         "same_bits": len({path.read_bytes() for path in weights}) == 1,
-        "rank_correlation": last(out, f"rank_correlation/reward/{name}"),
     }
     record.write_text(json.dumps(result, indent=1))
     return result
@@ -110,13 +112,6 @@ def run(hidden: Hidden, seed: int, steps: int, port: int, work: Path) -> dict[st
 def digest(body: dict[str, Any]) -> str:
     """Of a request."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def last(out: Path, key: str) -> float | None:
-    """The last value of a metric."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return float(values[-1]) if values else None
 
 
 def table(results: Sequence[dict[str, Any]], note: str) -> str:
@@ -137,8 +132,8 @@ def table(results: Sequence[dict[str, Any]], note: str) -> str:
 def main() -> None:
     """Train and measure what has not been, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--port", type=int, default=8799)
     parser.add_argument("--work", type=Path, default=Path("runs/judge"))
     words = parser.parse_args()
@@ -147,7 +142,8 @@ def main() -> None:
     results = [run(hidden, seed, words.steps, words.port, words.work) for seed in range(words.seeds)]
     about = environment(torch.device("cpu"))
     note = (
-        f"{words.steps} updates of 32 samples by the surrogate, `pull=2.6`; 96 held-out prompts, two noises each. "
+        f"{words.steps} updates of {BATCH} samples by smoothing along {DIRECTIONS} directions, `pull=2.6`; 96 held-out "
+        "prompts, two noises each. "
         f"{about['device']}, python {about['python']}, torch {about['torch']}, fp32."
     )
     text = table(results, note)
