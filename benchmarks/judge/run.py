@@ -33,6 +33,8 @@ from dipp_emoji.judge import EmojiJudge
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import RunError
+from dipp_toolkit.evaluation.comparison import Comparison
+from dipp_toolkit.evaluation.intervals import paired_interval
 from dipp_toolkit.utils.device import environment
 
 HERE = Path(__file__).parent
@@ -109,6 +111,18 @@ def run(hidden: Hidden, seed: int, steps: int, port: int, work: Path) -> dict[st
     return result
 
 
+@torch.no_grad()
+def paired_change(judge: EmojiJudge, out: Path) -> dict[str, float]:
+    """The change of the hidden score prompt by prompt, with its interval."""
+    comparison = Comparison.load(out / "samples" / "comparison")
+    prompts = [prompt for prompt in comparison.prompts for _ in comparison.seeds]
+    scores = [
+        judge(comparison.images[column].flatten(0, 1), prompts).reshape(len(comparison.prompts), -1).double().mean(1)
+        for column in ("before", "after")
+    ]
+    return paired_interval(*scores).as_dict()
+
+
 def digest(body: dict[str, Any]) -> str:
     """Of a request."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -117,15 +131,14 @@ def digest(body: dict[str, Any]) -> str:
 def table(results: Sequence[dict[str, Any]], note: str) -> str:
     """The results as Markdown."""
     lines = [
-        "| seed | hidden score, before | after | questions | asked twice | replayed without the server |",
-        "|---|---|---|---|---|---|",
+        "| seed | hidden score, before | after | change | questions | asked twice | replayed without the server |",
+        "|---|---|---|---|---|---|---|",
     ]
     for seed, found in enumerate(results):
-        before, after = (
-            "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**found["judge"][which]) for which in ("before", "after")
-        )
+        shown = (found["judge"]["before"], found["judge"]["after"], found["change"])
+        before, after, change = ("{mean:.2f} [{low:.2f}, {high:.2f}]".format(**interval) for interval in shown)
         bits = "the same bits" if found["same_bits"] else "other bits"
-        lines.append(f"| {seed} | {before} | {after} | {found['asked']:,} | {found['twice']} | {bits} |")
+        lines.append(f"| {seed} | {before} | {after} | {change} | {found['asked']:,} | {found['twice']} | {bits} |")
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
@@ -139,7 +152,11 @@ def main() -> None:
     words = parser.parse_args()
     words.work.mkdir(parents=True, exist_ok=True)
     hidden = Hidden()
-    results = [run(hidden, seed, words.steps, words.port, words.work) for seed in range(words.seeds)]
+    results = [
+        run(hidden, seed, words.steps, words.port, words.work)
+        | {"change": paired_change(hidden.judge, words.work / f"seed-{seed}")}
+        for seed in range(words.seeds)
+    ]
     about = environment(torch.device("cpu"))
     note = (
         f"{words.steps} updates of {BATCH} samples by smoothing along {DIRECTIONS} directions, `pull=2.6`; 96 held-out "
