@@ -165,7 +165,7 @@ def test_a_token_may_be_in_a_file_and_a_wrong_one_is_refused_and_not_quoted(serv
 
 def test_a_token_that_changes_during_the_run_ends_it(server: str, token: None) -> None:
     reward = load_reward(f"{server}/sharpness")
-    reward.scorer.replicas[0]._client.headers["authorization"] = "Bearer other"
+    reward.scorer.replicas[0].connection._client.headers["authorization"] = "Bearer other"
     with pytest.raises(RunError, match="refuses access: Access refused: wrong token"):
         reward(torch.rand(2, 3, 40, 40), PROMPTS)
 
@@ -198,7 +198,7 @@ def sooner_or_later(reward: Any, prompt: str, outcome: str) -> None:
 def test_a_client_that_is_less_patient_says_so(server: str, token: None, held: threading.Event) -> None:
     reward = load_reward(f"{server}/slow")
     for replica in reward.scorer.replicas:
-        replica.timeout = replica._client.timeout = 0.1
+        replica.connection.timeout = 0.1
     with pytest.raises(RunError, match=r"did not answer within 0\.1 s\. .*slow\.timeout=SECONDS"):
         reward(IMAGES, ["wait", ""])
 
@@ -505,6 +505,7 @@ def test_a_replica_that_comes_late_is_met_then() -> None:
         late = next(replica for replica in reward.scorer.replicas if not replica.met)
         with pretending(lambda _: GOOD) as second:
             late.address = parse_addresses(second.address)[0]
+            late.connection.base = late.address.base
             for _ in range(9):
                 reward(IMAGES, PROMPTS)
                 time.sleep(0.01)
@@ -564,6 +565,7 @@ def test_a_replica_that_comes_late_with_another_reward_is_refused_then() -> None
         late = next(replica for replica in reward.scorer.replicas if not replica.met)
         with pretending(scoring(5.0, 1.0), describing("b")) as second:
             late.address = parse_addresses(second.address)[0]
+            late.connection.base = late.address.base
             with pytest.raises(RequestError, match="disagree"):
                 for _ in range(9):
                     reward(IMAGES, PROMPTS)
@@ -605,7 +607,7 @@ def test_a_server_that_hangs_is_passed_over_once() -> None:
         reward = load_reward(f"{first.address}+{second.address}", timeout=4.0)
         hanging, patient = reward.scorer.replicas
         hanging.answered()  # it has rested, however quickly the other one was met
-        patient.timeout = patient._client.timeout = GUARD
+        patient.connection.timeout = GUARD
         try:
             assert torch.equal(reward(IMAGES, PROMPTS), torch.ones(2))
             assert (first.asked, second.asked) == (2, 2)  # once to see whether they agree

@@ -82,7 +82,6 @@ class Connection:
         own = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {token}"} if token else {})
         self._client = httpx.Client(
             headers={**own, **(headers or {})},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT)),
             trust_env=not is_local,
             follow_redirects=False,
         )
@@ -110,7 +109,8 @@ class Connection:
         """
         deadline = time.monotonic() + self.timeout
         try:
-            with self._client.stream(method, self.base + path, content=data) as response:
+            allowed = httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT))
+            with self._client.stream(method, self.base + path, content=data, timeout=allowed) as response:
                 if response.status_code == httpx.codes.OK:
                     return self._body(response, limit, deadline)
                 raise self._refusal(response, self._body(response, ROOM, deadline))

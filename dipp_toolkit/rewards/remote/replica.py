@@ -23,6 +23,7 @@ class Replica:
         timeout: seconds an answer.
 
     Attributes:
+        connection: to it.
         met: whether it has described its reward.
         identity: the digest of its reward that it sends; empty where it sends none.
         probe: its scores of the images that all servers of a reward score; None where it has none.
@@ -30,14 +31,13 @@ class Replica:
 
     def __init__(self, address: Address, token: str | None, timeout: float):
         self.address = address
-        self.timeout = timeout
         self.failures = 0
         self.resting_until = 0.0
         self.differentiable: bool | None = None
         self.met = False
         self.identity = ""
         self.probe: Tensor | None = None
-        self._connection = Connection(address.base, address.is_local, token, TOKEN_VARIABLE, timeout)
+        self.connection = Connection(address.base, address.is_local, token, TOKEN_VARIABLE, timeout)
 
     def describe(self) -> Any:
         """What `GET /` says, any JSON.
@@ -46,7 +46,7 @@ class Replica:
             Unavailable: the server is busy or does not answer.
             RunError: it answers something else.
         """
-        data = self._connection.ask("GET", "/", None, ROOM)
+        data = self.connection.ask("GET", "/", None, ROOM)
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
@@ -61,7 +61,7 @@ class Replica:
             Unavailable: the server is busy or does not answer.
             RunError: it refuses, or answers too much.
         """
-        return self._connection.ask("POST", f"/{quote(self.address.reward, safe='')}", data, limit)
+        return self.connection.ask("POST", f"/{quote(self.address.reward, safe='')}", data, limit)
 
     def rest(self, pause: float) -> None:
         """Leave the server alone for a while, longer each time it fails in a row."""
@@ -78,4 +78,4 @@ class Replica:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self.connection.close()
