@@ -91,7 +91,7 @@ def run(hidden: Hidden, seed: int, steps: int, port: int, work: Path) -> dict[st
             train(settings(name, seed, steps, out, **ways))
             said = ""
         except RunError as error:
-            said = str(error)
+            said = str(error).partition(" Go on with")[0]
     asked = [digest(body) for body in server.asked[:half]]
     with chatting(hidden, port, model=MODEL) as server:
         summary = train(settings(name, seed, steps, out, **ways)).summary

@@ -147,7 +147,7 @@ class Connection:
     def _refusal(self, response: httpx.Response, body: bytes) -> Exception:
         """The error that a response other than 200 means."""
         status = response.status_code
-        sentence = _sentence(self.without_token(body)) or f"status {status}"
+        sentence = _sentence(self.without_token(body)) or f"status {status}."
         if status in TRY_LATER:
             pause = response.headers.get("retry-after", "")
             seconds = float(pause) if pause.isdigit() and len(pause) < 9 else 0.0
