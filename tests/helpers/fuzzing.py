@@ -17,7 +17,7 @@ from jaxtyping import TypeCheckError
 
 from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import DippError
-from dipp_toolkit.rewards.remote import replica
+from dipp_toolkit.rewards.remote import connection
 
 COUNTS: Counter[str] = Counter()
 LEAST = 10_000
@@ -34,8 +34,8 @@ def alone(folder: Path) -> Iterator[None]:
         patch.setattr(logging.getLogger("diffusers.configuration_utils"), "disabled", True)
         patch.chdir(folder)
         patch.setattr(httpx.Client, "stream", nobody)
-        patch.setattr(replica, "FIRST_PAUSE", 0.0)
-        patch.setattr(replica, "LONGEST_PAUSE", 0.0)
+        patch.setattr(connection, "FIRST_PAUSE", 0.0)
+        patch.setattr(connection, "LONGEST_PAUSE", 0.0)
         patch.delenv("DIPP_REWARD_TOKEN", raising=False)
         yield
 

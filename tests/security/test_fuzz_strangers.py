@@ -27,7 +27,7 @@ from dipp_toolkit.report.run_files import read_metrics
 from dipp_toolkit.rewards.isolated.frames import receive_frame
 from dipp_toolkit.rewards.isolated.worker import Worker
 from dipp_toolkit.rewards.loading import load_reward
-from dipp_toolkit.rewards.remote import replica, wire
+from dipp_toolkit.rewards.remote import connection, wire
 from dipp_toolkit.rewards.remote.server import ServedReward
 from dipp_toolkit.utils.jsonl import read_step_rows
 from fake_rows import fake_row
@@ -111,7 +111,7 @@ def test_workers_and_answers(data: bytes) -> None:
         wire.error_of(found)
         answered(lambda: wire.decode_scores(found, IMAGES.shape))
         answered(lambda: wire.differentiable_of(found.content))
-    answered(lambda: replica._sentence(data))
+    answered(lambda: connection._sentence(data))
 
 
 @fuzz(
