@@ -63,7 +63,7 @@ def settings(name: str, seed: int, steps: int, out: Path, **changes: Any) -> Tra
     shared = {
         "generator": "emoji-onestep", "rewards": {name: 1.0}, "judge": "emoji-judge", "pull": 2.6, "steps": steps,
         "cooldown": steps // 4, "seed": seed, "out": out, "precision": "fp32", "eval_count": 96, "reference_steps": 1,
-        "black_box": "smoothing", "batch_size": BATCH,
+        "black_box": "smoothing", "black_box_pairs": DIRECTIONS, "batch_size": BATCH,
         "checkpoint_every": 10, "sample_every": steps, "monitor_every": 0, "diagnose_every": 0,
         "resume": (out / "config.yaml").is_file(),
     }  # fmt: skip

@@ -153,17 +153,13 @@ class Judge:
 
     def _questions(self, picture: Pixels, prompt: str) -> list[tuple[Question, bool]]:
         """What is asked about an image, and whether it is the second one shown."""
-        if self.compared is None:
-            return [(Question(self.template, self.model, prompt, [picture], self.extra), False)]
-        other = self.compared.of(prompt)
+        orders = [[picture]]
+        if self.compared is not None:
+            other = self.compared.of(prompt)
+            orders = [[picture, other], [other, picture]]
         return [
-            (
-                Question(
-                    self.template, self.model, prompt, [other, picture] if turned else [picture, other], self.extra
-                ),
-                turned,
-            )
-            for turned in (False, True)
+            (Question(self.template, self.model, prompt, images, self.extra), turned)
+            for images, turned in zip(orders, (False, True), strict=False)
         ]
 
     def _score(self, answer: Answer | Unusable, turned: bool) -> float:
