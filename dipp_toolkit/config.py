@@ -348,7 +348,7 @@ class TrainConfig(BaseModel):
         "refuse", description="whether a prompt with more tokens than the text encoder reads is refused or cut"
     )
     deterministic: bool = Field(
-        True, description="use kernels that give the same bits each time where a GPU has them; a CPU's always do"
+        True, description="use kernels of a GPU that give the same bits each time; a CPU's always do"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 

@@ -219,4 +219,4 @@ def discover(points: Iterable[EntryPoint]) -> Registry:
 @cache
 def get_registry() -> Registry:
     """The registry of all installed plugins, built once."""
-    return discover(entry_points(group=GROUP))
+    return discover(list(entry_points(group=GROUP)))  # from Python 3.12 on, [number] is no index of EntryPoints

@@ -1,7 +1,7 @@
 """What training steps of published sizes reach on a GPU: eager, compiled and with CUDA graphs, within some minutes.
 
     python benchmarks/gpu/run.py --minutes 8
-    python benchmarks/gpu/run.py --minutes 4 --cases sdxl:lora:2,pixart-alpha:full:16
+    python benchmarks/gpu/run.py --minutes 4 --cases sdxl:lora:2,pixart-alpha:full:16 --how "eager;compiled"
     python benchmarks/gpu/run.py --dry --minutes 1
 
 Networks are those of `benchmarks/full_size_step`, with random weights made on the device, and its rows on an H100 are
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="that all of it may take")
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each variant")
     parser.add_argument("--cases", default="", help="pipeline:mode:batch[:thrifty], separated by commas; all otherwise")
+    parser.add_argument("--how", default="", help="eager;compiled;graphs, and other ways; all otherwise")
     parser.add_argument("--results", type=Path, default=None, help="results.json here, or dry.json of a dry run")
     parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--dry", action="store_true", help="tiny networks on the CPU")
@@ -64,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     target = words.results or (Path(tempfile.mkdtemp()) / "dry.json" if words.dry else HERE / "results.json")
-    asked = [variant for variant in variants() if not words.cases or variant.case in words.cases.split(",")]
+    asked = [
+        variant
+        for variant in variants()
+        if (not words.cases or variant.case in words.cases.split(","))
+        and (not words.how or variant.how in words.how.split(";"))
+    ]
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
         measure_all(asked, words, target, Path(scratch))
     print(f"{target}\n{target.with_suffix('.md')}")
@@ -93,8 +99,8 @@ def measure_here(words: dict[str, Any], options: argparse.Namespace) -> int:
     """Measure one variant in this process and write its row, then once more with whether a step waits for the GPU."""
     from dipp_toolkit.experiments.profile.run import Profiling
     from dipp_toolkit.training.stepping import StopRequest
+    from dipp_toolkit.utils.deterministic import deterministic_kernels
     from dipp_toolkit.utils.host_waits import waits_are_errors
-    from dipp_toolkit.utils.reproducibility import deterministic_kernels
 
     if words["attention"]:
         allow_attention(words["attention"])

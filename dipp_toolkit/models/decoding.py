@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import RequestError, first_line
+from ..utils.deterministic import resized
 from ..utils.images import Images
 from ..utils.paths import is_there, user_path
 from ..utils.precision import matching_autocast, narrowed_to
@@ -126,7 +126,7 @@ class LatentDecoder:
             return latents
         ratio = side / min(height, width)
         size = (round(height * ratio), round(width * ratio))
-        return F.interpolate(latents, size=size, mode="bicubic", antialias=True, align_corners=False)
+        return resized(latents, size, "bicubic")
 
 
 def reward_decoder(

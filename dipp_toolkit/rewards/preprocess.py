@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
+from ..utils.deterministic import resized
+from ..utils.device import sent
 from ..utils.images import Images
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -83,14 +85,14 @@ class Preprocess:
 
     def _shaped(self, image: Any) -> Any:
         """Resized and cropped or padded; takes a batch or a Pillow image, and gives the same back."""
-        from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        mode = InterpolationMode(self.interpolation)
         if self.fit == "squash":
-            return F.resize(image, [self.size, self.size], mode, antialias=True)
+            return self._resize(image, [self.size, self.size])
         if self.fit == "crop":
-            image = F.resize(image, [self.size], mode, antialias=True)
+            width, height = F.get_image_size(image)
+            long = int(self.size * max(width, height) / min(width, height))
+            image = self._resize(image, [self.size, long] if height <= width else [long, self.size])
             if not self.floor:
                 return F.center_crop(image, [self.size])
             width, height = F.get_image_size(image)
@@ -99,12 +101,22 @@ class Preprocess:
         scale = self.size / max(height, width)
         new = [max(1, round(height * scale)), max(1, round(width * scale))]
         if scale != 1:  # an image that fits already is not resampled
-            image = F.resize(image, new, mode, antialias=True)
+            image = self._resize(image, new)
         down, across = self.size - new[0], self.size - new[1]
         return F.pad(image, [across // 2, down // 2, across - across // 2, down - down // 2])
 
+    def _resize(self, image: Any, size: list[int]) -> Any:
+        """To this height and width; what has them is not resampled."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        if isinstance(image, Tensor):
+            same = list(image.shape[-2:]) == size
+            return image if same else resized(image, (size[0], size[1]), self.interpolation)
+        return F.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
+
     def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (self.mean, self.std))
+        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (self.mean, self.std))
         return (images - mean) / std
 
 

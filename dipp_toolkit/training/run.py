@@ -12,8 +12,9 @@ from ..distributed import Processes
 from ..errors import CheckpointError, RunError
 from ..events import RunEndEvent, RunStartEvent
 from ..models import compilation
+from ..utils.deterministic import deterministic_kernels
 from ..utils.device import choose_device
-from ..utils.reproducibility import deterministic_kernels, seed_everything
+from ..utils.reproducibility import seed_everything
 from .diagnose import Diagnoses
 from .finishing import finish, start_comparison, start_comparison_again, unready_note
 from .listeners import Broadcast, Trackers

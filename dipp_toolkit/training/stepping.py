@@ -14,6 +14,7 @@ from ..errors import DippError, Interrupted, RunError
 from ..events import CheckpointEvent, StepEvent, WarmUpEvent
 from ..models import compilation
 from ..monitoring.first_pull import FirstPulls
+from ..utils.deterministic import missing_kernel
 from ..utils.disk_errors import of_the_disk, reason_of, way_on
 from ..utils.exception_text import raised
 from ..utils.jsonl import MetricsFile
@@ -152,6 +153,18 @@ class Stepping:
                 file.close()
 
 
+def _failure(error: Exception) -> str:
+    """What somebody's code raised, as a sentence."""
+    operation = missing_kernel(error)
+    if not operation:
+        return f"The run failed with {raised(error)}."
+    return (
+        f"The run needs {operation}, which has no deterministic kernel on a GPU. With --set deterministic=false, added "
+        "to the command, it goes on by the ordinary one: begun again from its seed, it then agrees with itself in its "
+        "first digits only."
+    )
+
+
 def run_steps(
     loop: TrainingLoop,
     stop: StopRequest,
@@ -179,7 +192,7 @@ def run_steps(
             raise
         except Exception as error:  # the code of a term, a generator or a plugin may raise anything
             stepping.save_last()
-            raise with_way_back(RunError(f"The run failed with {raised(error)}."), loop) from error
+            raise with_way_back(RunError(_failure(error)), loop) from error
         if ended is None and loop.step < loop.config.steps:
             name = stop.signal.name if stop.signal is not None else "a signal to another process"
             raise Interrupted(

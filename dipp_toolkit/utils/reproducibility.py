@@ -1,4 +1,4 @@
-"""The same bits from the same seed: random states, generators seeded by an image's noise, deterministic GPU kernels.
+"""The same bits from the same seed: random states, and generators seeded by an image's noise.
 
 A user's reward or a plugin may draw from Python's, numpy's or torch's global random state, so a run keeps and
 restores all three.
@@ -6,9 +6,7 @@ restores all three.
 
 from __future__ import annotations
 
-import os
 import random
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..distributed.shared_draws import digest_seed
-
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def seed_everything(seed: int) -> None:
@@ -71,37 +67,6 @@ def restore_random_states(states: Mapping[str, Any], device: torch.device) -> No
     np.random.set_state((numpy["name"], keys, numpy["place"], numpy["has_gauss"], numpy["cached"]))
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-@contextmanager
-def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator[None]:
-    """Inside, operations on a GPU use their deterministic kernels, where there are any; on a CPU they always do.
-
-    Where torch has none for an operation (the backward pass of an antialiased resize, for example), the ordinary kernel
-    runs: two trainings that use it agree in their first digits only.
-
-    Args:
-        device: where the training runs.
-        wanted: False changes nothing.
-    """
-    if not wanted or device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    settings: Any = torch.utils.deterministic
-    filling, tuned = settings.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    settings.fill_uninitialized_memory = False  # costs a pass over every new tensor
-    torch.backends.cudnn.benchmark = False
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        settings.fill_uninitialized_memory = filling
-        torch.backends.cudnn.benchmark = tuned
 
 
 def own_generators(noise: Float[Tensor, "batch ..."]) -> list[torch.Generator]:

@@ -25,6 +25,7 @@ from dipp_toolkit.models.blueprints import RewardBlueprint
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.rewards.text_features import TextFeatures
 from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.utils.deterministic import resized
 from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.paths import user_path
 
@@ -38,7 +39,7 @@ def to_pixels(images: Images, size: int = SIZE) -> Float[Tensor, "batch 3 {size}
     """Images in [0, 1] as a model's input in [-1, 1], resized (antialiased) to `size` where they have another size."""
     images = images.float()
     if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        images = resized(images, (size, size), "bilinear")
     return images * 2 - 1
 
 

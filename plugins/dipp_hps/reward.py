@@ -15,6 +15,8 @@ from dipp_toolkit.models.blueprints import RewardBlueprint
 from dipp_toolkit.rewards.open_clip_models import CosineReward, empty_clip, mend_mask, tokenizer_of
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.utils.deterministic import resized
+from dipp_toolkit.utils.device import sent
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 HUB = "xswu/HPSv2"
@@ -107,8 +109,8 @@ class HPSv2Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores `(batch,)` of images in [0, 1], `(batch, 3, height, width)`."""
-        small = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
+        small = resized(images, (SIZE, SIZE), "bicubic")
+        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
         features = self.clip.visual_projection(self.clip.vision_model((small - mean) / std).pooler_output)
         return F.cosine_similarity(features, cast(Tensor, self.text_features).to(features.dtype), dim=1)
 

@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dipp_toolkit.models.blueprints import RewardBlueprint
 from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from dipp_toolkit.utils.deterministic import resized
+from dipp_toolkit.utils.device import sent
 
 HEAD = (768, 1024, 128, 64, 16, 1)
 TOKENS = 35
@@ -137,8 +138,8 @@ class FixedTextImageReward(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1]."""
         size = (Sizes.image, Sizes.image)
-        small = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(channels, device=images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
+        small = resized(images, size, "bicubic")
+        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
         tokens = cast(Tensor, self.tokens).expand(len(images), -1)
         scores: Tensor = self.network((small - mean) / std, tokens, torch.ones_like(tokens))
         return scores

@@ -14,6 +14,7 @@ from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.utils.device import sent
 from dipp_toolkit.utils.json_files import read_json
 from dipp_toolkit.utils.paths import user_path
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
@@ -89,7 +90,8 @@ class ImageReward(ModelReward):
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:
         """Token ids and their mask; the text attends to the image, so there are no features to keep."""
         encodings = self.tokenizer.encode_batch(list(prompts))
-        return torch.tensor([[encoding.ids, encoding.attention_mask] for encoding in encodings], device=self.device)
+        tokens = torch.tensor([[encoding.ids, encoding.attention_mask] for encoding in encodings])
+        return sent(tokens, torch.device(self.device))
 
     def score(
         self, pixels: Float[Tensor, "batch 3 size size"], texts: Int[Tensor, "batch two tokens"] | None

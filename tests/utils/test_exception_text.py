@@ -143,6 +143,17 @@ def test_a_term_that_fails_in_a_step_leaves_a_run_that_goes_on(tiny: Path, capsy
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-00000002"]
 
 
+def test_a_kernel_that_is_missing_says_what_goes_on_without_it(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = "histc_cuda does not have a deterministic implementation, but you set 'use_deterministic_algorithms'."
+    Path("mine.py").write_text(TERM.replace('KeyError("left")', f'RuntimeError("{lacking}")'))
+    Path("prompts.txt").write_text("\n".join(PROMPTS))
+    words = f"--generator {tiny} --reference {tiny} --prompts prompts.txt --term ./mine.py:Fails --out run".split()
+    small = ["--batch-size", "2", "--steps", "4", "--set", "eval_count=2", "--set", "reference_steps=1"]
+    said = refused(["distill", *words, *small], 1, capsys)
+    assert "The run needs histc_cuda, which has no deterministic kernel on a GPU." in said
+    assert main(["distill", "--resume", "--out", "run", "--set", "deterministic=false"]) == 0
+
+
 def test_a_plugins_factory_that_raises_is_named_by_its_line(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,12 +30,13 @@ from ...training.run_state.run_folder import RunFolder
 from ...training.setup.assembly import assemble
 from ...training.setup.resolve import resolve, settle_compile, settle_precision
 from ...training.stepping import StopNow, StopRequest
+from ...utils.deterministic import deterministic_kernels
 from ...utils.device import choose_device, environment, peak_memory_mb
 from ...utils.exception_text import raised
 from ...utils.host_waits import Wait
 from ...utils.messages import shown
 from ...utils.precision import PRECISIONS
-from ...utils.reproducibility import deterministic_kernels, seed_everything
+from ...utils.reproducibility import seed_everything
 from ...utils.step_parts import PARTS, REWARD, UPDATES, step_part
 from .advice import Advice, advice
 from .memory import held_by_owner, memory_of

@@ -16,6 +16,7 @@ from ...diffusion.condition import Condition
 from ...distributed import Processes
 from ...errors import RunError
 from ...models.weight_sharing import load_trainable_state, trainable_state
+from ...utils.deterministic import pooled_to
 from ...utils.rank_correlation import rank_correlation
 from ..base import Sample
 from .base import Estimate, Score
@@ -113,8 +114,8 @@ class SurrogateNetwork(nn.Module):
         features = F.silu(x)
         spread = features.var((2, 3), correction=0).add(1e-6).sqrt()
         score = self.head(torch.cat([features.mean((2, 3)), spread], dim=1))
-        score = score + self.places(F.adaptive_avg_pool2d(features, GRID).flatten(1))
-        score = score + self.latents(F.adaptive_avg_pool2d(x0, COARSE).flatten(1))
+        score = score + self.places(pooled_to(features, GRID).flatten(1))
+        score = score + self.latents(pooled_to(x0, COARSE).flatten(1))
         return score[:, 0]
 
 

@@ -20,6 +20,7 @@ from ...diffusion.condition import Condition
 from ...errors import RunError
 from ...protocols import Reward
 from ...rewards.scores import ask
+from ...utils.deterministic import Tolerance
 from ...utils.device import sent
 from ...utils.precision import at_least_float32, full_precision, tf32_products
 from ...utils.reproducibility import random_states_kept
@@ -63,6 +64,7 @@ class RewardTerm:
     latent: LatentReward | None = None
     tf32: bool = False
     shared: SharedDecode = field(init=False, repr=False)
+    _kernels: Tolerance = field(default_factory=Tolerance, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.shared = self.decode if isinstance(self.decode, SharedDecode) else SharedDecode(self.decode)
@@ -169,6 +171,9 @@ class RewardTerm:
         Raises:
             RunError: as for a call.
         """
+        return self._kernels(lambda: self._differentiate_images(images, prompts))
+
+    def _differentiate_images(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), full_precision(images.device), tf32_products(images.device, self.tf32):
             images = at_least_float32(images.detach()).requires_grad_(True)
             # Whether they are finite is read later, with all other numbers.
@@ -204,7 +209,7 @@ class RewardTerm:
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
         with tf32_products(images.device, self.tf32):
-            return ask(self.name, self.reward, images, prompts, finite=finite)
+            return self._kernels(lambda: ask(self.name, self.reward, images, prompts, finite=finite))
 
     @torch.no_grad()
     def explain(self, sample: Sample, result: TermResult) -> str:
@@ -223,9 +228,14 @@ class RewardTerm:
         """Warnings about how the reward was trained."""
         if self.latent is not None:
             return [f"The reward '{self.name}' saved little time: {why}." for why in self.latent.warnings()]
-        if not self.black_box or self.estimator is None:
-            return []
         warnings = []
+        if self._kernels.needed:
+            warnings.append(
+                f"The reward '{self.name}' uses {self._kernels.needed}, which has no deterministic kernel on a GPU: "
+                "this training, begun again from its seed, agrees with itself in its first digits only."
+            )
+        if not self.black_box or self.estimator is None:
+            return warnings
         if self.reward.differentiable is None:
             warnings.append(
                 f"The reward '{self.name}' has no gradient, so it was trained as a black box. Where it is meant to "

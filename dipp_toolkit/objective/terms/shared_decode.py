@@ -148,8 +148,9 @@ class SharedDecode:
         """Whether the images come out of a `RisingClamp` and nothing after it, as a `LatentDecoder`'s do: the way back
         before it is then linear. Found out once, on one sample."""
         if self._clamped is None:
-            node = self.decoded_alone(latents[:1]).images.grad_fn
-            self._clamped = node is not None and node.name() == f"{RisingClamp.__name__}Backward"
+            images = self.decoded_alone(latents[:1]).images
+            # Of its class: up to torch 2.11 a node of a Python function has no name() once its tensor is gone.
+            self._clamped = type(images.grad_fn).__name__ == f"{RisingClamp.__name__}Backward"
         return self._clamped
 
     def forgone(self) -> None:

@@ -40,6 +40,7 @@ MAY_CHANGE = {
     "diagnose_every",
     "accumulation",
     "activation_offload",
+    "deterministic",
     "spike",
     "bad_steps",
 }
