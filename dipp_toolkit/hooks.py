@@ -34,6 +34,7 @@ class Register(Protocol):
         needs: tuple[str, ...] = (),
         defaults: Mapping[str, Any] | None = None,
         origin: Origin | None = None,
+        described: Any = None,
     ) -> None:
         """Register a factory.
 
@@ -44,6 +45,8 @@ class Register(Protocol):
             needs: importable packages without which the factory cannot work.
             defaults: settings (names of `TrainConfig` fields) recommended with it, used where the user says nothing.
             origin: the repository its weights are published in, and their licence.
+            described: of a reward, a class or `"module:attribute"` that says what `DescribedReward` asks for, where the
+                factory itself does not.
         """
 
 

@@ -274,6 +274,26 @@ class Identified(Protocol):
         """
 
 
+class DescribedReward(Protocol):
+    """What a reward's class says of itself, in attributes that are read without its weights; see `rewards.facts`.
+
+    Besides these a class may say, by attributes of these names, `gradient`: through what a gradient reaches the image;
+    `reads_prompts`: whether the prompt matters, True where it says nothing; `asks`: who makes the scores where that is
+    not a network or a formula of its own.
+
+    Attributes:
+        range: what scores there are.
+        licence: of the weights; empty where the registration's `origin` says all.
+        source: the paper, and where the weights are published.
+        blind_to: what it cannot see, and what it is fooled by, with a source where it is no matter of the formula.
+    """
+
+    range: str
+    licence: str
+    source: str
+    blind_to: str
+
+
 @runtime_checkable
 class Doubting(Protocol):
     """A reward that says how sure it is; the monitors watch that."""

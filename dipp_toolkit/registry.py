@@ -38,6 +38,7 @@ class Entry:
         plugin: the plugin that registered it.
         defaults: settings recommended with it.
         origin: the repository its weights are published in, and their licence; None where it is unknown.
+        described: a class that says what one should know of a reward, where that is not the factory, or its place.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Entry:
     plugin: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
+    described: Any = None
 
     @property
     def missing(self) -> list[str]:
@@ -68,9 +70,21 @@ class Entry:
         Raises:
             PluginError: it cannot be imported.
         """
-        if isinstance(self.factory, str):
-            return import_attribute(self.factory, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
-        return self.factory
+        return self._imported(self.factory)
+
+    @property
+    def description(self) -> Any:
+        """What says what one should know of it, imported where it is named: `described`, else the factory.
+
+        Raises:
+            PluginError: it cannot be imported.
+        """
+        return self.attribute if self.described is None else self._imported(self.described)
+
+    def _imported(self, named: Any) -> Any:
+        if isinstance(named, str):
+            return import_attribute(named, f"the {self.kind} '{self.name}' of the plugin '{self.plugin}'")
+        return named
 
     def find_factory(self, options: Iterable[str] = ()) -> Callable[..., Any]:
         """The factory, imported and not called.
@@ -155,6 +169,7 @@ class Registry:
                 needs: tuple[str, ...] = (),
                 defaults: Mapping[str, Any] | None = None,
                 origin: Origin | None = None,
+                described: Any = None,
                 kind: str = kind,
             ) -> None:
                 if name in self.entries[kind]:
@@ -162,7 +177,7 @@ class Registry:
                         f"the {kind} '{name}' is already registered by the plugin '{self.entries[kind][name].plugin}'"
                     )
                 self.entries[kind][name] = Entry(
-                    kind, name, factory, summary, tuple(needs), plugin, flatten(defaults or {}), origin
+                    kind, name, factory, summary, tuple(needs), plugin, flatten(defaults or {}), origin, described
                 )
 
             others = [plugin_module for plugin_module in self.manager.get_plugins() if plugin_module is not module]

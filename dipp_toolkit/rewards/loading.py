@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +30,13 @@ class FunctionReward:
         differentiable: what the function says in an attribute of this name; None where it says nothing, and then the
             first scores show it.
     """
+
+    range: ClassVar = "the function's own"
+    licence: ClassVar = "its author's"
+    source: ClassVar = "a file or module of yours; docs/guide/writing-a-plugin.md"
+    blind_to: ClassVar = "what the function does not look at; `dipp reward check` says what is wrong with it"
+    gradient: ClassVar = "where the score is made of the images by torch operations"
+    asks: ClassVar = "your function"
 
     name: str
     function: Callable[[Tensor, Sequence[str]], Any]

@@ -32,6 +32,8 @@ class ModelReward:
         licence: of the weights.
         source: the paper, and where the weights are published.
         range: what scores there are.
+        blind_to: what it cannot see, and what it is fooled by.
+        gradient: through what a gradient reaches the images.
 
     Raises:
         RequestError: an option is out of range.
@@ -42,6 +44,8 @@ class ModelReward:
     licence = ""
     source = ""
     range = ""
+    blind_to = ""
+    gradient = "through the resize and the image's network"
     reads_prompts = True
 
     def __init__(

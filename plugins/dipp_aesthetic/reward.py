@@ -58,6 +58,10 @@ class Aesthetic(ModelReward):
     licence = "Apache-2.0 (the head), MIT (CLIP)"
     source = "Schuhmann 2022, github.com/christophschuhmann/improved-aesthetic-predictor"
     range = "a rating, 1 to 10; 4 to 7 in practice"
+    blind_to = (
+        "the prompt, so that a beautiful picture of anything will do; what lies outside the central square; what is finer "
+        "than 224 pixels show"
+    )
     reads_prompts = False
 
     def __init__(

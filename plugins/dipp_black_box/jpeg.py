@@ -30,6 +30,11 @@ class JpegSize:
 
     name = "jpeg"
     differentiable = False
+    range = "minus the bits a pixel, at most 0; with sign=-1 at least 0"
+    licence = "no weights; the code is Apache-2.0"
+    source = "Black et al. 2023, arXiv 2305.13301"
+    blind_to = "the prompt, and what is shown: a plain picture is best"
+    reads_prompts = False
 
     def __init__(self, quality: int = 95, sign: int = 1):
         if not 1 <= quality <= 95:

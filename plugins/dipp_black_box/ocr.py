@@ -41,6 +41,10 @@ class TextShown:
 
     name = "ocr"
     differentiable = False
+    range = "a share of letters, in [0, 1]"
+    licence = "Apache-2.0, of the package rapidocr with its models"
+    source = "github.com/RapidAI/RapidOCR, held against the prompt by difflib's ratio"
+    blind_to = "all but letters and digits in their order: upper case, marks, style, and what else the picture shows"
 
     def __init__(self) -> None:
         from rapidocr import RapidOCR

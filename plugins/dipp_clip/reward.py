@@ -32,6 +32,10 @@ class Clip(CosineReward):
     licence = "the weights' own; OpenAI's and LAION's are MIT"
     source = "Radford et al. 2021, arXiv 2103.00020; weights: github.com/mlfoundations/open_clip"
     range = "a cosine, in [-1, 1]; 0.1 to 0.4 in practice"
+    blind_to = (
+        "beauty, which it was not trained on; what lies outside the central square; what is finer than 224 pixels show; the "
+        "prompt beyond 77 tokens; which word belongs to which thing (Koishigarina et al. 2025, arXiv 2502.03566)"
+    )
 
     def __init__(
         self,

@@ -162,6 +162,7 @@ def dipp_register_rewards(register: Register) -> None:
         summary="small CLIP: does the image show the caption",
         needs=needs,
         origin=OURS,
+        described="dipp_emoji.described:Clip",
     )
     register(
         "emoji-preference",
@@ -169,6 +170,7 @@ def dipp_register_rewards(register: Register) -> None:
         summary="Bradley-Terry preference over image and caption, the stand-in for HPS and ImageReward",
         needs=needs,
         origin=OURS,
+        described="dipp_emoji.described:Preference",
     )
     register(
         "emoji-judge",
@@ -176,6 +178,7 @@ def dipp_register_rewards(register: Register) -> None:
         summary="independent preference that only ever judges",
         needs=needs,
         origin=OURS,
+        described="dipp_emoji.described:Judge",
     )
 
 

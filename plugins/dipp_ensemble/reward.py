@@ -48,6 +48,12 @@ class Ensemble:
     """
 
     name = "ensemble"
+    range = "deviations of its members' scores, around 0 where units are given"
+    licence = "those of its members"
+    source = "Coste et al. 2024, arXiv 2310.02743"
+    blind_to = "what all members are blind to: where they are wrong together they do not disagree"
+    gradient = "through all members, where each has one"
+    asks = "its members"
 
     def __init__(
         self,

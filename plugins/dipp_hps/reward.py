@@ -57,6 +57,10 @@ class HPS(CosineReward):
     licence = "Apache-2.0"
     source = "Wu et al. 2023, arXiv 2306.09341; weights: huggingface.co/xswu/HPSv2"
     range = "a cosine, in [-1, 1]; 0.2 to 0.35 in practice"
+    blind_to = (
+        "what is finer than 224 pixels on the longer side show; the prompt beyond 77 tokens; which word belongs to which "
+        "thing, as other cosines of CLIP (Koishigarina et al. 2025, arXiv 2502.03566)"
+    )
 
     def __init__(
         self,

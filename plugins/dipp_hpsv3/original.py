@@ -89,6 +89,7 @@ def environment() -> Environment:
         reward="hpsv3",
         entry="dipp_hpsv3.original:load",
         imports="hpsv3",
+        described=OriginalHPSv3,
     )
 
 
@@ -100,6 +101,12 @@ class OriginalHPSv3:
         output: `mu`, the mean of a score, or `sigma`, its deviation, to see how sure the model is.
         preprocess: `auto`, `pillow` (pictures alone, without a gradient) or `tensor` (tensors alone).
     """
+
+    range = "the mean of a normal law, without bounds; its deviation with output=sigma"
+    licence = "MIT"
+    source = "Ma et al. 2025, arXiv 2508.03789; weights: huggingface.co/MizzenAI/HPSv3, Qwen2-VL 7B"
+    blind_to = "not known: the published weights have not been run here"
+    gradient = "through the package's own differentiable processor; none with preprocess=pillow"
 
     def __init__(self, inferencer: Any, output: str = "mu", preprocess: str = "auto"):
         self.inferencer = inferencer

@@ -51,6 +51,7 @@ class ImageReward(ModelReward):
     licence = "Apache-2.0"
     source = "Xu et al. 2023, arXiv 2304.05977; weights: huggingface.co/THUDM/ImageReward"
     range = "standardised, mostly in [-2.5, 2]"
+    blind_to = "what lies outside the central square; what is finer than 224 pixels show; the prompt beyond 35 tokens"
 
     def __init__(
         self,

@@ -73,6 +73,11 @@ class Judge:
     """
 
     differentiable = False
+    range = "the template's: a probability of yes or a preference in [0, 1], or a rating"
+    licence = "that of the model that is asked"
+    source = "docs/guide/judges.md; the source of each template is in its file"
+    blind_to = "what its question does not ask for; models prefer a place, so a comparison is asked in both orders"
+    asks = "the model that is asked"
 
     def __init__(
         self,

@@ -41,6 +41,10 @@ class PickScore(ModelReward):
     licence = "MIT"
     source = "Kirstain et al. 2023, arXiv 2305.01569; weights: huggingface.co/yuvalkirstain/PickScore_v1"
     range = "100 times a cosine; 17 to 24 in practice"
+    blind_to = (
+        "what lies outside the central square; what is finer than 224 pixels show; the prompt beyond 77 tokens; which "
+        "word belongs to which thing, as other cosines of CLIP (Koishigarina et al. 2025, arXiv 2502.03566)"
+    )
 
     def __init__(
         self,

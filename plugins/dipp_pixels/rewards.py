@@ -81,6 +81,12 @@ class Colourfulness:
 
     name = "colourfulness"
     differentiable = True
+    range = "0 for grey; 0.13 is moderate and 0.43 extreme"
+    licence = "no weights; the code is Apache-2.0"
+    source = "Hasler and Suesstrunk 2003, Measuring colourfulness in natural images"
+    blind_to = "the prompt, and what is shown: noise of many colours will do"
+    gradient = "through the formula"
+    reads_prompts = False
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores in float32, `(B,)`."""
@@ -92,6 +98,12 @@ class Sharpness:
 
     name = "sharpness"
     differentiable = True
+    range = "0 for a plain image, at most 4"
+    licence = "no weights; the code is Apache-2.0"
+    source = "Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy: the root of their measure"
+    blind_to = "the prompt, and what is shown: noise is sharp"
+    gradient = "through the formula"
+    reads_prompts = False
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores in float32, `(B,)`."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import RequestError
+from ...protocols import DescribedReward
 from ...registry import get_registry
 from ...utils.assignments import ENVIRONMENT
 from ...utils.messages import nearest
@@ -43,6 +44,7 @@ class Environment:
         imports: a module that can be imported there once all is well.
         prepare: `"module:function"`, called with the environment's site-packages after pip, here and not there.
         dependencies: whether pip installs what the requirements require as well.
+        described: a class with the facts of the reward, where none of its name is registered that has them.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Environment:
     imports: str = ""
     prepare: str = ""
     dependencies: bool = False
+    described: type[DescribedReward] | None = None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ class ProxyReward:
         batch: images sent at a time, 0 for all.
     """
 
+    range = "that of the reward that is served"
+    licence = "that of the reward that is served"
+    source = "`dipp reward serve`; docs/operations/rewards-elsewhere.md"
+    blind_to = "what the reward that is served is blind to"
+    gradient = "where the reward that is served has one; it is sent back with the scores"
+    asks = "the server"
+
     def __init__(self, name: str, scorer: Scorer, batch: int = 0):
         self.name = name
         self.scorer = scorer
