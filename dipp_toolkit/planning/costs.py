@@ -395,8 +395,21 @@ def _decode_autocast(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.
 
 
 @cache
-def _score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: bool) -> tuple[int, Cost]:
-    """Parameters of a reward's network, and the cost of scores of images and of their gradient."""
+def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: bool) -> tuple[int, Cost]:
+    """Parameters of a reward's network, and the cost of scores of images and of their gradient.
+
+    Args:
+        name: of a reward with a blueprint.
+        images: their shape, `(batch, 3, height, width)`.
+        dtype: of the network.
+        gpu: whether it runs on one.
+
+    Returns:
+        The parameters, and the cost beside weights and images.
+
+    Raises:
+        RequestError: there is no such blueprint, or it is a pipeline's.
+    """
     blueprint = find_blueprint(name)
     if not isinstance(blueprint, RewardBlueprint):
         raise RequestError(f"'{name}' is a pipeline; expected the name of a reward.")
@@ -460,7 +473,7 @@ def reward_costs(
     counted = name in get_registry().entries["blueprint"]
     if not counted and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
         get_registry().find("reward", name)
-    parameters, score = _score_costs(name, decode.images, own, gpu) if counted else (None, Cost())
+    parameters, score = score_costs(name, decode.images, own, gpu) if counted else (None, Cost())
     peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)
     whole = Cost(
         peak,

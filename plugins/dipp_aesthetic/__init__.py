@@ -17,3 +17,8 @@ def dipp_register_rewards(register: Register) -> None:
         needs=("open_clip", "torchvision"),
         origin=Origin("trl-lib/ddpo-aesthetic-predictor", licences.APACHE),
     )
+
+
+@hookimpl
+def dipp_register_blueprints(register: Register) -> None:
+    register("aesthetic", "dipp_aesthetic.reward:blueprint", summary="CLIP ViT-L/14 and a head of five layers")

@@ -12,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import RewardBlueprint
+from dipp_toolkit.rewards.clip_blueprints import TOWERS, FixedTextClip
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.open_clip_models import load_clip, note_clip
 from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
@@ -59,8 +62,8 @@ class Aesthetic(ModelReward):
     source = "Schuhmann 2022, github.com/christophschuhmann/improved-aesthetic-predictor"
     range = "a rating, 1 to 10; 4 to 7 in practice"
     blind_to = (
-        "the prompt, so that a beautiful picture of anything will do; what lies outside the central square; what is finer "
-        "than 224 pixels show"
+        "the prompt, so that a beautiful picture of anything will do; what lies outside the central square; what is "
+        "finer than 224 pixels show"
     )
     reads_prompts = False
 
@@ -103,6 +106,25 @@ class Aesthetic(ModelReward):
     def score(self, pixels: Float[Tensor, "batch 3 size size"], texts: Tensor | None) -> Float[Tensor, " batch"]:
         scores: Tensor = self.network(pixels)
         return scores
+
+
+class AestheticBlueprint(FixedTextClip):
+    """The predictor with random weights; CLIP's tower of texts is loaded with the other and reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(*TOWERS[MODEL])
+        features = self.clip.config.projection_dim
+        self.head = nn.Sequential(*(nn.Linear(before, after) for before, after in pairwise((features, *WIDTHS))))
+
+    def forward(self, images: Images) -> Float[Tensor, " batch"]:
+        """Scores of images in [0, 1] of any size."""
+        scores: Tensor = self.head(nn.functional.normalize(self.features(images), dim=-1))[:, 0]
+        return scores
+
+
+def blueprint() -> RewardBlueprint:
+    """The published predictor on OpenAI's CLIP."""
+    return RewardBlueprint(HUB, AestheticBlueprint)
 
 
 def renumbered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

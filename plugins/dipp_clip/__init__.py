@@ -24,3 +24,9 @@ def dipp_register_rewards(register: Register) -> None:
         needs=("open_clip", "torchvision"),
         origin=Origin("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", licences.MIT),
     )
+
+
+@hookimpl
+def dipp_register_blueprints(register: Register) -> None:
+    register("clip", "dipp_clip.reward:blueprint", summary="OpenAI's CLIP ViT-L/14, the default of clip")
+    register("clip-g", "dipp_clip.reward:large_blueprint", summary="OpenCLIP ViT-g/14")

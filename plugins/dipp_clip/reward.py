@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dipp_toolkit.models.blueprints import RewardBlueprint
+from dipp_toolkit.rewards.clip_blueprints import clip_blueprint
 from dipp_toolkit.rewards.open_clip_models import CosineReward, load_clip, note_clip, tokenizer_of
 
 MODEL, PRETRAINED = "ViT-L-14-quickgelu", "openai"
@@ -33,8 +35,8 @@ class Clip(CosineReward):
     source = "Radford et al. 2021, arXiv 2103.00020; weights: github.com/mlfoundations/open_clip"
     range = "a cosine, in [-1, 1]; 0.1 to 0.4 in practice"
     blind_to = (
-        "beauty, which it was not trained on; what lies outside the central square; what is finer than 224 pixels show; the "
-        "prompt beyond 77 tokens; which word belongs to which thing (Koishigarina et al. 2025, arXiv 2502.03566)"
+        "beauty, which it was not trained on; what lies outside the central square; what is finer than 224 pixels show;"
+        " the prompt beyond 77 tokens; which word belongs to which thing (Koishigarina et al. 2025, arXiv 2502.03566)"
     )
 
     def __init__(
@@ -84,3 +86,13 @@ class LargeClip(Clip):
         """Refuse where open_clip does not know the weights."""
         note_clip(cls.name, *LARGE)
         return []
+
+
+def blueprint() -> RewardBlueprint:
+    """`clip` as it is by default; another model's is not known before it is named."""
+    return clip_blueprint("openai/clip-vit-large-patch14", MODEL)
+
+
+def large_blueprint() -> RewardBlueprint:
+    """`clip-g`."""
+    return clip_blueprint("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", LARGE[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WORLD = "anything but this world: captioned emoji on plain and patterned backgrounds, which it sees at 64 pixels"
+WORLD = "anything but this world: captioned emoji on plain backgrounds, which it sees at 64 pixels"
 RECIPE = "trained by this project's recipe, plugins/dipp_emoji/recipe"
 
 

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import RewardBlueprint
+from dipp_toolkit.rewards.clip_blueprints import TOWERS, FixedTextClip
 from dipp_toolkit.rewards.open_clip_models import CosineReward, empty_clip, mend_mask, tokenizer_of
-from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import fill, find_file
-from dipp_toolkit.utils.deterministic import resized
-from dipp_toolkit.utils.device import sent
 from dipp_toolkit.utils.tensor_files import read_state, tensors_of
 
 HUB = "xswu/HPSv2"
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 MODEL = "ViT-H-14"
-SIZE = 224
-# laion/CLIP-ViT-H-14-laion2B-s32B-b79K, which HPSv2 fine-tunes.
-TEXT: dict[str, Any] = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
-    "hidden_act": "gelu", "projection_dim": 1024,
-}  # fmt: skip
-VISION: dict[str, Any] = {
-    "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16, "num_hidden_layers": 32,
-    "patch_size": 14, "image_size": SIZE, "hidden_act": "gelu", "projection_dim": 1024,
-}  # fmt: skip
+TEXT, VISION = TOWERS[MODEL]
+"""Of laion/CLIP-ViT-H-14-laion2B-s32B-b79K, which HPSv2 fine-tunes."""
 
 
 class HPS(CosineReward):
@@ -58,8 +47,8 @@ class HPS(CosineReward):
     source = "Wu et al. 2023, arXiv 2306.09341; weights: huggingface.co/xswu/HPSv2"
     range = "a cosine, in [-1, 1]; 0.2 to 0.35 in practice"
     blind_to = (
-        "what is finer than 224 pixels on the longer side show; the prompt beyond 77 tokens; which word belongs to which "
-        "thing, as other cosines of CLIP (Koishigarina et al. 2025, arXiv 2502.03566)"
+        "what is finer than 224 pixels on the longer side show; the prompt beyond 77 tokens; which word belongs to "
+        "which thing, as other cosines of CLIP (Koishigarina et al. 2025, arXiv 2502.03566)"
     )
 
     def __init__(
@@ -101,22 +90,11 @@ def version_of(version: str) -> str:
     return version
 
 
-class HPSv2Network(nn.Module):
-    """Scores images against one fixed text; a prompt's features are the same all through a run, so they are kept."""
+class HPSv2Network(FixedTextClip):
+    """HPSv2 with random weights, against one fixed text."""
 
     def __init__(self) -> None:
-        super().__init__()
-        from transformers import CLIPConfig, CLIPModel
-
-        self.clip: Any = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=1024))
-        self.register_buffer("text_features", torch.randn(1, 1024))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores `(batch,)` of images in [0, 1], `(batch, 3, height, width)`."""
-        small = resized(images, (SIZE, SIZE), "bicubic")
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
-        features = self.clip.visual_projection(self.clip.vision_model((small - mean) / std).pooler_output)
-        return F.cosine_similarity(features, cast(Tensor, self.text_features).to(features.dtype), dim=1)
+        super().__init__(TEXT, VISION)
 
 
 def blueprint() -> RewardBlueprint:

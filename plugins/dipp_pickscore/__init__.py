@@ -17,3 +17,8 @@ def dipp_register_rewards(register: Register) -> None:
         needs=("torchvision",),
         origin=Origin("yuvalkirstain/PickScore_v1", licences.MIT),
     )
+
+
+@hookimpl
+def dipp_register_blueprints(register: Register) -> None:
+    register("pickscore", "dipp_pickscore.reward:blueprint", summary="PickScore: CLIP ViT-H/14, 986 M parameters")

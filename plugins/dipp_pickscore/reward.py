@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.blueprints import RewardBlueprint
+from dipp_toolkit.rewards.clip_blueprints import clip_blueprint
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import find_file, load_pretrained
@@ -95,6 +97,11 @@ class PickScore(ModelReward):
         projected = self.network.visual_projection(self.network.vision_model(pixel_values=pixels).pooler_output)
         features = torch.nn.functional.normalize(projected.float(), dim=-1)
         return self.network.logit_scale.float().exp() * torch.linalg.vecdot(features, texts.float())
+
+
+def blueprint() -> RewardBlueprint:
+    """PickScore without its weights."""
+    return clip_blueprint(HUB, "ViT-H-14")
 
 
 def _words_place(checkpoint: str | Path, processor: str | Path | None) -> str | Path:
