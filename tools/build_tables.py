@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-REWARDS = {
-    "hps": "dipp_hps.reward:HPS",
-    "imagereward": "dipp_imagereward.reward:ImageReward",
-    "pickscore": "dipp_pickscore.reward:PickScore",
-    "aesthetic": "dipp_aesthetic.reward:Aesthetic",
-    "clip": "dipp_clip.reward:Clip",
-    "clip-g": "dipp_clip.reward:LargeClip",
-}
 
 
 def recorded(benchmark: str, page: str = "results.md") -> str:
@@ -66,14 +57,29 @@ def _terms(model: Any) -> str:
     return label + (", not for commercial use" if licence.non_commercial else "")
 
 
-def published_rewards() -> str:
-    """A row for each published reward, from its class."""
-    lines = ["| reward | scores | licence of the weights | source |", "|---|---|---|---|"]
-    for name, place in REWARDS.items():
-        module, _, kind = place.partition(":")
-        reward = getattr(importlib.import_module(module), kind)
-        lines.append(f"| `{name}` | {reward.range} | {reward.licence} | {reward.source} |")
+def reward_facts() -> str:
+    """A row for each reward, from what its class says."""
+    from dipp_toolkit.rewards.facts import all_facts
+
+    lines = ["| reward | scores | gradient | prompt | licence of the weights |", "|---|---|---|---|---|"]
+    for facts in all_facts():
+        prompt = "read" if facts.reads_prompts else "no matter"
+        cells = [f"`{facts.name}`", _said(facts.range), facts.gradient_text, prompt, _said(facts.licence)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def reward_notes() -> str:
+    """Where each reward comes from, and what it is blind to."""
+    from dipp_toolkit.rewards.facts import all_facts
+
+    lines = ["| reward | source | blind to |", "|---|---|---|"]
+    lines += [f"| `{facts.name}` | {_said(facts.source)} | {_said(facts.blind_to)} |" for facts in all_facts()]
+    return "\n".join(lines)
+
+
+def _said(text: str) -> str:
+    return text.replace("|", "\\|") or "not stated"
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -97,8 +103,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "operations/rewards-elsewhere.md": {"hpsv3-gradient": partial(recorded, "hpsv3_gradient")},
     "guide/judges.md": {"judge": partial(recorded, "judge")},
+    "reference/rewards.md": {
+        "reward-facts": reward_facts,
+        "reward-notes": reward_notes,
+        "reward-costs": partial(recorded, "rewards"),
+        "reward-spread": partial(recorded, "rewards", "spread.md"),
+    },
     "guide/rewards.md": {
-        "published-rewards": published_rewards,
         "parity": partial(recorded, "reward_parity"),
         "floors": partial(recorded, "floors"),
         "within-prompts": partial(recorded, "black_box", "within_prompts.md"),
