@@ -274,6 +274,7 @@ class Identified(Protocol):
         """
 
 
+@runtime_checkable
 class DescribedReward(Protocol):
     """What a reward's class says of itself, in attributes that are read without its weights; see `rewards.facts`.
 

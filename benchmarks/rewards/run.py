@@ -74,14 +74,14 @@ def own_weights(entry: Entry) -> bool:
 def costs(entry: Entry, most: float) -> dict[str, Any]:
     """What a reward costs; a reason instead where it cannot be had here."""
     side = SMALL if entry.plugin == WORLD else SIDE
-    row: dict[str, Any] = {"side": side}
+    row: dict[str, Any] = {"side": side, "machine": ran_on(torch.device("cpu"))}
     if entry.name in get_registry().entries["blueprint"]:
         blueprint = find_blueprint(entry.name)
         assert isinstance(blueprint, RewardBlueprint)
         parameters, cost = score_costs(entry.name, (1, 3, side, side), torch.float32, False)
         row |= {"parameters": parameters, "flops": cost.flops, "memory": cost.peak, "weights": "random"}
         with quiet_loading():
-            network = blueprint.build().eval().requires_grad_(False)
+            network = blueprint.build().float().eval().requires_grad_(False)
         return row | speeds(network, side, True, most)
     if not own_weights(entry):
         return row | {"reason": "its architecture has no blueprint, and its weights are not here"}
@@ -143,7 +143,10 @@ def spread(reward: Reward, pictures: Tensor, prompts: Sequence[str]) -> dict[str
         scores = torch.stack([reward(column, prompts) for column in pictures.unbind(1)], 1).double()
     within = scores.var(1).mean().item()
     between = scores.mean(1).var().item() - within / scores.shape[1]
-    return {"mean": scores.mean().item(), "within": math.sqrt(within), "between": math.sqrt(max(between, 0))}
+    return {
+        "prompts": len(prompts), "noises": scores.shape[1], "mean": scores.mean().item(),
+        "within": math.sqrt(within), "between": math.sqrt(max(between, 0)),
+    }  # fmt: skip
 
 
 def spreads(entries: Sequence[Entry], count: int, noises: int) -> dict[str, dict[str, float]]:
@@ -174,10 +177,10 @@ def cost_page(results: Mapping[str, Any]) -> str:
         count = row["parameters"]
         cells = [
             f"`{name}`",
-            f"{count / 1e6:.3g} M" if count else "none",
+            f"{short(count / 1e6)} M" if count else "none",
             f"{size(4 * count)}, {size(2 * count)}" if count else "none",
             f"{row['side']} x {row['side']}",
-            f"{row['flops'] / 1e9:.3g} G" if row.get("flops") else "not counted",
+            f"{short(row['flops'] / 1e9)} G" if row.get("flops") else "not counted",
             size(row["memory"]) if "memory" in row else "not counted",
             a_second(row["score"]),
             a_second(row["with_gradient"]) if "with_gradient" in row else "not measured" if "flops" in row else "none",
@@ -185,23 +188,34 @@ def cost_page(results: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     note = (
         "Batches of one image in float32; a second of processor time, one thread, other work on the machine. Published "
-        f"architectures have random weights here. {results['machine']}"
+        "architectures have random weights here."
     )
+    machines: dict[str, list[str]] = {}
+    for name, row in results["costs"].items():
+        machines.setdefault(row["machine"], []).append(f"`{name}`")
+    for machine, names in machines.items():
+        note += f" {machine}" if len(machines) == 1 else f" {', '.join(names)}: {machine}"
     if left_out:
-        names = ", ".join(f"`{name}`" for name in left_out)
-        note += f"\n\nNot measured: {names}. results.json has the reason of each."
+        names = [f"`{name}`" for name in left_out]
+        note += f"\n\nNot measured: {', '.join(names)}. results.json has the reason of each."
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
 def spread_page(results: Mapping[str, Any]) -> str:
     """The spreads as Markdown."""
-    lines = ["| reward | mean | deviation between prompts | within a prompt |", "|---|---|---|---|"]
-    lines += [
-        f"| `{name}` | {row['mean']:.3g} | {row['between']:.2g} | {row['within']:.2g} |"
-        for name, row in results["spreads"].items()
+    lines = [
+        "| reward | prompts, noises | mean | deviation between prompts | within a prompt |",
+        "|---|---|---|---|---|",
     ]
-    count, noises = results["pictures"]
-    return "\n".join(lines) + f"\n\n`emoji-onestep`, {count} held-out prompts, {noises} noises each.\n"
+    for name, row in results["spreads"].items():
+        drawn, deviations = f"{row['prompts']}, {row['noises']}", f"{row['between']:.2g} | {row['within']:.2g}"
+        lines.append(f"| `{name}` | {drawn} | {row['mean']:.3g} | {deviations} |")
+    return "\n".join(lines) + "\n\nPictures of `emoji-onestep` for held-out prompts.\n"
+
+
+def short(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def size(number: float) -> str:
@@ -227,17 +241,21 @@ def main() -> None:
     names = words.rewards.split(",") if words.rewards else list(registered)
     entries = [get_registry().find("reward", name) for name in names]
     place = HERE / "results.json"
-    before = json.loads(place.read_text(encoding="utf-8")) if place.is_file() and words.rewards else {}
-    measured = dict(before.get("costs", {}))
+    results = json.loads(place.read_text(encoding="utf-8")) if place.is_file() and words.rewards else {}
+    measured, apart = results.get("costs", {}), results.get("spreads", {})
     for entry in entries:
         print(entry.name, flush=True)
         measured[entry.name] = costs(entry, words.seconds)
-        print(measured[entry.name], flush=True)
+        write(place, measured, apart)
         gc.collect()
-    apart = {**before.get("spreads", {}), **spreads(entries, words.prompts, words.noises)}
+    apart |= spreads(entries, words.prompts, words.noises)
+    write(place, measured, apart)
+
+
+def write(place: Path, measured: Mapping[str, Any], apart: Mapping[str, Any]) -> None:
+    """Write the numbers as they are now, in the order of the registry, and the pages."""
+    registered = get_registry().entries["reward"]
     results = {
-        "machine": ran_on(torch.device("cpu")),
-        "pictures": [words.prompts, words.noises],
         "costs": {name: measured[name] for name in registered if name in measured},
         "spreads": {name: apart[name] for name in registered if name in apart},
     }

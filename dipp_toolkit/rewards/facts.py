@@ -108,13 +108,12 @@ def _of_isolated(name: str) -> RewardFacts:
 
 
 def _of_environment(name: str, environment: Environment) -> RewardFacts:
-    """Those of the registered reward, whose model it is; the environment's own where there is none."""
-    if environment.described is None:
-        return replace(facts_of(environment.reward), name=name)
-    origin = next(
-        (it.origin for it in get_registry().entries["environment"].values() if it.name == environment.name), None
-    )
-    return _declared(name, environment.described, origin)
+    """Those of the registered reward, whose model it is, unless the environment has its own."""
+    entries = get_registry().entries
+    if environment.described is None and environment.reward in entries["reward"]:
+        return _of_entry(entries["reward"][environment.reward], name)
+    entry = entries["environment"].get(environment.name)
+    return _declared(name, environment.described, None if entry is None else entry.origin)
 
 
 def _of_entry(entry: Entry, name: str) -> RewardFacts:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from dipp_cli.app import main
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.hooks import hookimpl
 from dipp_toolkit.models.blueprints import RewardBlueprint, find_blueprint, parameter_count
 from dipp_toolkit.registry import Registry, get_registry
 from dipp_toolkit.rewards import facts as reward_facts
@@ -94,6 +96,7 @@ def test_the_aesthetic_blueprint_scores_and_is_a_clip_with_a_head() -> None:
 def with_plugin(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """A registry of somebody's plugin, in the place of the installed ones."""
 
+    @hookimpl(specname="dipp_register_rewards")
     def register_rewards(register: Any) -> None:
         origin = Origin("somebody/told", Licence("cc-by-nc-4.0", non_commercial=True))
         register("told", Told, origin=origin)
@@ -102,16 +105,12 @@ def with_plugin(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry
         register("elsewhere", Silent, described=Told, origin=origin)
         register("broken", "no_such_module:Reward", origin=origin)
 
-    registry.add_plugin("somebody", lambda: SimpleNamespace(dipp_register_rewards=_hook(register_rewards)))
+    plugin = ModuleType("somebody")
+    plugin.dipp_register_rewards = register_rewards  # type: ignore[attr-defined]
+    registry.add_plugin("somebody", lambda: plugin)
     assert registry.broken == []
     monkeypatch.setattr(reward_facts, "get_registry", lambda: registry)
     return registry
-
-
-def _hook(function: Any) -> Any:
-    from dipp_toolkit.hooks import hookimpl
-
-    return hookimpl(specname="dipp_register_rewards")(function)
 
 
 def test_a_plugin_s_reward_says_what_its_class_or_its_registration_does(with_plugin: Registry) -> None:
@@ -121,7 +120,7 @@ def test_a_plugin_s_reward_says_what_its_class_or_its_registration_does(with_plu
     assert told.gradient_text == "yes: through a sum"
     assert not told.reads_prompts and told.missing == []
     assert facts_of("elsewhere").range == "0 or 1"
-    assert facts_of("told@mine") == reward_facts.replace(told, name="told@mine")
+    assert facts_of("told@mine") == replace(told, name="told@mine")
 
 
 @pytest.mark.parametrize("name", ["silent", "function", "broken"])
@@ -132,10 +131,12 @@ def test_a_plugin_that_says_nothing_is_not_refused(name: str, with_plugin: Regis
     assert "range" in facts.missing
 
 
-def test_an_environment_without_a_registered_reward_says_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = Environment("apart", ("apart==1",), reward="apart", described=Told)
-    monkeypatch.setattr(reward_facts, "find_registered", {"apart": environment}.get)
+def test_an_environment_without_a_registered_reward_says_it_itself_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    apart, silent = (Environment(name, ("apart==1",), reward=name) for name in ("apart", "silent"))
+    known = {"apart": replace(apart, described=Told), "silent": silent}
+    monkeypatch.setattr(reward_facts, "find_registered", known.get)
     assert facts_of("apart@isolated").range == "0 or 1"
+    assert facts_of("silent@isolated").missing == ["range", "licence", "source", "blind_to"]
     assert facts_of("hps@isolated").range == facts_of("hps").range
     with pytest.raises(RequestError, match="no reward named 'nobody'"):
         facts_of("nobody@isolated")

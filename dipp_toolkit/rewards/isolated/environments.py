@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import RequestError
-from ...protocols import DescribedReward
 from ...registry import get_registry
 from ...utils.assignments import ENVIRONMENT
 from ...utils.messages import nearest
@@ -44,7 +43,7 @@ class Environment:
         imports: a module that can be imported there once all is well.
         prepare: `"module:function"`, called with the environment's site-packages after pip, here and not there.
         dependencies: whether pip installs what the requirements require as well.
-        described: a class with the facts of the reward, where none of its name is registered that has them.
+        described: a class that says what `protocols.DescribedReward` asks for, where no registered reward does.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Environment:
     imports: str = ""
     prepare: str = ""
     dependencies: bool = False
-    described: type[DescribedReward] | None = None
+    described: type | None = None
 
 
 @dataclass(frozen=True)
