@@ -55,7 +55,7 @@ SHIFTS = {"sd3": 3.0, "flux": math.exp(1.15)}
 SIGNAL_LEFT = {"pixart-alpha": 4.04e-5, "sd15": 4.66e-3, "sdxl": 4.66e-3, "sd-turbo": 4.66e-3}
 """The last cumulative product of alphas: of linear betas up to 0.02, and of scaled linear ones up to 0.012."""
 
-REWARDS = {"hps": 986.1e6, "imagereward": 446.2e6}
+REWARDS = {"hps": 986.1e6, "imagereward": 446.2e6, "aesthetic": 428.5e6}
 
 
 def pipeline(name: str) -> PipelineBlueprint:

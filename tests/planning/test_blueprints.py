@@ -39,7 +39,9 @@ PUBLISHED = {
     "sd3": {"transformer": 2028.3, "vae": 83.8, "text_encoder": 123.7, "text_encoder_2": 694.7},
     "flux": {"transformer": 11901.4, "vae": 83.8, "text_encoder": 123.1, "text_encoder_2": 4762.3},
 }
-REWARDS = {"hps": 986.1, "imagereward": 446.2}
+REWARDS = {
+    "hps": 986.1, "imagereward": 446.2, "pickscore": 986.1, "clip": 427.6, "clip-g": 1366.7, "aesthetic": 428.5,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
