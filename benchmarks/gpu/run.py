@@ -38,6 +38,8 @@ from benchmarks.gpu.page import read_rows, with_row, write_rows
 
 HERE = Path(__file__).parent
 REWARD = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
+SCRATCH = ("prompts", "prompt_cache")
+"""Settings that are paths of a folder that is gone when the row is read."""
 LEAST = 20.0
 """Seconds that must be left for another variant to begin."""
 
@@ -116,6 +118,7 @@ def measure_here(words: dict[str, Any], options: argparse.Namespace) -> int:
         built = time.perf_counter() - started
         profiling = Profiling(loop, options.steps, None, StopRequest(), lambda what, step, of: None, work)
         row = {**profiling.run().as_dict(), "built": built, "torch": torch.__version__}
+        row["settings"] = {name: value for name, value in row["settings"].items() if name not in SCRATCH}
         options.results.write_text(json.dumps(row), encoding="utf-8")
         try:
             with waits_are_errors(device):
