@@ -101,7 +101,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
     },
-    "operations/rewards-elsewhere.md": {"hpsv3-gradient": partial(recorded, "hpsv3_gradient")},
+    "operations/rewards-elsewhere.md": {
+        "hpsv3-gradient": partial(recorded, "hpsv3_gradient"),
+        "deqa-gradient": partial(recorded, "deqa_gradient"),
+    },
     "guide/judges.md": {"judge": partial(recorded, "judge")},
     "reference/rewards.md": {
         "reward-facts": reward_facts,

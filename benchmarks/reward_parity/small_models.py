@@ -32,14 +32,21 @@ def picture_of(image: Tensor) -> Image.Image:
 
 def write_pickscore(folder: Path) -> None:
     """A folder in the layout of yuvalkirstain/PickScore_v1, CLIP's tokenizer in it."""
-    from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**tower, "hidden_act": "gelu", "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     vision = {**tower, "hidden_act": "gelu", "patch_size": 32, "image_size": 224}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).save_pretrained(folder)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """CLIP's tokenizer in transformers' layout, out of open_clip's vocabulary."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizer
+
     words = SimpleTokenizer()
     renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {renamed.get(word, word): index for word, index in words.encoder.items()}

@@ -32,7 +32,7 @@ class Preprocess:
     Attributes:
         size: side of the square that the model sees.
         fit: `crop` resizes the shorter side and crops the centre; `pad` resizes the longer side and pads with black;
-            `squash` resizes both.
+            `squash` resizes both; `square` pads to a square with the mean colour, as LLaVA does, and resizes that.
         mean: subtracted from each channel of images in [0, 1].
         std: divides it.
         interpolation: `bicubic` or `bilinear`.
@@ -43,7 +43,7 @@ class Preprocess:
     """
 
     size: int = 224
-    fit: Literal["crop", "pad", "squash"] = "crop"
+    fit: Literal["crop", "pad", "squash", "square"] = "crop"
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
@@ -87,7 +87,9 @@ class Preprocess:
         """Resized and cropped or padded; takes a batch or a Pillow image, and gives the same back."""
         from torchvision.transforms import functional as F
 
-        if self.fit == "squash":
+        if self.fit == "square":
+            image = _squared(image, self.mean)
+        if self.fit in ("squash", "square"):
             return self._resize(image, [self.size, self.size])
         if self.fit == "crop":
             width, height = F.get_image_size(image)
@@ -118,6 +120,21 @@ class Preprocess:
     def _normalised(self, images: Tensor) -> Tensor:
         mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (self.mean, self.std))
         return (images - mean) / std
+
+
+def _squared(image: Any, colour: tuple[float, ...]) -> Any:
+    """Padded to a square with a colour, rounded down to 8 bits; the smaller half comes first."""
+    from torchvision.transforms import functional as F
+
+    width, height = F.get_image_size(image)
+    down, across = max(width - height, 0), max(height - width, 0)
+    around = [across // 2, down // 2, across - across // 2, down - down // 2]
+    levels = tuple(int(channel * 255) for channel in colour)
+    if not isinstance(image, Tensor):
+        return F.pad(image, around, fill=levels)
+    # torchvision fills a tensor with one number for all channels.
+    shift = sent(torch.tensor(levels), image.device)[:, None, None] / 255
+    return F.pad(image - shift, around) + shift
 
 
 def _levels(images: Tensor) -> Tensor:

@@ -84,6 +84,19 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: t
     network.load_state_dict(converted, assign=True)
 
 
+def fill_positions(network: nn.Module) -> None:
+    """Fill a network's buffers of position numbers, `0 ... n - 1`, which a checkpoint need not hold.
+
+    Args:
+        network: after `fill`; what is still on the meta device are its position numbers.
+    """
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                numbers = torch.arange(buffer.shape[-1], dtype=buffer.dtype).expand(buffer.shape).clone()
+                module.register_buffer(name, numbers, persistent=False)
+
+
 def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weights", **options: Any) -> Any:
     """Anything of transformers' `from_pretrained`: of safetensors alone, and without code that comes with it.
 

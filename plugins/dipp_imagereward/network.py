@@ -128,12 +128,17 @@ def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class FixedTextImageReward(nn.Module):
-    """ImageReward with random weights and one fixed text: what `dipp plan` and benchmarks of speed and memory run."""
+    """ImageReward with random weights and one fixed text: what `dipp plan` and benchmarks of speed and memory run.
 
-    def __init__(self) -> None:
+    Args:
+        network: another one of its kind.
+        tokens: of the text.
+    """
+
+    def __init__(self, network: ImageRewardNetwork | None = None, tokens: int = TOKENS) -> None:
         super().__init__()
-        self.network = ImageRewardNetwork()
-        self.register_buffer("tokens", torch.zeros(1, TOKENS, dtype=torch.long))
+        self.network = network or ImageRewardNetwork()
+        self.register_buffer("tokens", torch.zeros(1, tokens, dtype=torch.long))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1]."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
-from dipp_toolkit.rewards.weights import fill, find_file
+from dipp_toolkit.rewards.weights import fill, fill_positions, find_file
 from dipp_toolkit.utils.device import sent
 from dipp_toolkit.utils.json_files import read_json
 from dipp_toolkit.utils.paths import user_path
@@ -71,7 +71,7 @@ class ImageReward(ModelReward):
         with torch.device("meta"):
             network = ImageRewardNetwork(sizes)
         fill(network, converted(tensors_of(read_state(path), path)), path)
-        _mend_positions(network)
+        fill_positions(network)
         super().__init__(network, Preprocess(sizes.image), way=preprocess, precision=precision, batch=batch)
 
     @classmethod
@@ -102,8 +102,12 @@ class ImageReward(ModelReward):
         return (scores.float() - MEAN) / STD
 
 
-def load_tokenizer(path: Path) -> Any:
-    """BERT's lower-casing word pieces, with the two tokens BLIP adds; cut and padded to 35.
+def load_tokenizer(path: Path, tokens: int = TOKENS) -> Any:
+    """BERT's lower-casing word pieces, with the two tokens BLIP adds.
+
+    Args:
+        path: BERT's `vocab.txt`.
+        tokens: that every text is cut and padded to.
 
     Raises:
         RequestError: the file is not a vocabulary.
@@ -115,15 +119,6 @@ def load_tokenizer(path: Path) -> Any:
     except Exception as error:  # the library raises Exception itself
         raise RequestError(f"{path} is not a vocabulary of BERT: {first_line(error)}.") from error
     tokenizer.add_special_tokens(["[DEC]", "[ENC]"])
-    tokenizer.enable_truncation(TOKENS)
-    tokenizer.enable_padding(length=TOKENS, pad_id=tokenizer.token_to_id("[PAD]"))
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(length=tokens, pad_id=tokenizer.token_to_id("[PAD]"))
     return tokenizer
-
-
-def _mend_positions(network: Any) -> None:
-    """Fill the buffers of position numbers, which a checkpoint need not hold."""
-    for module in network.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                numbers = torch.arange(buffer.shape[-1], dtype=buffer.dtype).expand(buffer.shape).clone()
-                module.register_buffer(name, numbers, persistent=False)

@@ -47,7 +47,8 @@ def test_every_published_weight_says_its_licence() -> None:
         for entry in registry.entries[kind].values():
             assert entry.origin is not None, entry.name
             assert entry.origin.licence.id or entry.origin.licence.note, entry.name
-    for name in ("hps", "imagereward", "pickscore", "aesthetic", "clip", "clip-g", "emoji-clip"):
+    rewards = ("hps", "imagereward", "pickscore", "aesthetic", "clip", "clip-g", "mps", "cyclereward", "vqascore")
+    for name in (*rewards, "emoji-clip"):
         origin = registry.entries["reward"][name].origin
         assert origin is not None
         reward = registry.entries["reward"][name].attribute

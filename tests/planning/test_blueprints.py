@@ -41,6 +41,9 @@ PUBLISHED = {
 }
 REWARDS = {
     "hps": 986.1, "imagereward": 446.2, "pickscore": 986.1, "clip": 427.6, "clip-g": 1366.7, "aesthetic": 428.5,
+    "cyclereward": 446.2,
+    "mps": 986.1 + 118.5,  # CLIP ViT-H/14 and what attends
+    "vqascore": 2849.8 + 303.5 - 12.6 + 6.3,  # Flan-T5 XL, CLIP ViT-L/14 at 336 without its last layer, the projector
 }  # fmt: skip
 
 

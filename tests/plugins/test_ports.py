@@ -27,27 +27,12 @@ from dipp_toolkit.rewards.open_clip_models import empty_clip, mend_mask
 from dipp_toolkit.rewards.text_features import FEW, TextFeatures
 from dipp_toolkit.rewards.weights import fill
 from golden.make import formula_images, formula_weights
+from ports import check_central_differences, check_golden, check_promises, golden_of
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL_BLIP = Sizes(
     image=64, patch=16, vision_width=32, vision_layers=2, vision_heads=2, text_width=24, text_layers=2, text_heads=2,
     vocabulary=100,
 )  # fmt: skip
-
-
-def golden_of(name: str) -> dict[str, Any]:
-    return json.loads((GOLDEN / f"{name}.json").read_text())
-
-
-def check_golden(golden: dict[str, Any], scores: Tensor, images: Tensor) -> None:
-    """Scores to 1e-5, and the gradient's direction, from the parts of it that were kept, to 1e-6."""
-    (gradient,) = torch.autograd.grad(scores.sum(), images)
-    torch.testing.assert_close(scores.detach(), torch.tensor(golden["scores"]), rtol=0, atol=1e-5)
-    expected = torch.tensor(golden["gradient"])
-    assert F.cosine_similarity(gradient[:, :, ::17, ::13].flatten(), expected, dim=0) > 1 - 1e-6
-    torch.testing.assert_close(
-        gradient.flatten(1).norm(dim=1), torch.tensor(golden["gradient_norm"]), rtol=1e-4, atol=0
-    )
 
 
 def test_imagereward_is_the_original() -> None:
@@ -166,19 +151,8 @@ def test_imagereward_reads_as_bert_does(imagereward: ImageReward) -> None:
 @pytest.mark.parametrize("name", ["hps", "imagereward"])
 def test_what_every_port_promises(name: str, request: pytest.FixtureRequest) -> None:
     reward: ModelReward = request.getfixturevalue(name)
-    images = F.interpolate(formula_images(64), size=(70, 51))
-    prompts = ["a red cat", "😀 " * 3000]
-    scores = reward(images, prompts)
-    assert scores.shape == (2,) and scores.dtype == torch.float32
-    assert reward.differentiable and reward.licence and "arXiv" in reward.source and reward.range
-    alone = torch.cat([reward(images[k : k + 1], prompts[k : k + 1]) for k in range(2)])
-    torch.testing.assert_close(scores, alone, rtol=0, atol=1e-6)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(reward(images, prompts), scores)
-    reward.batch = 1
-    torch.testing.assert_close(reward(images, prompts), scores, rtol=0, atol=1e-6)
-    reward.batch = 0
-    assert not any(parameter.requires_grad for parameter in reward.network.parameters())
+    check_promises(reward)
+    check_central_differences(reward)
 
 
 def test_bf16_is_close(hps: HPS, hps_file: Path) -> None:

@@ -163,7 +163,7 @@ def test_what_cannot_be_made_is_a_sentence(
         plan(name)
 
 
-@pytest.mark.parametrize("name", ["image-reward", "hpsv2", "hpsv3"])
+@pytest.mark.parametrize("name", ["image-reward", "hpsv2", "hpsv3", "deqa"])
 def test_registered_environments_say_everything(name: str) -> None:
     environment = find_registered(name)
     assert isinstance(environment, Environment)

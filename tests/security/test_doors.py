@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.reward_parity.small_models import write_tokenizer
 from bombs import FORMS, write_bomb
 from dipp_cli.app import main
 from dipp_toolkit.config import make_config
@@ -30,6 +31,7 @@ from dipp_toolkit.monitoring.history import read_bases
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.training.run_state.checkpoint import load_checkpoint, save_checkpoint
 from dipp_toolkit.utils.tensor_files import check_weights, read_state
+from ports import golden_of
 from tiny import PROMPTS, tiny_pipeline
 
 WRONG = 2
@@ -112,9 +114,22 @@ def vocabulary(folder: Path) -> str:
     return str(folder / "vocab.txt")
 
 
+def clip_tokenizer(folder: Path) -> str:
+    write_tokenizer(folder)
+    return str(folder)
+
+
+def t5_tokenizer(folder: Path) -> str:
+    (folder / "tokenizer.json").write_text(json.dumps(golden_of("t5_words")["tokenizer"]))
+    return str(folder)
+
+
 REWARDS = {
     "hps": lambda path: {"checkpoint": str(path)},
     "imagereward": lambda path: {"checkpoint": str(path), "vocabulary": vocabulary(path.parent)},
+    "cyclereward": lambda path: {"checkpoint": str(path), "vocabulary": vocabulary(path.parent)},
+    "vqascore": lambda path: {"checkpoint": str(path), "tokenizer": t5_tokenizer(path.parent)},
+    "mps": lambda path: {"checkpoint": str(path), "tokenizer": clip_tokenizer(path.parent)},
     "aesthetic": lambda path: {"checkpoint": str(path)},
     "clip": lambda path: {"model": "ViT-B-32", "pretrained": str(path)},
 }
