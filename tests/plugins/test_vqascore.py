@@ -171,3 +171,11 @@ def test_wrong_options_get_a_sentence(folder: Path, tmp_path: Path) -> None:
     torch.save({"shared.weight": torch.zeros(3, 4)}, tmp_path / "other.bin")
     with pytest.raises(RequestError, match="does not fit: it has no 'vision"):
         load_reward("vqascore", checkpoint=str(tmp_path / "other.bin"), tokenizer=str(folder))
+
+
+def test_bf16_halves_the_weights_and_keeps_the_scores(reward: VQAScore, folder: Path) -> None:
+    half = VQAScore(checkpoint=folder, tokenizer=folder, precision="bf16")
+    assert {weights.dtype for weights in half.network.parameters()} == {torch.bfloat16}
+    scores = half(formula_images(64), ["a red cat", "the sea"])
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, reward(formula_images(64), ["a red cat", "the sea"]), rtol=0.5, atol=0)
