@@ -1,0 +1,29 @@
+"""GenEval (Ghosh et al. 2023, arXiv 2310.11513): does an image show the objects, counts, colours and places it should?"""
+
+from __future__ import annotations
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+from dipp_toolkit.utils.licences import Licence, Origin
+
+DETECTOR = "facebook/mask2former-swin-small-coco-instance"
+
+
+@hookimpl
+def dipp_register_rewards(register: Register) -> None:
+    register(
+        "geneval",
+        "dipp_geneval.reward:GenEval",
+        summary="GenEval's rules by an open detector, 0 or 1; not the published number's detector; a black box",
+        needs=("open_clip", "torchvision"),
+        origin=Origin(DETECTOR, Licence("mit", note="of CLIP's weights as well; other detectors have their own")),
+    )
+
+
+@hookimpl
+def dipp_register_environments(register: Register) -> None:
+    register(
+        "geneval",
+        "dipp_geneval.original:environment",
+        summary="GenEval's own detector, Mask2Former of mmdet, for --reward geneval@isolated",
+    )

@@ -1,0 +1,170 @@
+"""Open detectors of transformers: instance segmentation, with masks, or object detection, with boxes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.utils.images import Images, to_uint8
+from dipp_toolkit.utils.paths import user_path
+
+from .verdict import Detections
+
+LEAST = 0.05
+"""Certainty below which nothing is kept: far below any threshold of use, so that thresholds alone decide."""
+OTHER_NAMES = {
+    "mouse": "computer mouse",
+    "keyboard": "computer keyboard",
+    "remote": "tv remote",
+    "hair dryer": "hair drier",
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+    "television": "tv",
+}
+"""GenEval's names of classes that detectors of COCO call otherwise."""
+
+
+class Detector(Protocol):
+    """What finds objects; a class of the user's own, `detector=file.py:Name`, will do.
+
+    Attributes:
+        classes: names of all classes that it knows.
+    """
+
+    @property
+    def classes(self) -> Collection[str]:
+        """As the metadata spell them."""
+
+    def __call__(self, images: Images) -> Sequence[Detections]:
+        """What is in each image, in [0, 1]; what is said of an image depends on that image alone."""
+
+
+def as_named(label: str) -> str:
+    """A detector's name of a class as GenEval spells it."""
+    label = label.strip().casefold().replace("_", " ")
+    return OTHER_NAMES.get(label, label)
+
+
+class OpenDetector:
+    """Any model of transformers for universal segmentation, instance segmentation or object detection.
+
+    Images are rounded to 8 bits and prepared by the model's own processor, one at a time: a detector pads the images of
+    a batch to one size, and what it says of one would depend on the others. A segmentation's boxes are the extents of
+    its masks.
+
+    Args:
+        place: a folder in the Hugging Face layout, or a repository of the hub.
+
+    Raises:
+        RequestError: it is not there, is a pickle, or is no detector.
+    """
+
+    def __init__(self, place: str | Path):
+        from transformers import AutoConfig, AutoImageProcessor
+
+        check_place(place)
+        config = load_pretrained(AutoConfig, place, "geneval", "configuration")
+        self.processor = load_pretrained(AutoImageProcessor, place, "geneval", "image processor")
+        self.network = load_pretrained(_class_for(config, place), place, "geneval").float().eval().requires_grad_(False)
+        self.has_masks = hasattr(self.processor, "post_process_instance_segmentation")
+        self.names: Mapping[int, str] = {int(key): as_named(name) for key, name in config.id2label.items()}
+
+    @property
+    def classes(self) -> Collection[str]:
+        """See `Detector`."""
+        return self.names.values()
+
+    def to(self, device: torch.device | str) -> OpenDetector:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> list[Detections]:
+        """See `Detector`."""
+        return [self._one(pixels) for pixels in to_uint8(images)]
+
+    def _one(self, pixels: np.ndarray) -> Detections:
+        size = pixels.shape[:2]
+        inputs = self.processor(images=[pixels], input_data_format="channels_last", return_tensors="pt")
+        outputs = self.network(**inputs.to(self.network.device))
+        return self._segmented(outputs, size) if self.has_masks else self._boxed(outputs, size)
+
+    def _segmented(self, outputs: Any, size: tuple[int, int]) -> Detections:
+        (found,) = self.processor.post_process_instance_segmentation(
+            outputs, threshold=LEAST, target_sizes=[size], return_binary_maps=True
+        )
+        segments = found["segments_info"]
+        masks = np.zeros((0, *size), bool)
+        if segments:
+            masks = found["segmentation"].cpu().numpy() > 0
+        labels = [self.names[segment["label_id"]] for segment in segments]
+        scores = np.array([segment["score"] for segment in segments], np.float32)
+        return Detections(labels, scores, boxes_of(masks), masks)
+
+    def _boxed(self, outputs: Any, size: tuple[int, int]) -> Detections:
+        (found,) = self.processor.post_process_object_detection(outputs, threshold=LEAST, target_sizes=[size])
+        labels = [self.names[label] for label in found["labels"].tolist()]
+        return Detections(labels, _array(found["scores"]), _array(found["boxes"]).reshape(-1, 4))
+
+
+def boxes_of(masks: np.ndarray) -> np.ndarray:
+    """The extents of masks `(objects, height, width)`: left, top and the first column and row after, `(objects, 4)`."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def check_place(place: str | Path) -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+        RequestError: as a sentence.
+    """
+    path = user_path(place)
+    looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
+    if not path.is_dir() and looks_local:
+        raise RequestError(
+            f"There is no folder {path} for the detector of the reward 'geneval' (looked in {path.parent.resolve()}); "
+            "expected a folder of transformers' layout, a repository OWNER/NAME of the hub, or file.py:Name."
+        )
+
+
+def _class_for(config: Any, place: str | Path) -> Any:
+    """The class of transformers that detects by this configuration.
+
+    Raises:
+        RequestError: it is another kind of model.
+    """
+    from transformers import (
+        AutoModelForInstanceSegmentation,
+        AutoModelForObjectDetection,
+        AutoModelForUniversalSegmentation,
+    )
+
+    kinds = (AutoModelForUniversalSegmentation, AutoModelForInstanceSegmentation, AutoModelForObjectDetection)
+    kind = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
+    if kind is None:
+        raise RequestError(
+            f"The model in {place} is a {config.model_type}, which does not detect objects; the reward 'geneval' expects "
+            "instance segmentation, such as facebook/mask2former-swin-small-coco-instance, or object detection."
+        )
+    return kind
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()

@@ -1,0 +1,144 @@
+"""What an image has to show by the published metadata of its prompt: GenEval's own file, or one in its format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dipp_prompts.published import SETS, fetched
+from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.utils.messages import nearest, shown
+from dipp_toolkit.utils.paths import user_path
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+RELATIONS = ("left of", "right of", "above", "below")
+EXAMPLE = '{"tag": "counting", "include": [{"class": "cow", "count": 2}], "prompt": "a photo of two cows"}'
+
+
+class Clause(BaseModel):
+    """Objects of a class that are to be there, or not to be.
+
+    Attributes:
+        name: the class, `class` in the file.
+        count: at least so many; of an `exclude` clause, fewer than so many.
+        color: of each of them, one of `COLOURS`.
+        position: where they stand, one of `RELATIONS`, and the number of the earlier clause to whose objects.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(alias="class", min_length=1)
+    count: int = Field(ge=1)
+    color: Literal[COLOURS] | None = None  # type: ignore[valid-type]
+    position: tuple[Literal[RELATIONS], int] | None = None  # type: ignore[valid-type]
+
+
+class Metadata(BaseModel):
+    """What an image of a prompt has to show.
+
+    Attributes:
+        prompt: its text.
+        tag: the task: `single_object`, `two_object`, `counting`, `colors`, `position` or `color_attr`. Of these only
+            `counting` makes a difference, by its threshold.
+        include: clauses that all have to hold.
+        exclude: clauses of which none may.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    prompt: str = Field(min_length=1)
+    tag: str = ""
+    include: tuple[Clause, ...] = Field(min_length=1)
+    exclude: tuple[Clause, ...] = ()
+
+    @model_validator(mode="after")
+    def _points_back(self) -> Metadata:
+        for number, clause in enumerate(self.include):
+            if clause.position is not None and not 0 <= clause.position[1] < number:
+                raise ValueError(f"include.{number}.position points to clause {clause.position[1]}, which is no earlier one")
+        if any(clause.color is not None or clause.position is not None for clause in self.exclude):
+            raise ValueError("an exclude clause has a class and a count alone")
+        return self
+
+    @property
+    def classes(self) -> set[str]:
+        """All that are spoken of."""
+        return {clause.name for clause in (*self.include, *self.exclude)}
+
+
+def metadata_file(given: str | Path | None = None) -> Path:
+    """The user's file, or the published one, fetched where it is not here and checked by its digest.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    if given is None:
+        try:
+            return fetched("geneval", SETS["geneval"])
+        except RequestError as error:
+            raise RequestError(
+                f"{first_line(error).split(' Name a local copy instead')[0]} Name a local copy of it: "
+                "--set reward.geneval.metadata=FILE.jsonl"
+            ) from error
+    path = user_path(given)
+    if not path.is_file():
+        raise RequestError(
+            f"The option metadata of the reward 'geneval' names {path}, which is not a file (looked in "
+            f"{path.parent.resolve()}); expected JSON lines such as {EXAMPLE}"
+        )
+    return path
+
+
+def read_metadata(path: Path) -> dict[str, Metadata]:
+    """Metadata by prompt.
+
+    Raises:
+        RequestError: a line is not metadata, or two lines say different things of one prompt.
+    """
+    rows: dict[str, Metadata] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"The metadata {path} cannot be read: {first_line(error)}.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = Metadata.model_validate(json.loads(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            what = str(first["msg"]).removeprefix("Value error, ")
+            raise RequestError(
+                f"The metadata {path}, line {number}, cannot be used: {field + ': ' if field else ''}{what}. Expected "
+                f"a line such as {EXAMPLE}"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"The metadata {path}, line {number}, is not JSON: {first_line(error)}.") from None
+        text = row.prompt.strip()
+        if rows.setdefault(text, row) != row:
+            raise RequestError(f"The metadata {path} says two different things of the prompt '{shown(text)}'.")
+    if not rows:
+        raise RequestError(f"The metadata {path} is empty; expected a line a prompt, such as {EXAMPLE}")
+    return rows
+
+
+def of_prompt(rows: Mapping[str, Metadata], prompt: str) -> Metadata:
+    """The metadata of a prompt.
+
+    Raises:
+        RunError: there are none; the message names the prompt that is most like it.
+    """
+    row = rows.get(prompt.strip())
+    if row is not None:
+        return row
+    guess = nearest(prompt, rows)
+    hint = f" The one most like it is '{guess}'." if guess else ""
+    raise RunError(
+        f"The reward 'geneval' has no metadata of the prompt '{shown(prompt)}'.{hint} Use the prompts of its metadata "
+        "(--prompts geneval for the published ones), or give it yours: --set reward.geneval.metadata=FILE.jsonl"
+    )
