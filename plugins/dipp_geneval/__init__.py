@@ -1,4 +1,4 @@
-"""GenEval (Ghosh et al. 2023, arXiv 2310.11513): does an image show the objects, counts, colours and places it should?"""
+"""GenEval (Ghosh et al. 2023, arXiv 2310.11513): are the objects of a prompt there, with their counts and colours?"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ pipeline calls clip_benchmark for this, under autocast on a GPU; here it is floa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ GREY = 0x99 / 255
 Image = Float[Tensor, "3 height width"]
 
 
+@runtime_checkable
 class ColourNamer(Protocol):
     """What names colours; a class or function of the user's own will do."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ OTHER_NAMES = {
 """GenEval's names of classes that detectors of COCO call otherwise."""
 
 
+@runtime_checkable
 class Detector(Protocol):
     """What finds objects; a class of the user's own, `detector=file.py:Name`, will do.
 
@@ -160,8 +161,8 @@ def _class_for(config: Any, place: str | Path) -> Any:
     kind = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
     if kind is None:
         raise RequestError(
-            f"The model in {place} is a {config.model_type}, which does not detect objects; the reward 'geneval' expects "
-            "instance segmentation, such as facebook/mask2former-swin-small-coco-instance, or object detection."
+            f"The model in {place} is a {config.model_type}, which does not detect objects; the reward 'geneval' "
+            "expects instance segmentation, such as facebook/mask2former-swin-small-coco-instance, or object detection."
         )
     return kind
 

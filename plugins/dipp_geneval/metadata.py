@@ -59,7 +59,9 @@ class Metadata(BaseModel):
     def _points_back(self) -> Metadata:
         for number, clause in enumerate(self.include):
             if clause.position is not None and not 0 <= clause.position[1] < number:
-                raise ValueError(f"include.{number}.position points to clause {clause.position[1]}, which is no earlier one")
+                raise ValueError(
+                    f"include.{number}.position points to clause {clause.position[1]}, which is no earlier one"
+                )
         if any(clause.color is not None or clause.position is not None for clause in self.exclude):
             raise ValueError("an exclude clause has a class and a count alone")
         return self
@@ -140,5 +142,5 @@ def of_prompt(rows: Mapping[str, Metadata], prompt: str) -> Metadata:
     hint = f" The one most like it is '{guess}'." if guess else ""
     raise RunError(
         f"The reward 'geneval' has no metadata of the prompt '{shown(prompt)}'.{hint} Use the prompts of its metadata "
-        "(--prompts geneval for the published ones), or give it yours: --set reward.geneval.metadata=FILE.jsonl"
+        "(--prompts geneval for the published ones), or name a file of your own with its option metadata."
     )

@@ -28,8 +28,8 @@ def __getattr__(name: str) -> Any:
 
     def absent(*_arguments: Any, **_options: Any) -> NoReturn:
         raise NotImplementedError(
-            f"mmcv's operation {name} is compiled code, which this environment does not have; Mask2Former needs none of "
-            "it. A detector that does is to be run with mmcv built from its sources."
+            f"mmcv's operation {name} is compiled code, which this environment does not have; Mask2Former needs none "
+            "of it. A detector that does is to be run with mmcv built from its sources."
         )
 
     return absent

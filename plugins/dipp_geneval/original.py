@@ -1,8 +1,8 @@
 """GenEval by its own detector, mmdet's Mask2Former, in an environment of its own: `--reward geneval@isolated`.
 
 The published pipeline is mmdet 2.27 with mmcv-full 1.7, which has no wheels for a Python and a torch of today. Its
-checkpoint, though, is that of mmdet 3 (`download_models.sh` fetches it from `mmdetection/v3.0`), and so is the code here:
-mmdet 3.3 with the configuration of the same name, and mmcv without its compiled operations (`mmcv_extension`).
+checkpoint, though, is that of mmdet 3 (`download_models.sh` fetches it from `mmdetection/v3.0`), and so is the code
+here: mmdet 3.3 with the configuration of the same name, and mmcv without its compiled operations (`mmcv_extension`).
 Verdict, thresholds and colours are the toolkit's, as in `reward`.
 
 Checked with the network at full size and random weights, on a CPU; not run with the published weights.
@@ -201,9 +201,9 @@ def _tensors(checkpoint: str | Path | None) -> dict[str, Any]:
             content = torch.load(user_path(checkpoint), map_location="cpu", weights_only=True)
     except Exception as error:  # urllib's, torch's and pickle's errors
         raise RequestError(
-            f"The checkpoint {checkpoint or CHECKPOINT} cannot be read: {first_line(error)}. It is read without running "
-            "code; where it holds more than tensors and plain values, keep {'state_dict': ...} of it in a file of its "
-            "own, in a place where you trust it, and name that: --set reward.geneval@isolated.checkpoint=FILE.pth"
+            f"The checkpoint {checkpoint or CHECKPOINT} cannot be read: {first_line(error)}. It is read without "
+            "running code; where it holds more than tensors and plain values, keep {'state_dict': ...} of it in "
+            "a file of its own, in a place where you trust it, and name that: --set reward.geneval@isolated.checkpoint=FILE.pth"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -32,17 +32,17 @@ OUTPUTS = ("correct", "share")
 class GenEval:
     r"""GenEval's rules (`verdict`) by any detector of transformers: **not the published number's detector**.
 
-    The published pipeline detects by mmdet's Mask2Former with mmdet's weights; `geneval@isolated` does that. The default
-    here has the same architecture (Mask2Former, Swin-S, COCO instances), weights of another training, and masks that
-    transformers rounds to a grid of 384 by 384. Scores of the two are not comparable to the last per cent; a number for
-    a paper is to come from the published one. Not run here with the published weights of either.
+    The published pipeline detects by mmdet's Mask2Former with mmdet's weights; `geneval@isolated` does that. The
+    default here has the same architecture (Mask2Former, Swin-S, COCO instances), weights of another training, and masks
+    that transformers rounds to a grid of 384 by 384. Scores of the two are not comparable to the last per cent; a
+    number for a paper is to come from the published one. Not run here with the published weights of either.
 
     Args:
         detector: a folder of transformers' layout or a repository of the hub, for instance segmentation or object
             detection; or `file.py:Name`, a `detectors.Detector` of the user's own.
         metadata: a file of JSON lines in the published format; the published prompts' own by default.
         output: `correct`, the published verdict, 0 or 1; or `share`, the share of the requirements that hold.
-        colours: open_clip's name of the colour classifier, or `file.py:Name`, a `colours.ColourNamer` of the user's own.
+        colours: open_clip's name of the colour classifier, or `file.py:Name`, a `colours.ColourNamer` of one's own.
         pretrained: open_clip's tag of its weights, or a local file.
         threshold: an object has to be more certain than this.
         counting_threshold: the same, for prompts of the task `counting`.
@@ -190,7 +190,9 @@ def checked(output: str, thresholds: Thresholds) -> Thresholds:
     for option in ("threshold", "counting_threshold", "max_overlap", "position_threshold"):
         value = getattr(thresholds, option)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise RequestError(f"The option {option} of the reward 'geneval' is {value!r}; expected a number in [0, 1].")
+            raise RequestError(
+                f"The option {option} of the reward 'geneval' is {value!r}; expected a number in [0, 1]."
+            )
     most = thresholds.max_objects
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise RequestError(f"The option max_objects of the reward 'geneval' is {most!r}; expected 1 or more.")

@@ -21,7 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Real
+
+from dipp_toolkit.errors import RunError
 
 from .metadata import COLOURS, Clause, Metadata
 
@@ -32,7 +34,7 @@ Box = tuple[float, float, float, float]
 Mask = Bool[np.ndarray, "height width"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
     """What a detector found in one image, in any order.
 
@@ -41,12 +43,26 @@ class Detections:
         scores: how certain each is, in [0, 1].
         boxes: left, top, right, bottom of each in pixels of the image.
         masks: pixels of each; None from a detector that has only boxes.
+
+    Raises:
+        RunError: these are not of as many objects each.
     """
 
     labels: Sequence[str]
-    scores: Float[np.ndarray, " objects"]
-    boxes: Float[np.ndarray, "objects 4"]
+    scores: Real[np.ndarray, " objects"]
+    boxes: Real[np.ndarray, "objects 4"]
     masks: Bool[np.ndarray, "objects height width"] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        shapes = {"scores": ((count,), np.shape(self.scores)), "boxes": ((count, 4), np.shape(self.boxes))}
+        if self.masks is not None:
+            shapes["masks"] = ((count, *np.shape(self.masks)[-2:]), np.shape(self.masks))
+        for name, (expected, shape) in shapes.items():
+            if shape != expected:
+                raise RunError(
+                    f"A detector found {count} labels with {name} of shape {shape}; expected {expected}, one for each."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +190,10 @@ def relations(a: Box, b: Box, threshold: float = 0.1) -> set[str]:
 
 
 def verdict_of(
-    objects: Objects, metadata: Metadata, colours: NamesColours, thresholds: Thresholds = Thresholds()  # noqa: B008
+    objects: Objects,
+    metadata: Metadata,
+    colours: NamesColours,
+    thresholds: Thresholds = Thresholds(),
 ) -> Verdict:
     """The verdict of one image.
 
@@ -229,7 +248,9 @@ def _wrong(
         right = named.count(clause.color) >= clause.count
         wrong.append("" if right else f"expected {clause.count} {clause.color} {clause.name}, found {others}")
     if clause.position is not None:
-        wrong.append("not looked at: its colour is wrong" if any(wrong) else _misplaced(clause, found, groups, thresholds))
+        wrong.append(
+            "not looked at: its colour is wrong" if any(wrong) else _misplaced(clause, found, groups, thresholds)
+        )
     return wrong
 
 
