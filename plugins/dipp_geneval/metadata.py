@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dipp_prompts.published import SETS, fetched
 from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.utils.jsonl import numbered_lines
 from dipp_toolkit.utils.messages import nearest, shown
 from dipp_toolkit.utils.paths import user_path
 
@@ -103,12 +104,10 @@ def read_metadata(path: Path) -> dict[str, Metadata]:
     """
     rows: dict[str, Metadata] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"The metadata {path} cannot be read: {first_line(error)}.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         try:
             row = Metadata.model_validate(json.loads(line))
         except ValidationError as error:
@@ -121,9 +120,9 @@ def read_metadata(path: Path) -> dict[str, Metadata]:
             ) from None
         except (ValueError, RecursionError) as error:
             raise RequestError(f"The metadata {path}, line {number}, is not JSON: {first_line(error)}.") from None
-        text = row.prompt.strip()
-        if rows.setdefault(text, row) != row:
-            raise RequestError(f"The metadata {path} says two different things of the prompt '{shown(text)}'.")
+        prompt = row.prompt.strip()
+        if rows.setdefault(prompt, row) != row:
+            raise RequestError(f"The metadata {path} says two different things of the prompt '{shown(prompt)}'.")
     if not rows:
         raise RequestError(f"The metadata {path} is empty; expected a line a prompt, such as {EXAMPLE}")
     return rows

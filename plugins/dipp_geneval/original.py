@@ -203,7 +203,7 @@ def _tensors(checkpoint: str | Path | None) -> dict[str, Any]:
         raise RequestError(
             f"The checkpoint {checkpoint or CHECKPOINT} cannot be read: {first_line(error)}. It is read without "
             "running code; where it holds more than tensors and plain values, keep {'state_dict': ...} of it in "
-            "a file of its own, in a place where you trust it, and name that: --set reward.geneval@isolated.checkpoint=FILE.pth"
+            "a file of its own, where you trust it, and name that: --set reward.geneval@isolated.checkpoint=FILE.pth"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -117,8 +117,9 @@ class GenEval:
         """Move the networks; returns itself."""
         self.device = torch.device(device)
         for part in (self.detector, self._namer):
-            if hasattr(part, "to"):
-                part.to(self.device)
+            move = getattr(part, "to", None)
+            if move is not None:
+                move(self.device)
         return self
 
     @torch.no_grad()

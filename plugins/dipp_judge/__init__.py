@@ -14,3 +14,9 @@ def dipp_register_rewards(register: Register) -> None:
         summary="a vision-language model at an OpenAI-style server, judge:http://host:8000/v1?model=NAME; a black box",
         needs=("httpx",),
     )
+    register(
+        "soft-tifa",
+        "dipp_judge.tifa:SoftTifa",
+        summary="Soft-TIFA of GenEval 2: how sure a judge is of each part of a prompt, soft-tifa:http://host/v1?model=NAME",
+        needs=("httpx",),
+    )

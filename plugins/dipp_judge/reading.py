@@ -117,17 +117,24 @@ def yes_probability(answer: Answer, yes: Words, no: Words) -> float:
     Raises:
         Unusable: neither word is among those that the server gives probabilities of, or it gives none.
     """
-    if not answer.first:
-        raise Unusable("it has no log-probabilities; start the server so that it gives top_logprobs")
-    sums = [0.0, 0.0]
-    for token, value in answer.first.items():
-        for which, words in enumerate((yes, no)):
-            if _plain(token) in {_plain(word) for word in words}:
-                sums[which] += math.exp(min(value, 0.0))
+    sums = [probability_of(answer, words) for words in (yes, no)]
     total = sum(sums)
     if total <= 0:
         raise Unusable(f"neither {' nor '.join((yes[0], no[0]))} is likely as its first word: {quote(answer.text)}")
     return sums[0] / total
+
+
+def probability_of(answer: Answer, words: Words) -> float:
+    """The probability that the answer begins with one of these words, of those that the server gives; case and white
+    space do not count.
+
+    Raises:
+        Unusable: the server gives none.
+    """
+    if not answer.first:
+        raise Unusable("it has no log-probabilities; start the server so that it gives top_logprobs")
+    plain = {_plain(word) for word in words}
+    return sum((math.exp(min(value, 0.0)) for token, value in answer.first.items() if _plain(token) in plain), 0.0)
 
 
 def _plain(token: str) -> str:

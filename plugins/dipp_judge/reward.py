@@ -39,6 +39,9 @@ from .question import Pixels, Question
 from .reading import Answer, Unusable, score_of
 from .server import Server
 
+Asked = Sequence[tuple[Question, Callable[[Answer], float]]]
+"""The questions about an image, each with how a score is read from its answer."""
+
 CHECKED = ("concurrency", "budget", "tolerate", "timeout", "retries", "extra")
 """Options that are checked before the reward is made."""
 
@@ -78,6 +81,8 @@ class Judge:
     source = "docs/guide/judges.md; the source of each template is in its file"
     blind_to = "what its question does not ask for; models prefer a place, so a comparison is asked in both orders"
     asks = "the model that is asked"
+    client = "judge"
+    of_address: tuple[str, ...] = OF_ADDRESS
 
     def __init__(
         self,
@@ -96,10 +101,11 @@ class Judge:
         offline: bool = False,
         extra: Mapping[str, Any] | None = None,
     ):
-        self.name = f"judge:{address}"
-        asked = {"model": model, "template": template, "against": against}
+        self.name = f"{self.client}:{address}"
+        given = {"model": model, "template": template, "against": against}
+        asked = {key: given[key] for key in self.of_address}
         base, said, self.template = checked(self.name, address, asked, concurrency, budget, tolerate, timeout, retries,
-            extra)  # fmt: skip
+            extra, self.client)  # fmt: skip
         self.model, self.offline, self.budget, self.tolerate = said["model"], offline, budget, tolerate
         self.timeout, self.concurrency, self.extra = timeout, concurrency, dict(extra or {})
         self.compared = Compared(user_path(said["against"])) if "against" in said else None
@@ -112,11 +118,13 @@ class Judge:
     @classmethod
     def at(cls, address: str, options: Mapping[str, Any]) -> Callable[[], Reward]:
         """See `dipp_toolkit.rewards.loading.AsksServer`."""
-        name = f"judge:{address}"
+        name = f"{cls.client}:{address}"
         check_options(cls, options, f"reward '{name}'")
         defaults = {key: one.default for key, one in inspect.signature(cls).parameters.items() if key in CHECKED}
         given = {key: options.get(key, default) for key, default in defaults.items()}
-        _, said, _ = checked(name, address, {key: options.get(key) for key in OF_ADDRESS}, **given)
+        _, said, _ = checked(
+            name, address, {key: options.get(key) for key in cls.of_address}, **given, client=cls.client
+        )
         if "against" in said:
             Compared(user_path(said["against"]))
         return partial(cls, address, **options)
@@ -141,37 +149,62 @@ class Judge:
             RunError: the judge does not answer, its budget is spent, or too many of its answers hold no score.
         """
         check_inputs(self.name, images, prompts)
-        pixels = to_uint8(images)
-        questions = [self._questions(picture, prompt) for picture, prompt in zip(pixels, prompts, strict=True)]
-        every = {question.key: question for asked in questions for question, _ in asked}
-        answers = self._answered(every)
+        every = self._questions(list(to_uint8(images)), prompts)
+        answers = self._answered(
+            {one.key: one for asked in every if not isinstance(asked, Unusable) for one, _ in asked}
+        )
         scores: list[float] = []
         wrong: list[str] = []
-        for asked in questions:
+        for asked in every:
             try:
-                each = [self._score(answers[question.key], turned) for question, turned in asked]
-                scores.append(sum(each) / len(each))
+                scores.append(self._score(asked, answers))
             except Unusable as why:
                 scores.append(math.nan)
                 wrong.append(str(why))
         return torch.tensor(self._filled(scores, wrong), dtype=torch.float32, device=images.device)
 
-    def _questions(self, picture: Pixels, prompt: str) -> list[tuple[Question, bool]]:
-        """What is asked about an image, and whether it is the second one shown."""
+    def _questions(self, pictures: Sequence[Pixels], prompts: Sequence[str]) -> list[Asked | Unusable]:
+        """What is asked about each image; why nothing can be, where that is so.
+
+        Raises:
+            RunError: something that a question needs is not there.
+        """
+        return [self._about(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+
+    def _about(self, picture: Pixels, prompt: str) -> Asked:
         orders = [[picture]]
         if self.compared is not None:
             other = self.compared.of(prompt)
             orders = [[picture, other], [other, picture]]
+        readings: tuple[Callable[[Answer], float], ...] = (partial(score_of, self.template), self._turned_score)
         return [
-            (Question(self.template, self.model, prompt, images, self.extra), turned)
-            for images, turned in zip(orders, (False, True), strict=False)
+            (Question(self.template, self.model, prompt, images, self.extra), read)
+            for images, read in zip(orders, readings, strict=False)
         ]
 
-    def _score(self, answer: Answer | Unusable, turned: bool) -> float:
-        if isinstance(answer, Unusable):
-            raise answer
-        score = score_of(self.template, answer)
-        return 1 - score if turned else score
+    def _turned_score(self, answer: Answer) -> float:
+        """Of the image that was shown second."""
+        return 1 - score_of(self.template, answer)
+
+    def _score(self, asked: Asked | Unusable, answers: Mapping[str, Answer | Unusable]) -> float:
+        """An image's score from the answers.
+
+        Raises:
+            Unusable: it has none.
+        """
+        if isinstance(asked, Unusable):
+            raise asked
+        each = []
+        for question, read in asked:
+            answer = answers[question.key]
+            if isinstance(answer, Unusable):
+                raise answer
+            each.append(read(answer))
+        return self._mean(each)
+
+    def _mean(self, scores: Sequence[float]) -> float:
+        """Of an image's questions."""
+        return sum(scores) / len(scores)
 
     def _filled(self, scores: Sequence[float], wrong: Sequence[str]) -> Sequence[float]:
         """Scores with the mean of the others where there is none.

@@ -1,8 +1,9 @@
 """What a judge is asked and how its answer is read: a template, one YAML file each.
 
-A template asks for one of three things. A *yes or no* is read by the probabilities of the answer's first word, so that
+A template asks for one of four things. A *yes or no* is read by the probabilities of the answer's first word, so that
 it is a number and no verdict; a *rating* is a number that the answer writes after a label; a *comparison* is shown two
-images, and says which is better or rates both.
+images, and says which is better or rates both. *Questions* are asked for about a prompt alone, without an image, for
+`tifa`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Template(BaseModel):
     """A template.
 
     Attributes:
-        ask: which of the three.
+        ask: which of the four.
         text: what is asked, with `{prompt}` once or more, and `{image}` where each image goes; before it otherwise.
         system: the system message; none where empty.
         max_tokens: of an answer.
@@ -56,7 +57,7 @@ class Template(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ask: Literal["yes-no", "rating", "comparison"]
+    ask: Literal["yes-no", "rating", "comparison", "questions"]
     text: str
     system: str = ""
     max_tokens: int = Field(1, ge=1, le=65536)
@@ -92,7 +93,7 @@ class Template(BaseModel):
     @property
     def images(self) -> int:
         """How many images a question shows."""
-        return 2 if self.ask == "comparison" else 1
+        return {"comparison": 2, "questions": 0}.get(self.ask, 1)
 
     @property
     def range(self) -> tuple[float, float]:

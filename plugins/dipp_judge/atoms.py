@@ -1,0 +1,147 @@
+"""The parts of a prompt, each a question with the answer of an image that shows it: from a file or by a judge."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.utils.content_digests import file_digest
+from dipp_toolkit.utils.jsonl import numbered_lines
+from dipp_toolkit.utils.messages import nearest, quoted, shown
+
+from .reading import Answer, Unusable, quote
+from .template import Words
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+LINE = re.compile(
+    r"\s*(?:[-*]|\d{1,2}[.)])?\s*(?P<question>[^|\n]{3,400}?)\s*\|[\s*_`\"']{0,4}(?P<answer>[\w-]{1,40})\W{0,4}"
+)
+MOST = 64
+"""Questions about one prompt."""
+EXAMPLE = '{"prompt": "two red cups", "vqa_list": [["How many cups are in the image?", "two"]]}'
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A part of a prompt.
+
+    Attributes:
+        question: about an image.
+        answer: one word, of an image that shows the part.
+    """
+
+    question: str
+    answer: str
+
+    @property
+    def asked(self) -> str:
+        """The question as a sentence."""
+        text = self.question.strip()
+        return text if text.endswith((".", "?")) else f"{text}."
+
+    @property
+    def words(self) -> Words:
+        """What may be answered: a number as a word and in digits, anything else as it is."""
+        word = self.answer.strip().casefold()
+        if word in NUMBERS:
+            return word, str(NUMBERS.index(word))
+        if word.isdecimal() and int(word) < len(NUMBERS):
+            return word, NUMBERS[int(word)]
+        return (word,)
+
+
+class AtomFile:
+    """A file of questions by prompt, in the format of GenEval 2's `geneval2_data.jsonl`; other fields are passed over.
+
+    Args:
+        path: of JSON lines, each with a `prompt` and a `vqa_list` of questions with their answers.
+
+    Raises:
+        RequestError: it is not there, or a line is not of this format.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if not path.is_file():
+            raise RequestError(
+                f"The option atoms names {path}, which is not a file; expected JSON lines such as {EXAMPLE}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"The questions {path} cannot be read: {first_line(error)}.") from error
+        self.rows: dict[str, tuple[Atom, ...]] = {}
+        for number, line in numbered_lines(text):
+            prompt, atoms = self._row(line, number)
+            if self.rows.setdefault(prompt, atoms) != atoms:
+                raise RequestError(
+                    f"The questions {path} have the prompt '{shown(prompt)}' twice, with different questions."
+                )
+        if not self.rows:
+            raise RequestError(f"The questions {path} are empty; expected a line a prompt, such as {EXAMPLE}")
+
+    def _row(self, line: str, number: int) -> tuple[str, tuple[Atom, ...]]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                f"The questions {self.path}, line {number}, are not JSON: {first_line(error)}."
+            ) from None
+        prompt = row.get("prompt") if isinstance(row, Mapping) else None
+        pairs = row.get("vqa_list") if isinstance(row, Mapping) else None
+        wrong = next((pair for pair in pairs if not _is_pair(pair)), None) if isinstance(pairs, list) else None
+        if not isinstance(prompt, str) or not isinstance(pairs, list) or not pairs or wrong is not None:
+            what = f"{quoted(wrong)} is no question with its answer" if wrong is not None else "a field is missing"
+            raise RequestError(f"The questions {self.path}, line {number}: {what}; expected a line such as {EXAMPLE}")
+        return prompt.strip(), tuple(Atom(question, answer) for question, answer in pairs)
+
+    @property
+    def digest(self) -> str:
+        """Of the file."""
+        return file_digest(self.path)
+
+    def of(self, prompt: str) -> Sequence[Atom]:
+        """The parts of a prompt.
+
+        Raises:
+            RunError: the file has none; the message names the prompt that is most like it.
+        """
+        atoms = self.rows.get(prompt.strip())
+        if atoms is not None:
+            return atoms
+        guess = nearest(prompt, self.rows)
+        hint = f" The one most like it is '{guess}'." if guess else ""
+        raise RunError(
+            f"The questions {self.path} have none about the prompt '{shown(prompt)}'.{hint} Leave the option atoms "
+            "out, and the judge makes them of each prompt."
+        )
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)
+
+
+def atoms_in(answer: Answer, most_tokens: int) -> tuple[Atom, ...]:
+    """The parts of a prompt as a judge lists them, `QUESTION | ANSWER` a line; what else it writes is passed over.
+
+    Args:
+        answer: its answer to the template `questions`.
+        most_tokens: of the template, for the message.
+
+    Raises:
+        Unusable: it was cut off, or lists none.
+    """
+    if answer.finish == "length":
+        raise Unusable(f"its questions were cut off after {most_tokens} tokens, max_tokens of the template")
+    lines = (LINE.fullmatch(line) for line in answer.text.splitlines())
+    found = dict.fromkeys(Atom(line["question"].strip("*_` "), line["answer"]) for line in lines if line is not None)
+    if not found:
+        raise Unusable(f"it lists no questions of the form QUESTION | ANSWER: {quote(answer.text)}")
+    if len(found) > MOST:
+        raise Unusable(f"it lists {len(found)} questions about one prompt; expected at most {MOST}")
+    return tuple(found)
