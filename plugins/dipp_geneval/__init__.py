@@ -16,7 +16,7 @@ def dipp_register_rewards(register: Register) -> None:
         "dipp_geneval.reward:GenEval",
         summary="GenEval's rules by an open detector, 0 or 1; not the published number's detector; a black box",
         needs=("open_clip", "torchvision"),
-        origin=Origin(DETECTOR, Licence("mit", note="of CLIP's weights as well; other detectors have their own")),
+        origin=Origin(DETECTOR, Licence("other", note="the detector's card says no more; CLIP's weights are MIT")),
     )
 
 

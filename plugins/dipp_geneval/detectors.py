@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipp_toolkit.errors import RequestError
+from dipp_toolkit.errors import RequestError, first_line
+from dipp_toolkit.models.files.fetching import NotHere, hub_file
 from dipp_toolkit.rewards.weights import load_pretrained
 from dipp_toolkit.utils.images import Images, to_uint8
 from dipp_toolkit.utils.paths import user_path
@@ -143,6 +144,26 @@ def check_place(place: str | Path) -> None:
             f"There is no folder {path} for the detector of the reward 'geneval' (looked in {path.parent.resolve()}); "
             "expected a folder of transformers' layout, a repository OWNER/NAME of the hub, or file.py:Name."
         )
+
+
+def find_config(place: str | Path) -> Path:
+    """A detector's configuration, beside which its weights lie; a repository's is fetched where it is not here.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    check_place(place)
+    if user_path(place).is_dir():
+        return user_path(place) / "config.json"
+    try:
+        return hub_file(str(place), "config.json")
+    except NotHere:  # noted; a dry run does not open it
+        return Path("config.json")
+    except Exception as error:  # the hub's client raises its own and its HTTP library's errors
+        raise RequestError(
+            f"The detector {place} of the reward 'geneval' cannot be fetched: {first_line(error)}. Name a folder of "
+            "transformers' layout with its option detector."
+        ) from error
 
 
 def _class_for(config: Any, place: str | Path) -> Any:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dipp_prompts.published import SETS, fetched
 from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.models.files.fetching import NotHere
 from dipp_toolkit.utils.jsonl import numbered_lines
 from dipp_toolkit.utils.messages import nearest, shown
 from dipp_toolkit.utils.paths import user_path
@@ -77,11 +78,14 @@ def metadata_file(given: str | Path | None = None) -> Path:
     """The user's file, or the published one, fetched where it is not here and checked by its digest.
 
     Raises:
+        NotHere: this is a dry run, and the published one is not here.
         RequestError: it is not there.
     """
     if given is None:
         try:
             return fetched("geneval", SETS["geneval"])
+        except NotHere:
+            raise
         except RequestError as error:
             raise RequestError(
                 f"{first_line(error).split(' Name a local copy instead')[0]} Name a local copy of it: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.models.files.fetching import NotHere
 from dipp_toolkit.rewards.open_clip_models import note_clip
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.images import Images
@@ -20,7 +22,7 @@ from dipp_toolkit.utils.messages import nearest
 
 from . import DETECTOR
 from .colours import ClipColours, ColourNamer
-from .detectors import Detector, OpenDetector, check_place
+from .detectors import Detector, OpenDetector, find_config
 from .metadata import COLOURS, Metadata, metadata_file, of_prompt, read_metadata
 from .verdict import Detections, Thresholds, Verdict, counted, verdict_of
 
@@ -59,7 +61,7 @@ class GenEval:
 
     name = "geneval"
     differentiable = False
-    licence = "MIT; other detectors have their own"
+    licence = "other (the detector's card says no more), MIT (CLIP)"
     source = "Ghosh et al. 2023, arXiv 2310.11513; detector: huggingface.co/" + DETECTOR
     range = "0 or 1; in [0, 1] with output=share"
 
@@ -102,16 +104,17 @@ class GenEval:
         pretrained: str = PRETRAINED,
         **_others: Any,
     ) -> list[Path]:
-        """The metadata, by the options of the reward; fetched where they are not here.
+        """The detector's configuration, by the options of the reward; fetched where it is not here, as the metadata are.
 
         Raises:
             RequestError: a file or folder is not there, or open_clip does not know the colour classifier.
         """
-        if not is_python_name(str(detector)):
-            check_place(detector)
+        files = [] if is_python_name(str(detector)) else [find_config(detector)]
         if not is_python_name(colours):
             note_clip(cls.name, colours, pretrained)
-        return [metadata_file(metadata)]
+        with suppress(NotHere):  # noted
+            metadata_file(metadata)
+        return files
 
     def to(self, device: torch.device | str) -> GenEval:
         """Move the networks; returns itself."""

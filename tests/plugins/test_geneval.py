@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.geneval.finder import EmojiFinder, nearest_tint
 from benchmarks.geneval.run import measured, reward_of
 from benchmarks.geneval.scenes import draw, scenes
+from bombs import write_bomb
 from dipp_geneval import original
 from dipp_geneval.colours import ClipColours, crop_of
 from dipp_geneval.detectors import OpenDetector, as_named, boxes_of
@@ -27,6 +28,7 @@ from dipp_geneval.metadata import COLOURS, RELATIONS, Metadata, of_prompt, read_
 from dipp_geneval.reward import GenEval
 from dipp_geneval.verdict import Detections, Found, Thresholds, counted, overlap, relations, verdict_of
 from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.models.files.fetching import without_fetching
 from dipp_toolkit.rewards.isolated.environments import find_registered
 from dipp_toolkit.rewards.loading import load_reward
 
@@ -523,6 +525,30 @@ def test_bad_options_are_a_sentence(
     with pytest.raises(RequestError) as told:
         load_reward("geneval", **given)
     assert why in str(told.value)
+
+
+def test_a_detector_that_is_a_pickle_is_refused(tmp_path: Path) -> None:
+    folder = tiny_segmenter(tmp_path / "it")
+    (folder / "model.safetensors").unlink()
+    write_bomb(folder / "pytorch_model.bin", tmp_path / "exploded")
+    with pytest.raises(RequestError, match=r"are refused: .*pytorch_model\.bin is a pickle"):
+        OpenDetector(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_dry_run_says_what_would_be_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DIPP_CACHE", str(tmp_path))
+    path = written(tmp_path, ROW)
+    with without_fetching() as noted:
+        assert GenEval.find_files() == [Path("config.json")]
+        assert GenEval.find_files(detector=tmp_path, metadata=path) == [tmp_path / "config.json"]
+        assert GenEval.find_files(detector="mine.py:Corner", metadata=path) == []
+    for what in (
+        "config.json of huggingface.co/facebook/mask2former-swin-small",
+        "ViT-L-14",
+        "evaluation_metadata.jsonl",
+    ):
+        assert any(what in item for item in noted), what
 
 
 def test_a_model_that_detects_nothing_is_refused(tmp_path: Path) -> None:
