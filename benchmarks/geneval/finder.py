@@ -10,13 +10,17 @@ of one colour is. A peak of $c$ is an object; of peaks that cover each other the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # it may be named as a file, by --set reward.geneval.detector=
 
 from benchmarks.geneval.scenes import CLASSES, TINTS, glyphs, resized
 from dipp_geneval.verdict import Detections, Found

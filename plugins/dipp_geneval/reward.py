@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from torch import Tensor
 
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.models.files.fetching import NotHere
+from dipp_toolkit.rewards.code_digests import identity_of
 from dipp_toolkit.rewards.open_clip_models import note_clip
 from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.content_digests import file_digest
+from dipp_toolkit.utils.fingerprint import digest_of
 from dipp_toolkit.utils.images import Images
-from dipp_toolkit.utils.imports import check_parts, find_in_python, is_python_name
+from dipp_toolkit.utils.imports import check_call, check_parts, find_in_python, is_python_name, load_python_name
 from dipp_toolkit.utils.messages import nearest
 
 from . import DETECTOR
@@ -82,7 +87,8 @@ class GenEval:
         self.thresholds = checked(
             output, Thresholds(threshold, counting_threshold, max_objects, max_overlap, position_threshold)
         )
-        self.rows = read_metadata(metadata_file(metadata))
+        path = metadata_file(metadata)
+        self.rows, self.metadata_digest = read_metadata(path), file_digest(path)
         self.detector = _detector_of(detector)
         self.pretrained = pretrained
         self.colours = colours
@@ -91,7 +97,8 @@ class GenEval:
         if not isinstance(colours, str):
             self._namer = colours
         elif is_python_name(colours):
-            self._namer = find_in_python(colours, "colour classifier", {})()
+            self._namer = _own(colours, "colour classifier")
+            check_call(self._namer, ("image", "name", "found"), f"colour classifier '{colours}'")
         elif any(clause.color for row in self.rows.values() for clause in row.include):
             self._namer = ClipColours(colours, pretrained)
 
@@ -104,7 +111,7 @@ class GenEval:
         pretrained: str = PRETRAINED,
         **_others: Any,
     ) -> list[Path]:
-        """The detector's configuration, by the options of the reward; fetched where it is not here, as the metadata are.
+        """The detector's configuration, by the options of the reward; it and the metadata are fetched if not here.
 
         Raises:
             RequestError: a file or folder is not there, or open_clip does not know the colour classifier.
@@ -115,6 +122,11 @@ class GenEval:
         with suppress(NotHere):  # noted
             metadata_file(metadata)
         return files
+
+    def score_identity(self) -> str:
+        """A digest of what decides a score: detector and colour classifier with their weights, metadata, options."""
+        parts = ["" if part is None else identity_of(part) for part in (self.detector, self._namer)]
+        return digest_of([*parts, self.metadata_digest, self.output, asdict(self.thresholds)])
 
     def to(self, device: torch.device | str) -> GenEval:
         """Move the networks; returns itself."""
@@ -208,5 +220,12 @@ def _detector_of(detector: str | Path | Detector) -> Detector:
         return detector
     if not is_python_name(str(detector)):
         return OpenDetector(detector)
-    made = find_in_python(str(detector), "detector", {})()
-    return check_parts(made, str(detector), "detector", ("classes", "__call__"))  # type: ignore[no-any-return]
+    made = check_parts(_own(str(detector), "detector"), str(detector), "detector", ("classes",))
+    check_call(made, ("images",), f"detector '{detector}'")
+    return made  # type: ignore[no-any-return]
+
+
+def _own(name: str, what: str) -> Any:
+    """What a Python name means; a class is made."""
+    named = load_python_name(name, what)
+    return find_in_python(name, what, {})() if inspect.isclass(named) else named

@@ -473,8 +473,9 @@ class Nameless:
 def mauve(image, name, found):
     return ["mauve"] * len(found)
 
-def names_colours():
-    return mauve
+class Red:
+    def __call__(self, image, name, found):
+        return ["red"] * len(found)
 """
 
 
@@ -483,6 +484,26 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.py"
     path.write_text(FILE, encoding="utf-8")
     return path
+
+
+def test_what_decides_a_score_is_its_identity(file: Path) -> None:
+    one, two = file.parent / "one", file.parent / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    paths = (written(one, ROW), written(two, {**ROW, "include": [{"class": "cow", "count": 2}]}))
+    rewards = [
+        load_reward("geneval", detector=f"{file}:{name}", metadata=str(path), **options)
+        for name, path, options in (
+            ("Corner", paths[0], {}),
+            ("Corner", paths[0], {}),
+            ("Silent", paths[0], {}),
+            ("Corner", paths[1], {}),
+            ("Corner", paths[0], {"output": "share"}),
+            ("Corner", paths[0], {"threshold": 0.4}),
+        )
+    ]
+    identities = [reward.score_identity() for reward in rewards]  # type: ignore[attr-defined]
+    assert identities[0] == identities[1] and len(set(identities)) == 5
 
 
 def test_a_detector_of_ones_own(file: Path) -> None:
@@ -501,9 +522,13 @@ def test_a_detector_of_ones_own(file: Path) -> None:
 
 def test_a_colour_that_is_none_is_a_sentence(file: Path) -> None:
     path = written(file.parent, {**ROW, "include": [{**COW, "color": "red"}]})
-    reward = load_reward("geneval", detector=f"{file}:Corner", metadata=str(path), colours=f"{file}:names_colours")
+    reward = load_reward("geneval", detector=f"{file}:Corner", metadata=str(path), colours=f"{file}:mauve")
     with pytest.raises(RunError, match="named the colour 'mauve'; expected one of red, orange"):
         reward(torch.ones(1, 3, 8, 8), ["a photo of a cow"])
+    red = load_reward("geneval", detector=f"{file}:Corner", metadata=str(path), colours=f"{file}:Red")
+    assert red(torch.ones(1, 3, 8, 8), ["a photo of a cow"]).item() == 1
+    with pytest.raises(DippError, match="expected a function that can be called as colour"):
+        load_reward("geneval", detector=f"{file}:Corner", metadata=str(path), colours=f"{file}:Silent")
 
 
 @pytest.mark.parametrize(
