@@ -101,15 +101,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
     },
-<<<<<<< HEAD
     "operations/rewards-elsewhere.md": {
         "hpsv3-gradient": partial(recorded, "hpsv3_gradient"),
         "deqa-gradient": partial(recorded, "deqa_gradient"),
     },
-=======
-    "operations/rewards-elsewhere.md": {"hpsv3-gradient": partial(recorded, "hpsv3_gradient")},
     "guide/checkers.md": {"geneval": partial(recorded, "geneval")},
->>>>>>> 52aa119 (A page on checkers: what each looks by, what differs from the published numbers, what has not been run)
     "guide/judges.md": {"judge": partial(recorded, "judge")},
     "reference/rewards.md": {
         "reward-facts": reward_facts,

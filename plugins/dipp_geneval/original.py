@@ -62,6 +62,7 @@ def environment() -> Environment:
         entry="dipp_geneval.original:load",
         imports="mmdet.apis",
         prepare="dipp_geneval.original:add_extension",
+        described=OriginalGenEval,
     )
 
 
@@ -115,6 +116,13 @@ class MmdetDetector:
         return found
 
 
+class OriginalGenEval(GenEval):
+    """`GenEval` by the published pipeline's own detector; see `load` for its options."""
+
+    licence = "Apache-2.0 (mmdet), MIT (CLIP)"
+    source = "Ghosh et al. 2023, arXiv 2310.11513; detector: mmdet's Mask2Former, Swin-S, by the published checkpoint"
+
+
 def load(
     checkpoint: str | Path | None = None,
     config: str | Path | None = None,
@@ -127,7 +135,7 @@ def load(
     max_objects: int = 16,
     max_overlap: float = 1.0,
     position_threshold: float = 0.1,
-) -> GenEval:
+) -> OriginalGenEval:
     """Load the detector; see `GenEval` for the options that are its own.
 
     Args:
@@ -151,7 +159,7 @@ def load(
         if given is not None and not user_path(given).is_file():
             raise RequestError(f"The option {option} of the reward 'geneval' names {given}, which is not a file.")
     detector = MmdetDetector(_model(checkpoint, config))
-    return GenEval(
+    return OriginalGenEval(
         detector,
         metadata,
         output,

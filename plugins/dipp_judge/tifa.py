@@ -70,6 +70,9 @@ class SoftTifa(Judge):
         RequestError: an option cannot be used.
     """
 
+    range = "a mean of probabilities, in [0, 1]"
+    source = "Kamath et al. 2025 (GenEval 2), arXiv 2512.16853"
+    blind_to = "beauty and style; what no question asks about; whatever the model that is asked does not see or count"
     client = "soft-tifa"
     of_address = ("model",)
 
