@@ -70,8 +70,8 @@ class GenEval:
     source = "Ghosh et al. 2023, arXiv 2310.11513; detector: huggingface.co/" + DETECTOR
     range = "0 or 1; in [0, 1] with output=share"
     blind_to = (
-        "beauty and style; all that the metadata do not name; where a detector of COCO's photographs errs on pictures of "
-        "another kind (GenEval 2: Kamath et al. 2025, arXiv 2512.16853)"
+        "beauty and style; all that the metadata do not name; where a detector of COCO's photographs errs on pictures "
+        "of another kind (GenEval 2: Kamath et al. 2025, arXiv 2512.16853)"
     )
     asks = "a detector, and CLIP for colours"
 
