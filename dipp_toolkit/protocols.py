@@ -99,6 +99,23 @@ class Reward(Protocol):
         """Scores of images in [0, 1], float32, one for each image."""
 
 
+@runtime_checkable
+class GroupReward(Reward, Protocol):
+    """A reward of all images of a prompt at once: a score depends on the others of its prompt in the same call.
+
+    Training gives it whole groups, and so do monitors and the comparison before and after; scoring files and benches,
+    which look at images one by one, refuse it. `dipp_toolkit.rewards.groups` has what one needs to write one.
+
+    Attributes:
+        samples_per_prompt: how many images of each prompt a training's batches hold unless `noises_per_prompt` says
+            otherwise, 2 or more. Elsewhere it may be given any number from 2 on.
+    """
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """2 or more."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt of a set.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, RequestError, first_line
 from ..protocols import Reward
+from ..rewards.groups import parts_of
 from ..rewards.scores import ask
 from ..utils.atomic import write_text
 from ..utils.images import Images
@@ -131,10 +132,9 @@ def score(
         RunError: the reward returned something else than one finite score for each image.
     """
     parts = []
-    for start in range(0, len(images), batch):
-        chunk = images[start : start + batch]
-        shown = chunk if device is None else chunk.to(device)
-        parts.append(ask(name, reward, shown, prompts[start : start + batch]).detach().cpu().double())
+    for part in parts_of(reward, prompts, batch):
+        shown = images[part] if device is None else images[part].to(device)
+        parts.append(ask(name, reward, shown, prompts[part]).detach().cpu().double())
     return torch.cat(parts)
 
 

@@ -87,6 +87,20 @@ class QuadraticReward:
         return law.mean @ self.slope - (offset @ self.curvature @ offset + spread) / 2
 
 
+@runtime_checkable
+class KnownReward(Protocol):
+    """A reward whose mean over a normal law is known."""
+
+    @property
+    def differentiable(self) -> bool | None:
+        """As for every reward."""
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]: ...
+
+    def mean(self, law: Gaussian) -> Float[Tensor, ""]:
+        r"""$E\, r(x)$ for $x$ of the law, differentiable in it."""
+
+
 @dataclass(frozen=True)
 class GaussianProblem:
     r"""A generator's law, where it should go, and what weighs how much.
@@ -108,7 +122,7 @@ class GaussianProblem:
     alpha: Float[Tensor, " times"]
     sigma: Float[Tensor, " times"]
     weights: Float[Tensor, " times"]
-    reward: QuadraticReward | None = None
+    reward: KnownReward | None = None
     reward_scale: float = 0.0
 
     def average(self, values: Float[Tensor, " times"]) -> Float[Tensor, ""]:

@@ -28,7 +28,7 @@ from .engine import KeptSamples, ObjectiveResult
 from .run_state.checkpoint_writer import CheckpointWriter, nothing
 from .run_state.host_copies import host_copies
 from .run_state.run_folder import RunFolder
-from .setup.assembly import Assembled, noises_needed
+from .setup.assembly import Assembled, images_compared, noises_needed
 
 SAMPLES_IN_GRID = 16
 WARM_UPS = "updates of the assistant's warm-up"
@@ -188,8 +188,11 @@ class TrainingLoop:
         return self.noises
 
     def _noises_needed(self) -> int:
-        config, size = self.config, self.config.reward_batch or self.config.batch_size
-        return noises_needed(self.parts.engine, self.parts.conditions[self.order.take(self.taken, size)], config.seed)
+        config, engine = self.config, self.parts.engine
+        size, compared = config.reward_batch or config.batch_size, images_compared(engine)
+        # Of as many samples a prompt as rewards compare, so that these can be asked.
+        rows = self.order.at([self.taken + place // compared for place in range(max(size, compared))])
+        return max(compared, noises_needed(engine, self.parts.conditions[rows], config.seed))
 
     @property
     def is_warm(self) -> bool:

@@ -17,7 +17,7 @@ import torch
 from ..config import make_config
 from ..diffusion.schedules import Schedule
 from ..objective.build import build_mix
-from ..objective.gaussians import Gaussian
+from ..objective.gaussians import Gaussian, QuadraticReward
 from ..training.engine import Engine
 from .cases import CASES, make_generator, make_reference
 from .kl_rows import TIMES, closed_form_kl, schedules
@@ -74,7 +74,7 @@ def budget_rows(seed: int = 0, updates: int = UPDATES) -> list[VerifyRow]:
     """
     case, schedule, rows = CASES["linear"], schedules()["flow"], []
     reference = AnyTimeReference.like(make_reference(), schedule)
-    assert case.reward is not None
+    assert isinstance(case.reward, QuadraticReward)
     scale = scale_for(BUDGET, reference.given, case.reward.slope, schedule, *TIMES)
     for start in STARTS:
         engine, law = _train(reference, start * scale, seed, updates)

@@ -15,7 +15,15 @@ from ..diffusion.predictions import Prediction
 from ..diffusion.schedules import Schedule, VariancePreserving
 from ..errors import RunError
 from ..objective.base import Term, takes_rewards
-from ..objective.gaussians import ClosedForm, Gaussian, GaussianProblem, MapClosedForm, QuadraticReward, average_kl
+from ..objective.gaussians import (
+    ClosedForm,
+    Gaussian,
+    GaussianProblem,
+    KnownReward,
+    MapClosedForm,
+    QuadraticReward,
+    average_kl,
+)
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
 
@@ -183,7 +191,7 @@ class Case:
     name: str
     summary: str
     guidance: float = 1.0
-    reward: QuadraticReward | None = None
+    reward: KnownReward | None = None
     reward_scale: float = 0.0
     weighting: str = "uniform"
 

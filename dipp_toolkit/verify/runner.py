@@ -15,15 +15,14 @@ from .budget_rows import CASE as KL_BUDGET
 from .budget_rows import budget_rows
 from .cases import CASES, Case, make_generator, make_reference
 from .gradients import TOLERANCE, compare_gradients
+from .group_rows import CASE as GROUPS
+from .group_rows import group_case
 from .kl_rows import CASE as KL
 from .kl_rows import kl_rows
 from .rows import VerifyRow
 from .training import PLANS, train_case
 from .world import ExactAssistant, GaussianReference
 from .world_terms import Subject, case_terms, verification_of
-
-MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows, KL_BUDGET: budget_rows}
-"""Rows of what runs measure rather than of where they end, by what people type as a case; each takes the seed."""
 
 NUMBERS = 3
 """Of a sample in the cases."""
@@ -75,6 +74,19 @@ def run_case(
         goal, gradient = compare_gradients(case, subject, reference)
         rows.append(VerifyRow.compare(case.name, subject.label, assistant, "gradient", goal, gradient, TOLERANCE))
     return rows
+
+
+def group_rows(seed: int = 0) -> list[VerifyRow]:
+    """A reward of groups, to where training by it ends, and its gradient.
+
+    Args:
+        seed: of every draw; there is none.
+    """
+    return run_case(group_case(), MEASURED, "exact", seed)
+
+
+MEASURES: dict[str, Callable[[int], list[VerifyRow]]] = {KL: kl_rows, KL_BUDGET: budget_rows, GROUPS: group_rows}
+"""Rows of one term alone, by what people type as a case; each takes the seed."""
 
 
 def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: GaussianReference) -> Iterator[Subject]:

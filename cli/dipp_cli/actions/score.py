@@ -97,12 +97,15 @@ def score_images(request: ScoreRequest) -> dict[str, Any]:
     from dipp_toolkit.evaluation.scoring import score_files
     from dipp_toolkit.experiments.bench.paired_scores import compare_groups
     from dipp_toolkit.protocols import moved
+    from dipp_toolkit.rewards.groups import refuse_alone
     from dipp_toolkit.utils.device import choose_device
 
     files, notices = gather(request)
     device = choose_device(request.device)
     rewards = load_rewards(names, request.assignments)
     try:
+        for name, reward in rewards.items():
+            refuse_alone(name, reward, "dipp score")
         rewards = {name: moved(reward, device) for name, reward in rewards.items()}
         with score_progress(len(files), request.quiet) as progress:
             scored, remarks = score_files(rewards, files, batch=request.batch_size, device=device, progress=progress)

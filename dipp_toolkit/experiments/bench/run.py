@@ -19,6 +19,7 @@ from ...errors import RequestError
 from ...evaluation.loading import find_metric, load_metric
 from ...prompts.loading import load_prompts
 from ...protocols import CostMetric, Metric, PromptSet, close, moved
+from ...rewards.groups import refuse_alone
 from ...rewards.loading import find_reward, load_reward
 from ...rewards.scores import ask
 from ...training.run_state.reserved_folder import own_folder
@@ -166,6 +167,7 @@ class Bench:
     def ask_reward(self, name: str) -> None:
         """Score every image with a reward that is loaded for that and let go after it."""
         reward = moved(load_reward(name, **self.settings.options.get(name, {})), self.device)
+        refuse_alone(name, reward, "A bench")
 
         def rows_of(images: Images, prompts: Sequence[str]) -> Float[Tensor, "batch 1"]:
             return ask(name, reward, images, prompts).detach().cpu().double().unsqueeze(1)

@@ -28,7 +28,7 @@ from ...diffusion.times import TimeLaw
 from ...distributed.shared_draws import normal
 from ...utils.precision import full_precision
 from ..base import Sample, TermContext, TermResult
-from ..gaussians import Gaussian, GaussianProblem, Verification, average_kl
+from ..gaussians import Gaussian, GaussianProblem, QuadraticReward, Verification, average_kl
 from .divergence import Divergence, Noised, guided_x0, noised
 from .options import option
 from .reward_sum import HoldsRewards, RewardSum
@@ -136,6 +136,7 @@ class DiffusedReward(HoldsRewards, Divergence):
         r"""The integral KL to $q\, e^{a^T x/\beta} \propto N(\mu + \Sigma a/\beta, \Sigma)$."""
         target = problem.target
         if problem.reward is not None:
+            assert isinstance(problem.reward, QuadraticReward)
             moved = target.mean + problem.reward_scale * target.covariance @ problem.reward.slope
             target = Gaussian(moved, target.covariance)
         return average_kl(problem.law, target, problem)

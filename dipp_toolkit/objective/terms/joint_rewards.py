@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ...rewards.groups import samples_per_prompt
 from ...utils.step_parts import REWARD, step_part
 from ..base import Sample, Term
 from .reward import RewardTerm
@@ -59,14 +60,15 @@ def differentiate_together(
         RunError: a reward failed, or has no gradient.
     """
     first = next(iter(terms.values()))
-    size, prompts = first.batch or len(sample.x0), sample.condition.prompts
+    prompts = sample.condition.prompts
+    grouped = next((term for term in terms.values() if samples_per_prompt(term.reward) > 1), first)
     scores: dict[str, list[Tensor]] = {name: [] for name in terms}
     gradients = []
-    for start in range(0, len(sample.x0), size):
-        decoded = first.shared.decoded_alone(sample.x0[start : start + size])
+    for part in grouped.parts(prompts):
+        decoded = first.shared.decoded_alone(sample.x0[part])
         summed = torch.zeros((), device=sample.x0.device)
         for name, term in terms.items():
-            own, pixels = _at_the_clamp(term, decoded, prompts[start : start + size])
+            own, pixels = _at_the_clamp(term, decoded, prompts[part])
             scores[name].append(own)
             summed = summed + torch.as_tensor(term.rising * factors[name]).to(pixels.dtype) * pixels
         gradients.append(decoded.pull_back_pixels(summed))

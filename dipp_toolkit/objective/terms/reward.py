@@ -8,7 +8,7 @@ A reward without a gradient, a black box, only gives scores, and an estimator ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ...diffusion.condition import Condition
 from ...errors import RunError
 from ...protocols import Reward
+from ...rewards.groups import parts_of, samples_per_prompt
 from ...rewards.scores import ask
 from ...utils.deterministic import Tolerance
 from ...utils.device import sent
@@ -28,6 +29,7 @@ from ...utils.step_parts import REWARD, step_part
 from ..base import Committing, Sample, TermResult
 from ..estimators.base import GradientEstimator
 from ..estimators.latent import LatentReward
+from ..estimators.surrogate import Surrogate
 from .shared_decode import Decoded, SharedDecode
 
 
@@ -111,15 +113,13 @@ class RewardTerm:
 
     def _evaluate(self, sample: Sample) -> TermResult:
         """Decode, score and differentiate."""
-        size, prompts = self.batch or len(sample.x0), sample.condition.prompts
-        if size >= len(sample.x0):
+        prompts = sample.condition.prompts
+        if (self.batch or len(sample.x0)) >= len(sample.x0):
             scores, gradient = self._differentiate(self.shared.decoded(sample.x0), prompts)
             return TermResult(scores, -gradient)
         parts = [
-            self._differentiate(
-                self.shared.decoded_alone(sample.x0[start : start + size]), prompts[start : start + size]
-            )
-            for start in range(0, len(sample.x0), size)
+            self._differentiate(self.shared.decoded_alone(sample.x0[part]), prompts[part])
+            for part in self.parts(prompts)
         ]
         return TermResult(torch.cat([score for score, _ in parts]), -torch.cat([gradient for _, gradient in parts]))
 
@@ -130,6 +130,12 @@ class RewardTerm:
             RunError: the reward failed.
         """
         self.black_box = self.estimator is not None and self._has_no_gradient(latents, condition)
+        if self.black_box and samples_per_prompt(self.reward) > 1 and isinstance(self.estimator, Surrogate):
+            raise RunError(
+                f"The reward '{self.name}' has no gradient and compares images of one prompt with each other. A "
+                "surrogate learns what each image is worth by itself: train with black_box=smoothing, or with "
+                "term=policy_gradient."
+            )
         if self.black_box and self.latent is not None:
             raise RunError(
                 f"The reward '{self.name}' has no gradient, so latent=true has nothing to learn it from. Leave that "
@@ -198,14 +204,13 @@ class RewardTerm:
         Raises:
             RunError: the reward failed, or did not return one finite score for each image.
         """
-        size = self.batch or len(latents)
-        starts = range(0, len(latents), size)
         return torch.cat(
-            [
-                self._call(self.decode(latents[start : start + size]), prompts[start : start + size]).detach()
-                for start in starts
-            ]
+            [self._call(self.decode(latents[part]), prompts[part]).detach() for part in self.parts(prompts)]
         )
+
+    def parts(self, prompts: Sequence[str]) -> Iterator[slice]:
+        """The parts in which a batch is decoded and scored."""
+        return parts_of(self.reward, prompts, self.batch or len(prompts))
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
         with tf32_products(images.device, self.tf32):

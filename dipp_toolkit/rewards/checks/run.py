@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from ...errors import DippError, RequestError
-from ...protocols import Reward
+from ...protocols import GroupReward, Reward, moved
 from ...utils.exception_text import raised
+from ..groups import samples_per_prompt
 from . import answers, costs, formats, gradients, side_effects, steadiness
+from .beside import BesideCompanion
 from .probe import Probe
 from .verdicts import CheckRow, Verdict, failed, skipped
 
@@ -79,7 +82,8 @@ def check_reward(
     """Run every check of a reward.
 
     Args:
-        reward: what is checked; moved to `device` where it can be.
+        reward: what is checked; moved to `device` where it can be. One of groups is asked about each image beside a
+            fixed companion.
         name: its name, for the rows.
         device: where images are.
         size: pixels a side of ordinary pictures; other sizes are derived from it.
@@ -95,6 +99,8 @@ def check_reward(
     """
     if size < SMALLEST:
         raise RequestError(f"Pictures of {size} pixels a side are too small for a check; expected {SMALLEST} or more.")
+    if samples_per_prompt(reward) > 1:
+        reward = BesideCompanion(cast(GroupReward, moved(reward, device)))
     probe = Probe(name, reward, torch.device(device), size, seed, seconds)
     rows: list[CheckRow] = []
     with torch.random.fork_rng(devices=[]):  # so that a reward that draws at random gets the same numbers every time

@@ -37,6 +37,7 @@ from ...objective.terms.reward_sum import RewardSum
 from ...prompts.conditions import Conditions, encode_prompts
 from ...prompts.loading import load_prompts
 from ...protocols import Assistant, AssistantSaved, ExportChecked, Generator, Reference, Reward, moved, texts
+from ...rewards.groups import samples_per_prompt
 from ...rewards.loading import load_reward
 from ...utils.device import choose_device
 from ...utils.lazy_sequence import evenly_spaced
@@ -231,6 +232,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )
     reference.denoiser.frozen()
+    check_groups(config, rewards)
     rewards = {name: moved(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], moved(judge[1], device)) if judge else None
     watchers = {name: moved(reward, device) for name, reward in watchers.items()}
@@ -388,6 +390,41 @@ def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
         elif isinstance(weighted.term, RewardTerm):
             rewards.append(weighted.term)
     return rewards
+
+
+def images_compared(engine: Engine) -> int:
+    """How many images of a prompt the rewards are to be given together, 1 where each is looked at by itself."""
+    return max((samples_per_prompt(term.reward) for term in differentiated_rewards(engine.terms)), default=1)
+
+
+def check_groups(config: TrainConfig, rewards: Mapping[str, Reward]) -> None:
+    """Rewards that compare images of one prompt need whole groups in every batch.
+
+    Raises:
+        RequestError: the batch cuts them, holds one image a prompt, or such a reward is learned on latents.
+    """
+    sizes = {name: samples_per_prompt(reward) for name, reward in rewards.items()}
+    name = max(sizes, key=sizes.__getitem__, default="")
+    if not name or sizes[name] == 1:
+        return
+    each, batch = config.noises_per_prompt or sizes[name], config.batch_size
+    if each == 1:
+        raise RequestError(
+            f"With noises_per_prompt=1 the reward '{name}' has no images of one prompt to compare. Leave that setting "
+            f"out, for {sizes[name]} images a prompt, or give it 2 or more."
+        )
+    if batch % each:
+        raise RequestError(
+            f"A batch of {batch} cuts groups of {each} images of one prompt, which the reward '{name}' compares. Set "
+            f"batch_size to a multiple of {each}, such as {each * max(round(batch / each), 1)}, or noises_per_prompt "
+            "to another number that divides it."
+        )
+    learned = next((other for other in config.latent_rewards if sizes.get(other, 1) > 1), None)
+    if learned is not None:
+        raise RequestError(
+            f"The reward '{learned}' compares images of one prompt, so that it cannot be learned on one sample's "
+            "latents. Leave its latent=true out."
+        )
 
 
 def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:

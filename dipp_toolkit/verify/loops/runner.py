@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import RequestError, RunError
+from ...objective.gaussians import QuadraticReward
 from ...utils.messages import unknown_name
 from ...utils.reproducibility import random_states_kept, seed_everything
 from ..cases import CASES
@@ -112,7 +113,7 @@ def gather(adapter: Adapter, name: str, seed: int, rows: int) -> Evidence:
         stage.set_law(0)
         sampling = None if sample is None else _sampled(adapter, recorder, sample)
     reference = stage.reference
-    slope = None if case.reward is None else case.reward_scale * case.reward.slope
+    slope = case.reward_scale * case.reward.slope if isinstance(case.reward, QuadraticReward) else None
     return Evidence(
         name, stage.levels, stage.chain, world.timesteps, stage.laws,
         reference.given, reference.guided(case.guidance), reference.empty,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.protocols import moved
+from dipp_toolkit.rewards.groups import refuse_alone
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote.address import read_token
 from dipp_toolkit.rewards.remote.serve import listen, public_names, run_server
@@ -49,6 +50,8 @@ def serve_rewards(
     try:
         with quiet_stdout():
             loaded = {short: load_reward(name, **given.get(name, {})) for short, name in names.items()}
+            for short, reward in loaded.items():
+                refuse_alone(names[short], reward, "A server")
             rewards = {short: moved(reward, device) for short, reward in loaded.items()}
     except BaseException:
         listening.close()
