@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from .errors import RequestError
-from .utils.assignments import parse_floors, parse_fraction, parse_rewards
+from .utils.assignments import parse_floors, parse_fraction, parse_rewards, parse_rewards_for
 from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
 from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
@@ -166,6 +166,11 @@ class TrainConfig(BaseModel):
         default_factory=dict,
         description="levels that rewards are held above while the others are maximised, by name; a reward named only "
         "here has no other effect",
+    )
+    reward_for: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="weights of rewards for the prompts of a category, as in 'category=text: ocr=1, hps=0.5; "
+        "category=people: imagereward=2'; all other prompts have the weights of rewards, which may be 0",
     )
     floor_rate: Positive = Field(
         0.05, description="growth of a floor's multiplier per step, for a violation of one standard deviation"
@@ -454,6 +459,11 @@ class TrainConfig(BaseModel):
     def _rewards_from_text(cls, value: Any) -> Any:
         return parse_rewards(value) if isinstance(value, str) else value
 
+    @field_validator("reward_for", mode="before")
+    @classmethod
+    def _rewards_for_from_text(cls, value: Any) -> Any:
+        return parse_rewards_for(value) if isinstance(value, str) else value
+
     @field_validator("floors", mode="before")
     @classmethod
     def _floors_from_text(cls, value: Any) -> Any:
@@ -502,6 +512,15 @@ class TrainConfig(BaseModel):
     @classmethod
     def _finite_weights(cls, value: dict[str, float]) -> dict[str, float]:
         return _finite("weight", value)
+
+    @field_validator("reward_for")
+    @classmethod
+    def _finite_weights_for(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for key, weights in value.items():
+            if not key.startswith("category=") or key == "category=" or not weights:
+                raise ValueError(f"'{shown(key)}' names no prompts; expected category=NAME with rewards and weights")
+            _finite("weight", weights)
+        return value
 
     @field_validator("floors")
     @classmethod

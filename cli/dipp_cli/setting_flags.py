@@ -57,6 +57,7 @@ FLAGS = {
         of_rewards=True,
     ),
     "prompts": Flag(metavar="SET|FILE"),
+    "reward_for": Flag(metavar="category=NAME: NAME=WEIGHT;...", of_rewards=True),
     "balance": Flag(of_rewards=True),
     "floors": Flag(name="--floor", metavar="NAME=LEVEL,...", of_rewards=True),
     "reward_scale": Flag(metavar="SCALE", of_rewards=True),

@@ -26,6 +26,7 @@ from .mixing.kl_budget import KLBudget
 from .mixing.mix import RewardMix
 from .mixing.scale import MEASURED, RewardScale
 from .result import reward_term
+from .terms.for_prompts import ForPrompts, PromptWeights
 from .terms.reward import RewardTerm
 from .terms.shared_decode import SharedDecode
 
@@ -144,8 +145,18 @@ def build_terms(
     rewards: Mapping[str, Reward],
     device: torch.device,
     processes: Processes | None = None,
+    by_prompt: Mapping[str, PromptWeights] | None = None,
 ) -> list[WeightedTerm]:
     """The objective: the terms that the settings name, then one for each reward, unless a term takes the rewards.
+
+    Args:
+        config: the run's settings.
+        reference: the frozen reference.
+        assistant: the score network of the generator's own samples.
+        rewards: by name.
+        device: where the run computes.
+        processes: those that share the run.
+        by_prompt: weights of the rewards whose weight depends on the prompt, in place of the settings'.
 
     Raises:
         RequestError: decode options are set, and the reference's decoder does not take them.
@@ -156,15 +167,18 @@ def build_terms(
         if not isinstance(reference, RewardDecoding):
             raise RequestError("Decode options need a diffusers pipeline as the reference; this reference is not one.")
         decode = reference.reward_decoder(options)
-    shared = SharedDecode(decode, len(rewards))
+    by_prompt = by_prompt or {}
+    shared = SharedDecode(decode, len(rewards.keys() - by_prompt.keys()))
+    weights = {name: config.rewards.get(name, 0.0) for name in rewards}
+    weights |= {name: own.largest for name, own in by_prompt.items()}
     reward_terms = {
         name: RewardTerm(
             name,
             reward,
-            shared,
+            SharedDecode(decode) if name in by_prompt else shared,
             config.reward_batch,
             build_estimator(config, device, processes),
-            ascended=config.rewards.get(name, 0.0) >= 0,
+            ascended=weights[name] >= 0,
             latent=build_latent(name, config, processes),
             tf32=config.reward_tf32,
         )
@@ -194,7 +208,12 @@ def build_terms(
     if any(takes_rewards(weighted.term) for weighted in terms):
         return terms
     return terms + [
-        WeightedTerm(reward_term(name), term, config.alpha_rew * config.rewards.get(name, 0.0), mixed=True)
+        WeightedTerm(
+            reward_term(name),
+            ForPrompts(term, by_prompt[name]) if name in by_prompt else term,
+            config.alpha_rew * weights[name],
+            mixed=True,
+        )
         for name, term in reward_terms.items()
     ]
 

@@ -14,6 +14,7 @@ FLAGS = {
     "generator": "--generator",
     "reference": "--reference",
     "rewards": "--reward",
+    "reward_for": "--reward-for",
     "floors": "--floor",
     "balance": "--balance",
     "kl_budget": "--kl-budget",
@@ -36,7 +37,9 @@ def setting_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return ",".join(f"{name}={setting_text(weight)}" for name, weight in value.items())
+        nested = any(isinstance(content, dict) for content in value.values())
+        sign, between = (": ", "; ") if nested else ("=", ",")
+        return between.join(f"{name}{sign}{setting_text(content)}" for name, content in value.items())
     if isinstance(value, (list, tuple)):
         return ",".join(map(setting_text, value))
     if isinstance(value, float):
@@ -96,7 +99,7 @@ def again_from_flags(config: TrainConfig) -> list[str]:
         if (
             name not in LEFT_OUT
             and not (name in FLAGS and value not in (None, {}))
-            and name not in ("rewards", "floors")
+            and name not in ("rewards", "reward_for", "floors")
         ):
             parts.append(f"--set {shlex.quote(f'{name}={setting_text(value)}')}")
     owners = {f"reward.{name}": options for name, options in config.reward_options.items()}

@@ -92,6 +92,25 @@ def parse_floors(text: str) -> dict[str, float]:
     return parse_rewards(text, "floor")
 
 
+def parse_rewards_for(text: str) -> dict[str, dict[str, float]]:
+    """`"category=text: ocr=1; category=people: hps=2"` as `{"category=text": {"ocr": 1.0}, "category=people": ...}`.
+
+    Raises:
+        RequestError: a part has no colon, names its prompts twice, or a weight is missing or not a finite number.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        prompts, colon, rewards = (side.strip() for side in part.partition(":"))
+        if not colon or not rewards:
+            raise RequestError(
+                f"'{shown(part)}' gives prompts no rewards; expected something like category=text: ocr=1."
+            )
+        if prompts in found:
+            raise RequestError(f"'{shown(prompts)}' is named twice; give all its rewards at once, with commas.")
+        found[prompts] = parse_rewards(rewards)
+    return found
+
+
 def parse_fraction(text: str) -> float | str:
     """`"399/999"` as a number; any other text, or a fraction of zero, as it is."""
     above, line, below = text.partition("/")

@@ -135,6 +135,7 @@ def check_plain(name: str, config: TrainConfig) -> None:
         (f"balance={config.balance}", config.balance != "sum"),
         ("reward_clip", config.reward_clip is not None),
         ("floors", bool(config.floors)),
+        ("reward_for", bool(config.reward_for)),
     ):
         if used:
             raise RequestError(

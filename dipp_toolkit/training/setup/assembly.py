@@ -32,6 +32,7 @@ from ...models.weight_sharing import trainable_parameters
 from ...objective.base import asks_scores_alone, takes_rewards, uses_assistant
 from ...objective.build import build_mix, build_terms
 from ...objective.evaluate import WeightedTerm
+from ...objective.terms.for_prompts import ForPrompts
 from ...objective.terms.reward import RewardTerm
 from ...objective.terms.reward_sum import RewardSum
 from ...prompts.conditions import Conditions, encode_prompts
@@ -48,6 +49,7 @@ from ..engine import Engine
 from ..guard import Guard
 from ..optim import LossScale, apply_network_options, make_optimizer
 from .assistant_start import assistant_times
+from .prompt_weights import prompt_weights
 from .resolve import settle_compile, settle_precision
 
 
@@ -219,7 +221,8 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
     watchers = _load_watchers(config)
-    prompts = texts(load_prompts(config.prompts or ""))
+    prompt_set = load_prompts(config.prompts or "")
+    prompts, by_prompt = texts(prompt_set), prompt_weights(config, prompt_set.prompts)
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
     reference = _load_reference(config)
     generator = _named_generator(config, reference)
@@ -250,7 +253,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     offload = ActivationOffload.chosen(config.activation_offload, device)
     assistant = own if denoiser is None else replace(_around(denoiser, config, processes, attention), offload=offload)
     assert assistant is not None
-    terms = build_terms(config, reference, assistant, rewards, device, processes)
+    terms = build_terms(config, reference, assistant, rewards, device, processes, by_prompt)
     _compile_rewards(config, reference, rewards, terms)
     rounds = config.assistant_rounds if any(uses_assistant(weighted.term) for weighted in terms) else 0
     engine = Engine(
@@ -387,8 +390,9 @@ def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
         inner = getattr(weighted.term, "rewards", None) if takes_rewards(weighted.term) else None
         if isinstance(inner, RewardSum) and not asks_scores_alone(weighted.term):
             rewards += [term for term in inner.terms.values() if isinstance(term, RewardTerm)]
-        elif isinstance(weighted.term, RewardTerm):
-            rewards.append(weighted.term)
+        term = weighted.term.term if isinstance(weighted.term, ForPrompts) else weighted.term
+        if isinstance(term, RewardTerm):
+            rewards.append(term)
     return rewards
 
 

@@ -156,6 +156,20 @@ def _check_scaled_rewards(config: TrainConfig) -> None:
             raise RequestError(reason)
 
 
+def _check_rewards_for(config: TrainConfig) -> None:
+    """Rewards of some prompts are among all rewards.
+
+    Raises:
+        RequestError: one is not.
+    """
+    for key, weights in config.reward_for.items():
+        for name in weights.keys() - config.rewards.keys():
+            raise RequestError(
+                f"reward_for gives the prompts of {key} the reward '{name}', which the run does not have. Name it in "
+                f"--reward as well, with the weight that it has for all other prompts: {name}=0 for none."
+            )
+
+
 def _check_latent_rewards(config: TrainConfig) -> None:
     """Refuse `latent` where the true reward is needed in every step.
 
@@ -198,6 +212,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
     resolved = _with_possible_scale(config, resolved)
     _check_scaled_rewards(resolved)
+    _check_rewards_for(resolved)
     if resolved.reuse_samples and not resolved.assistant_rounds:
         raise RequestError(
             "The setting reuse_samples gives the assistant's last update the samples of the generator update before, "
