@@ -45,6 +45,7 @@ from ..run_state.run_folder import choose_folder
 from ..run_state.start_settings import as_begun
 from .assembly import check_frozen_precision, check_generator, reference_options
 from .origins import licence_notices
+from .prompt_weights import prompt_weights
 from .resolve import resolve
 
 
@@ -245,6 +246,8 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         (name for name in names if name is not None), {name: config.options_of(name) for name in config.reward_options}
     )
     trained, held_out = parts.prompts(config.prompts or ""), None
+    if trained is not None:
+        prompt_weights(config, load_prompts(config.prompts or "").prompts)
     if config.eval_prompts is not None:
         held_out = parts.prompts(config.eval_prompts)
     joined = check_networks(config, parts)
@@ -323,6 +326,9 @@ def _rewards_text(config: TrainConfig) -> str:
     if not config.rewards and not config.floors:
         return "none: distillation alone"
     texts = [f"{name}={weight:g}" for name, weight in config.rewards.items()]
+    texts += [
+        f"{name} {weight:g} for {prompts}" for prompts, own in config.reward_for.items() for name, weight in own.items()
+    ]
     texts += [f"{name} held above {level:g}" for name, level in config.floors.items()]
     asked = any(is_remote_name(name) for name in (*config.rewards, *config.floors))
     return f"{', '.join(texts)}; {config.strength}" + (" (servers not asked)" if asked else "")
