@@ -579,6 +579,15 @@ class TrainConfig(BaseModel):
         return {name: value for name, value in self.reward_options.get(reward, {}).items() if name != LATENT}
 
     @property
+    def largest_weights(self) -> dict[str, float]:
+        """Each reward's weight, for those prompts where it is largest in size."""
+        weights = dict(self.rewards)
+        for own in self.reward_for.values():
+            for name, weight in own.items():
+                weights[name] = max(weights.get(name, 0.0), weight, key=abs)
+        return weights
+
+    @property
     def latent_rewards(self) -> tuple[str, ...]:
         """The rewards that are learned on latents."""
         return tuple(name for name, options in self.reward_options.items() if options.get(LATENT, False))

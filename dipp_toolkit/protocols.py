@@ -108,7 +108,8 @@ class GroupReward(Reward, Protocol):
 
     Attributes:
         samples_per_prompt: how many images of each prompt a training's batches hold unless `noises_per_prompt` says
-            otherwise, 2 or more. Elsewhere it may be given any number from 2 on.
+            otherwise, 2 or more; in the class as well, so that `dipp plan` reads it without weights. Elsewhere a reward
+            may be given any number from 2 on.
     """
 
     @property

@@ -42,6 +42,7 @@ from dipp_toolkit.planning.costs import score_costs
 from dipp_toolkit.planning.dry_run import cost_of
 from dipp_toolkit.protocols import texts
 from dipp_toolkit.registry import Entry, get_registry
+from dipp_toolkit.rewards.groups import samples_per_prompt
 
 HERE = Path(__file__).parent
 WORLD, SMALL, SIDE = "emoji", 64, 512
@@ -87,6 +88,8 @@ def costs(entry: Entry, most: float) -> dict[str, Any]:
         reward = load_reward(entry.name)
     except DippError as error:
         return row | {"reason": str(error)}
+    if samples_per_prompt(reward) > 1:
+        return row | {"reason": "it compares images of one prompt with each other"}
     score = scored(reward)
     row |= {"parameters": sum(map(parameter_count, networks_of(reward))), "weights": "own"}
     if reward.differentiable:
@@ -155,6 +158,8 @@ def spreads(entries: Sequence[Entry], count: int, noises: int) -> dict[str, dict
         try:
             reward = load_reward(entry.name)
         except DippError:
+            continue
+        if samples_per_prompt(reward) > 1:
             continue
         rows[entry.name] = spread(reward, pictures, prompts)
     return rows

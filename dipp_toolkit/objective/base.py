@@ -53,6 +53,8 @@ class TermResult:
         scores: of the rewards inside the term's own formula, by the reward's name.
         predicted: whether `value` is the prediction of what stands in for a reward; the log keeps it apart.
         measured: what the size of a reward's gradient is measured of, like `grad`, where that is not `grad` itself.
+        counted: 1 for each sample whose `value` was measured and 0 for the others, which no mean of values counts; None
+            where all were.
     """
 
     value: Float[Tensor, " batch"]
@@ -61,6 +63,13 @@ class TermResult:
     scores: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
     predicted: bool = False
     measured: Float[Tensor, "batch ..."] | None = None
+    counted: Float[Tensor, " batch"] | None = None
+
+    @property
+    def mean_value(self) -> Float[Tensor, ""]:
+        """The mean of the values that were measured; no number where none was."""
+        values = self.value.float()
+        return values.mean() if self.counted is None else (values * self.counted).sum() / self.counted.sum()
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -88,7 +88,7 @@ def directions(gradients: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
 
 def read_result(result: ObjectiveResult, *more: Mapping[str, Tensor]) -> tuple[ObjectiveResult, list[dict[str, float]]]:
     """A result whose numbers are read off the device, and further numbers read in the same transfer."""
-    means = {name: term.value.float().mean() for name, term in result.results.items()}
+    means = {name: term.mean_value for name, term in result.results.items()}
     for term in result.results.values():
         means |= {metric_name("scores", name): scores.float().mean() for name, scores in term.scores.items()}
     groups: list[Scalars] = [result.norms, result.cosines, result.details, means, *more]
@@ -121,6 +121,7 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
             _mean([result.results[name].details for result in results]),
             {key: joined([result.results[name].scores[key] for result in results]) for key in last.scores},
             last.predicted,
+            counted=_counted([result.results[name] for result in results], joined),
         )
         for name, last in results[-1].results.items()
     }
@@ -134,11 +135,18 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
     )
 
 
+def _counted(terms: Sequence[TermResult], joined: Callable[[Sequence[Tensor]], Tensor]) -> Tensor | None:
+    """Which values of several results were measured; None where all were."""
+    if all(term.counted is None for term in terms):
+        return None
+    return joined([torch.ones_like(term.value) if term.counted is None else term.counted for term in terms])
+
+
 def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:
     """The mean of the results of all generator steps; each step's own values are in `details`."""
     merged = _merged(results, stack=True)
     by_step: Scalars = {
-        metric_name(f"step_{number}", name): term.value.float().mean()
+        metric_name(f"step_{number}", name): term.mean_value
         for number, result in enumerate(results, start=1)
         for name, term in result.results.items()
     }

@@ -35,6 +35,7 @@ from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
 from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
+from ..registry import get_registry
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
@@ -429,9 +430,21 @@ def _samples_a_look(reward: str, config: TrainConfig) -> int:
     return config.latent_every if reward in config.latent_rewards else 1
 
 
+def _images_compared(config: TrainConfig) -> int:
+    """How many images of a prompt the rewards compare, as far as their options say; 0 where none does."""
+    entries = get_registry().entries["reward"]
+    usual = {
+        name: getattr(entries[name].find_factory(), "samples_per_prompt", None)
+        for name in config.rewards
+        if name in entries and not entries[name].missing
+    }
+    said = [config.options_of(name).get("samples", own) for name, own in usual.items() if isinstance(own, int)]
+    return max([own for own in said if isinstance(own, int)], default=0)
+
+
 def _samples_of_prompts(config: TrainConfig) -> dict[str, int]:
-    """Samples of each prompt in a batch, where a latent stand-in needs more than the settings name."""
-    needed = NOISES_COMPARED if config.latent_rewards else None
+    """Samples of each prompt in a batch, where a reward needs more than the settings name."""
+    needed = max(NOISES_COMPARED if config.latent_rewards else 0, _images_compared(config)) or None
     return {} if needed is None or config.noises_per_prompt is not None else {"noises_per_prompt": needed}
 
 
@@ -597,7 +610,7 @@ def _thrifty(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str
 def _micro_batches(config: TrainConfig) -> Iterator[int]:
     """Ever smaller parts that a batch can be cut into: a prompt's samples stay together, and one is half of the one
     before or less."""
-    needed = config.noises_per_prompt or (NOISES_COMPARED if config.latent_rewards else 1)
+    needed = config.noises_per_prompt or _samples_of_prompts(config).get("noises_per_prompt", 1)
     size = config.batch_size
     for part in range(size // 2, 0, -1):
         if config.batch_size % part == 0 and part % needed == 0 and 2 * part <= size:

@@ -159,6 +159,7 @@ def facts_of(run: RunFiles) -> list[tuple[str, str]]:
             "rewards",
             ", ".join(f"{name_of(name)} {times}{weight_text(weight)}" for name, weight in config.rewards.items()),
         ),
+        ("rewards of some prompts", setting_text(config.reward_for) if config.reward_for else ""),
         ("floors", ", ".join(f"{name_of(name)} {weight_text(level)}" for name, level in config.floors.items())),
         ("pull of the rewards", run.spelling.text(pull_in_words(run.metrics, config))),
         ("KL budget", budget_text(run)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,6 +48,11 @@ def setting_text(value: Any) -> str:
     return str(value)
 
 
+def option_text(value: Any) -> str:
+    """The value of a reward's or a term's option as `--set` reads it, which is YAML: JSON where it holds others."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else setting_text(value)
+
+
 def _from_here(folder: Path) -> Path:
     """A folder relative to the working folder, where it is inside."""
     if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
@@ -76,7 +82,7 @@ def new_run_with(folder: Path, saved: TrainConfig, asked: TrainConfig, names: It
         before, value = getattr(saved, name), getattr(asked, name)
         if name in OPTIONS:
             parts += [
-                f"--set {shlex.quote(f'{OPTIONS[name]}.{owner}.{option}={setting_text(content)}')}"
+                f"--set {shlex.quote(f'{OPTIONS[name]}.{owner}.{option}={option_text(content)}')}"
                 for owner, options in value.items()
                 for option, content in options.items()
                 if before.get(owner, {}).get(option) != content
@@ -105,7 +111,5 @@ def again_from_flags(config: TrainConfig) -> list[str]:
     owners = {f"reward.{name}": options for name, options in config.reward_options.items()}
     owners |= {f"term.{name}": options for name, options in config.term_options.items()}
     for owner, options in owners.items():
-        parts += [
-            f"--set {shlex.quote(f'{owner}.{option}={setting_text(value)}')}" for option, value in options.items()
-        ]
+        parts += [f"--set {shlex.quote(f'{owner}.{option}={option_text(value)}')}" for option, value in options.items()]
     return parts

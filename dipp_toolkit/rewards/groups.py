@@ -14,12 +14,21 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..protocols import GroupReward, Reward
-from ..utils.messages import shown
+from ..utils.messages import quoted, shown
 
 
 def samples_per_prompt(reward: Reward) -> int:
-    """How many images of a prompt a reward is to be trained with: 1 where it looks at each by itself."""
-    return reward.samples_per_prompt if isinstance(reward, GroupReward) else 1
+    """How many images of a prompt a reward is to be trained with: 1 where it looks at each by itself.
+
+    Raises:
+        RequestError: it says something that is not a number of images.
+    """
+    if not isinstance(reward, GroupReward):
+        return 1
+    said = reward.samples_per_prompt
+    if isinstance(said, bool) or not isinstance(said, int) or said < 1:
+        raise RequestError(f"The samples_per_prompt of a reward is {quoted(said)}; expected a whole number, 2 or more.")
+    return said
 
 
 def refuse_alone(name: str, reward: Reward, where: str) -> None:
@@ -64,6 +73,14 @@ def same_prompt(
             "with one image. Train with --set noises_per_prompt=4, or give it two images or more of each prompt."
         )
     return same.to(device)
+
+
+def rows_of_prompts(prompts: Sequence[str]) -> list[list[int]]:
+    """For each image of a batch the rows of the other images of its prompt."""
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    return [[other for other in rows[prompt] if other != row] for row, prompt in enumerate(prompts)]
 
 
 def mean_over_others(

@@ -29,6 +29,7 @@ class FunctionReward:
     Attributes:
         differentiable: what the function says in an attribute of this name; None where it says nothing, and then the
             first scores show it.
+        samples_per_prompt: as `dipp_toolkit.protocols.GroupReward` has it.
     """
 
     range: ClassVar = "the function's own"
@@ -44,6 +45,11 @@ class FunctionReward:
     @property
     def differentiable(self) -> bool | None:
         return getattr(self.function, "differentiable", None)
+
+    @property
+    def samples_per_prompt(self) -> Any:
+        """What the function says in an attribute of this name; 1 where it looks at each image by itself."""
+        return getattr(self.function, "samples_per_prompt", 1)
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         # Whether they are finite is looked at by those who use them, as of any reward.

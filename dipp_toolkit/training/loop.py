@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..config import TrainConfig
 from ..diffusion.condition import Condition
 from ..distributed import Processes
@@ -191,7 +189,8 @@ class TrainingLoop:
         config, engine = self.config, self.parts.engine
         size, compared = config.reward_batch or config.batch_size, images_compared(engine)
         # Of as many samples a prompt as rewards compare, so that these can be asked.
-        rows = self.order.at([self.taken + place // compared for place in range(max(size, compared))])
+        size = -(-size // compared) * compared
+        rows = self.order.at([self.taken + place // compared for place in range(size)])
         return max(compared, noises_needed(engine, self.parts.conditions[rows], config.seed))
 
     @property
@@ -281,13 +280,13 @@ class TrainingLoop:
     @contextmanager
     def random_states_kept_on_failure(self) -> Iterator[None]:
         """Where a term fails, a dead reward say, the state is as before the update: resuming repeats it to the bit."""
-        engine = self.parts.engine
-        before = engine.random.get_state(), torch.get_rng_state()
+        engine, device = self.parts.engine, self.parts.device
+        before = engine.random.get_state(), random_states(device)
         try:
             yield
         except BaseException:
             engine.random.set_state(before[0])
-            torch.set_rng_state(before[1])
+            restore_random_states(before[1], device)
             raise
 
     def save_samples(self) -> None:
@@ -342,5 +341,19 @@ def mean_row(processes: Processes, row: dict[str, float]) -> dict[str, float]:
     if processes.alone:
         return row
     rows = processes.tell(row)
-    shared = [name for name in row if all(name in other for other in rows)]
-    return {name: sum(other[name] for other in rows) / len(rows) for name in shared}
+    names = dict.fromkeys(name for other in rows for name in other)
+    means = {name: _mean_of(name, rows) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _mean_of(name: str, rows: Sequence[Mapping[str, float]]) -> float | None:
+    """The mean over processes of one number; None where one of them has none. What each says of a part of its samples
+    counts as they are many: their share is the number `scored/NAME`."""
+    share = metric_name("scored", name)
+    if any(share in row for row in rows):
+        shares = [row.get(share, 1.0) if name in row else 0.0 for row in rows]
+        total = sum(shares)
+        return sum(own * row[name] for own, row in zip(shares, rows, strict=True) if own) / total if total else None
+    if not all(name in row for row in rows):
+        return None
+    return sum(row[name] for row in rows) / len(rows)

@@ -22,7 +22,8 @@ OF_ADDRESS = re.compile(r"(?P<path>\s*\w+\.\S*https?://[^\s?]*\?\S*\.[A-Za-z_]\w
 """An option of a reward whose name is an address with a query."""
 
 OWN_SYNTAX = (
-    "rewards", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule", "guidance_schedule",
+    "rewards", "reward_for", "floors", "time_range", "assistant_time_range", "trackers", "scale_schedule",
+    "guidance_schedule",
 )  # fmt: skip
 """Settings whose values have a syntax of their own and are not read as YAML."""
 

@@ -126,13 +126,19 @@ def resized(
 
 
 def pooled_to(
-    images: Float[Tensor, "batch channels height width"], side: int
-) -> Float[Tensor, "batch channels {side} {side}"]:
-    """Means over `side` x `side` places, as `adaptive_avg_pool2d` takes them."""
+    images: Float[Tensor, "batch channels height width"], size: int | tuple[int, int]
+) -> Float[Tensor, "batch channels new_height new_width"]:
+    """Means over places, as `adaptive_avg_pool2d` takes them.
+
+    Args:
+        images: or features.
+        size: places down and across, or one number for both.
+    """
+    pool = _Pool((size, size) if isinstance(size, int) else size)
     if _goes_back_by_products(images):
-        taken: Tensor = _Separable.apply(images, _Pool((side, side)))
+        taken: Tensor = _Separable.apply(images, pool)
         return taken
-    return F.adaptive_avg_pool2d(images, side)
+    return pool(images)
 
 
 def _goes_back_by_products(images: Tensor) -> bool:

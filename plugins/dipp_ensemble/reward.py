@@ -21,6 +21,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.protocols import Reward, close, moved
 from dipp_toolkit.rewards.code_digests import identity_of
+from dipp_toolkit.rewards.groups import refuse_alone
 from dipp_toolkit.rewards.loading import AsksServer, FunctionReward, files_of, find_reward, load_reward
 from dipp_toolkit.rewards.remote.proxy import ProxyReward
 from dipp_toolkit.rewards.scores import ask, check_inputs
@@ -76,6 +77,8 @@ class Ensemble:
         self.k = float(k)
         self.names = names
         self.members: list[Reward] = [load_reward(name, **dict((options or {}).get(name, {}))) for name in names]
+        for name, member in zip(names, self.members, strict=True):
+            refuse_alone(name, member, "An ensemble")
         self.units = _units(names, self.members, units)
 
     @classmethod

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.diversity import SIDE
 from dipp_toolkit.rewards.code_digests import identity_of
-from dipp_toolkit.rewards.groups import mean_over_others, same_prompt
+from dipp_toolkit.rewards.groups import rows_of_prompts, same_prompt
 from dipp_toolkit.rewards.scores import check_inputs
+from dipp_toolkit.utils.deterministic import pooled_to
 from dipp_toolkit.utils.fingerprint import digest_of
 from dipp_toolkit.utils.images import Images
 from dipp_toolkit.utils.imports import load_python_name
+from dipp_toolkit.utils.messages import quoted
 
 ROUND = 1e-12
 """Added to a mean square, so that two images that are alike have a gradient."""
@@ -41,6 +43,7 @@ class GroupDiversity:
 
     name = "group-diversity"
     differentiable = True
+    samples_per_prompt = 4
     range = "a distance of pixels in [0, 1], or of the features, at least 0"
     licence = "no weights; the code is Apache-2.0"
     source = "the mean over pairs, as docs/reference/metrics.md defines diversity"
@@ -51,6 +54,11 @@ class GroupDiversity:
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
             raise RequestError(
                 f"The option samples of the reward '{self.name}' is {samples!r}; expected a whole number, 2 or more."
+            )
+        if not isinstance(features, str) or not features:
+            raise RequestError(
+                f"The option features of the reward '{self.name}' is {quoted(features)}; expected pixels, or a "
+                "function of images as in file.py:function."
             )
         self.samples_per_prompt = samples
         self.features: Callable[[Tensor], Any] = (
@@ -68,7 +76,7 @@ class GroupDiversity:
             RequestError: an image is the only one of its prompt, or the features are no row an image.
         """
         check_inputs(self.name, images, prompts)
-        same = same_prompt(self.name, prompts, images.device)
+        same_prompt(self.name, prompts)
         features = self.features(images.float())
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -76,8 +84,12 @@ class GroupDiversity:
                 f"The features of the reward '{self.name}' are {found}; expected a tensor of shape ({len(images)}, "
                 "dimensions)."
             )
-        squares = (features[:, None] - features[None]).square().mean(2)
-        return mean_over_others((squares + ROUND).sqrt(), same)
+        # Image by image: all pairs of a batch at once would hold batch x batch x dimensions numbers.
+        distances = [
+            ((features[others] - features[row]).square().mean(1) + ROUND).sqrt().mean()
+            for row, others in enumerate(rows_of_prompts(prompts))
+        ]
+        return torch.stack(distances)
 
 
 def small_pixels(images: Images) -> Float[Tensor, "batch pixels"]:
@@ -86,5 +98,5 @@ def small_pixels(images: Images) -> Float[Tensor, "batch pixels"]:
     longer = max(height, width)
     if longer > SIDE:
         size = (max(1, round(height * SIDE / longer)), max(1, round(width * SIDE / longer)))
-        images = F.interpolate(images, size=size, mode="area")
+        images = pooled_to(images, size)
     return images.flatten(1)

@@ -23,6 +23,7 @@ from dipp_toolkit.rewards.loading import files_of, find_reward, load_reward
 from dipp_toolkit.rewards.scores import ask, check_inputs
 from dipp_toolkit.utils.fingerprint import digest_of
 from dipp_toolkit.utils.images import Images
+from dipp_toolkit.utils.messages import quoted
 
 ROUNDING = 1e-6
 """Of a score's size: a deviation within a prompt that is smaller says nothing."""
@@ -44,6 +45,8 @@ class OfGroup:
     licence = "that of the reward it is made of"
     blind_to = "what the reward it is made of is blind to, and whether all images of a prompt are bad"
     gradient = "through the other reward's gradient, the other images of the prompt held fixed"
+    holds_fixed = True
+    samples_per_prompt = 4
 
     def __init__(self, of: str = "", samples: int = 4, options: Mapping[str, Any] | None = None):
         self.of = _named(self.name, of)
@@ -52,6 +55,11 @@ class OfGroup:
                 f"The option samples of the reward '{self.name}' is {samples!r}; expected a whole number, 2 or more."
             )
         self.samples_per_prompt = samples
+        if options is not None and not isinstance(options, Mapping):
+            raise RequestError(
+                f"The option options of the reward '{self.name}' is {quoted(options)}; expected those of '{of}', by "
+                "name."
+            )
         self.other: Reward = load_reward(of, **dict(options or {}))
         refuse_alone(of, self.other, f"The reward '{self.name}'")
 
@@ -62,7 +70,7 @@ class OfGroup:
         Raises:
             RequestError: it is unknown, or a file is not there.
         """
-        own = dict(options or {})
+        own = dict(options) if isinstance(options, Mapping) else {}
         return files_of(find_reward(_named(cls.name, of), **own), own) or []
 
     @property
@@ -141,9 +149,9 @@ class GroupRank(OfGroup):
     def within(self, scores: Float[Tensor, " batch"], same: Bool[Tensor, "batch batch"]) -> Float[Tensor, " batch"]:
         ahead = scores[:, None] - scores.detach()[None]
         if not self.temperature:
-            return mean_over_others((ahead.sign() + 1) / 2, same)
+            return mean_over_others((ahead.sign() + 1) / 2 + 0 * ahead, same)  # the sign of no number is 0
         spread, level = _spread(scores, same)
-        unit = torch.where(spread > level, self.temperature * spread, torch.inf)
+        unit = torch.where(spread <= level, torch.inf, self.temperature * spread)
         return mean_over_others(torch.sigmoid(ahead / unit[:, None]), same)
 
 
@@ -205,7 +213,8 @@ class GroupStandard(OfGroup):
         count = same.sum(1)
         fixed = scores.detach()
         mean = (mean_over_others(fixed[None].expand_as(same), same) * count + fixed) / (count + 1)
-        return torch.where(spread > level, (scores - mean) / spread.clamp_min(torch.finfo(spread.dtype).tiny), 0)
+        tiny = torch.finfo(spread.dtype).tiny
+        return torch.where(spread <= level, 0 * scores, (scores - mean) / spread.clamp_min(tiny))  # no number passes on
 
 
 def _spread(

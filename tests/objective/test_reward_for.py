@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,20 @@ from dipp_cli.app import main
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.monitoring.monitors import trained_on
 from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.evaluate import WeightedTerm, evaluate_objective
+from dipp_toolkit.objective.mixing.mix import RewardMix
+from dipp_toolkit.objective.result import joined, read_result
 from dipp_toolkit.objective.terms.for_prompts import ForPrompts, PromptWeights
 from dipp_toolkit.objective.terms.reward import RewardTerm
-from dipp_toolkit.report.rerun_command import setting_text
+from dipp_toolkit.report.rerun_command import again_from_flags, setting_text
+from dipp_toolkit.training.loop import mean_row, step_metrics
 from dipp_toolkit.training.run_state.run_folder import RunFolder
-from dipp_toolkit.utils.assignments import parse_rewards_for
+from dipp_toolkit.training.setup.resolve import resolve
+from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards_for
 from tiny_runs import metrics, tiny_world
 
 PROMPTS = [
@@ -73,14 +82,45 @@ def test_each_sample_has_its_prompts_share_of_the_gradient() -> None:
     assert torch.allclose(result.grad, expected, atol=1e-7)
     asked = whole.value[[0, 1, 3]]
     assert result.value[[0, 1, 3]].tolist() == pytest.approx(asked.tolist())
-    assert result.value[2].item() == pytest.approx(asked.mean().item())
+    assert result.mean_value.item() == pytest.approx(asked.mean().item())
+    assert result.details["scored"] == 0.75
+
+
+@pytest.mark.parametrize("order", [["a", "a", "c", "c"], ["c", "c", "a", "a"]])
+def test_micro_batches_without_such_prompts_count_for_nothing(order: list[str]) -> None:
+    reward, weights = Squares(), PromptWeights(1.0, {"a": 1.0}, 0.0)
+    whole = sample_of(order)
+    term = ForPrompts(RewardTerm("squares", reward, lambda latents: latents, black_box=False), weights)
+    parts = []
+    for rows in ([0, 1], [2, 3]):
+        part = replace(whole, x0=whole.x0[rows], noise=whole.noise[rows], condition=whole.condition[rows])
+        mix = RewardMix()
+        parts.append(evaluate_objective([WeightedTerm("reward/squares", term, mixed=True)], part, mix))
+        mix.commit()
+    result, _ = read_result(joined(parts))
+    there = [row for row, prompt in enumerate(order) if prompt == "a"]
+    assert result.means["reward/squares"] == pytest.approx(whole.x0[there].square().mean().item())
+    row = step_metrics(result, 0.0, None)
+    assert row["reward/squares"] == pytest.approx(whole.x0[there].square().mean().item())
+    assert row["scored/reward/squares"] == 0.5 and "latent_score/reward/squares" not in row
+
+
+def test_processes_weigh_their_means_by_what_they_scored() -> None:
+    class Two(Processes):
+        def tell(self, value: Any) -> list[Any]:
+            return [value, {"reward/x": 4.0, "scored/reward/x": 0.25, "loss": 3.0}]
+
+    mean = mean_row(Two(count=2), {"scored/reward/x": 0.0, "loss": 1.0})
+    assert mean == {"scored/reward/x": 0.125, "loss": 2.0, "reward/x": 4.0}
+    mean = mean_row(Two(count=2), {"reward/x": 1.0, "scored/reward/x": 0.75, "loss": 1.0})
+    assert mean["reward/x"] == pytest.approx(1.75)
 
 
 def test_a_batch_of_other_prompts_asks_nothing() -> None:
     reward, sample = Squares(), sample_of(["c", "d"])
     term = RewardTerm("squares", reward, lambda latents: latents, black_box=False)
     result = ForPrompts(term, PromptWeights(1.0, {"a": 1.0}, 0.0))(sample)
-    assert not reward.asked and result.predicted and not result.grad.any()
+    assert not reward.asked and not result.grad.any() and torch.isnan(result.mean_value)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +135,7 @@ def test_what_is_written_is_read_again(text: str) -> None:
     assert parse_rewards_for(setting_text(found)) == found
     assert all(weights for weights in found.values())
     assert make_config({"reward_for": text}).reward_for == found
+    assert make_config(parse_assignments([f"reward_for={text}"])).reward_for == found
 
 
 @pytest.mark.parametrize(
@@ -153,6 +194,21 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, world: dict[str, A
     plain.write_text("a cat\na dog\n")
     with pytest.raises(RequestError, match="the prompts have no categories"):
         train(TrainConfig(**{**world, "prompts": str(plain)}, out=tmp_path / "refused"))
+
+
+def test_a_reward_of_some_prompts_alone_counts_as_trained(tmp_path: Path, world: dict[str, Any]) -> None:
+    red, _ = world["rewards"]
+    config = TrainConfig(**{**world, "rewards": {red: 0.0}, "reward_for": {"category=cats": {red: -2.0}}})
+    assert trained_on(config) == {red: -2.0}
+    resolve(config.model_copy(update={"kl_budget": 0.05}))
+
+
+def test_options_that_hold_others_are_written_as_they_are_read(tmp_path: Path) -> None:
+    options = {"group-standard": {"of": "sharpness", "options": {"a": [1, 2], "b": "x: y"}}}
+    lines = again_from_flags(TrainConfig(rewards={"group-standard": 1.0}, reward_options=options))
+    (line,) = [line for line in lines if "options=" in line]
+    read = parse_assignments([shlex.split(line)[1]])
+    assert read["reward_options"]["group-standard"]["options"] == options["group-standard"]["options"]
 
 
 def test_the_flag_says_the_same(tmp_path: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import score
 from dipp_toolkit.evaluation.diversity import seed_diversity
+from dipp_toolkit.planning.estimate import _micro_batches
 from dipp_toolkit.rewards.checks.run import check_reward
 from dipp_toolkit.rewards.groups import parts_of, samples_per_prompt, whole_groups
 from dipp_toolkit.rewards.loading import load_reward
@@ -112,6 +113,17 @@ def test_where_no_image_is_better_nothing_is_said(own: str) -> None:
         assert kind == "group-share" or not gradient.any()
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("group-rank", {}), ("group-rank", {"temperature": 0}), ("group-share", {}), ("group-standard", {})],
+)
+def test_no_number_is_not_taken_for_one(own: str, kind: str, options: dict[str, float]) -> None:
+    images, prompts = batch(4, 2)
+    images[1] = torch.nan
+    scores = load_reward(kind, of=own, **options)(images, prompts)
+    assert torch.isnan(scores[1]) and torch.isfinite(scores[4:]).all()
+
+
 def test_the_rank_itself_is_the_share_that_is_beaten(tmp_path: Path, own: str) -> None:
     reward = load_reward("group-rank", of=own, temperature=0)
     assert reward.differentiable is False
@@ -161,6 +173,9 @@ def test_an_image_alone_and_options_that_cannot_be_used_are_refused(own: str) ->
         ("group-diversity", {"samples": 0}, "2 or more"),
         ("group-standard", {"of": "group-diversity"}, "scores images one by one"),
         ("group-standard", {"of": "no-such"}, "no-such"),
+        ("group-standard", {"of": own, "options": 3}, "options"),
+        ("group-diversity", {"features": ""}, "expected pixels, or a function"),
+        ("ensemble", {"members": "group-diversity+sharpness"}, "An ensemble scores images one by one"),
     ):
         with pytest.raises(RequestError, match=words):
             load_reward(name, **options)
@@ -174,7 +189,7 @@ def test_a_comparison_gives_whole_groups(own: str) -> None:
     assert samples_per_prompt(load_reward(own)) == 1
 
 
-@pytest.mark.parametrize("extra", [{}, {"reward_batch": 3}, {"balance": "normalised"}], ids=str)
+@pytest.mark.parametrize("extra", [{}, {"reward_batch": 5}, {"balance": "normalised"}], ids=str)
 def test_a_run_trains_by_groups_and_goes_on(tmp_path: Path, own: str, extra: dict[str, object]) -> None:
     rewards = {"group-standard": 1.0, "group-diversity": 0.5}
     options = {"group-standard": {"of": own}}
@@ -188,6 +203,38 @@ def test_a_run_trains_by_groups_and_goes_on(tmp_path: Path, own: str, extra: dic
     train(TrainConfig(**run_settings(tmp_path, out=tmp_path / "part", **{**part, "steps": 4}, resume=True)))
     again = metrics(tmp_path / "part")
     assert [row["reward/group-diversity"] for row in again] == [row["reward/group-diversity"] for row in rows]
+
+
+@pytest.mark.parametrize("size", [0, 4, 5])
+def test_draws_of_a_policy_gradient_are_compared_draw_by_draw(tmp_path: Path, own: str, size: int) -> None:
+    settings_given = {
+        "rewards": {"group-standard": 1.0}, "reward_options": {"group-standard": {"of": own}}, "batch_size": 8,
+        "term": "policy_gradient", "term_options": {"policy_gradient": {"group": 2}}, "reward_batch": size,
+    }  # fmt: skip
+    run = train(TrainConfig(**run_settings(tmp_path, **settings_given)))
+    # Each draw of a prompt's four images is a group, whose standardised scores have the mean 0.
+    assert all(abs(row["reward/group-standard"]) < 1e-4 for row in metrics(run.folder))
+
+
+def test_a_function_says_that_it_compares_images(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def apart(images, prompts):\n    assert all(prompts.count(one) > 1 for one in prompts)\n"
+        "    return (images - images.mean(0)).square().mean((1, 2, 3))\napart.samples_per_prompt = 3\n"
+    )
+    name = f"{path}:apart"
+    assert samples_per_prompt(load_reward(name)) == 3
+    train(TrainConfig(**run_settings(tmp_path, rewards={name: 1.0}, batch_size=6, judge=None, eval_seeds=3)))
+    path.write_text(path.read_text().replace("= 3", "= 'three'"))
+    with pytest.raises(RequestError, match="expected a whole number, 2 or more"):
+        samples_per_prompt(load_reward(name))
+
+
+def test_a_plan_keeps_groups_whole() -> None:
+    config = TrainConfig(rewards={"group-diversity": 1.0}, batch_size=16)
+    assert list(_micro_batches(config)) == [8, 4]
+    eight = config.model_copy(update={"reward_options": {"group-diversity": {"samples": 8}}})
+    assert list(_micro_batches(eight)) == [8]
 
 
 def test_a_rank_without_gradient_trains_by_smoothing_and_not_by_a_surrogate(tmp_path: Path, own: str) -> None:
@@ -222,6 +269,13 @@ def test_what_scores_images_one_by_one_refuses_groups(
     assert "scores images one by one" in capsys.readouterr().err
     assert main(["reward", "serve", "group-diversity", "--port", "0"]) == 2
     assert "scores images one by one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["group-standard", "group-rank", "group-share"])
+def test_a_check_passes_over_what_a_reward_holds_fixed(own: str, name: str) -> None:
+    rows = {row.name: row for row in check_reward(load_reward(name, of=own), name, size=16, seconds=0.05)}
+    assert rows["gradient is right"].status == "skipped"
+    assert not [row for row in rows.values() if row.status == "failed"]
 
 
 def test_a_check_looks_at_an_image_beside_a_companion() -> None:

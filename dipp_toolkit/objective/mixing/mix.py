@@ -142,7 +142,10 @@ class RewardMix:
         sizes = {}
         for name, result in results.items():
             scores = self.processes.gather(result.value.float())
-            details[metric_name("deviation", name)] = scores.std(correction=0)
+            if result.counted is not None:
+                scores = scores[self.processes.gather(result.counted) > 0]
+            if len(scores):
+                details[metric_name("deviation", name)] = scores.std(correction=0)
             if joint is not None and name in joint.factors:
                 self._proposed.setdefault(name, Proposal()).scores.append(scores.detach())
                 if self.scale.measures:
@@ -260,7 +263,8 @@ class RewardMix:
         for name, proposal in self._proposed.items():
             scores = torch.cat(proposal.scores)
             statistics = self.statistics.setdefault(name, RewardStatistics())
-            statistics.update(scores, proposal.size)
+            if len(scores):
+                statistics.update(scores, proposal.size)
             if name in self.floors:
                 self.floors[name].update(scores, statistics.deviation)
         self._measure()

@@ -56,8 +56,7 @@ class ForPrompts:
     weights: PromptWeights
 
     def __call__(self, sample: Sample) -> TermResult:
-        """As `RewardTerm`, the gradient times each prompt's share. Where a sample is not scored, the mean of those that
-        are stands for its score in the log.
+        """As `RewardTerm`, the gradient times each prompt's share; samples that are not scored count in no mean.
 
         Raises:
             RunError: as for a `RewardTerm`.
@@ -69,16 +68,19 @@ class ForPrompts:
         rows = [row for row, share in enumerate(shares) if share]
         if self.term.black_box or len(rows) == len(prompts):
             result = self.term(sample)
-            return replace(result, grad=_times(result.grad, shares))
+            return replace(result, grad=_times(result.grad, shares), details={**result.details, "scored": 1.0})
+        counted = sent(torch.tensor([float(bool(share)) for share in shares]), sample.x0.device)
+        details = {"scored": len(rows) / len(prompts)}
         if not rows:
-            nothing = sample.x0.new_zeros(len(prompts))
-            return TermResult(nothing, torch.zeros_like(sample.x0), predicted=True)
+            return TermResult(torch.zeros_like(counted), torch.zeros_like(sample.x0), details, counted=counted)
         there = sent(torch.tensor(rows), sample.x0.device)
         part = replace(sample, x0=sample.x0[there], noise=sample.noise[there], condition=sample.condition[rows])
         result = self.term(part)
         grad = torch.zeros_like(sample.x0).index_copy(0, there, result.grad.to(sample.x0.dtype))
-        value = result.value.mean().expand(len(prompts)).index_copy(0, there, result.value)
-        return replace(result, value=value, grad=_times(grad, shares))
+        value = result.value.new_zeros(len(prompts)).index_copy(0, there, result.value)
+        return replace(
+            result, value=value, grad=_times(grad, shares), details={**result.details, **details}, counted=counted
+        )
 
     def score(self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores without a gradient, of all prompts and without weights."""

@@ -109,7 +109,7 @@ class PolicyGradient(HoldsRewards):
         explore = self.exploration or NormalExploration(self.group)
         noise, unbiased = explore(sample.x0, sample.random)
         drawn = (sample.x0 + self.spread * noise).flatten(0, 1)
-        total, scores = self.rewards.score(drawn, sample.condition.prompts * len(noise))
+        total, scores = self._scored(drawn, sample.condition.prompts, len(noise))
         totals = total.reshape(len(noise), -1)
         deviation = totals.std(0, correction=0)
         heard = deviation > ROUNDING * torch.finfo(torch.float32).eps * self._magnitude(scores, totals)
@@ -120,6 +120,18 @@ class PolicyGradient(HoldsRewards):
         each = {name: values.reshape(len(noise), -1).mean(0) for name, values in scores.items()}
         details = {"group_deviation": self.scale * deviation.mean()}
         return TermResult(-self.scale * totals.mean(0), -(self.scale / self.spread) * pull.mean(0), details, each)
+
+    def _scored(self, drawn: Tensor, prompts: tuple[str, ...], draws: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total scores, and each reward's, of all draws of a batch, one draw of the whole batch after the other.
+
+        Where a reward compares images of a prompt, each draw is a batch by itself: a sample's other draws are no images
+        of its prompt that the generator would make.
+        """
+        if not self.rewards.compares_images:
+            return self.rewards.score(drawn, prompts * draws)
+        parts = [self.rewards.score(part, prompts) for part in drawn.chunk(draws)]
+        scores = {name: torch.cat([own[name] for _, own in parts]) for name in parts[0][1]}
+        return torch.cat([total for total, _ in parts]), scores
 
     def _magnitude(self, scores: Mapping[str, Tensor], totals: Tensor) -> Tensor:
         """The largest size of the numbers that a total of each sample's group is the sum of, `(batch,)`."""

@@ -152,10 +152,10 @@ class RewardTerm:
         """
         if self.reward.differentiable is not None:
             return not self.reward.differentiable
-        size = self.batch or len(latents)
-        prompts = condition.prompts[:size]
+        part = next(self.parts(condition.prompts))
+        prompts = condition.prompts[part]
         with random_states_kept(latents.device), torch.enable_grad():
-            images = self.decode(latents[:size].detach().requires_grad_(True))
+            images = self.decode(latents[part].detach().requires_grad_(True))
             try:
                 return not self._call(images, prompts).requires_grad
             except RunError:  # NumPy refuses tensors with a graph; without one it may work

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ...config import TrainConfig
 from ...errors import RequestError
+from ...rewards.groups import samples_per_prompt
 from ...utils.piecewise_linear import PiecewiseLinear
 from ..base import Committing, Sample, ScoringTerm, Stateful, TermContext, WarningTerm
+from .reward import RewardTerm
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class RewardSum:
             total = total + weight * result.value.to(total.dtype)
             gradient = gradient - weight * result.grad.to(gradient.dtype)
         return total, gradient, scores
+
+    @property
+    def compares_images(self) -> bool:
+        """Whether a reward compares images of one prompt with each other."""
+        return any(samples_per_prompt(term.reward) > 1 for term in self.terms.values() if isinstance(term, RewardTerm))
 
     def score(
         self, latents: Float[Tensor, "batch ..."], prompts: Sequence[str]

@@ -1,4 +1,4 @@
-"""A reward of groups as one of single images: each is scored beside a fixed companion of its own prompt."""
+"""A reward of groups as one of single images: each is scored beside fixed companions of its own prompt."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from ...utils.images import Images
 
 
 class BesideCompanion:
-    """What an image scores in a group of itself and a fixed picture.
+    """What an image scores in a group of itself and three fixed pictures.
 
     That is a function of the image and its prompt alone, so that all checks of single images say something of it.
 
     Args:
         reward: of groups.
+
+    Attributes:
+        holds_fixed: whether the reward says in an attribute of this name that its gradient leaves out, by design, how
+            the group's numbers change with the image.
     """
 
     def __init__(self, reward: GroupReward):
         self.reward = reward
+        self.holds_fixed = bool(getattr(reward, "holds_fixed", False))
 
     @property
     def differentiable(self) -> bool | None:
@@ -31,18 +36,19 @@ class BesideCompanion:
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """Scores, one group after the other."""
-        companion = _companion(images)
+        companions = _companions(images)
         return torch.stack(
             [
-                self.reward(torch.stack([image, companion]), [prompt, prompt])[0]
+                self.reward(torch.cat([image[None], companions]), [prompt] * (1 + len(companions)))[0]
                 for image, prompt in zip(images, prompts, strict=True)
             ]
         )
 
 
-def _companion(like: Images) -> Float[Tensor, "3 height width"]:
-    """Three ramps, which no picture of a check resembles."""
+def _companions(like: Images) -> Float[Tensor, "3 3 height width"]:
+    """Ramps of colours, which no picture of a check resembles, of three levels."""
     height, width = like.shape[-2:]
     down, across = torch.linspace(0.2, 0.8, height), torch.linspace(0.8, 0.2, width)
     planes = [down[:, None].expand(-1, width), across.expand(height, -1), (down[:, None] + across) / 2]
-    return torch.stack(planes).to(like)
+    ramp = torch.stack(planes)
+    return torch.stack([0.8 * ramp, ramp.flip(0), 0.3 + 0.7 * ramp]).to(like)

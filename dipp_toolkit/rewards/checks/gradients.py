@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import RunError
 from .answers import unusual
 from .probe import Probe, smooth_noise
-from .verdicts import Verdict, failed, ok, warning
+from .verdicts import Verdict, failed, ok, skipped, warning
 
 STEPS = (1e-2, 1e-3, 3e-2, 1e-4, 1e-1, 1e-5)
 """Sizes of the differences, in root-mean-square pixel values, the likeliest to work first."""
@@ -97,6 +97,8 @@ def check_differences(probe: Probe) -> Verdict:
     images of a batch together, relative to $|g^T v|$ or, where $v$ is nearly orthogonal to $g$, to a twentieth of
     $|g| |v|$. Of several step sizes $h$ the best counts: large ones meet curvature, small ones rounding.
     """
+    if getattr(probe.reward, "holds_fixed", False):
+        return skipped("Its gradient holds what it takes of the whole group fixed, as it says.")
     images, prompts = probe.pictures(), probe.prompts()
     gradient = _gradient(probe, images).double()
     random = probe.random(21)

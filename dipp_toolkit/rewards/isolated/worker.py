@@ -22,6 +22,7 @@ from ...protocols import Reward, moved
 from ...utils.exception_text import raised
 from ...utils.imports import check_options, import_attribute
 from ..code_digests import identity_of
+from ..groups import refuse_alone
 from ..loading import load_reward
 from ..remote.answering import answer
 from ..remote.wire import SHARED, VERSION, Message, ProtocolError, decode, decode_request, encode, encode_error
@@ -71,6 +72,7 @@ class Worker:
             self.reward = load(**options)
         else:
             self.reward = load_reward(self.name, **options)
+        refuse_alone(self.name, self.reward, "An environment of its own")
         return self._move(content["device"])
 
     def _to(self, message: Message) -> bytes:

@@ -220,6 +220,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     check_frozen_precision(config, sharding)
     compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
+    check_groups(config, rewards)
     watchers = _load_watchers(config)
     prompt_set = load_prompts(config.prompts or "")
     prompts, by_prompt = texts(prompt_set), prompt_weights(config, prompt_set.prompts)
@@ -235,7 +236,6 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         reference, config, prompts, _pick_evenly(eval_prompts, config.eval_count), device, processes
     )
     reference.denoiser.frozen()
-    check_groups(config, rewards)
     rewards = {name: moved(reward, device) for name, reward in rewards.items()}
     judge = (judge[0], moved(judge[1], device)) if judge else None
     watchers = {name: moved(reward, device) for name, reward in watchers.items()}
@@ -385,10 +385,15 @@ def _compile_rewards(
 
 def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
     """The rewards that are asked for gradients: terms of their own, or in the formula of a term that takes them."""
+    return rewards_of([weighted for weighted in terms if not asks_scores_alone(weighted.term)])
+
+
+def rewards_of(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
+    """The rewards of an objective: terms of their own, or in the formula of a term that takes them."""
     rewards: list[RewardTerm] = []
     for weighted in terms:
         inner = getattr(weighted.term, "rewards", None) if takes_rewards(weighted.term) else None
-        if isinstance(inner, RewardSum) and not asks_scores_alone(weighted.term):
+        if isinstance(inner, RewardSum):
             rewards += [term for term in inner.terms.values() if isinstance(term, RewardTerm)]
         term = weighted.term.term if isinstance(weighted.term, ForPrompts) else weighted.term
         if isinstance(term, RewardTerm):
@@ -398,7 +403,7 @@ def differentiated_rewards(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
 
 def images_compared(engine: Engine) -> int:
     """How many images of a prompt the rewards are to be given together, 1 where each is looked at by itself."""
-    return max((samples_per_prompt(term.reward) for term in differentiated_rewards(engine.terms)), default=1)
+    return max((samples_per_prompt(term.reward) for term in rewards_of(engine.terms)), default=1)
 
 
 def check_groups(config: TrainConfig, rewards: Mapping[str, Reward]) -> None:

@@ -140,7 +140,7 @@ def _check_scaled_rewards(config: TrainConfig) -> None:
     for setting in ("kl_budget", "scale_schedule"):
         if getattr(config, setting) is None:
             continue
-        if not any(config.rewards.values()):
+        if not any(config.largest_weights.values()):
             raise RequestError(
                 f"The setting {setting} changes the scale of the rewards, and this run has no rewards. Leave it out, "
                 "or train with rewards, as in dipp train --reward hps."
