@@ -117,6 +117,15 @@ class GroupReward(Reward, Protocol):
         """2 or more."""
 
 
+@runtime_checkable
+class ReportingReward(Reward, Protocol):
+    """A reward that can say more of the images it has just scored: how sure it is, what its score is made of."""
+
+    def report(self) -> Mapping[str, Float[Tensor, " batch"]]:
+        """Numbers of the images of the last call, one an image, by name; training logs their means as
+        `NAME/reward/THE REWARD'S NAME`. Empty where there are none."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt of a set.

@@ -106,7 +106,9 @@ def _differentiated(
     """What rewards that go through the decoder together contribute, and the scores of each."""
     factors = {name: factor for name, (_, factor) in joining.items()}
     scores, gradient = differentiate_together({name: term for name, (term, _) in joining.items()}, factors, sample)
-    results = {name: TermResult(own, own.new_zeros((len(own), 0))) for name, own in scores.items()}
+    results = {
+        name: TermResult(own, own.new_zeros((len(own), 0)), joining[name][0].reported()) for name, own in scores.items()
+    }
     return Joint(factors, gradient.to(sample.x0.dtype)), results
 
 

@@ -13,7 +13,7 @@ the same format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ class OriginalHPSv3:
         self.output = output
         self.preprocess = preprocess
         self.differentiable = preprocess != "pillow"
+        self._report: Mapping[str, Tensor] = {}
         model = inferencer.model.eval().requires_grad_(False)
         # The package keeps its head in float32 and leaves the cast of what reaches it to CUDA's autocast, so on CPUs a
         # bfloat16 model would fail there.
@@ -128,7 +129,13 @@ class OriginalHPSv3:
         """The mean of each score, or its deviation; with a gradient where the images require one."""
         tensors = self.differentiable and (self.preprocess == "tensor" or images.requires_grad)
         outputs = (self._of_tensors if tensors else self._of_pictures)(images, list(prompts))
-        return outputs[:, 0].float() if self.output == "mu" else outputs[:, 1].float().exp()
+        mean, deviation = outputs[:, 0].float(), outputs[:, 1].float().exp()
+        self._report = {"mu": mean.detach(), "sigma": deviation.detach()}
+        return mean if self.output == "mu" else deviation
+
+    def report(self) -> Mapping[str, Float[Tensor, " batch"]]:
+        """Mean and deviation of the images of the last call, whichever of them is the score."""
+        return self._report
 
     def _of_pictures(self, images: Tensor, prompts: list[str]) -> Tensor:
         from PIL import Image

@@ -169,7 +169,10 @@ def test_a_training_gets_its_gradient_from_the_environment(tmp_path: Path, monke
     scores, gradient = scores_and_gradient(original, IMAGES)
     term = RewardTerm("hpsv3@isolated", reward, lambda latents: latents, estimator=Smoothing())
     result = term(Sample(IMAGES, Condition(tuple(PROMPTS), {}), IMAGES, torch.Generator()))
-    assert reward.differentiable is True and term.black_box is False and not result.details
+    assert reward.differentiable is True and term.black_box is False
+    mean, deviation_here = outputs_by_hand(original, IMAGES).detach().unbind(1)
+    said = {name: float(value) for name, value in result.details.items()}
+    assert said == pytest.approx({"mu": mean.mean().item(), "sigma": deviation_here.exp().mean().item()}, rel=1e-5)
     torch.testing.assert_close(result.value, scores, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(-result.grad, gradient, rtol=1e-6, atol=1e-9)
     sigma = outputs_by_hand(original, IMAGES)[:, 1].exp().detach()

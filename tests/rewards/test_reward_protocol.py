@@ -14,12 +14,22 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
+from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import DippError, RunError
+from dipp_toolkit.models.decoding import RisingClamp
+from dipp_toolkit.objective.base import Sample
+from dipp_toolkit.objective.evaluate import WeightedTerm, evaluate_objective
+from dipp_toolkit.objective.mixing.mix import RewardMix
+from dipp_toolkit.objective.mixing.scale import MEASURED
+from dipp_toolkit.objective.result import read_result
+from dipp_toolkit.objective.terms.reward import RewardTerm
+from dipp_toolkit.objective.terms.shared_decode import SharedDecode
 from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.rewards.remote import wire
 from dipp_toolkit.rewards.remote.proxy import ProxyReward
 from dipp_toolkit.rewards.remote.wire import ProtocolError
 from dipp_toolkit.rewards.scores import as_scores
+from dipp_toolkit.training.loop import step_metrics
 
 IMAGES = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
 PROMPTS = ["a cat", '日本 \x00 \U0001f600 "quoted"']
@@ -256,3 +266,63 @@ def test_what_is_no_batch_is_refused_before_it_is_sent() -> None:
     with pytest.raises(DippError, match="one prompt for each image"):
         ProxyReward("r", scorer)(IMAGES, ["a"])
     assert not scorer.asked
+
+
+def test_a_report_comes_out_as_it_went_in() -> None:
+    report = {"sigma": torch.tensor([0.5, 2.0]), "mu": torch.tensor([1.0, -1.0])}
+    message = wire.decode(wire.encode_scores(torch.zeros(2), None, report=report))
+    found = wire.decode_report(message, 2)
+    assert found.keys() == report.keys()
+    assert all(torch.equal(found[name], report[name]) for name in report)
+    assert wire.decode_scores(message, IMAGES.shape)[1] is None
+    assert wire.decode_report(wire.decode(wire.encode_scores(torch.zeros(2), None)), 2) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("sigma", torch.zeros(3)),
+        ("sigma", torch.zeros(2, dtype=torch.int64)),
+        ("a/b", torch.zeros(2)),
+        ("", torch.zeros(2)),
+    ],
+)
+def test_a_report_that_is_none_is_a_sentence(name: str, numbers: Tensor) -> None:
+    message = wire.decode(wire.encode({"kind": "scores", "protocol": 1}, {f"report/{name}": numbers}))
+    with pytest.raises(ProtocolError, match="as report"):
+        wire.decode_report(message, 2)
+
+
+class Sure:
+    """Scores by brightness, and says how sure it is."""
+
+    differentiable = True
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        self.sigma = images.detach().std((1, 2, 3))
+        return images.mean((1, 2, 3))
+
+    def report(self) -> dict[str, Tensor]:
+        return {"sigma": self.sigma}
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_training_logs_the_mean_of_what_a_reward_reports(batch: int) -> None:
+    sample = Sample(IMAGES, Condition(tuple(PROMPTS), {}), IMAGES, torch.Generator())
+    expected = IMAGES.std((1, 2, 3)).mean().item()
+    terms = [
+        WeightedTerm(f"reward/{name}", RewardTerm(name, Sure(), lambda latents: latents, batch), mixed=True)
+        for name in "ab"
+    ]
+    result, _ = read_result(evaluate_objective(terms, sample, RewardMix()))
+    row = step_metrics(result, 0.0, None)
+    assert row["sigma/reward/a"] == pytest.approx(expected) and row["sigma/reward/b"] == pytest.approx(expected)
+
+
+def test_rewards_that_are_decoded_together_report_too() -> None:
+    shared = SharedDecode(RisingClamp.apply, 2)
+    terms = [WeightedTerm(f"reward/{name}", RewardTerm(name, Sure(), shared), mixed=True) for name in "ab"]
+    sample = Sample(IMAGES, Condition(tuple(PROMPTS), {}), IMAGES, torch.Generator(), step=MEASURED + 1)
+    result, _ = read_result(evaluate_objective(terms, sample, RewardMix()))
+    assert not result.results["reward/a"].grad.numel()  # of both there is the sum alone
+    assert step_metrics(result, 0.0, None)["sigma/reward/a"] == pytest.approx(IMAGES.std((1, 2, 3)).mean().item())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...diffusion.condition import Condition
 from ...errors import RunError
-from ...protocols import Reward
+from ...protocols import ReportingReward, Reward
 from ...rewards.groups import parts_of, samples_per_prompt
 from ...rewards.scores import ask
 from ...utils.deterministic import Tolerance
@@ -67,6 +67,7 @@ class RewardTerm:
     tf32: bool = False
     shared: SharedDecode = field(init=False, repr=False)
     _kernels: Tolerance = field(default_factory=Tolerance, init=False, repr=False)
+    _reports: list[dict[str, Tensor]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.shared = self.decode if isinstance(self.decode, SharedDecode) else SharedDecode(self.decode)
@@ -82,6 +83,11 @@ class RewardTerm:
         """
         if self.black_box is None:
             self.find_out(sample.x0, sample.condition)
+        self._reports = []
+        result = self._result(sample)
+        return replace(result, details={**result.details, **self.reported()})
+
+    def _result(self, sample: Sample) -> TermResult:
         if self.black_box:
             assert self.estimator is not None
             estimate = self.estimator.estimate(sample, self.score)
@@ -214,7 +220,19 @@ class RewardTerm:
 
     def _call(self, images: Tensor, prompts: Sequence[str], finite: bool = True) -> Tensor:
         with tf32_products(images.device, self.tf32):
-            return self._kernels(lambda: ask(self.name, self.reward, images, prompts, finite=finite))
+            scores = self._kernels(lambda: ask(self.name, self.reward, images, prompts, finite=finite))
+        if isinstance(self.reward, ReportingReward):
+            self._reports.append(dict(self.reward.report()))
+        return scores
+
+    def reported(self) -> dict[str, Tensor]:
+        """Means over all images that were scored since the last time of what the reward says of them beside scores."""
+        reports, self._reports = self._reports, []
+        names = dict.fromkeys(name for report in reports for name in report)
+        return {
+            name: torch.cat([report[name].detach().float() for report in reports if name in report]).mean()
+            for name in names
+        }
 
     @torch.no_grad()
     def explain(self, sample: Sample, result: TermResult) -> str:

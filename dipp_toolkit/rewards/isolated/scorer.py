@@ -24,6 +24,7 @@ from ..remote.wire import (
     Message,
     ProtocolError,
     decode,
+    decode_report,
     decode_scores,
     differentiable_of,
     encode,
@@ -127,6 +128,7 @@ class IsolatedScorer:
         self.movable = movable
         self.differentiable: bool | None = None
         self.deaths = 0
+        self.reported: Mapping[str, Tensor] = {}
         self._folder = Path.cwd()
         self._worker: WorkerProcess | None = None
         try:
@@ -159,9 +161,12 @@ class IsolatedScorer:
             room, shape = self._worker.room, images.shape
             if room is None or not room.reserve(shape):
                 data = encode_request(images, prompts, gradients)
-                return decode_scores(self._ask(data, limit, self.timeout), shape)
+                answer = self._ask(data, limit, self.timeout)
+                self.reported = decode_report(answer, shape[0])
+                return decode_scores(answer, shape)
             room.view(shape, 0).copy_(images.detach())
             reply = self._ask(encode_shared_request(shape, prompts, gradients), limit, self.timeout)
+            self.reported = decode_report(reply, shape[0])
             scores, sent = decode_scores(reply, shape)
             return scores, room.view(shape, 1).clone() if reply.content.get(SHARED) is True else sent
 

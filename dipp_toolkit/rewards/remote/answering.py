@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DippError, RequestError
-from ...protocols import Reward
+from ...protocols import ReportingReward, Reward
 from ...utils.precision import full_precision
 from ..scores import answer_of, as_scores, failure
 from .wire import Request, encode_error, encode_scores
@@ -39,10 +39,11 @@ def answer(
         return encode_error(str(error), isinstance(error, RequestError))
     except Exception as error:  # noqa: BLE001 -- somebody's reward: whatever it raises, the asker gets a sentence
         return encode_error(str(failure(name, error)))
+    report = reward.report() if isinstance(reward, ReportingReward) else {}
     if keep is None or gradients is None:
-        return encode_scores(scores, gradients)
+        return encode_scores(scores, gradients, report=report)
     keep(gradients)
-    return encode_scores(scores, None, shared=True)
+    return encode_scores(scores, None, shared=True, report=report)
 
 
 def score(

@@ -54,6 +54,18 @@ class Scorer(Protocol):
         """End processes and close connections."""
 
 
+@runtime_checkable
+class ReportingScorer(Scorer, Protocol):
+    """A connection over which a reward also says more of images than their scores.
+
+    Attributes:
+        reported: of the images of the last call, one number an image, by name.
+    """
+
+    @property
+    def reported(self) -> Mapping[str, Tensor]: ...
+
+
 class _Scored(torch.autograd.Function):
     """Known scores whose gradients with respect to the images are known too."""
 
@@ -90,6 +102,7 @@ class ProxyReward:
         self.scorer = scorer
         self.batch = batch
         self._differentiable = scorer.differentiable
+        self._reports: list[Mapping[str, Tensor]] = []
 
     @property
     def differentiable(self) -> bool | None:
@@ -108,6 +121,11 @@ class ProxyReward:
             RunError: the other side does not send one.
         """
         return self.scorer.identity()
+
+    def report(self) -> dict[str, Tensor]:
+        """What the other side said of the images of the last call beside their scores."""
+        names = dict.fromkeys(name for report in self._reports for name in report)
+        return {name: torch.cat([report[name] for report in self._reports if name in report]) for name in names}
 
     def close(self) -> None:
         """End processes and close connections; the reward cannot be used afterwards."""
@@ -128,6 +146,7 @@ class ProxyReward:
         wants_gradients = images.requires_grad and torch.is_grad_enabled() and self._differentiable is not False
         sent = images.detach().to("cpu", torch.float32)
         size = self.batch or len(sent)
+        self._reports = []
         parts = [
             self._score(sent[start : start + size], prompts[start : start + size], wants_gradients)
             for start in range(0, len(sent), size)
@@ -141,6 +160,8 @@ class ProxyReward:
 
     def _score(self, images: Tensor, prompts: Sequence[str], wants_gradients: bool) -> tuple[Tensor, Tensor | None]:
         scores, gradient = self.scorer.score(images, list(prompts), wants_gradients)
+        if isinstance(self.scorer, ReportingScorer):
+            self._reports.append(self.scorer.reported)
         scores = as_scores(self.name, scores, len(images), finite=False)  # as a reward that lives here
         if not wants_gradients:
             return scores, None

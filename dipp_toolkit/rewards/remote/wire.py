@@ -5,6 +5,7 @@ a tensor `message`, the UTF-8 bytes of a JSON object that says what it is, and t
 
     request   {"kind": "score", "prompts": [...], "gradients": true}   images (batch, 3, height, width) float32
     reply     {"kind": "scores"}      scores (batch,) float32, gradients like images where they were requested
+              with report/NAME (batch,) float32 for what the reward says of each image beside its score
               with "identity": "..."  a digest of the reward's code and weights, where the other side sends one
     error     {"kind": "error", "error": "a sentence", "wrong_request": false}
 
@@ -34,6 +35,9 @@ SHARED = "shared"
 ROOM = 2**20
 """Bytes that a message may be larger than its tensors: headers, an error sentence, a description."""
 MEGABYTE = 2**20
+REPORT = "report/"
+"""What the tensors' names begin with that a reward says of images beside their scores."""
+NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 IDENTITY = re.compile(r"[0-9A-Za-z+/=_.:-]{1,128}")
 MOST_HEADER, MOST_TEXT = 2**16, 2**24
 """Bytes of a message's safetensors header, which lists three tensors or so, and of its JSON."""
@@ -157,7 +161,11 @@ def decode_request(message: Message) -> Request:
 
 
 def encode_scores(
-    scores: Float[Tensor, " batch"], gradients: Tensor | None, identity: str = "", shared: bool = False
+    scores: Float[Tensor, " batch"],
+    gradients: Tensor | None,
+    identity: str = "",
+    shared: bool = False,
+    report: Mapping[str, Tensor] | None = None,
 ) -> bytes:
     """A reply with scores, and with the gradients of each score with respect to its image where there are any.
 
@@ -166,8 +174,11 @@ def encode_scores(
         gradients: None where there are none, or where they are `shared`.
         identity: a digest of the reward's code and weights.
         shared: whether the gradients lie in memory that both sides see.
+        report: further numbers, one an image, by name.
     """
     tensors = {"scores": scores.float()}
+    # Copies: a score may be one of them, and safetensors keeps no tensor twice.
+    tensors |= {f"{REPORT}{name}": numbers.detach().float().clone() for name, numbers in (report or {}).items()}
     if gradients is not None:
         tensors["gradients"] = gradients.float()
     more = ({"identity": identity} if identity else {}) | ({SHARED: True} if shared else {})
@@ -195,6 +206,30 @@ def decode_scores(message: Message, shape: Sequence[int]) -> tuple[Tensor, Tenso
     if gradients is not None and (gradients.dtype != torch.float32 or gradients.shape != tuple(shape)):
         raise ProtocolError(f"The reply has {_described(gradients)} as gradients; expected float32, {tuple(shape)}.")
     return scores, gradients
+
+
+def decode_report(message: Message, batch: int) -> dict[str, Float32[Tensor, " batch"]]:
+    """What a reply says of each image beside its score, checked.
+
+    Args:
+        message: a reply with scores.
+        batch: images that were sent.
+
+    Raises:
+        ProtocolError: with what was found and what was expected.
+    """
+    report = {}
+    for name, numbers in message.tensors.items():
+        if not name.startswith(REPORT):
+            continue
+        short = name.removeprefix(REPORT)
+        if not NAME.fullmatch(short) or numbers.dtype != torch.float32 or numbers.shape != (batch,):
+            raise ProtocolError(
+                f"The reply has {_described(numbers)} as report {_quoted(short)}; expected float32, ({batch},), and a "
+                "short name of letters, digits and underscores."
+            )
+        report[short] = numbers
+    return report
 
 
 def encode_error(sentence: str, wrong_request: bool = False) -> bytes:
