@@ -36,7 +36,9 @@ def identity_of(thing: Any) -> str:
     """SHA-256 of an object's own code and of what it holds: numbers, texts, networks' weights, files that it names.
 
     Own code is the module of the object and all that it imports, libraries excepted. The same object has the same
-    identity in another process and on another machine, wherever its files lie and its networks are.
+    identity in another process and on another machine, wherever its files lie and its networks are, and before use as
+    after it: what `functools.cached_property` keeps is left out, and so is what a class names in `memories`, a tuple
+    of its attributes that hold nothing but results of the others.
 
     Args:
         thing: a reward, a metric, or a function; a reward in another process, or one that says what it is, is asked.
@@ -142,7 +144,8 @@ class _Contents:
         for module in network.modules():
             self._class(type(module))
             if self._is_followed(type(module)):
-                self.add({name: value for name, value in vars(module).items() if not name.startswith("_")}, depth)
+                held = {name: value for name, value in _held(module).items() if not name.startswith("_")}
+                self.add(held, depth)
         for name, tensor in sorted(network.state_dict().items()):
             self.say(name)
             if isinstance(tensor, torch.Tensor):
@@ -188,7 +191,7 @@ class _Contents:
             return
         self._class(type(value))
         if self._is_followed(type(value)):
-            self.add(dict(getattr(value, "__dict__", {})), depth)
+            self.add(_held(value), depth)
             for method in vars(type(value)).values():
                 if isinstance(method, types.FunctionType):
                     self.add(method, depth)
@@ -198,6 +201,18 @@ class _Contents:
         return _kind(kind.__module__, source_file(kind.__module__)) in ("own", "ours", "library") and (
             kind.__module__.split(".")[0] not in NAMED_BY_VERSION
         )
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """An object's attributes without what it only remembers; see `identity_of`."""
+    kind = type(value)
+    memories = getattr(kind, "memories", ())
+    memories = memories if isinstance(memories, tuple) else ()
+    return {
+        name: held
+        for name, held in getattr(value, "__dict__", {}).items()
+        if name not in memories and not isinstance(getattr(kind, name, None), functools.cached_property)
+    }
 
 
 def _names(code: types.CodeType) -> set[str]:

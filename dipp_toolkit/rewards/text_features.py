@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class TextFeatures:
         most: prompts kept.
         together: that size.
     """
+
+    memories: ClassVar = ("_known",)
 
     def __init__(self, encode: Callable[[Sequence[str]], Tensor], most: int = MOST, together: int = CHUNK):
         self._encode, self._most, self._together = encode, most, together

@@ -8,7 +8,7 @@ pipeline calls clip_benchmark for this, under autocast on a GPU; here it is floa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -59,6 +59,8 @@ class ClipColours:
     Raises:
         RequestError: there is no such model, or its weights are unavailable.
     """
+
+    memories: ClassVar = ("_vectors",)
 
     def __init__(self, model: str, pretrained: str):
         network, self.preprocess = load_clip("geneval", model, pretrained)

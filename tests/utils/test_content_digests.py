@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dipp_toolkit.experiments.bench.score_cache import version_of
 from dipp_toolkit.rewards.code_digests import code_digest, identity_of
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.rewards.text_features import TextFeatures
 from dipp_toolkit.utils import content_digests
 from dipp_toolkit.utils.content_digests import file_digest, folder_digest, path_digest
 from dipp_toolkit.utils.fingerprint import circumstances, software
@@ -193,6 +194,31 @@ def test_weights_and_numbers_are_found_wherever_a_reward_holds_them() -> None:
     before = identity_of(held)
     held.device = "cuda:1"
     assert identity_of(held) == before
+
+
+class Remembering:
+    memories = ("seen",)
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.seen: dict[str, Tensor] = {}
+        self.texts = TextFeatures(lambda prompts: torch.full((len(prompts), 2), factor))
+
+    @cached_property
+    def doubled(self) -> float:
+        return 2 * self.factor
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.seen |= dict.fromkeys(prompts, images[0])
+        return self.texts(prompts)[:, 0] * self.doubled
+
+
+def test_what_a_reward_only_remembers_is_not_in_its_identity() -> None:
+    reward, other = Remembering(1.0), Remembering(2.0)
+    before = identity_of(reward)
+    reward(torch.ones(1, 3, 4, 4), ["a cow"])
+    assert len(reward.texts) == len(reward.seen) == 1 and "doubled" in vars(reward)
+    assert identity_of(reward) == before != identity_of(other)
 
 
 def test_the_toolkits_own_are_known_by_name_options_and_weights() -> None:

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ...errors import RunError, first_line
+from ...protocols import Identified
 from ...rewards.code_digests import code_digest, identity_of
 from ...rewards.remote.proxy import ProxyReward
 from ...utils.atomic import write_tensors
@@ -35,13 +36,14 @@ ROWS = "rows"
 def version_of(name: str, options: Mapping[str, Any], thing: Any) -> str:
     """A fingerprint of a reward or metric, 16 digits: its name, options, weights and code, with all that this imports.
 
-    One that runs elsewhere is asked for its identity, so that a server that changed is noticed. Files and folders
-    among the options count by their bytes.
+    One that runs elsewhere is asked for its identity, so that a server that changed is noticed, and so is one that says
+    itself what it is, such as a judge with its template's text. Files and folders among the options count by their
+    bytes.
     """
     options = {key: _content(value) for key, value in options.items()}
     if isinstance(thing, ProxyReward):
         return digest_of([name, options, thing.identity()])[:16]
-    code = identity_of(thing) if code_digest(thing) else ""
+    code = identity_of(thing) if isinstance(thing, Identified) or code_digest(thing) else ""
     weights = "" if code else weights_digest(networks_in(thing))
     return digest_of([name, options, code, weights])[:16]
 
