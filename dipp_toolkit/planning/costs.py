@@ -30,7 +30,7 @@ from ..registry import get_registry
 from ..utils.assignments import is_isolated_name, is_remote_name
 from ..utils.imports import is_python_name
 from ..utils.json_files import read_json
-from ..utils.paths import looks_like_path, user_path
+from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
@@ -183,7 +183,7 @@ def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
             f"{', '.join(sorted(registry.entries[kind].keys() & registry.entries['blueprint'].keys()))}."
         )
     path = name.removeprefix(DIFFUSERS)
-    if not user_path(path).exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
+    if not user_path(path).exists() and not is_local_name(path):
         raise RequestError(
             f"There is no folder {path} here, and a plan downloads nothing from the hub. Run 'hf download {path} "
             '--include "*.json"\', which gets the configurations without the weights, and give the folder it prints.'

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ..errors import RequestError, first_line
 from ..models.files.fetching import NotHere, hub_file
 from ..utils.messages import nearest
-from ..utils.paths import user_path
+from ..utils.paths import is_local_name, user_path
 
 
-def find_file(name: str, hub: str, filename: str, given: str | Path | None = None) -> Path:
+def find_file(
+    name: str, hub: str, filename: str, given: str | Path | None = None, *, option: str = "checkpoint"
+) -> Path:
     """A reward's file: what the user named, or the published one.
 
     Args:
@@ -23,6 +25,7 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
         hub: the repository the file is published in.
         filename: its name there.
         given: a file, a folder that holds `filename`, or another repository; None for `hub`.
+        option: of the reward, by which it is given, for messages.
 
     Raises:
         RequestError: it is not there, or cannot be fetched.
@@ -33,7 +36,7 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
             path = path / filename
         if path.is_file():
             return path
-        if path.suffix or str(given).startswith((".", "/", "~")) or str(given).count("/") != 1:
+        if path.suffix or is_local_name(given):
             others = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
             guess = nearest(path.name, others)
             hint = f" Did you mean {path.parent / guess}?" if guess else ""
@@ -48,8 +51,8 @@ def find_file(name: str, hub: str, filename: str, given: str | Path | None = Non
         return Path(filename)
     except Exception as error:  # the hub's client raises its own and its HTTP library's errors
         raise RequestError(
-            f"The weights of the reward '{name}' cannot be fetched: {first_line(error)}. They are {filename} of {hub}: "
-            f"hf download {hub} {filename}, or name a file with --set reward.{name}.checkpoint=FILE."
+            f"The file {filename} of the reward '{name}' cannot be fetched: {first_line(error)}. It is of {hub}: "
+            f"hf download {hub} {filename}, or name a folder that holds it with --set reward.{name}.{option}=FOLDER."
         ) from error
 
 
@@ -108,7 +111,8 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
         options: of `from_pretrained`.
 
     Raises:
-        RequestError: it is not there, is none, or is a pickle.
+        RequestError: it is not there, is none, or is a pickle; or the checkpoint lacks tensors of the network, as one
+            without a head does, which transformers would fill with random numbers.
     """
     from ..models.files.folders import check_files, quiet_loading
     from ..models.files.safety import check_config, only_pickled, pickles_are_refused
@@ -124,11 +128,23 @@ def load_pretrained(kind: Any, place: str | Path, name: str, what: str = "weight
         if pickled is not None:
             raise RequestError(pickles_are_refused(name, pickled))
         files = weights_in(folder)
-        options["variant"] = None if files is None else files.variant
+        options |= {"variant": None if files is None else files.variant, "output_loading_info": True}
         if (folder / "config.json").is_file():
             check_config(read_json(folder / "config.json"), folder / "config.json")
     try:
         with quiet_loading():
-            return kind.from_pretrained(folder if folder.is_dir() else str(place), trust_remote_code=False, **options)
+            loaded = kind.from_pretrained(folder if folder.is_dir() else str(place), trust_remote_code=False, **options)
     except Exception as error:  # transformers, safetensors and the hub's client raise errors of many kinds
         raise RequestError(f"The {what} of '{name}' in {place} cannot be loaded: {first_line(error)}.") from error
+    if what != "weights":
+        return loaded
+    network, told = loaded
+    # Not here: what transformers computes anew or ties to another tensor.
+    lacking = sorted([*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])])
+    if lacking:
+        raise RequestError(
+            f"The weights of '{name}' in {place} do not fit: {len(lacking)} of {len(network.state_dict())} tensors of "
+            f"{type(network).__name__} are missing or of another shape, such as '{lacking[0]}'. They are of another "
+            "kind of network, or of one without its head; name a checkpoint of this kind."
+        )
+    return network

@@ -129,6 +129,11 @@ def unlinked(path: Path) -> Path:
     return path
 
 
+def is_local_name(name: str | Path) -> bool:
+    """Whether a name can only be that of a file or folder here, as it is not one of a repository, `OWNER/NAME`."""
+    return str(name).startswith((".", "/", "~")) or str(name).count("/") != 1
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name means a folder or file: it exists as one, or is written like one."""
     return name.startswith((".", "/", "~")) or "/" in name or (bool(name) and is_there(name))

@@ -97,7 +97,7 @@ class CycleReward(ModelReward):
             raise RequestError(f"The reward '{cls.name}' comes as {', '.join(HUBS)}, not as {variant}.")
         return [
             find_file(cls.name, HUBS[variant], FILE, checkpoint),
-            find_file(cls.name, VOCABULARY_HUB, VOCABULARY, vocabulary),
+            find_file(cls.name, VOCABULARY_HUB, VOCABULARY, vocabulary, option="vocabulary"),
         ]
 
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:

@@ -27,7 +27,7 @@ from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.rewards.isolated.environments import Environment
 from dipp_toolkit.rewards.preprocess import WAYS, Preprocess
 from dipp_toolkit.utils.images import Images
-from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.paths import is_local_name, user_path
 
 HUB = "zhiyuanyou/DeQA-Score-Mix3"
 COMMIT = "8e4abc826ed84a15f7c0bc3ac119e8b9245c7b2f"
@@ -132,7 +132,7 @@ def load(checkpoint: str | Path = HUB, precision: str = "fp16", preprocess: str 
                 f"{known[-1]}."
             )
     folder = user_path(checkpoint)
-    if not folder.is_dir() and (str(checkpoint).startswith((".", "/", "~")) or str(checkpoint).count("/") != 1):
+    if not folder.is_dir() and is_local_name(checkpoint):
         raise RequestError(
             f"The option checkpoint of the reward 'deqa' names {folder}, which is not a folder. Fetch it with: "
             f"hf download {HUB} --local-dir {folder}"

@@ -1,10 +1,12 @@
-"""Open detectors of transformers: instance segmentation, with masks, or object detection, with boxes alone."""
+"""Open detectors of transformers: those whose processor gives each object a mask, or else those that give it a box."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.models.files.fetching import NotHere, hub_file
+from dipp_toolkit.rewards.code_digests import identity_of
 from dipp_toolkit.rewards.weights import load_pretrained
+from dipp_toolkit.utils.fingerprint import digest_of
 from dipp_toolkit.utils.images import Images, to_uint8
-from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.paths import is_local_name, user_path
 
 from .verdict import Detections
 
@@ -34,6 +38,12 @@ OTHER_NAMES = {
     "television": "tv",
 }
 """GenEval's names of classes that detectors of COCO call otherwise."""
+NOT_OF_SCORES = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+"""Fields of a network's configuration that say where it lies and what wrote it."""
+EXPECTED = (
+    "the reward 'geneval' expects instance segmentation, such as facebook/mask2former-swin-small-coco-instance, or "
+    "object detection."
+)
 
 
 @runtime_checkable
@@ -59,7 +69,11 @@ def as_named(label: str) -> str:
 
 
 class OpenDetector:
-    """Any model of transformers for universal segmentation, instance segmentation or object detection.
+    """A model of transformers for segmentation or object detection, of the class that its configuration names.
+
+    Its objects have masks where its processor gives each object one of its own, as Mask2Former's and MaskFormer's do;
+    boxes alone where the network says boxes, as DETR, Conditional DETR, RT-DETR and YOLOS do, DETR for segmentation
+    included. Others (OneFormer, EoMT) say neither and are refused.
 
     Images are rounded to 8 bits and prepared by the model's own processor, one at a time: a detector pads the images of
     a batch to one size, and what it says of one would depend on the others. A segmentation's boxes are the extents of
@@ -69,7 +83,8 @@ class OpenDetector:
         place: a folder in the Hugging Face layout, or a repository of the hub.
 
     Raises:
-        RequestError: it is not there, is a pickle, or is no detector.
+        RequestError: it is not there, is a pickle, is no detector or one that says neither masks nor boxes, or its
+            checkpoint is of another network.
     """
 
     def __init__(self, place: str | Path):
@@ -78,14 +93,25 @@ class OpenDetector:
         check_place(place)
         config = load_pretrained(AutoConfig, place, "geneval", "configuration")
         self.processor = load_pretrained(AutoImageProcessor, place, "geneval", "image processor")
-        self.network = load_pretrained(_class_for(config, place), place, "geneval").float().eval().requires_grad_(False)
-        self.has_masks = hasattr(self.processor, "post_process_instance_segmentation")
+        kind = _class_for(config, place)
+        self.has_masks = _gives_masks(self.processor)
+        if not self.has_masks and not _gives_boxes(self.processor, kind):
+            raise RequestError(
+                f"The model in {place} is a {kind.__name__} with a {type(self.processor).__name__}, which give objects "
+                f"neither masks of their own nor boxes; {EXPECTED}"
+            )
+        self.network = load_pretrained(kind, place, "geneval").float().eval().requires_grad_(False)
         self.names: Mapping[int, str] = {int(key): as_named(name) for key, name in config.id2label.items()}
 
     @property
     def classes(self) -> Collection[str]:
         """See `Detector`."""
         return self.names.values()
+
+    def score_identity(self) -> str:
+        """A digest of what decides what it finds: network, configurations of it and of the processor, names."""
+        network = {key: value for key, value in self.network.config.to_dict().items() if key not in NOT_OF_SCORES}
+        return digest_of([self.processor.to_dict(), network, identity_of(self.network), sorted(self.names.items())])
 
     def to(self, device: torch.device | str) -> OpenDetector:
         """Move the network; returns itself."""
@@ -138,8 +164,7 @@ def check_place(place: str | Path) -> None:
         RequestError: as a sentence.
     """
     path = user_path(place)
-    looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
-    if not path.is_dir() and looks_local:
+    if not path.is_dir() and is_local_name(place):
         raise RequestError(
             f"There is no folder {path} for the detector of the reward 'geneval' (looked in {path.parent.resolve()}); "
             "expected a folder of transformers' layout, a repository OWNER/NAME of the hub, or file.py:Name."
@@ -167,7 +192,7 @@ def find_config(place: str | Path) -> Path:
 
 
 def _class_for(config: Any, place: str | Path) -> Any:
-    """The class of transformers that detects by this configuration.
+    """The class of transformers that detects by this configuration: the one that it names, where it names one.
 
     Raises:
         RequestError: it is another kind of model.
@@ -179,13 +204,28 @@ def _class_for(config: Any, place: str | Path) -> Any:
     )
 
     kinds = (AutoModelForUniversalSegmentation, AutoModelForInstanceSegmentation, AutoModelForObjectDetection)
-    kind = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
-    if kind is None:
-        raise RequestError(
-            f"The model in {place} is a {config.model_type}, which does not detect objects; the reward 'geneval' "
-            "expects instance segmentation, such as facebook/mask2former-swin-small-coco-instance, or object detection."
-        )
-    return kind
+    found = [kind._model_mapping[type(config)] for kind in kinds if type(config) in kind._model_mapping]
+    if not found:
+        raise RequestError(f"The model in {place} is a {config.model_type}, which does not detect objects; {EXPECTED}")
+    named = config.architectures or ()
+    return next((kind for kind in found if kind.__name__ in named), found[0])
+
+
+def _gives_masks(processor: Any) -> bool:
+    """Whether it tells objects apart where they overlap, which a map with one number for each pixel cannot."""
+    post_process = getattr(processor, "post_process_instance_segmentation", None)
+    return post_process is not None and "return_binary_maps" in inspect.signature(post_process).parameters
+
+
+def _gives_boxes(processor: Any, kind: Any) -> bool:
+    """Whether the network's output, by its annotation, has boxes that the processor reads."""
+    output = get_type_hints(kind.forward).get("return")
+    fields = [one for part in (output, *get_args(output)) if dataclasses.is_dataclass(part) for one in _fields(part)]
+    return "pred_boxes" in fields and hasattr(processor, "post_process_object_detection")
+
+
+def _fields(output: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(output)]
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -85,7 +85,7 @@ class ImageReward(ModelReward):
         """
         return [
             find_file(cls.name, HUB, FILE, checkpoint),
-            find_file(cls.name, VOCABULARY_HUB, VOCABULARY, vocabulary),
+            find_file(cls.name, VOCABULARY_HUB, VOCABULARY, vocabulary, option="vocabulary"),
         ]
 
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "prompts two tokens"]:

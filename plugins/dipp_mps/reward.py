@@ -111,7 +111,7 @@ class MPS(ModelReward):
         """
         return [
             find_file(cls.name, HUB, FILE, checkpoint),
-            find_file(cls.name, TOKENIZER_HUB, TOKENIZER, tokenizer),
+            find_file(cls.name, TOKENIZER_HUB, TOKENIZER, tokenizer, option="tokenizer"),
         ]
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts words_and_end width"]:

@@ -16,7 +16,7 @@ from dipp_toolkit.rewards.clip_blueprints import clip_blueprint
 from dipp_toolkit.rewards.model_reward import ModelReward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.rewards.weights import find_file, load_pretrained
-from dipp_toolkit.utils.paths import user_path
+from dipp_toolkit.utils.paths import is_local_name, user_path
 
 HUB = "yuvalkirstain/PickScore_v1"
 PROCESSOR_HUB = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -73,12 +73,17 @@ class PickScore(ModelReward):
         Raises:
             RequestError: a folder is not there.
         """
-        places = ((_words_place(checkpoint, processor), "tokenizer_config.json"), (checkpoint, "config.json"))
-        for place, _ in places:
+        places = (
+            ("processor", _words_place(checkpoint, processor), "tokenizer_config.json"),
+            ("checkpoint", checkpoint, "config.json"),
+        )
+        for _, place, _ in places:
             _check_place(place)
         return [
-            user_path(place) / file if user_path(place).is_dir() else find_file(cls.name, str(place), file)
-            for place, file in places
+            user_path(place) / file
+            if user_path(place).is_dir()
+            else find_file(cls.name, str(place), file, option=option)
+            for option, place, file in places
         ]
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:
@@ -119,8 +124,7 @@ def _check_place(place: str | Path) -> None:
         RequestError: as a sentence.
     """
     path = user_path(place)
-    looks_local = str(place).startswith((".", "/", "~")) or str(place).count("/") != 1
-    if not path.is_dir() and looks_local:
+    if not path.is_dir() and is_local_name(place):
         raise RequestError(
             f"There is no folder {path} for the reward 'pickscore' (looked in {path.parent.resolve()}). Fetch it with: "
             f"hf download {HUB} --local-dir {path}"

@@ -103,7 +103,7 @@ class VQAScore(ModelReward):
         Raises:
             RequestError: one is not there, or an index of shards leads elsewhere.
         """
-        words = find_file(cls.name, TOKENIZER_HUB, TOKENIZER, tokenizer)
+        words = find_file(cls.name, TOKENIZER_HUB, TOKENIZER, tokenizer, option="tokenizer")
         folder = None if checkpoint is None else user_path(checkpoint)
         weights = None
         if folder is not None and folder.is_dir():

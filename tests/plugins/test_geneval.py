@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from benchmarks.geneval.finder import EmojiFinder, nearest_tint
 from benchmarks.geneval.run import measured, reward_of
@@ -28,7 +27,9 @@ from dipp_geneval.metadata import COLOURS, RELATIONS, Metadata, of_prompt, read_
 from dipp_geneval.reward import GenEval
 from dipp_geneval.verdict import Detections, Found, Thresholds, counted, overlap, relations, verdict_of
 from dipp_toolkit.errors import DippError, RequestError, RunError
+from dipp_toolkit.experiments.bench.score_cache import version_of
 from dipp_toolkit.models.files.fetching import without_fetching
+from dipp_toolkit.rewards.code_digests import identity_of
 from dipp_toolkit.rewards.isolated.environments import find_registered
 from dipp_toolkit.rewards.loading import load_reward
 
@@ -186,7 +187,7 @@ def test_counting_needs_more_certainty() -> None:
         (20, 20, {"left of", "above"}), (80, 80, {"right of", "below"}),
         (52, 48, set()),  # nearer than a tenth of both objects' sides
         (54, 50, set()),  # beyond that, yet less than half of the offset
-        (55, 50, {"right of"} if (5 - 2) / 5 > 0.5 else set()),
+        (55, 50, {"right of"}),  # (5 - 2) / 5 is more than half
     ],
 )  # fmt: skip
 def test_positions_have_four_directions(x: float, y: float, holds: set[str]) -> None:
@@ -313,12 +314,15 @@ def test_clip_names_colours_as_zero_shot_classification_does(monkeypatch: pytest
         [f"a photo of a {{}}{rest}".format for rest in (" cow", "-colored cow", " object")],
     )  # fmt: skip
     torch.testing.assert_close(namer._vectors_of("cow", torch.device("cpu")), vectors.T, atol=1e-6, rtol=0)
+    before = identity_of(namer)
     transform = open_clip.image_transform(32, is_train=False)
     for image in images:
         pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
         features = network.encode_image(transform(Image.fromarray(pixels))[None], normalize=True)
         (named,) = namer(image.mul(255).round().div(255), "cow", [Found((0, 0, 24, 20))])
         assert named == COLOURS[int((features @ vectors).argmax())]
+    namer(images[0], "dog", [Found((0, 0, 24, 20))])
+    assert identity_of(namer) == before  # the vectors of another class are no other namer
 
 
 # --- detectors --------------------------------------------------------------------------------------------------------
@@ -405,6 +409,88 @@ def test_a_detector_without_masks_is_read_rightly(tmp_path: Path) -> None:
     assert found.masks is None and len(found.labels) == len(found.scores) == len(found.boxes) > 0
     assert set(found.labels) <= {"cow", "tv remote"}
     assert (found.boxes[:, 2] <= 28.5).all()
+
+
+def tiny_detr(folder: Path, kind: str) -> Path:
+    import transformers
+
+    torch.manual_seed(0)
+    family = kind.removesuffix("ForObjectDetection").removesuffix("ForSegmentation")
+    config = getattr(transformers, f"{family}Config")(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=8, decoder_attention_heads=8,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=5, use_timm_backbone=False, use_pretrained_backbone=False,
+        backbone=None, id2label={0: "cow", 1: "remote"}, label2id={"cow": 0, "remote": 1},
+        backbone_config=transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1] * 4, layer_type="basic",
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ),
+    )  # fmt: skip
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    getattr(transformers, f"{family}ImageProcessor")(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["DetrForObjectDetection", "DetrForSegmentation", "ConditionalDetrForObjectDetection"])
+def test_a_detr_gives_boxes_by_the_class_that_its_configuration_names(tmp_path: Path, kind: str) -> None:
+    detector = OpenDetector(tiny_detr(tmp_path, kind))
+    assert type(detector.network).__name__ == kind
+    image = torch.rand(3, 20, 28).mul(255).round().div(255)
+    (found,) = detector(image[None])
+    inputs = detector.processor(images=[image.mul(255).byte().permute(1, 2, 0).numpy()], return_tensors="pt")
+    with torch.no_grad():
+        outputs = detector.network(**inputs)
+    middle, sides = outputs.pred_boxes[0].split(2, -1)
+    corners = torch.cat([middle - sides / 2, middle + sides / 2], -1) * torch.tensor([28.0, 20.0, 28.0, 20.0])
+    assert found.masks is None and len(found.labels) > 0 and set(found.labels) <= {"cow", "tv remote"}
+    for box in found.boxes:
+        assert (corners - torch.from_numpy(box)).abs().amax(1).min() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("DetrForObjectDetection", "DetrForSegmentation"), ("DetrForSegmentation", "DetrForObjectDetection")],
+)
+def test_a_checkpoint_of_another_class_is_refused(tmp_path: Path, kind: str, named: str) -> None:
+    config = json.loads((tiny_detr(tmp_path, kind) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [named]}))
+    with pytest.raises(RequestError, match=rf"do not fit: .* tensors of {named} are missing or of another shape"):
+        OpenDetector(tmp_path)
+
+
+def test_a_checkpoint_without_its_head_is_refused(tmp_path: Path) -> None:
+    from transformers import Mask2FormerForUniversalSegmentation
+
+    network = Mask2FormerForUniversalSegmentation.from_pretrained(tiny_segmenter(tmp_path))
+    network.model.save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match=r"are missing or of another shape, such as 'class_predictor\.bias'"):
+        OpenDetector(tmp_path)
+
+
+def test_a_model_that_says_neither_masks_nor_boxes_is_refused(tmp_path: Path) -> None:
+    from transformers import EomtConfig, EomtImageProcessor
+
+    EomtConfig().save_pretrained(tmp_path)
+    EomtImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match=r"EomtImageProcessor.* neither masks of their own nor boxes; the reward"):
+        OpenDetector(tmp_path)
+
+
+def test_a_detector_is_known_by_weights_configuration_and_processor(tmp_path: Path) -> None:
+    places = [tiny_boxer(tmp_path / name) for name in ("one", "moved", "processor", "config", "weights")]
+    for place, file, field, value in (
+        (places[2], "preprocessor_config.json", "size", {"height": 40, "width": 32}),
+        (places[3], "config.json", "layer_norm_eps", 1e-3),
+    ):
+        content = json.loads((place / file).read_text())
+        assert content[field] != value
+        (place / file).write_text(json.dumps({**content, field: value}))
+    detectors = [OpenDetector(place) for place in places]
+    detectors[4].network.bbox_predictor.layers[0].bias.data.add_(1)
+    identities = [detector.score_identity() for detector in detectors]
+    assert identities[0] == identities[1] and len(set(identities)) == 4
+    metadata = str(written(tmp_path, ROW))
+    versions = [version_of("geneval", {}, GenEval(detector, metadata)) for detector in detectors]
+    assert versions[0] == versions[1] and len(set(versions)) == 4  # so the bench keeps their scores apart
 
 
 def test_boxes_are_the_extents_of_masks() -> None:
@@ -671,4 +757,3 @@ def test_the_detector_of_scenes_is_one() -> None:
     objects = counted(found, "", Thresholds())
     (thing,) = objects[scenes(1)[0].things[0].name]
     assert nearest_tint(image, scenes(1)[0].things[0].name, [thing]) == [scenes(1)[0].things[0].colour]
-    assert isinstance(image, Tensor)

@@ -269,7 +269,7 @@ def test_damaged_checkpoints_get_a_sentence(
         ({"version": "v3"}, "comes in the versions v2.0 and v2.1, not in v3"),
         ({"checkpoint": "./HPS_v2.1_compresed.pt"}, "Did you mean HPS_v2.1_compressed.pt?"),
         ({"checkpoint": "./nowhere/x.pt"}, "hf download xswu/HPSv2 HPS_v2.1_compressed.pt"),
-        ({"checkpoint": "someone/else"}, "--set reward.hps.checkpoint=FILE"),
+        ({"checkpoint": "someone/else"}, "--set reward.hps.checkpoint=FOLDER"),
         ({}, "cannot be fetched"),
         ({"precision": "fp8"}, "runs in fp32 or bf16, not in fp8"),
         ({"preprocess": "magic"}, "by auto, pillow or tensor, not by 'magic'"),

@@ -15,7 +15,7 @@ from ...errors import DippError, RequestError
 from ...registry import get_registry
 from ...utils.json_files import MOST_BYTES, check_regular, read_json
 from ...utils.messages import quoted, shown, unknown_name
-from ...utils.paths import user_path
+from ...utils.paths import is_local_name, user_path
 from ..family import Configured, PipelineFamily
 from .download_lists import INDEX, pipeline_files
 from .fetching import hub_file, hub_files
@@ -43,7 +43,7 @@ def resolve_folder(name: str) -> Path:
         raise RequestError(
             f"{path} is not a diffusers pipeline: it has neither model_index.json nor final/model_index.json."
         )
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if path.exists() or is_local_name(name):
         raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
     fetched = fetched_files(name, [INDEX], lambda listing: _needed_of(name, listing))
     check_files(fetched)
