@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dipp_prompts.published import SETS, fetched
 from dipp_toolkit.errors import RequestError, RunError, first_line
 from dipp_toolkit.models.files.fetching import NotHere
 from dipp_toolkit.utils.jsonl import numbered_lines
-from dipp_toolkit.utils.messages import nearest, shown
+from dipp_toolkit.utils.messages import nearest, shown, unknown_name
 from dipp_toolkit.utils.paths import user_path
 
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+DECIDING = ("tag", "include", "exclude")
+NEAR = 0.8
+"""Likeness at which a field is one of these, misspelt: `tags` is, and `stage` and `target` are not."""
 RELATIONS = ("left of", "right of", "above", "below")
 EXAMPLE = '{"tag": "counting", "include": [{"class": "cow", "count": 2}], "prompt": "a photo of two cows"}'
 
@@ -40,12 +45,11 @@ class Clause(BaseModel):
 
 
 class Metadata(BaseModel):
-    """What an image of a prompt has to show.
+    """What an image of a prompt has to show. Other fields are passed over, but no misspelt one.
 
     Attributes:
         prompt: its text.
-        tag: the task: `single_object`, `two_object`, `counting`, `colors`, `position` or `color_attr`. Of these only
-            `counting` makes a difference, by its threshold.
+        tag: the task, one of `TAGS` or empty. Of these only `counting` makes a difference, by its threshold.
         include: clauses that all have to hold.
         exclude: clauses of which none may.
     """
@@ -56,6 +60,22 @@ class Metadata(BaseModel):
     tag: str = ""
     include: tuple[Clause, ...] = Field(min_length=1)
     exclude: tuple[Clause, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_spelt_right(cls, row: Any) -> Any:
+        for field in row if isinstance(row, Mapping) else ():
+            close = [] if field in DECIDING else get_close_matches(field.lower(), DECIDING, 1, NEAR)
+            if close:
+                raise ValueError(f"there is no field '{shown(field)}'. Did you mean '{close[0]}'?")
+        return row
+
+    @field_validator("tag")
+    @classmethod
+    def _is_a_task(cls, tag: str) -> str:
+        if tag and tag not in TAGS:
+            raise ValueError(unknown_name("task", tag, TAGS).removesuffix("."))
+        return tag
 
     @model_validator(mode="after")
     def _points_back(self) -> Metadata:

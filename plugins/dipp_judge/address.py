@@ -37,15 +37,15 @@ def split_address(address: str, options: Mapping[str, str | None], client: str =
     try:
         parts = urlsplit(address)
         _ = parts.port
-    except ValueError as error:
-        raise RequestError(f"The address of a judge is invalid: {error}; expected one such as {example}") from error
+    except ValueError:  # whose text quotes the address
+        raise RequestError(f"The address of a judge is invalid; expected one such as {example}") from None
     if parts.username is not None or parts.password is not None:
         raise RequestError(
             f"The address of a judge contains a user name; a key belongs in the environment variable {KEY_VARIABLE}."
         )
     if not parts.hostname or parts.fragment or any(letter.isspace() for letter in address):
         raise RequestError(f"The address of a judge is invalid; expected one such as {example}")
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)  # a plus is no blank, as in a form
     names = [name for name, _ in pairs] + [name for name, value in options.items() if value is not None]
     unknown = next((name for name in names if name not in options), None)
     if unknown is not None:

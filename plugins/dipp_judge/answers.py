@@ -87,8 +87,8 @@ class Answers:
                 found |= {key: Answer(**json.loads(answer)) for key, answer in rows}
         return found
 
-    def keep(self, key: str, asked: str, answer: Answer) -> str:
-        """Keep an answer; one that is there stays.
+    def keep(self, key: str, asked: str, answer: Answer) -> tuple[str, Answer]:
+        """Keep an answer; one that is there stays, as another process may have asked the same at the same time.
 
         Args:
             key: of the question.
@@ -96,7 +96,8 @@ class Answers:
             answer: to be kept.
 
         Returns:
-            The model whose answers the file has; where that is another one than answered now, nothing is kept.
+            The model whose answers the file has, and the answer that it has. Where the model is another one than
+            answered now, nothing is kept.
 
         Raises:
             RunError: it cannot be written.
@@ -106,9 +107,10 @@ class Answers:
                 file.execute("UPDATE models SET answered = ? WHERE asked = ? AND answered = ''", (answer.model, asked))
                 row = file.execute("SELECT answered FROM models WHERE asked = ?", (asked,)).fetchone()
                 if row is not None and row[0] not in ("", answer.model):
-                    return str(row[0])
+                    return str(row[0]), answer
             file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(answer.as_json())))
-        return answer.model
+            (kept,) = file.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            return answer.model, Answer(**json.loads(kept))
 
     def calls(self, asked: str) -> int:
         """How many calls were ever made to a model for this file.

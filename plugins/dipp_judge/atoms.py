@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,15 @@ from .reading import Answer, Unusable, quote
 from .template import Words
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-LINE = re.compile(
-    r"\s*(?:[-*]|\d{1,2}[.)])?\s*(?P<question>[^|\n]{3,400}?)\s*\|[\s*_`\"']{0,4}(?P<answer>[\w-]{1,40})\W{0,4}"
-)
+MARK = re.compile(r"(?:[-*]|\d{1,2}[.)])\s*")
+"""Of a list, before a question."""
+WORD = re.compile(r"[\w-]{1,40}")
+DECORATION = string.punctuation + string.whitespace + "\u201c\u201d\u2018\u2019\u2026"
+HEADS = ({"question", "questions"}, {"answer", "answers"})
+"""Of a table's columns."""
+SHORTEST, LONGEST = 3, 400
+"""Characters of a question."""
+LONGEST_LINE = 600
 MOST = 64
 """Questions about one prompt."""
 EXAMPLE = '{"prompt": "two red cups", "vqa_list": [["How many cups are in the image?", "two"]]}'
@@ -50,9 +57,16 @@ class Atom:
         word = self.answer.strip().casefold()
         if word in NUMBERS:
             return word, str(NUMBERS.index(word))
-        if word.isdecimal() and int(word) < len(NUMBERS):
+        if word.isdecimal() and len(word) == 1:
             return word, NUMBERS[int(word)]
         return (word,)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the answer can be told by its first token: one word, and no number in several digits, which
+        tokenizers may write one by one. Whether a word is one token, only the server knows."""
+        word = self.answer.strip()
+        return len(word.split()) == 1 and not (len(word) > 1 and any(map(str.isdigit, word)))
 
 
 class AtomFile:
@@ -98,7 +112,14 @@ class AtomFile:
         if not isinstance(prompt, str) or not isinstance(pairs, list) or not pairs or wrong is not None:
             what = f"{quoted(wrong)} is no question with its answer" if wrong is not None else "a field is missing"
             raise RequestError(f"The questions {self.path}, line {number}: {what}; expected a line such as {EXAMPLE}")
-        return prompt.strip(), tuple(Atom(question, answer) for question, answer in pairs)
+        atoms = tuple(Atom(question, answer) for question, answer in pairs)
+        unreadable = next((atom.answer for atom in atoms if not atom.is_readable), None)
+        if unreadable is not None:
+            raise RequestError(
+                f"The questions {self.path}, line {number}: the answer {quoted(unreadable)} cannot be told by a first "
+                "token; expected Yes, No, a number up to nine, or one word, such as twelve for 12."
+            )
+        return prompt.strip(), atoms
 
     @property
     def digest(self) -> str:
@@ -127,7 +148,8 @@ def _is_pair(pair: Any) -> bool:
 
 
 def atoms_in(answer: Answer, most_tokens: int) -> tuple[Atom, ...]:
-    """The parts of a prompt as a judge lists them, `QUESTION | ANSWER` a line; what else it writes is passed over.
+    """The parts of a prompt as a judge lists them, `QUESTION | ANSWER` a line, in a list or a table; what else it
+    writes is passed over, and so are answers that no first token tells.
 
     Args:
         answer: its answer to the template `questions`.
@@ -138,10 +160,29 @@ def atoms_in(answer: Answer, most_tokens: int) -> tuple[Atom, ...]:
     """
     if answer.finish == "length":
         raise Unusable(f"its questions were cut off after {most_tokens} tokens, max_tokens of the template")
-    lines = (LINE.fullmatch(line) for line in answer.text.splitlines())
-    found = dict.fromkeys(Atom(line["question"].strip("*_` "), line["answer"]) for line in lines if line is not None)
+    found = dict.fromkeys(atom for atom in map(_atom_in, answer.text.splitlines()) if atom is not None)
     if not found:
         raise Unusable(f"it lists no questions of the form QUESTION | ANSWER: {quote(answer.text)}")
     if len(found) > MOST:
         raise Unusable(f"it lists {len(found)} questions about one prompt; expected at most {MOST}")
     return tuple(found)
+
+
+def _atom_in(line: str) -> Atom | None:
+    """The question with its answer in a line, None where it has none; in time that grows as the line does."""
+    line = line.strip()
+    if len(line) > LONGEST_LINE:
+        return None
+    line = line.removeprefix("|").removesuffix("|").strip()  # a table's outer bars
+    question, _, answer = line.partition("|")
+    mark = MARK.match(question)
+    question = question[mark.end() if mark else 0 :].strip("*_` ")
+    answer = answer.strip(DECORATION)
+    if not SHORTEST <= len(question) <= LONGEST or not WORD.fullmatch(answer):
+        return None
+    if not any(map(str.isalnum, question)) or not any(map(str.isalnum, answer)):
+        return None
+    if question.strip(DECORATION).casefold() in HEADS[0] and answer.casefold() in HEADS[1]:
+        return None
+    atom = Atom(question, answer)
+    return atom if atom.is_readable else None

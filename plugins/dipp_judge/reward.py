@@ -273,19 +273,19 @@ class Judge:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _kept(self, question: Question, answer: Answer) -> Answer:
-        """An answer, once it is in the file.
+        """The answer that is in the file from now on: this one, or that of who asked the same and was faster.
 
         Raises:
             RunError: another model answered than those before.
         """
-        by = self.answers.keep(question.key, self.model, answer)
+        by, kept = self.answers.keep(question.key, self.model, answer)
         if by != answer.model:
             raise RunError(
                 f"An answer of the judge '{self.model}' is by '{one_line(answer.model, 80)}', and those in "
                 f"{self.answers.path} are by '{one_line(by, 80)}'. Serve that one again, or begin a new run with "
                 "another cache."
             )
-        return answer
+        return kept
 
     def _keep_what_comes(self, under_way: Mapping[Future[Answer], Question]) -> None:
         """Keep what was under way when another answer failed: it is paid for."""

@@ -3,7 +3,7 @@
 A template asks for one of four things. A *yes or no* is read by the probabilities of the answer's first word, so that
 it is a number and no verdict; a *rating* is a number that the answer writes after a label; a *comparison* is shown two
 images, and says which is better or rates both. *Questions* are asked for about a prompt alone, without an image, for
-`tifa`.
+`soft-tifa`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ the arithmetic mean for what is true of parts (Soft-TIFA AM), the geometric one 
 
 What differs from the published script: that reads the probabilities of all tokens of a model in the same process, and
 a server gives those of the 20 likeliest; what is not among them counts as 0. That script takes an answer's first token;
-a server does not say how it cuts words, so answers are to be *yes*, *no*, a number, or a word of one token.
+a server does not say how it cuts words, so answers are to be *yes*, *no*, a number up to nine or its word, or another
+word, where that is one token. Larger numbers in digits, which tokenizers may write one by one, are refused in a file
+and passed over in a judge's list, and so are several words.
 """
 
 from __future__ import annotations

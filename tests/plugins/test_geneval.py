@@ -250,6 +250,8 @@ ROW = {"tag": "single_object", "include": [COW], "prompt": "a photo of a cow"}
         ({**ROW, "include": [{**COW, "colour": "red"}]}, "include.0.colour: Extra inputs are not permitted"),
         ({**ROW, "include": [{**COW, "position": ["left of", 0]}]}, "points to clause 0, which is no earlier one"),
         ({**ROW, "include": [COW, {**COW, "position": ["near", 0]}]}, "include.1.position.0: Input should be"),
+        ({**ROW, "tag": "Counting"}, "tag: There is no task named 'Counting'. Did you mean 'counting'? Known: color"),
+        ({**ROW, "excludes": [COW]}, "there is no field 'excludes'. Did you mean 'exclude'?"),
         ({**ROW, "exclude": [{**COW, "color": "red"}]}, "an exclude clause has a class and a count alone"),
         ("\n\n", "is empty; expected a line a prompt"),
     ],
@@ -258,6 +260,11 @@ def test_bad_metadata_are_a_sentence(tmp_path: Path, row: Any, why: str) -> None
     with pytest.raises(RequestError) as told:
         read_metadata(written(tmp_path, row))
     assert why in str(told.value)
+
+
+def test_other_fields_of_metadata_are_passed_over(tmp_path: Path) -> None:
+    (row,) = read_metadata(written(tmp_path, {**ROW, "tag": "", "prompt_id": 3, "stage": 1, "target": "mine"})).values()
+    assert row.tag == "" and len(row.include) == 1
 
 
 def test_metadata_that_contradict_are_refused_and_repeated_ones_are_not(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,8 +24,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from torch import Tensor
 
 from benchmarks._shared.chat_server import ChatServer, chatting, choice
+from dipp_judge.address import split_address
 from dipp_judge.answers import Answers
+from dipp_judge.question import Question
 from dipp_judge.reading import Answer, Unusable, answer_of, score_of
+from dipp_judge.reward import Judge
 from dipp_judge.template import load_template, template_names
 from dipp_toolkit import TrainConfig, train
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError, without_secrets
@@ -374,6 +378,36 @@ for number in range(20):
     started = [subprocess.Popen([sys.executable, "-c", program, str(path), str(number)]) for number in range(3)]
     assert [process.wait() for process in started] == [0] * 3
     assert Answers(path).calls("m") == 60
+
+
+def test_two_that_ask_the_same_at_once_score_by_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    moods = iter((0.3, 0.6))  # a server need not say the same twice
+
+    def moody(text: str, images: Sequence[Tensor]) -> dict[str, Any]:
+        likely = next(moods)
+        return choice("Yes", Yes=math.log(likely), No=math.log(1 - likely))
+
+    with chatting(moody) as server:
+        slow, fast = (cast(Judge, judge_at(server)) for _ in range(2))
+        ask, faster = slow.server.ask, []
+
+        def ask_slowly(question: Question) -> Answer:
+            answer = ask(question)
+            faster.append(fast(IMAGES[:1], PROMPTS[:1]))  # asks and keeps while the first answer is on its way
+            return answer
+
+        monkeypatch.setattr(slow.server, "ask", ask_slowly)
+        scores = slow(IMAGES[:1], PROMPTS[:1])
+        assert len(server.asked) == 2 and torch.equal(scores, faster[0])
+        assert torch.equal(judge_at(server, offline=True)(IMAGES[:1], PROMPTS[:1]), scores)
+
+
+def test_a_key_in_an_address_is_not_shown_and_a_plus_is_no_blank() -> None:
+    for address in ("http://host:sk-secret/v1?model=m", "http://[sk-secret/v1?model=m"):
+        with pytest.raises(RequestError, match="address of a judge is invalid; expected one such as") as told:
+            split_address(address, {"model": None})
+        assert "sk-secret" not in "".join(traceback.format_exception(told.value))
+    assert split_address("http://host/v1?model=a+b%20c", {"model": None})[1] == {"model": "a+b c"}
 
 
 def test_an_interrupt_does_not_wait_for_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,12 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from torch import Tensor
 
 from benchmarks._shared.chat_server import ChatServer, chatting, choice
+from dipp_judge import atoms
 from dipp_judge.atoms import Atom, AtomFile, atoms_in
 from dipp_judge.reading import Answer, Unusable
 from dipp_judge.tifa import SoftTifa
 from dipp_toolkit.errors import BadNumbers, RequestError, RunError
+from dipp_toolkit.experiments.bench.score_cache import version_of
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import connection
 
@@ -110,6 +112,22 @@ def test_another_mean_and_other_questions_are_another_reward(tmp_path: Path) -> 
     assert len({reward.score_identity() for reward in rewards}) == 4  # type: ignore[attr-defined]
 
 
+def test_the_bench_notices_edited_questions_and_templates(tmp_path: Path) -> None:
+    atoms_file = questions_file(tmp_path, {"prompt": PROMPT, "vqa_list": [["Is it?", "Yes"]]})
+    template = tmp_path / "t.yaml"
+    template.write_text("ask: yes-no\ntext: Is it {prompt}?\n")
+    named = {
+        "soft-tifa:http://127.0.0.1:9/v1?model=m": {"atoms": str(atoms_file)},
+        f"judge:http://127.0.0.1:9/v1?model=m&template={template}": {},
+    }
+    before = [version_of(name, {}, load_reward(name, **options)) for name, options in named.items()]
+    assert before == [version_of(name, {}, load_reward(name, **options)) for name, options in named.items()]
+    for file in (atoms_file, template):
+        file.write_text(file.read_text().replace("Is it", "Could it be"))
+    after = [version_of(name, {}, load_reward(name, **options)) for name, options in named.items()]
+    assert before[0] != after[0] and before[1] != after[1]
+
+
 def _made(folder: Path) -> tuple[str, str]:
     for name in ("a", "b"):
         (folder / name).mkdir()
@@ -130,6 +148,55 @@ def test_questions_are_read_from_whatever_a_judge_writes() -> None:
         ("Are the cups red?", "Yes"), ("Are the cups on the table?", "Yes"),
     ]  # fmt: skip
     assert Atom("Are they red", "Yes").asked == "Are they red."
+
+
+TABLE = """| Question | Answer |
+|---|:---:|
+| Are there any cups in the image? | Yes |
+| **How many cups are in the image?** | two |
+How many tables are in the image? | 12
+Which colours are there? | red and blue
+Is it | one | bar too many? | Yes
+"""
+
+
+def test_questions_are_read_from_a_table_without_its_head() -> None:
+    read = [(atom.question, atom.answer) for atom in atoms_in(Answer(TABLE), 9)]
+    assert read == [("Are there any cups in the image?", "Yes"), ("How many cups are in the image?", "two")]
+    for text in ("Question | Answer\n--- | ---", "**Questions** | **Answers**", "- - - | -", "... | Yes"):
+        with pytest.raises(Unusable, match="lists no questions"):
+            atoms_in(Answer(text), 9)
+
+
+@pytest.mark.parametrize("text", [" " * 400, "-" * 400, "a " * 200, "|" * 400, "a" * 300 + " " * 280 + "x"])
+def test_a_list_is_read_in_time_that_grows_as_it_does(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the characters that patterns look at, and not by a clock."""
+    patterns = [name for name, value in vars(atoms).items() if isinstance(value, re.Pattern)]
+    seen: list[str] = []
+    for name in patterns:
+        monkeypatch.setattr(atoms, name, Noting(getattr(atoms, name), seen))
+    with pytest.raises(Unusable, match="lists no questions"):
+        atoms_in(Answer(text + "\n" + text * 10_000), 9)  # the second line is of megabytes, and is passed over
+    assert sum(map(len, seen)) <= 2 * len(text)
+    # No pattern repeats what another repetition of it beside may match, as blanks and any character do.
+    assert {getattr(atoms, name).pattern.pattern for name in patterns} == {
+        r"(?:[-*]|\d{1,2}[.)])\s*", r"[\w-]{1,40}",
+    }  # fmt: skip
+
+
+class Noting:
+    """A pattern that notes what it is asked to look at."""
+
+    def __init__(self, pattern: re.Pattern[str], seen: list[str]):
+        self.pattern, self.seen = pattern, seen
+
+    def match(self, text: str) -> re.Match[str] | None:
+        self.seen.append(text)
+        return self.pattern.match(text)
+
+    def fullmatch(self, text: str) -> re.Match[str] | None:
+        self.seen.append(text)
+        return self.pattern.fullmatch(text)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +257,11 @@ def test_a_budget_counts_questions_and_lists() -> None:
         ({"prompt": "p", "vqa_list": []}, "line 1: a field is missing"),
         ({"prompt": "p", "vqa_list": [["q"]]}, "line 1: ['q'] is no question with its answer"),
         ({"prompt": "p", "vqa_list": [["q", ""]]}, "line 1: ['q', ''] is no question with its answer"),
+        (
+            {"prompt": "p", "vqa_list": [["q", "12"]]},
+            "line 1: the answer '12' cannot be told by a first token;",
+        ),
+        ({"prompt": "p", "vqa_list": [["q", "light blue"]]}, "the answer 'light blue' cannot be told by a first token"),
         ('{"prompt": "p", "vqa_list": [["q", "Yes"]]}\n{"prompt": "p", "vqa_list": [["q", "No"]]}', "'p' twice"),
         ("\n", "are empty"),
     ],
