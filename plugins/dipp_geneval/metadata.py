@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dipp_prompts.published import SETS, fetched
-from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.errors import RequestError, first_line
 from dipp_toolkit.models.files.fetching import NotHere
-from dipp_toolkit.utils.jsonl import numbered_lines
-from dipp_toolkit.utils.messages import nearest, shown, unknown_name
+from dipp_toolkit.rewards.by_prompt import read_by_prompt, row_of
+from dipp_toolkit.utils.messages import shown, unknown_name
 from dipp_toolkit.utils.paths import user_path
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -126,30 +125,18 @@ def read_metadata(path: Path) -> dict[str, Metadata]:
     Raises:
         RequestError: a line is not metadata, or two lines say different things of one prompt.
     """
-    rows: dict[str, Metadata] = {}
+    return read_by_prompt(path, "metadata", _of_line, EXAMPLE)
+
+
+def _of_line(content: Any) -> tuple[str, Metadata]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"The metadata {path} cannot be read: {first_line(error)}.") from error
-    for number, line in numbered_lines(text):
-        try:
-            row = Metadata.model_validate(json.loads(line))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            what = str(first["msg"]).removeprefix("Value error, ")
-            raise RequestError(
-                f"The metadata {path}, line {number}, cannot be used: {field + ': ' if field else ''}{what}. Expected "
-                f"a line such as {EXAMPLE}"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"The metadata {path}, line {number}, is not JSON: {first_line(error)}.") from None
-        prompt = row.prompt.strip()
-        if rows.setdefault(prompt, row) != row:
-            raise RequestError(f"The metadata {path} says two different things of the prompt '{shown(prompt)}'.")
-    if not rows:
-        raise RequestError(f"The metadata {path} is empty; expected a line a prompt, such as {EXAMPLE}")
-    return rows
+        row = Metadata.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        what = str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"{field + ': ' if field else ''}{what}") from None
+    return row.prompt, row
 
 
 def of_prompt(rows: Mapping[str, Metadata], prompt: str) -> Metadata:
@@ -158,12 +145,8 @@ def of_prompt(rows: Mapping[str, Metadata], prompt: str) -> Metadata:
     Raises:
         RunError: there are none; the message names the prompt that is most like it.
     """
-    row = rows.get(prompt.strip())
-    if row is not None:
-        return row
-    guess = nearest(prompt, rows)
-    hint = f" The one most like it is '{guess}'." if guess else ""
-    raise RunError(
-        f"The reward 'geneval' has no metadata of the prompt '{shown(prompt)}'.{hint} Use the prompts of its metadata "
-        "(--prompts geneval for the published ones), or name a file of your own with its option metadata."
-    )
+    return row_of(
+        rows, prompt, "The reward 'geneval' has no metadata of",
+        "Use the prompts of its metadata (--prompts geneval for the published ones), or name a file of your own with "
+        "its option metadata.",
+    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dipp_toolkit.errors import RequestError, RunError, first_line
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.rewards.by_prompt import read_by_prompt, row_of
 from dipp_toolkit.utils.content_digests import file_digest
-from dipp_toolkit.utils.jsonl import numbered_lines
-from dipp_toolkit.utils.messages import nearest, quoted, shown
+from dipp_toolkit.utils.messages import quoted
 
 from .reading import Answer, Unusable, quote
 from .template import Words
@@ -85,41 +84,7 @@ class AtomFile:
             raise RequestError(
                 f"The option atoms names {path}, which is not a file; expected JSON lines such as {EXAMPLE}"
             )
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"The questions {path} cannot be read: {first_line(error)}.") from error
-        self.rows: dict[str, tuple[Atom, ...]] = {}
-        for number, line in numbered_lines(text):
-            prompt, atoms = self._row(line, number)
-            if self.rows.setdefault(prompt, atoms) != atoms:
-                raise RequestError(
-                    f"The questions {path} have the prompt '{shown(prompt)}' twice, with different questions."
-                )
-        if not self.rows:
-            raise RequestError(f"The questions {path} are empty; expected a line a prompt, such as {EXAMPLE}")
-
-    def _row(self, line: str, number: int) -> tuple[str, tuple[Atom, ...]]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(
-                f"The questions {self.path}, line {number}, are not JSON: {first_line(error)}."
-            ) from None
-        prompt = row.get("prompt") if isinstance(row, Mapping) else None
-        pairs = row.get("vqa_list") if isinstance(row, Mapping) else None
-        wrong = next((pair for pair in pairs if not _is_pair(pair)), None) if isinstance(pairs, list) else None
-        if not isinstance(prompt, str) or not isinstance(pairs, list) or not pairs or wrong is not None:
-            what = f"{quoted(wrong)} is no question with its answer" if wrong is not None else "a field is missing"
-            raise RequestError(f"The questions {self.path}, line {number}: {what}; expected a line such as {EXAMPLE}")
-        atoms = tuple(Atom(question, answer) for question, answer in pairs)
-        unreadable = next((atom.answer for atom in atoms if not atom.is_readable), None)
-        if unreadable is not None:
-            raise RequestError(
-                f"The questions {self.path}, line {number}: the answer {quoted(unreadable)} cannot be told by a first "
-                "token; expected Yes, No, a number up to nine, or one word, such as twelve for 12."
-            )
-        return prompt.strip(), atoms
+        self.rows = read_by_prompt(path, "questions", _atoms_of, EXAMPLE)
 
     @property
     def digest(self) -> str:
@@ -132,15 +97,33 @@ class AtomFile:
         Raises:
             RunError: the file has none; the message names the prompt that is most like it.
         """
-        atoms = self.rows.get(prompt.strip())
-        if atoms is not None:
-            return atoms
-        guess = nearest(prompt, self.rows)
-        hint = f" The one most like it is '{guess}'." if guess else ""
-        raise RunError(
-            f"The questions {self.path} have none about the prompt '{shown(prompt)}'.{hint} Leave the option atoms "
-            "out, and the judge makes them of each prompt."
+        return row_of(
+            self.rows, prompt, f"The questions {self.path} have none about",
+            "Leave the option atoms out, and the judge makes them of each prompt.",
+        )  # fmt: skip
+
+
+def _atoms_of(content: Any) -> tuple[str, tuple[Atom, ...]]:
+    """The prompt and its parts of what a line holds.
+
+    Raises:
+        ValueError: it is not of the format, or an answer cannot be told by its first token.
+    """
+    prompt = content.get("prompt") if isinstance(content, Mapping) else None
+    pairs = content.get("vqa_list") if isinstance(content, Mapping) else None
+    if not isinstance(prompt, str) or not isinstance(pairs, list) or not pairs:
+        raise ValueError("a field is missing")
+    wrong = next((pair for pair in pairs if not _is_pair(pair)), None)
+    if wrong is not None:
+        raise ValueError(f"{quoted(wrong)} is no question with its answer")
+    atoms = tuple(Atom(question, answer) for question, answer in pairs)
+    unreadable = next((atom.answer for atom in atoms if not atom.is_readable), None)
+    if unreadable is not None:
+        raise ValueError(
+            f"the answer {quoted(unreadable)} cannot be told by its first token; an answer is to be Yes, No, a number "
+            "up to nine, or one word, such as twelve for 12"
         )
+    return prompt, atoms
 
 
 def _is_pair(pair: Any) -> bool:

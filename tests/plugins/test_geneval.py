@@ -241,8 +241,8 @@ ROW = {"tag": "single_object", "include": [COW], "prompt": "a photo of a cow"}
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ("{", "line 1, is not JSON"),
-        ("[1]", "line 1, cannot be used: Input should be a valid dictionary"),
+        ("{", "line 1, are not JSON"),
+        ("[1]", "line 1: Input should be a valid dictionary"),
         ({"prompt": "p"}, "include: Field required"),
         ({"prompt": "p", "include": []}, "include: Tuple should have at least 1 item"),
         ({**ROW, "include": [{"class": "cow", "count": 0}]}, "include.0.count: Input should be greater than"),
@@ -253,7 +253,7 @@ ROW = {"tag": "single_object", "include": [COW], "prompt": "a photo of a cow"}
         ({**ROW, "tag": "Counting"}, "tag: There is no task named 'Counting'. Did you mean 'counting'? Known: color"),
         ({**ROW, "excludes": [COW]}, "there is no field 'excludes'. Did you mean 'exclude'?"),
         ({**ROW, "exclude": [{**COW, "color": "red"}]}, "an exclude clause has a class and a count alone"),
-        ("\n\n", "is empty; expected a line a prompt"),
+        ("\n\n", "are empty; expected a line a prompt"),
     ],
 )  # fmt: skip
 def test_bad_metadata_are_a_sentence(tmp_path: Path, row: Any, why: str) -> None:
@@ -269,7 +269,7 @@ def test_other_fields_of_metadata_are_passed_over(tmp_path: Path) -> None:
 
 def test_metadata_that_contradict_are_refused_and_repeated_ones_are_not(tmp_path: Path) -> None:
     assert len(read_metadata(written(tmp_path, ROW, ROW))) == 1
-    with pytest.raises(RequestError, match="says two different things of the prompt 'a photo of a cow'"):
+    with pytest.raises(RequestError, match="say two different things of the prompt 'a photo of a cow'"):
         read_metadata(written(tmp_path, ROW, {**ROW, "include": [{"class": "cow", "count": 2}]}))
 
 

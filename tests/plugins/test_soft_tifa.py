@@ -253,16 +253,22 @@ def test_a_budget_counts_questions_and_lists() -> None:
     ("row", "why"),
     [
         ("{", "line 1, are not JSON"),
-        ("[]", "line 1: a field is missing; expected a line such as"),
+        ("[]", "line 1: a field is missing. Expected a line such as"),
         ({"prompt": "p", "vqa_list": []}, "line 1: a field is missing"),
         ({"prompt": "p", "vqa_list": [["q"]]}, "line 1: ['q'] is no question with its answer"),
         ({"prompt": "p", "vqa_list": [["q", ""]]}, "line 1: ['q', ''] is no question with its answer"),
         (
             {"prompt": "p", "vqa_list": [["q", "12"]]},
-            "line 1: the answer '12' cannot be told by a first token;",
+            "line 1: the answer '12' cannot be told by its first token;",
         ),
-        ({"prompt": "p", "vqa_list": [["q", "light blue"]]}, "the answer 'light blue' cannot be told by a first token"),
-        ('{"prompt": "p", "vqa_list": [["q", "Yes"]]}\n{"prompt": "p", "vqa_list": [["q", "No"]]}', "'p' twice"),
+        (
+            {"prompt": "p", "vqa_list": [["q", "light blue"]]},
+            "the answer 'light blue' cannot be told by its first token",
+        ),
+        (
+            '{"prompt": "p", "vqa_list": [["q", "Yes"]]}\n{"prompt": "p", "vqa_list": [["q", "No"]]}',
+            "say two different things of the prompt 'p'",
+        ),
         ("\n", "are empty"),
     ],
 )
