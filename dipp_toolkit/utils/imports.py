@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import PluginError, RequestError
 from .exception_text import raised
-from .messages import nearest, shown, unknown_name
+from .messages import nearest, quoted, shown, unknown_name
+from .option_types import annotations_of, expected_instead
 from .packages import how_to_install
 from .paths import user_path
 
@@ -163,25 +164,38 @@ def check_parts(made: Any, name: str, what: str, parts: Sequence[str]) -> Any:
 
 
 def check_options(factory: Callable[..., Any], options: Iterable[str], what: str) -> None:
-    """Refuse options that a factory does not take, naming those it does.
+    """Refuse options that a factory does not take, naming those it does, and values of another type than it says.
+
+    Args:
+        factory: that will be called with them.
+        options: their names, or a mapping from these to values, which are then looked at as well: see
+            `option_types.expected_instead`.
+        what: the factory makes, for messages: `"reward 'hps'"`.
 
     Raises:
-        RequestError: an option is unknown.
+        RequestError: an option is unknown, or its value is of a wrong type.
     """
-    import inspect
-
-    parameters = inspect.signature(factory).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+    parameters = inspect.signature(factory).parameters
     accepted = [
         parameter.name
-        for parameter in parameters
+        for parameter in parameters.values()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    for option in options:
-        if option not in accepted:
-            names = unknown_name("option", option, accepted) if accepted else f"It takes none; got '{shown(option)}'."
-            raise RequestError(f"The {what} takes no such option. {names}")
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in options:
+            if option not in accepted:
+                names = (
+                    unknown_name("option", option, accepted) if accepted else f"It takes none; got '{shown(option)}'."
+                )
+                raise RequestError(f"The {what} takes no such option. {names}")
+    if not isinstance(options, Mapping) or not options:
+        return
+    annotations = annotations_of(factory)
+    for option in accepted:
+        value = options.get(option, parameters[option].default)
+        wanted = expected_instead(value, annotations[option]) if option in annotations else ""
+        if wanted and value is not parameters[option].default:
+            raise RequestError(f"The option {option} of the {what} is {quoted(value)}; expected {wanted}.")
 
 
 def import_attribute(path: str, what: str) -> Any:

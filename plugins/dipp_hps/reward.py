@@ -53,7 +53,7 @@ class HPS(CosineReward):
 
     def __init__(
         self,
-        version: str = "v2.1",
+        version: str | float = "v2.1",
         checkpoint: str | Path | None = None,
         precision: str = "fp32",
         batch: int = 0,
@@ -69,7 +69,9 @@ class HPS(CosineReward):
         super().__init__(network, prepared, tokenizer_of(MODEL), way=preprocess, precision=precision, batch=batch)
 
     @classmethod
-    def find_files(cls, version: str = "v2.1", checkpoint: str | Path | None = None, **_others: Any) -> list[Path]:
+    def find_files(
+        cls, version: str | float = "v2.1", checkpoint: str | Path | None = None, **_others: Any
+    ) -> list[Path]:
         """The weights' file, by the options of the reward; fetched where it is not here.
 
         Raises:
@@ -78,7 +80,7 @@ class HPS(CosineReward):
         return [find_file(cls.name, HUB, FILES[version_of(version)], checkpoint)]
 
 
-def version_of(version: str) -> str:
+def version_of(version: str | float) -> str:
     """`2.1` or `v2.1` as `v2.1`.
 
     Raises:
