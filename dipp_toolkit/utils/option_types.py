@@ -55,14 +55,14 @@ def _kinds(annotation: Any) -> Iterable[Any]:
             yield from _kinds(member)
     elif origin is Annotated:
         yield from _kinds(get_args(annotation)[0])
+    elif origin is None or origin is Literal:
+        yield annotation if isinstance(annotation, Hashable) else Any  # anything may stand in an annotation
     else:
-        yield annotation if origin is None or origin is Literal else origin
+        yield origin
 
 
 def _takes(kind: Any, value: Any) -> bool:
     """Whether a value of a plain type is of a kind, or may be, as the kind is not known."""
-    if not isinstance(kind, Hashable):  # anything may stand in an annotation
-        return True
     if get_origin(kind) is Literal:
         return any(value == each and isinstance(value, bool) is isinstance(each, bool) for each in get_args(kind))
     if kind in SIMPLE:

@@ -61,7 +61,8 @@ def test_a_wrong_type_is_told_what_is_expected(value: Any, annotation: Any, expe
         ("x", str), ("x", Path), (Path("x"), str), (3, float), (3.0, int), (1, bool), (False, bool), (None, str | None),
         ([1, 2], tuple[int, int]), ((1, 2), list[int]), ([1], set[int]), ("ab", Sequence[str]), ({}, Collection[str]),
         ({"a": 1}, Mapping[str, float]), ("a", Literal["a", "b"]), (5, Any), (5, Sizes), ({}, Sizes | None),
-        (0, str | torch.device), (torch.float32, str), (torch.tensor(1.0), float), ("x", Finder | str), (5, "Unknown"), (5, [str]),
+        (0, str | torch.device), (torch.float32, str), (torch.tensor(1.0), float), ("x", Finder | str),
+        (5, "Unknown"), (5, [str]),
     ],
 )  # fmt: skip
 def test_what_may_be_right_is_not_refused(value: Any, annotation: Any) -> None:
