@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -307,6 +308,10 @@ def test_a_password_in_an_address_is_refused_and_not_quoted() -> None:
     with pytest.raises(RequestError, match="DIPP_REWARD_TOKEN") as caught:
         load_reward("http://me:secret@127.0.0.1:1/hps")
     assert "secret" not in str(caught.value)
+    as_port = "http://127.0.0.1:secret/hps"
+    with pytest.raises(RequestError, match="address of a reward is invalid; expected one such as") as caught:
+        load_reward(as_port)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 Answer = tuple[int, dict[str, str], bytes]

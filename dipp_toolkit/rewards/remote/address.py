@@ -53,8 +53,10 @@ def _parse(text: str) -> Address:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise RequestError(f"The address '{text}' is invalid: {error}.") from error
+    except ValueError:  # whose text quotes the address, where a token may have been written for the port
+        raise RequestError(
+            "The address of a reward is invalid; expected one such as http://127.0.0.1:8700/hps"
+        ) from None
     if parts.username is not None or parts.password is not None:
         raise RequestError(
             "The address of a reward contains a user name; a token belongs in the environment variable "
