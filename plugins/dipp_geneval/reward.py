@@ -37,7 +37,7 @@ OUTPUTS = ("correct", "share")
 
 
 class GenEval:
-    r"""GenEval's rules (`verdict`) by any detector of transformers: **not the published number's detector**.
+    r"""GenEval's rules (`verdict`) by a detector of transformers: **not the published number's detector**.
 
     The published pipeline detects by mmdet's Mask2Former with mmdet's weights; `geneval@isolated` does that. The
     default here has the same architecture (Mask2Former, Swin-S, COCO instances), weights of another training, and masks
@@ -45,8 +45,8 @@ class GenEval:
     number for a paper is to come from the published one. Not run here with the published weights of either.
 
     Args:
-        detector: a folder of transformers' layout or a repository of the hub, for instance segmentation or object
-            detection; or `file.py:Name`, a `detectors.Detector` of the user's own.
+        detector: a folder of transformers' layout or a repository of the hub, of a model that gives objects masks or
+            boxes (see `detectors.OpenDetector`); or `file.py:Name`, a `detectors.Detector` of the user's own.
         metadata: a file of JSON lines in the published format; the published prompts' own by default.
         output: `correct`, the published verdict, 0 or 1; or `share`, the share of the requirements that hold.
         colours: open_clip's name of the colour classifier, or `file.py:Name`, a `colours.ColourNamer` of one's own.
