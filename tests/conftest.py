@@ -8,6 +8,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Expected numbers are a CPU's, and many tests take the device that there is: CUDA_VISIBLE_DEVICES=0 runs them on a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests that run beside each other take a thread each, whatever the process above them has.
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -165,8 +165,8 @@ def _check_rewards_for(config: TrainConfig) -> None:
     for key, weights in config.reward_for.items():
         for name in weights.keys() - config.rewards.keys():
             raise RequestError(
-                f"reward_for gives the prompts of {key} the reward '{name}', which the run does not have. Name it in "
-                f"--reward as well, with the weight that it has for all other prompts: {name}=0 for none."
+                f"reward_for gives the prompts of {key} the reward '{name}', which the run does not have. Add it "
+                f"to the rewards with the weight that it has for all other prompts: {name}=0 for none."
             )
 
 
