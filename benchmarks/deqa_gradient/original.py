@@ -16,9 +16,6 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from src.constants import IMAGE_TOKEN_INDEX
-from src.mm_utils import expand2square, tokenizer_image_token
-from src.model import MPLUGOwl2Config, MPLUGOwl2LlamaForCausalLM
 from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer
 
 SIDE = 56
@@ -29,6 +26,7 @@ LEVELS = ("excellent", "good", "fair", "poor", "bad")
 def write_weights(folder: Path) -> None:
     """Configuration, weights in float16, tokenizer and image processor."""
     import sentencepiece
+    from src.model import MPLUGOwl2Config, MPLUGOwl2LlamaForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
@@ -64,6 +62,10 @@ def write_weights(folder: Path) -> None:
 
 def score(folder: Path, inputs: Path, output: Path) -> None:
     """Scores of pictures."""
+    from src.constants import IMAGE_TOKEN_INDEX
+    from src.mm_utils import expand2square, tokenizer_image_token
+    from src.model import MPLUGOwl2LlamaForCausalLM
+
     place = str(folder)
     model: Any = MPLUGOwl2LlamaForCausalLM.from_pretrained(place, attn_implementation="eager").float().eval()
     tokenizer = AutoTokenizer.from_pretrained(place, use_fast=False)

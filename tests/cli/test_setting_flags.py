@@ -16,7 +16,7 @@ FROM_THE_FIRST = {
         "--balance --batch-size --channels-last --compile --config --debug --device --dry-run --floor --generator "
         "--gradient-checkpointing --guidance --json --judge --kl-budget --mode --optimizer --out --precision "
         "--prompts --pull --push-to-hub --quiet --recipe --recompute-generator --reference --resume --reward "
-        "--reward-resolution --reward-scale --seed --set --steps --term --track -q"
+        "--reward-for --reward-resolution --reward-scale --seed --set --steps --term --track -q"
     ),
     "distill": (
         "--batch-size --channels-last --compile --config --debug --device --dry-run --generator "
