@@ -33,26 +33,28 @@ HERE = Path(__file__).parent
 NOISES = (NOISE, 0.15)
 
 
-def reward_of(made: Sequence[Scene], folder: Path, **options: Any) -> tuple[GenEval, list[str]]:
+def reward_of(
+    made: Sequence[Scene], folder: Path, kind: type[GenEval] = GenEval, **options: Any
+) -> tuple[GenEval, list[str]]:
     """The reward with the metadata of scenes, and each scene's prompt; a number makes prompts different."""
     rows = [{**scene.metadata.model_dump(by_alias=True), "prompt": _prompt(number, scene)} for number, scene in
             enumerate(made)]  # fmt: skip
     path = folder / "metadata.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    return GenEval(EmojiFinder(), path, colours=nearest_tint, **options), [str(row["prompt"]) for row in rows]
+    return kind(EmojiFinder(), path, colours=nearest_tint, **options), [str(row["prompt"]) for row in rows]
 
 
 def _prompt(number: int, scene: Scene) -> str:
     return f"{number}: {scene.metadata.prompt}"
 
 
-def measured(count: int, noise: float) -> list[dict[str, Any]]:
-    """A row a scene: its task, whether it is right, and the verdict."""
+def measured(count: int, noise: float, kind: type[GenEval] = GenEval) -> list[dict[str, Any]]:
+    """A row a scene: its task, whether it is right, and the verdict of a variant of the reward."""
     made = scenes(count)
     generator = torch.Generator().manual_seed(0)
     images = torch.stack([draw(scene, generator, noise) for scene in made])
     with tempfile.TemporaryDirectory() as folder:
-        reward, prompts = reward_of(made, Path(folder))
+        reward, prompts = reward_of(made, Path(folder), kind)
         verdicts = reward.verdicts(images, prompts)
     return [
         {
@@ -82,8 +84,8 @@ def page(rows: Sequence[dict[str, Any]], where: str) -> str:
         "\n\nEmoji in one colour each on 192 by 192 pixels; noise is the standard deviation of what is added to every "
         "pixel. Detector and colour classifier are made for these scenes: the table is of the verdict's rules and of "
         "the way there, and not of Mask2Former or CLIP. With more noise the detector misses glyphs that are there, so "
-        "that right scenes fail. `geneval@isolated` judges by the same code; its own detector's weights are not to be "
-        f"had here, so it has no rows. {where}\n"
+        "that right scenes fail. What `geneval@isolated` makes of the same scenes is on "
+        f"[its page](original.md). {where}\n"
     )
 
 
