@@ -85,7 +85,7 @@ def page(rows: Sequence[dict[str, Any]], where: str) -> str:
         "pixel. Detector and colour classifier are made for these scenes: the table is of the verdict's rules and of "
         "the way there, and not of Mask2Former or CLIP. With more noise the detector misses glyphs that are there, so "
         "that right scenes fail. What `geneval@isolated` makes of the same scenes is on "
-        f"[its page](original.md). {where}\n"
+        f"[its page](../../benchmarks/geneval/original.md). {where}\n"
     )
 
 
