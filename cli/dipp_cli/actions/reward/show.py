@@ -24,7 +24,9 @@ def show_one(name: str, as_json: bool) -> None:
     if as_json:
         print_json(_row(facts, parameters))
         return
-    count = f"{parameters / 1e6:.3g} M, {4 * parameters / 2**30:.2f} GiB in float32" if parameters else NOT_SAID
+    millions = (parameters or 0) / 1e6
+    size = f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
+    count = f"{size}, {4 * (parameters or 0) / 2**30:.2f} GiB in float32" if parameters else NOT_SAID
     lines = {
         "scores": facts.range,
         "gradient": facts.gradient_text,
