@@ -176,7 +176,9 @@ def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: 
     assert again.denoiser.schedule.network_time(torch.tensor([again.readout])) == 625
     before = Comparison.load(second.folder / "samples" / "comparison").images["before"]
     after = Comparison.load(first.folder / "samples" / "comparison").images["after"]
-    assert torch.equal(before, after), "the second run begins with what the first one ended with"
+    # Merged weights round otherwise than adapters beside them, which may move a pixel by one of its 256 levels.
+    allowed = 1.01 / 255 if mode == "lora" else 0.0
+    assert (before - after).abs().max() <= allowed, "the second run begins with what the first one ended with"
 
     source = BenchEntry("first", str(first.folder)).source(torch.device("cpu"))
     fingerprint = source.fingerprint()
