@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from ..models.blueprints import RewardBlueprint
 from ..utils.deterministic import resized
-from ..utils.device import sent
 from ..utils.images import Images
-from .preprocess import CLIP_MEAN, CLIP_STD
+from .preprocess import normalised
 
 Towers = tuple[dict[str, Any], dict[str, Any]]
 """Sizes of the text's and of the image's tower, as transformers' configurations name them."""
@@ -56,8 +55,7 @@ class FixedTextClip(nn.Module):
     def features(self, images: Images) -> Float[Tensor, "batch features"]:
         """Of images in [0, 1] of any size."""
         small = resized(images, (SIZE, SIZE), "bicubic")
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
-        features: Tensor = self.clip.visual_projection(self.clip.vision_model((small - mean) / std).pooler_output)
+        features: Tensor = self.clip.visual_projection(self.clip.vision_model(normalised(small)).pooler_output)
         return features
 
     def forward(self, images: Images) -> Float[Tensor, " batch"]:

@@ -90,6 +90,28 @@ def mean_over_others(
     return torch.where(same, values, 0).sum(1) / same.sum(1)
 
 
+def mean_of_group(values: Float[Tensor, " batch"], same: Bool[Tensor, "batch batch"]) -> Float[Tensor, " batch"]:
+    r"""$\frac{1}{K_i} \sum_{j \sim i} v_j$ over all images of the prompt of image i, itself included."""
+    return (torch.where(same, values[None], 0).sum(1) + values) / (same.sum(1) + 1)
+
+
+def check_samples(name: str, samples: object) -> int:
+    """An option that says how many images of a prompt a training's batches hold.
+
+    Args:
+        name: the reward's, for the message.
+        samples: as given.
+
+    Raises:
+        RequestError: it is not a whole number from 2 on.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise RequestError(
+            f"The option samples of the reward '{name}' is {samples!r}; expected a whole number, 2 or more."
+        )
+    return samples
+
+
 def whole_groups(prompts: Sequence[str], size: int) -> Iterator[slice]:
     """Parts of a batch in its order, each of `size` images or as few more as let no prompt be in two of them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,8 +119,15 @@ class Preprocess:
         return F.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (self.mean, self.std))
-        return (images - mean) / std
+        return normalised(images, self.mean, self.std)
+
+
+def normalised(
+    images: Images, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> Float[Tensor, "batch 3 height width"]:
+    """Images less the mean of each channel, over its deviation; CLIP's unless given. No GPU is waited for."""
+    level, spread = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (mean, std))
+    return (images - level) / spread
 
 
 def _squared(image: Any, colour: tuple[float, ...]) -> Any:

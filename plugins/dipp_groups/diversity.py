@@ -12,7 +12,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.diversity import SIDE
 from dipp_toolkit.rewards.code_digests import identity_of
-from dipp_toolkit.rewards.groups import rows_of_prompts, same_prompt
+from dipp_toolkit.rewards.groups import check_samples, rows_of_prompts, same_prompt
 from dipp_toolkit.rewards.scores import check_inputs
 from dipp_toolkit.utils.deterministic import pooled_to
 from dipp_toolkit.utils.fingerprint import digest_of
@@ -51,16 +51,12 @@ class GroupDiversity:
     gradient = "through the formula"
 
     def __init__(self, features: str = "pixels", samples: int = 4):
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-            raise RequestError(
-                f"The option samples of the reward '{self.name}' is {samples!r}; expected a whole number, 2 or more."
-            )
         if not isinstance(features, str) or not features:
             raise RequestError(
                 f"The option features of the reward '{self.name}' is {quoted(features)}; expected pixels, or a "
                 "function of images as in file.py:function."
             )
-        self.samples_per_prompt = samples
+        self.samples_per_prompt = check_samples(self.name, samples)
         self.features: Callable[[Tensor], Any] = (
             small_pixels if features == "pixels" else load_python_name(features, "function of images")
         )

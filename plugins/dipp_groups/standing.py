@@ -18,7 +18,7 @@ from torch import Tensor
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.protocols import Reward, close, moved
 from dipp_toolkit.rewards.code_digests import identity_of
-from dipp_toolkit.rewards.groups import mean_over_others, refuse_alone, same_prompt
+from dipp_toolkit.rewards.groups import check_samples, mean_of_group, mean_over_others, refuse_alone, same_prompt
 from dipp_toolkit.rewards.loading import files_of, find_reward, load_reward
 from dipp_toolkit.rewards.scores import ask, check_inputs
 from dipp_toolkit.utils.fingerprint import digest_of
@@ -50,11 +50,7 @@ class OfGroup:
 
     def __init__(self, of: str = "", samples: int = 4, options: Mapping[str, Any] | None = None):
         self.of = _named(self.name, of)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-            raise RequestError(
-                f"The option samples of the reward '{self.name}' is {samples!r}; expected a whole number, 2 or more."
-            )
-        self.samples_per_prompt = samples
+        self.samples_per_prompt = check_samples(self.name, samples)
         if options is not None and not isinstance(options, Mapping):
             raise RequestError(
                 f"The option options of the reward '{self.name}' is {quoted(options)}; expected those of '{of}', by "
@@ -133,9 +129,7 @@ class GroupRank(OfGroup):
     def __init__(
         self, of: str = "", temperature: float = 1.0, samples: int = 4, options: Mapping[str, Any] | None = None
     ):
-        self.temperature = _number(self.name, "temperature", temperature, "0 or more")
-        if self.temperature < 0:
-            _number(self.name, "temperature", "", "0 or more")
+        self.temperature = _temperature(self.name, temperature, zero=True)
         super().__init__(of, samples, options)
 
     @property
@@ -177,9 +171,7 @@ class GroupShare(OfGroup):
     def __init__(
         self, of: str = "", temperature: float = 1.0, samples: int = 4, options: Mapping[str, Any] | None = None
     ):
-        self.temperature = _number(self.name, "temperature", temperature, "above 0")
-        if self.temperature <= 0:
-            _number(self.name, "temperature", "", "above 0")
+        self.temperature = _temperature(self.name, temperature, zero=False)
         super().__init__(of, samples, options)
 
     def decides(self) -> list[Any]:
@@ -210,9 +202,7 @@ class GroupStandard(OfGroup):
 
     def within(self, scores: Float[Tensor, " batch"], same: Bool[Tensor, "batch batch"]) -> Float[Tensor, " batch"]:
         spread, level = _spread(scores, same)
-        count = same.sum(1)
-        fixed = scores.detach()
-        mean = (mean_over_others(fixed[None].expand_as(same), same) * count + fixed) / (count + 1)
+        mean = mean_of_group(scores.detach(), same)
         tiny = torch.finfo(spread.dtype).tiny
         return torch.where(spread <= level, 0 * scores, (scores - mean) / spread.clamp_min(tiny))  # no number passes on
 
@@ -226,10 +216,7 @@ def _spread(
     """
     fixed = scores.detach()
     to_others = mean_over_others((fixed[:, None] - fixed[None]).square(), same)
-    count = same.sum(1)
-    whole = (mean_over_others(to_others[None].expand_as(same), same) * count + to_others) / (count + 1)
-    size = (mean_over_others(fixed.abs()[None].expand_as(same), same) * count + fixed.abs()) / (count + 1)
-    return (whole / 2).sqrt(), ROUNDING * size
+    return (mean_of_group(to_others, same) / 2).sqrt(), ROUNDING * mean_of_group(fixed.abs(), same)
 
 
 def _named(name: str, of: Any) -> str:
@@ -245,12 +232,16 @@ def _named(name: str, of: Any) -> str:
     return of
 
 
-def _number(name: str, option: str, value: Any, expected: str) -> float:
-    """An option that is a number.
+def _temperature(name: str, value: Any, zero: bool) -> float:
+    """The option temperature: a finite number above 0, or 0 where that means something.
 
     Raises:
         RequestError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise RequestError(f"The option {option} of the reward '{name}' cannot be used; expected a number {expected}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf") or (value == 0 and not zero):
+        expected = "0 or more" if zero else "above 0"
+        raise RequestError(
+            f"The option temperature of the reward '{name}' cannot be used; expected a number {expected}."
+        )
     return float(value)

@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dipp_toolkit.models.blueprints import RewardBlueprint
-from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from dipp_toolkit.rewards.preprocess import normalised
 from dipp_toolkit.utils.deterministic import resized
-from dipp_toolkit.utils.device import sent
 
 HEAD = (768, 1024, 128, 64, 16, 1)
 TOKENS = 35
@@ -144,9 +143,8 @@ class FixedTextImageReward(nn.Module):
         """Scores of images in [0, 1]."""
         size = (Sizes.image, Sizes.image)
         small = resized(images, size, "bicubic")
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
         tokens = cast(Tensor, self.tokens).expand(len(images), -1)
-        scores: Tensor = self.network((small - mean) / std, tokens, torch.ones_like(tokens))
+        scores: Tensor = self.network(normalised(small), tokens, torch.ones_like(tokens))
         return scores
 
 

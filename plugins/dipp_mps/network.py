@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipp_toolkit.models.blueprints import RewardBlueprint
-from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from dipp_toolkit.rewards.preprocess import normalised
 from dipp_toolkit.utils.deterministic import resized
-from dipp_toolkit.utils.device import sent
 
 HUB = "RE-N-Y/mpsv1"
 END = 49407
@@ -238,10 +237,9 @@ class FixedTextMPS(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1]."""
         small = resized(images, (224, 224), "bicubic")
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
         words = cast(Tensor, self.words).to(images.dtype).expand(len(images), -1, -1)
         kept = torch.ones(words[:, :-1].shape[:2], dtype=torch.bool, device=images.device)
-        features = self.network((small - mean) / std, words[:, :-1], kept)
+        features = self.network(normalised(small), words[:, :-1], kept)
         return self.network.scale * F.cosine_similarity(features, words[:, -1])
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipp_toolkit.models.blueprints import RewardBlueprint
-from dipp_toolkit.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from dipp_toolkit.rewards.preprocess import normalised
 from dipp_toolkit.utils.deterministic import resized
-from dipp_toolkit.utils.device import sent
 
 HUB = "zhiqiulin/clip-flant5-xl"
 HEAD_WIDTH = 64
@@ -192,9 +191,8 @@ class FixedTextVQAScore(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Scores of images in [0, 1]."""
         small = resized(images, (Sizes.image, Sizes.image), "bicubic")
-        mean, std = (sent(torch.tensor(channels), images.device)[:, None, None] for channels in (CLIP_MEAN, CLIP_STD))
         before, after, answer = (cast(Tensor, tokens) for tokens in (self.before, self.after, self.answer))
-        scores: Tensor = self.network((small - mean) / std, before, after.expand(len(images), -1), answer)
+        scores: Tensor = self.network(normalised(small), before, after.expand(len(images), -1), answer)
         return scores.exp()
 
 
