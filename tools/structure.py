@@ -36,6 +36,7 @@ FLOORS = (
     ("planning",),
     ("objective",),
     ("evaluation",),
+    ("preferences",),
     ("monitoring",),
     ("report",),
     ("training",),
