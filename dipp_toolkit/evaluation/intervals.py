@@ -165,6 +165,42 @@ def share_interval(per_prompt_shares: Float[Tensor, " prompts"], level: float = 
         raise ValueError("A share lies between 0 and 1.")
     share, count = values.mean().item(), len(values)
     quantile = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)).item()
+    return _wilson(share, count, quantile)
+
+
+def clustered_share_interval(
+    won: Float[Tensor, " prompts"], asked: Float[Tensor, " prompts"], level: float = 0.95
+) -> Interval:
+    r"""Interval of a share of votes, such as those that a generator won, where votes on one prompt go together.
+
+    With $w_i$ of $n_i$ votes on prompt $i$ among $P$ the share is $p = \sum w_i / \sum n_i$. Its variance $v$ is that
+    of the mean of $(w_i - p n_i) / \bar n$, as in `ratio_interval`, and the interval is Wilson's for $p (1 - p) / v$
+    votes, but for no more than there are, at Student's $t_{P-1}$ (Dean and Pagano 2015). So it stays within [0, 1] and
+    has a width at 0 and at 1. Where the prompts do not differ, or there is one, as many votes count as there are
+    prompts, at the normal quantile.
+
+    Args:
+        won: votes of each prompt that count, ties half.
+        asked: all votes of each prompt; prompts without one are left out.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: there is no vote, or there are more won than asked.
+    """
+    won, asked = _per_prompt(won, level), _per_prompt(asked, level)
+    won, asked = won[asked > 0], asked[asked > 0]
+    if not len(asked) or (won < 0).any() or (won > asked).any():
+        raise ValueError("A share of votes needs votes, and none of the prompts has more that count than votes.")
+    count, votes = len(asked), asked.sum().item()
+    share = won.sum().item() / votes
+    apart = (won - share * asked) / asked.mean()
+    if count < 2 or apart.abs().max().item() <= _FLAT:
+        return share_interval(torch.full((count,), share, dtype=torch.float64), level)
+    counted = min(share * (1 - share) / (apart.var().item() / count), votes)
+    return _wilson(share, counted, student_quantile(level, count))
+
+
+def _wilson(share: float, count: float, quantile: float) -> Interval:
     square = quantile**2 / count
     middle = share + square / 2
     reach = math.sqrt(square * (share * (1 - share) + square / 4))

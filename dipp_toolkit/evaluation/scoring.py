@@ -95,6 +95,7 @@ def score_files(
     batch: int = 16,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
+    read: Callable[[Path], ImageFile] = read_image,
 ) -> tuple[list[ScoredFile], list[str]]:
     """Score image files; images of one size are scored together, and few are in memory at a time.
 
@@ -104,6 +105,7 @@ def score_files(
         batch: images at a time.
         device: where images go before they are scored.
         progress: called with the number of images scored so far.
+        read: reads the image of a path.
 
     Returns:
         The scores, in the order of `files`, and notices about how images were read.
@@ -125,7 +127,7 @@ def score_files(
             progress(len(rows_by_index))
 
     for index, file in enumerate(files):
-        image = read_image(file.path)
+        image = read(file.path)
         notes.append(image.notes)
         due = batches.add(index, image)
         if due:

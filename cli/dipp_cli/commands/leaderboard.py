@@ -1,4 +1,4 @@
-"""`dipp leaderboard`: rows of benches as a page."""
+"""`dipp leaderboard`: rows of benches, and votes, as a page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ def register(app: typer.Typer) -> None:
 
 def leaderboard(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS.jsonl...", help="Rows of dipp bench, any number of files.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS.jsonl...]", help="Rows of dipp bench, any number of files."),
+    ] = None,
     *,
+    votes: Annotated[
+        str | None, typer.Option(metavar="FOLDER|DATASET", help="Votes of people: ratings, win rates and agreement.")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", metavar="NAME,...", help="Rewards to hold against --votes: hps or ./mine.py:blue."),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="HTML", help="The page, one file that loads nothing.")] = Path(
         "leaderboard.html"
     ),
@@ -39,13 +47,28 @@ def leaderboard(
         bool,
         typer.Option("--check", help="Write nothing: say whether every row is sound; exit code 1 if one is not."),
     ] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Images that --reward sees at a time.")
+    ] = 16,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Options of rewards: reward.hps.version=v2.1. Repeatable."),
+    ] = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build a leaderboard from the results of any number of benches, or check submitted ones."""
+    """Build a leaderboard from the results of any number of benches and from votes, or check submitted results."""
     from ..actions.leaderboard import LeaderboardRequest, build, print_check
 
     request = LeaderboardRequest(
-        results=results,
+        results=results or [],
+        votes=votes,
+        reward=reward,
+        batch_size=batch_size,
+        assignments=assignments or [],
+        device=device or "auto",
+        quiet=quiet,
         out=out,
         markdown=markdown,
         submission=submission,

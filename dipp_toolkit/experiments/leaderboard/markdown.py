@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ...evaluation.intervals import LEAST_EFFECT
+from ...evaluation.intervals import LEAST_EFFECT, Interval
 from ...prompts.subsets import counted_prompts
 from ...utils.messages import Spelling, number_text
 from .board import Board, Section, arrow, by_source, interval_text, mean_text
+from .votes import VoteBoard, percent, percents
 
 _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
 """What Markdown would read as something else than itself inside a cell or a footnote."""
@@ -60,10 +61,47 @@ def _section(section: Section, notes: list[str]) -> list[str]:
     return [*lines, "", measured + rank, ""]
 
 
-def to_markdown(board: Board) -> str:
-    """Tables of all sections, reported rows marked, warnings as footnotes."""
+def _votes(votes: VoteBoard) -> list[str]:
+    def share(found: tuple[Interval, int] | None) -> str:
+        return f"{percent(found[0].mean)} ({percents(found[0])})" if found else "-"
+
+    lines = []
+    if votes.makers:
+        lines += ["| rank | maker | rating | wins against all others | votes |", "|---|---|---|---|---|"]
+        for maker in votes.makers:
+            ends = (number_text(end, ".0f") for end in (maker.rating.low, maker.rating.high))
+            rating = f"{number_text(maker.rating.mean, '+.0f')} ({' to '.join(ends)})"
+            wins = share((maker.win_rate, maker.votes))
+            lines.append(f"| {maker.rank} | {escaped(maker.label)} | {rating} | {wins} | {maker.votes} |")
+        lines += ["", "Bradley-Terry ratings in Elo points, mean 0, with 95 % intervals over prompts."]
+    lines += [votes.summary, ""]
+    if len(votes.makers) > 1:
+        lines += [f"| over | {' | '.join(escaped(maker.label) for maker in votes.makers)} |"]
+        lines += ["|" + "---|" * (1 + len(votes.makers))]
+        for maker in votes.makers:
+            cells = [share(votes.win_rates.get((maker.name, other.name))) for other in votes.makers]
+            lines.append(f"| {escaped(maker.label)} | {' | '.join(cells)} |")
+        lines += ["", "The share of votes that the maker of the row won, ties half.", ""]
+    if votes.agreements:
+        head = ["agreement with a person", "all prompts", *map(escaped, votes.categories)]
+        lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for name, found in votes.agreements.items():
+            cells = [share((found.share, found.count))]
+            cells += [share(found.by_category.get(category)) for category in votes.categories]
+            lines.append(f"| {escaped(name)} | {' | '.join(cells)} |")
+        lines += ["", "A tie counts half with anything: chance is 50 %.", ""]
+    lines += ["| voter | votes | ties | agrees with others | asked again |", "|---|---|---|---|---|"]
+    for voter in votes.voters:
+        both = (share((found.share, found.count)) if found else "-" for found in (voter.others, voter.itself))
+        lines.append(f"| {escaped(voter.name)} | {voter.votes} | {voter.ties} | {' | '.join(both)} |")
+    lines += ["", *(f"- {escaped(sentence)}" for sentence in votes.warnings)]
+    return [*lines, ""] if votes.warnings else lines
+
+
+def to_markdown(board: Board, votes: VoteBoard | None = None) -> str:
+    """What people said, tables of all sections, reported rows marked, warnings as footnotes."""
     notes: list[str] = []
-    lines: list[str] = []
+    lines: list[str] = _votes(votes) if votes else []
     for section in board.sections:
         lines += _section(section, notes)
     for table in by_source(board.reported):

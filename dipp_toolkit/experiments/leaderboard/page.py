@@ -19,6 +19,7 @@ from ..bench.paired_tests import LEVEL, Comparison
 from ..bench.rows import Picture, Row
 from .board import Board, Section, agreements, arrow, by_source, interval_text, mean_text, p_text
 from .check import PICTURE
+from .votes import VoteBoard, percent, percents
 
 PIXEL_ART = 128
 MOST_AXES = 8
@@ -146,11 +147,14 @@ def reproduce(row: Row, spelling: Spelling) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def render(board: Board, title: str) -> str:
-    """The page as text."""
+def render(board: Board, title: str, votes: VoteBoard | None = None) -> str:
+    """The page as text; `votes` is its part that people made."""
     return template(__package__, "leaderboard.html.jinja").render(
         title=title,
         board=board,
+        votes=votes,
+        percent=percent,
+        percents=percents,
         by_source=by_source,
         spelling_of=lambda section: Spelling(
             [*section.figures, *(name for row in section.rows for name in row.subject.trained_on)]
@@ -177,12 +181,12 @@ def render(board: Board, title: str) -> str:
     )
 
 
-def write_page(board: Board, path: Path, title: str = "Leaderboard") -> Path:
+def write_page(board: Board, path: Path, title: str = "Leaderboard", votes: VoteBoard | None = None) -> Path:
     """Write the page; returns its path.
 
     Raises:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, render(board, title))
+    write_text(path, render(board, title, votes))
     return path
