@@ -128,8 +128,9 @@ def main() -> None:
         print(lines[-1], flush=True)
     text = (
         f"# Coverage of intervals of votes\n\nPer cent of {sets:,} sets of votes (the bootstrap: {sets // 10} "
-        f"for ratings, {sets // 4} for win rates) whose 95 % interval holds the truth; about so many votes a prompt, at "
-        f"random pairs of three makers. Chance alone moves a number by {196 * math.sqrt(0.0475 / sets):.1f}.\n\n"
+        f"for ratings, {sets // 4} for win rates) whose 95 % interval holds the truth; so many votes a prompt on "
+        f"average, on random pairs of three makers. Chance alone moves a number by "
+        f"{196 * math.sqrt(0.0475 / sets):.1f}.\n\n"
     )
     write_text(RESULTS, text + "\n".join(lines) + "\n")
 

@@ -40,6 +40,7 @@ BY_FILE = {
     "cli/dipp_cli/actions/ablate.py": ("ablate",),
     "cli/dipp_cli/actions/bench.py": ("bench",),
     "cli/dipp_cli/actions/generate.py": ("generate",),
+    "cli/dipp_cli/actions/leaderboard.py": ("leaderboard",),
     "cli/dipp_cli/actions/plan.py": ("plan",),
     "cli/dipp_cli/actions/prompts.py": ("prompts encode",),
     "cli/dipp_cli/actions/reward/serve.py": ("reward serve",),

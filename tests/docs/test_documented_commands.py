@@ -15,8 +15,10 @@ import dipp_toolkit.training.run
 from dipp_cli.app import main
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
 from dipp_toolkit.training.run import RunResult
 from documented import MODES, ROOT, Mode, Runner, blocks_of, copied, spelled
+from fake_votes import fake_images, fake_votes
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if blocks_of(page)]
@@ -53,9 +55,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[Pa
         prompts = ("--prompt", "fox on blue", "--prompt", "birthday cake on yellow")
         assert main(["generate", *prompts, "--out", str(place)]) == 0
 
+    def votes(place: Path) -> None:
+        images = fake_images(4)
+        with VoteFile.open(place, create=True) as file:
+            file.add(NewCandidate(one.prompt, one.maker, one.picture.read(), one.category) for one in images)
+            kept = {(one.prompt, one.maker): one for one in file.candidates()}
+            for vote in fake_votes(images, count=30):
+                pair = (kept[image.prompt, image.maker].id for image in (vote.first, vote.second))
+                file.vote(file.show(vote.voter, *pair).id, "first" if vote.outcome else "second")
+
     makers: dict[str, Callable[[Path], object]] = {
-        "run": run, "bench": bench, "pictures": pictures, "twin": partial(write_twin, "PixArtAlphaPipeline"),
-        "sd-twin": partial(write_twin, "StableDiffusionPipeline"),
+        "run": run, "bench": bench, "pictures": pictures, "votes": votes,
+        "twin": partial(write_twin, "PixArtAlphaPipeline"), "sd-twin": partial(write_twin, "StableDiffusionPipeline"),
     }  # fmt: skip
 
     def made(name: str) -> Path:

@@ -47,9 +47,7 @@ def leaderboard(
         bool,
         typer.Option("--check", help="Write nothing: say whether every row is sound; exit code 1 if one is not."),
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Images that --reward sees at a time.")
-    ] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images at a time, for --reward.")] = 16,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Options of rewards: reward.hps.version=v2.1. Repeatable."),
