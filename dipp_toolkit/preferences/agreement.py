@@ -22,6 +22,8 @@ from .pair import Candidate, Comparison
 from .win_rate import share_of_votes
 
 CHANCE = 0.5
+FEW = 20
+"""Voters up to whom one is named for less than chance even where it may be chance."""
 
 
 @dataclass(frozen=True)
@@ -62,37 +64,41 @@ def agreement_of_voters(comparisons: Iterable[Comparison]) -> Agreement | None:
     )
 
 
-def agreement_of_voter(comparisons: Iterable[Comparison], voter: str) -> Agreement | None:
-    """How far a voter agrees with every other one on the same pairs; None where there are no such pairs."""
-    return _agreement(
-        _Agreed(pair.prompt, pair.category, agree(said[voter], outcome))
-        for pair, said in _said(comparisons).values()
-        if voter in said
-        for other, outcome in said.items()
-        if other != voter
-    )
+def agreement_of_each_voter(comparisons: Iterable[Comparison]) -> dict[str, Agreement]:
+    """How far every voter agrees with all others on the same pairs; voters who share no pair are left out."""
+    observed: dict[str, list[_Agreed]] = defaultdict(list)
+    for pair, said in _said(comparisons).values():
+        for both in combinations(said, 2):
+            value = agree(*(said[voter] for voter in both))
+            for voter in both:
+                observed[voter].append(_Agreed(pair.prompt, pair.category, value))
+    return {voter: found for voter, own in observed.items() if (found := _agreement(own)) is not None}
 
 
-def consistency(comparisons: Iterable[Comparison], voter: str | None = None) -> Agreement | None:
+def consistency(comparisons: Iterable[Comparison]) -> Agreement | None:
     """How far voters agree with themselves where they are asked again; None where none were.
 
     Args:
         comparisons: those with `repeat` are held against the voter's others of the same pair.
-        voter: a single one; all of them where None.
     """
-    comparisons = list(comparisons)
+    return _agreement(agreed for _, agreed in _repeats(list(comparisons)))
+
+
+def consistency_of_each_voter(comparisons: Iterable[Comparison]) -> dict[str, Agreement]:
+    """The same for every voter; those who were not asked again are left out."""
+    observed: dict[str, list[_Agreed]] = defaultdict(list)
+    for voter, agreed in _repeats(list(comparisons)):
+        observed[voter].append(agreed)
+    return {voter: found for voter, own in observed.items() if (found := _agreement(own)) is not None}
+
+
+def _repeats(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, _Agreed]]:
     said = _said(comparisons)
-
-    def repeats() -> Iterator[_Agreed]:
-        for comparison in comparisons:
-            before = said.get(_pair_of(comparison))
-            if not comparison.repeat or before is None or comparison.voter not in before[1]:
-                continue
-            if voter is None or comparison.voter == voter:
-                value = agree(_oriented(comparison), before[1][comparison.voter])
-                yield _Agreed(comparison.first.prompt, comparison.first.category, value)
-
-    return _agreement(repeats())
+    for comparison in comparisons:
+        before = said.get(_pair_of(comparison))
+        if comparison.repeat and before is not None and comparison.voter in before[1]:
+            value = agree(_oriented(comparison), before[1][comparison.voter])
+            yield comparison.voter, _Agreed(comparison.first.prompt, comparison.first.category, value)
 
 
 def agreement_with_reward(comparisons: Iterable[Comparison], scores: Mapping[int, float]) -> Agreement | None:
@@ -119,28 +125,33 @@ def against_all(comparisons: Sequence[Comparison]) -> list[str]:
     same.
 
     The one who agrees least is named first and left out for the next, so that nobody is named for having been compared
-    with that one. Of two who remain nothing says which is right, and both are named.
+    with that one. Of two who remain nothing says which is right, and both are named. Among more than `FEW` voters one
+    spoils nobody else's number, and chance has some below one half: those are named who are so beyond chance.
     """
-    sentences: list[str] = []
-    comparisons = list(comparisons)
-    while True:
-        voters = list(dict.fromkeys(comparison.voter for comparison in comparisons))
-        found = {voter: agreement_of_voter(comparisons, voter) for voter in voters}
-        shares = {voter: agreement.share for voter, agreement in found.items() if agreement is not None}
-        least = min(shares, key=lambda voter: shares[voter].mean, default=None)
-        if least is None or shares[least].mean >= CHANCE:
-            return sentences
-        share = shares[least]
-        who = [voter for voter in shares if voter == least or len(shares) == 2]
-        named = f"The voters '{who[0]}' and '{who[1]}' agree" if len(who) > 1 else f"The voter '{least}' agrees"
-        others = "each other" if len(who) > 1 else "the others"
-        surely = "less than chance" if share.high < CHANCE else "which may still be chance"
-        sentences.append(
-            f"{named} with {others} on {100 * share.mean:.0f} % of the pairs that both were asked about "
-            f"({100 * share.low:.0f} to {100 * share.high:.0f} %), {surely}: ask whether the question was understood. "
-            "The votes are counted all the same."
-        )
+    found = agreement_of_each_voter(comparisons)
+    if len(found) > FEW:
+        beyond = [voter for voter, agreement in found.items() if agreement.share.high < CHANCE]
+        return [_against([voter], found[voter].share) for voter in sorted(beyond, key=lambda v: found[v].share.mean)]
+    sentences = []
+    while found:
+        least = min(found, key=lambda voter: found[voter].share.mean)
+        if found[least].share.mean >= CHANCE:
+            break
+        who = list(found) if len(found) == 2 else [least]
+        sentences.append(_against(who, found[least].share))
         comparisons = [comparison for comparison in comparisons if comparison.voter not in who]
+        found = agreement_of_each_voter(comparisons)
+    return sentences
+
+
+def _against(who: Sequence[str], share: Interval) -> str:
+    named = f"The voters '{who[0]}' and '{who[1]}' agree" if len(who) > 1 else f"The voter '{who[0]}' agrees"
+    return (
+        f"{named} with {'each other' if len(who) > 1 else 'the others'} on {100 * share.mean:.0f} % of the pairs that "
+        f"both were asked about ({100 * share.low:.0f} to {100 * share.high:.0f} %), "
+        f"{'less than chance' if share.high < CHANCE else 'which may still be chance'}: ask whether the question was "
+        "understood. The votes are counted all the same."
+    )
 
 
 def _said(

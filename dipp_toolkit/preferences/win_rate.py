@@ -28,18 +28,19 @@ def share_of_votes(votes: Iterable[tuple[str, float]], level: float = 0.95) -> I
     return clustered_share_interval(won, asked, level)
 
 
-def votes_between(comparisons: Iterable[Comparison], maker: str, over: str) -> list[tuple[str, float]]:
-    """Prompt and outcome for `maker` of every comparison with an image of `over`; questions asked again are left out.
+def votes_between_makers(comparisons: Iterable[Comparison]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """For every two makers that met, both ways round, prompt and outcome for the first of every vote between them.
 
-    The outcome is 1 where the image of `maker` was preferred, 0 where the other one was, one half of a tie.
+    The outcome is 1 where the image of the first was preferred, 0 where the other one was, one half of a tie. Questions
+    that a voter was asked again and comparisons of two images of one maker are left out.
     """
-    found = []
+    found: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
     for comparison in comparisons:
-        makers = comparison.first.maker, comparison.second.maker
-        if not comparison.repeat and maker != over and makers in ((maker, over), (over, maker)):
-            outcome = comparison.outcome if makers[0] == maker else 1 - comparison.outcome
-            found.append((comparison.first.prompt, outcome))
-    return found
+        first, second = comparison.first, comparison.second
+        if not comparison.repeat and first.maker != second.maker:
+            found[first.maker, second.maker].append((first.prompt, comparison.outcome))
+            found[second.maker, first.maker].append((first.prompt, 1 - comparison.outcome))
+    return dict(found)
 
 
 def win_rate(comparisons: Iterable[Comparison], maker: str, over: str, level: float = 0.95) -> Interval:
@@ -60,7 +61,7 @@ def win_rate(comparisons: Iterable[Comparison], maker: str, over: str, level: fl
     Raises:
         RequestError: nobody voted between these two.
     """
-    votes = votes_between(comparisons, maker, over)
+    votes = votes_between_makers(comparisons).get((maker, over))
     if not votes:
         raise RequestError(f"No vote compares an image of {quoted(maker)} with one of {quoted(over)}.")
     return share_of_votes(votes, level)

@@ -8,10 +8,11 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.bradley_terry import ELO
 from dipp_toolkit.preferences.agreement import (
     against_all,
-    agreement_of_voter,
+    agreement_of_each_voter,
     agreement_of_voters,
     agreement_with_reward,
     consistency,
+    consistency_of_each_voter,
 )
 from dipp_toolkit.preferences.maker_ratings import rate_makers
 from dipp_toolkit.preferences.pair import Candidate, Comparison
@@ -39,9 +40,11 @@ def test_voters_are_compared_on_the_same_pairs_whichever_side_is_left() -> None:
     # Ann and Bob agree on one pair and not on the other; a tie is half an agreement with both.
     assert found.share.mean == (1 + 0 + 0.5 + 0.5) / 4
     assert found.by_category["food"][0].mean == 1 and found.by_category["animals"][0].mean == pytest.approx(1 / 3)
-    own = agreement_of_voter(votes, "cyd")
-    assert own is not None and (own.share.mean, own.count) == (0.5, 2)
-    assert agreement_of_voters(votes[:1]) is None and agreement_of_voter(votes[:1], "ann") is None
+    own = agreement_of_each_voter(votes)
+    assert {name: (one.share.mean, one.count) for name, one in own.items()} == {
+        "ann": (pytest.approx(1.5 / 3), 3), "bob": (pytest.approx(1.5 / 3), 3), "cyd": (0.5, 2)
+    }  # fmt: skip
+    assert agreement_of_voters(votes[:1]) is None and agreement_of_each_voter(votes[:1]) == {}
 
 
 def test_consistency_is_of_questions_asked_again_alone() -> None:
@@ -54,9 +57,7 @@ def test_consistency_is_of_questions_asked_again_alone() -> None:
     ]
     found = consistency(votes)
     assert found is not None and (found.share.mean, found.count) == (0.5, 2)
-    for voter, share in (("ann", 1.0), ("bob", 0.0)):
-        own = consistency(votes, voter)
-        assert own is not None and own.share.mean == share
+    assert {name: one.share.mean for name, one in consistency_of_each_voter(votes).items()} == {"ann": 1.0, "bob": 0.0}
     assert consistency(votes[:1]) is None
     # What is asked again counts nowhere else.
     assert agreement_of_voters(votes) is None
@@ -95,6 +96,10 @@ def test_a_voter_against_all_is_named_and_nobody_else() -> None:
     # Two who contradict each other: nothing says who is right.
     (both,) = against_all([*fake_votes(images, "good", 150), *bad])
     assert both.startswith("The voters 'good' and 'upside down' agree with each other on 1")
+    # Among many, one is named beyond chance alone.
+    many = [vote for seed in range(21) for vote in fake_votes(images, f"good {seed}", 30, seed, wrong=0.3)]
+    (sentence,) = against_all([*many, *bad])
+    assert sentence.startswith("The voter 'upside down'")
     # A single pair on which two differ says little, and says so.
     (unsure,) = against_all([Comparison(A, B, 1.0, "ann"), Comparison(A, B, 0.0, "bob")])
     assert "which may still be chance" in unsure

@@ -91,7 +91,7 @@ def _votes(votes: VoteBoard) -> list[str]:
             lines.append(f"| {escaped(name)} | {' | '.join(cells)} |")
         lines += ["", "A tie counts half with anything: chance is 50 %.", ""]
     lines += ["| voter | votes | ties | agrees with others | asked again |", "|---|---|---|---|---|"]
-    for voter in votes.voters:
+    for voter in votes.shown_voters:
         both = (share((found.share, found.count)) if found else "-" for found in (voter.others, voter.itself))
         lines.append(f"| {escaped(voter.name)} | {voter.votes} | {voter.ties} | {' | '.join(both)} |")
     lines += ["", *(f"- {escaped(sentence)}" for sentence in votes.warnings)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import permutations
 from typing import Any
 
 from ...errors import RequestError
@@ -13,17 +12,20 @@ from ...evaluation.intervals import Interval
 from ...preferences.agreement import (
     Agreement,
     against_all,
-    agreement_of_voter,
+    agreement_of_each_voter,
     agreement_of_voters,
     agreement_with_reward,
     consistency,
+    consistency_of_each_voter,
 )
-from ...preferences.maker_ratings import maker_votes, rate_makers
+from ...preferences.maker_ratings import rate_makers
 from ...preferences.pair import Comparison
-from ...preferences.win_rate import share_of_votes, votes_between
+from ...preferences.win_rate import share_of_votes, votes_between_makers
 from ...utils.messages import Spelling
 
 TIE = 0.5
+MOST_VOTERS = 50
+"""Voters that a page and a table show; JSON has all."""
 UNNAMED = "(no name)"
 """What a maker without a name is called."""
 
@@ -113,6 +115,11 @@ class VoteBoard:
         )
 
     @property
+    def shown_voters(self) -> Sequence[Voter]:
+        """Those with most votes: a dataset may have thousands."""
+        return self.voters[:MOST_VOTERS]
+
+    @property
     def agreements(self) -> dict[str, Agreement]:
         """What is measured against what people prefer, by the name of its row: people first, then rewards."""
         people = {"people, one with another": self.together, "people, asked again": self.itself}
@@ -190,9 +197,8 @@ def make_vote_board(
     if not asked:
         raise RequestError("There are no votes to show; expected one at least, as dipp vote takes them.")
     ends = [image for comparison in comparisons for image in (comparison.first, comparison.second)]
-    makers, ratings_warnings = _makers(asked)
-    names = [maker.name for maker in makers]
-    met = {pair: votes for pair in permutations(names, 2) if (votes := votes_between(asked, *pair))}
+    met = votes_between_makers(asked)
+    makers, ratings_warnings = _makers(asked, met)
     return VoteBoard(
         votes=len(asked),
         ties=_ties(asked),
@@ -235,9 +241,10 @@ def _doubts(asked: Sequence[Comparison]) -> list[str]:
     return sentences
 
 
-def _makers(asked: Sequence[Comparison]) -> tuple[list[RatedMaker], list[str]]:
-    votes = maker_votes(asked)
-    if not len(votes.first):
+def _makers(
+    asked: Sequence[Comparison], met: Mapping[tuple[str, str], Sequence[tuple[str, float]]]
+) -> tuple[list[RatedMaker], list[str]]:
+    if not met:
         names = dict.fromkeys(image.maker or UNNAMED for one in asked for image in (one.first, one.second))
         made = f"have one maker, {next(iter(names))}" if len(names) == 1 else "are compared with others of their maker"
         return [], [f"All images that were voted on {made}, so that there are no ratings of makers."]
@@ -245,7 +252,7 @@ def _makers(asked: Sequence[Comparison]) -> tuple[list[RatedMaker], list[str]]:
     ranks = ratings.ranks()
     rows = []
     for index, name in enumerate(ratings.names):
-        own = [vote for other in ratings.names for vote in votes_between(asked, name, other)]
+        own = [vote for other in ratings.names for vote in met.get((name, other), ())]
         rows.append(RatedMaker(name, ranks[index], ratings.interval(index), share_of_votes(own), len(own)))
     rows.sort(key=lambda maker: -maker.rating.mean)
     reach = ELO / (2 * ALPHA) ** 0.5
@@ -257,9 +264,10 @@ def _makers(asked: Sequence[Comparison]) -> tuple[list[RatedMaker], list[str]]:
 
 
 def _voters(comparisons: Sequence[Comparison]) -> list[Voter]:
-    rows = []
-    for name in dict.fromkeys(comparison.voter for comparison in comparisons):
-        own = [comparison for comparison in comparisons if comparison.voter == name and not comparison.repeat]
-        others, itself = agreement_of_voter(comparisons, name), consistency(comparisons, name)
-        rows.append(Voter(name, len(own), _ties(own), others, itself))
+    others, itself = agreement_of_each_voter(comparisons), consistency_of_each_voter(comparisons)
+    own: dict[str, list[Comparison]] = {comparison.voter: [] for comparison in comparisons}
+    for comparison in comparisons:
+        if not comparison.repeat:
+            own[comparison.voter].append(comparison)
+    rows = [Voter(name, len(votes), _ties(votes), others.get(name), itself.get(name)) for name, votes in own.items()]
     return sorted(rows, key=lambda voter: -voter.votes)
