@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from dipp_cli.actions.pictures import write_pictures
-from dipp_cli.actions.score import without_grid
 from dipp_cli.app import main
 from dipp_toolkit import load_prompts
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.evaluation.image_prompts import without_grid
 from dipp_toolkit.evaluation.scoring import PromptedFile, ScoredFile, score_files, summarise
 from dipp_toolkit.rewards.loading import FunctionReward
 

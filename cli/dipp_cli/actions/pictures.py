@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.evaluation.image_prompts import GRID
 
-GRID = "grid.png"
 PROMPTS = "prompts.json"
 """The prompt of each picture in the folder, by file name: what `dipp score` reads."""
 
