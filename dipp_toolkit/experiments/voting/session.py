@@ -11,6 +11,7 @@ from ...distributed.shared_draws import digest_seed
 from ...errors import RequestError
 from ...preferences.pair import OUTCOMES, Candidate, Comparison
 from ...preferences.vote_file import Showing, VoteFile, voter_name
+from ...utils.messages import quoted
 
 GOAL, REPEATS = 100, 0.05
 """Votes that a voter is asked for, and the share of them that are asked a second time."""
@@ -150,18 +151,20 @@ class Session:
             images = {image.id: image for image in self.votes.candidates() if image.id in plan.pair}
             return images[plan.left], images[plan.right]
 
-    def answer(self, showing: str, choice: str) -> bool:
+    def answer(self, voter: str, showing: str, choice: str) -> bool:
         """Keep a vote; see `VoteFile.vote`.
 
         Raises:
-            RequestError: there is no such showing or choice.
+            RequestError: this voter was not asked that, or there is no such choice.
             RunError: the vote cannot be written.
         """
         with self._lock:
+            shown = self.votes.showing(showing)
+            if shown is None or shown.voter != voter_name(voter):
+                raise RequestError(f"{quoted(voter)} was not asked {quoted(showing)}; load the page again.")
             if not self.votes.vote(showing, choice):
                 return False
-            shown = self.votes.showing(showing)
-            if shown is not None and not self._has_lost(shown.first, shown.second):
+            if not self._has_lost(shown.first, shown.second):
                 repeat = bool(shown.repeat_of)
                 self._picker.add(Comparison(shown.first, shown.second, OUTCOMES[choice], shown.voter, repeat))
             return True

@@ -97,16 +97,32 @@ def server_config(rewards: Mapping[str, Any], **options: Any) -> Any:
         PluginError: the packages of the extra `remote` are missing.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401 -- whether it is there
 
-        from .http import MOST_HEAD, patient_protocol
         from .limits import Limits
         from .server import build_server
     except ImportError as error:
         raise not_installed("Serving rewards needs", [error.name or "uvicorn"], extra="remote") from error
     limits = options.get("limits") or Limits()
+    return application_config(build_server(rewards, **{**options, "limits": limits}), limits)
+
+
+def application_config(application: Any, limits: Any) -> Any:
+    """uvicorn's configuration of an application, with limits on all that callers can make it wait for.
+
+    Args:
+        application: ASGI.
+        limits: of `rewards.remote.limits`.
+
+    Raises:
+        ImportError: uvicorn is not installed.
+    """
+    import uvicorn
+
+    from .http import MOST_HEAD, patient_protocol
+
     return uvicorn.Config(
-        build_server(rewards, **{**options, "limits": limits}),
+        application,
         http=patient_protocol(limits),
         ws="none",
         log_level="warning",
@@ -141,10 +157,24 @@ def run_server(
     host = str(listening.getsockname()[0])
     if not is_loopback(host):
         _check_guarded(host, options.get("token"))
-    import uvicorn
-
     if on_start is not None:
         on_start(address_of(listening))
+    serve_until_stopped(config, listening)
+
+
+def serve_until_stopped(config: Any, listening: socket.socket) -> None:
+    """Serve until somebody stops the process.
+
+    Args:
+        config: of `application_config`.
+        listening: from `listen`; it is closed.
+
+    Raises:
+        RunError: the server stopped by itself.
+        KeyboardInterrupt: somebody stopped it.
+    """
+    import uvicorn
+
     server = uvicorn.Server(config)
     try:
         server.run(sockets=[listening])
