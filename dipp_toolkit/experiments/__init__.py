@@ -1,1 +1,1 @@
-"""Several generators side by side: benchmarks, leaderboards, ablations and acceptance tests."""
+"""Several generators side by side: benchmarks, votes, leaderboards, ablations and acceptance tests."""

@@ -27,6 +27,8 @@ BY_FILE = {
     "dipp_toolkit/experiments/ablation/": ("ablate",),
     "dipp_toolkit/experiments/bench/": ("bench",),
     "dipp_toolkit/experiments/leaderboard/": ("leaderboard",),
+    "dipp_toolkit/experiments/voting/": ("vote",),
+    "dipp_toolkit/evaluation/image_prompts.py": ("score", "vote"),
     "dipp_toolkit/planning/": ("plan",),
     "dipp_toolkit/verify/": ("verify",),
     "dipp_toolkit/rewards/remote/serve": ("reward serve",),
@@ -47,6 +49,7 @@ BY_FILE = {
     "cli/dipp_cli/actions/reward/check.py": ("reward check",),
     "cli/dipp_cli/actions/reward/loading.py": ("reward check", "score"),
     "cli/dipp_cli/actions/score.py": ("score",),
+    "cli/dipp_cli/actions/vote.py": ("vote",),
 }
 """Commands whose texts a file or folder holds: what it advises, each of them takes."""
 ELSEWHERE = {

@@ -21,6 +21,7 @@ from .reward.loading import close, load_rewards, reward_names
 if TYPE_CHECKING:
     from dipp_toolkit.evaluation.scoring import PromptedFile, ScoredFile
 
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
     """The words of the command line; None for what was not given."""

@@ -52,7 +52,9 @@ def vote(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of prompts, noises, sides and pairs.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images made at a time.")] = 8,
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")] = 8701,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")
+    ] = 8701,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in a browser here.")] = True,
     assignments: Annotated[
         list[str] | None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -261,7 +262,7 @@ def _asset(name: str) -> str:
 
 
 def _page(folder: str) -> str:
-    return templates.template(__package__, "page.html.jinja").render(folder=folder)
+    return templates.template(__package__, "page.html.jinja").render(folder=shlex.quote(folder))
 
 
 async def _explain(request: Request, error: Exception) -> Response:

@@ -1,11 +1,11 @@
-"""Which pair is shown to whom: the one that is open, a repeat where one is due, or the one from which most is learnt."""
+"""Which pair is shown to whom: the one that is open, a repeat where one is due, or the one that teaches most."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...distributed.shared_draws import digest_seed
 from ...errors import RequestError
@@ -19,6 +19,7 @@ BETWEEN = 5
 """Votes between a pair and its repeat, at least: a voter is not to remember the answer."""
 
 
+@runtime_checkable
 class Picker(Protocol):
     """Chooses pairs."""
 
@@ -74,8 +75,8 @@ class Session:
     """Asks any number of voters, and keeps what they say.
 
     Everything that has to last is in the file of votes: a session that is made anew, after a kill too, goes on where
-    the last one was. Which image is on the left is drawn from the seed, the voter, the pair and how many votes there were. Safe
-    to use from several threads.
+    the last one was. Which image is on the left is drawn from the seed, the voter, the pair and the number of votes
+    before. Safe to use from several threads.
 
     Args:
         votes: where the images are, and the votes go.
@@ -288,11 +289,8 @@ def _check_pairs(votes: VoteFile) -> None:
     prompts = {image.prompt for image in images}
     if len(images) == len(prompts):
         counted = f"{len(images)} image{'s' * (len(images) != 1)}"
+        found = f"of its {counted}, no two have the same prompt" if images else "it has no images"
         raise RequestError(
-            f"There is nothing to compare in {votes.folder}: of its {counted}, no two have the same prompt. Name "
-            "generators or folders of pictures of the same prompts: dipp vote --generators emoji-reference,emoji-onestep "
-            "--prompts emoji-heldout"
-            if images
-            else f"There are no images in {votes.folder}. Name what makes some: dipp vote --generators "
-            "emoji-reference,emoji-onestep --prompts emoji-heldout"
+            f"There is nothing to compare in {votes.folder}: {found}. Name generators, or folders of pictures of the "
+            "same prompts: dipp vote --generators emoji-onestep,emoji-unet-onestep --prompts emoji-heldout"
         )
