@@ -58,6 +58,31 @@ def test_the_same_seed_asks_and_answers_the_same(tmp_path: Path) -> None:
     assert votes_of("a") == votes_of("b")
 
 
+def test_folders_of_pictures_beside_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "--prompt", "fox on blue", "--prompt", "cake on pink", "--out", "mine"]) == 0
+    words = [
+        "vote",
+        "v",
+        "--images",
+        "mine",
+        "--generators",
+        "theirs=emoji-unet-onestep",
+        "--simulate",
+        "colourfulness",
+    ]
+    assert main([*words, "--goal", "2", "--quiet"]) == 0
+    with VoteFile.open("v") as votes:
+        assert sorted((image.prompt, image.maker) for image in votes.candidates()) == [
+            ("cake on pink", "mine"), ("cake on pink", "theirs"), ("fox on blue", "mine"), ("fox on blue", "theirs"),
+        ]  # fmt: skip
+        assert len(votes.comparisons()) == 2
+    assert main([*words, "--goal", "9", "--quiet"]) == 0, "the same again adds nothing, and all pairs are voted on"
+    with VoteFile.open("v") as votes:
+        assert len(votes.candidates()) == 4
+        assert len({one.pair for one in votes.comparisons()}) == 2
+
+
 def test_the_page_is_served_until_ctrl_c_and_again_at_the_same_address(made: Path, tmp_path: Path) -> None:
     environment = os.environ | {"DIPP_CACHE": str(tmp_path)}
     links = []
@@ -137,7 +162,7 @@ def test_without_the_packages_there_is_a_sentence(
         ("--images empty", "The folder empty contains no images"),
         ("--images one --prompt a --prompts b.txt", "not by both"),
         ("--prompt a", "--prompt is the prompt of the pictures in --images"),
-        ("--prompts emoji-heldout", "no --generators that draw them"),
+        ("--prompts emoji-heldout", "--prompts says what generators draw"),
         ("--images one --prompt a --count 0", "--count is 0"),
         ("--images one --prompt a --per-prompt 0", "--per-prompt is 0"),
         ("--images one --prompt a --seed=-1", "--seed is -1"),

@@ -86,7 +86,9 @@ class VoteRequest:
         if self.prompt is not None and self.prompts is not None and self.generators is None:
             raise RequestError("Give the prompts by --prompts FILE or by --prompt TEXT, not by both.")
         if self.prompts is not None and not self.adds:
-            raise RequestError("--prompts is given, but no --generators that draw them and no --images made for them.")
+            raise RequestError(
+                "--prompts says what generators draw or images show; name these with --images, or --generators."
+            )
         if self.generators is not None and self.prompts is None and self.images is None:
             raise RequestError("Name the prompts that the generators draw, as in --prompts emoji-heldout.")
         if self.generator_options and self.generators is None:
