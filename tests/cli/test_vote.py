@@ -58,6 +58,14 @@ def test_the_same_seed_asks_and_answers_the_same(tmp_path: Path) -> None:
     assert votes_of("a") == votes_of("b")
 
 
+def test_a_simulated_voter_errs_anew_when_asked_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--simulate", "emoji-preference", "--noise", "0.5", "--voter", "wavering", "--goal", "12")
+    assert main(["vote", str(made), *words, "--repeats", "0.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["repeats"] == 3
+    assert 0 < told["consistent"] < told["repeats"]
+
+
 def test_folders_of_pictures_beside_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["generate", "--prompt", "fox on blue", "--prompt", "cake on pink", "--out", "mine"]) == 0

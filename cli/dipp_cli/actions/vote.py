@@ -229,7 +229,8 @@ def _simulate(request: VoteRequest, session: Session, as_json: bool) -> None:
                 showing = session.question(voter.name)
                 if showing is None:
                     break
-                session.answer(voter.name, showing.id, voter.choose(showing.first, showing.second))
+                choice = voter.choose(showing.first, showing.second, again=bool(showing.repeat_of))
+                session.answer(voter.name, showing.id, choice)
         finally:
             close(rewards)
     progress = session.progress(voter.name)
