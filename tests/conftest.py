@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # of `nohup make test`; a
 
 CACHE = tempfile.TemporaryDirectory(prefix="dipp-test-cache-", ignore_cleanup_errors=True)  # gone with the process
 os.environ["DIPP_CACHE"] = CACHE.name
+os.environ["HF_DATASETS_CACHE"] = f"{CACHE.name}/datasets"
 
 import jaxtyping
 

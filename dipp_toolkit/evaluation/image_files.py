@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,30 @@ def read_image(path: Path) -> ImageFile:
         RequestError: the file is missing, empty, damaged, truncated, no image, too large, or of a kind whose range of
             values is unknown; one sentence with the path.
     """
+    return _read(path, path, lambda: path.is_file() and not path.stat().st_size)
+
+
+def decode_image(content: bytes, name: str) -> ImageFile:
+    """`read_image` of a file's bytes.
+
+    Args:
+        content: the file.
+        name: of the image, for messages.
+
+    Raises:
+        RequestError: as `read_image`.
+    """
+    return _read(BytesIO(content), Path(name), lambda: not content)
+
+
+def _read(source: Path | BytesIO, path: Path, is_empty: Callable[[], bool]) -> ImageFile:
     try:
-        if path.is_file() and not path.stat().st_size:
+        if is_empty():
             raise RequestError(f"The image {path} is empty.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)  # odd metadata says nothing about the pixels
-            with Image.open(path, formats=formats()) as image:
+            with Image.open(source, formats=formats()) as image:
                 animated = bool(getattr(image, "is_animated", False))
                 image.seek(0)
                 stored = _Stored.of(image)

@@ -175,6 +175,17 @@ class VoteFile:
                 raise
             file.execute("COMMIT")
 
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Everything that is shown and voted inside is on the disk afterwards, or nothing of it; nothing else may be
+        written inside.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        with self._writing():
+            yield
+
     def add(self, images: Iterable[NewCandidate]) -> int:
         """Add images; one of the same prompt, maker and pixels is there once.
 
@@ -186,8 +197,7 @@ class VoteFile:
         """
         new = 0
         for image in images:
-            digest = hashlib.sha256(str(tuple(image.pixels.shape)).encode() + to_uint8(image.pixels[None]).tobytes())
-            name = digest.hexdigest()[:32]
+            name = digest_of(image.pixels)
             path = self.folder / IMAGES / f"{name}.png"
             with self._writing() as file:  # the image first: a row never names one that was not written
                 if not path.is_file():
@@ -203,7 +213,7 @@ class VoteFile:
 
     def _candidates(self) -> Mapping[int, Candidate]:
         with self._reading() as file:
-            last = max(self._known, default=0)
+            last = next(reversed(self._known), 0)  # they were read in this order
             rows = file.execute(
                 "SELECT id, prompt, category, maker, digest FROM images WHERE id > ? ORDER BY id", (last,)
             )
@@ -332,6 +342,16 @@ class VoteFile:
         with self._reading() as file:
             rows = file.execute(asked, (voter,)).fetchall()
         return [(Showing(row[0], voter, candidates[row[1]], candidates[row[2]], row[3]), row[4]) for row in rows]
+
+
+def digest_of(pixels: Float[Tensor, "3 height width"]) -> str:
+    """What an image's file is called: a digest of its 8-bit pixels.
+
+    Args:
+        pixels: in [0, 1].
+    """
+    content = str(tuple(pixels.shape)).encode() + to_uint8(pixels[None]).tobytes()
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def voter_name(name: str) -> str:
