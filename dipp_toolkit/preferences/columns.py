@@ -186,6 +186,7 @@ class Layout:
         uids: by role of an image, the role of the column with the image's identity.
         votes: the votes that rows hold.
         lists: whether the columns of images hold lists.
+        compared: roles of columns with the same images once more, for what another column says of them.
     """
 
     name: str
@@ -195,12 +196,15 @@ class Layout:
     may: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     uids: Mapping[str, str] = field(default_factory=dict)
     lists: bool = False
+    compared: tuple[str, ...] = ()
 
     def find(self, names: Iterable[str]) -> dict[str, str]:
         """The columns' names by role, as far as they are there; case does not count."""
         by_name = {name.strip().lower(): name for name in names}
         roles = {**self.needs, **self.may}
-        found = {role: next((by_name[name] for name in wanted if name in by_name), None) for role, wanted in roles.items()}
+        found = {
+            role: next((by_name[name] for name in wanted if name in by_name), None) for role, wanted in roles.items()
+        }
         return {role: name for role, name in found.items() if name is not None}
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -228,7 +232,7 @@ def find_layout(names: Sequence[str], lists: Iterable[str], source: str) -> Layo
 
     def fits(layout: Layout) -> bool:
         columns = layout.find(names)
-        return all((columns[role] in lists) == layout.lists for role in layout.images if role in columns)
+        return all((columns[role] in lists) == layout.lists for role in layout.images)
 
     whole = [layout for layout in LAYOUTS if not layout.missing(names)]
     for layout in whole:
@@ -239,10 +243,10 @@ def find_layout(names: Sequence[str], lists: Iterable[str], source: str) -> Layo
         role = next(role for role in layout.images if (columns[role] in lists) != layout.lists)
         kinds = ("a list a row", "one image a row") if columns[role] in lists else ("one image a row", "a list a row")
         raise RequestError(
-            f"The {source}: the column '{shown(columns[role])}' holds {kinds[0]}; expected {kinds[1]}, as {layout.name} "
-            "has it."
+            f"The {source}: the column '{shown(columns[role])}' holds {kinds[0]}; expected {kinds[1]}, as "
+            f"{layout.name} has it."
         )
-    closest = min(LAYOUTS, key=lambda layout: len(layout.missing(names)) - 0.5 * _near(layout, names))
+    closest = max(LAYOUTS, key=lambda layout: _likeness(layout, names))
     lacking = []
     for role in closest.missing(names):
         guess = _guess(closest.needs[role], names)
@@ -260,8 +264,11 @@ def _guess(wanted: tuple[str, ...], names: Sequence[str]) -> str | None:
     return next((guess for name in wanted if (guess := nearest(name, names)) is not None), None)
 
 
-def _near(layout: Layout, names: Sequence[str]) -> int:
-    return sum(_guess(layout.needs[role], names) is not None for role in layout.missing(names))
+def _likeness(layout: Layout, names: Sequence[str]) -> float:
+    """How many of a layout's columns are there; one with nearly the name counts half."""
+    missing = layout.missing(names)
+    near = sum(_guess(layout.needs[role], names) is not None for role in missing)
+    return len(layout.needs) - len(missing) + near / 2
 
 
 def _chosen(rows: Iterable[Row]) -> Iterator[Vote]:
@@ -401,7 +408,7 @@ LAYOUTS = (
     Layout(
         "the layout of TRL",
         {"prompt": PROMPTS, "chosen": ("chosen",), "rejected": ("rejected",)},
-        ("chosen", "rejected", "jpg_0", "jpg_1"),
+        ("chosen", "rejected"),
         _chosen,
         {
             **OF_A_VOTE,
@@ -418,6 +425,7 @@ LAYOUTS = (
             "label_0": ("label_0",),
         },
         {"chosen": "chosen_uid", "rejected": "rejected_uid"},
+        compared=("jpg_0", "jpg_1"),
     ),
     Layout(
         "Pick-a-Pic",

@@ -113,8 +113,8 @@ class ImageFolders:
             inside = next((folder for folder in self.folders if folder.absolute() in path.parents), None)
             if inside is None:
                 raise RequestError(
-                    f"'{shown(name)}' leads out of the dataset's folder; what belongs to a dataset is read there alone. "
-                    "Put the images beside it, or their bytes into it (Dataset.to_parquet does)."
+                    f"'{shown(name)}' leads out of the dataset's folder; what belongs to a dataset is read there "
+                    "alone. Put the images beside it, or their bytes into it (Dataset.to_parquet does)."
                 )
             return check_below(path, inside) if path.is_file() else None
         for folder in self.folders:
@@ -157,8 +157,9 @@ def preferences_of(datasets: Mapping[str, Dataset], name: str, folders: ImageFol
             given.append((vote.number, Comparison(first, second, vote.outcome, vote.voter, vote.repeat)))
     if sum(contradictions) * 2 > len(contradictions):
         raise RequestError(
-            f"The dataset {name} contradicts itself: of {len(contradictions):,} rows in which another column says which "
-            f"image was preferred (scores, labels, counts of votes or best_image_uid), {sum(contradictions):,} say the "
+            f"The dataset {name} contradicts itself: of {len(contradictions):,} rows in which another column says "
+            "which image was preferred (scores, labels, counts of votes or best_image_uid), "
+            f"{sum(contradictions):,} say the "
             "opposite of the image that is called preferred. The columns are probably swapped; rename them "
             "(Dataset.rename_columns), or leave the other column out (Dataset.remove_columns)."
         )
@@ -200,17 +201,19 @@ class _Reader:
             list(kinds), [name for name, (kind, _) in kinds.items() if kind == LIST], source
         )
         self.columns = self.layout.find(kinds)
+        for role in self.layout.compared:
+            if role in self.columns and kinds[self.columns[role]] != (IMAGE, IMAGE):
+                del self.columns[role]
         self._check(kinds)
         told = {role for role, uid in self.layout.uids.items() if uid in self.columns}
-        self.seen = [role for role in self.layout.images if role in self.columns and role not in told]
+        images = [role for role in (*self.layout.images, *self.layout.compared) if role in self.columns]
+        self.seen = [role for role in images if role not in told]
         self.told = sorted(told)
         unread = {self.columns[role] for role in told} - {self.columns[role] for role in self.seen}
         wanted = [name for name in dict.fromkeys(self.columns.values()) if name not in unread]
         self._meta = dataset.select_columns(wanted).with_format("arrow")
         self._images = {
-            self.columns[role]: dataset.select_columns([self.columns[role]]).with_format("arrow")
-            for role in self.layout.images
-            if role in self.columns
+            self.columns[role]: dataset.select_columns([self.columns[role]]).with_format("arrow") for role in images
         }
         self._paths: dict[str, str] = {}
 
@@ -221,7 +224,7 @@ class _Reader:
             RequestError: with what was found and expected.
         """
         prompt = self.columns["prompt"]
-        images = [self.columns[role] for role in self.layout.images if role in self.columns]
+        images = [self.columns[role] for role in self.layout.images]
         holds = {name: kinds[name][1] for name in images}
         found = ", ".join(f"'{shown(name)}' holds {kind}" for name, kind in {prompt: kinds[prompt][0], **holds}.items())
         named = " and ".join(f"'{shown(name)}'" for name in images)
@@ -276,8 +279,8 @@ class _Reader:
     def _file(self, path: str, where: str) -> str:
         if "://" in path:
             raise RequestError(
-                f"{where} is the address {quoted(path)}, which is not fetched; expected images, or paths of files beside "
-                "the dataset."
+                f"{where} is the address {quoted(path)}, which is not fetched; expected images, or paths of files "
+                "beside the dataset."
             )
         try:
             file = self.folders.find(path)
@@ -298,7 +301,9 @@ class _Reader:
         Raises:
             RequestError: there is none, or its file is missing.
         """
-        if image.identity.startswith((UID, NOWHERE)) and not self._has_bytes(image):  # nothing but its identity was looked at
+        if image.identity.startswith((UID, NOWHERE)) and not self._has_bytes(
+            image
+        ):  # nothing but its identity was looked at
             value = self._images[image.column][image.row].column(0)[0].as_py()
             image = self._image(image.row, image.column, None, value)
         if image.path:
@@ -329,4 +334,3 @@ def kind_of(feature: Any) -> tuple[str, str]:
     kind = getattr(feature, "dtype", "")
     kind = IMAGE if kind in ("binary", "large_binary") else TEXT if kind in ("string", "large_string") else OTHER
     return kind, kind
-

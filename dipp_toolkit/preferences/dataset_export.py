@@ -70,9 +70,7 @@ def check_target(folder: Path) -> None:
         raise RequestError(f"The folder {folder} is not empty; name one that is missing or empty.")
 
 
-def export_comparisons(
-    comparisons: Sequence[Comparison], folder: str | Path, *, layout: str = "chosen"
-) -> Exported:
+def export_comparisons(comparisons: Sequence[Comparison], folder: str | Path, *, layout: str = "chosen") -> Exported:
     """Write comparisons as a dataset; see `export_votes`.
 
     Raises:
@@ -256,9 +254,7 @@ def _features(layout: str) -> Any:
     return datasets.Features({column: feature(column) for column in _columns(layout)})
 
 
-def _card(
-    comparisons: Sequence[Comparison], counts: Mapping[str, int], files: Mapping[str, str], layout: str
-) -> str:
+def _card(comparisons: Sequence[Comparison], counts: Mapping[str, int], files: Mapping[str, str], layout: str) -> str:
     """The dataset's card: what the hub reads, and what people do."""
     from huggingface_hub import DatasetCardData
 
@@ -272,6 +268,10 @@ def _card(
     )
     prompts = len({comparison.first.prompt for comparison in comparisons})
     voters = len({comparison.voter for comparison in comparisons})
+    votes, voted, made_for = (
+        f"{count:,} {what}{'s' * (count != 1)}"
+        for count, what in ((total, "vote"), (voters, "voter"), (prompts, "prompt"))
+    )
     rows = "\n".join(f"| `{column}` | {MEANING[column]} |" for column in _columns(layout) if column in MEANING)
     splits = "\n".join(f"| `{split}` | {count:,} | {SPLITS[split]} |" for split, count in counts.items())
     return f"""---
@@ -280,8 +280,7 @@ def _card(
 
 # Votes on pairs of images
 
-{total:,} votes of {voters:,} voter{"s" * (voters != 1)} on images of {prompts:,} prompt{"s" * (prompts != 1)}, given with
-`dipp vote` of dipp-toolkit.
+{votes} of {voted} on images of {made_for}, exported by dipp-toolkit.
 
 | split | rows | what |
 |---|---|---|

@@ -76,11 +76,15 @@ def import_votes(
     if (folder / FILE).exists() or folder.name == FILE or not folder.exists() or not any(folder.iterdir()):
         with VoteFile.open(folder, create=True) as file:
             return _add(preferences.comparisons, file, unnamed, preferences.notices)
-    raise RequestError(f"The folder {folder} holds something else than votes; name one of votes, or one that is missing.")
+    raise RequestError(
+        f"The folder {folder} holds something else than votes; name one of votes, or one that is missing."
+    )
 
 
 def _add(comparisons: list[Comparison], file: VoteFile, unnamed: str, notices: list[str]) -> Imported:
-    images = list({id(one): one for comparison in comparisons for one in (comparison.first, comparison.second)}.values())
+    images = list(
+        {id(one): one for comparison in comparisons for one in (comparison.first, comparison.second)}.values()
+    )
     digests: dict[int, str] = {}
 
     def read() -> Iterator[NewCandidate]:

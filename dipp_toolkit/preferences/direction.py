@@ -55,9 +55,10 @@ class Direction:
         if not self.swapped:
             return f"{self.label} agrees with {share}."
         return (
-            f"The columns of preferred and rejected images may be swapped: {self.label} agrees with only {share}, and on "
-            f"{self.prompts_against:,} prompts with fewer than half (more than half on {self.prompts_for:,}; p = "
-            f"{self.p_value:.1g}). Look at a few pairs; if they are swapped, rename the columns (Dataset.rename_columns). "
+            f"The columns of preferred and rejected images may be swapped: {self.label} agrees with only {share}, and "
+            f"on {self.prompts_against:,} prompts with fewer than half (more than half on {self.prompts_for:,}; p = "
+            f"{self.p_value:.1g}). Look at a few pairs; if they are swapped, rename the columns "
+            "(Dataset.rename_columns). "
             "If they are right, this reward prefers what these voters do not."
         )
 
@@ -86,7 +87,9 @@ def check_direction(comparisons: Sequence[Comparison], reward: Reward, label: st
         if comparison.winner is not None:
             votes[comparison.first.prompt].append(comparison)
     if not votes:
-        raise RequestError("No vote is for one of two images; expected votes that are no ties, to compare a reward with.")
+        raise RequestError(
+            "No vote is for one of two images; expected votes that are no ties, to compare a reward with."
+        )
     prompts = list(votes)
     asked = [prompts[index * len(prompts) // MOST_PROMPTS] for index in range(MOST_PROMPTS)]
     scores: dict[int, float] = {}

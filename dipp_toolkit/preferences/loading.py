@@ -7,6 +7,7 @@ name of a dataset on the hub. What is to be read of a dataset may stand behind i
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -36,13 +37,14 @@ BUILDERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".arrow": ("arrow", {}),
-    # As texts, so that the prompt 007 stays one and the prompt NA does.
-    ".csv": ("csv", {"dtype": str, "keep_default_na": False}),
-    ".tsv": ("csv", {"dtype": str, "keep_default_na": False, "sep": "\t"}),
+    ".csv": ("csv", {"keep_default_na": False, "sep": ","}),
+    ".tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
 }
 """The library's reader of a file, by its ending."""
 ON_DISK = ("dataset_info.json", "dataset_dict.json")
 BESIDE = "images"
+NO_ROWS = "corresponds to no data"
+"""What the library says of a split without rows."""
 
 
 def load_comparisons(place: str | Path | Dataset | DatasetDict) -> list[Comparison]:
@@ -106,7 +108,8 @@ def _of_python(dataset: Any) -> dict[str, Dataset]:
     if isinstance(dataset, datasets.DatasetDict):
         return _chosen_splits(dataset, "", "from Python")
     raise RequestError(
-        f"A {type(dataset).__name__} is no preference data; expected a place, or a datasets.Dataset that does not stream."
+        f"A {type(dataset).__name__} is no preference data; expected a place, or a datasets.Dataset that does not "
+        "stream."
     )
 
 
@@ -148,11 +151,26 @@ def _load(name: str, path: Path, options: Mapping[str, str], streaming: bool) ->
     config, revision = options.get("config"), options.get("revision")
     if path.is_file():
         builder, settings = BUILDERS[path.suffix.lower()]
+        if builder == "csv":
+            settings = {**settings, "features": _texts(path, settings["sep"])}
         return datasets.load_dataset(builder, data_files=_literal(path), streaming=streaming, **settings)
     if path.is_dir():
         return datasets.load_dataset(str(path), config, streaming=streaming, cache_dir=_cache_of(path))
     check_fetching(f"the dataset huggingface.co/datasets/{name}")
     return datasets.load_dataset(name, config, revision=revision, streaming=streaming)
+
+
+def _texts(path: Path, separator: str) -> Any:
+    """All columns of a table as texts, so that the prompt 007 stays one, and so does the prompt NA.
+
+    Raises:
+        OSError, UnicodeError, csv.Error: it cannot be read as a table.
+    """
+    import datasets
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(filter(None, csv.reader(file, delimiter=separator)), [])
+    return datasets.Features({name: datasets.Value("string") for name in names})
 
 
 def _cache_of(folder: Path) -> str:
@@ -226,7 +244,11 @@ def _folders(path: Path, splits: Mapping[str, Dataset]) -> ImageFolders:
     import datasets
     from huggingface_hub import constants
 
-    caches = [Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+    caches = [
+        Path(datasets.config.HF_CACHE_HOME),
+        Path(datasets.config.HF_DATASETS_CACHE),
+        Path(constants.HF_HUB_CACHE),
+    ]
     if path.is_file():
         folder = path.absolute().parent
         return ImageFolders([folder, folder / path.stem, folder / BESIDE], caches)
@@ -238,15 +260,18 @@ def _folders(path: Path, splits: Mapping[str, Dataset]) -> ImageFolders:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """No progress bars of the library."""
+    """No progress bars and no log of the library: what goes wrong is said once, as a sentence."""
     import datasets
+    import datasets.utils.logging as library
 
-    shown_before = datasets.is_progress_bar_enabled()
+    bars, level = datasets.is_progress_bar_enabled(), library.get_verbosity()
     datasets.disable_progress_bars()
+    library.set_verbosity(library.CRITICAL)
     try:
         yield
     finally:
-        if shown_before:
+        library.set_verbosity(level)
+        if bars:
             datasets.enable_progress_bars()
 
 
@@ -259,6 +284,7 @@ def _sentences(name: str, path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # the library, pyarrow, pandas and the hub's client raise errors of several libraries
         reason = first_line(_cause(error))
+        reason = "it has no rows" if NO_ROWS in reason else reason
         if path.exists():
             expected = "expected votes of dipp vote, or preference data that datasets.load_dataset reads"
             raise RequestError(f"Cannot read the dataset {path}: {reason}; {expected}.") from error

@@ -43,9 +43,9 @@ def votes(tmp_path: Path) -> VoteFile:
     alike = torch.rand(3, 8, 6, generator=random)
     file.add(
         [
-            NewCandidate("a fox, or \"two\"", "one", alike, "animals"),
-            NewCandidate("a fox, or \"two\"", "two", alike, "animals"),
-            NewCandidate("a fox, or \"two\"", "two", torch.rand(3, 8, 8, generator=random), "animals"),
+            NewCandidate('a fox, or "two"', "one", alike, "animals"),
+            NewCandidate('a fox, or "two"', "two", alike, "animals"),
+            NewCandidate('a fox, or "two"', "two", torch.rand(3, 8, 8, generator=random), "animals"),
             NewCandidate("007", "one", alike),
             NewCandidate("007", "", torch.rand(3, 4, 4, generator=random)),
         ]
@@ -65,9 +65,7 @@ def told(comparisons: list[Comparison]) -> list[tuple[Any, ...]]:
     def image(one: Any) -> tuple[Any, ...]:
         return one.prompt, one.maker, one.category, one.picture.read().mul(255).round().int().tolist()
 
-    return [
-        (image(one.first), image(one.second), one.outcome, one.voter, one.repeat) for one in comparisons
-    ]
+    return [(image(one.first), image(one.second), one.outcome, one.voter, one.repeat) for one in comparisons]
 
 
 @pytest.mark.parametrize("layout", ["chosen", "pickapic"])
@@ -95,7 +93,7 @@ def test_plain_python_reads_it(votes: VoteFile, tmp_path: Path) -> None:
     )
     splits, prompt, mode, size, voter, columns = json.loads(answer.stdout)
     assert splits == {TRAIN: 3, APART: 4}
-    assert (prompt, mode, size, voter) == ("a fox, or \"two\"", "RGB", [6, 8], "ann")
+    assert (prompt, mode, size, voter) == ('a fox, or "two"', "RGB", [6, 8], "ann")
     assert columns[:3] == ["prompt", "chosen", "rejected"]
 
 
@@ -174,7 +172,7 @@ def test_nobody_has_voted(tmp_path: Path) -> None:
         export_votes(tmp_path / "votes", tmp_path / "out")
     with pytest.raises(RequestError, match="no votes to export"):
         export_comparisons([], tmp_path / "out")
-    with pytest.raises(RequestError, match="no layout named 'chossen'.*Did you mean 'chosen'"):
+    with pytest.raises(RequestError, match=r"no layout named 'chossen'.*Did you mean 'chosen'"):
         export_comparisons([], tmp_path / "out", layout="chossen")
 
 
@@ -241,7 +239,7 @@ def test_a_reward_says_that_columns_look_swapped(tmp_path: Path, capsys: pytest.
     prompts = [f"prompt {number}" for number in range(20)]
     swapped = datasets.Dataset.from_dict({"prompt": prompts, "chosen": dark, "rejected": light})
     swapped.to_parquet(tmp_path / "swapped.parquet")
-    with pytest.raises(RequestError, match="may be swapped.* agrees with only 0 of 20 votes.*Nothing was imported"):
+    with pytest.raises(RequestError, match=r"may be swapped.* agrees with only 0 of 20 votes.*Nothing was imported"):
         vote_exchange.import_(str(tmp_path / "swapped.parquet"), tmp_path / "votes", as_json=False, reward=reward)
     assert not (tmp_path / "votes").exists()
     right = swapped.rename_columns({"chosen": "rejected", "rejected": "chosen"})  # what the sentence says
