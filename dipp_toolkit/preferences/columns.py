@@ -1,13 +1,13 @@
 """Layouts of preference data: which columns hold what, in the datasets that people publish.
 
-| layout | columns that it is known by | what a row is |
-|---|---|---|
-| `chosen` | prompt, chosen, rejected | a vote; what this toolkit exports, and how TRL calls them |
-| `pickapic` | caption, jpg_0, jpg_1, label_0 | a vote; Pick-a-Pic v1 and v2, and diffusers' scripts of Diffusion-DPO |
-| `hpdv3` | prompt, path1, path2 | a vote for the first; HPDv3 |
-| `hpdv2` | prompt, lists of images and of human_preference | one image preferred to others; HPD v2, training |
-| `hpdv2-ranks` | prompt, lists of images and of ranks | images in an order; HPD v2, test |
-| `imagereward` | prompt, prompt_id, image, rank | an image; rows of one prompt_id are an order; ImageRewardDB |
+| columns that it is known by | what a row is |
+|---|---|
+| prompt, chosen, rejected | a vote; what this toolkit exports, and how TRL calls them |
+| caption, jpg_0, jpg_1, label_0 | a vote; Pick-a-Pic v1 and v2, and diffusers' scripts of Diffusion-DPO |
+| prompt, path1, path2 | a vote for the first; HPDv3 |
+| prompt, lists of images and of human_preference | an image preferred to others; HPD v2, training |
+| prompt, lists of images and of ranks | images in an order; HPD v2, test |
+| prompt, prompt_id, image, rank | an image; the rows of one prompt_id are an order; ImageRewardDB |
 
 A prompt's column may be called by any name that prompt files know. The first layout whose columns are all there counts.
 """

@@ -169,7 +169,7 @@ def preferences_of(datasets: Mapping[str, Dataset], name: str, folders: ImageFol
             why = f"the two images are the same in {'every row' if same == rows else f'each of the {same:,} votes'}"
         raise RequestError(f"The dataset {name} holds no comparison: {why}; expected votes between two images.")
     if same:
-        notices.append(f"Left out: {same:,} votes between two copies of one image.")
+        notices.append(f"Left out: {same:,} vote{'s' * (same != 1)} between two copies of one image.")
     if any(contradictions):
         notices.append(f"In {sum(contradictions):,} of {len(contradictions):,} rows another column says the opposite.")
     if all(number is not None for number, _ in given):

@@ -117,7 +117,7 @@ def _add(comparisons: list[Comparison], file: VoteFile, unnamed: str, notices: l
             file.vote(showing.id, CHOICES[comparison.outcome])
             asked.setdefault(pair, showing.id)
             added += 1
-    told = [f"Left out: {same:,} votes between two images of the same pixels."] if same else []
+    told = [f"Left out: {same:,} vote{'s' * (same != 1)} between two images of the same pixels."] if same else []
     return Imported(file.folder, new_images, added, known, [*notices, *told])
 
 

@@ -83,6 +83,8 @@ def read_preferences(place: str | Path | Dataset | DatasetDict) -> Preferences:
             f"{path} is no file of preference data; expected a folder of votes, a folder of a dataset, or a file that "
             f"ends in {', '.join(BUILDERS)}."
         )
+    if not path.exists() and path.suffix.lower() in BUILDERS:
+        raise RequestError(f"There is no file {path}.")
     if not path.exists() and is_local_name(name):
         VoteFile.open(path).close()  # which says that there is none, and how votes are given
     splits = _splits(name, path, options)

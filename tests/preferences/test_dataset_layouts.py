@@ -232,7 +232,7 @@ def test_some_copies_are_left_out_and_reported() -> None:
     preferences = read_preferences(table(PAIR | {"rejected": [png(1), png(4)]}))
     assert (len(preferences.comparisons), preferences.notices) == (
         1,
-        ["Left out: 1 votes between two copies of one image."],
+        ["Left out: 1 vote between two copies of one image."],
     )
 
 
@@ -283,7 +283,8 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
         "none.csv": "Cannot read the dataset .*none.csv",
         "header.csv": "Cannot read the dataset .*header.csv",
         "words.txt": "is no file of preference data",
-        "nothing.parquet": "There is no folder",
+        "nothing.parquet": r"There is no file .*nothing\.parquet\.",
+        "nothing": "There is no folder",
         "rows.csv?split=test": "There is no split named 'test'. Known: train",
         "rows.csv?split=train[:-1]": r"expected a name, or a name with rows: train\[:1000\]",
         "rows.csv?stream=yes": "has to end somewhere",
