@@ -101,7 +101,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
     },
-    "guide/leaderboard.md": {"vote-picking": partial(recorded, "vote_picking")},
+    "guide/leaderboard.md": {
+        "vote-coverage": partial(recorded, "coverage", "votes.md"),
+        "vote-picking": partial(recorded, "vote_picking"),
+    },
     "operations/rewards-elsewhere.md": {
         "hpsv3-gradient": partial(recorded, "hpsv3_gradient"),
         "deqa-gradient": partial(recorded, "deqa_gradient"),

@@ -126,13 +126,13 @@ def main() -> None:
                 cells.append(f"{100 * held / (sets // fewer):.1f}")
         lines.append(f"| {name.strip()} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    text = (
-        f"# Coverage of intervals of votes\n\nPer cent of {sets:,} sets of votes (the bootstrap: {sets // 10} "
+    note = (
+        f"Per cent of {sets:,} sets of votes (the bootstrap: {sets // 10} "
         f"for ratings, {sets // 4} for win rates) whose 95 % interval holds the truth; so many votes a prompt on "
         f"average, on random pairs of three makers. Chance alone moves a number by "
-        f"{196 * math.sqrt(0.0475 / sets):.1f}.\n\n"
+        f"{196 * math.sqrt(0.0475 / sets):.1f}."
     )
-    write_text(RESULTS, text + "\n".join(lines) + "\n")
+    write_text(RESULTS, "\n".join(lines) + f"\n\n{note}\n")
 
 
 if __name__ == "__main__":
