@@ -14,7 +14,7 @@ from dipp_toolkit.experiments.leaderboard.check import check_files
 from dipp_toolkit.experiments.leaderboard.markdown import to_markdown
 from dipp_toolkit.experiments.leaderboard.page import write_page
 from dipp_toolkit.experiments.leaderboard.votes import VoteBoard, make_vote_board, percent, percents
-from dipp_toolkit.preferences.loading import load_comparisons
+from dipp_toolkit.preferences.loading import read_preferences
 from dipp_toolkit.preferences.reward_scores import images_of, score_candidates
 from dipp_toolkit.prompts.subsets import counted_prompts
 from dipp_toolkit.protocols import moved
@@ -153,9 +153,10 @@ def read_votes(request: LeaderboardRequest) -> VoteBoard:
     """
     assert request.votes is not None
     names = reward_names(request.reward) if request.reward is not None else []
-    comparisons = load_comparisons(request.votes)
+    preferences = read_preferences(request.votes)
+    comparisons = preferences.comparisons
     if not names:
-        return make_vote_board(comparisons)
+        return make_vote_board(comparisons, notices=preferences.notices)
     device = choose_device(request.device)
     images = images_of(comparisons)
     rewards = load_rewards(names, request.assignments)
@@ -171,7 +172,7 @@ def read_votes(request: LeaderboardRequest) -> VoteBoard:
         close(rewards)
     for notice in notices:
         print_line(notice, file=sys.stderr)
-    return make_vote_board(comparisons, scores)
+    return make_vote_board(comparisons, scores, preferences.notices)
 
 
 def describe_votes(votes: VoteBoard) -> None:
@@ -226,7 +227,7 @@ def print_check(request: LeaderboardRequest, as_json: bool) -> int:
         RequestError: no file is named.
     """
     if not request.results:
-        raise RequestError("Name the files to check, as dipp bench or --submission wrote them.")
+        raise RequestError("Name the files to check: those of dipp bench, or one that --submission wrote.")
     count, problems = check_files([results_file(path) for path in request.results])
     if as_json:
         print_json({"rows": count, "problems": problems})

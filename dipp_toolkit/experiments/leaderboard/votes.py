@@ -10,6 +10,7 @@ from ...errors import RequestError
 from ...evaluation.bradley_terry import ALPHA, ELO
 from ...evaluation.intervals import Interval
 from ...preferences.agreement import (
+    CHANCE,
     Agreement,
     against_all,
     agreement_of_each_voter,
@@ -182,13 +183,16 @@ def _agreement_dict(found: Agreement | None) -> dict[str, Any] | None:
 
 
 def make_vote_board(
-    comparisons: Sequence[Comparison], scores: Mapping[str, Mapping[int, float]] | None = None
+    comparisons: Sequence[Comparison],
+    scores: Mapping[str, Mapping[int, float]] | None = None,
+    notices: Sequence[str] = (),
 ) -> VoteBoard:
     """Sum up votes.
 
     Args:
         comparisons: at least one.
         scores: of rewards by name, of every image that was voted on by its id.
+        notices: what was left out where they were read, to stand among the warnings.
 
     Raises:
         RequestError: there is no vote.
@@ -197,6 +201,7 @@ def make_vote_board(
     if not asked:
         raise RequestError("There are no votes to show; expected one at least, as dipp vote takes them.")
     ends = [image for comparison in comparisons for image in (comparison.first, comparison.second)]
+    rewards = {name: _reward_agreement(asked, own) for name, own in (scores or {}).items()}
     met = votes_between_makers(asked)
     makers, ratings_warnings = _makers(asked, met)
     return VoteBoard(
@@ -210,8 +215,8 @@ def make_vote_board(
         voters=_voters(comparisons),
         together=agreement_of_voters(comparisons),
         itself=consistency(comparisons),
-        rewards={name: _reward_agreement(asked, own) for name, own in (scores or {}).items()},
-        warnings=[*_doubts(asked), *ratings_warnings, *against_all(comparisons)],
+        rewards=rewards,
+        warnings=[*notices, *_doubts(asked), *ratings_warnings, *against_all(comparisons), *_contrary(rewards)],
     )
 
 
@@ -219,6 +224,18 @@ def _reward_agreement(asked: Sequence[Comparison], scores: Mapping[int, float]) 
     found = agreement_with_reward(asked, scores)
     assert found is not None, "there is at least one vote"
     return found
+
+
+def _contrary(rewards: Mapping[str, Agreement]) -> list[str]:
+    """A sentence for every reward that prefers what people reject."""
+    spelling = Spelling(rewards)
+    return [
+        f"The reward '{spelling.name(name)}' agrees with the votes on {percent(found.share.mean)} "
+        f"({percents(found.share)}), less than chance: it prefers what these people reject, or preferred and rejected "
+        "images were swapped where the votes come from."
+        for name, found in rewards.items()
+        if found.share.high < CHANCE
+    ]
 
 
 def _ties(comparisons: Iterable[Comparison]) -> int:
