@@ -27,6 +27,7 @@ from ..models.lora import AdapterSettings
 from ..models.quantized_layers import Kind, bytes_of, quantizable
 from ..models.reference import decoder_dtype, decodes_with
 from ..registry import get_registry
+from ..rewards.fitted_folders import fitted_folder
 from ..utils.assignments import is_isolated_name, is_remote_name
 from ..utils.imports import is_python_name
 from ..utils.json_files import read_json
@@ -471,7 +472,8 @@ def reward_costs(
     """
     decode = _decode_costs(reference, options, batch, dtype, autocast, gpu)
     counted = name in get_registry().entries["blueprint"]
-    if not counted and not (is_python_name(name) or is_isolated_name(name) or is_remote_name(name)):
+    elsewhere = is_python_name(name) or is_isolated_name(name) or is_remote_name(name)
+    if not counted and not elsewhere and fitted_folder(name) is None:
         get_registry().find("reward", name)
     parameters, score = score_costs(name, decode.images, own, gpu) if counted else (None, Cost())
     peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)

@@ -15,6 +15,7 @@ from ..registry import Entry, get_registry
 from ..utils.assignments import is_isolated_name, is_remote_name, split_client
 from ..utils.imports import is_python_name, load_python_name
 from ..utils.licences import Origin
+from .fitted_folders import FITTED, fitted_folder
 from .isolated.environments import ISOLATED, Environment, find_registered, registered
 from .loading import FunctionReward
 from .remote.proxy import ProxyReward
@@ -86,6 +87,8 @@ def facts_of(name: str) -> RewardFacts:
         return _declared(name, ProxyReward)
     if is_isolated_name(name):
         return _of_isolated(name)
+    if fitted_folder(name) is not None:
+        return _of_entry(get_registry().find("reward", FITTED), name)
     if is_python_name(name):
         named = load_python_name(name, "reward")
         return _declared(name, named if inspect.isclass(named) else FunctionReward)

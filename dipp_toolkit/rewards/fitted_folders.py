@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ..utils.paths import is_there, user_path
+from pathlib import Path
+
+from ..errors import RequestError
+from ..registry import get_registry
+from ..utils.imports import is_python_name
+from ..utils.messages import shown
+from ..utils.paths import looks_like_path, user_path
 
 FIT = "fit.json"
 """What tells the folder of a fitted reward from any other."""
@@ -10,6 +16,22 @@ FITTED = "fitted"
 """The registered reward that loads one."""
 
 
-def is_fitted_folder(name: str) -> bool:
-    """Whether a name is the path of a folder that holds a fitted reward."""
-    return is_there(name) and (user_path(name) / FIT).is_file()
+def fitted_folder(name: str) -> Path | None:
+    """The folder of a fitted reward that a name means; None where it is another kind of name.
+
+    Args:
+        name: of a reward on this machine. A registered one is that reward, whatever lies in the working folder.
+
+    Raises:
+        RequestError: it is written as a path, and no fitted reward is there.
+    """
+    if name in get_registry().entries["reward"] or is_python_name(name) or not looks_like_path(name):
+        return None
+    path = user_path(name)
+    if (path / FIT).is_file():
+        return path
+    found = f"it has no {FIT}" if path.is_dir() else f"looked in {path.parent.resolve()}"
+    raise RequestError(
+        f"There is no fitted reward {shown(path)} ({found}). Fit one with: dipp reward fit. A function of yours is named "
+        "with its file, as in ./mine.py:blue."
+    )

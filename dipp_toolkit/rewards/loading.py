@@ -19,6 +19,7 @@ from ..utils.assignments import is_isolated_name, is_remote_name, split_client
 from ..utils.exception_text import loading
 from ..utils.images import Images
 from ..utils.imports import check_call, check_options, is_python_name, load_python_name
+from .fitted_folders import FITTED, fitted_folder
 from .scores import as_scores
 
 
@@ -57,7 +58,7 @@ class FunctionReward:
 
 
 def load_reward(name: str, **options: Any) -> Reward:
-    """A reward by registered name, `file.py:function` or `module:attribute`.
+    """A reward by registered name, `file.py:function`, `module:attribute`, or the folder of a fitted reward.
 
     `<any of these>@<environment>` lives in an environment of its own on this machine, and an address behind HTTP.
     `<registered name>:<address>` asks a server that is not one of ours.
@@ -94,6 +95,10 @@ def find_reward(name: str, **options: Any) -> Callable[[], Reward]:
             from .isolated.scorer import find_isolated
 
             return find_isolated(name, **options)
+        folder = fitted_folder(name)
+        if folder is not None:
+            options = {"folder": str(folder), **options}
+            return partial(get_registry().find("reward", FITTED).find_factory(options), **options)
         if not is_python_name(name):
             return partial(get_registry().find("reward", name).find_factory(options), **options)
         attribute = load_python_name(name, "reward")
@@ -160,8 +165,9 @@ def files_of(make: Callable[[], Reward], options: Mapping[str, Any]) -> list[Pat
     Raises:
         RequestError: one is not there.
     """
-    factory = make.func if isinstance(make, partial) else None
-    return factory.find_files(**options) if isinstance(factory, NamesFiles) else None
+    if not isinstance(make, partial) or not isinstance(make.func, NamesFiles):
+        return None
+    return make.func.find_files(**{**make.keywords, **options})
 
 
 def _reward_of(name: str, attribute: Any, options: dict[str, Any]) -> Reward:

@@ -17,6 +17,7 @@ from ...models.files.saved_generators import DIFFUSERS, FILE, INDEX, split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.start_weights.source import check_source
 from ...registry import get_registry
+from ...rewards.fitted_folders import fitted_folder
 from ...rewards.remote.address import parse_addresses
 from ...utils.assignments import PROMPT_FILES, is_isolated_name, is_remote_name, split_client
 from ...utils.imports import find_python_file, is_python_name
@@ -126,7 +127,7 @@ def check_rewards(names: Iterable[str]) -> None:
             continue  # an environment may hold rewards that nobody has registered here
         if is_python_name(plain):
             find_python_file(plain, "reward")
-        elif plain not in registry.entries["reward"]:
+        elif plain not in registry.entries["reward"] and fitted_folder(plain) is None:
             raise registry.unknown(plain, "reward")
 
 
