@@ -32,6 +32,6 @@ def fitted_folder(name: str) -> Path | None:
         return path
     found = f"it has no {FIT}" if path.is_dir() else f"looked in {path.parent.resolve()}"
     raise RequestError(
-        f"There is no fitted reward {shown(path)} ({found}). Fit one with: dipp reward fit. A function of yours is named "
-        "with its file, as in ./mine.py:blue."
+        f"There is no fitted reward {shown(path)} ({found}). Fit one with: dipp reward fit. A function of yours is "
+        "named with its file, as in ./mine.py:blue."
     )

@@ -44,20 +44,18 @@ class Fitted(ModelReward):
     blind_to = "what the voters did not see: far from the images that they compared it extrapolates"
     gradient = "through the resize, the image's network, and the image's colours and edges"
 
-    def __new__(cls, folder: str | Path = "", **_others: Any) -> Fitted:
-        """Of the class that doubts, where there are several members."""
+    def __new__(
+        cls, folder: str | Path = "", precision: str = "fp32", batch: int = 0, preprocess: str = "auto"
+    ) -> Fitted:
+        """Of the class that doubts, where there are several members; the options are those that it takes."""
         several = cls is Fitted and config_of(_checked(folder)).members > 1
         return super().__new__(FittedEnsemble if several else cls)
 
-    def __init__(
-        self, folder: str | Path = "", precision: str = "fp32", batch: int = 0, preprocess: str = "auto"
-    ):
+    def __init__(self, folder: str | Path = "", precision: str = "fp32", batch: int = 0, preprocess: str = "auto"):
         self.folder = _checked(folder)
         fitted = load_folder(self.folder)
         self.backbone = fitted.backbone
-        super().__init__(
-            fitted.scorer, fitted.backbone.preprocess, way=preprocess, precision=precision, batch=batch
-        )
+        super().__init__(fitted.scorer, fitted.backbone.preprocess, way=preprocess, precision=precision, batch=batch)
 
     @classmethod
     def find_files(cls, folder: str | Path = "", **_others: Any) -> list[Path]:
@@ -70,7 +68,7 @@ class Fitted(ModelReward):
 
     def score_identity(self) -> str:
         """A digest of its files: weights, units, adapters, tokenizer, preprocessing, backbone."""
-        own = {path.name: file_digest(path) for path in files_of_folder(self.folder)}
+        own = [[path.name, file_digest(path)] for path in files_of_folder(self.folder)]
         return digest_of([own, self.network.first.config.backbone, self.way, str(self.dtype)])
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts features"]:

@@ -222,4 +222,3 @@ def read(network: nn.Module, kind: str, ids: Int[Tensor, "batch tokens"]) -> Flo
     towers: Any = network
     pooled = towers.text_model(input_ids=ids).pooler_output
     return F.normalize(towers.text_projection(pooled) if kind == "clip" else pooled, dim=-1)
-

@@ -9,9 +9,9 @@
     trainer_state.json ...      TRL's curves, one file a member and stage
     README.md                   a model card
 
-Adapters are kept beside the backbone and are merged into it when the reward is loaded. Merged weights would take as much
-room as the backbone again for each member; an adapter takes a hundredth, the published backbone stays what its licence
-and its commit say, and a score costs the same.
+Adapters are kept beside the backbone and are merged into it when the reward is loaded. Merged weights would take as
+much room as the backbone again for each member; an adapter takes a hundredth, the published backbone stays what its
+licence and its commit say, and a score costs the same.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def files_of_folder(folder: Path) -> list[Path]:
     needed += [folder / f"{ADAPTER}-{member}" / "adapter_model.safetensors" for member in _adapted(config)]
     missing = next((path for path in needed if not path.is_file()), None)
     if missing is not None:
-        raise RequestError(f"The fitted reward in {shown(folder)} is not whole: it has no {missing.relative_to(folder)}.")
+        raise RequestError(
+            f"The fitted reward in {shown(folder)} is not whole: it has no {missing.relative_to(folder)}."
+        )
     return [*needed, *sorted(folder.glob("tokenizer*")), *_backbone_files(place)]
 
 
@@ -111,13 +113,17 @@ def load_folder(folder: Path) -> FittedFolder:
     config = config_of(folder)
     backbones = [_load_backbone(folder, config) for _ in range(max(1, len(_adapted(config))))]
     networks = [PreferenceNetwork(config, backbones[min(k, len(backbones) - 1)].network) for k in range(config.members)]
-    networks = [_with_adapter(network, folder, k) if config.lora_rank else network for k, network in enumerate(networks)]
+    networks = [
+        _with_adapter(network, folder, k) if config.lora_rank else network for k, network in enumerate(networks)
+    ]
     scorer = FittedScorer(networks)
     tensors = read_state(folder / WEIGHTS)
     expected = _own_tensors(scorer)
     wrong = [name for name, tensor in expected.items() if name not in tensors or tensors[name].shape != tensor.shape]
     if wrong:
-        raise RequestError(f"{shown(folder / WEIGHTS)} does not fit {CONFIG}: '{wrong[0]}' is missing or of another shape.")
+        raise RequestError(
+            f"{shown(folder / WEIGHTS)} does not fit {CONFIG}: '{wrong[0]}' is missing or of another shape."
+        )
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])

@@ -1,13 +1,14 @@
 r"""How well a fitted reward agrees with votes that it has not seen, and whether its odds are to be believed.
 
-The reward is a Bradley-Terry model: of two images the first is preferred with $\sigma(r_1 - r_2)$. It agrees with a vote
-where the preferred image has the higher score. The unit of the interval is the prompt, as everywhere here.
+The reward is a Bradley-Terry model: of two images the first is preferred with $\sigma(r_1 - r_2)$. It agrees with a
+vote where the preferred image has the higher score. The unit of the interval is the prompt, as everywhere here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -77,13 +78,11 @@ def agreement_of(odds: Float[Tensor, " votes"], prompts: Sequence[str]) -> Agree
     means = torch.tensor([sum(values) / len(values) for values in by_prompt.values()], dtype=torch.float64)
     sure = torch.sigmoid(odds.abs())
     bins = []
-    for low, high in zip(EDGES, EDGES[1:], strict=False):
+    for low, high in pairwise(EDGES):
         inside = (sure >= low) & ((sure < high) | (torch.tensor(high == EDGES[-1])))
         count = int(inside.sum())
         if count:
-            bins.append(
-                CalibrationBin(low, high, count, sure[inside].mean().item(), right[inside].mean().item())
-            )
+            bins.append(CalibrationBin(low, high, count, sure[inside].mean().item(), right[inside].mean().item()))
     return Agreement(len(odds), len(means), _share_interval(means), -F.logsigmoid(odds).mean().item(), tuple(bins))
 
 

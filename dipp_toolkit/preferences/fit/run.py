@@ -175,7 +175,9 @@ class _Fit:
 
     def members(self, count: int) -> tuple[FittedScorer, list[Any], dict[str, Any]]:
         """Fit so many; the scorer, the adapters, and TRL's records by file name."""
-        networks, adapters, states = [], [], {}
+        networks: list[PreferenceNetwork] = []
+        adapters: list[Any] = []
+        states: dict[str, Any] = {}
         self.plain.config.members = count
         for member in range(count):
             self.progress(f"fitting {member + 1} of {count}" if count > 1 else "fitting")
@@ -193,9 +195,7 @@ class _Fit:
         for network in cast(Any, scorer.networks):
             features = self.features
             if self.settings.lora_rank:
-                features = features_of(
-                    network.image_features, self.votes.images, self.backbone.preprocess, self.device
-                )
+                features = features_of(network.image_features, self.votes.images, self.backbone.preprocess, self.device)
             logits = network(features=features.to(self.device), texts=self.texts.to(self.device)).logits
             rows.append(logits[:, 0])
         return torch.stack(rows)

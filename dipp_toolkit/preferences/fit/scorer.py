@@ -69,7 +69,10 @@ class FittedScorer(nn.Module):
         """Each member's log-odds."""
         networks: Any = self.networks
         return torch.stack(
-            [network(features=features, texts=texts).logits[:, 0] for network, features in zip(networks, seen, strict=True)]
+            [
+                network(features=features, texts=texts).logits[:, 0]
+                for network, features in zip(networks, seen, strict=True)
+            ]
         )
 
     def standardised(self, raw: Float[Tensor, "members batch"]) -> Float[Tensor, "members batch"]:

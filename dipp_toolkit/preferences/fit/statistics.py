@@ -33,9 +33,7 @@ def image_maps(images: Images) -> Float[Tensor, "batch 5 height width"]:
     return torch.cat([images, colourfulness, (down.square() + across.square() + FLAT).sqrt()], 1)
 
 
-def on_grid(
-    maps: Float[Tensor, "batch maps height width"], cells: int
-) -> Float[Tensor, "batch maps*{cells}*{cells}"]:
+def on_grid(maps: Float[Tensor, "batch maps height width"], cells: int) -> Float[Tensor, "batch maps*{cells}*{cells}"]:
     """Means of maps on a grid of `cells` by `cells`.
 
     The sides are multiples of `cells` for square inputs of CLIPs; other rows and columns are left out at the end.

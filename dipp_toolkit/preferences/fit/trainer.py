@@ -119,9 +119,7 @@ def train_head(
         parameter.requires_grad_(name.startswith("head."))
     rate = settings.learning_rate if settings.learning_rate is not None and not settings.lora_rank else HEAD_RATE
     optimizer = (torch.optim.SGD, {"lr": rate, "momentum": MOMENTUM, "weight_decay": HEAD_DECAY})
-    trainer = _trained(
-        network, pairs, collator, tokenizer, settings, device, rate, optimizer_cls_and_kwargs=optimizer
-    )
+    trainer = _trained(network, pairs, collator, tokenizer, settings, device, rate, optimizer_cls_and_kwargs=optimizer)
     return trainer.model, trainer.state
 
 
@@ -225,5 +223,3 @@ def globals_kept(device: torch.device) -> Iterator[None]:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
-
-
