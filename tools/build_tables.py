@@ -110,6 +110,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "deqa-gradient": partial(recorded, "deqa_gradient"),
     },
     "guide/checkers.md": {"geneval": partial(recorded, "geneval")},
+    "guide/fitting-a-reward.md": {"reward-fit": partial(recorded, "reward_fit")},
     "guide/judges.md": {"judge": partial(recorded, "judge")},
     "reference/rewards.md": {
         "reward-facts": reward_facts,

@@ -30,8 +30,8 @@ def fitted_folder(name: str) -> Path | None:
     path = user_path(name)
     if (path / FIT).is_file():
         return path
-    found = f"it has no {FIT}" if path.is_dir() else f"looked in {path.parent.resolve()}"
+    where = f"the folder has no {FIT}" if path.is_dir() else f"nothing is there (looked in {path.parent.resolve()})"
     raise RequestError(
-        f"There is no fitted reward {shown(path)} ({found}). Fit one with: dipp reward fit. A function of yours is "
-        "named with its file, as in ./mine.py:blue."
+        f"There is no reward named '{shown(name)}': {where}. A folder is one where dipp reward fit wrote it, and a "
+        "function of yours is named with its file, as in ./mine.py:blue."
     )

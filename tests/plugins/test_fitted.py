@@ -78,7 +78,7 @@ def test_a_registered_name_means_the_registered_reward(folder: Path, tmp_path: P
 def test_a_path_without_one_is_a_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for look in (lambda: check_rewards([name]), lambda: find_reward(name), lambda: facts_of(name)):
-        with pytest.raises(RequestError, match=r"no fitted reward .*nowhere .*dipp reward fit"):
+        with pytest.raises(RequestError, match=r"no reward named .*nowhere.*: nothing is there"):
             look()
 
 
@@ -98,6 +98,35 @@ def test_a_folder_that_is_not_whole_is_a_sentence(folder: Path, tmp_path: Path) 
     (broken / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(RequestError, match="not that of a fitted reward"):
         load_reward(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kind", "bert"), ("kind", []), ("width", 0), ("width", "96"), ("embedding", 2**40), ("members", True),
+        ("members", 65), ("lora_rank", -1), ("image_mean", [0.5]), ("image_std", [[], [], []]), ("backbone", None),
+        ("backbone", {"hub": "../..", "revision": "main"}), ("backbone", {"hub": "a/b", "revision": "main"}),
+    ],
+)  # fmt: skip
+def test_a_strangers_configuration_is_a_sentence(folder: Path, tmp_path: Path, name: str, value: object) -> None:
+    strange = shutil.copytree(folder, tmp_path / "strange")
+    config = json.loads((folder / "config.json").read_text())
+    (strange / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(RequestError, match="not that of a fitted reward"):
+        find_reward(str(strange))
+        load_reward(str(strange))
+
+
+def test_a_published_backbone_is_noted_in_a_dry_run(folder: Path, tmp_path: Path) -> None:
+    from dipp_toolkit.models.files.fetching import without_fetching
+
+    published = shutil.copytree(folder, tmp_path / "published")
+    config = json.loads((folder / "config.json").read_text())
+    backbone = {"hub": "nobody/nothing-of-this-name", "revision": "0" * 40}
+    (published / "config.json").write_text(json.dumps(config | {"backbone": backbone}))
+    with without_fetching() as noted:
+        files_of(find_reward(str(published)), {})
+    assert list(noted) == ["config.json of huggingface.co/nobody/nothing-of-this-name"]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...errors import DippError, RequestError, first_line
-from ...models.files.fetching import hub_file
+from ...errors import RequestError, first_line
+from ...models.files.fetching import NotHere, hub_file
 from ...registry import get_registry
 from ...rewards.loading import files_of, find_reward
 from ...rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
@@ -48,7 +48,7 @@ class BackbonePlace:
     revision: str = ""
 
     def file(self, filename: str) -> Path:
-        """One of its files, fetched where it is a repository's.
+        """One of its files, fetched where it is a repository's; a dry run notes it, and does not open it.
 
         Raises:
             RequestError: it is not there.
@@ -57,8 +57,8 @@ class BackbonePlace:
             return self.folder / filename
         try:
             return hub_file(self.hub, filename, revision=self.revision)
-        except DippError:
-            raise
+        except NotHere:
+            return Path(filename)
         except Exception as error:  # the hub's client raises its own and its HTTP library's errors
             raise RequestError(
                 f"The backbone '{self.name}' cannot be fetched: {first_line(error)}. It is of {self.hub}: "

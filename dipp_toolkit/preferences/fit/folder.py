@@ -17,6 +17,7 @@ licence and its commit say, and a score costs the same.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from .network import FittedConfig, PreferenceNetwork
 from .scorer import FittedScorer
 
 WEIGHTS, BACKBONE, ADAPTER = "model.safetensors", "backbone", "adapter"
+MOST_SIZE, MOST_MEMBERS = 2**16, 64
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,44 @@ def config_of(folder: Path) -> FittedConfig:
         RequestError: it is missing or damaged.
     """
     content = read_json(folder / CONFIG)
-    config = FittedConfig(**content)
-    numbers = (config.width, config.embedding, config.members)
-    fine = all(type(number) is int and 0 < number < 2**20 for number in numbers)
-    if content.get("model_type") != FittedConfig.model_type or not fine or config.kind not in ("clip", "siglip"):
+    known: dict[str, Any] = {name: content.get(name) for name in ("kind", "width", "embedding", "members", "lora_rank")}
+    channels: dict[str, Any] = {name: content.get(name) for name in ("image_mean", "image_std")}
+    backbone = content.get("backbone")
+    fine = (
+        content.get("model_type") == FittedConfig.model_type
+        and known["kind"] in ("clip", "siglip")
+        and all(_is_count(known[name], 1, MOST_SIZE) for name in ("width", "embedding"))
+        and _is_count(known["members"], 1, MOST_MEMBERS)
+        and _is_count(known["lora_rank"], 0, MOST_SIZE)
+        and all(_is_channels(values) for values in channels.values())
+        and (backbone == {} or _is_repository(backbone))
+    )
+    if not fine:
         raise RequestError(f"{shown(folder / CONFIG)} is not that of a fitted reward.")
+    config = FittedConfig(backbone=backbone, **known, **channels)
     return config
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_channels(values: Any) -> bool:
+    return isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)
+
+
+def _is_repository(value: Any) -> bool:
+    """Whether this is a repository of the hub with a commit, and no branch that somebody moves."""
+    if not isinstance(value, dict) or value.keys() != {"hub", "revision"} or not all(map(_is_text, value.values())):
+        return False
+    return (
+        re.fullmatch(r"[\w.-]+/[\w.-]+", value["hub"]) is not None
+        and re.fullmatch("[0-9a-f]{40}", value["revision"]) is not None
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def place_of(folder: Path, config: FittedConfig) -> BackbonePlace:

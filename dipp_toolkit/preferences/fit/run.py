@@ -24,7 +24,7 @@ from ..pair import Comparison
 from .backbone import Backbone, find_backbone, load_backbone
 from .batches import PairCollator, pairs_of
 from .card import card_text
-from .folder import write_folder
+from .folder import MOST_MEMBERS, write_folder
 from .measure import Agreement, agreement_of
 from .network import FittedConfig, PreferenceNetwork
 from .scorer import FittedScorer
@@ -33,7 +33,6 @@ from .trainer import FitSettings, check_trl, train_adapters, train_head
 from .votes import Votes, data_digest, votes_from
 
 PACKAGES = ("trl", "transformers", "peft", "torch")
-MOST_MEMBERS = 64
 
 
 @dataclass(frozen=True)

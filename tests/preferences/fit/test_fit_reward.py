@@ -111,7 +111,8 @@ def test_the_folder_is_whole_in_itself(fitted: FitResult, tmp_path: Path) -> Non
         "config.json", "model.safetensors", "backbone", "tokenizer.json", "preprocessor_config.json", "fit.json",
         "README.md", "trainer_state.json",
     } == names - {"tokenizer_config.json", "special_tokens_map.json"}  # fmt: skip
-    assert str(fitted.folder.parent) not in "".join(path.read_text() for path in elsewhere.glob("*.json"))
+    written = "".join(path.read_text() for path in elsewhere.rglob("*.json"))
+    assert str(fitted.folder.parent) not in written and str(PACKAGE.parents[2]) not in written
 
 
 def test_the_card_has_the_numbers(fitted: FitResult) -> None:
@@ -137,6 +138,7 @@ def test_an_ensemble_doubts_and_a_single_one_does_not_say(fitted: FitResult, tmp
 def test_adapters_are_kept_beside_the_backbone_and_merged_when_loaded(tmp_path: Path) -> None:
     settings = FitSettings(steps=20, lora_rank=2, learning_rate=1e-2)
     result = fit_reward(warm_votes(8), "emoji-clip", tmp_path / "adapted", settings=settings)
+    assert str(PACKAGE.parents[2]) not in (tmp_path / "adapted" / "adapter-0" / "adapter_config.json").read_text()
     tensors = (tmp_path / "adapted" / "adapter-0" / "adapter_model.safetensors").stat().st_size
     assert tensors < (tmp_path / "adapted" / "backbone" / "model.safetensors").stat().st_size / 10
     reward = load_reward(str(tmp_path / "adapted"))
