@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,7 +214,9 @@ def globals_kept(device: torch.device) -> Iterator[None]:
     for state in states:
         state._shared_state.clear()
     try:
-        with random_states_kept(device), quiet_loading():
+        with random_states_kept(device), quiet_loading(), warnings.catch_warnings():
+            # transformers renames the option, and TRL's default of it has to be overruled in all of its versions
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             yield
     finally:
         for state, values in zip(states, before, strict=True):
