@@ -158,10 +158,9 @@ def with_statistics(wanted: bool) -> Iterator[None]:
 def measure(way: Way, prompts: list[str], images: Tensor, scores: Tensor, seed: int) -> float:
     """The share of pairs of other prompts on which the fitted reward says what the preference does."""
     said = ask(prompts, images, scores, way.votes, seed)
-    settings = FitSettings(**{**vars(way.settings), "seed": seed})
     with tempfile.TemporaryDirectory() as folder, with_statistics(way.statistics):
         place = Path(folder) / "reward"
-        fit_reward(said, "emoji-clip", place, settings=settings, held_out=0)
+        fit_reward(said, place, backbone="emoji-clip", settings=way.settings, held_out=0, seed=seed)
         reward = load_reward(str(place))
         asked = images[PROMPTS:].flatten(0, 1)
         with torch.no_grad():

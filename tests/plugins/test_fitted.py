@@ -29,7 +29,7 @@ PROMPTS = ["a cat"] * 2 * IMAGES
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("fit") / "my-reward"
-    return fit_reward(warm_votes(8), "emoji-clip", place, settings=FitSettings(steps=40), ensemble=2).folder
+    return fit_reward(warm_votes(8), place, backbone="emoji-clip", settings=FitSettings(steps=40), ensemble=2).folder
 
 
 def test_it_passes_the_checks_of_rewards(folder: Path) -> None:
@@ -171,6 +171,6 @@ def test_a_resume_with_other_weights_is_refused(folder: Path, tmp_path: Path) ->
     }  # fmt: skip
     train(TrainConfig(**settings, steps=1))
     shutil.rmtree(mine)
-    fit_reward(warm_votes(8, seed=5), "emoji-clip", mine, settings=FitSettings(steps=5), ensemble=2)
+    fit_reward(warm_votes(8, seed=5), mine, backbone="emoji-clip", settings=FitSettings(steps=5), ensemble=2)
     with pytest.raises(RequestError, match="mine"):
         train(TrainConfig(**settings, steps=2, resume=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -52,12 +52,13 @@ class FitResult:
 
 def fit_reward(
     comparisons: Sequence[Comparison],
-    backbone: str,
     out: Path,
     *,
+    backbone: str,
     settings: FitSettings | None = None,
     ensemble: int = 1,
     held_out: float = 0.2,
+    seed: int = 0,
     device: torch.device | str = "cpu",
     voters_agreement: Interval | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -69,12 +70,13 @@ def fit_reward(
 
     Args:
         comparisons: what voters said; ties and repeated questions are left out.
-        backbone: as `find_backbone` takes it.
         out: the folder, which is new or holds an older fitted reward.
+        backbone: as `find_backbone` takes it.
         settings: of each member.
         ensemble: members. Each of two or more is fitted to prompts drawn with replacement; the score is their mean,
             and their disagreement is the doubt that monitors watch.
         held_out: the share of prompts that is held out, 0 for none.
+        seed: of the split, of the order of votes, and of adapters.
         device: where networks run.
         voters_agreement: how often voters say the same of a pair again, to be shown beside the reward's agreement.
         progress: told in a few words what is being done.
@@ -85,16 +87,18 @@ def fit_reward(
     """
     settings = settings or FitSettings()
     settings.check()
+    if not 0 <= seed < 2**31:
+        raise RequestError(f"--seed is {seed}; expected a number from 0 to {2**31 - 1}.")
     if not 1 <= ensemble <= MOST_MEMBERS:
         raise RequestError(f"--ensemble is {ensemble}; expected 1 to {MOST_MEMBERS} members.")
     place = torch.device(device)
     check_trl(place)
     _check_out(out)
-    votes = votes_from(comparisons, held_out, settings.seed)
+    votes = votes_from(comparisons, held_out, seed)
     source = find_backbone(backbone)
     digest = data_digest(votes, comparisons)
     progress(f"loading {backbone}")
-    fit = _Fit(votes, load_backbone(source), settings, place, progress)
+    fit = _Fit(votes, load_backbone(source), settings, seed, place, progress)
     scorer, adapters, states = fit.members(ensemble)
     raw = fit.raw(scorer)
     seen = sorted({row for vote in votes.rows(False) for row in (votes.chosen[vote], votes.rejected[vote])})
@@ -105,6 +109,8 @@ def fit_reward(
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "backbone": source.recorded(),
         "settings": asdict(settings),
+        "held_out_share": held_out,
+        "seed": seed,
         "members": ensemble,
         "data": digest,
         "votes": _counts(votes),
@@ -156,11 +162,12 @@ class _Fit:
         votes: Votes,
         backbone: Backbone,
         settings: FitSettings,
+        seed: int,
         device: torch.device,
         progress: Callable[[str], None],
     ):
         self.votes, self.backbone, self.settings = votes, backbone, settings
-        self.device, self.progress = device, progress
+        self.seed, self.device, self.progress = seed, device, progress
         backbone.network.to(device)
         config = _config(backbone, settings)
         self.plain = PreferenceNetwork(config, backbone.network).to(device)
@@ -200,7 +207,7 @@ class _Fit:
         return torch.stack(rows)
 
     def _member(self, member: int, resampled: bool) -> tuple[PreferenceNetwork, Any, dict[str, Any]]:
-        settings = replace(self.settings, seed=self.settings.seed + member)
+        settings, seed = self.settings, self.seed + member
         pairs = pairs_of(self.votes, self._drawn(member) if resampled else self.votes.rows(False), self.ids)
         network = PreferenceNetwork(self.plain.config, self.backbone.network).to(self.device)
         fitted = torch.tensor(sorted({row for side in ("chosen", "rejected") for row in pairs[side]}))
@@ -209,7 +216,7 @@ class _Fit:
         network.head.set_units(everything, numbers.to(self.device))
         collator = PairCollator(lambda rows: {"features": self.features[rows]}, self.texts)
         tokenizer = self.backbone.tokenizer
-        trained, state = train_head(network, pairs, collator, tokenizer, settings, self.device)
+        trained, state = train_head(network, pairs, collator, tokenizer, settings, seed, self.device)
         states = {"trainer_state": state}
         if not settings.lora_rank:
             return cast(PreferenceNetwork, trained), None, states
@@ -217,7 +224,7 @@ class _Fit:
         network.head.load_state_dict(cast(Any, trained).head.state_dict())
         collator = PairCollator(self._pixels, self.texts)
         adapted, states["trainer_state-lora"] = train_adapters(
-            network, pairs, collator, tokenizer, settings, self.device
+            network, pairs, collator, tokenizer, settings, seed, self.device
         )
         return copy.deepcopy(adapted).merge_and_unload(), adapted, states
 
@@ -228,7 +235,7 @@ class _Fit:
         """Votes of prompts drawn with replacement."""
         rows = self.votes.rows(False)
         prompts = list(dict.fromkeys(self.votes.prompt_of(row) for row in rows))
-        drawn = random.Random(f"member {member} {self.settings.seed}").choices(prompts, k=len(prompts))
+        drawn = random.Random(f"member {member} {self.seed}").choices(prompts, k=len(prompts))
         return [row for prompt in drawn for row in rows if self.votes.prompt_of(row) == prompt]
 
 

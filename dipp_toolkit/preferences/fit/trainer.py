@@ -47,7 +47,6 @@ class FitSettings:
             their answers do. Images of one prompt differ by a few hundredths of what prompts do, so that it punishes
             the signal: with it 91 % of agreement became 58 %. Drift is taken out afterwards, by a mean and a
             deviation that are kept with the weights.
-        seed: of the order of votes and of the adapters.
     """
 
     steps: int | None = None
@@ -56,7 +55,6 @@ class FitSettings:
     learning_rate: float | None = None
     lora_rank: int = 0
     center: float = 0.0
-    seed: int = 0
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -76,8 +74,6 @@ class FitSettings:
         for flag, number in (("--epochs", self.epochs), ("--learning-rate", self.learning_rate)):
             if number is not None and not 0 < number < math.inf:
                 raise RequestError(f"{flag} is {number:g}; expected a number above 0.")
-        if not 0 <= self.seed < 2**31:
-            raise RequestError(f"--seed is {self.seed}; expected a number from 0 to {2**31 - 1}.")
         if not 0 <= self.center < math.inf:
             raise RequestError(f"The option center is {self.center:g}; expected 0 or more.")
 
@@ -109,7 +105,13 @@ def check_trl(device: torch.device) -> None:
 
 
 def train_head(
-    network: nn.Module, pairs: Any, collator: Any, tokenizer: Any, settings: FitSettings, device: torch.device
+    network: nn.Module,
+    pairs: Any,
+    collator: Any,
+    tokenizer: Any,
+    settings: FitSettings,
+    seed: int,
+    device: torch.device,
 ) -> tuple[nn.Module, Any]:
     """The first stage: the head on kept features, by gradient descent with momentum and weight decay.
 
@@ -120,12 +122,20 @@ def train_head(
         parameter.requires_grad_(name.startswith("head."))
     rate = settings.learning_rate if settings.learning_rate is not None and not settings.lora_rank else HEAD_RATE
     optimizer = (torch.optim.SGD, {"lr": rate, "momentum": MOMENTUM, "weight_decay": HEAD_DECAY})
-    trainer = _trained(network, pairs, collator, tokenizer, settings, device, rate, optimizer_cls_and_kwargs=optimizer)
+    trainer = _trained(
+        network, pairs, collator, tokenizer, settings, seed, device, rate, optimizer_cls_and_kwargs=optimizer
+    )
     return trainer.model, trainer.state
 
 
 def train_adapters(
-    network: nn.Module, pairs: Any, collator: Any, tokenizer: Any, settings: FitSettings, device: torch.device
+    network: nn.Module,
+    pairs: Any,
+    collator: Any,
+    tokenizer: Any,
+    settings: FitSettings,
+    seed: int,
+    device: torch.device,
 ) -> tuple[Any, Any]:
     """The second stage: adapters on the image tower and the head together, by TRL's AdamW.
 
@@ -142,7 +152,7 @@ def train_adapters(
         init_lora_weights=True,
     )
     rate = LORA_RATE if settings.learning_rate is None else settings.learning_rate
-    trainer = _trained(network, pairs, collator, tokenizer, settings, device, rate, peft_config=config)
+    trainer = _trained(network, pairs, collator, tokenizer, settings, seed, device, rate, peft_config=config)
     return trainer.model, trainer.state
 
 
@@ -152,6 +162,7 @@ def _trained(
     collator: Any,
     tokenizer: Any,
     settings: FitSettings,
+    seed: int,
     device: torch.device,
     rate: float,
     **others: Any,
@@ -181,8 +192,8 @@ def _trained(
             disable_tqdm=True,
             dataloader_num_workers=0,
             dataloader_pin_memory=False,
-            seed=settings.seed,
-            data_seed=settings.seed,
+            seed=seed,
+            data_seed=seed,
         )
         trainer = RewardTrainer(
             model=network,

@@ -99,5 +99,5 @@ def tiny_siglip(tmp_path: Path) -> Path:
 
 def test_a_siglip_is_fitted_on_as_well(tiny_siglip: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    fit_reward(warm_votes(10), str(tiny_siglip), tmp_path / "reward", settings=FitSettings(steps=60))
+    fit_reward(warm_votes(10), tmp_path / "reward", backbone=str(tiny_siglip), settings=FitSettings(steps=60))
     assert agreement_with_warmth(load_reward(str(tmp_path / "reward"))) >= 0.85

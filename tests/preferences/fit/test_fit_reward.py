@@ -32,7 +32,9 @@ PACKAGE = Path(trainer.__file__).parent
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     folder = tmp_path_factory.mktemp("fit") / "reward"
-    return fit_reward(warm_votes(), "emoji-clip", folder, settings=SHORT, voters_agreement=Interval(0.9, 0.8, 0.95))
+    return fit_reward(
+        warm_votes(), folder, backbone="emoji-clip", settings=SHORT, voters_agreement=Interval(0.9, 0.8, 0.95)
+    )
 
 
 def weights_of(folder: Path) -> str:
@@ -53,7 +55,7 @@ def test_agreement_is_measured_on_prompts_held_out(fitted: FitResult) -> None:
 
 
 def test_scores_have_mean_0_and_deviation_1_over_the_images_of_the_fit(tmp_path: Path) -> None:
-    fit_reward(warm_votes(8), "emoji-clip", tmp_path / "reward", settings=SHORT, held_out=0)
+    fit_reward(warm_votes(8), tmp_path / "reward", backbone="emoji-clip", settings=SHORT, held_out=0)
     images = painted(8).flatten(0, 1)
     scores = load_reward(str(tmp_path / "reward"))(images, [prompt_of(row // IMAGES) for row in range(len(images))])
     assert scores.mean().item() == pytest.approx(0, abs=1e-4)
@@ -62,8 +64,8 @@ def test_scores_have_mean_0_and_deviation_1_over_the_images_of_the_fit(tmp_path:
 
 def test_the_same_seed_gives_the_same_bits(fitted: FitResult, tmp_path: Path) -> None:
     torch.rand(7)
-    again = fit_reward(warm_votes(), "emoji-clip", tmp_path / "again", settings=SHORT)
-    other = fit_reward(warm_votes(), "emoji-clip", tmp_path / "other", settings=replace(SHORT, seed=1))
+    again = fit_reward(warm_votes(), tmp_path / "again", backbone="emoji-clip", settings=SHORT)
+    other = fit_reward(warm_votes(), tmp_path / "other", backbone="emoji-clip", settings=SHORT, seed=1)
     assert weights_of(again.folder) == weights_of(fitted.folder)
     assert weights_of(other.folder) != weights_of(fitted.folder)
     assert again.facts["data"] == fitted.facts["data"]
@@ -81,7 +83,7 @@ def test_nothing_global_is_different_afterwards(tmp_path: Path, monkeypatch: pyt
         return [torch.get_rng_state().tolist(), random.getstate(), numpy[1].tolist(), dict(os.environ), shared]
 
     before = state()
-    fit_reward(warm_votes(6), "emoji-clip", tmp_path / "reward", settings=FitSettings(steps=3))
+    fit_reward(warm_votes(6), tmp_path / "reward", backbone="emoji-clip", settings=FitSettings(steps=3))
     assert state() == before
     assert list((tmp_path / "cwd").iterdir()) == []
 
@@ -126,7 +128,7 @@ def test_the_card_has_the_numbers(fitted: FitResult) -> None:
 def test_an_ensemble_doubts_and_a_single_one_does_not_say(fitted: FitResult, tmp_path: Path) -> None:
     from dipp_toolkit.protocols import Doubting
 
-    fit_reward(warm_votes(), "emoji-clip", tmp_path / "three", settings=FitSettings(steps=30), ensemble=3)
+    fit_reward(warm_votes(), tmp_path / "three", backbone="emoji-clip", settings=FitSettings(steps=30), ensemble=3)
     reward = load_reward(str(tmp_path / "three"))
     images, prompts = painted(2).flatten(0, 1), ["a cat"] * 2 * IMAGES
     assert isinstance(reward, Doubting)
@@ -137,7 +139,7 @@ def test_an_ensemble_doubts_and_a_single_one_does_not_say(fitted: FitResult, tmp
 
 def test_adapters_are_kept_beside_the_backbone_and_merged_when_loaded(tmp_path: Path) -> None:
     settings = FitSettings(steps=20, lora_rank=2, learning_rate=1e-2)
-    result = fit_reward(warm_votes(8), "emoji-clip", tmp_path / "adapted", settings=settings)
+    result = fit_reward(warm_votes(8), tmp_path / "adapted", backbone="emoji-clip", settings=settings)
     assert str(PACKAGE.parents[2]) not in (tmp_path / "adapted" / "adapter-0" / "adapter_config.json").read_text()
     tensors = (tmp_path / "adapted" / "adapter-0" / "adapter_model.safetensors").stat().st_size
     assert tensors < (tmp_path / "adapted" / "backbone" / "model.safetensors").stat().st_size / 10
@@ -182,7 +184,7 @@ def without(seed: int = 0) -> list[Comparison]:
 )
 def test_bad_input_is_a_sentence(comparisons: list[Comparison], options: dict, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=sentence):
-        fit_reward(comparisons, "emoji-clip", tmp_path / "reward", **options)
+        fit_reward(comparisons, tmp_path / "reward", backbone="emoji-clip", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,11 +192,11 @@ def test_without_trl_the_sentence_says_what_to_install(tmp_path: Path, monkeypat
     monkeypatch.setattr(trainer, "missing_of", list)
     monkeypatch.setattr("dipp_toolkit.utils.packages.extras_of", lambda _: {"fit": frozenset({"trl"})})
     with pytest.raises(RequestError, match=r"pip install 'dipp-toolkit\[fit\]'"):
-        fit_reward(warm_votes(6), "emoji-clip", tmp_path / "reward")
+        fit_reward(warm_votes(6), tmp_path / "reward", backbone="emoji-clip")
 
 
 def test_a_folder_of_something_else_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(RequestError, match="holds no fitted reward; name another place with --out"):
-        fit_reward(warm_votes(6), "emoji-clip", tmp_path)
+        fit_reward(warm_votes(6), tmp_path, backbone="emoji-clip")
     assert (tmp_path / "letter.txt").read_text() == "mine"

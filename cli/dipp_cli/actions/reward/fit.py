@@ -11,7 +11,7 @@ from ...terminal.output import print_line
 
 
 def fit_by_name(
-    pairs: str, backbone: str, out: Path, device: str, *, ensemble: int, held_out: float, **settings: Any
+    pairs: str, backbone: str, out: Path, device: str, *, ensemble: int, held_out: float, seed: int, **settings: Any
 ) -> dict[str, Any]:
     """Fit a reward to the votes of a place.
 
@@ -22,6 +22,7 @@ def fit_by_name(
         device: as `choose_device` takes it.
         ensemble: members.
         held_out: the share of prompts that is held out.
+        seed: of the split and of the fit.
         settings: of `FitSettings`.
 
     Returns:
@@ -38,11 +39,12 @@ def fit_by_name(
 
     result = fit_reward(
         load_comparisons(pairs),
-        backbone,
         user_path(out),
+        backbone=backbone,
         settings=FitSettings(**settings),
         ensemble=ensemble,
         held_out=held_out,
+        seed=seed,
         device=choose_device(device),
         progress=lambda words: print_line(f"{words[0].upper()}{words[1:]} ...", file=sys.stderr),
     )
