@@ -1,9 +1,9 @@
 r"""What an image looks like before any network: its colours, their strength and its edges, on a grid.
 
 Image-text networks are trained to overlook what people vote on: a CLIP that is to name a thing in any light keeps
-little of the light. On images of `emoji-onestep`, several of one prompt, a head on the embedded CLIP's features alone
-agrees with a hidden preference for warmth on 74 % of pairs after 300 votes, with one for a bright centre on 59 %, and
-with these statistics beside them on 91 % and 86 %.
+little of the light. After 300 votes on images of `emoji-onestep` a head on the embedded CLIP's features alone agrees
+with a hidden preference for warmth on 74 % of pairs, with one for a bright centre on 56 %, and with these statistics
+beside them on 93 % and 84 % (`benchmarks/reward_fit/run.py`).
 
 On each cell of the grid: the means of red, green and blue; of the colourfulness, the deviation
 $\sqrt{\mathrm{Var}_c(x) + \epsilon}$ of the three channels of a pixel; and of the edges, the length of the gradient of
