@@ -129,7 +129,7 @@ def files_of_folder(folder: Path) -> list[Path]:
 
 def _backbone_files(place: BackbonePlace) -> list[Path]:
     config = place.file(CONFIG)
-    return [config, *(sorted(place.folder.glob("*.safetensors")) if place.folder is not None else [])]
+    return [config] if place.folder is None else [config, *sorted(place.folder.glob("*.safetensors*"))]
 
 
 def _adapted(config: FittedConfig) -> range:
