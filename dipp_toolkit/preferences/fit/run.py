@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import RequestError
-from ...evaluation.intervals import Interval
 from ...rewards.fitted_folders import FIT
 from ...utils.atomic import whole_folder
 from ...utils.disk_errors import AGAIN, reason_of, way_on
 from ...utils.version import VERSION
+from ..agreement import consistency
 from ..pair import Comparison
 from .backbone import Backbone, find_backbone, load_backbone
 from .batches import PairCollator, pairs_of
@@ -60,7 +60,6 @@ def fit_reward(
     held_out: float = 0.2,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    voters_agreement: Interval | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> FitResult:
     """Fit a reward to votes by TRL's `RewardTrainer`, measure it on prompts held out, and write its folder.
@@ -78,7 +77,6 @@ def fit_reward(
         held_out: the share of prompts that is held out, 0 for none.
         seed: of the split, of the order of votes, and of adapters.
         device: where networks run.
-        voters_agreement: how often voters say the same of a pair again, to be shown beside the reward's agreement.
         progress: told in a few words what is being done.
 
     Raises:
@@ -103,7 +101,7 @@ def fit_reward(
     raw = fit.raw(scorer)
     seen = sorted({row for vote in votes.rows(False) for row in (votes.chosen[vote], votes.rejected[vote])})
     scorer.set_units(raw[:, seen])
-    agreement = _agreement(votes, scorer, raw)
+    agreement, own = _agreement(votes, scorer, raw), consistency(comparisons)
     facts = {
         "toolkit": VERSION,
         "versions": {package: metadata.version(package) for package in PACKAGES},
@@ -115,7 +113,7 @@ def fit_reward(
         "data": digest,
         "votes": _counts(votes),
         "held_out": None if agreement is None else agreement.as_dict(),
-        "voters_agreement": None if voters_agreement is None else voters_agreement.as_dict(),
+        "voters_agreement": None if own is None else own.share.as_dict(),
         "log_odds_per_unit": float(scorer.odds),
     }
     try:

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from dipp_toolkit.errors import RequestError
-from dipp_toolkit.evaluation.intervals import Interval
 from dipp_toolkit.preferences.fit import trainer
 from dipp_toolkit.preferences.fit.run import FitResult, fit_reward
 from dipp_toolkit.preferences.fit.trainer import FitSettings
@@ -32,9 +31,14 @@ PACKAGE = Path(trainer.__file__).parent
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     folder = tmp_path_factory.mktemp("fit") / "reward"
-    return fit_reward(
-        warm_votes(), folder, backbone="emoji-clip", settings=SHORT, voters_agreement=Interval(0.9, 0.8, 0.95)
-    )
+    return fit_reward(asked_again(), folder, backbone="emoji-clip", settings=SHORT)
+
+
+def asked_again() -> list[Comparison]:
+    """Votes of which the first ten are asked about again; one of these is answered otherwise."""
+    votes = warm_votes()
+    again = [replace(vote, repeat=True) for vote in votes[:10]]
+    return [*votes, replace(again[0], outcome=1 - again[0].outcome), *again[1:]]
 
 
 def weights_of(folder: Path) -> str:
@@ -64,7 +68,7 @@ def test_scores_have_mean_0_and_deviation_1_over_the_images_of_the_fit(tmp_path:
 
 def test_the_same_seed_gives_the_same_bits(fitted: FitResult, tmp_path: Path) -> None:
     torch.rand(7)
-    again = fit_reward(warm_votes(), tmp_path / "again", backbone="emoji-clip", settings=SHORT)
+    again = fit_reward(asked_again(), tmp_path / "again", backbone="emoji-clip", settings=SHORT)
     other = fit_reward(warm_votes(), tmp_path / "other", backbone="emoji-clip", settings=SHORT, seed=1)
     assert weights_of(again.folder) == weights_of(fitted.folder)
     assert weights_of(other.folder) != weights_of(fitted.folder)
