@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -127,6 +128,19 @@ class Comparison:
     def pair(self) -> frozenset[int]:
         """The two images' ids, in no order."""
         return frozenset((self.first.id, self.second.id))
+
+
+def joined(parts: Iterable[Sequence[Comparison]]) -> list[Comparison]:
+    """The comparisons of several files, whose images are numbered anew so that no two share an id."""
+    together: list[Comparison] = []
+    after = 0
+    for part in parts:
+        together += [
+            replace(one, first=replace(one.first, id=one.first.id + after), second=replace(one.second, id=one.second.id + after))
+            for one in part
+        ]
+        after = max([after, *(image.id for one in together for image in (one.first, one.second))])
+    return together
 
 
 def fitted_on(comparisons: list[Comparison]) -> list[Comparison]:

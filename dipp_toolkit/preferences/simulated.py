@@ -11,7 +11,7 @@ from ..errors import RequestError
 from ..protocols import Reward
 from ..rewards.groups import refuse_alone
 from ..rewards.scores import ask
-from .pair import FIRST, SECOND, Candidate
+from .pair import EQUAL, FIRST, SECOND, Candidate
 
 
 class SimulatedVoter:
@@ -41,7 +41,7 @@ class SimulatedVoter:
             )
         refuse_alone(label, reward, "A simulated voter")
         self.reward, self.noise, self.seed, self.name, self.label = reward, noise, seed, name, label
-        self._scores: dict[int, float] = {}
+        self._looked_at: dict[Candidate, tuple[float, str]] = {}
 
     def score(self, candidate: Candidate) -> float:
         """The reward's score of an image, which is looked at once.
@@ -49,25 +49,32 @@ class SimulatedVoter:
         Raises:
             RequestError: the image is missing or damaged.
         """
-        if candidate.id not in self._scores:
+        return self._look(candidate)[0]
+
+    def _look(self, candidate: Candidate) -> tuple[float, str]:
+        """An image's score, and the digest of its file, which it is known by."""
+        if candidate not in self._looked_at:
             images: Any = candidate.picture.read()[None]
             with torch.no_grad():
-                self._scores[candidate.id] = float(ask(self.label, self.reward, images, [candidate.prompt])[0])
-        return self._scores[candidate.id]
+                score = float(ask(self.label, self.reward, images, [candidate.prompt])[0])
+            self._looked_at[candidate] = score, hashlib.sha256(candidate.picture.encoded()).hexdigest()
+        return self._looked_at[candidate]
 
     def prefers(self, first: Candidate, second: Candidate) -> str:
-        """What it would say without errors."""
-        return FIRST if self.score(first) >= self.score(second) else SECOND
+        """What it would say without errors; `equal` of equal scores."""
+        gap = self.score(first) - self.score(second)
+        return FIRST if gap > 0 else SECOND if gap < 0 else EQUAL
 
     def choose(self, first: Candidate, second: Candidate, *, again: bool = False) -> str:
-        """`first` or `second`.
+        """`first`, `second`, or of equal scores `equal`.
 
         Args:
             first: the left image.
             second: the right image.
             again: whether the voter had been asked about this pair before.
         """
-        told = f"{self.seed}\0{self.name}\0{sorted((first.id, second.id))}\0{again}".encode()
+        images = sorted(self._look(image)[1] for image in (first, second))
+        told = "\0".join([str(self.seed), self.name, first.prompt, *images, str(again)]).encode()
         drawn = int.from_bytes(hashlib.sha256(told).digest()[:8], "big") / 2**64
         said = self.prefers(first, second)
-        return said if drawn >= self.noise else SECOND if said == FIRST else FIRST
+        return said if drawn >= self.noise else {FIRST: SECOND, SECOND: FIRST}.get(said, said)

@@ -23,7 +23,7 @@ class Grey:
         return torch.full((3, 4, 4), self.level)
 
     def encoded(self) -> bytes:
-        return b""
+        return str(self.level).encode()
 
 
 class Brightness:
@@ -63,3 +63,8 @@ def test_asked_again_it_may_say_otherwise_and_the_sides_do_not_matter() -> None:
 def test_noise_out_of_range() -> None:
     with pytest.raises(RequestError, match=r"0 to 0\.5"):
         SimulatedVoter(Brightness(), 0.6)
+
+
+def test_equal_scores_are_a_tie() -> None:
+    same = [Candidate(number, "grey", "maker", Grey(0.5)) for number in range(2)]
+    assert SimulatedVoter(Brightness(), 0.4).choose(*same) == "equal"

@@ -1,0 +1,70 @@
+"""The page of an alignment by votes: what voters said of every round, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from ...preferences.vote_file import VoteFile
+from ...report.templates import template
+from ...utils.atomic import write_text
+from ...utils.images import data_address, to_uint8
+from ...utils.messages import number_text
+
+if TYPE_CHECKING:
+    from .rounds import Round
+    from .settings import AlignSettings
+
+PAGE = "align.html"
+SHOWN = 8
+"""Prompts whose images before and after are shown."""
+LARGEST = 192
+
+
+def write_page(settings: AlignSettings, rounds: Sequence[Round]) -> Path:
+    """Write `align.html`, one file that loads nothing.
+
+    Args:
+        settings: of the alignment.
+        rounds: that are finished.
+    """
+    page = template(__package__, "align.html.jinja").render(
+        settings=settings,
+        start=settings.trained.generator,
+        rounds=[{"round": one, "pictures": pictures(settings.out / f"round-{one.number}" / "comparison")} for one in rounds],
+        percent=lambda value: number_text(100 * value, ".0f"),
+        last=_last(settings, rounds),
+    )
+    path = settings.out / PAGE
+    write_text(path, page)
+    return path
+
+
+def _last(settings: AlignSettings, rounds: Sequence[Round]) -> str:
+    """Why there is no further round."""
+    if not rounds:
+        return "No round is finished."
+    if rounds[-1].verdict == "level":
+        return "Voters cannot tell new from old: there is nothing more to learn from them this way."
+    if rounds[-1].verdict == "worse":
+        return "The last training made it worse, so the generator from before it stays."
+    if len(rounds) < settings.rounds:
+        return f"{len(rounds)} of {settings.rounds} rounds are finished."
+    return f"All {settings.rounds} rounds are finished, and the last one was still preferred: more may help."
+
+
+def pictures(folder: Path) -> list[dict[str, str]]:
+    """Images of the first prompts that were compared, before and after, each as a `data:` address."""
+    with VoteFile.open(folder) as votes:
+        by_prompt: dict[str, dict[str, str]] = {}
+        for image in votes.candidates():
+            rows = by_prompt.setdefault(image.prompt, {"prompt": image.prompt})
+            if len(by_prompt) <= SHOWN and image.maker not in rows:
+                picture = Image.fromarray(to_uint8(image.picture.read()[None])[0])
+                if max(picture.size) > LARGEST:
+                    picture.thumbnail((LARGEST, LARGEST))
+                rows[image.maker] = data_address(picture, "png")
+    return [rows for rows in by_prompt.values() if len(rows) == 3][:SHOWN]

@@ -1,0 +1,326 @@
+"""The rounds: vote on the generator's images, fit a reward, train by it, vote on new against old.
+
+Everything that was done is in the folder: a round that was stopped anywhere goes on there with the same command.
+Votes of all rounds are fitted together; those on new against old are on other prompts and are never fitted, so that a
+win rate is on prompts that neither the reward nor the training has seen.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ...config import TrainConfig
+from ...errors import Interrupted, RequestError
+from ...evaluation.intervals import Interval
+from ...preferences.fit.run import FIT, fit_reward
+from ...preferences.pair import Candidate, Comparison, joined
+from ...preferences.picking import PairPicker
+from ...preferences.vote_file import FILE, VoteFile
+from ...preferences.win_rate import win_rate
+from ...protocols import Prompt
+from ...training.run import train
+from ...utils.atomic import write_text
+from ...utils.json_files import read_json
+from ...utils.paths import below
+from ..bench.entries import BenchEntry
+from ..bench.run import Listener
+from ..voting.candidates import from_generators, noises
+from ..voting.session import Session
+from .duels import Duels
+from .page import write_page
+from .settings import AFTER, BEFORE, AlignSettings, prompts_of
+
+STATE = "align.json"
+CURRENT = "generator"
+"""The maker of the current generator's images."""
+
+
+@runtime_checkable
+class AlignListener(Listener, Protocol):
+    """Told how the rounds go on."""
+
+    def stage(self, number: int, what: str) -> None:
+        """A round's part begins, or was done already."""
+
+
+class Voters(Protocol):
+    """Whoever answers: people on a page, or rewards in their place."""
+
+    def ask(self, session: Session, what: str) -> None:
+        """Return once every voter has reached the session's goal, or no pair is left.
+
+        Args:
+            session: asks and keeps the votes.
+            what: the votes are for, as a sentence.
+
+        Raises:
+            Interrupted: the voters were stopped before.
+        """
+
+
+@dataclass(frozen=True)
+class Round:
+    """What came of a round.
+
+    Attributes:
+        number: from 1.
+        generator: the run's folder.
+        votes: that the reward was fitted to, those of earlier rounds among them.
+        accuracy: on held-out prompts of the fitted reward, with its interval.
+        agreement: of voters who were asked again, or with each other; None where nobody was.
+        win_rate: of the new generator over the one before, with its interval over prompts.
+        compared: votes that it is of.
+    """
+
+    number: int
+    generator: str
+    votes: int
+    accuracy: Interval
+    agreement: Interval | None
+    win_rate: Interval
+    compared: int
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `level` where voters cannot tell."""
+        return "better" if self.win_rate.low > 0.5 else "worse" if self.win_rate.high < 0.5 else "level"
+
+    @property
+    def sentence(self) -> str:
+        """What the voters said of the new generator."""
+        share = self.win_rate
+        told = f"{100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of {self.compared} votes"
+        return {
+            "better": f"Round {self.number}: voters prefer the new generator, in {told}.",
+            "worse": f"Round {self.number}: voters prefer the generator from before; the new one has {told}.",
+            "level": f"Round {self.number}: voters cannot tell new from old; the new one has {told}.",
+        }[self.verdict]
+
+
+@dataclass(frozen=True)
+class AlignResult:
+    """What an alignment leaves.
+
+    Attributes:
+        folder: of all rounds.
+        rounds: that were finished.
+        generator: the last one that voters preferred to the one before; the first where none was.
+        page: of the rounds.
+    """
+
+    folder: Path
+    rounds: Sequence[Round]
+    generator: str
+    page: Path
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """Where a round's parts are."""
+
+    path: Path
+
+    @property
+    def votes(self) -> Path:
+        """Votes on the generator's images."""
+        return self.path / "votes"
+
+    @property
+    def reward(self) -> Path:
+        """The fitted reward."""
+        return self.path / "reward"
+
+    @property
+    def run(self) -> Path:
+        """The training."""
+        return self.path / "run"
+
+    @property
+    def comparison(self) -> Path:
+        """Votes on new against old."""
+        return self.path / "comparison"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the training is complete, its summary and its report being written last."""
+        return all((self.run / name).is_file() for name in ("summary.json", "report.html"))
+
+
+def align(settings: AlignSettings, voters: Voters, listener: AlignListener) -> AlignResult:
+    """Vote, fit, train and compare, round after round, until voters cannot tell new from old.
+
+    Args:
+        settings: what is asked for; the folder of an alignment that was begun with the same goes on.
+        voters: who answer.
+        listener: told how it goes on.
+
+    Raises:
+        RequestError: a setting cannot be used, the folder is of an alignment with others, or the votes cannot be fitted.
+        RunError: a training failed.
+        Interrupted: a signal arrived; what was done is kept.
+    """
+    settings.check()
+    prompts_of(settings, 1)  # refused before anybody votes
+    rounds = _begun(settings)
+    generator = str(settings.trained.generator)
+    page = settings.out / "align.html"
+    for number in range(1, settings.rounds + 1):
+        if len(rounds) >= number:
+            listener.stage(number, "done already")
+        else:
+            part = _OneRound(settings, number, generator, voters, listener)
+            rounds.append(part.go(*prompts_of(settings, number)))
+            _write(settings, rounds)
+            page = write_page(settings, rounds)
+        if rounds[number - 1].verdict != "better":
+            break
+        generator = rounds[number - 1].generator
+    page = write_page(settings, rounds)
+    return AlignResult(settings.out, rounds, generator, page)
+
+
+@dataclass(frozen=True)
+class _OneRound:
+    """A round that is not finished."""
+
+    settings: AlignSettings
+    number: int
+    generator: str
+    voters: Voters
+    listener: AlignListener
+
+    @property
+    def folder(self) -> RoundFolder:
+        return RoundFolder(below(self.settings.out, f"round-{self.number}"))
+
+    def go(self, prompts: Sequence[Prompt], held_out: Sequence[Prompt]) -> Round:
+        """Its four parts."""
+        self._vote(prompts)
+        fitted = self._fit()
+        self._train()
+        compared = self._compare(held_out)
+        return Round(
+            self.number,
+            str(self.folder.run),
+            fitted["votes"],
+            Interval(**fitted["accuracy"]),
+            None if fitted["agreement"] is None else Interval(**fitted["agreement"]),
+            win_rate(compared, AFTER, BEFORE),
+            len(compared),
+        )
+
+    def _vote(self, prompts: Sequence[Prompt]) -> None:
+        settings, (own, *beside) = self.settings, (BenchEntry(CURRENT, self.generator), *self.settings.beside)
+        self.listener.stage(self.number, f"votes on the images of {self.generator}")
+        with self._votes(self.folder.votes, [own, *beside], prompts, settings.per_prompt) as votes:
+
+            def pick(images: Sequence[Candidate], given: Sequence[Comparison]) -> PairPicker:
+                return PairPicker(images, given, seed=settings.seed, way=settings.picking)
+
+            session = Session(votes, pick, goal=settings.votes, repeats=settings.repeats, seed=settings.seed)
+            self.voters.ask(session, f"Round {self.number}: which image is better?")
+
+    def _compare(self, prompts: Sequence[Prompt]) -> list[Comparison]:
+        settings = self.settings
+        self.listener.stage(self.number, "votes on the new generator against the one before")
+        entries = [BenchEntry(BEFORE, self.generator), BenchEntry(AFTER, str(self.folder.run))]
+        each = math.ceil(settings.compared / len(prompts))
+        with self._votes(self.folder.comparison, entries, prompts, each) as votes:
+
+            def pick(images: Sequence[Candidate], given: Sequence[Comparison]) -> Duels:
+                return Duels(images, settings.seed)
+
+            session = Session(votes, pick, goal=settings.compared, repeats=0.0, seed=settings.seed)
+            self.voters.ask(session, f"Round {self.number}: which image is better? New against old.")
+            return votes.comparisons()
+
+    def _votes(
+        self, place: Path, entries: Sequence[BenchEntry], prompts: Sequence[Prompt], each: int
+    ) -> VoteFile:
+        """A folder of votes with all its images, which are made once."""
+        settings, made = self.settings, place / "images.json"
+        wanted = {"prompts": [prompt.text for prompt in prompts], "makers": [entry.label for entry in entries]}
+        votes = VoteFile.open(place, create=True)
+        if not made.is_file() or read_json(made) != wanted:
+            votes.add(
+                from_generators(
+                    entries,
+                    prompts,
+                    noises(each, settings.seed + self.number),
+                    batch=settings.batch,
+                    device=settings.base.device,
+                    listener=self.listener,
+                )
+            )
+            write_text(made, json.dumps(wanted))
+        return votes
+
+    def _fit(self) -> dict[str, Any]:
+        place = self.folder.reward
+        if not (place / FIT).is_file():
+            self.listener.stage(self.number, "a reward is fitted to the votes")
+            earlier = [RoundFolder(below(self.settings.out, f"round-{n}")) for n in range(1, self.number + 1)]
+            given = []
+            for folder in earlier:
+                with VoteFile.open(folder.votes / FILE) as votes:
+                    given.append(votes.comparisons())
+            fit_reward(joined(given), place, seed=self.settings.seed, **self.settings.fit)
+        return read_json(place / FIT)
+
+    def _train(self) -> None:
+        if self.folder.trained:
+            return
+        begun = (self.folder.run / "config.yaml").is_file()
+        self.listener.stage(self.number, "the training resumes" if begun else "a training by the reward")
+        try:
+            train(self.training(begun))
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} Or resume all rounds with the same dipp align command.") from None
+        gc.collect()
+
+    def training(self, resume: bool = False) -> TrainConfig:
+        """The settings of the round's training."""
+        complete = self.settings.trained
+        rewards = {str(self.folder.reward): 1.0, **complete.rewards}
+        return complete.model_copy(
+            update={"generator": self.generator, "rewards": rewards, "out": self.folder.run, "resume": resume}
+        )
+
+
+def _begun(settings: AlignSettings) -> list[Round]:
+    """The rounds that are finished in the folder.
+
+    Raises:
+        RequestError: they are of other settings.
+    """
+    path = settings.out / STATE
+    if not path.is_file():
+        settings.out.mkdir(parents=True, exist_ok=True)
+        _write(settings, [])
+        return []
+    state = read_json(path)
+    if state.get("key") != settings.key():
+        raise RequestError(
+            f"The rounds in {settings.out} were begun with other settings; they go on with those alone. Name another "
+            "folder with --out, or give the same settings."
+        )
+    return [_round(entry) for entry in state["rounds"]]
+
+
+def _round(entry: dict[str, Any]) -> Round:
+    intervals: dict[str, Callable[[Any], Any]] = {
+        name: lambda value: None if value is None else Interval(**value)
+        for name in ("accuracy", "agreement", "win_rate")
+    }
+    return Round(**{name: intervals.get(name, lambda same: same)(value) for name, value in entry.items()})
+
+
+def _write(settings: AlignSettings, rounds: Sequence[Round]) -> None:
+    state = {"key": settings.key(), "voters": settings.voters, "rounds": [asdict(one) for one in rounds]}
+    write_text(settings.out / STATE, json.dumps(state, indent=1))
