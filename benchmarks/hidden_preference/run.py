@@ -1,4 +1,4 @@
-"""A voter with a preference of their own: 300 votes, a reward fitted to them, a training by it, and who likes it better.
+"""A voter with a preference of their own: 300 votes, a reward fitted to them, a training by it, and its outcome.
 
     python benchmarks/hidden_preference/run.py --seeds 3 --work runs/hidden_preference
 
@@ -80,8 +80,10 @@ def settings(seed: int, work: Path, arguments: argparse.Namespace) -> AlignSetti
         votes=arguments.votes,
         prompts=arguments.prompts,
         per_prompt=4,
-        beside=[BenchEntry("reference", REFERENCE), BenchEntry("unet", "emoji-unet-onestep")] if arguments.beside else [],
-        fit={"backbone": "emoji"},
+        beside=[BenchEntry("reference", REFERENCE), BenchEntry("unet", "emoji-unet-onestep")]
+        if arguments.beside
+        else [],
+        fit={"backbone": "emoji-clip"},
         voters=f"warmth, erring in {NOISE:g} of the votes",
         seed=seed,
     )
@@ -92,7 +94,12 @@ def drawn(name: str, prompts: Sequence[str]) -> Tensor:
     source = BenchEntry("any", name).source(torch.device("cpu"))
     source.prepare(prompts)
     images = [
-        torch.cat([source.images(prompts[at : at + 32], [seed] * len(prompts[at : at + 32])) for at in range(0, len(prompts), 32)])
+        torch.cat(
+            [
+                source.images(prompts[at : at + 32], [seed] * len(prompts[at : at + 32]))
+                for at in range(0, len(prompts), 32)
+            ]
+        )
         for seed in NOISES
     ]
     gc.collect()
@@ -111,8 +118,12 @@ def measure(seed: int, work: Path, arguments: argparse.Namespace, before: dict[s
     judge = EmojiJudge()
     start, after = before[START], drawn(found.generator, prompts)
     warm = [torch.stack([warmth(images, prompts) for images in of]).mean(0).double() for of in (start, after)]
-    warmer = torch.stack([(warmth(a, prompts) > warmth(b, prompts)).double() for a, b in zip(after, start, strict=True)])
-    naming = [float(torch.tensor([judge.naming_accuracy(images, prompts) for images in of]).mean()) for of in (start, after)]
+    warmer = torch.stack(
+        [(warmth(a, prompts) > warmth(b, prompts)).double() for a, b in zip(after, start, strict=True)]
+    )
+    naming = [
+        float(torch.tensor([judge.naming_accuracy(images, prompts) for images in of]).mean()) for of in (start, after)
+    ]
     judged = [torch.stack([judge(images, prompts) for images in of]).mean(0).double() for of in (start, after)]
     fitted = load_reward(str(result.folder / "round-1" / "reward"))
     agreed = agreement(fitted, before, prompts)
@@ -136,19 +147,15 @@ def agreement(reward: Any, images: dict[str, Tensor], prompts: Sequence[str]) ->
     every = torch.cat(list(images.values()))
     scores = torch.stack([reward(one, prompts) for one in every])
     truth = torch.stack([warmth(one, prompts) for one in every])
-    shares = [
-        ((scores[a] > scores[b]) == (truth[a] > truth[b])).double()
-        for a in range(len(every))
-        for b in range(a)
-    ]
+    shares = [((scores[a] > scores[b]) == (truth[a] > truth[b])).double() for a in range(len(every)) for b in range(a)]
     return share_interval(torch.stack(shares).mean(0)).as_dict()
 
 
 def table(results: Sequence[dict[str, Any]], note: str) -> str:
     """The results as Markdown."""
     lines = [
-        "| seed | votes | the fitted reward agrees with the preference | red less blue, before | after | the new image is "
-        "the warmer | win rate by votes | naming, before | after | judge, before | after |",
+        "| seed | votes | the fitted reward agrees with the preference | red less blue, before | after | the new image "
+        "is the warmer | win rate by votes | naming, before | after | judge, before | after |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -181,14 +188,15 @@ def main() -> None:
     prompts = [prompt.text for prompt in load_prompts(HELD_OUT).prompts]
     before = {name: drawn(name, prompts) for name in (START, "emoji-unet-onestep")}
     results = [measure(seed, arguments.work, arguments, before) for seed in range(arguments.seeds)]
+    machine = environment(torch.device("cpu"))
     note = (
         f"{len(prompts)} held-out prompts, {len(NOISES)} noises each; intervals are over prompts. Red less blue is in "
-        f"percent of the range. Pull {arguments.pull:g}. Measured on {environment()['processor']}."
+        f"percent of the range. Pull {arguments.pull:g}. Measured on {machine['device']}."
     )
     text = table(results, note)
     print(text)
     if arguments.write:
-        (HERE / "results.json").write_text(json.dumps({"environment": environment(), "results": results}, indent=1) + "\n")
+        (HERE / "results.json").write_text(json.dumps({"environment": machine, "results": results}, indent=1) + "\n")
         (HERE / "results.md").write_text(f"# A hidden preference\n\n{text}")
 
 

@@ -136,7 +136,11 @@ def joined(parts: Iterable[Sequence[Comparison]]) -> list[Comparison]:
     after = 0
     for part in parts:
         together += [
-            replace(one, first=replace(one.first, id=one.first.id + after), second=replace(one.second, id=one.second.id + after))
+            replace(
+                one,
+                first=replace(one.first, id=one.first.id + after),
+                second=replace(one.second, id=one.second.id + after),
+            )
             for one in part
         ]
         after = max([after, *(image.id for one in together for image in (one.first, one.second))])

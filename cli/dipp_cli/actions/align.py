@@ -123,7 +123,7 @@ class OnPage:
         print_line(f"{what} {session.goal} votes of {self.voters} voter{'s' * (self.voters != 1)}, here: {address}")
         try:
             run_page(
-                session, listening, address, browser=self.browser and has_browser(), until=lambda: self._done(session)
+                session, listening, address, browser=self.browser and has_browser(), done=lambda: self._done(session)
             )
         except KeyboardInterrupt:
             raise Interrupted(

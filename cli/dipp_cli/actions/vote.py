@@ -15,6 +15,7 @@ from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.run import Listener
 from dipp_toolkit.experiments.voting.candidates import Folders, from_generators, noises, parse_folders, sample
 from dipp_toolkit.experiments.voting.session import Session
+from dipp_toolkit.experiments.voting.simulation import answer_all
 from dipp_toolkit.preferences.pair import Candidate, Comparison
 from dipp_toolkit.preferences.picking import PairPicker
 from dipp_toolkit.preferences.simulated import SimulatedVoter
@@ -225,12 +226,7 @@ def _simulate(request: VoteRequest, session: Session, as_json: bool) -> None:
             voter = SimulatedVoter(
                 rewards[name], request.noise, request.seed, voter_name(request.voter or "simulated"), label=name
             )
-            while not session.progress(voter.name).done:
-                showing = session.question(voter.name)
-                if showing is None:
-                    break
-                choice = voter.choose(showing.first, showing.second, again=bool(showing.repeat_of))
-                session.answer(voter.name, showing.id, choice)
+            answer_all(session, voter)
         finally:
             close(rewards)
     progress = session.progress(voter.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dipp_toolkit.errors import RequestError
@@ -14,6 +15,53 @@ from dipp_toolkit.preferences.pair import Comparison
 
 from ..terminal.output import print_json, print_line
 from .reward.loading import close, load_rewards
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeRequest:
+    """The words of the command line; None for what was not given. `asks` are flags that ask people instead."""
+
+    votes: Path
+    export: Path | None
+    layout: str
+    dataset: str | None
+    voter: str
+    reward: str | None
+    assignments: Sequence[str]
+    asks: Sequence[str]
+
+    def check(self) -> None:
+        """Refuse what cannot be done together.
+
+        Raises:
+            RequestError: as a sentence.
+        """
+        flag = "--export" if self.export is not None else "--import"
+        if self.export is not None and self.dataset is not None:
+            raise RequestError("--export writes a dataset and --import reads one; give one of them at a time.")
+        if self.asks:
+            raise RequestError(f"{flag} asks nobody; leave {' and '.join(self.asks)} out, or run the two one by one.")
+        if self.export is not None and self.reward is not None:
+            raise RequestError("--check-with looks at what --import reads; there is no --import.")
+
+
+def exchange(request: ExchangeRequest, as_json: bool) -> int:
+    """Write or read a dataset.
+
+    Raises:
+        RequestError: as `export` and `import_` do.
+    """
+    request.check()
+    if request.export is not None:
+        return export(request.votes, request.export, as_json, layout=request.layout)
+    return import_(
+        str(request.dataset),
+        request.votes,
+        as_json,
+        voter=request.voter,
+        reward=request.reward,
+        assignments=request.assignments,
+    )
 
 
 def export(votes: str | Path, folder: str | Path, as_json: bool, *, layout: str = "chosen") -> int:

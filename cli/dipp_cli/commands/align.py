@@ -12,8 +12,8 @@ from ..setting_flags import add_command
 
 GENERATOR = "emoji-onestep"
 SETTINGS = (
-    "generator", "reference", "rewards", "prompts", "pull", "reward_scale", "steps", "batch_size", "device", "precision",
-    "mode",
+    "generator", "reference", "rewards", "prompts", "pull", "reward_scale", "steps", "batch_size", "device",
+    "precision", "mode",
 )  # fmt: skip
 
 
@@ -37,7 +37,9 @@ def align(
         str | None,
         typer.Option(metavar="[LABEL=]NAME,...", help="Generators and references that are voted on beside."),
     ] = None,
-    repeats: Annotated[float, typer.Option(metavar="SHARE", help="Share of the votes that ask about a pair again.")] = 0.05,
+    repeats: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the votes that ask about a pair again.")
+    ] = 0.05,
     picking: Annotated[
         str, typer.Option(metavar="adaptive|random", help="Show the pairs that teach most, or any.")
     ] = "adaptive",
@@ -50,7 +52,9 @@ def align(
     noise: Annotated[float, typer.Option(metavar="P", help="Probability that a simulated voter errs.")] = 0.1,
     config: options.Config = None,
     assignments: options.Assignments = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of prompts, noises, pairs, fits and trainings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Random seed of prompts, noises, pairs, fits and trainings.")
+    ] = 0,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")
     ] = 8701,

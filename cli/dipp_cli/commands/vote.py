@@ -64,6 +64,20 @@ def vote(
             help="Options: generator.LABEL.steps=25, or reward.hps.version=v2.1 for --simulate. Repeatable.",
         ),
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the votes as a dataset of preference data, and end.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(metavar="chosen|pickapic", help="Columns of --export: TRL's, or diffusers' Diffusion-DPO.")
+    ] = "chosen",
+    import_: Annotated[
+        str | None,
+        typer.Option("--import", metavar="DATASET", help="Add the votes of a dataset: a folder, a file or a hub id."),
+    ] = None,
+    check_with: Annotated[
+        str | None,
+        typer.Option("--check-with", metavar="REWARD", help="Refuse an --import whose columns look swapped to it."),
+    ] = None,
     device: options.Device = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -80,7 +94,30 @@ def vote(
         check_pipeline(name.rpartition("=")[2].strip(), "generator", "reference")
     if generators and prompts:
         check_prompts(prompts)
-    check_rewards((simulate,) if simulate else ())
+    check_rewards(tuple(filter(None, (simulate, check_with))))
+    if export is not None or import_ is not None:
+        from ..actions.vote_exchange import ExchangeRequest, exchange
+
+        asks = [
+            name
+            for name, given in (("--generators", generators), ("--images", images), ("--simulate", simulate))
+            if given
+        ]
+        raise typer.Exit(
+            exchange(
+                ExchangeRequest(
+                    votes=votes,
+                    export=export,
+                    layout=layout,
+                    dataset=import_,
+                    voter=voter or "",
+                    reward=check_with,
+                    assignments=assignments or [],
+                    asks=asks,
+                ),
+                as_json,
+            )
+        )
     from ..actions.vote import VoteRequest, hold_vote  # imports torch, which a misspelt name does not wait for
 
     request = VoteRequest(

@@ -34,7 +34,9 @@ def write_page(settings: AlignSettings, rounds: Sequence[Round]) -> Path:
     page = template(__package__, "align.html.jinja").render(
         settings=settings,
         start=settings.trained.generator,
-        rounds=[{"round": one, "pictures": pictures(settings.out / f"round-{one.number}" / "comparison")} for one in rounds],
+        rounds=[
+            {"round": one, "pictures": pictures(settings.out / f"round-{one.number}" / "comparison")} for one in rounds
+        ],
         percent=lambda value: number_text(100 * value, ".0f"),
         last=_last(settings, rounds),
     )

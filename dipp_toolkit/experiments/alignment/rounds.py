@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,14 +18,18 @@ from typing import Any, Protocol, runtime_checkable
 from ...config import TrainConfig
 from ...errors import Interrupted, RequestError
 from ...evaluation.intervals import Interval
-from ...preferences.fit.run import FIT, fit_reward
+from ...preferences.agreement import consistency
+from ...preferences.fit.run import fit_reward
+from ...preferences.fit.trainer import FitSettings
 from ...preferences.pair import Candidate, Comparison, joined
 from ...preferences.picking import PairPicker
 from ...preferences.vote_file import FILE, VoteFile
 from ...preferences.win_rate import win_rate
 from ...protocols import Prompt
+from ...rewards.fitted_folders import FIT
 from ...training.run import train
 from ...utils.atomic import write_text
+from ...utils.device import choose_device
 from ...utils.json_files import read_json
 from ...utils.paths import below
 from ..bench.entries import BenchEntry
@@ -34,11 +38,9 @@ from ..voting.candidates import from_generators, noises
 from ..voting.session import Session
 from .duels import Duels
 from .page import write_page
-from .settings import AFTER, BEFORE, AlignSettings, prompts_of
+from .settings import AFTER, BEFORE, CURRENT, AlignSettings, prompts_of
 
 STATE = "align.json"
-CURRENT = "generator"
-"""The maker of the current generator's images."""
 
 
 @runtime_checkable
@@ -72,7 +74,7 @@ class Round:
         number: from 1.
         generator: the run's folder.
         votes: that the reward was fitted to, those of earlier rounds among them.
-        accuracy: on held-out prompts of the fitted reward, with its interval.
+        accuracy: of the fitted reward on held-out prompts, with its interval; None where too few could be held out.
         agreement: of voters who were asked again, or with each other; None where nobody was.
         win_rate: of the new generator over the one before, with its interval over prompts.
         compared: votes that it is of.
@@ -81,7 +83,7 @@ class Round:
     number: int
     generator: str
     votes: int
-    accuracy: Interval
+    accuracy: Interval | None
     agreement: Interval | None
     win_rate: Interval
     compared: int
@@ -161,7 +163,7 @@ def align(settings: AlignSettings, voters: Voters, listener: AlignListener) -> A
         listener: told how it goes on.
 
     Raises:
-        RequestError: a setting cannot be used, the folder is of an alignment with others, or the votes cannot be fitted.
+        RequestError: a setting cannot be used, the folder is of an alignment with others, or votes cannot be fitted.
         RunError: a training failed.
         Interrupted: a signal arrived; what was done is kept.
     """
@@ -208,9 +210,9 @@ class _OneRound:
         return Round(
             self.number,
             str(self.folder.run),
-            fitted["votes"],
-            Interval(**fitted["accuracy"]),
-            None if fitted["agreement"] is None else Interval(**fitted["agreement"]),
+            fitted["votes"]["fitted"] + fitted["votes"]["held_out"],
+            _interval(fitted["held_out"] and fitted["held_out"]["accuracy"]),
+            _interval(fitted["voters_agreement"]),
             win_rate(compared, AFTER, BEFORE),
             len(compared),
         )
@@ -240,9 +242,7 @@ class _OneRound:
             self.voters.ask(session, f"Round {self.number}: which image is better? New against old.")
             return votes.comparisons()
 
-    def _votes(
-        self, place: Path, entries: Sequence[BenchEntry], prompts: Sequence[Prompt], each: int
-    ) -> VoteFile:
+    def _votes(self, place: Path, entries: Sequence[BenchEntry], prompts: Sequence[Prompt], each: int) -> VoteFile:
         """A folder of votes with all its images, which are made once."""
         settings, made = self.settings, place / "images.json"
         wanted = {"prompts": [prompt.text for prompt in prompts], "makers": [entry.label for entry in entries]}
@@ -270,7 +270,16 @@ class _OneRound:
             for folder in earlier:
                 with VoteFile.open(folder.votes / FILE) as votes:
                     given.append(votes.comparisons())
-            fit_reward(joined(given), place, seed=self.settings.seed, **self.settings.fit)
+            comparisons = joined(given)
+            own = consistency(comparisons)
+            fit_reward(
+                comparisons,
+                out=place,
+                settings=FitSettings(seed=self.settings.seed),
+                device=choose_device(self.settings.base.device),
+                voters_agreement=own and own.share,
+                **self.settings.fit,
+            )
         return read_json(place / FIT)
 
     def _train(self) -> None:
@@ -314,11 +323,12 @@ def _begun(settings: AlignSettings) -> list[Round]:
 
 
 def _round(entry: dict[str, Any]) -> Round:
-    intervals: dict[str, Callable[[Any], Any]] = {
-        name: lambda value: None if value is None else Interval(**value)
-        for name in ("accuracy", "agreement", "win_rate")
-    }
-    return Round(**{name: intervals.get(name, lambda same: same)(value) for name, value in entry.items()})
+    intervals = {name: _interval(entry[name]) for name in ("accuracy", "agreement", "win_rate")}
+    return Round(**{**entry, **intervals})
+
+
+def _interval(ends: Mapping[str, float] | None) -> Interval | None:
+    return None if ends is None else Interval(**ends)
 
 
 def _write(settings: AlignSettings, rounds: Sequence[Round]) -> None:

@@ -24,6 +24,9 @@ would depend on how sure the voters are, which is what a fitted reward's unit is
 LEAST_COMPARED = 20
 """Fewer votes between new and old could not tell a win rate of 70 % from a coin."""
 
+CURRENT, BEFORE, AFTER = "generator", "before", "after"
+"""Makers of images: of those that are voted on, and of new against old at the end of a round."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignSettings:
@@ -87,8 +90,8 @@ class AlignSettings:
                 f"--votes is {self.votes}, but {self.prompts} prompts with {count} images each have {pairs} pairs. Ask "
                 "for fewer votes, or raise --prompt-count or --per-prompt."
             )
-        if any(entry.label in (BEFORE, AFTER) for entry in self.beside):
-            raise RequestError(f"The labels {BEFORE} and {AFTER} have a meaning here; label what --beside names otherwise.")
+        if any(entry.label == CURRENT for entry in self.beside):
+            raise RequestError(f"'{CURRENT}' is the label of what is trained; label what --beside names otherwise.")
         check_folder_place(self.out, "folder of an alignment")
 
     @property
@@ -113,10 +116,6 @@ class AlignSettings:
         }
         beside = [[entry.label, entry.name, dict(entry.options)] for entry in self.beside]
         return digest_of([told, own, beside, dict(self.fit)])
-
-
-BEFORE, AFTER = "before", "after"
-"""Makers of the images that are compared at the end of a round."""
 
 
 def prompts_of(settings: AlignSettings, number: int) -> tuple[list[Prompt], list[Prompt]]:

@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 from ...rewards.remote.serve import address_of, application_config, listen, serve_until_stopped
@@ -73,14 +74,22 @@ def has_browser() -> bool:
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def run_page(session: Session, listening: socket.socket, address: str, *, browser: bool = False) -> None:
-    """Serve the page until somebody stops the process.
+def run_page(
+    session: Session,
+    listening: socket.socket,
+    address: str,
+    *,
+    browser: bool = False,
+    done: Callable[[], bool] | None = None,
+) -> None:
+    """Serve the page until somebody stops the process, or there is nothing more to ask.
 
     Args:
         session: asks and keeps the votes.
         listening: from `open_page`.
         address: from `open_page`.
         browser: show it in this machine's browser.
+        done: whether there is nothing more to ask; a page that is open has learned of it a little later.
 
     Raises:
         RunError: the server stopped by itself.
@@ -91,4 +100,4 @@ def run_page(session: Session, listening: socket.socket, address: str, *, browse
     token = address.rstrip("/").rpartition("/")[2]
     if browser:  # the socket listens already, so that the browser waits for the server
         webbrowser.open(address)
-    serve_until_stopped(application_config(build_page(session, token), LIMITS), listening)
+    serve_until_stopped(application_config(build_page(session, token), LIMITS), listening, done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from .address import TOKEN_VARIABLE, is_loopback
 MOST_CALLERS = 64
 SHORTEST_TOKEN = 16
 """Characters of a token where others can reach the server and try."""
+ASKED_EVERY = 0.5
+"""Seconds between two questions whether there is nothing more to serve."""
 
 
 def public_name(name: str) -> str:
@@ -162,12 +165,13 @@ def run_server(
     serve_until_stopped(config, listening)
 
 
-def serve_until_stopped(config: Any, listening: socket.socket) -> None:
-    """Serve until somebody stops the process.
+def serve_until_stopped(config: Any, listening: socket.socket, done: Callable[[], bool] | None = None) -> None:
+    """Serve until somebody stops the process, or there is nothing more to serve.
 
     Args:
         config: of `application_config`.
         listening: from `listen`; it is closed.
+        done: asked twice a second whether there is nothing more to serve; requests that have begun are answered then.
 
     Raises:
         RunError: the server stopped by itself.
@@ -175,12 +179,25 @@ def serve_until_stopped(config: Any, listening: socket.socket) -> None:
     """
     import uvicorn
 
-    server = uvicorn.Server(config)
+    server, stopped_by_hand = uvicorn.Server(config), threading.Event()
+
+    def watch(done: Callable[[], bool]) -> None:
+        while not stopped_by_hand.wait(ASKED_EVERY):
+            if done():
+                server.should_exit = True
+                return
+
+    watcher = threading.Thread(target=watch, args=(done,), daemon=True) if done is not None else None
     try:
+        if watcher is not None:
+            watcher.start()
         server.run(sockets=[listening])
     except SystemExit as stopped:
         raise RunError("The server could not start; the reason is above.") from stopped
     finally:
+        stopped_by_hand.set()
         listening.close()
+    if done is not None and done():
+        return
     # uvicorn returns because it was told to stop, and where SIGINT is ignored (in the background) it raises nothing.
     raise KeyboardInterrupt

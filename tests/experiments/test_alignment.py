@@ -1,0 +1,225 @@
+"""Rounds of votes: what is asked in which order, when they end, and that a stop anywhere loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit.errors import Interrupted, RequestError
+from dipp_toolkit.experiments.alignment import rounds
+from dipp_toolkit.experiments.alignment.duels import Duels
+from dipp_toolkit.experiments.alignment.rounds import align
+from dipp_toolkit.experiments.alignment.settings import AlignSettings, prompts_of
+from dipp_toolkit.experiments.bench.entries import BenchEntry
+from dipp_toolkit.experiments.bench.run import Silent
+from dipp_toolkit.experiments.voting.session import Session
+from dipp_toolkit.experiments.voting.simulation import answer_all
+from dipp_toolkit.preferences.pair import Candidate, Comparison, joined
+from dipp_toolkit.preferences.simulated import SimulatedVoter
+from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
+from dipp_toolkit.protocols import Prompt
+
+
+class Brightness:
+    differentiable = True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images.mean((1, 2, 3))
+
+
+class Voter:
+    """A simulated voter who may leave the room."""
+
+    def __init__(self, leaves_at: int = 99) -> None:
+        self.voter, self.asked, self.leaves_at = SimulatedVoter(Brightness(), 0.0), [], leaves_at
+
+    def ask(self, session: Session, what: str) -> None:
+        self.asked.append(what)
+        if len(self.asked) == self.leaves_at:
+            showing = session.question(self.voter.name)
+            assert showing is not None
+            session.answer(self.voter.name, showing.id, "first")
+            raise Interrupted("Stopped.")
+        answer_all(session, self.voter)
+
+
+class Stages(Silent):
+    def stage(self, number: int, what: str) -> None:
+        pass
+
+
+class House:
+    """Generators are greys, and a training makes them brighter by what `gains` says of its round."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, gains: Sequence[float]) -> None:
+        self.level, self.gains, self.fitted, self.trained = {"emoji-onestep": 0.3}, list(gains), [], []
+        monkeypatch.setattr(rounds, "fit_reward", self.fit)
+        monkeypatch.setattr(rounds, "train", self.train)
+        monkeypatch.setattr(rounds, "from_generators", self.draw)
+
+    def draw(
+        self, entries: Sequence[BenchEntry], prompts: Sequence[Prompt], seeds: Sequence[int], **_: Any
+    ) -> Iterator[NewCandidate]:
+        for entry in entries:
+            for prompt in prompts:
+                for seed in seeds:
+                    spread = torch.rand(1, generator=torch.Generator().manual_seed(seed)).item() / 20
+                    grey = torch.full((3, 4, 4), self.level[entry.name] + spread)
+                    yield NewCandidate(prompt.text, entry.label, grey, prompt.category)
+
+    def fit(self, comparisons: list[Comparison], *, out: Path, voters_agreement: Any, **_: Any) -> None:
+        self.fitted.append(comparisons)
+        out.mkdir(parents=True)
+        ends = None if voters_agreement is None else voters_agreement.as_dict()
+        facts = {"votes": {"fitted": len(comparisons), "held_out": 0}, "held_out": None, "voters_agreement": ends}
+        (out / "fit.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    def train(self, config: TrainConfig) -> None:
+        self.trained.append(config)
+        assert config.out is not None
+        self.level[str(config.out)] = self.level[str(config.generator)] + self.gains[len(self.trained) - 1]
+        config.out.mkdir(parents=True)
+        for name in ("summary.json", "report.html"):
+            (config.out / name).write_text("{}", encoding="utf-8")
+
+
+def settings(out: Path, **changes: Any) -> AlignSettings:
+    base = make_config({"generator": "emoji-onestep", "seed": 3})
+    own: dict[str, Any] = {
+        "votes": 30, "compared": 20, "prompts": 6, "per_prompt": 4, "repeats": 0.1, "fit": {"backbone": "emoji-clip"},
+    }  # fmt: skip
+    return AlignSettings(base=base, out=out, **(own | changes))
+
+
+def test_rounds_go_on_while_voters_prefer_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, voter = House(monkeypatch, [0.1, 0.1, 0.0]), Voter()
+    result = align(settings(tmp_path / "align"), voter, Stages())
+    assert [one.verdict for one in result.rounds] == ["better", "better", "level"]
+    assert result.rounds[0].win_rate.mean == 1.0
+    assert result.rounds[2].win_rate.mean == 0.5  # the very same images: a tie each
+    assert result.generator == str(tmp_path / "align" / "round-2" / "run")
+    assert [config.generator for config in house.trained] == [
+        "emoji-onestep", str(tmp_path / "align" / "round-1" / "run"), str(tmp_path / "align" / "round-2" / "run"),
+    ]  # fmt: skip
+    assert [list(config.rewards) for config in house.trained] == [
+        [str(tmp_path / "align" / f"round-{number}" / "reward")] for number in (1, 2, 3)
+    ]
+    assert "cannot tell new from old" in result.page.read_text(encoding="utf-8")
+
+
+def test_a_training_that_made_it_worse_ends_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    House(monkeypatch, [-0.1])
+    result = align(settings(tmp_path / "align"), Voter(), Stages())
+    assert [one.verdict for one in result.rounds] == ["worse"]
+    assert result.generator == "emoji-onestep"
+
+
+def test_votes_of_all_rounds_are_fitted_and_those_on_new_against_old_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(monkeypatch, [0.1, 0.1])
+    chosen = settings(tmp_path / "align", rounds=2)
+    align(chosen, Voter(), Stages())
+    assert [len(comparisons) for comparisons in house.fitted] == [30, 60]
+    _, held_out = prompts_of(chosen, 1)
+    compared = {prompt.text for prompt in held_out}
+    assert len(compared) == 20
+    assert not compared & {one.first.prompt for comparisons in house.fitted for one in comparisons}
+    ids = [image.id for one in house.fitted[1] for image in (one.first, one.second)]
+    assert len(set(ids)) == len({(one.picture, one.prompt) for c in house.fitted[1] for one in (c.first, c.second)})
+
+
+@pytest.mark.parametrize("leaves_at", [1, 2, 3, 4])
+def test_a_stop_anywhere_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves_at: int
+) -> None:
+    whole = House(monkeypatch, [0.1, 0.1])
+    expected = align(settings(tmp_path / "whole", rounds=2), Voter(), Stages())
+    votes = [[(one.first.id, one.second.id, one.repeat) for one in comparisons] for comparisons in whole.fitted]
+    house = House(monkeypatch, [0.1, 0.1])
+    with pytest.raises(Interrupted):
+        align(settings(tmp_path / "cut", rounds=2), Voter(leaves_at), Stages())
+    result = align(settings(tmp_path / "cut", rounds=2), Voter(), Stages())
+    assert [one.verdict for one in result.rounds] == [one.verdict for one in expected.rounds]
+    assert len(house.trained) == 2
+    if leaves_at in (2, 4):  # no vote of the fits was given by hand
+        assert [[(one.first.id, one.second.id, one.repeat) for one in part] for part in house.fitted] == votes
+
+
+def test_finished_rounds_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch, [0.1, 0.1])
+    align(settings(tmp_path / "align", rounds=1), Voter(), Stages())
+    voter = Voter()
+    result = align(settings(tmp_path / "align", rounds=2), voter, Stages())  # more rounds may be asked for later
+    assert len(voter.asked) == 2
+    assert len(house.trained) == len(result.rounds) == 2
+
+
+def test_other_settings_are_refused_in_a_folder_that_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    House(monkeypatch, [0.1])
+    align(settings(tmp_path / "align", rounds=1), Voter(), Stages())
+    with pytest.raises(RequestError, match="begun with other settings"):
+        align(settings(tmp_path / "align", votes=31), Voter(), Stages())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rounds": 0}, "--rounds is 0"),
+        ({"compared": 5}, "--compared is 5; expected at least 20"),
+        ({"per_prompt": 1}, "nothing to compare"),
+        ({"votes": 1000}, "have 36 pairs"),
+        ({"beside": [BenchEntry("generator", "emoji-reference")]}, "label what --beside names otherwise"),
+    ],
+)
+def test_what_cannot_be_done(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        settings(tmp_path, **changes).check()
+
+
+def test_too_few_prompts_are_refused_before_anybody_votes(tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("a fox\nan owl\n", encoding="utf-8")
+    few = settings(tmp_path / "align")
+    base = make_config({"generator": "emoji-onestep", "prompts": str(tmp_path / "few.txt"), "eval_prompts": None})
+    voter = Voter()
+    with pytest.raises(RequestError, match="are too few: 1 to vote on, and 1 others"):
+        align(AlignSettings(**{**few.__dict__, "base": base}), voter, Stages())
+    assert voter.asked == []
+
+
+def test_new_and_old_meet_on_the_same_noise(tmp_path: Path) -> None:
+    with VoteFile.open(tmp_path / "votes", create=True) as votes:
+        for maker in ("before", "after"):
+            votes.add(
+                NewCandidate(prompt, maker, torch.full((3, 4, 4), (number + 0.5 * (maker == "after")) / 4))
+                for prompt in ("a fox", "an owl")
+                for number in range(2)
+            )
+        images = votes.candidates()
+    picker, seen = Duels(images, seed=1), set()
+    by_id: dict[int, Candidate] = {image.id: image for image in images}
+    while (pair := picker.pick("ann", seen)) is not None:
+        seen.add(frozenset(pair))
+        one, other = (by_id[number] for number in pair)
+        assert (one.prompt, one.maker, other.maker) == (other.prompt, "before", "after")
+        assert other.picture.read().mean() - one.picture.read().mean() == pytest.approx(0.125, abs=0.01)
+    assert len(seen) == 4
+
+
+def test_joined_numbers_images_anew(tmp_path: Path) -> None:
+    parts = []
+    for name in ("one", "two"):
+        with VoteFile.open(tmp_path / name, create=True) as votes:
+            votes.add(NewCandidate("a fox", "maker", torch.full((3, 2, 2), level)) for level in (0.1, 0.5, 0.9))
+            votes.vote(votes.show("ann", 1, 3).id, "first")
+            parts.append(votes.comparisons())
+    together = joined(parts)
+    assert len({one.id for c in together for one in (c.first, c.second)}) == 4
+    assert [one.first.picture for one in together] == [part[0].first.picture for part in parts]
