@@ -20,7 +20,6 @@ from ...errors import Interrupted, RequestError
 from ...evaluation.intervals import Interval
 from ...preferences.agreement import consistency
 from ...preferences.fit.run import fit_reward
-from ...preferences.fit.trainer import FitSettings
 from ...preferences.pair import Candidate, Comparison, joined
 from ...preferences.picking import PairPicker
 from ...preferences.vote_file import FILE, VoteFile
@@ -51,6 +50,7 @@ class AlignListener(Listener, Protocol):
         """A round's part begins, or was done already."""
 
 
+@runtime_checkable
 class Voters(Protocol):
     """Whoever answers: people on a page, or rewards in their place."""
 
@@ -275,7 +275,7 @@ class _OneRound:
             fit_reward(
                 comparisons,
                 out=place,
-                settings=FitSettings(seed=self.settings.seed),
+                seed=self.settings.seed,
                 device=choose_device(self.settings.base.device),
                 voters_agreement=own and own.share,
                 **self.settings.fit,

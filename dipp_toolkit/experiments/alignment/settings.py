@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class AlignSettings:
             raise RequestError(f"'{CURRENT}' is the label of what is trained; label what --beside names otherwise.")
         check_folder_place(self.out, "folder of an alignment")
 
-    @property
+    @cached_property
     def trained(self) -> TrainConfig:
         """The settings of a training, complete but for its rewards, its folder and the generator of its round.
 
