@@ -22,10 +22,10 @@ from dipp_toolkit.utils.paths import user_path
 
 
 class Fitted(ModelReward):
-    r"""A Bradley-Terry reward of votes, with mean 0 and deviation 1 over the images that were voted on.
+    r"""A Bradley-Terry reward of votes: of two images of one prompt a voter prefers the first with $\sigma(r_1 - r_2)$.
 
-    Of two images of one prompt a voter prefers the first with $\sigma(u\,(r_1 - r_2))$; $u$ is `log_odds_per_unit` in
-    the folder's `fit.json`. One of several members is a `FittedEnsemble`, which doubts.
+    Its mean over the images that were voted on is 0; `deviation_within_prompts` in the folder's `fit.json` says how
+    far scores of one prompt lie apart. One of several members is a `FittedEnsemble`, which doubts.
 
     Args:
         folder: that `dipp reward fit` wrote.
@@ -40,7 +40,7 @@ class Fitted(ModelReward):
     name = "fitted"
     licence = "the votes' owner's, and that of the backbone that it was fitted on"
     source = "Bradley and Terry 1952; your votes, by dipp reward fit"
-    range = "mean 0 and deviation 1 over the images that were voted on"
+    range = "log-odds of a vote, with mean 0 over the images that were voted on"
     blind_to = "what the voters did not see: far from the images that they compared it extrapolates"
     gradient = "through the resize, the image's network, and the image's colours and edges"
 

@@ -75,11 +75,10 @@ class House:
                     grey = torch.full((3, 4, 4), self.level[entry.name] + spread)
                     yield NewCandidate(prompt.text, entry.label, grey, prompt.category)
 
-    def fit(self, comparisons: list[Comparison], *, out: Path, voters_agreement: Any, **_: Any) -> None:
+    def fit(self, comparisons: list[Comparison], out: Path, **_: Any) -> None:
         self.fitted.append(comparisons)
         out.mkdir(parents=True)
-        ends = None if voters_agreement is None else voters_agreement.as_dict()
-        facts = {"votes": {"fitted": len(comparisons), "held_out": 0}, "held_out": None, "voters_agreement": ends}
+        facts = {"votes": {"fitted": len(comparisons), "held_out": 0}, "held_out": None, "voters_agreement": None}
         (out / "fit.json").write_text(json.dumps(facts), encoding="utf-8")
 
     def train(self, config: TrainConfig) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 from ...config import TrainConfig
 from ...errors import Interrupted, RequestError
 from ...evaluation.intervals import Interval
-from ...preferences.agreement import consistency
 from ...preferences.fit.run import fit_reward
 from ...preferences.pair import Candidate, Comparison, joined
 from ...preferences.picking import PairPicker
@@ -270,16 +269,8 @@ class _OneRound:
             for folder in earlier:
                 with VoteFile.open(folder.votes / FILE) as votes:
                     given.append(votes.comparisons())
-            comparisons = joined(given)
-            own = consistency(comparisons)
-            fit_reward(
-                comparisons,
-                out=place,
-                seed=self.settings.seed,
-                device=choose_device(self.settings.base.device),
-                voters_agreement=own and own.share,
-                **self.settings.fit,
-            )
+            device = choose_device(self.settings.base.device)
+            fit_reward(joined(given), place, seed=self.settings.seed, device=device, **self.settings.fit)
         return read_json(place / FIT)
 
     def _train(self) -> None:

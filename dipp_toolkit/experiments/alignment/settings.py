@@ -10,10 +10,13 @@ from typing import Any
 
 from ...config import TrainConfig
 from ...errors import RequestError
+from ...preferences.fit.backbone import find_backbone
+from ...preferences.fit.trainer import check_trl
 from ...prompts.loading import load_prompts
 from ...protocols import Prompt
 from ...training.setup.preflight import Preflight, check_run, dry_run_parts
 from ...training.setup.resolve import resolve
+from ...utils.device import choose_device
 from ...utils.fingerprint import digest_of
 from ...utils.paths import check_folder_place
 from ..bench.entries import BenchEntry
@@ -66,10 +69,11 @@ class AlignSettings:
     batch: int = 8
 
     def check(self) -> None:
-        """Refuse numbers out of range.
+        """Refuse what would fail after people have voted, and numbers out of range.
 
         Raises:
             RequestError: as a sentence.
+            PluginError: the packages of the extra `fit` are missing.
         """
         for flag, value, least in (
             ("--rounds", self.rounds, 1),
@@ -94,6 +98,8 @@ class AlignSettings:
         if any(entry.label == CURRENT for entry in self.beside):
             raise RequestError(f"'{CURRENT}' is the label of what is trained; label what --beside names otherwise.")
         check_folder_place(self.out, "folder of an alignment")
+        check_trl(choose_device(self.base.device))
+        find_backbone(self.fit["backbone"])
 
     @cached_property
     def trained(self) -> TrainConfig:

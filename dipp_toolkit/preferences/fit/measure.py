@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...evaluation.intervals import Interval, mean_interval
+from ...evaluation.intervals import Interval
+from ..win_rate import share_of_votes
 
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of the bins of the probability that the reward gives to the image it prefers."""
@@ -47,7 +48,7 @@ class Agreement:
     Attributes:
         votes: how many.
         prompts: on how many prompts.
-        accuracy: the share of votes it agrees with, the mean over prompts, with its interval; a tie of scores is half.
+        accuracy: the share of votes it agrees with, a tie of scores half; its interval is over prompts.
         loss: mean of $-\\log \\sigma$ of the preferred image's odds; $\\log 2 = 0.693$ says nothing.
         calibration: its odds against the votes.
     """
@@ -72,10 +73,6 @@ def agreement_of(odds: Float[Tensor, " votes"], prompts: Sequence[str]) -> Agree
     """
     odds = odds.double()
     right = (odds > 0).double() + 0.5 * (odds == 0)
-    by_prompt: dict[str, list[float]] = {}
-    for prompt, value in zip(prompts, right.tolist(), strict=True):
-        by_prompt.setdefault(prompt, []).append(value)
-    means = torch.tensor([sum(values) / len(values) for values in by_prompt.values()], dtype=torch.float64)
     sure = torch.sigmoid(odds.abs())
     bins = []
     for low, high in pairwise(EDGES):
@@ -83,15 +80,5 @@ def agreement_of(odds: Float[Tensor, " votes"], prompts: Sequence[str]) -> Agree
         count = int(inside.sum())
         if count:
             bins.append(CalibrationBin(low, high, count, sure[inside].mean().item(), right[inside].mean().item()))
-    return Agreement(len(odds), len(means), _share_interval(means), -F.logsigmoid(odds).mean().item(), tuple(bins))
-
-
-def _share_interval(means: Float[Tensor, " prompts"]) -> Interval:
-    """Of shares: inside [0, 1], and of some width where all prompts are alike, by Wilson's interval."""
-    found = mean_interval(means)
-    if found.low == found.high:
-        from scipy.stats import binomtest
-
-        wilson = binomtest(round(float(means.sum())), len(means)).proportion_ci(method="wilson")
-        return Interval(found.mean, min(wilson.low, found.mean), max(wilson.high, found.mean))
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
+    share = share_of_votes(zip(prompts, right.tolist(), strict=True))
+    return Agreement(len(odds), len(set(prompts)), share, -F.logsigmoid(odds).mean().item(), tuple(bins))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...errors import RequestError
@@ -100,7 +100,7 @@ def fit_reward(
     scorer, adapters, states = fit.members(ensemble)
     raw = fit.raw(scorer)
     seen = sorted({row for vote in votes.rows(False) for row in (votes.chosen[vote], votes.rejected[vote])})
-    scorer.set_units(raw[:, seen])
+    scorer.set_level(raw[:, seen])
     agreement, own = _agreement(votes, scorer, raw), consistency(comparisons)
     facts = {
         "toolkit": VERSION,
@@ -114,7 +114,7 @@ def fit_reward(
         "votes": _counts(votes),
         "held_out": None if agreement is None else agreement.as_dict(),
         "voters_agreement": None if own is None else own.share.as_dict(),
-        "log_odds_per_unit": float(scorer.odds),
+        "deviation_within_prompts": _apart(scorer.centred(raw).mean(0)[seen], fit.prompts[seen]),
     }
     try:
         with whole_folder(out) as beside:
@@ -143,11 +143,20 @@ def _counts(votes: Votes) -> dict[str, int]:
     }
 
 
+def _apart(scores: Float[Tensor, " images"], prompts: Int[Tensor, " images"]) -> float:
+    """The deviation of scores of one prompt, the root of the mean square over images."""
+    _, own = prompts.unique(return_inverse=True)
+    count = int(own.max()) + 1
+    means = torch.zeros(count).index_add_(0, own, scores.cpu()) / own.bincount()
+    freedom = max(len(scores) - count, 1)
+    return float(((scores.cpu() - means[own]).square().sum() / freedom).sqrt())
+
+
 def _agreement(votes: Votes, scorer: FittedScorer, raw: Float[Tensor, "members images"]) -> Agreement | None:
     rows = votes.rows(True)
     if not rows:
         return None
-    scores = scorer.standardised(raw).mean(0) * scorer.odds
+    scores = scorer.centred(raw).mean(0)
     odds = scores[[votes.chosen[row] for row in rows]] - scores[[votes.rejected[row] for row in rows]]
     return agreement_of(odds, [votes.prompt_of(row) for row in rows])
 

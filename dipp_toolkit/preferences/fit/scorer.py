@@ -1,4 +1,4 @@
-"""Fitted networks as one score: each in units of its own, their mean, and how far they disagree."""
+"""Fitted networks as one score: the mean of their log-odds, and how far they disagree."""
 
 from __future__ import annotations
 
@@ -16,30 +16,25 @@ ROUND = 1e-12
 
 
 class FittedScorer(nn.Module):
-    r"""$r = (\frac1K \sum_k (r_k - m_k) / d_k - m) / d$, where all means and deviations are over the images of the fit.
+    r"""$r = \frac1K \sum_k (r_k - m_k)$: the members' log-odds, each less its mean over the images of the fit.
 
-    So a fitted reward has mean 0 and deviation 1 over the images that were voted on, and a `reward_scale` means the
-    same for it as for another that is standardised.
+    The unit is Bradley and Terry's: of two images of one prompt the first is preferred with $\sigma(r_1 - r_2)$. In
+    units of the deviation over all images, which is that between prompts, what tells images of one prompt apart would
+    be a few hundredths, and how strongly a reward pulls would depend on how much its prompts differ. The mean is
+    taken off so that a mix of rewards does not begin with an offset.
 
     Args:
         networks: the members, whose prompts are read alike.
 
     Attributes:
-        units: $m_k$ and $d_k$, one row a member.
-        whole: $m$ and $d$.
-        odds: log-odds in a unit of the score: the first of two images is preferred with
-            $\sigma(\mathrm{odds}\,(r_1 - r_2))$.
+        level: $m_k$.
     """
 
     def __init__(self, networks: Sequence[PreferenceNetwork]):
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.units: Tensor
-        self.whole: Tensor
-        self.odds: Tensor
-        self.register_buffer("units", torch.tensor([[0.0, 1.0]] * len(networks)))
-        self.register_buffer("whole", torch.tensor([0.0, 1.0]))
-        self.register_buffer("odds", torch.tensor(1.0))
+        self.level: Tensor
+        self.register_buffer("level", torch.zeros(len(networks)))
 
     @property
     def first(self) -> Any:
@@ -75,28 +70,23 @@ class FittedScorer(nn.Module):
             ]
         )
 
-    def standardised(self, raw: Float[Tensor, "members batch"]) -> Float[Tensor, "members batch"]:
-        """Each member's scores, in units of the whole score."""
-        own = (raw - self.units[:, :1]) / self.units[:, 1:]
-        return (own - self.whole[0]) / self.whole[1]
+    def centred(self, raw: Float[Tensor, "members batch"]) -> Float[Tensor, "members batch"]:
+        """Each member's log-odds, less its mean over the images of the fit."""
+        return raw - self.level[:, None]
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, " batch"]:
         """Scores of prepared pixels."""
-        return self.standardised(self.raw(self.see(pixels), texts)).mean(0)
+        return self.centred(self.raw(self.see(pixels), texts)).mean(0)
 
     def doubt(
         self, pixels: Float[Tensor, "batch 3 size size"], texts: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, " batch"]:
         """How far two or more members disagree: the deviation of their scores."""
-        return (self.standardised(self.raw(self.see(pixels), texts)).var(0) + ROUND).sqrt()
+        return (self.centred(self.raw(self.see(pixels), texts)).var(0) + ROUND).sqrt()
 
     @torch.no_grad()
-    def set_units(self, raw: Float[Tensor, "members images"]) -> None:
-        """Take the units from the members' log-odds of the images of the fit."""
-        spread = raw.std(1).clamp(min=torch.finfo(raw.dtype).eps)
-        self.units.copy_(torch.stack([raw.mean(1), spread], 1))
-        mean = ((raw - raw.mean(1, keepdim=True)) / spread[:, None]).mean(0)
-        self.whole.copy_(torch.stack([mean.mean(), mean.std().clamp(min=torch.finfo(raw.dtype).eps)]))
-        self.odds.copy_(self.whole[1] * spread.mean())
+    def set_level(self, raw: Float[Tensor, "members images"]) -> None:
+        """Take the means from the members' log-odds of the images of the fit."""
+        self.level.copy_(raw.mean(1))

@@ -46,7 +46,7 @@ class FitSettings:
         center: TRL's `center_rewards_coefficient`. The paper's 0.01 is for rewards whose prompts differ as much as
             their answers do. Images of one prompt differ by a few hundredths of what prompts do, so that it punishes
             the signal: 93 % of agreement with a taste for warmth became 63 % (`benchmarks/reward_fit/run.py`). Drift is
-            taken out afterwards, by a mean and a deviation that are kept with the weights.
+            taken out afterwards, by a mean that is kept with the weights.
     """
 
     steps: int | None = None

@@ -58,12 +58,14 @@ def test_agreement_is_measured_on_prompts_held_out(fitted: FitResult) -> None:
     assert sum(bin.votes for bin in held.calibration) == 12
 
 
-def test_scores_have_mean_0_and_deviation_1_over_the_images_of_the_fit(tmp_path: Path) -> None:
-    fit_reward(warm_votes(8), tmp_path / "reward", backbone="emoji-clip", settings=SHORT, held_out=0)
+def test_scores_are_log_odds_with_mean_0_over_the_images_of_the_fit(tmp_path: Path) -> None:
+    result = fit_reward(warm_votes(8), tmp_path / "reward", backbone="emoji-clip", settings=SHORT, held_out=0)
     images = painted(8).flatten(0, 1)
     scores = load_reward(str(tmp_path / "reward"))(images, [prompt_of(row // IMAGES) for row in range(len(images))])
     assert scores.mean().item() == pytest.approx(0, abs=1e-4)
-    assert scores.std().item() == pytest.approx(1, abs=1e-4)
+    within = (scores.reshape(-1, IMAGES) - scores.reshape(-1, IMAGES).mean(1, keepdim=True)).square().sum()
+    expected = (within / (len(scores) - len(scores) // IMAGES)).sqrt().item()
+    assert result.facts["deviation_within_prompts"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_bits(fitted: FitResult, tmp_path: Path) -> None:

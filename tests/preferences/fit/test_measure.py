@@ -11,9 +11,9 @@ from dipp_toolkit.preferences.fit.head import GATE, GroupedHead
 from dipp_toolkit.preferences.fit.measure import agreement_of
 
 
-def test_the_mean_is_over_prompts_and_a_tie_of_scores_is_half() -> None:
+def test_a_tie_of_scores_is_half_a_vote() -> None:
     found = agreement_of(torch.tensor([1.0, 1.0, -1.0, 0.0, 1.0]), ["a", "a", "b", "b", "c"])
-    assert found.accuracy.mean == pytest.approx((1 + 0.25 + 1) / 3)
+    assert found.accuracy.mean == pytest.approx((1 + 1 + 0 + 0.5 + 1) / 5)
     assert (found.votes, found.prompts) == (5, 3)
     assert 0 <= found.accuracy.low <= found.accuracy.mean <= found.accuracy.high <= 1
 
