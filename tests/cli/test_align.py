@@ -12,7 +12,8 @@ from dipp_toolkit.utils.packages import missing_of
 
 SMALL = (
     "align", "--backbone", "emoji-clip", "--simulate", "colourfulness", "--noise", "0", "--votes", "24",
-    "--compared", "20", "--prompt-count", "10", "--per-prompt", "3", "--steps", "1", "--batch-size", "4", "--rounds", "1", "--seed", "2",
+    "--compared", "20", "--prompt-count", "10", "--per-prompt", "3", "--steps", "1", "--batch-size", "4", "--rounds",
+    "1", "--seed", "2",
     "--set", "eval_count=2", "--set", "reference_steps=2", "--set", "assistant_warmup=0", "--quiet",
 )  # fmt: skip
 

