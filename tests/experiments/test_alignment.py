@@ -111,7 +111,9 @@ def test_rounds_go_on_while_voters_prefer_the_new_one(tmp_path: Path, monkeypatc
     assert [list(config.rewards) for config in house.trained] == [
         [str(tmp_path / "align" / f"round-{number}" / "reward")] for number in (1, 2, 3)
     ]
-    assert "cannot tell new from old" in result.page.read_text(encoding="utf-8")
+    page = result.page.read_text(encoding="utf-8")
+    assert "cannot tell new from old" in page
+    assert page.count('alt="before: ') == page.count('alt="after: ') == 3 * 8
 
 
 def test_a_training_that_made_it_worse_ends_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

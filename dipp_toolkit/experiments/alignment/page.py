@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ...preferences.pair import Candidate
 from ...preferences.vote_file import VoteFile
 from ...report.templates import template
 from ...utils.atomic import write_text
@@ -55,18 +56,25 @@ def _last(settings: AlignSettings, rounds: Sequence[Round]) -> str:
         return "The last training made it worse, so the generator from before it stays."
     if len(rounds) < settings.rounds:
         return f"{len(rounds)} of {settings.rounds} rounds are finished."
-    return f"All {settings.rounds} rounds are finished, and the last one was still preferred: more may help."
+    every = "The round is" if settings.rounds == 1 else f"All {settings.rounds} rounds are"
+    return f"{every} finished, and voters still prefer the new generator: more rounds may help."
 
 
 def pictures(folder: Path) -> list[dict[str, str]]:
     """Images of the first prompts that were compared, before and after, each as a `data:` address."""
     with VoteFile.open(folder) as votes:
-        by_prompt: dict[str, dict[str, str]] = {}
+        by_prompt: dict[str, dict[str, Candidate]] = {}
         for image in votes.candidates():
-            rows = by_prompt.setdefault(image.prompt, {"prompt": image.prompt})
-            if len(by_prompt) <= SHOWN and image.maker not in rows:
-                picture = Image.fromarray(to_uint8(image.picture.read()[None])[0])
-                if max(picture.size) > LARGEST:
-                    picture.thumbnail((LARGEST, LARGEST))
-                rows[image.maker] = data_address(picture, "png")
-    return [rows for rows in by_prompt.values() if len(rows) == 3][:SHOWN]
+            by_prompt.setdefault(image.prompt, {}).setdefault(image.maker, image)
+        both = [(prompt, makers) for prompt, makers in by_prompt.items() if len(makers) == 2]
+        return [
+            {"prompt": prompt, **{maker: _small(image) for maker, image in makers.items()}}
+            for prompt, makers in both[:SHOWN]
+        ]
+
+
+def _small(image: Candidate) -> str:
+    picture = Image.fromarray(to_uint8(image.picture.read()[None])[0])
+    if max(picture.size) > LARGEST:
+        picture.thumbnail((LARGEST, LARGEST))
+    return data_address(picture, "png")
