@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
+from dipp_cli.actions.align import OnPage
 from dipp_cli.app import main
+from dipp_toolkit.experiments.alignment.duels import Duels
+from dipp_toolkit.experiments.voting.session import Session
+from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
 from dipp_toolkit.utils.packages import missing_of
 
 SMALL = (
@@ -63,3 +69,26 @@ def test_a_dry_run_says_what_would_be_asked(tmp_path: Path, capsys: pytest.Captu
     rows = json.loads(capsys.readouterr().out)
     assert "300 votes of each voter" in str(rows)
     assert not (tmp_path / "align").exists()
+
+
+def test_the_page_ends_when_so_many_voters_have_reached_the_goal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn")
+    votes = VoteFile.open(tmp_path / "votes", create=True)
+    for maker, level in (("before", 0.2), ("after", 0.8)):
+        votes.add(NewCandidate(f"prompt {number}", maker, torch.full((3, 4, 4), level)) for number in range(4))
+    session = Session(votes, lambda images, _: Duels(images), goal=2, repeats=0.0)
+    page = threading.Thread(target=OnPage(2, 0, False).ask, args=(session, "Which is better?"), daemon=True)
+    page.start()
+    for voter in ("ann", "ben"):
+        for _ in range(2):
+            assert page.is_alive()
+            showing = session.question(voter)
+            assert showing is not None
+            session.answer(voter, showing.id, "first")
+    page.join(60)
+    assert not page.is_alive()
+    assert "Which is better? 2 votes of 2 voters, here: http://127.0.0.1:" in capsys.readouterr().out
+    OnPage(2, 0, False).ask(session, "Which is better?")  # nothing is left to ask, and no page is served
+    assert capsys.readouterr().out == ""
