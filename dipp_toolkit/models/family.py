@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ..diffusion.condition import Condition
 
 if TYPE_CHECKING:
+    from .comfyui.facts import ComfyModel
+    from .original_layout.checkpoint import CheckpointLayout
     from .stock_call import StockCall
 
 
@@ -182,6 +184,29 @@ class PublishedNames(Protocol):
 
     def from_published_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """A network's tensors under diffusers' names; None where these are not the authors' names."""
+
+
+@runtime_checkable
+class OriginalLayout(Protocol):
+    """A family whose authors publish checkpoints of one file, in names of their own."""
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """Where such a file has the parts of a folder's pipeline."""
+
+    def to_original_names(self, network: nn.Module) -> dict[str, Tensor]:
+        """The network's tensors under their original names, without what stands before all of them.
+
+        Raises:
+            RequestError: one has no name there.
+        """
+
+
+@runtime_checkable
+class InComfyUI(Protocol):
+    """A family whose models ComfyUI loads by nodes of its own."""
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """What ComfyUI makes of a folder's pipeline; see `dipp_toolkit.models.comfyui`."""
 
 
 @runtime_checkable

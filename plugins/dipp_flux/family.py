@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
 from dipp_toolkit.models.stock_call import StockCall, pack, unpack
 from dipp_toolkit.models.tiny_pipelines import (
     check_prediction,
@@ -30,6 +32,9 @@ STOCK_SIDE = 128
 
 STOCK_TOKENS = 512
 """T5 tokens of the stock pipeline where `max_sequence_length` is not given."""
+
+COMFY_HEADS = (24, 128)
+"""Attention heads of the transformer that ComfyUI knows, and numbers of each."""
 
 TOKENS_WITHOUT_GUIDANCE = 256
 """FLUX.1-schnell's own number: it was distilled with no more, and its card and diffusers' pages call it a limit. No
@@ -123,6 +128,36 @@ class FluxFamily:
             return_dict=False,
         )[0]
         return unpack(output, x_t.shape)
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """That of files with everything in them; the published one is the transformer's alone, without a prefix."""
+        encoders = {
+            "text_encoder": Encoder("text_encoders.clip_l.transformer.", "clip"),
+            "text_encoder_2": Encoder("text_encoders.t5xxl.transformer.", "t5"),
+        }
+        return CheckpointLayout("model.diffusion_model.", "vae.", encoders)
+
+    def to_original_names(self, network: nn.Module) -> dict[str, Tensor]:
+        """See `original_names`."""
+        from .original_names import original_transformer
+
+        return original_transformer(network)
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """ComfyUI's `Flux` of 24 heads of 128 numbers, whose T5 reads 256 tokens at least."""
+        network = component_config(folder, self.network_name)
+        heads, head = network.get("num_attention_heads", 24), network.get("attention_head_dim", 128)
+        return ComfyModel(
+            betas=None,
+            sixteen_channels=True,
+            t5_length=None if self.max_tokens == TOKENS_WITHOUT_GUIDANCE else self.max_tokens,
+            guidance=self.embedded_guidance if network.get("guidance_embeds") else None,
+            latent_scale=0.3611,
+            latent_shift=0.1159,
+            unknown=""
+            if (heads, head) == COMFY_HEADS
+            else f"it knows 24 heads of 128 numbers, and this transformer has {heads} of {head}",
+        )
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""

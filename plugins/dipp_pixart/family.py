@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -31,6 +33,9 @@ from .captions import cleaned
 
 BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
+
+COMFY_HEADS = (16, 72)
+"""Attention heads of the transformer that ComfyUI knows, and numbers of each."""
 
 SIZED_AT = 128
 """The `sample_size` of the transformers to which the stock pipeline gives an image's size."""
@@ -160,6 +165,33 @@ class PixArtFamily:
         from .published_names import from_published_names
 
         return from_published_names(tensors)
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """A file of the transformer alone."""
+        return CheckpointLayout("")
+
+    def to_original_names(self, network: nn.Module) -> dict[str, Tensor]:
+        """See `published_names`."""
+        from .published_names import to_published_names
+
+        return to_published_names(network)
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """ComfyUI's `PixArtAlpha`; without layers for an image's size it is taken for a sigma, and scaled as one."""
+        network = component_config(folder, self.network_name)
+        heads, head = network.get("num_attention_heads", 16), network.get("attention_head_dim", 72)
+        return ComfyModel(
+            betas="linear",
+            beta_start=0.0001,
+            beta_end=0.02,
+            clip_type="pixart",
+            sized=self.takes_size,
+            latent_scale=0.18215 if self.takes_size else 0.13025,
+            unknown=""
+            if (heads, head) == COMFY_HEADS
+            else f"it knows 16 heads of 72 numbers, and this transformer has {heads} of {head}",
+            differs=("ComfyUI does not clean captions as PixArt's pipelines do: type plain words.",),
+        )
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""

@@ -1,15 +1,19 @@
 """PixArt-alpha's transformer under the names of the code that it was published with (github.com/PixArt-alpha).
 
 Checkpoints of that code, such as SIM's one-step PixArt, have these names. diffusers converts them by a script of its
-repository alone, which is in no package, so that it is done here.
+repository alone, which is in no package, so that it is done here, both ways.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from dipp_toolkit.errors import RequestError
 
 MARK = "cross_attn.kv_linear."
 """Part of a name that no other published transformer has."""
@@ -44,6 +48,8 @@ JOINED = {
 NOT_TRAINED = ("pos_embed", "y_embedder.y_embedding")
 """The positions, which follow from the size, and the empty caption's embedding, which T5 makes in diffusers."""
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+OWN_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
+TABLE = "scale_shift_table"
 
 
 def from_published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -70,4 +76,43 @@ def from_published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | N
             continue
         ours = (OF_A_BLOCK if block else NAMES).get(part)
         renamed[name if ours is None else f"{before}{ours}.{kind}" if ours else f"{before}{kind}"] = tensor
+    return renamed
+
+
+def to_published_names(network: nn.Module) -> dict[str, Tensor]:
+    """A transformer's tensors under the names of the code that PixArt-alpha was published with.
+
+    The positions are among them, which programs take an image's size from. The empty caption's embedding is not: it was
+    there to be dropped in training, and T5 makes it in diffusers.
+
+    Args:
+        network: a `PixArtTransformer2DModel`.
+
+    Raises:
+        RequestError: the published code has no name for one of its layers.
+    """
+    tensors = network.state_dict()
+    outside = {ours: theirs for theirs, ours in NAMES.items() if ours}
+    inside = {ours: theirs for theirs, ours in OF_A_BLOCK.items() if ours}
+    joined = {parts[0]: (theirs, parts) for theirs, parts in JOINED.items()}
+    later = {part for parts in JOINED.values() for part in parts[1:]}
+    renamed = {NOT_TRAINED[0]: cast(Any, network).pos_embed.pos_embed}
+    for name, tensor in tensors.items():
+        block = OWN_BLOCK.fullmatch(name)
+        part, _, kind = (block[2] if block else name).rpartition(".")
+        before = f"blocks.{block[1]}." if block else ""
+        if name == TABLE:
+            renamed[f"final_layer.{TABLE}"] = tensor
+        elif block and not part:
+            renamed[f"{before}{kind}"] = tensor
+        elif block and part in joined:
+            theirs, parts = joined[part]
+            here = name.removesuffix(f"{part}.{kind}")
+            renamed[f"{before}{theirs}.{kind}"] = torch.cat([tensors[f"{here}{own}.{kind}"] for own in parts])
+        elif block and part in later:
+            continue
+        elif part in (names := inside if block else outside):
+            renamed[f"{before}{names[part]}.{kind}"] = tensor
+        elif name != "pos_embed.pos_embed":
+            raise RequestError(f"The transformer has '{name}', which PixArt-alpha's own layout has no name for.")
     return renamed

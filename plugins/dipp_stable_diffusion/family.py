@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -27,6 +29,12 @@ from dipp_toolkit.models.tiny_pipelines import (
 from dipp_toolkit.models.tiny_tokenizers import tiny_clip_tokenizer
 
 CLIP_TOKENS = 77
+SECOND_VERSION_WIDTH = 1024
+"""Of OpenCLIP's token embeddings, which Stable Diffusion 2 reads."""
+COMFY_NOISE: dict[str, Any] = {"betas": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+"""Noise levels of all of ComfyUI's Stable Diffusions."""
+COMFY_CHANNELS = 320
+"""Channels of the UNets that it recognises."""
 GUIDANCE = "timestep_cond"
 """The condition's tensor, and the UNet's argument, that holds the embedding of a guidance scale."""
 
@@ -89,6 +97,38 @@ class StableDiffusionFamily:
             return_dict=False,
         )[0]
         return output
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """Stable Diffusion 1's, with CLIP in transformers' names, or 2's, whose text encoder was OpenCLIP's."""
+        if component_config(folder, self.network_name).get("cross_attention_dim") == SECOND_VERSION_WIDTH:
+            encoder = Encoder("cond_stage_model.model.", "open_clip")
+        else:
+            encoder = Encoder("cond_stage_model.transformer.", "clip")
+        return CheckpointLayout("model.diffusion_model.", "first_stage_model.", {"text_encoder": encoder})
+
+    def to_original_names(self, network: nn.Module) -> dict[str, Tensor]:
+        """See `original_names`."""
+        from .original_names import original_unet
+
+        return original_unet(network)
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """ComfyUI's `SD15` and `SD20`. Of the latter it guesses from the weights whether it predicts velocities, so that
+        the workflow says it."""
+        network = component_config(folder, self.network_name)
+        width, channels = network.get("cross_attention_dim"), list(network.get("block_out_channels") or [None])[0]
+        known = {768: False, SECOND_VERSION_WIDTH: True}
+        fits = channels == COMFY_CHANNELS and known.get(width) == bool(network.get("use_linear_projection"))
+        return ComfyModel(
+            **COMFY_NOISE,
+            prediction="" if width == SECOND_VERSION_WIDTH else "epsilon",
+            latent_scale=0.18215,
+            kohya=True,
+            unknown=""
+            if fits
+            else f"it knows UNets of 320 channels that read 768 or 1024 numbers a token, and this one "
+            f"has {channels} and reads {width}",
+        )
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
@@ -165,6 +205,29 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         pooled = torch.zeros(batch, network_config["projection_class_embeddings_input_dim"] - sizes)
         tensors = super().blank(network_config, batch).tensors
         return Condition(("",) * batch, {**tensors, "text_embeds": pooled, "time_ids": torch.zeros(batch, 6)})
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """Stable Diffusion XL's: two embedders, the first in transformers' names and the second in OpenCLIP's."""
+        encoders = {
+            "text_encoder": Encoder("conditioner.embedders.0.transformer.", "clip"),
+            "text_encoder_2": Encoder("conditioner.embedders.1.model.", "open_clip"),
+        }
+        return CheckpointLayout("model.diffusion_model.", "first_stage_model.", encoders)
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """ComfyUI's `SDXL`, whose sizes are those of the latent, as here."""
+        network = component_config(folder, self.network_name)
+        width, channels = network.get("cross_attention_dim"), list(network.get("block_out_channels") or [None])[0]
+        fits = channels == COMFY_CHANNELS and width == 2048
+        return ComfyModel(
+            **COMFY_NOISE,
+            latent_scale=0.13025,
+            kohya=True,
+            unknown=""
+            if fits
+            else f"it knows UNets of 320 channels that read 2048 numbers a token, and this one has "
+            f"{channels} and reads {width}",
+        )
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         write_with(write_stable_diffusion_xl_twin, folder, "StableDiffusionXLPipeline", options)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -27,6 +29,8 @@ from dipp_toolkit.models.tiny_pipelines import (
 from dipp_toolkit.models.tiny_tokenizers import tiny_clip_tokenizer, tiny_t5_tokenizer
 
 CLIP_TOKENS = 77
+COMFY_HEAD = 64
+"""Numbers of an attention head in ComfyUI's Stable Diffusion 3."""
 
 
 class StableDiffusion3Family:
@@ -93,6 +97,37 @@ class StableDiffusion3Family:
             return_dict=False,
         )[0]
         return output
+
+    def original_layout(self, folder: Path) -> CheckpointLayout:
+        """That of the published file with text encoders."""
+        encoders = {
+            "text_encoder": Encoder("text_encoders.clip_l.transformer.", "clip", projects=False),
+            "text_encoder_2": Encoder("text_encoders.clip_g.transformer.", "clip"),
+            "text_encoder_3": Encoder("text_encoders.t5xxl.transformer.", "t5"),
+        }
+        return CheckpointLayout("model.diffusion_model.", "first_stage_model.", encoders)
+
+    def to_original_names(self, network: nn.Module) -> dict[str, Tensor]:
+        """See `original_names`."""
+        from .original_names import original_transformer
+
+        return original_transformer(network)
+
+    def comfyui(self, folder: Path) -> ComfyModel:
+        """ComfyUI's `SD3`, which takes an attention head for 64 numbers and as many heads as blocks."""
+        network = component_config(folder, self.network_name)
+        head, heads, layers = (network.get(n) for n in ("attention_head_dim", "num_attention_heads", "num_layers"))
+        return ComfyModel(
+            betas=None,
+            sixteen_channels=True,
+            t5_length=self.max_tokens,
+            latent_scale=1.5305,
+            latent_shift=0.0609,
+            unknown=""
+            if head == COMFY_HEAD and heads == layers
+            else f"it takes as many heads as blocks, of {COMFY_HEAD} numbers, and this transformer has {heads} of {head} "
+            f"in {layers} blocks",
+        )
 
     def write_twin(self, folder: Path, **options: Any) -> None:
         """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
