@@ -12,6 +12,7 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,11 +218,27 @@ def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, compone
             no loader for them (PixArt's has none), or None is given.
         component: that the network is of this pipeline, `"unet"` or `"transformer"`.
     """
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     config: Any = network.peft_config[NAME]  # type: ignore[index,union-attr]
+    write_adapter(folder, config, get_peft_model_state_dict(network, adapter_name=NAME), pipeline, component)
+
+
+def write_adapter(
+    folder: Path, config: Any, state: Mapping[str, Tensor], pipeline: Any = None, component: str = ""
+) -> None:
+    """Write an adapter that is not on a network, as `save_adapter` does.
+
+    Args:
+        folder: where to; replaced.
+        config: peft's `LoraConfig` of it.
+        state: its tensors under peft's names without `PEFT_PREFIX`, such as `"blocks.0.to_q.lora_A.weight"`.
+        pipeline: see `save_adapter`.
+        component: see `save_adapter`.
+    """
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+    from safetensors.torch import save_file
+
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config.save_pretrained(str(folder))
@@ -229,7 +246,6 @@ def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, compone
     layers = sorted(described["target_modules"]) if isinstance(described["target_modules"], list) else None
     described |= {"target_modules": layers or described["target_modules"]}  # a set's order is another in every process
     (folder / FILES[0]).write_text(json.dumps(described, indent=2, sort_keys=True), encoding="utf-8")
-    state: dict[str, Tensor] = get_peft_model_state_dict(network, adapter_name=NAME)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     # diffusers' `load_lora_adapter(folder, weight_name="adapter_model.safetensors", prefix=None)` leaves peft's prefix
     # on, and looks for the layers by the names of the keys: an empty tensor of its own name says where each one is.
@@ -250,13 +266,15 @@ def save_adapter(network: nn.Module, folder: Path, pipeline: Any = None, compone
         pipeline.save_lora_weights(folder, **files)
 
 
-def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
-    """A network over the same weights as `network` with the adapter saved in `folder`, trainable.
+def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """The adapter saved in a folder: peft's `LoraConfig`, and the tensors under peft's names without `PEFT_PREFIX`.
+
+    Folders of before peft's prefix was written have the bare names, and are read as well.
 
     Raises:
-        RequestError: the files are missing or do not fit.
+        RequestError: the files are missing, damaged, or of an adapter of another kind.
     """
-    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import LoraConfig
     from safetensors.torch import load_file
 
     for name in FILES:
@@ -268,11 +286,21 @@ def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
         raise RequestError(f"The adapter in {folder} is damaged: {first_line(error)}.") from error
     if not isinstance(config, LoraConfig):
         raise RequestError(f"The adapter in {folder} is a {type(config).__name__}; expected a LoraConfig.")
+    return config, {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in tensors.items() if tensor.numel()}
+
+
+def load_adapter(network: nn.Module, folder: Path) -> nn.Module:
+    """A network over the same weights as `network` with the adapter saved in `folder`, trainable.
+
+    Raises:
+        RequestError: the files are missing or do not fit.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    config, tensors = read_adapter(folder)
     targets = config.target_modules
     chosen = targets if isinstance(targets, str) else tuple(sorted(targets or ()))
     twin = adapted(network, AdapterSettings(config.r, config.lora_alpha, chosen))
-    # Folders of before peft's prefix was written have the bare names.
-    tensors = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in tensors.items() if tensor.numel()}
     expected: dict[str, Tensor] = get_peft_model_state_dict(twin, adapter_name=NAME)
     misfits = [name for name in sorted({*expected, *tensors}) if _shape(expected, name) != _shape(tensors, name)]
     if misfits:

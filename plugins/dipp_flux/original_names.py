@@ -1,7 +1,7 @@
 """Flux's transformer in the names of its own code (github.com/black-forest-labs/flux).
 
-Query, key and value are one layer there, in single blocks with the first layer of the perceptron below them. Of the last
-layer the modulation is shift and scale, and diffusers has scale and shift.
+Query, key and value are one layer there, in single blocks with the first layer of the perceptron below them. Of the
+last layer the modulation is shift and scale, and diffusers has scale and shift.
 """
 
 from __future__ import annotations

@@ -113,10 +113,10 @@ class StableDiffusionFamily:
         return original_unet(network)
 
     def comfyui(self, folder: Path) -> ComfyModel:
-        """ComfyUI's `SD15` and `SD20`. Of the latter it guesses from the weights whether it predicts velocities, so that
-        the workflow says it."""
+        """ComfyUI's `SD15` and `SD20`. Of the latter it guesses from the weights whether it predicts velocities, so
+        that the workflow says it."""
         network = component_config(folder, self.network_name)
-        width, channels = network.get("cross_attention_dim"), list(network.get("block_out_channels") or [None])[0]
+        width, channels = network.get("cross_attention_dim"), next(iter(network.get("block_out_channels") or [None]))
         known = {768: False, SECOND_VERSION_WIDTH: True}
         fits = channels == COMFY_CHANNELS and known.get(width) == bool(network.get("use_linear_projection"))
         return ComfyModel(
@@ -217,7 +217,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     def comfyui(self, folder: Path) -> ComfyModel:
         """ComfyUI's `SDXL`, whose sizes are those of the latent, as here."""
         network = component_config(folder, self.network_name)
-        width, channels = network.get("cross_attention_dim"), list(network.get("block_out_channels") or [None])[0]
+        width, channels = network.get("cross_attention_dim"), next(iter(network.get("block_out_channels") or [None]))
         fits = channels == COMFY_CHANNELS and width == 2048
         return ComfyModel(
             **COMFY_NOISE,

@@ -1,4 +1,4 @@
-"""Stable Diffusion's UNet in the names of its own code (github.com/CompVis/stable-diffusion, Stability-AI/generative-models).
+"""Stable Diffusion's UNet in the names of its own code (github.com/CompVis/stable-diffusion).
 
 There a UNet is one list of blocks on the way down and one on the way up, and a block is a list of layers: a residual
 block, attention where there is any, a change of resolution. With L residual blocks a level, level l begins at
@@ -54,8 +54,8 @@ def original_unet(network: nn.Module) -> dict[str, Tensor]:
         theirs = _original_name(name, layers, tensors)
         if theirs is None:
             raise RequestError(
-                f"The UNet has '{name}', which the original layout has no name for. Export it as a LoRA (--to lora), or "
-                "use the folder final/ itself, which diffusers loads."
+                f"The UNet has '{name}', which the original layout has no name for. Export it as a LoRA (--to lora), "
+                "or use the folder final/ itself, which diffusers loads."
             )
         renamed[theirs] = tensor
     return renamed
@@ -69,17 +69,18 @@ def _original_name(name: str, layers: int, tensors: Mapping[str, Tensor]) -> str
     if match is None:
         return None
     what, index, rest = match["kind"], int(match["index"]), match["rest"]
+    attends = int(what == "attentions")
     rest = replaced(rest, RESIDUAL) if what == "resnets" else rest
     if match["way"] == "mid_block":
-        return f"middle_block.{2 * index + (what == 'attentions')}.{rest}"
-    level = int(match["level"])
+        return f"middle_block.{2 * index + attends}.{rest}"
+    first = int(match["level"]) * (layers + 1)
     if match["way"] == "down_blocks":
-        first = 1 + level * (layers + 1)
+        place, inside = 1 + first + index, attends
         if what == "downsamplers":
-            return f"input_blocks.{first + layers}.0.op.{rest.removeprefix('conv.')}"
-        return f"input_blocks.{first + index}.{int(what == 'attentions')}.{rest}"
-    first = level * (layers + 1)
+            place, inside, rest = 1 + first + layers, 0, rest.replace("conv.", "op.", 1)
+        return f"input_blocks.{place}.{inside}.{rest}"
+    place, inside = first + index, attends
     if what == "upsamplers":
-        attends = any(other.startswith(f"up_blocks.{level}.attentions.") for other in tensors)
-        return f"output_blocks.{first + layers}.{1 + attends}.{rest}"
-    return f"output_blocks.{first + index}.{int(what == 'attentions')}.{rest}"
+        place = first + layers
+        inside = 1 + any(other.startswith(f"up_blocks.{match['level']}.attentions.") for other in tensors)
+    return f"output_blocks.{place}.{inside}.{rest}"

@@ -125,8 +125,8 @@ class StableDiffusion3Family:
             latent_shift=0.0609,
             unknown=""
             if head == COMFY_HEAD and heads == layers
-            else f"it takes as many heads as blocks, of {COMFY_HEAD} numbers, and this transformer has {heads} of {head} "
-            f"in {layers} blocks",
+            else f"it takes as many heads as blocks, of {COMFY_HEAD} numbers, and this transformer has {heads} of "
+            f"{head} in {layers} blocks",
         )
 
     def write_twin(self, folder: Path, **options: Any) -> None:

@@ -9,12 +9,13 @@ $\sigma = \sigma_t / \alpha_t$:
 - the sampler starts from $\sigma z$, or from $\sqrt{\sigma^2 + 1}\, z$ where $\sigma$ is the largest of the 1000, and
   Euler's step to $\sigma = 0$ leaves the denoised sample.
 
-So a generator that is given $\sigma_t z$ wants $x = \sigma z$, and one that is given $z$ wants $\sqrt{\sigma^2 + 1}\, z$.
-Where the sampler would start from the other one, the first latent is made by the node `AddNoise`, which multiplies noise
-with a number, and the sampler is told to add none.
+So a generator that is given $\sigma_t z$ wants $x = \sigma z$, and one that is given $z$ wants
+$\sqrt{\sigma^2 + 1}\, z$. Where the sampler would start from the other one, the first latent is made by the node
+`AddNoise`, which multiplies noise with a number, and the sampler is told to add none.
 
-Of several steps each next latent is $\hat x_0 + \sigma z$ with fresh noise, by the sampler `lcm`: multistep consistency
-sampling. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0 is $x_1 - u$.
+Of several steps each next latent is $\hat x_0 + \sigma z$ with fresh noise, by the sampler `lcm`: multistep
+consistency sampling. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0
+is $x_1 - u$.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A workflow of ComfyUI's stock nodes: as its server takes it, and as its page loads it.
 
-Both are made from one list of nodes. The page's format holds values by their places, so that a node lists its widgets in
-the order in which its source declares them.
+Both are made from one list of nodes. The page's format holds values by their places, so that a node lists its widgets
+in the order in which its source declares them.
 """
 
 from __future__ import annotations
