@@ -7,14 +7,15 @@ $\sigma = \sigma_t / \alpha_t$:
 - the denoised sample is $x - \sigma \epsilon$ for noise, $x / (\sigma^2 + 1) - \sigma v / \sqrt{\sigma^2 + 1}$ for
   velocities, and the output itself for samples: $\hat x_0$ as everywhere;
 - the sampler starts from $\sigma z$, or from $\sqrt{\sigma^2 + 1}\, z$ where $\sigma$ is the largest of the 1000, and
-  Euler's step to $\sigma = 0$ leaves the denoised sample.
+  the sampler `lcm` ends with the denoised sample. (So does Euler's step to $\sigma = 0$, but for the rounding of
+  numbers as large as $\sigma$.)
 
 So a generator that is given $\sigma_t z$ wants $x = \sigma z$, and one that is given $z$ wants
 $\sqrt{\sigma^2 + 1}\, z$. Where the sampler would start from the other one, the first latent is made by the node
 `AddNoise`, which multiplies noise with a number, and the sampler is told to add none.
 
-Of several steps each next latent is $\hat x_0 + \sigma z$ with fresh noise, by the sampler `lcm`: multistep
-consistency sampling. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0
+Of several steps `lcm` makes each next latent as $\hat x_0 + \sigma z$ with fresh noise: multistep consistency
+sampling. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0
 is $x_1 - u$.
 """
 
@@ -36,6 +37,8 @@ from .facts import ComfyModel
 TIMES = 1000
 CLOSE = 1e-5
 """Relative difference up to which ComfyUI takes a sigma for its largest."""
+SAMPLER = "lcm"
+"""For `KSamplerSelect`."""
 DIGITS = 7
 """After the point: `ManualSigmas` reads no exponents."""
 
@@ -88,7 +91,6 @@ def comfy_noise(generator: DiffusersGenerator, model: ComfyModel) -> ComfyNoise:
         RequestError: ComfyUI's noise levels are others than the generator's, or its nodes know no such prediction.
     """
     schedule = schedule_from_config(generator.scheduler_config, generator.latent_shape)
-    sampler = "euler" if generator.steps == 1 else "lcm"
     if isinstance(schedule, FlowMatching) != (model.betas is None):
         raise RequestError(
             "ComfyUI takes networks of this class for "
@@ -98,7 +100,7 @@ def comfy_noise(generator: DiffusersGenerator, model: ComfyModel) -> ComfyNoise:
     if isinstance(schedule, FlowMatching):
         times = torch.tensor(generator.times)
         sigmas = schedule.sigma(times).tolist()
-        return ComfyNoise((*sigmas, 0.0), None, sampler, None)
+        return ComfyNoise((*sigmas, 0.0), None, SAMPLER, None)
     assert isinstance(schedule, VariancePreserving)
     table = comfy_sigmas(model)
     levels = [_level(schedule, time, table) for time in generator.times]
@@ -106,7 +108,7 @@ def comfy_noise(generator: DiffusersGenerator, model: ComfyModel) -> ComfyNoise:
     wanted = unit if generator.steps > 1 or generator.input_scale == "unit" else levels[0]
     largest = float(table[-1])
     own = unit if levels[0] > largest or math.isclose(levels[0], largest, rel_tol=CLOSE) else levels[0]
-    return ComfyNoise((*levels, 0.0), None if own == wanted else wanted, sampler, _sampling(generator, model))
+    return ComfyNoise((*levels, 0.0), None if own == wanted else wanted, SAMPLER, _sampling(generator, model))
 
 
 def _level(schedule: VariancePreserving, time: float, table: Tensor) -> float:
