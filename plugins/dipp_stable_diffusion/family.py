@@ -118,7 +118,7 @@ class StableDiffusionFamily:
         network = component_config(folder, self.network_name)
         width, channels = network.get("cross_attention_dim"), next(iter(network.get("block_out_channels") or [None]))
         known = {768: False, SECOND_VERSION_WIDTH: True}
-        fits = channels == COMFY_CHANNELS and known.get(width) == bool(network.get("use_linear_projection"))
+        fits = channels == COMFY_CHANNELS and known.get(width or 0) == bool(network.get("use_linear_projection"))
         return ComfyModel(
             **COMFY_NOISE,
             prediction="" if width == SECOND_VERSION_WIDTH else "epsilon",

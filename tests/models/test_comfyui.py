@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,12 @@ class RestatedFlow:
 def comfy_latents(
     generator: DiffusersGenerator, model: ComfyModel, plan: ComfyNoise, z: Tensor, c: Condition
 ) -> Tensor:
-    """What the workflow's sampler makes of noise, by the restated formulas, its numbers read as `ManualSigmas` reads them."""
+    """What the workflow's sampler makes of noise, its numbers read as `ManualSigmas` reads them."""
     kind: Any = RestatedFlow() if model.betas is None else RestatedDiffusion(model, plan.sampling)
     sigmas = manual_sigmas(plan.text)
     x = kind.start(sigmas[0], z) if plan.first is None else z * manual_sigmas(f"{plan.first:.7f}")[0]
     between = noises_of(z, len(sigmas) - 2) if len(sigmas) > 2 else []
-    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
         given, time = kind.given(x, sigma)
         output = generator.family.forward(generator.network, given, torch.tensor(time), c)
         x0 = kind.denoised(output, x, sigma)

@@ -1,4 +1,4 @@
-"""Original names: what diffusers' own converters make of them is what was converted, at full size and in every number."""
+"""Original names: what diffusers' own converters make of them is what was converted, in every number."""
 
 from __future__ import annotations
 

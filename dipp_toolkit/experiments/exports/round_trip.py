@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...models.family import PublishedNames
 from ...models.files.folders import quiet_loading
@@ -94,6 +94,9 @@ def single_file_check(subject: ExportSubject, file: Path, beside: tuple[str, ...
                 **lacking, **given,
             )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.eval()  # diffusers 0.42 leaves a T5 from one file in training mode, with dropout
         return pipeline
 
     return _compared(subject, load_file, f"loaded by {kind.__name__}.from_single_file", limit)

@@ -41,6 +41,10 @@ def notes_of(checkpoint: Checkpoint, subject: ExportSubject) -> list[str]:
     notes = [
         f"The {name} {reason}: take it from {subject.folder / name}." for name, reason in checkpoint.beside.items()
     ]
+    notes += [
+        f"diffusers leaves T5 from one file in training mode, so that it draws at random: call pipeline.{name}.eval()."
+        for name in checkpoint.t5
+    ]
     call = ", ".join(
         f"{name}={value!r}" for name, value in call_arguments(subject.folder, subject.generator.steps).items()
     )

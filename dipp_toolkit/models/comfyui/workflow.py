@@ -96,11 +96,11 @@ def make_workflow(
         network, clip, vae = loaded, Source(loaded.node, 1), Source(loaded.node, 2)
     else:
         network = add("UNETLoader", ("MODEL",), unet_name=files.checkpoint, weight_dtype="default")
-        kind = {"clip_name": files.text_encoder, "type": model.clip_type, "device": "default"}
+        kind: dict[str, Any] = {"clip_name": files.text_encoder, "type": model.clip_type, "device": "default"}
         clip = add("CLIPLoader", ("CLIP",), **kind)
         vae = add("VAELoader", ("VAE",), vae_name=files.vae)
     if files.lora is not None:
-        weights = {"lora_name": files.lora, "strength_model": 1.0}
+        weights: dict[str, Any] = {"lora_name": files.lora, "strength_model": 1.0}
         network = add("LoraLoaderModelOnly", ("MODEL",), {"model": network}, **weights)
     if noise.sampling is not None:
         network = add("ModelSamplingDiscrete", ("MODEL",), {"model": network}, sampling=noise.sampling, zsnr=False)

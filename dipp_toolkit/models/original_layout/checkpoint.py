@@ -58,10 +58,12 @@ class Checkpoint:
     Attributes:
         tensors: by their original names.
         beside: components that whoever loads the file brings, with the reason, a clause that begins with a verb.
+        t5: components in it that are T5.
     """
 
     tensors: dict[str, Tensor]
     beside: dict[str, str]
+    t5: tuple[str, ...] = ()
 
 
 def original_family(family: PipelineFamily, folder: Path) -> OriginalLayout:
@@ -111,7 +113,8 @@ def original_checkpoint(folder: Path, family: PipelineFamily, dtype: torch.dtype
         if not encoder.projects and projection is not None and not torch.equal(projection, torch.eye(len(projection))):
             beside[name] = "projects its pooled embedding, where diffusers takes the identity for one in a file"
         tensors |= _ready(RENAMED[encoder.kind](own), encoder.prefix, dtype)
-    return Checkpoint(tensors, beside)
+    t5 = tuple(name for name, encoder in layout.encoders.items() if encoder.kind == "t5" and any(index.get(name) or ()))
+    return Checkpoint(tensors, beside, t5)
 
 
 def autoencoder_tensors(folder: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
