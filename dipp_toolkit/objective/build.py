@@ -64,8 +64,8 @@ def build_term(name: str, context: TermContext) -> Term:
     return term
 
 
-def _made_by(factory: Callable[[TermContext], Term]) -> Any:
-    """The class that a factory makes, as far as it says so."""
+def made_by(factory: Callable[[TermContext], Term]) -> Any:
+    """The class that a term's factory makes, as far as it says so; None where it does not."""
     owner = getattr(factory, "__self__", factory)
     if isinstance(owner, type):
         return owner
@@ -118,7 +118,7 @@ def why_no_budget_of(terms: Mapping[str, Any]) -> str:
 def _classes(names: Iterable[str]) -> dict[str, Any]:
     registered = get_registry().entries["term"]
     return {
-        name: _made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names
+        name: made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names
     }
 
 

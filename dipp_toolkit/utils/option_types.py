@@ -42,9 +42,27 @@ def expected_instead(value: Any, annotation: Any) -> str:
     kinds = list(_kinds(annotation))
     if type(value) not in PLAIN or any(_takes(kind, value) for kind in kinds):
         return ""
-    words = list(dict.fromkeys(filter(None, (_words(kind) for kind in kinds if not (kind is str and Path in kinds)))))
+    words = _all_words(kinds)
     would_be_text = isinstance(value, (bool, int, float)) and (str in kinds or Path in kinds)
     return " or ".join(words or ["nothing"]) + "; in quotes it would be one" * would_be_text
+
+
+def words_of(annotation: Any) -> str:
+    """What an annotation takes, in words: `"a number or nothing"`; empty where it is none of the kinds that are known.
+
+    Args:
+        annotation: of a parameter, evaluated.
+    """
+    kinds = list(_kinds(annotation))
+    if not all(kind in WORDS or kind in (None, type(None)) or get_origin(kind) is Literal for kind in kinds):
+        return ""
+    empty = ["nothing"] * any(kind in (None, type(None)) for kind in kinds)
+    return " or ".join([*_all_words(kinds), *empty])
+
+
+def _all_words(kinds: Sequence[Any]) -> list[str]:
+    """Each once; a text that may be a path is called one."""
+    return list(dict.fromkeys(filter(None, (_words(kind) for kind in kinds if not (kind is str and Path in kinds)))))
 
 
 def _kinds(annotation: Any) -> Iterable[Any]:

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from dipp_cli.actions.plugins import describe, listing
+from dipp_cli.actions.plugins.listing import describe, listing
 from dipp_cli.app import main
 from dipp_cli.terminal.tables import PlainConsole
 from dipp_toolkit.registry import KINDS, Entry, Registry, get_registry

@@ -1,4 +1,4 @@
-"""`dipp plugins`: what is installed."""
+"""`dipp plugins list`: what is installed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from .. import options
-from ..terminal.output import print_line
+from ... import options
+from ...terminal.output import print_line
 
 
-def register(app: typer.Typer) -> None:
+def register(group: typer.Typer) -> None:
     """Add the command."""
-    app.command("plugins", rich_help_panel="Check")(plugins)
+    group.command("list")(list_)
 
 
-def plugins(
+def list_(
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -28,12 +28,12 @@ def plugins(
 ) -> None:
     """List every generator, reference, reward, prompt set and term, and the plugins that are broken.
 
-    For instance: dipp plugins rewards, or dipp plugins prompts emoji.
+    For instance: dipp plugins list rewards
     """
     from dipp_toolkit.registry import get_registry
 
-    from ..actions.plugins import describe, listing
-    from ..terminal.output import print_json
+    from ...actions.plugins.listing import describe, listing
+    from ...terminal.output import print_json
 
     registry = get_registry()
     kinds = listing(registry, words or [])

@@ -1,0 +1,1 @@
+"""What `dipp plugins` does, a module for each of its commands."""

@@ -1,0 +1,46 @@
+"""`dipp plugins check`: whether plugins work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ... import options
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
+    group.command("check")(check)
+
+
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Registered names or plugins; by default every plugin that does not come with the toolkit.",
+        ),
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="The toolkit's own plugins as well; minutes.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Load what plugins register and try it on small data. Exits with 1 where something fails.
+
+    A reward goes through the checks of dipp reward check, a term is held against its closed form, a generator takes a
+    step and is exported, a reference samples, a metric measures random images, prompts are read. Nothing is fetched.
+
+    For instance: dipp plugins check emoji-preference emoji-heldout
+    """
+    from ...actions.plugins.check import check_installed, describe
+    from ...terminal.output import print_json, quiet_stdout
+
+    with quiet_stdout():
+        result = check_installed(names or [], everything)
+    if as_json:
+        print_json(result)
+    else:
+        describe(result)
+    if not result["passed"]:
+        raise typer.Exit(1)
