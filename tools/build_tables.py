@@ -82,6 +82,14 @@ def _said(text: str) -> str:
     return text.replace("|", "\\|") or "not stated"
 
 
+def plugins(table: str) -> str:
+    """A table of `plugin_tables`, by the function's name."""
+    import plugin_tables
+
+    made: str = getattr(plugin_tables, table)()
+    return made
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "../README.md": {"emoji-quality": partial(recorded, "emoji_quality")},
     "guide/real-models.md": {
@@ -117,6 +125,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "reward-notes": reward_notes,
         "reward-costs": partial(recorded, "rewards"),
         "reward-spread": partial(recorded, "rewards", "spread.md"),
+    },
+    "reference/plugins.md": {
+        "own-plugins": partial(plugins, "own_plugins"),
+        "known-plugins": partial(plugins, "known_plugins"),
     },
     "guide/rewards.md": {
         "parity": partial(recorded, "reward_parity"),

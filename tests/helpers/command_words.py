@@ -28,6 +28,8 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """
     command, rest = application(), list(words)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        if rest[0] not in command.commands and hasattr(command, "fallback"):
+            return command.commands[command.fallback], rest
         assert rest[0] in command.commands, f"There is no command 'dipp {' '.join(words)}': {rest[0]}"
         command, rest = command.commands[rest[0]], rest[1:]
     return command, rest

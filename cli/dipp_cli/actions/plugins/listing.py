@@ -12,6 +12,9 @@ from dipp_toolkit.utils.messages import nearest, shown
 SHOWN_FIRST = ("generator", "reference", "reward", "prompts", "term", "metric")
 """Kinds that somebody types the names of; the others stand below them."""
 
+COMMANDS = ("check", "list", "new", "show")
+"""What may stand after `dipp plugins` and is no word to look for."""
+
 SUMMARY = 24
 """Columns that a summary has at least; in a narrower terminal the plugin stands under it."""
 
@@ -45,7 +48,7 @@ def listing(registry: Registry, words: Sequence[str]) -> dict[str, list[Row]]:
         for kind in KINDS
     }
     if words and not any(rows.values()):
-        names = [*KINDS_BY_WORD, *(entry.name for entry in registry), *(entry.plugin for entry in registry)]
+        names = [*KINDS_BY_WORD, *COMMANDS, *(entry.name for entry in registry), *(entry.plugin for entry in registry)]
         guess = nearest(texts[0], names) if texts else None
         raise RequestError(
             f"Nothing is installed that matches '{shown(' '.join(words))}'."
@@ -81,6 +84,11 @@ def _terms(entry: Entry) -> dict[str, str]:
     return {"weights": entry.origin.page, "licence": licence.label, "terms": licence.text}
 
 
+def rank(kind: str) -> int:
+    """Where a kind stands among others."""
+    return SHOWN_FIRST.index(kind) if kind in SHOWN_FIRST else len(SHOWN_FIRST)
+
+
 def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None:
     """Print a table for each kind that has a row. No word is broken while there is room, and nothing is cut off.
 
@@ -92,7 +100,7 @@ def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None
     from ..terminal.tables import console, show
 
     width = console().width
-    for kind in sorted(kinds, key=lambda kind: SHOWN_FIRST.index(kind) if kind in SHOWN_FIRST else len(SHOWN_FIRST)):
+    for kind in sorted(kinds, key=rank):
         if kinds[kind]:
             show(_table(kind, kinds[kind], width))
     if detailed:

@@ -16,6 +16,7 @@ from dipp_toolkit.utils.option_types import annotations_of, words_of
 from dipp_toolkit.utils.packages import TOOLKIT
 
 from ...terminal.output import print_json, print_line
+from .listing import rank
 from .selection import Selection, origin_of, select
 
 PAGES = {
@@ -39,7 +40,7 @@ def show_named(name: str, as_json: bool) -> None:
     """
     registry = get_registry()
     selection = select(registry, name)
-    own = [entry for entry in selection.entries if entry.name == name]
+    own = sorted((entry for entry in selection.entries if entry.name == name), key=lambda entry: rank(entry.kind))
     entries = [describe_entry(entry) for entry in own]
     plugins = [describe_plugin(registry, selection, plugin) for plugin in selection.plugins]
     if as_json:
@@ -121,8 +122,9 @@ def _file(entry: Entry) -> str:
     made: Any = entry.factory
     while hasattr(made, "func"):  # of a functools.partial
         made = made.func
-    module = inspect.getmodule(made) or inspect.getmodule(type(made))
-    return getattr(module, "__file__", None) or ""
+    if inspect.isclass(made) or inspect.isroutine(made):
+        return getattr(inspect.getmodule(made), "__file__", None) or ""
+    return _module_file(origin_of(entry.plugin)[0].partition(":")[0])  # a record's class is the toolkit's
 
 
 def _module_file(module: str) -> str:
@@ -136,6 +138,10 @@ def _module_file(module: str) -> str:
 def _about(entry: Entry, factory: Any) -> str:
     """The first paragraph of a class's or function's own docstring, on one line."""
     described = entry.description if entry.described is not None else factory
+    if entry.kind == "term":
+        from dipp_toolkit.objective.build import made_by
+
+        described = made_by(factory) or factory
     while hasattr(described, "func"):
         described = described.func
     if not (inspect.isclass(described) or inspect.isroutine(described)):
@@ -159,6 +165,8 @@ def _options(kind: str, factory: Callable[..., Any]) -> Iterator[dict[str, Any]]
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
             default = REQUIRED if each.default is each.empty else quoted(each.default)
             yield _option(each.name, annotations.get(each.name), default)
+        elif each.kind is each.VAR_KEYWORD:
+            yield _option("...", None, "", "others, which it hands on")
 
 
 def _term_options(factory: Callable[..., Any]) -> Iterator[dict[str, Any]]:
@@ -197,16 +205,18 @@ def _lines(row: Mapping[str, Any]) -> Iterator[str]:
     }
     for label, text in lines.items():
         if text:
-            yield f"  {label:<10}{text}"
+            yield f"  {label:<13}{text}"
     for kind, names in row.get("registers", {}).items():
-        yield f"  {kind:<10}{', '.join(names)}"
+        yield f"  {kind:<13}{', '.join(names)}"
     for label, texts in (("options", map(_option_line, row.get("options", ()))), ("defaults", _settings(row))):
         for number, text in enumerate(texts):
-            yield f"  {label if number == 0 else '':<10}{text}"
+            yield f"  {label if number == 0 else '':<13}{text}"
 
 
 def _option_line(option: Mapping[str, Any]) -> str:
-    default = option["default"] if option["default"] == REQUIRED else f"{option['default']} by default"
+    default = option["default"]
+    if default not in ("", REQUIRED):
+        default = f"{default} by default"
     return f"{option['name']}: {', '.join(filter(None, [option['takes'], default, option['about']]))}"
 
 
