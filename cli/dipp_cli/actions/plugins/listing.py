@@ -96,8 +96,8 @@ def describe(kinds: Mapping[str, Sequence[Row]], detailed: bool = False) -> None
         kinds: rows by kind.
         detailed: whether the pages and terms of published weights are printed as well.
     """
-    from ..terminal.output import print_line
-    from ..terminal.tables import console, show
+    from ...terminal.output import print_line
+    from ...terminal.tables import console, show
 
     width = console().width
     for kind in sorted(kinds, key=rank):

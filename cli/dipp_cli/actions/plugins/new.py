@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -305,12 +306,11 @@ def write(word: str, name: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    import shlex
-
-    place = shlex.quote(str(folder))
+    place = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")  # pip looks elsewhere for a bare name
     print_line(f"{folder}  a project with {' '.join(TEMPLATES[kind].what).lower()} '{name}', tests and a README")
     print_line(f"  change   {folder / project.module / f'{kind}.py'}")
-    print_line(f"  install  pip install -e {place if place.startswith(('.', '/')) else f'./{place}'}")
-    for label, command in zip(("check", *["use"] * 9), (f"dipp plugins check {name}", *project.commands), strict=False):
-        print_line(f"  {label:<9}{command}")
+    print_line(f"  install  pip install -e {place}")
+    print_line(f"  check    dipp plugins check {name}")
+    for command in project.commands:
+        print_line(f"  use      {command}")
     print_line("  licence  none is chosen: put a LICENSE of your choice beside the README before you share it")
