@@ -55,11 +55,12 @@ def known_plugins(path: Path = KNOWN) -> str:
         raise SystemExit("\n".join(f"{path.name}: {problem}" for problem in problems))
     if not rows:
         return "None has been sent in yet."
-    lines = [
-        f"| [{row['distribution']}]({row['link']}) | {', '.join(row['registers'])} | {row['summary']} | {row['licence']} |"
-        for row in sorted(rows, key=lambda row: row["distribution"])
-    ]
-    return "\n".join([KNOWN_HEAD, *lines])
+    return "\n".join([KNOWN_HEAD, *map(_known, sorted(rows, key=lambda row: str(row["distribution"])))])
+
+
+def _known(row: Mapping[str, Any]) -> str:
+    name = f"[{row['distribution']}]({row['link']})"
+    return f"| {' | '.join([name, ', '.join(row['registers']), row['summary'], row['licence']])} |"
 
 
 def problems_of(rows: Any) -> list[str]:

@@ -117,9 +117,7 @@ def why_no_budget_of(terms: Mapping[str, Any]) -> str:
 
 def _classes(names: Iterable[str]) -> dict[str, Any]:
     registered = get_registry().entries["term"]
-    return {
-        name: made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names
-    }
+    return {name: made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names}
 
 
 def _why_not_scaled(terms: Mapping[str, Any], inside: str, alone: str) -> str:

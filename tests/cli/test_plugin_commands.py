@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from command_words import find_command
 from dipp_cli.actions.plugins.check import check_entry
 from dipp_cli.actions.plugins.new import LONGEST, TEMPLATES, Project
 from dipp_cli.app import main
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.prompts.dataset import PromptList
 from dipp_toolkit.protocols import Prompt
 from dipp_toolkit.registry import BrokenPlugin, Entry, Registry, get_registry
 from dipp_toolkit.utils.licences import Licence, Origin
@@ -70,8 +72,8 @@ def test_every_help_has_an_example_that_works(command: str, capsys: pytest.Captu
     text = shown.split("Without a command it lists: " if not command else "For instance: ")[1]
     examples = [words for words in EXAMPLE.findall(text) if not command or f"plugins {command}" in words]
     assert examples
-    for words in examples:
-        words = words.partition(" Arguments")[0].partition(" Options")[0]
+    for example in examples:
+        words = example.partition(" Arguments")[0].partition(" Options")[0]
         assert main(shlex.split(words)[1:]) == 0, words
 
 
@@ -242,7 +244,7 @@ def test_a_broken_plugin_and_a_wrong_name(installed: Registry, capsys: pytest.Ca
 class Figures:
     """A metric whose parts can be made wrong."""
 
-    better = {"figure": ""}
+    better: ClassVar[dict[str, str]] = {"figure": ""}
 
     def __init__(self, together: bool = False, other: str = "figure", size: float = 1.0):
         self.together, self.other, self.size = together, other, size
@@ -256,11 +258,11 @@ class Figures:
 
 
 def prompts_of(*texts: str) -> Any:
-    class Set:
-        name = "mine"
-        prompts = [Prompt(text) for text in texts]
+    return lambda: PromptList("mine", [Prompt(text) for text in texts])
 
-    return Set
+
+def asking() -> Any:
+    raise RequestError("Name a folder.")
 
 
 def raising() -> Any:
@@ -275,6 +277,7 @@ def raising() -> Any:
         ("metric", lambda: Figures(other="number"), "failed", "Its figures are number, and `better` names figure."),
         ("metric", lambda: Figures(size=float("inf")), "failed", "The figure figure of random images is not finite."),
         ("metric", lambda folder: Figures(), "skipped", "options that only you know: folder."),
+        ("metric", asking, "skipped", "It is made with options that only you know. Name a folder."),
         ("prompts", prompts_of("a", "b"), "ok", "2 prompts, none of them empty."),
         ("prompts", prompts_of("a", " "), "failed", "1 of its 2 prompts are empty."),
         ("prompts", prompts_of(), "failed", "It holds no prompt."),
@@ -311,6 +314,18 @@ def test_missing_packages_are_a_failure_unless_the_part_is_optional() -> None:
     assert check_entry(thing).status == "failed"
     assert check_entry(thing).found == "It needs no_such_package, not installed. Run: pip install no_such_package"
     assert check_entry(thing, optional=True).status == "skipped"
+
+
+def test_options_make_what_takes_some(capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["plugins", "check", "precision-recall"]
+    assert main([*named, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checks"][0]["status"] == "skipped"
+    assert main(["plugins", "check", "ensemble", "--set", "reward.ensemble.members=colourfulness+sharpness"]) == 0
+    assert "Nothing failed of" in capsys.readouterr().out
+    assert main([*named, "--set", "metric.fid.images=x"]) == 2
+    assert "Options are given for the metric 'fid', which is not checked; name it too." in capsys.readouterr().err
+    assert main([*named, "--set", "term.x.y=1"]) == 2
+    assert "expected reward.NAME.OPTION=VALUE or metric.NAME.OPTION=VALUE." in capsys.readouterr().err
 
 
 def test_nothing_is_fetched_by_a_check(capsys: pytest.CaptureFixture[str]) -> None:

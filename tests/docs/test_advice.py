@@ -44,6 +44,8 @@ BY_FILE = {
     "cli/dipp_cli/actions/generate.py": ("generate",),
     "cli/dipp_cli/actions/leaderboard.py": ("leaderboard",),
     "cli/dipp_cli/actions/plan.py": ("plan",),
+    "cli/dipp_cli/actions/plugins/new.py": ("plugins new",),
+    "cli/dipp_cli/actions/plugins/check.py": ("plugins check",),
     "cli/dipp_cli/actions/prompts.py": ("prompts encode",),
     "cli/dipp_cli/actions/reward/serve.py": ("reward serve",),
     "cli/dipp_cli/actions/reward/check.py": ("reward check",),

@@ -1,4 +1,4 @@
-"""What `dipp plugins new` writes: clean, tested, installable and found; and the guide's own way from nothing to a run."""
+"""What `dipp plugins new` writes: clean, tested, installable and found; and the guide's way from nothing to a run."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def fresh_environment(folder: Path) -> Path:
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     own = next(folder.glob("lib/python*/site-packages"))
     places = [ROOT, ROOT / "plugins", ROOT / "cli"]
-    lines = [*map(str, places), *(f"import site; site.addsitedir({place!r})" for place in site_module.getsitepackages())]
+    heavy = [f"import site; site.addsitedir({place!r})" for place in site_module.getsitepackages()]
+    lines = [*map(str, places), *heavy]
     (own / "beside.pth").write_text("\n".join(lines), encoding="utf-8")
     return folder / "bin" / "python"
 
@@ -130,7 +131,8 @@ def test_from_an_empty_folder_by_the_guide_alone(tmp_path: Path) -> None:
     work.mkdir()
 
     def run(*words: str) -> str:
-        done = subprocess.run([str(python), *words], env=environment, cwd=work, capture_output=True, text=True)
+        command = [str(python), *words]
+        done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 

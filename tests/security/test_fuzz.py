@@ -250,6 +250,9 @@ COMMANDS = (
     ["prompts", "encode", "--reference", NOWHERE, "--prompts", NOWHERE],
     ["verify", "--term", "nobody"],
     ["plugins"],
+    ["plugins", "show", "nobody"],
+    ["plugins", "check", "nobody"],
+    ["plugins", "new", "nothing", "nobody"],
     [],
 )
 OPTIONS = (

@@ -12,33 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from dipp_toolkit.config import make_config
-from dipp_toolkit.errors import DippError, RunError
+from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.evaluation.loading import load_metric
-from dipp_toolkit.models.files.fetching import without_fetching
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
 from dipp_toolkit.prompts.loading import load_prompts
-from dipp_toolkit.protocols import Metric, NotDecodableError
+from dipp_toolkit.protocols import Metric, NotDecodableError, close
 from dipp_toolkit.registry import Entry, get_registry
 from dipp_toolkit.rewards.checks.run import check_reward
+from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.training.run import train
+from dipp_toolkit.training.setup.preflight import dry_run_parts
+from dipp_toolkit.utils.assignments import parse_options
 from dipp_toolkit.utils.exception_text import raised
+from dipp_toolkit.utils.messages import shown
 from dipp_toolkit.verify import CASES, run_verify
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.runner import probe
 from dipp_toolkit.verify.world_terms import Subject, verification_of
 
 from ...terminal.output import plain_lines, print_line
-from ..reward.loading import close, load_rewards
 from .listing import rank
 from .selection import is_own, plugin_names, select
 
 PROMPTS = ("fox on blue", "birthday cake on yellow")
 SIDE = 64
 """Pixels a side of the random images that a metric is given."""
+TAKE_OPTIONS = ("reward", "metric")
 COLOURS = {"ok": "green", "failed": "red", "skipped": "dim"}
+Options = Mapping[str, Any]
 STEP = {
     "rewards": {}, "steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 1, "assistant_warmup": 0,
     "device": "cpu", "checkpoint_every": 1, "judge": None,
@@ -69,28 +74,37 @@ class Skipped(Exception):  # noqa: N818 -- an answer and no error
     """It cannot be tried here; the text says why, and what tries it."""
 
 
-def check_installed(names: Sequence[str], everything: bool) -> dict[str, Any]:
+def check_installed(names: Sequence[str], everything: bool, assignments: list[str]) -> dict[str, Any]:
     """Check what has these names.
 
     Args:
         names: of registered things and of plugins; where there are none, all plugins that the toolkit does not bring.
         everything: those that it brings as well.
+        assignments: options of rewards and metrics, as `--set` takes them.
 
     Returns:
         `passed`, and `checks`, a list of `Checked` as dictionaries.
 
     Raises:
-        RequestError: nothing has one of the names.
+        RequestError: nothing has one of the names, or options are given to what is not checked.
     """
+    options = parse_options(assignments, TAKE_OPTIONS)
     registry = get_registry()
     chosen = list(names) or [name for name in plugin_names(registry) if everything or not is_own(name)]
     selections = [select(registry, name) for name in chosen]
     broken = {one.name: one for selection in selections for one in selection.broken}
     entries = {(entry.kind, entry.name): entry for selection in selections for entry in selection.entries}
     rows = [Checked("plugin", one.name, one.name, "failed", f"{one.reason.rstrip('.')}.") for one in broken.values()]
+    for kind, named in options.items():
+        for name in named:
+            if (kind, name) not in entries:
+                raise RequestError(
+                    f"Options are given for the {kind} '{shown(name)}', which is not checked; name it too."
+                )
     for entry in sorted(entries.values(), key=lambda entry: rank(entry.kind)):
         print_line(f"checking the {entry.kind} {entry.name}", file=sys.stderr)
-        rows.append(check_entry(entry, optional=not names and is_own(entry.plugin)))
+        given = options.get(entry.kind, {}).get(entry.name)
+        rows.append(check_entry(entry, given, not names and is_own(entry.plugin)))
     for selection in selections:
         rows += [_bare(name) for name in selection.plugins if not selection.entries and name not in broken]
     return {"passed": all(row.status != "failed" for row in rows), "checks": [asdict(row) for row in rows]}
@@ -100,11 +114,12 @@ def _bare(plugin: str) -> Checked:
     return Checked("plugin", plugin, plugin, "ok", "It loads; it registers no names, only commands or listeners.")
 
 
-def check_entry(entry: Entry, optional: bool = False) -> Checked:
+def check_entry(entry: Entry, options: Options | None = None, optional: bool = False) -> Checked:
     """Load a registered thing and try it. Whatever it raises is a failure of its own.
 
     Args:
         entry: from the registry.
+        options: to make it with, of a reward or a metric.
         optional: missing packages are no failure.
     """
 
@@ -115,7 +130,8 @@ def check_entry(entry: Entry, optional: bool = False) -> Checked:
         missing = f"It needs {' and '.join(entry.missing)}, not installed. Run: {entry.how_to_install}"
         return row("skipped" if optional else "failed", missing)
     try:
-        return row("ok", CHECKS.get(entry.kind, _made)(entry))
+        entry.find_factory()
+        return row("ok", CHECKS.get(entry.kind, _made)(entry, options or {}))
     except Skipped as answer:
         return row("skipped", str(answer))
     except DippError as error:
@@ -125,35 +141,54 @@ def check_entry(entry: Entry, optional: bool = False) -> Checked:
 
 
 @contextmanager
-def _from_here(entry: Entry) -> Iterator[None]:
+def _from_here(entry: Entry, options: Options) -> Iterator[None]:
     """Nothing is fetched while something is loaded.
 
     Raises:
-        Skipped: something would have been.
+        Skipped: something would have been, or it refuses to be made without options.
     """
-    with without_fetching() as lacking:
+    with dry_run_parts() as parts:
         try:
+            if entry.kind == "reward":
+                parts.rewards([entry.name], {entry.name: options})
             yield
-        except DippError:  # of a file that is not there, whoever looked for it
-            if not lacking:
+        except Exception as error:
+            if type(error) is RequestError and error.__cause__ is None and not parts.fetched:
+                raise Skipped(f"It is made with options that only you know. {error}") from error
+            if not parts.fetched and not _is_offline(error):
                 raise
-    if lacking:
+            parts.fetched.setdefault("files of the hub")
+    if parts.fetched:
         more = f" dipp reward check {entry.name} fetches it." if entry.kind == "reward" else ""
+        lacking = [what for what in parts.fetched if what != "files of the hub"] or ["files of the hub"]
         raise Skipped(f"It needs what is not here, and nothing is fetched: {', '.join(lacking)}.{more}")
 
 
-def _needs_no_options(entry: Entry) -> None:
-    """Go on with what is made without options.
+def _is_offline(error: BaseException | None) -> bool:
+    """Whether an error comes of a file that the hub's client has not in its cache and may not fetch."""
+    while error is not None:
+        if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _needs_no_options(entry: Entry, given: Options) -> None:
+    """Go on with what can be made of the options that are given.
 
     Raises:
-        Skipped: an option has no default.
+        Skipped: another one has no default.
     """
     try:
         parameters = inspect.signature(entry.find_factory()).parameters.values()
     except (TypeError, ValueError):  # of what has no signature, such as a class written in C
         return
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    required = [each.name for each in parameters if each.default is each.empty and each.kind not in fixed]
+    required = [
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.kind not in fixed and each.name not in given
+    ]
     if required:
         raise Skipped(f"It is made with options that only you know: {', '.join(required)}.")
 
@@ -168,14 +203,14 @@ def _refuse(condition: Any, sentence: str) -> None:
         raise RunError(sentence)
 
 
-def _reward(entry: Entry) -> str:
-    _needs_no_options(entry)
-    with _from_here(entry):
-        rewards = load_rewards([entry.name], [])
+def _reward(entry: Entry, options: Options) -> str:
+    _needs_no_options(entry, options)
+    with _from_here(entry, options):
+        reward = load_reward(entry.name, **options)
     try:
-        rows = check_reward(rewards[entry.name], entry.name)
+        rows = check_reward(reward, entry.name)
     finally:
-        close(rewards)
+        close(reward)
     bad = [f"{row.name}: {row.found} {row.advice}".strip() for row in rows if row.status == "failed"]
     _refuse(not bad, " ".join(bad))
     warned = [row.name for row in rows if row.status == "warning"]
@@ -183,7 +218,7 @@ def _reward(entry: Entry) -> str:
     return f"Nothing failed of {len(rows)} checks of a reward{told}."
 
 
-def _term(entry: Entry) -> str:
+def _term(entry: Entry, options: Options) -> str:
     verification = verification_of(probe(Subject(entry.name, {}), make_reference()))
     case = next(iter(verification.cases or CASES))
     rows = run_verify(term=entry.name, cases=[case], assistants=("exact",))
@@ -193,17 +228,19 @@ def _term(entry: Entry) -> str:
     return f"All {len(rows)} rows of the case {case} hold against the closed form; {more}"
 
 
-def _generator(entry: Entry) -> str:
+def _generator(entry: Entry, options: Options) -> str:
     if isinstance(entry.factory, PublishedPipeline):
-        raise Skipped(f"Its weights are published, and nothing is fetched; dipp accept {entry.name} tries it with them on a GPU.")
-    _needs_no_options(entry)
+        raise Skipped(
+            f"Its weights are published, and nothing is fetched; dipp accept {entry.name} tries them on a GPU."
+        )
+    _needs_no_options(entry, options)
     named = entry.defaults.get("reference")
     if not isinstance(named, str):
         raise Skipped(
             "It loads; it recommends no reference to be trained against. Register it with "
             "defaults={'reference': ...} to have it checked."
         )
-    with _from_here(entry):
+    with _from_here(entry, options):
         shapes = load_generator(entry.name).latent_shape, load_reference(named).latent_shape
     _refuse(shapes[0] == shapes[1], f"Its latents are {shapes[0]}, those of its reference '{named}' {shapes[1]}.")
     with tempfile.TemporaryDirectory() as folder:
@@ -221,11 +258,11 @@ def _generator(entry: Entry) -> str:
     return f"A training step against {named}, the export, and images of what was read back."
 
 
-def _reference(entry: Entry) -> str:
+def _reference(entry: Entry, options: Options) -> str:
     if isinstance(entry.factory, PublishedPipeline):
         raise Skipped("Its weights are published, and nothing is fetched.")
-    _needs_no_options(entry)
-    with _from_here(entry):
+    _needs_no_options(entry, options)
+    with _from_here(entry, options):
         reference = load_reference(entry.name)
     noise = torch.randn(2, *reference.latent_shape, generator=torch.Generator().manual_seed(0))
     condition = reference.encode(PROMPTS)
@@ -245,10 +282,10 @@ def _reference(entry: Entry) -> str:
     return "It predicts, samples and decodes, and a gradient goes through the decoder."
 
 
-def _metric(entry: Entry) -> str:
-    _needs_no_options(entry)
-    with _from_here(entry):
-        metric = load_metric(entry.name)
+def _metric(entry: Entry, options: Options) -> str:
+    _needs_no_options(entry, options)
+    with _from_here(entry, options):
+        metric = load_metric(entry.name, **options)
     if not isinstance(metric, Metric):
         raise Skipped(f"It loads; it measures what making images costs: dipp bench --metrics {entry.name}.")
     prompts, seeds = len(PROMPTS), 2
@@ -271,9 +308,9 @@ def _metric(entry: Entry) -> str:
     return f"Random images have {', '.join(values)}."
 
 
-def _prompts(entry: Entry) -> str:
-    _needs_no_options(entry)
-    with _from_here(entry):
+def _prompts(entry: Entry, options: Options) -> str:
+    _needs_no_options(entry, options)
+    with _from_here(entry, options):
         prompts = load_prompts(entry.name).prompts
     _refuse(len(prompts), "It holds no prompt.")
     empty = sum(not prompt.text.strip() for prompt in prompts)
@@ -281,15 +318,15 @@ def _prompts(entry: Entry) -> str:
     return f"{len(prompts)} prompts, none of them empty."
 
 
-def _made(entry: Entry) -> str:
+def _made(entry: Entry, options: Options) -> str:
     """A kind with no check of its own is made."""
-    _needs_no_options(entry)
-    with _from_here(entry):
+    _needs_no_options(entry, options)
+    with _from_here(entry, options):
         entry.build()
     return "It loads."
 
 
-CHECKS: Mapping[str, Callable[[Entry], str]] = {
+CHECKS: Mapping[str, Callable[[Entry, Options], str]] = {
     "reward": _reward,
     "term": _term,
     "generator": _generator,
@@ -309,7 +346,7 @@ def describe(result: Mapping[str, Any]) -> None:
 
     rows = result["checks"]
     if not rows:
-        print_line("No plugin is installed beside those that come with the toolkit; dipp plugins check --all checks them.")
+        print_line("Only the toolkit's own plugins are installed; dipp plugins check --all checks them.")
         return
     table = Table()
     for column in ("kind", "name", "", "found, and what to do"):
@@ -320,5 +357,3 @@ def describe(result: Mapping[str, Any]) -> None:
     show(table)
     counts = {status: sum(row["status"] == status for row in rows) for status in COLOURS}
     print_line(", ".join(f"{count} {status}" for status, count in counts.items() if count) + ".")
-
-

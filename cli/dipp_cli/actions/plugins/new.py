@@ -72,15 +72,16 @@ TEMPLATES: Mapping[str, Template] = {
         ("A", "reward"),
         "how bright an image is",
         ("dipp train --reward NAME --pull 1 --steps 2",),
-        "The score is the last line of `reward.py`: a function of images that torch can differentiate. Say in the class's\n"
-        "attributes what people should know of it.",
+        "The score is the last line of `reward.py`: a function of images that torch can differentiate.\n"
+        "Say in the class's attributes what people should know of it.",
         "dipp_register_rewards",
     ),
     "generator": Template(
         ("A", "generator"),
         "a few convolutions for the emoji world",
         ("dipp train --generator NAME --reward emoji-preference --steps 2",),
-        "`Network` is what is trained; put yours there. The registration recommends the reference whose latents it makes.",
+        "`Network` is what is trained; put yours there. The registration recommends the reference whose latents\n"
+        "it makes.",
         "dipp_register_generators",
         needs=("torch", "safetensors"),
         defaults=WORLD,
@@ -105,7 +106,8 @@ TEMPLATES: Mapping[str, Template] = {
         ("A", "term of the objective"),
         "the integral KL divergence, times a number",
         ("dipp verify --term NAME --case distillation", "dipp train --term NAME --steps 2"),
-        "`__call__` is the formula and `closed_form` what it comes to on Gaussian laws; `dipp verify` compares the two.",
+        "`__call__` is the formula and `closed_form` what it comes to on Gaussian laws; `dipp verify` compares\n"
+        "the two.",
         "dipp_register_terms",
         factory="{}.build",
     ),
@@ -208,8 +210,8 @@ def find_kind(word: str) -> str:
         return kind
     if kind in KINDS_BY_WORD:
         raise RequestError(
-            f"A {kind} has no template; expected one of {', '.join(TEMPLATES)}. docs/guide/writing-a-plugin.md says how "
-            "one is registered."
+            f"A {kind} has no template; expected one of {', '.join(TEMPLATES)}. "
+            "docs/guide/writing-a-plugin.md says how one is registered."
         )
     raise RequestError(unknown_name("kind of plugin", word, TEMPLATES))
 

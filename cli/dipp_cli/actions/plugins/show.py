@@ -20,12 +20,16 @@ from .listing import rank
 from .selection import Selection, origin_of, select
 
 PAGES = {
-    "reward": "docs/reference/rewards.md", "metric": "docs/reference/metrics.md", "term": "docs/reference/objectives.md",
-    "prompts": "docs/reference/prompt-sets.md", "recipe": "docs/reference/recipes.md",
-    "generator": "docs/guide/real-models.md", "reference": "docs/guide/real-models.md",
-    "pipeline": "docs/guide/writing-a-plugin.md", "blueprint": "docs/guide/real-models.md",
+    "reward": "docs/reference/rewards.md",
+    "metric": "docs/reference/metrics.md",
+    "term": "docs/reference/objectives.md",
+    "prompts": "docs/reference/prompt-sets.md",
+    "recipe": "docs/reference/recipes.md",
     "environment": "docs/operations/rewards-elsewhere.md",
-}  # fmt: skip
+    "pipeline": "docs/guide/writing-a-plugin.md",
+    **dict.fromkeys(("generator", "reference", "blueprint"), "docs/guide/real-models.md"),
+    "plugin": "docs/reference/plugins.md",
+}
 """Where the toolkit's documentation speaks of its own, by kind."""
 SITES = ("documentation", "homepage", "repository", "source")
 """What the addresses of a distribution are called, the one to show first."""
@@ -95,7 +99,7 @@ def describe_plugin(registry: Registry, selection: Selection, name: str) -> dict
     return {
         "kind": "plugin", "name": name, **_distribution(distribution),
         "file": getattr(loaded, "__file__", None) or _module_file(module.partition(":")[0]),
-        "registers": registers, "docs": _docs("pipeline", distribution),
+        "registers": registers, "docs": _docs("plugin", distribution),
         "problem": next((broken.reason for broken in selection.broken), ""),
     }  # fmt: skip
 
@@ -222,4 +226,3 @@ def _option_line(option: Mapping[str, Any]) -> str:
 
 def _settings(row: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in row.get("defaults", {}).items()]
-

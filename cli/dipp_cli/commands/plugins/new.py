@@ -16,9 +16,7 @@ def register(group: typer.Typer) -> None:
 
 
 def new(
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="reward, generator, reference, term, metric or prompts.")
-    ],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="reward, generator, reference, term, metric or prompts.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What people will type, such as warmth or my-prompts.")],
     *,
     out: Annotated[
