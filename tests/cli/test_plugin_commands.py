@@ -317,11 +317,14 @@ def test_missing_packages_are_a_failure_unless_the_part_is_optional() -> None:
 
 
 def test_options_make_what_takes_some(capsys: pytest.CaptureFixture[str]) -> None:
-    named = ["plugins", "check", "precision-recall"]
-    assert main([*named, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["checks"][0]["status"] == "skipped"
-    assert main(["plugins", "check", "ensemble", "--set", "reward.ensemble.members=colourfulness+sharpness"]) == 0
-    assert "Nothing failed of" in capsys.readouterr().out
+    named = ["plugins", "check", "group-rank"]
+    (row,) = said(named, capsys)["checks"]
+    assert row["status"] == "skipped"
+    option = re.findall(r"--set (reward\.\S+)=", row["found"])[0]
+    (row,) = said([*named, "--set", f"{option}=colourfulness"], capsys)["checks"]
+    assert (row["status"], row["found"].partition(" of ")[0]) == ("ok", "Nothing failed")
+    assert main([*named, "--set", f"{option}=nobody", "--json"]) == 1
+    assert "nobody" in json.loads(capsys.readouterr().out)["checks"][0]["found"]
     assert main([*named, "--set", "metric.fid.images=x"]) == 2
     assert "Options are given for the metric 'fid', which is not checked; name it too." in capsys.readouterr().err
     assert main([*named, "--set", "term.x.y=1"]) == 2

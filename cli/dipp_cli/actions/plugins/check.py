@@ -153,7 +153,8 @@ def _from_here(entry: Entry, options: Options) -> Iterator[None]:
                 parts.rewards([entry.name], {entry.name: options})
             yield
         except Exception as error:
-            if type(error) is RequestError and error.__cause__ is None and not parts.fetched:
+            asks = type(error) is RequestError and error.__cause__ is None
+            if asks and not options and not parts.fetched:
                 raise Skipped(f"It is made with options that only you know. {error}") from error
             if not parts.fetched and not _is_offline(error):
                 raise

@@ -106,8 +106,7 @@ TEMPLATES: Mapping[str, Template] = {
         ("A", "term of the objective"),
         "the integral KL divergence, times a number",
         ("dipp verify --term NAME --case distillation", "dipp train --term NAME --steps 2"),
-        "`__call__` is the formula and `closed_form` what it comes to on Gaussian laws; `dipp verify` compares\n"
-        "the two.",
+        "`__call__` is the formula and `closed_form` what it comes to on Gaussian laws: change both together.",
         "dipp_register_terms",
         factory="{}.build",
     ),
@@ -180,7 +179,7 @@ class Project:
             ".gitignore": "gitignore",
             f"{self.module}/__init__.py": "init.py",
             f"{self.module}/{self.kind}.py": f"{self.kind}.py",
-            f"tests/test_{self.module}.py": f"test_{self.kind}.py",
+            "tests/test_NAME.py".replace("NAME", self.module): f"test_{self.kind}.py",
         }
         texts = {place: _environment().get_template(f"{name}.jinja").render(values) for place, name in names.items()}
         return {**texts, f"{self.module}/py.typed": ""}
