@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from plugin_tables import KNOWN, KNOWN_HEAD, known_plugins, own_plugins, problems_of
 
 from dipp_toolkit.registry import get_registry
-from plugin_tables import KNOWN, KNOWN_HEAD, known_plugins, own_plugins, problems_of
 
 EXAMPLE = "\n".join(line.removeprefix("# ") for line in KNOWN.read_text(encoding="utf-8").splitlines()[2:7])
 
@@ -37,7 +37,7 @@ def test_a_wrong_row_is_refused(change: dict[str, Any], problem: str, tmp_path: 
     rows = [yaml.safe_load(EXAMPLE)[0] | change]
     assert [text for text in problems_of(rows) if problem in text]
     (tmp_path / "known.yaml").write_text(yaml.safe_dump(rows), encoding="utf-8")
-    with pytest.raises(SystemExit, match="known.yaml: Row 1"):
+    with pytest.raises(SystemExit, match=r"known\.yaml: Row 1"):
         known_plugins(tmp_path / "known.yaml")
 
 
