@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,11 +19,11 @@ from pydantic import (
 )
 
 from .errors import RequestError
-from .utils.assignments import parse_floors, parse_fraction, parse_rewards, parse_rewards_for
+from .utils.assignments import parse_floors, parse_fraction, parse_rewards, parse_rewards_for, read_yaml
 from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
 from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
-from .utils.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, spread
+from .utils.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, merge, spread
 from .utils.yaml_loader import LARGEST, plain_value
 
 OVER_OPTIMISATION = "over-optimisation"
@@ -65,6 +65,13 @@ NOISES_COMPARED = 2
 
 class TrainConfig(BaseModel):
     """Everything that decides a run. Two runs with equal settings on one machine give equal bits.
+
+        >>> config = TrainConfig(generator="emoji-onestep", steps=40)
+        >>> config.replace(steps=2, seed=1).steps
+        2
+
+    Raises:
+        RequestError: a name is unknown or a value is out of range; one sentence for each.
 
     The settings of a group have a grouped name too: `TrainConfig(monitor={"every": 50})` is `monitor_every=50`, and
     `config["monitor.every"]` reads it. `setting_layers.GROUPS` has them all.
@@ -402,6 +409,21 @@ class TrainConfig(BaseModel):
         (), description="accelerate trackers to log to"
     )
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RequestError(_sentence(error, values)) from None
+
+    if not TYPE_CHECKING:  # of a frozen model, type checkers know that nothing can be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in type(self).model_fields:
+                raise RequestError(
+                    f"Settings do not change; make others of them: config.replace({name}={quoted(value)})."
+                )
+            super().__setattr__(name, value)
+
     @model_validator(mode="before")
     @classmethod
     def _flat_with_scale(cls, values: Any) -> Any:
@@ -642,6 +664,29 @@ class TrainConfig(BaseModel):
     def comparison_guidance(self) -> float:
         """Guidance of the reference where its samples are compared with the generator's."""
         return self.guidance_at(self.steps - 1) if self.reference_guidance is None else self.reference_guidance
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, **changes: Any) -> TrainConfig:
+        """Settings from a YAML file, such as a run's own `config.yaml`.
+
+        Args:
+            path: of the file.
+            changes: settings that are others than the file's.
+
+        Raises:
+            RequestError: the file cannot be used, a name is unknown or a value is out of range.
+        """
+        return make_config(merge(read_yaml(user_path(path)), changes))
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with other values of some settings; those that nobody gave are still to be recommended.
+
+        Options of rewards and terms are replaced one by one.
+
+        Raises:
+            RequestError: a name is unknown or a value is out of range.
+        """
+        return make_config(merge({name: getattr(self, name) for name in self.model_fields_set}, changes))
 
     def to_yaml(self) -> str:
         """The settings as YAML, in the order of the fields."""

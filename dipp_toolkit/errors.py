@@ -21,9 +21,7 @@ class DippError(Exception):
     """
 
     def __init__(self, *arguments: object):
-        super().__init__(
-            *(without_secrets(argument) if isinstance(argument, str) else argument for argument in arguments)
-        )
+        super().__init__(*map(_public, arguments))
 
 
 class RequestError(DippError):
@@ -46,8 +44,11 @@ class BadNumbers(RunError):  # noqa: N818
     """Numbers that should be finite are not: a training skips the step where they came up, a few times."""
 
 
-class Interrupted(DippError):  # noqa: N818 -- not an error
-    """The run was interrupted and saved. Exit code 130."""
+class Interrupted(KeyboardInterrupt):
+    """The run was interrupted and saved. Like any Ctrl-C, no `except Exception` swallows it. Exit code 130."""
+
+    def __init__(self, *arguments: object):
+        super().__init__(*map(_public, arguments))
 
 
 ALLOCATION = re.compile(r"tried to allocate (?P<torch>\d+) bytes|malloc of size (?P<arrow>\d+) failed")
@@ -65,6 +66,10 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "it needs more memory than is free"
     return without_secrets(text.splitlines()[0]).rstrip(".") if text else type(error).__name__
+
+
+def _public(argument: object) -> object:
+    return without_secrets(argument) if isinstance(argument, str) else argument
 
 
 def without_secrets(text: str) -> str:

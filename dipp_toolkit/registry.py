@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +24,8 @@ KINDS = (
     "pipeline", "blueprint", "reference", "generator", "reward", "environment", "term", "prompts", "metric", "recipe",
 )  # fmt: skip
 _HOOKS = {kind: f"dipp_register_{kind if kind == 'prompts' else kind + 's'}" for kind in KINDS}
+GIVEN = "given in Python"
+"""Stands where a plugin's name does, of an object that somebody gave to a run."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,21 @@ class Registry:
 
             others = [plugin_module for plugin_module in self.manager.get_plugins() if plugin_module is not module]
             self.manager.subset_hook_caller(hook, others)(register=register)
+
+    @contextmanager
+    def lent(self, entries: Iterable[Entry]) -> Iterator[None]:
+        """Inside this context these names exist as well; none of them may be taken."""
+        added: list[Entry] = []
+        try:
+            for entry in entries:
+                if entry.name in self.entries[entry.kind]:
+                    raise RequestError(f"The {entry.kind} '{entry.name}' exists already; give yours another name.")
+                self.entries[entry.kind][entry.name] = entry
+                added.append(entry)
+            yield
+        finally:
+            for entry in added:
+                del self.entries[entry.kind][entry.name]
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry of this kind and name.

@@ -42,6 +42,7 @@ FLOORS = (
     ("training",),
     ("experiments",),
     ("verify",),
+    ("api",),
     ("__init__",),
 )
 """Rooms and loose files from the ground up: whatever stands on a floor imports from floors below it only."""

@@ -51,8 +51,8 @@ def _guarded(words: list[str], debug: bool) -> int:
                 for category in (FutureWarning, DeprecationWarning):
                     warnings.simplefilter("ignore", category)
             return run_command(words)
-    except KeyboardInterrupt:
-        return _explain("Interrupted.", INTERRUPTED)
+    except KeyboardInterrupt as stop:  # one of ours says what is saved
+        return _explain(str(stop) or "Interrupted.", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 -- whatever it is, it becomes a sentence
         code, sentence = _describe(error, words)
         if _is_of_own_code(error) and not debug:
@@ -66,11 +66,14 @@ def _guarded(words: list[str], debug: bool) -> int:
 
 def run_command(words: list[str]) -> int:
     """Parse and run one command; returns its exit code."""
-    from .build import build_command
+    from .build import Stopped, build_command
     from .terminal.usage import is_bare_group
 
     try:
         code = build_command().main(words or ["--help"], prog_name="dipp", standalone_mode=False)
+    except Stopped as stopped:
+        assert stopped.__cause__ is not None
+        raise stopped.__cause__ from None
     except Exception as error:
         if not is_bare_group(error):
             raise
@@ -83,15 +86,13 @@ def run_command(words: list[str]) -> int:
 
 def _describe(error: Exception, words: Sequence[str]) -> tuple[int, str]:
     """The exit code of an error, and a sentence about it."""
-    from dipp_toolkit.errors import DippError, Interrupted, RequestError
+    from dipp_toolkit.errors import DippError, RequestError
     from dipp_toolkit.utils.exception_text import raised
 
     from .terminal.usage import is_usage_error, usage_sentence
 
     if is_usage_error(error):
         return WRONG_REQUEST, usage_sentence(error, words)
-    if isinstance(error, Interrupted):
-        return INTERRUPTED, str(error)
     if isinstance(error, RequestError):
         return WRONG_REQUEST, str(error)
     if isinstance(error, DippError):

@@ -11,6 +11,7 @@ import typer
 from typer.main import get_command, get_group
 
 from dipp_toolkit import __version__
+from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.registry import BrokenPlugin, Registry, get_registry
 from dipp_toolkit.utils.exception_text import raised
 
@@ -33,9 +34,25 @@ def build_app() -> typer.Typer:
     return app
 
 
+class Stopped(Exception):  # noqa: N818 -- not an error
+    """Carries an `Interrupted` past click, which makes an exit code without words of every `KeyboardInterrupt`."""
+
+
 def build_command() -> Any:
-    """The application as one click command; every command's help tells of `--debug`, which `main` takes off."""
-    program = get_command(build_app())
+    """The application as one click command; every command's help tells of `--debug`, which `main` takes off.
+
+    It raises `Stopped` from an `Interrupted`.
+    """
+    program: Any = get_command(build_app())
+    invoke = program.invoke
+
+    def invoked(context: Any) -> Any:
+        try:
+            return invoke(context)
+        except Interrupted as stop:
+            raise Stopped from stop
+
+    program.invoke = invoked
     debug = copy(next(parameter for parameter in program.params if "--debug" in parameter.opts))
     debug.expose_value = False
     _add_option(program, debug)

@@ -83,6 +83,21 @@ def decode_image(content: bytes, name: str) -> ImageFile:
     return _read(BytesIO(content), Path(name), lambda: not content)
 
 
+def read_picture(picture: Image.Image, name: str) -> ImageFile:
+    """`read_image` of a picture of Pillow that is open already.
+
+    Args:
+        picture: of any mode.
+        name: of the image, for messages.
+
+    Raises:
+        RequestError: its range of values is unknown.
+    """
+    picture.load()
+    pixels, transparent = _pixels(ImageOps.exif_transpose(picture), _Stored.of(picture), Path(name))
+    return ImageFile(Path(name), torch.from_numpy(pixels), (TRANSPARENT,) if transparent else ())
+
+
 def _read(source: Path | BytesIO, path: Path, is_empty: Callable[[], bool]) -> ImageFile:
     try:
         if is_empty():
@@ -136,7 +151,8 @@ class _Stored:
     def of(cls, image: Image.Image) -> _Stored:
         """What an image says that is open and not loaded."""
         tags: Any = getattr(image, "tag_v2", {})
-        layout = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
+        tiles = getattr(image, "tile", None)  # which a picture that is of no file lacks
+        layout = tiles[0].args if tiles else ""  # type: ignore[attr-defined]
         raw = layout if isinstance(layout, str) else layout[0] if layout else ""
         bits, formats = (tags.get(number) for number in (BITS_PER_SAMPLE, SAMPLE_FORMAT))
         return cls(

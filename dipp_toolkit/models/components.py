@@ -137,7 +137,7 @@ def empty_component(folder: Path, name: str, place: Path | None = None) -> nn.Mo
     place = place or folder / name
     loader: Any = component_class(folder, name)
     try:
-        with torch.device("meta"):
+        with quiet_loading(), torch.device("meta"):
             shell: nn.Module = loader.from_config(loader.load_config(place))
     except Exception as error:  # whatever a class makes of a configuration that is not its own
         raise RequestError(f"The configuration of '{name}' in {place} cannot be used: {first_line(error)}.") from error

@@ -69,6 +69,32 @@ class DiffusersGenerator:
     input_scale: InputScale = "unit"
     parts: Path | None = None
     _denoiser: Denoiser | None = field(default=None, repr=False)
+    _drawing: DiffusersReference | None = field(default=None, repr=False, compare=False)
+
+    def __call__(self, prompts: str | Sequence[str], seed: int = 0, *, batch_size: int = 32) -> Any:
+        """Draw: one picture of one text, a list of pictures of a list, by the pipeline folder's own text encoders and
+        decoder.
+
+            >>> generator = load_generator("emoji-onestep")
+            >>> generator("fox on blue", seed=0).size
+            (64, 64)
+
+        Args:
+            prompts: one text, or several.
+            seed: noise `i` belongs to prompt `i` of this seed, as in `dipp generate`.
+            batch_size: images a pass.
+
+        Returns:
+            A `PIL.Image.Image`, or a list of them.
+
+        Raises:
+            RequestError: a prompt is empty or too long, or the folder's parts cannot be loaded.
+        """
+        from .drawing import draw, parts_of
+
+        if self._drawing is None or self._drawing.folder != (self.parts or self.folder):
+            self._drawing = parts_of(self)
+        return draw(self, self._drawing, prompts, seed, batch_size)
 
     @property
     def denoiser(self) -> Denoiser:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,12 +31,35 @@ BATCH = 2**12
 FIELDS = ("text", "id", "category", "file")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PromptList:
-    """A prompt set that is simply a list, or any other sequence."""
+    """A prompt set that is simply a list, or any other sequence: it counts, iterates and is indexed as one.
+
+    Attributes:
+        name: what reports call it.
+        prompts: in a fixed order.
+    """
 
     name: str
     prompts: Sequence[Prompt]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self.prompts)
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Prompt]: ...
+
+    def __getitem__(self, place: int | slice) -> Prompt | Sequence[Prompt]:
+        return self.prompts[place]
+
+    def __repr__(self) -> str:
+        return f"<prompt set {self.name!r}, {len(self):,} prompt{'s' * (len(self) != 1)}>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

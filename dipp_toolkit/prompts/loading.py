@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ..utils.exception_text import loading
 from ..utils.imports import is_python_name, make_from_python
 from ..utils.messages import unknown_name
 from ..utils.paths import is_there, looks_like_path, user_path
-from .dataset import PromptList
+from .dataset import PromptList, PromptTable
 from .files import prompts_of_dataset, read_prompt_file
 from .subsets import PARTS, part_of, split_name, whole_number
 
@@ -24,17 +24,27 @@ if TYPE_CHECKING:
 
 
 def load_prompts(
-    name_or_path: str | Dataset, *, category: str | None = None, count: int | None = None, seed: int = 0, **options: Any
-) -> PromptSet:
-    """A prompt set by registered name, from a file in any published format, `file.py:Name`, or a `datasets.Dataset`.
+    name_or_path: str | Path | Dataset | Sequence[str | Prompt] | PromptSet,
+    *,
+    category: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PromptList:
+    """A prompt set by registered name, from a file in any published format, `file.py:Name`, or an object of Python.
 
     `Name` is a `PromptSet`, a list of texts, a dataset, or a class or function that makes one.
 
-    Everything may also stand in the name: `"parti?category=Animals&count=100&seed=1"`.
+    Everything may also stand in the name: `"parti?category=Animals&count=100&seed=1"`. The set counts by `len` and
+    iterates over its prompts:
+
+        >>> prompts = load_prompts(["fox on blue", "cake on yellow"])
+        >>> len(prompts), [prompt.text for prompt in prompts]
+        (2, ['fox on blue', 'cake on yellow'])
 
     Args:
-        name_or_path: a registered name, a file's path, or a dataset with a column of prompts, found by its name as in
-            a file.
+        name_or_path: a registered name, a file's path, a list of texts, a prompt set, or a `datasets.Dataset` with a
+            column of prompts, found by its name as in a file.
         category: only the prompts of these categories, commas between them.
         count: only a seeded sample of so many.
         seed: of the sample.
@@ -44,8 +54,17 @@ def load_prompts(
         RequestError: the name is unknown, the file is missing, empty or does not have its ending's format, the dataset
             has no column of prompts, or the part does not exist.
     """
+    whole = _whole_set(name_or_path, category, count, seed, options)
+    return whole if isinstance(whole, PromptList) else PromptList(whole.name, whole.prompts)
+
+
+def _whole_set(
+    name_or_path: Any, category: str | None, count: int | None, seed: int, options: dict[str, Any]
+) -> PromptSet:
+    if isinstance(name_or_path, Path):
+        return part_of(read_prompt_file(name_or_path), category, count, seed)
     if not isinstance(name_or_path, str):
-        return part_of(_dataset(name_or_path, "from Python"), category, count, seed)
+        return part_of(_of_object(name_or_path, ""), category, count, seed)
     # A file whose name holds a question mark is still found by it.
     is_file = is_there(name_or_path) and user_path(name_or_path).is_file()
     name, query = (name_or_path, {}) if is_file else split_name(name_or_path)
@@ -84,14 +103,31 @@ def _dataset(made: Any, name: str) -> PromptSet:
 
 
 def _own_prompts(name: str, options: dict[str, Any]) -> PromptSet:
-    made = make_from_python(name, "prompt set", options)
+    return _of_object(make_from_python(name, "prompt set", options), name)
+
+
+def _of_object(made: Any, name: str) -> PromptSet:
+    """A list of texts, a dataset, or a prompt set, as a prompt set of this name where it has none of its own.
+
+    Raises:
+        PluginError: it is something else.
+    """
     if _is_dataset(made):
         return prompts_of_dataset(made, name.rpartition(":")[2])
-    rows: Any = made if isinstance(made, list | tuple) else getattr(made, "prompts", None)
-    prompts = [_numbered(row, number) for number, row in enumerate(rows if isinstance(rows, Sequence) else (), 1)]
+    if isinstance(made, PromptList | PromptTable):  # looked at as it was read
+        return made if isinstance(made, PromptList) else PromptList(name, made)
+    rows: Any = getattr(made, "prompts", made)
+    if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping | Sequence):
+        rows = list(rows)  # such as a column of a table
+    prompts = [
+        _numbered(row, number)
+        for number, row in enumerate(
+            () if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence) else rows, 1
+        )
+    ]
     if not prompts or not all(isinstance(prompt.text, str) and prompt.text.strip() for prompt in prompts):
         raise PluginError(
-            f"The prompt set '{name}' is a {type(made).__name__}; expected a list of texts, none of them empty, a "
+            f"The prompt set {f'{name!r} ' if name else ''}is a {type(made).__name__}; expected a list of texts, none of them empty, a "
             "datasets.Dataset, or an object with a name and such a list as its prompts."
         )
     return PromptList(str(getattr(made, "name", name.rpartition(":")[2])), prompts)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping, Set
@@ -61,8 +62,8 @@ def code_digest(thing: Any) -> str:
     """SHA-256 of an object's own code; empty where it is the toolkit's and libraries' alone."""
     contents = _Contents(tensors=False)
     contents.add(thing, 0)
-    digests = _digests_of_code(contents.modules, thing)
-    return _sha(sorted(digests.values())) if digests else ""
+    digests = [*_digests_of_code(contents.modules, thing).values(), *contents.without_file]
+    return _sha(sorted(digests)) if digests else ""
 
 
 class _Contents:
@@ -76,6 +77,8 @@ class _Contents:
         self.tensors = tensors
         self.digest = hashlib.sha256()
         self.modules: dict[str, None] = {}
+        self.without_file: list[str] = []
+        """Digests of functions whose code is in no file, such as a notebook's."""
         self._met: dict[int, Any] = {}
 
     def say(self, *words: object) -> None:
@@ -169,7 +172,11 @@ class _Contents:
             return
         self.modules[function.__module__] = None
         self.say("function", function.__qualname__)
-        if _kind(function.__module__, source_file(function.__module__)) not in ("own", "ours"):
+        kind = _kind(function.__module__, source_file(function.__module__))
+        if _is_typed_in(function, kind):
+            self.without_file.append(_sha(_instructions(function.__code__)))
+            self.say(self.without_file[-1])
+        elif kind not in ("own", "ours"):
             return
         self.add([function.__defaults__, function.__kwdefaults__, vars(function)], depth)
         for cell in function.__closure__ or ():
@@ -213,6 +220,26 @@ def _held(value: Any) -> dict[str, Any]:
         for name, held in getattr(value, "__dict__", {}).items()
         if name not in memories and not isinstance(getattr(kind, name, None), functools.cached_property)
     }
+
+
+def _instructions(code: types.CodeType) -> list[Any]:
+    """What a function does, wherever it was written down: its instructions, the names and the constants they use."""
+    constants = [
+        _instructions(constant)
+        if isinstance(constant, types.CodeType)
+        else sorted(map(repr, constant))  # whose order is another one in every process
+        if isinstance(constant, frozenset)
+        else repr(constant)
+        for constant in code.co_consts
+    ]
+    return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
+
+
+def _is_typed_in(function: types.FunctionType, kind: str) -> bool:
+    """Whether a function's code is in no file, as in a notebook, whose cells are of the module `__main__`."""
+    if kind == "none":
+        return function.__module__ not in sys.stdlib_module_names
+    return function.__module__ == "__main__" and not Path(function.__code__.co_filename).is_file()
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
-from ..protocols import Reward
+from ..protocols import Reward, moved
 from ..registry import get_registry
 from ..utils.assignments import is_isolated_name, is_remote_name, split_client
 from ..utils.exception_text import loading
@@ -51,6 +52,11 @@ class FunctionReward:
     def samples_per_prompt(self) -> Any:
         """What the function says in an attribute of this name; 1 where it looks at each image by itself."""
         return getattr(self.function, "samples_per_prompt", 1)
+
+    def to(self, device: torch.device | str) -> FunctionReward:
+        """Move what the function holds, where it can be moved, as a network can."""
+        moved(self.function, device)
+        return self
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         # Whether they are finite is looked at by those who use them, as of any reward.

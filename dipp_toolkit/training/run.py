@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from ..config import TrainConfig
@@ -14,13 +13,14 @@ from ..events import RunEndEvent, RunStartEvent
 from ..models import compilation
 from ..utils.deterministic import deterministic_kernels
 from ..utils.device import choose_device
-from ..utils.reproducibility import seed_everything
+from ..utils.reproducibility import random_states_kept, seed_everything
 from .diagnose import Diagnoses
 from .finishing import finish, start_comparison, start_comparison_again, unready_note
 from .listeners import Broadcast, Trackers
 from .loop import MEASURED, TrainingLoop, learning_rate
 from .monitor import Monitor
 from .publish import check_hub, push_to_hub
+from .run_result import RunResult
 from .run_state.shared_folder import SharedFolder
 from .run_state.start_settings import as_begun
 from .setup.assembly import assemble
@@ -31,16 +31,8 @@ from .stepping import StopRequest, interrupted, reporting_stops, run_steps, with
 __all__ = ["MEASURED", "RunResult", "TrainingLoop", "learning_rate", "train"]
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run leaves: its folder, and what `summary.json` holds."""
-
-    folder: Path
-    summary: dict[str, Any]
-
-
 def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: Processes | None = None) -> RunResult:
-    """Run a training, from settings to report.
+    """Run a training, from settings to report. Python's, numpy's and torch's random states are left as they were.
 
     Args:
         config: settings; those left unset are filled from what the generator's plugin recommends.
@@ -61,7 +53,10 @@ def train(config: TrainConfig, *, listeners: Sequence[object] = (), processes: P
     compilation.forget_compilations()  # another run's in this process would be told of as this one's
     device = choose_device(config.device)
     processes = processes or Processes.launched(device)
-    with SharedFolder.opened(config, processes) as shared, deterministic_kernels(device, config.deterministic):
+    with ExitStack() as stack:
+        stack.enter_context(random_states_kept(device))
+        shared = stack.enter_context(SharedFolder.opened(config, processes))
+        stack.enter_context(deterministic_kernels(device, config.deterministic))
         with StopRequest().noted() as stop, reporting_stops(shared.run, stop):
             summary, broadcast = _train(config, listeners, processes, shared, stop)
         if config.push_to_hub is not None and processes.main:

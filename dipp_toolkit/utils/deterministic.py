@@ -41,9 +41,14 @@ def deterministic_kernels(device: torch.device, wanted: bool = True) -> Iterator
     if not wanted or device.type != "cuda":
         yield
         return
+    before = os.environ.get(WORKSPACE)
     os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
-    with _kernels(warn_only=False):
-        yield
+    try:
+        with _kernels(warn_only=False):
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(WORKSPACE, None)
 
 
 @contextmanager

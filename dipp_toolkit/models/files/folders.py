@@ -152,13 +152,15 @@ def quiet_loading() -> Iterator[None]:
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 
-    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
-    for library in (diffusers_logging, transformers_logging):
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, level in zip((diffusers_logging, transformers_logging), before, strict=True):
+        for library, (level, shows_bars) in zip(libraries, before, strict=True):
             library.set_verbosity(level)
-            library.enable_progress_bar()
+            if shows_bars:
+                library.enable_progress_bar()

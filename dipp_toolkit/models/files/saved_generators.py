@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RequestError
-from ...registry import get_registry
+from ...registry import GIVEN, get_registry
 from ...utils.atomic import write_text
 from ...utils.imports import check_options, is_python_name, load_python_name
 from ...utils.json_files import read_json
@@ -177,6 +177,9 @@ def note_generator(final: Path, name: str | None, reference: str | None, options
     write_text(final / FILE, json.dumps(about, indent=2) + "\n")
     if not loads:
         return Final(f"what {shown(maker)} saved; it cannot be loaded again yet", cannot_load(maker, final))
+    entry = get_registry().entries["generator"].get(maker)
+    if entry is not None and entry.plugin == GIVEN:
+        return Final("what your generator saved; in Python, the result's .generator loads it")
     called = final.parent if maker in get_registry().entries["generator"] else f"{maker}{AT}{final.parent}"
     return Final(f"the generator, for --generator {called}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...config import TrainConfig
 from ...distributed import Processes
-from ...errors import DippError, Interrupted, RequestError
+from ...errors import DippError, RequestError
 from ...utils.disk_errors import FULL, way_on
 from ...utils.folder_lock import FolderLock, locked
 from .run_folder import RunFolder, choose_folder, remove_start
@@ -109,9 +109,7 @@ def taken_folder(config: TrainConfig) -> Iterator[tuple[RunFolder, FolderLock]]:
         about = folder.path.stat()
         try:
             yield RunFolder(folder.path, (about.st_dev, about.st_ino)), lock
-        except Interrupted:
-            raise  # it says how to go on in the folder
-        except Exception:
+        except Exception:  # an interruption is none, and says how to go on in the folder
             if folder.is_made(folder.path):
                 remove_start(folder.path)
             raise

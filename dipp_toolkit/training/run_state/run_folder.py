@@ -19,6 +19,7 @@ from ...utils.folder_lock import LOCK
 from ...utils.messages import shown
 from ...utils.paths import check_all_below, remove_below
 from ..listeners import FOLDERS as TRACKER_FOLDERS
+from ..setup.given_parts import heading
 from .start_settings import as_begun, read_begun_settings
 
 MAY_CHANGE = {
@@ -152,7 +153,8 @@ class RunFolder:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
             # A run's settings say nothing of its own folder: whoever begins anew with them gets a fresh one.
-            write_text(self.config, config.model_copy(update={"resume": False, "out": None}).to_yaml())
+            settings = config.model_copy(update={"resume": False, "out": None})
+            write_text(self.config, heading(config) + settings.to_yaml())
         except OSError as error:
             way = way_on(error, "Run the same command again.")
             raise RequestError(f"Cannot write the run folder: {reason_of(error)}. {way}") from error

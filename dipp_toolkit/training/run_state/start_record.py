@@ -23,6 +23,7 @@ from ...config import TrainConfig
 from ...errors import CheckpointError, RequestError, first_line
 from ...models.files.saved_generators import split_saved
 from ...protocols import Identified
+from ...registry import GIVEN, get_registry
 from ...report.rerun_command import new_run_with
 from ...rewards.code_digests import code_digest, source_digest
 from ...rewards.remote.proxy import ProxyReward
@@ -34,6 +35,7 @@ from ...utils.imports import find_python_file, is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
 from ..setup.assembly import Assembled
+from ..setup.given_parts import described, given_in
 from .run_folder import RunFolder, deciding_options
 
 FORMAT = 1
@@ -57,11 +59,13 @@ class StartRecord:
         contents: `sha256` and, of prompts, `count`, by a description of what was digested.
         machine: where it began, by the names in `MACHINE`.
         went_on: each time it was resumed on another machine: `step` and `machine`.
+        given: what was given as objects of Python, see `given_parts.described`.
     """
 
     contents: Mapping[str, Mapping[str, Any]]
     machine: Mapping[str, Any]
     went_on: Sequence[Mapping[str, Any]] = field(default=())
+    given: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: TrainConfig, parts: Assembled) -> StartRecord:
@@ -71,7 +75,7 @@ class StartRecord:
             RequestError: a file cannot be read.
         """
         try:
-            return cls(_contents(config, parts), _machine(parts))
+            return cls(_contents(config, parts), _machine(parts), given=described(given_in(config)))
         except OSError as error:
             raise RequestError(f"Cannot read {error.filename or 'a file'}: {error.strerror or error}.") from error
 
@@ -84,7 +88,7 @@ class StartRecord:
         """
         try:
             content = json.loads(folder.begun.read_text(encoding="utf-8"))
-            begun = cls(content["contents"], content["machine"], content["went_on"])
+            begun = cls(content["contents"], content["machine"], content["went_on"], dict(content.get("given", {})))
             machines = [begun.machine, *(resumption["machine"] for resumption in begun.went_on)]
             for mapping in (*begun.contents.values(), *machines):
                 dict(mapping)
@@ -106,6 +110,7 @@ class StartRecord:
         """
         content = {
             "format": FORMAT, "contents": self.contents, "machine": self.machine, "went_on": list(self.went_on),
+            **({"given": dict(self.given)} if self.given else {}),
         }  # fmt: skip
         write_text(folder.begun, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -179,6 +184,7 @@ def _decides(what: str, config: TrainConfig) -> bool:
     return not what.startswith((CODE, WATCHER, SERVED)) and not (what.startswith(GENERATOR) and config.mode == "full")
 
 
+ENTRIES_WITH_CODE = ("generator", "reference", "reward")
 NOT_ALIKE = " Steps before and after that may not have been made alike."
 CODE, GENERATOR, WATCHER, SERVED = (
     "the code of ", "the generator", "the watching reward", "what answers as the reward",
@@ -226,10 +232,18 @@ def _texts(prompts: Sequence[str]) -> dict[str, Any]:
 
 def _code(what: str, name: str, thing: Any) -> dict[str, dict[str, Any]]:
     """A user's own code: that of a file by its name, that of a module by the object made from it."""
+    if thing is not None and _is_given(name):
+        return {f"{CODE}{what}": {"sha256": code_digest(thing)}}
     if is_remote_name(name) or not is_python_name(name):
         return {}
     file = find_python_file(name, "part")
     return {f"{CODE}{what}": {"sha256": source_digest(file[0]) if file is not None else code_digest(thing)}}
+
+
+def _is_given(name: str) -> bool:
+    """Whether a name is that of an object given in Python."""
+    entries = get_registry().entries
+    return any(name in entries[kind] and entries[kind][name].plugin == GIVEN for kind in ENTRIES_WITH_CODE)
 
 
 def _weights(what: str, reward: Any, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

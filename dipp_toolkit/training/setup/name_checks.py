@@ -23,6 +23,7 @@ from ...utils.assignments import PROMPT_FILES, is_isolated_name, is_remote_name,
 from ...utils.imports import find_python_file, is_python_name
 from ...utils.messages import shown
 from ...utils.paths import is_there, looks_like_path, user_path
+from .given_parts import check_given_again
 
 MOST_NAMES = 8
 """Runs that a message names."""
@@ -201,8 +202,10 @@ def check_names(config: TrainConfig) -> None:
         config: the settings that are known; those left out are not asked for.
 
     Raises:
-        RequestError: as a sentence about the first of them.
+        RequestError: as a sentence about the first of them, or about objects that a run which resumes was begun with.
     """
+    if config.resume and config.out is not None:
+        check_given_again(config, user_path(config.out))
     options = generator_options(config)
     for kind, name in (("generator", config.generator), ("reference", config.reference)):
         if name is not None and (kind == "reference" or pipeline_of_reference(name, options) is None):

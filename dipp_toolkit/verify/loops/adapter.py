@@ -53,13 +53,14 @@ class Adapter:
     weighting: Callable[[Any, Any], Any] | None = None
 
 
-def find_adapter(name: str) -> Adapter:
-    """The adapter that `file.py:NAME` or `module:NAME` names.
+def find_adapter(loop: str | Callable[[Any], Any]) -> Adapter:
+    """The adapter that `file.py:NAME` or `module:NAME` names, or that a class or function is.
 
     Raises:
         PluginError: it is missing, or one of its attributes is invalid.
     """
-    named = load_python_name(name, "loop")
+    name = loop if isinstance(loop, str) else getattr(loop, "__name__", type(loop).__name__)
+    named = load_python_name(loop, "loop") if isinstance(loop, str) else loop
     if not callable(named):
         raise PluginError(
             f"The loop '{name}' is a {type(named).__name__}; expected a class, or a function, that is called with the "

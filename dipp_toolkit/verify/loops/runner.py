@@ -48,11 +48,13 @@ SAMPLES = 16_000
 OFFSET = (0.4, -0.3, 0.5)
 
 
-def run_loop(name: str, cases: Sequence[str] | None = None, seed: int = 0, rows: int = ROWS) -> list[LoopRow]:
+def run_loop(
+    loop: str | Callable[[Any], Any], cases: Sequence[str] | None = None, seed: int = 0, rows: int = ROWS
+) -> list[LoopRow]:
     """Run somebody's training loop on Gaussian worlds, and hold what it does against closed forms.
 
     Args:
-        name: `file.py:NAME` or `module:NAME`, the adapter; see docs/guide/verify-a-loop.md.
+        loop: the adapter, or `file.py:NAME` or `module:NAME`; see docs/guide/verify-a-loop.md.
         cases: out of `LOOP_CASES`; those that the adapter says it can do, unless given.
         seed: of every draw.
         rows: samples of each of the generator's steps that are wanted; fewer are quicker, and let more pass.
@@ -64,13 +66,14 @@ def run_loop(name: str, cases: Sequence[str] | None = None, seed: int = 0, rows:
         RequestError: the adapter cannot be used, or a case is unknown to it.
         RunError: the loop failed, or did not use the world's networks; the message says what to do.
     """
-    adapter = find_adapter(name)
+    adapter = find_adapter(loop)
     for case in cases or ():
         if case not in LOOP_CASES:
             raise RequestError(unknown_name("case of a loop", case, LOOP_CASES))
         if case not in adapter.cases:
             raise RequestError(
-                f"The loop '{name}' does not support the case '{case}': its `cases` are {', '.join(adapter.cases)}."
+                f"The loop '{adapter.name}' does not support the case '{case}': its `cases` are "
+                f"{', '.join(adapter.cases)}."
             )
     table: list[LoopRow] = []
     for case in cases or adapter.cases:
