@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .diffusion.condition import Condition
     from .diffusion.denoiser import Denoiser
     from .diffusion.schedules import FlowMatching, VariancePreserving, add_noise
+    from .diffusion.times import UniformTimes
     from .evaluation.loading import load_metric
     from .models.loading import load_generator, load_reference
     from .models.own_network import OwnGenerator, own_generator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .objective.base import Sample, Term, TermContext, TermResult
     from .objective.build import build_term
     from .objective.evaluate import WeightedTerm, evaluate_objective
+    from .objective.terms.reward import RewardTerm
     from .prompts.loading import load_prompts
     from .protocols import CostMetric, Generator, ImageSource, Metric, Prompt, PromptSet, Reference, Reward
     from .rewards.loading import load_reward
@@ -59,6 +61,7 @@ _LAZY = {
     "PromptSet": "protocols",
     "Reference": "protocols",
     "Reward": "protocols",
+    "RewardTerm": "objective.terms.reward",
     "RunResult": "training.run_result",
     "Sample": "objective.base",
     "Scores": "api.score",
@@ -66,6 +69,7 @@ _LAZY = {
     "TermContext": "objective.base",
     "TermResult": "objective.base",
     "TrainConfig": "config",
+    "UniformTimes": "diffusion.times",
     "VariancePreserving": "diffusion.schedules",
     "WeightedTerm": "objective.evaluate",
     "add_noise": "diffusion.schedules",
@@ -105,6 +109,7 @@ __all__ = [
     "Reference",
     "RequestError",
     "Reward",
+    "RewardTerm",
     "RunError",
     "RunResult",
     "Sample",
@@ -113,6 +118,7 @@ __all__ = [
     "TermContext",
     "TermResult",
     "TrainConfig",
+    "UniformTimes",
     "VariancePreserving",
     "WeightedTerm",
     "__version__",

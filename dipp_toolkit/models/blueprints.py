@@ -74,7 +74,8 @@ class PipelineBlueprint:
         kind: Any = component_class(self.folder, component)
         config = read_json(self.folder / component / "config.json")
         if hasattr(kind, "load_config"):
-            return cast(nn.Module, kind.from_config(config))
+            with quiet_loading():
+                return cast(nn.Module, kind.from_config(config))
         return cast(nn.Module, kind(kind.config_class(**config)))
 
     def write(

@@ -127,8 +127,8 @@ def _of_object(made: Any, name: str) -> PromptSet:
     ]
     if not prompts or not all(isinstance(prompt.text, str) and prompt.text.strip() for prompt in prompts):
         raise PluginError(
-            f"The prompt set {f'{name!r} ' if name else ''}is a {type(made).__name__}; expected a list of texts, none of them empty, a "
-            "datasets.Dataset, or an object with a name and such a list as its prompts."
+            f"The prompt set{f' {name!r}' if name else ''} is a {type(made).__name__}; expected a list of texts, none "
+            "of them empty, a datasets.Dataset, or an object with a name and such a list as its prompts."
         )
     return PromptList(str(getattr(made, "name", name.rpartition(":")[2])), prompts)
 

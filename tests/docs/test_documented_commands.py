@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dipp_toolkit
-import dipp_toolkit.training.run
 from dipp_cli.app import main
-from dipp_toolkit.config import TrainConfig, make_config
+from dipp_toolkit import RunResult, TrainConfig
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
-from dipp_toolkit.training.run import RunResult
 from documented import MODES, ROOT, Mode, Runner, blocks_of, copied, spelled
 from fake_votes import fake_images, fake_votes
 
@@ -28,11 +27,10 @@ SHORT = {"steps": 1, "batch_size": 2, "eval_count": 2, "reference_steps": 2, "as
 @contextmanager
 def short_trainings() -> Iterator[None]:
     """Trainings from Python take a step."""
-    train = dipp_toolkit.training.run.train
+    train = dipp_toolkit.train
 
-    def short(config: TrainConfig, **options: object) -> RunResult:
-        given = {name: getattr(config, name) for name in config.model_fields_set}
-        return train(make_config({**given, **SHORT}), **options)  # type: ignore[arg-type]
+    def short(config: TrainConfig | None = None, **options: Any) -> RunResult:
+        return train(config, **{**options, **SHORT})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dipp_toolkit, "train", short)
