@@ -88,7 +88,7 @@ def test_two_mistakes_give_two_sentences() -> None:
 def test_defaults_are_valid_and_frozen() -> None:
     config = make_config({})
     assert make_config(config.model_dump()) == config
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(RequestError, match=r"others of them: config\.replace\(steps=3\)"):
         config.steps = 3  # type: ignore[misc]
 
 

@@ -54,12 +54,17 @@ def saved_pipeline(pipeline: Any) -> Path:
 
 def _digest(pipeline: Any) -> str:
     parts = {name: _part(part) for name, part in sorted(pipeline.components.items())}
-    return digest_of([type(pipeline).__name__, parts, dict(pipeline.config)])
+    return digest_of([type(pipeline).__name__, parts, _plain(pipeline.config)])
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration without what only says where it came from."""
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 def _part(part: Any) -> Any:
-    config: Any = getattr(part, "config", None) or {}
-    about = [type(part).__name__, config.to_dict() if hasattr(config, "to_dict") else dict(config)]
+    about = [type(part).__name__, _plain(getattr(part, "config", None))]
     if isinstance(part, nn.Module):
         return [*about, tensors_digest(part.state_dict())]
     if hasattr(part, "get_vocab"):

@@ -79,7 +79,7 @@ def load_component(folder: Path, name: str, place: Path | None = None, dtype: to
     weights = weights_in(place)
     variant = None if weights is None else weights.variant
     try:
-        with quiet_loading():
+        with quiet_loading(), torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
             network = loader.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, variant=variant, **never)
             return network.to(dtype)
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, RuntimeError and their own

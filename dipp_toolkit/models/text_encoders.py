@@ -116,7 +116,7 @@ class PromptEncoder:
             parts |= {name: empty_component(self.folder, name) for name in (self.family.network_name, "vae")}
             parts |= dict.fromkeys(self._unused(parts))
             try:
-                with quiet_loading():
+                with quiet_loading(), torch.random.fork_rng(devices=[]):
                     self._pipeline = pipeline_class.from_pretrained(self.folder, **parts)
             except Exception as error:  # tokenizers raise errors of several libraries
                 raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error

@@ -66,6 +66,7 @@ def render(run: RunFiles) -> str:
         diagnoses_warned=diagnoses_with_warnings(run),
         left_out=left_out(run),
         settings=settings_of(run.config),
+        given=[f"the {what} ({kind})" for what, kind in (run.summary.get("given") or {}).items()],
         again=again_from_config(run.folder),
         again_long=" \\\n  ".join(again_from_flags(run.config)),
         environment=environment_of(run.summary),

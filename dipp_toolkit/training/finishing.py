@@ -37,6 +37,7 @@ from .publish import write_model_card
 from .run_state.checkpoint_writer import nothing
 from .run_state.run_folder import RunFolder
 from .setup.assembly import Assembled
+from .setup.given_parts import described, given_in
 
 
 def one_step_images(parts: Assembled, generator: Generator, config: TrainConfig) -> torch.Tensor:
@@ -173,6 +174,9 @@ def finish(
     monitored = [*final_warnings(comparison, scores, config), *warnings_of(folder.diagnostics, config)]
     summary["warnings"], summary["warned"] = _summary_warnings(parts, config, folder, rows, monitored, problems)
     summary["final"] = final.text
+    given = described(given_in(config))
+    if given:
+        summary["given"] = given
     summary["warnings"] += [final.problem] if final.problem else []
     if precision is not None:
         summary["environment"]["precision"] = f"{precision.name}: {precision.reason}"

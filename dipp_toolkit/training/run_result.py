@@ -108,13 +108,14 @@ class RunResult:
         Raises:
             RequestError: the generator is no diffusers pipeline.
         """
+        import torch
         from diffusers import DiffusionPipeline
 
         if not (self.final / INDEX).is_file():
             raise RequestError(
                 f"{self.final} is {self.summary.get('final') or 'no diffusers pipeline'}. Draw with result.generator."
             )
-        with quiet_loading():
+        with quiet_loading(), torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
             return DiffusionPipeline.from_pretrained(str(self.final))
 
     @cached_property
