@@ -17,6 +17,7 @@ from .utils.version import VERSION
 if TYPE_CHECKING:
     from . import verify
     from .api.bench import BenchResult, bench
+    from .api.fit import fit_reward
     from .api.generate import generate
     from .api.plan import plan
     from .api.score import Scores, score
@@ -76,6 +77,7 @@ _LAZY = {
     "bench": "api.bench",
     "build_term": "objective.build",
     "evaluate_objective": "objective.evaluate",
+    "fit_reward": "api.fit",
     "generate": "api.generate",
     "load_generator": "models.loading",
     "load_metric": "evaluation.loading",
@@ -126,6 +128,7 @@ __all__ = [
     "bench",
     "build_term",
     "evaluate_objective",
+    "fit_reward",
     "generate",
     "hookimpl",
     "load_generator",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dipp_cli.app import main
-from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
+from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference
 from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.experiments.bench.entries import BenchEntry
 from dipp_toolkit.models.few_steps import noises_of
@@ -24,7 +24,7 @@ from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.training.publish import call_arguments
-from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run import RunResult, train
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
 from forked import python

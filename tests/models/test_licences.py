@@ -11,13 +11,13 @@ from huggingface_hub.repocard import metadata_load
 
 from dipp_cli.app import main
 from dipp_cli.terminal.progress import listener
-from dipp_toolkit import train
 from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import write_model_card
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.origins import licence_notices, origins_of, start_origins
 from dipp_toolkit.utils.licences import Licence
 

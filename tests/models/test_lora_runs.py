@@ -18,7 +18,7 @@ from torch import Tensor
 import lora_files
 from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, load_generator, train
+from dipp_toolkit import TrainConfig, load_generator
 from dipp_toolkit.errors import CheckpointError, RequestError
 from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.models.generator_options import parsed_options
@@ -26,6 +26,7 @@ from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.start_weights import source as sources
 from dipp_toolkit.planning.costs import pipeline_blueprint
 from dipp_toolkit.planning.estimate import make_plan, shares_weights
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.origins import start_origins
 from lora_files import added, peft_folder, random_pairs, twins_below, write
 from tiny import PROMPTS

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import PluginError, RequestError
 from dipp_toolkit.models import decoding
@@ -24,6 +24,7 @@ from dipp_toolkit.objective.base import Sample
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.planning.dry_run import Meter
 from dipp_toolkit.training.optim import make_optimizer
+from dipp_toolkit.training.run import train
 from tiny import PROMPTS
 
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"

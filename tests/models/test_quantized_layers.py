@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.distributed.sharding import Sharding
 from dipp_toolkit.errors import PluginError, RequestError, RunError
@@ -24,6 +24,7 @@ from dipp_toolkit.models.quantized_layers import KINDS, QuantizedLinear, is_quan
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.models.weight_sharing import trainable_state, weight_sharing_copy
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.assembly import assemble, check_frozen_precision
 from dipp_toolkit.training.setup.resolve import resolve
 from tiny_runs import file_of_prompts

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.schedules import VariancePreserving, discrete_times
@@ -31,7 +31,7 @@ from dipp_toolkit.objective.gaussians import Gaussian
 from dipp_toolkit.objective.mixing.scale import MEASURED as FIRST
 from dipp_toolkit.report import write_report
 from dipp_toolkit.report.verdict import warnings_about_images
-from dipp_toolkit.training.run import MEASURED
+from dipp_toolkit.training.run import MEASURED, train
 from dipp_toolkit.utils.jsonl import read_step_rows
 from dipp_toolkit.verify.world import AffineGenerator, AffineMap, ExactAssistant, GaussianReference
 from fake_run import write_run

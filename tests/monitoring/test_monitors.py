@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dipp_cli.terminal.progress import Bar, PlainLines, held_out
-from dipp_toolkit import RequestError, RunError, TrainConfig, train
+from dipp_toolkit import RequestError, RunError, TrainConfig
 from dipp_toolkit.config import WARNINGS, make_config
 from dipp_toolkit.evaluation.diversity import seed_diversity
 from dipp_toolkit.events import MonitorEvent, StepEvent, Warned
@@ -29,7 +29,7 @@ from dipp_toolkit.monitoring.snapshot import Snapshot, take_snapshot
 from dipp_toolkit.report import write_report
 from dipp_toolkit.training.early_stop import in_a_row
 from dipp_toolkit.training.monitor import random_states_kept
-from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run import RunResult, train
 from dipp_toolkit.training.run_state.checkpoint import checkpoint_step, checkpoints
 from dipp_toolkit.utils.jsonl import read_step_rows
 from fake_run import write_run

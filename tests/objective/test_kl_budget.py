@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dipp_toolkit import RequestError, TrainConfig, train
+from dipp_toolkit import RequestError, TrainConfig
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import Interrupted, RunError
@@ -23,6 +23,7 @@ from dipp_toolkit.objective.mixing import kl_budget
 from dipp_toolkit.objective.mixing.kl_budget import LARGEST, REST, KLBudget
 from dipp_toolkit.objective.mixing.mix import RewardMix
 from dipp_toolkit.objective.mixing.scale import RewardScale
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.piecewise_linear import PiecewiseLinear
 from dipp_toolkit.verify.budget_rows import BUDGET, budget_rows, scale_for

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.config import make_config
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed import Processes
@@ -27,6 +27,7 @@ from dipp_toolkit.objective.terms.for_prompts import ForPrompts, PromptWeights
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.report.rerun_command import again_from_flags, setting_text
 from dipp_toolkit.training.loop import mean_row, step_metrics
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.resolve import resolve
 from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards_for

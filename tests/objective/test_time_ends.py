@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.schedules import (
     LEAST,
@@ -39,6 +39,7 @@ from dipp_toolkit.objective.terms.reward_sum import RewardSum
 from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
 from dipp_toolkit.rewards.loading import FunctionReward
 from dipp_toolkit.training.assistant import LearnedAssistant, denoising_loss
+from dipp_toolkit.training.run import train
 from dipp_toolkit.utils.precision import pass_autocast
 from tiny import LATENT_SHAPE, PROMPTS, tiny_pipeline
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from dipp_ensemble.reward import Ensemble
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.monitoring.agreement import Agreement, agreements
 from dipp_toolkit.monitoring.monitors import find_warnings
 from dipp_toolkit.monitoring.snapshot import Snapshot
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.training.run import train
 from tiny_runs import tiny_world
 
 IMAGES = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(4))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.bench.score_cache import version_of
 from dipp_toolkit.preferences.fit.run import fit_reward
@@ -18,6 +18,7 @@ from dipp_toolkit.protocols import Identified, Reward
 from dipp_toolkit.rewards.checks.run import check_reward
 from dipp_toolkit.rewards.facts import facts_of
 from dipp_toolkit.rewards.loading import files_of, find_reward, load_reward
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.name_checks import check_rewards
 from tiny_runs import tiny_world
 from warm_votes import IMAGES, painted, warm_votes

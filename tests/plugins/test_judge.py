@@ -30,11 +30,12 @@ from dipp_judge.question import Question
 from dipp_judge.reading import Answer, Unusable, answer_of, score_of
 from dipp_judge.reward import Judge
 from dipp_judge.template import load_template, template_names
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import BadNumbers, DippError, RequestError, RunError, without_secrets
 from dipp_toolkit.protocols import Reward
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.remote import connection
+from dipp_toolkit.training.run import train
 from dipp_toolkit.utils.assignments import parse_assignments, parse_floors, parse_rewards
 from dipp_toolkit.utils.images import save_image
 from tiny_runs import tiny_world

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dipp_toolkit import TrainConfig, load_generator, load_reference, train
+from dipp_toolkit import TrainConfig, load_generator, load_reference
 from dipp_toolkit.protocols import Generator, Reference
+from dipp_toolkit.training.run import train
 from tiny import LATENT_SHAPE, PROMPTS, plain_diffusers
 from tiny_stable_diffusion import tiny_stable_diffusion, tiny_stable_diffusion_xl
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, load_reference, train
+from dipp_toolkit import TrainConfig, load_reference
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.files.folders import family_of
@@ -26,6 +26,7 @@ from dipp_toolkit.prompts import cache as prompt_cache
 from dipp_toolkit.prompts import dataset
 from dipp_toolkit.prompts.cache import NAME, CachedConditions, PromptCache, digest_of, encoder_folder
 from dipp_toolkit.prompts.conditions import encode_prompts
+from dipp_toolkit.training.run import train
 from tiny import PROMPTS
 
 CLASSES = ("PixArtAlpha", "StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dipp_toolkit import TrainConfig, load_reference, train
+from dipp_toolkit import TrainConfig, load_reference
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import DippError, RequestError, RunError
@@ -20,6 +20,7 @@ from dipp_toolkit.prompts import conditions as prompt_conditions
 from dipp_toolkit.prompts import dataset
 from dipp_toolkit.prompts.cache import CachedConditions, PromptCache
 from dipp_toolkit.prompts.conditions import OwnConditions, encode_prompts
+from dipp_toolkit.training.run import train
 from dipp_toolkit.utils.lazy_sequence import Mapped
 from dipp_toolkit.verify.cases import make_reference
 from tiny import PROMPTS, tiny_pipeline

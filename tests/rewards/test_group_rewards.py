@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dipp_cli.app import main
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import score
 from dipp_toolkit.evaluation.diversity import seed_diversity
@@ -22,6 +22,7 @@ from dipp_toolkit.planning.estimate import _micro_batches
 from dipp_toolkit.rewards.checks.run import check_reward
 from dipp_toolkit.rewards.groups import parts_of, samples_per_prompt, whole_groups
 from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.training.run import train
 from dipp_toolkit.verify import run_verify
 from tiny import PROMPTS
 from tiny_runs import metrics, tiny_world

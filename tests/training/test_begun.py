@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
+from dipp_toolkit.training.run import train
 from dipp_toolkit.training.run_state import start_record
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.run_state.start_record import StartRecord

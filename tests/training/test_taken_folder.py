@@ -12,14 +12,14 @@ import pytest
 
 from dipp_cli.actions.settings import gather
 from dipp_cli.app import main
-from dipp_toolkit import RequestError, TrainConfig, train
+from dipp_toolkit import RequestError, TrainConfig
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import CheckpointError, Interrupted, RunError
 from dipp_toolkit.events import StepEvent
 from dipp_toolkit.experiments.ablation.cells import folders_of, train_cells
 from dipp_toolkit.experiments.ablation.grid import make_cell
-from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run import RunResult, train
 from dipp_toolkit.training.run_state.reserved_folder import own_folder, taken_folder
 from dipp_toolkit.training.run_state.run_folder import MAY_CHANGE, RunFolder, is_unbegun
 from dipp_toolkit.utils.assignments import read_yaml

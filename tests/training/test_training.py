@@ -12,13 +12,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference, train
+from dipp_toolkit import RequestError, TrainConfig, load_generator, load_reference
 from dipp_toolkit.errors import CheckpointError, Interrupted
 from dipp_toolkit.events import CheckpointEvent, StepEvent
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.prompts.sampler import PromptOrder
 from dipp_toolkit.training.ema import WeightAverage
-from dipp_toolkit.training.run import RunResult, learning_rate
+from dipp_toolkit.training.run import RunResult, learning_rate, train
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import BLUE, StopAt, assert_same_bits, metrics
 

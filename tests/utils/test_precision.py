@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from dipp_toolkit import TrainConfig, train
+from dipp_toolkit import TrainConfig
 from dipp_toolkit.config import make_config
 from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import CheckpointError
 from dipp_toolkit.events import RunStartEvent
 from dipp_toolkit.planning.estimate import with_precision
-from dipp_toolkit.training.run import RunResult
+from dipp_toolkit.training.run import RunResult, train
 from dipp_toolkit.training.setup.resolve import resolve, settle_precision
 from dipp_toolkit.utils import precision as native
 from dipp_toolkit.utils.assignments import read_yaml
