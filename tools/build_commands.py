@@ -1,4 +1,4 @@
-"""Writes `docs/reference/commands.md` from what `dipp --help` and every command's `--help` say: python tools/build_commands.py"""
+"""Writes `docs/reference/commands.md` from every command's `--help`: python tools/build_commands.py"""
 
 from __future__ import annotations
 

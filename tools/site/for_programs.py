@@ -1,4 +1,4 @@
-"""What a program reads of the site: `llms.txt`, an index of the pages, and beside every page the Markdown it is made of."""
+"""What a program reads of the site: `llms.txt`, an index of the pages, and every page's Markdown beside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def llms_txt(index: str, summary: str) -> str:
         summary: a sentence.
     """
     sections = re.split(r"^(?=## )", index, flags=re.MULTILINE)[1:]
-    lists = [f"{heading.partition(':')[0]}\n\n{_items(rest)}" for heading, _, rest in (s.partition("\n") for s in sections)]
+    lists = [
+        f"{heading.partition(':')[0]}\n\n{_items(rest)}" for heading, _, rest in (s.partition("\n") for s in sections)
+    ]
     return HEAD.format(summary=summary) + "\n".join(lists)
 
 

@@ -1,4 +1,4 @@
-"""The site's navigation is the list in `docs/index.md`, so a page is listed once, for GitHub's readers and the site's."""
+"""The site's navigation is the list in `docs/index.md`: a page is listed once, for GitHub's readers and the site's."""
 
 from __future__ import annotations
 
