@@ -15,6 +15,12 @@ def recorded(benchmark: str, page: str = "results.md") -> str:
     return (ROOT / "benchmarks" / benchmark / page).read_text(encoding="utf-8").strip()
 
 
+def first_table(benchmark: str) -> str:
+    """The first table that a benchmark wrote, and the line that says what it was measured on."""
+    title, table, note = recorded(benchmark).split("\n\n")[:3]
+    return f"{title}\n\n{table}\n\n{note}"
+
+
 def published_generators() -> str:
     """A row for each published generator and reference, from its record."""
     from dipp_toolkit.models.readout import recorded_input_scale
@@ -91,7 +97,7 @@ def plugins(table: str) -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "../README.md": {"emoji-quality": partial(recorded, "emoji_quality")},
+    "../README.md": {"emoji-quality": partial(first_table, "emoji_quality")},
     "guide/real-models.md": {
         "decode-options": partial(recorded, "decode_options"),
         "frozen-precision": partial(recorded, "frozen_precision"),
@@ -104,7 +110,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "emoji-leaderboard": partial(recorded, "emoji_leaderboard"),
         "emoji-ablation": partial(recorded, "emoji_ablation"),
     },
-    "results/emoji-world.md": {"speedrun": partial(recorded, "speedrun")},
+    "results/emoji-world.md": {
+        "emoji-quality": partial(recorded, "emoji_quality"),
+        "speedrun": partial(recorded, "speedrun"),
+    },
+    "guide/read-a-run.md": {"healthy-run": partial(recorded, "healthy_run")},
     "results/family-study.md": {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),

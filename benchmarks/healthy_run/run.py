@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/healthy_run/run.py --work runs/healthy
 
-Trains with `dipp train`'s own settings, three seeds, and once with a scale and a learning rate that are far too large.
+Trains with `dipp train`'s own settings, three seeds, and once with a scale and a learning rate that are far too large;
+the comparison at the end alone is of fewer prompts. The judge's means are of the monitors' held-out ones.
 Of every number the page has the lowest and highest of the runs' means over the first five updates, over the middle of
-the run and over the last five; diagnoses are taken where they were made. Finished runs are not run again. Four runs of
+the run and over the last five. Finished runs are not run again. Four runs of
 some minutes each, on one thread. Writes results.json and results.md.
 """
 
@@ -40,6 +41,7 @@ COLUMNS = {
     "assistant_loss": "the assistant's loss",
 }
 """Numbers of `metrics.jsonl`, with what they are."""
+QUICK = {"eval_count": 8}
 WILD = {"reward_scale": 100_000.0, "learning_rate": 0.02}
 Band = tuple[float, float]
 
@@ -48,7 +50,7 @@ def trained(out: Path, **settings: Any) -> Path:
     """A run of the emoji world, or what an earlier call has trained."""
     if not (out / "summary.json").is_file():
         resume = (out / "config.yaml").is_file()
-        train(make_config({"generator": "emoji-onestep", "device": "cpu", "out": out, "resume": resume, **settings}))
+        train(make_config({"generator": "emoji-onestep", "device": "cpu", "out": out, "resume": resume, **QUICK, **settings}))
     return out
 
 
@@ -67,7 +69,8 @@ def bands(runs: list[Path], column: str) -> list[Band]:
 def measured(runs: list[Path]) -> dict[str, Any]:
     """What is recorded of runs with equal settings."""
     summaries = [json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in runs]
-    judges = [(summary["judge"]["before"]["mean"], summary["judge"]["after"]["mean"]) for summary in summaries]
+    looks = [whole_rows(run / "monitors.jsonl") for run in runs]
+    judges = [tuple(rows[place]["rewards"]["emoji-judge"]["mean"] for place in (0, -1)) for rows in looks]
     return {
         "metrics": {column: bands(runs, column) for column in COLUMNS},
         "judge": {"before": [before for before, _ in judges], "after": [after for _, after in judges]},

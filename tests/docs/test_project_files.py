@@ -66,7 +66,7 @@ def test_actions_are_pinned_by_their_major_version() -> None:
 
 def test_pre_commit_has_the_projects_ruff() -> None:
     hooks = {hook["id"]: repo for repo in yaml_of(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]}
-    (pin,) = [line for line in PROJECT["dependency-groups"]["test"] if line.startswith("ruff")]
+    (pin,) = [line for line in PROJECT["dependency-groups"]["test"] if str(line).startswith("ruff")]
     assert hooks["ruff-check"]["rev"] == hooks["ruff-format"]["rev"] == pin.replace("ruff~=", "v")
     assert {"check-added-large-files", "check-yaml"} <= hooks.keys()
 
