@@ -49,8 +49,8 @@ Band = tuple[float, float]
 def trained(out: Path, **settings: Any) -> Path:
     """A run of the emoji world, or what an earlier call has trained."""
     if not (out / "summary.json").is_file():
-        resume = (out / "config.yaml").is_file()
-        train(make_config({"generator": "emoji-onestep", "device": "cpu", "out": out, "resume": resume, **QUICK, **settings}))
+        begun = {"out": out, "resume": (out / "config.yaml").is_file()}
+        train(make_config({"generator": "emoji-onestep", "device": "cpu", **begun, **QUICK, **settings}))
     return out
 
 

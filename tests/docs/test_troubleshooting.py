@@ -21,7 +21,8 @@ def templates() -> list[str]:
         for path in (ROOT / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
-                    texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values))
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values]
+                    texts.append("".join(parts))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     texts.append(node.value)
     return texts
