@@ -25,14 +25,14 @@ CSS = re.compile(r"""(?:@import\s+|url\()\s*["']?((?:https?:)?//[^"')]+)""")
 
 
 def test_every_page_is_in_the_list_that_the_navigation_is_made_of() -> None:
-    sections = runpy.run_path(str(TOOLS / "site" / "navigation.py"))["sections"](INDEX)
+    sections = runpy.run_path(str(TOOLS / "site_hooks" / "navigation.py"))["sections"](INDEX)
     listed = [file for items in sections.values() for _, file in items]
     assert sorted(listed) == [page for page in PAGES if page != "index.md"]
     assert list(sections) == ["Guide", "Reference", "Results", "Operations"]
 
 
 def test_the_list_for_programs_has_every_page() -> None:
-    text = runpy.run_path(str(TOOLS / "site" / "for_programs.py"))["llms_txt"](INDEX, "A sentence.")
+    text = runpy.run_path(str(TOOLS / "site_hooks" / "for_programs.py"))["llms_txt"](INDEX, "A sentence.")
     assert text.startswith("# dipp-toolkit\n\n> A sentence.\n")
     assert [page for page in PAGES if page != "index.md" and f"]({page})" not in text] == []
 
@@ -54,6 +54,42 @@ def test_every_public_name_is_in_the_python_reference() -> None:
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     named = re.findall(r"^::: dipp_toolkit\.(\w+)$", page, re.MULTILINE)
     assert sorted(named) == sorted(set(dipp_toolkit.__all__) - {"__version__"})
+
+
+def rendered(text: str, page: str, repo_url: str | None) -> str:
+    """A page's text with its links as the site has them."""
+    pytest.importorskip("mkdocs")
+    markdown = pytest.importorskip("markdown")
+    links = runpy.run_path(str(TOOLS / "site_hooks" / "links.py"))
+    links["Outside"].page, links["Outside"].repo_url = page, repo_url
+    return markdown.markdown(text, extensions=[links["OutsideLinks"]()])
+
+
+def test_links_out_of_docs_lead_to_pages_that_show_the_file_or_are_text() -> None:
+    text = (
+        "[file](../../dipp_toolkit/config.py) [page](../index.md#guide) [folder](../../benchmarks) [far](https://a.b)"
+    )
+    html = rendered(text, "guide/questions.md", None)
+    assert 'href="../code/dipp_toolkit/config.py.md"' in html
+    assert 'href="../index.md#guide"' in html and 'href="https://a.b"' in html
+    assert "<span>folder</span>" in html
+
+
+def test_links_out_of_docs_lead_to_the_repository_where_its_address_is_known() -> None:
+    text = "[map](../../CONTRIBUTING.md#the-map) [folder](../../benchmarks) [page](../index.md)"
+    html = rendered(text, "guide/questions.md", "https://a.b/c/")
+    assert 'href="https://a.b/c/blob/main/CONTRIBUTING.md#the-map"' in html
+    assert 'href="https://a.b/c/blob/main/benchmarks"' in html
+    assert 'href="../index.md"' in html
+
+
+def test_a_formula_is_refused_where_it_would_be_shown_by_its_name() -> None:
+    pytest.importorskip("latex2mathml")
+    to_mathml = runpy.run_path(str(TOOLS / "site_hooks" / "mathematics.py"))["to_mathml"]
+    assert "<msub>" in to_mathml("x_0")
+    assert "&#x02016;" in to_mathml(r"\Big\| x \Big\|^2")
+    with pytest.raises(ValueError, match="does not know"):
+        to_mathml(r"\notacommand x")
 
 
 @pytest.fixture(scope="module")

@@ -72,11 +72,13 @@ class Outside(Treeprocessor):
             if path is not None and picture(path):
                 image.set("src", self.within(f"{SHOWN}/{path}"))
         for link in root.iter("a"):
-            path = outside(self.page, link.get("href") or "")
+            href = link.get("href") or ""
+            path = outside(self.page, href)
             if path is None:
                 continue
             if self.repo_url:
-                link.set("href", f"{self.repo_url.rstrip('/')}/blob/main/{path}")
+                _, mark, anchor = href.partition("#")
+                link.set("href", f"{self.repo_url.rstrip('/')}/blob/main/{path}{mark}{anchor}")
             elif shown(path):
                 link.set("href", self.within(f"{SHOWN}/{path}.md"))
             else:
