@@ -23,7 +23,7 @@ LARGEST = 100_000
 LANGUAGES = {".py": "python", ".md": "markdown", ".yaml": "yaml", ".json": "json", ".sbatch": "bash", ".toml": "toml"}
 PICTURES = {".png", ".svg"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s]+)\)")
-PAGE = "---\nsearch:\n  exclude: true\n---\n# {path}\n\n{fence}{language}\n{text}\n{fence}\n"
+PAGE = "---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n# {path}\n\n{fence}{language}\n{text}\n{fence}\n"
 
 
 def outside(page: str, link: str) -> str | None:
