@@ -121,7 +121,10 @@ def main() -> None:
     results = {"healthy": measured(runs), "wild": measured([wild])}
     on = ran_on(torch.device("cpu"))
     given = ", ".join(f"`{name}={value:g}`" for name, value in WILD.items())
-    note = f"{words.steps} updates of 32 samples; {words.seeds} seeds as recommended, and {few} updates of seed 0 with {given}. {on}"
+    note = (
+        f"{words.steps} updates of 32 samples; {words.seeds} seeds as recommended, and {few} updates of seed 0 with "
+        f"{given}. {on}"
+    )
     text = page(results, note)
     (HERE / "results.json").write_text(json.dumps(results | {"ran_on": on}, indent=1) + "\n", encoding="utf-8")
     (HERE / "results.md").write_text(text, encoding="utf-8")
