@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/healthy_run/run.py --work runs/healthy
 
-Trains with `dipp train`'s own settings, three seeds, and once with a scale and a learning rate that are far too large;
-the comparison at the end alone is of fewer prompts. The judge's means are of the monitors' held-out ones.
+Trains with `dipp train`'s own settings, three seeds, and once, for fewer updates, with a scale and a learning rate that
+are far too large. The judge's means are those of the monitors.
 Of every number the page has the lowest and highest of the runs' means over the first five updates, over the middle of
 the run and over the last five. Finished runs are not run again. Four runs of
 some minutes each, on one thread. Writes results.json and results.md.
@@ -41,10 +41,11 @@ COLUMNS = {
     "assistant_loss": "the assistant's loss",
 }
 """Numbers of `metrics.jsonl`, with what they are."""
-QUICK = {"eval_count": 8}
 WILD = {"reward_scale": 100_000.0, "learning_rate": 0.02}
 SHORT = 20
 """Updates of the run that is out of control, at most; it is so from the first ones on."""
+FEW = 8
+"""Held-out prompts that it is judged on."""
 Band = tuple[float, float]
 
 
@@ -52,7 +53,7 @@ def trained(out: Path, **settings: Any) -> Path:
     """A run of the emoji world, or what an earlier call has trained."""
     if not (out / "summary.json").is_file():
         begun = {"out": out, "resume": (out / "config.yaml").is_file()}
-        train(make_config({"generator": "emoji-onestep", "device": "cpu", **begun, **QUICK, **settings}))
+        train(make_config({"generator": "emoji-onestep", "device": "cpu", **begun, **settings}))
     return out
 
 
@@ -103,7 +104,8 @@ def page(results: dict[str, Any], note: str) -> str:
         warned = ", ".join(f"`{name}`" for name in side["warned"]) or "none"
         lines += [
             "",
-            f"{title}: the judge, which nothing was trained on, goes from {before} to {after}; warnings: {warned}.",
+            f"{title}: the judge's mean, which nothing was trained on, is {before} at the start and {after} at the end; "
+            f"warnings: {warned}.",
         ]
     return "\n".join(lines) + f"\n\n{note}\n"
 
@@ -117,13 +119,13 @@ def main() -> None:
     words = parser.parse_args()
     runs = [trained(words.work / f"seed-{seed}", seed=seed, steps=words.steps) for seed in range(words.seeds)]
     few = min(SHORT, words.steps)
-    wild = trained(words.work / "wild", seed=0, steps=few, **WILD)
+    wild = trained(words.work / "wild", seed=0, steps=few, eval_count=FEW, **WILD)
     results = {"healthy": measured(runs), "wild": measured([wild])}
     on = ran_on(torch.device("cpu"))
     given = ", ".join(f"`{name}={value:g}`" for name, value in WILD.items())
     note = (
         f"{words.steps} updates of 32 samples; {words.seeds} seeds as recommended, and {few} updates of seed 0 with "
-        f"{given}. {on}"
+        f"{given}, judged on {FEW} prompts. {on}"
     )
     text = page(results, note)
     (HERE / "results.json").write_text(json.dumps(results | {"ran_on": on}, indent=1) + "\n", encoding="utf-8")
