@@ -3,10 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/healthy_run/run.py --work runs/healthy
 
 Trains with `dipp train`'s own settings, three seeds, and once, for fewer updates, with a scale and a learning rate that
-are far too large. The judge's means are those of the monitors.
-Of every number the page has the lowest and highest of the runs' means over the first five updates, over the middle of
-the run and over the last five. Finished runs are not run again. Four runs of
-some minutes each, on one thread. Writes results.json and results.md.
+are far too large. Of every number the page has the lowest and highest of the runs' means over the first five updates,
+over the middle of the run and over the last five; the judge's means are those of the monitors. Finished runs are not
+run again. Four runs of some minutes each, on one thread. Writes results.json and results.md.
 """
 
 from __future__ import annotations
@@ -104,8 +103,8 @@ def page(results: dict[str, Any], note: str) -> str:
         warned = ", ".join(f"`{name}`" for name in side["warned"]) or "none"
         lines += [
             "",
-            f"{title}: the judge's mean, which nothing was trained on, is {before} at the start and {after} at the end; "
-            f"warnings: {warned}.",
+            f"{title}: the judge's mean, which nothing was trained on, is {before} at the start and {after} at the "
+            f"end; warnings: {warned}.",
         ]
     return "\n".join(lines) + f"\n\n{note}\n"
 
