@@ -48,7 +48,7 @@ def rate_makers(comparisons: Iterable[Comparison], alpha: float = ALPHA) -> tupl
     if not len(votes.first):
         raise RequestError(
             "No vote compares the images of two makers, so that there is nothing to rate; expected images of two "
-            "makers or more for each prompt, as in: dipp vote FOLDER --generators ONE,OTHER"
+            "makers or more for each prompt, as in: dipp vote FOLDER --generators ONE,OTHER --prompts SET"
         )
     reason = apart(votes.wins(), votes.names)
     if reason and not alpha:

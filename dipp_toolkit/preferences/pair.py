@@ -121,9 +121,6 @@ class Comparison:
             None if self.outcome == OUTCOMES[EQUAL] else self.second if self.outcome > OUTCOMES[EQUAL] else self.first
         )
 
-    def _of(self, place: float) -> Candidate | None:
-        return {0.0: self.first, 1.0: self.second}.get(place)
-
     @property
     def pair(self) -> frozenset[int]:
         """The two images' ids, in no order."""
@@ -143,7 +140,7 @@ def joined(parts: Iterable[Sequence[Comparison]]) -> list[Comparison]:
             )
             for one in part
         ]
-        after = max([after, *(image.id for one in together for image in (one.first, one.second))])
+        after = max([after, *(image.id + 1 for one in together for image in (one.first, one.second))])
     return together
 
 

@@ -123,7 +123,9 @@ class VoteFile:
         path = folder / FILE
         if not create and not path.is_file():
             missing = f"There are no votes in {folder}" if folder.is_dir() else f"There is no folder {folder}"
-            raise RequestError(f"{missing}. A page to vote on is started by: dipp vote {folder} --generators NAMES")
+            raise RequestError(
+                f"{missing}. A page to vote on is started by: dipp vote {folder} --generators NAMES --prompts SET"
+            )
         try:
             (folder / IMAGES).mkdir(parents=True, exist_ok=True)
             file = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
@@ -173,10 +175,13 @@ class VoteFile:
             file.execute("BEGIN IMMEDIATE")
             try:
                 yield file
+                file.execute("COMMIT")
             except BaseException:
-                file.execute("ROLLBACK")
+                # Where a commit fails the transaction is still open, and votes would be said to be kept that are in it;
+                # where a disk is full SQLite may have ended it by itself.
+                if file.in_transaction:
+                    file.execute("ROLLBACK")
                 raise
-            file.execute("COMMIT")
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
@@ -377,13 +382,14 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
         RequestError: the file is another program's, or of a later version.
         sqlite3.Error: it is none of SQLite, or cannot be written.
     """
-    # One file and no others beside it, so that a copy of it is whole; and on the disk before a vote is confirmed.
-    file.execute("PRAGMA journal_mode=DELETE")
     file.execute("PRAGMA synchronous=FULL")
     file.execute("PRAGMA foreign_keys=ON")
+    if _kind(file) == (APPLICATION, VERSION):
+        return  # whoever only reads writes nothing, so that votes may lie where nothing can be written
+    # One file and no others beside it, so that a copy of it is whole; and on the disk before a vote is confirmed.
+    file.execute("PRAGMA journal_mode=DELETE")
     file.execute("BEGIN IMMEDIATE")
-    (application,) = file.execute("PRAGMA application_id").fetchone()
-    (version,) = file.execute("PRAGMA user_version").fetchone()
+    application, version = _kind(file)
     (tables,) = file.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application, version) != (APPLICATION, VERSION) and tables:
         file.execute("ROLLBACK")
@@ -400,6 +406,13 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
     file.execute(f"PRAGMA application_id={APPLICATION}")
     file.execute(f"PRAGMA user_version={VERSION}")
     file.execute("COMMIT")
+
+
+def _kind(file: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and of which version; zeros of a new one."""
+    (application,) = file.execute("PRAGMA application_id").fetchone()
+    (version,) = file.execute("PRAGMA user_version").fetchone()
+    return application, version
 
 
 def _now() -> str:

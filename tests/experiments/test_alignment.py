@@ -22,7 +22,7 @@ from dipp_toolkit.experiments.bench.entries import BenchEntry
 from dipp_toolkit.experiments.bench.run import Silent
 from dipp_toolkit.experiments.voting.session import Session
 from dipp_toolkit.experiments.voting.simulation import answer_all
-from dipp_toolkit.preferences.pair import Candidate, Comparison, joined
+from dipp_toolkit.preferences.pair import Candidate, Comparison, PictureFile, joined
 from dipp_toolkit.preferences.simulated import SimulatedVoter
 from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
 from dipp_toolkit.protocols import Prompt
@@ -234,3 +234,9 @@ def test_joined_numbers_images_anew(tmp_path: Path) -> None:
     together = joined(parts)
     assert len({one.id for c in together for one in (c.first, c.second)}) == 4
     assert [one.first.picture for one in together] == [part[0].first.picture for part in parts]
+
+
+def test_joined_keeps_images_apart_that_are_numbered_from_zero() -> None:
+    first, second = (Candidate(number, "a fox", "maker", PictureFile(Path(f"{number}.png"))) for number in (0, 1))
+    one, other = joined([[Comparison(first, second, 1.0, "ann")], [Comparison(first, second, 1.0, "ann")]])
+    assert len({one.first.id, one.second.id, other.first.id, other.second.id}) == 4

@@ -16,7 +16,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dipp_toolkit.errors import RequestError
+from dipp_toolkit.errors import RequestError, RunError
+from dipp_toolkit.preferences import vote_file
 from dipp_toolkit.preferences.loading import load_comparisons
 from dipp_toolkit.preferences.pair import OUTCOMES
 from dipp_toolkit.preferences.vote_file import FILE, NewCandidate, VoteFile
@@ -110,6 +111,31 @@ def test_rows_never_change(votes: VoteFile) -> None:
     for change in ("DELETE FROM votes", "UPDATE votes SET choice = 'equal'", "DELETE FROM images"):
         with pytest.raises(sqlite3.IntegrityError, match="only added"):
             file.execute(change)
+
+
+def test_after_a_write_that_failed_a_vote_is_on_the_disk(votes: VoteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vote_file, "PATIENCE", 0.0)
+    with VoteFile.open(votes.folder) as own:
+        one, two = own.show("ann", 1, 2), own.show("ann", 2, 3)
+        own.vote(one.id, "first")
+        reader = sqlite3.connect(votes.folder / FILE, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM votes").fetchall()  # for as long as it looks, nothing can be committed
+        with pytest.raises(RunError, match="locked"):
+            own.undo("ann", one.id)
+        reader.execute("COMMIT")
+        assert own.vote(two.id, "second")
+        assert len(votes.comparisons()) == 2  # through a connection of its own
+        assert own.undo("ann", two.id) is not None
+
+
+def test_who_only_reads_writes_nothing(votes: VoteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes.vote(votes.show("ann", 1, 2).id, "first")
+    monkeypatch.setattr(vote_file, "PATIENCE", 0.0)
+    writer = sqlite3.connect(votes.folder / FILE, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")  # nobody else may write now
+    assert len(load_comparisons(votes.folder)) == 1
+    writer.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(
