@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,10 +96,15 @@ def _add(comparisons: list[Comparison], file: VoteFile, unnamed: str, notices: l
     new_images = file.add(read())
     numbers = {(one.prompt, one.maker, _digest(one)): one.id for one in file.candidates()}
     number_of = {image.id: numbers[image.prompt, image.maker, digests[image.id]] for image in images}
-    there = Counter(_key(one, one.first.id, one.second.id, one.voter) for one in file.comparisons())
-    asked = {(showing.voter, frozenset((showing.first.id, showing.second.id))): showing.id for showing in _voted(file)}
+    repeating = {voter_name(comparison.voter or unnamed) for comparison in comparisons if comparison.repeat}
     added = known = same = 0
     with file.all_or_none():
+        # Looked at inside: another import may have been at work until now.
+        there = Counter(_key(one, one.first.id, one.second.id, one.voter) for one in file.comparisons())
+        asked = {
+            (showing.voter, frozenset((showing.first.id, showing.second.id))): showing.id
+            for showing in _voted(file, repeating)
+        }
         for comparison in comparisons:
             first, second = number_of[comparison.first.id], number_of[comparison.second.id]
             if first == second:  # two files with the same pixels
@@ -121,9 +126,9 @@ def _add(comparisons: list[Comparison], file: VoteFile, unnamed: str, notices: l
     return Imported(file.folder, new_images, added, known, [*notices, *told])
 
 
-def _voted(file: VoteFile) -> Iterator[Showing]:
-    """All showings that were voted on, of a voter the latest first."""
-    for voter in {comparison.voter for comparison in file.comparisons()}:
+def _voted(file: VoteFile, voters: Iterable[str]) -> Iterator[Showing]:
+    """The showings that some voters voted on, of a voter the latest first."""
+    for voter in voters:
         for showing, _ in reversed(file.votes_of(voter)):
             yield showing
 

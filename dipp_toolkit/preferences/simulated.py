@@ -34,11 +34,7 @@ class SimulatedVoter:
     def __init__(
         self, reward: Reward, noise: float = 0.1, seed: int = 0, name: str = "simulated", label: str = "reward"
     ):
-
-        if not 0 <= noise <= 0.5:
-            raise RequestError(
-                f"A simulated voter's noise is {noise:g}; expected 0 to 0.5, the probability of an error."
-            )
+        check_noise(noise)
         refuse_alone(label, reward, "A simulated voter")
         self.reward, self.noise, self.seed, self.name, self.label = reward, noise, seed, name, label
         self._looked_at: dict[Candidate, tuple[float, str]] = {}
@@ -78,3 +74,13 @@ class SimulatedVoter:
         drawn = int.from_bytes(hashlib.sha256(told).digest()[:8], "big") / 2**64
         said = self.prefers(first, second)
         return said if drawn >= self.noise else {FIRST: SECOND, SECOND: FIRST}.get(said, said)
+
+
+def check_noise(noise: float) -> None:
+    """Refuse what is no probability of an error.
+
+    Raises:
+        RequestError: it is below 0 or above one half.
+    """
+    if not 0 <= noise <= 0.5:
+        raise RequestError(f"A simulated voter's noise is {noise:g}; expected 0 to 0.5, the probability of an error.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_ctrl_c_says_where_the_votes_are(
     assert "6 of simulated" in out
 
 
+def test_the_browser_is_led_to_the_link_with_the_voters_name(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    def stopped(config: object, listening: socket.socket, done: object) -> None:
+        listening.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "has_browser", lambda: True)
+    monkeypatch.setattr(serve.webbrowser, "open", shown.append)
+    monkeypatch.setattr(serve, "serve_until_stopped", stopped)
+    assert main(["vote", str(made), "--port", "0", "--voter", "Ann B"]) == 0
+    (link,) = shown
+    assert link.endswith(f"/{serve.token_of(made)}/?voter=Ann%20B")
+
+
 def test_a_token_is_kept_where_nobody_else_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "cache"))
     token = serve.token_of(tmp_path / "votes")
@@ -177,6 +193,9 @@ def test_without_the_packages_there_is_a_sentence(
         ("--images one --prompt a --picking best", "'best'"),
         ("--images one --prompt a --goal 0", "--goal is 0"),
         ("--images one --prompt a --repeats 2", "--repeats is 2"),
+        ("--images one --prompt a --simulate colourfulness --noise 2", "noise is 2"),
+        ("--images one --prompt a --batch-size 0", "--batch-size is 0"),
+        ("--check-with colourfulness", "there is no --import"),
         ("--images one --prompt a --voter ''", "A voter's name has 1 to"),
         ("--images one --prompt a --set generator.x.steps=2", "--generators names none"),
         ("--images one --prompt a --set reward.x.a=2", "--simulate names none"),
@@ -201,3 +220,4 @@ def test_a_wrong_request_is_a_sentence(
     save_image(torch.zeros(3, 4, 4), Path("one/1.png"))
     assert main(["vote", *shlex.split(words)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not list(Path("votes").rglob("*.png")) or "nothing to compare" in sentence, "it was refused after the work"

@@ -189,6 +189,23 @@ def test_an_import_can_be_run_again(votes: VoteFile, tmp_path: Path) -> None:
     assert (more.images, more.votes, more.known) == (0, 1, 7)
 
 
+def test_two_imports_at_once_add_every_vote_once(
+    votes: VoteFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_votes(votes.folder, tmp_path / "data")
+    alone = VoteFile.all_or_none
+
+    def after_another(file: VoteFile) -> Any:
+        monkeypatch.setattr(VoteFile, "all_or_none", alone)
+        import_votes(tmp_path / "data", tmp_path / "new")  # which is quicker, and ends first
+        return alone(file)
+
+    monkeypatch.setattr(VoteFile, "all_or_none", after_another)
+    again = import_votes(tmp_path / "data", tmp_path / "new")
+    assert (again.votes, again.known) == (0, len(VOTES))
+    assert len(load_comparisons(tmp_path / "new")) == len(VOTES)
+
+
 def test_an_import_that_fails_adds_no_vote(votes: VoteFile, tmp_path: Path) -> None:
     rows = {
         "prompt": ["a", "a"],

@@ -132,7 +132,7 @@ class OnPage:
 
     def _done(self, session: Session) -> bool:
         names = {comparison.voter for comparison in session.votes.comparisons()}
-        return sum(session.progress(name).done for name in names) >= self.voters
+        return sum(session.finished(name) for name in names) >= self.voters
 
 
 class Stages:

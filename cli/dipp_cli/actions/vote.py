@@ -14,11 +14,11 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.run import Listener
 from dipp_toolkit.experiments.voting.candidates import Folders, from_generators, noises, parse_folders, sample
-from dipp_toolkit.experiments.voting.session import Session
+from dipp_toolkit.experiments.voting.session import Session, check_goal
 from dipp_toolkit.experiments.voting.simulation import answer_all
 from dipp_toolkit.preferences.pair import Candidate, Comparison
 from dipp_toolkit.preferences.picking import PairPicker
-from dipp_toolkit.preferences.simulated import SimulatedVoter
+from dipp_toolkit.preferences.simulated import SimulatedVoter, check_noise
 from dipp_toolkit.preferences.vote_file import FILE, VoteFile, voter_name
 from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.utils.assignments import parse_options
@@ -97,6 +97,10 @@ class VoteRequest:
         if self.reward_assignments and self.simulate is None:
             raise RequestError("--set gives options to a reward, but --simulate names none.")
         noises(self.per_prompt, self.seed)
+        check_goal(self.goal, self.repeats)
+        check_noise(self.noise)
+        if self.batch_size < 1:
+            raise RequestError(f"--batch-size is {self.batch_size}; expected at least 1.")
         if self.voter is not None:
             voter_name(self.voter)
         place = user_path(self.votes)
@@ -200,7 +204,7 @@ def _serve(request: VoteRequest, session: Session, as_json: bool) -> None:
             "Ctrl-C ends it."
         )
     try:
-        run_page(session, listening, address, browser=request.browser and not as_json and has_browser())
+        run_page(session, listening, link, browser=request.browser and not as_json and has_browser())
     except KeyboardInterrupt:  # how a vote ends
         if not as_json:
             print_line(_ended(session))

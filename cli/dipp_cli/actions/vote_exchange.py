@@ -36,13 +36,13 @@ class ExchangeRequest:
         Raises:
             RequestError: as a sentence.
         """
+        if self.dataset is None and self.reward is not None:
+            raise RequestError("--check-with looks at what --import reads; there is no --import.")
         flag = "--export" if self.export is not None else "--import"
         if self.export is not None and self.dataset is not None:
             raise RequestError("--export writes a dataset and --import reads one; give one of them at a time.")
         if self.asks:
             raise RequestError(f"{flag} asks nobody; leave {' and '.join(self.asks)} out, or run the two one by one.")
-        if self.export is not None and self.reward is not None:
-            raise RequestError("--check-with looks at what --import reads; there is no --import.")
 
 
 def exchange(request: ExchangeRequest, as_json: bool) -> int:
@@ -128,7 +128,7 @@ def import_(
         finally:
             close(rewards)
         if direction.swapped:
-            raise RequestError(f"{direction.sentence()} Nothing was imported; without a reward it is.")
+            raise RequestError(f"{direction.sentence()} Nothing was imported; without --check-with it is.")
         said.append(direction.sentence())
 
     added = import_votes(dataset, votes, voter=voter, check=check)

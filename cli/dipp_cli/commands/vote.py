@@ -95,7 +95,7 @@ def vote(
     if generators and prompts:
         check_prompts(prompts)
     check_rewards(tuple(filter(None, (simulate, check_with))))
-    if export is not None or import_ is not None:
+    if export is not None or import_ is not None or check_with is not None:
         from ..actions.vote_exchange import ExchangeRequest, exchange
 
         asks = [

@@ -11,6 +11,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ...rewards.remote.serve import address_of, application_config, listen, serve_until_stopped
 from ...utils.packages import missing_of, not_installed
@@ -87,7 +88,7 @@ def run_page(
     Args:
         session: asks and keeps the votes.
         listening: from `open_page`.
-        address: from `open_page`.
+        address: from `open_page`; `?voter=NAME` may stand behind it.
         browser: show it in this machine's browser.
         done: whether there is nothing more to ask; a page that is open has learned of it a little later.
 
@@ -97,7 +98,7 @@ def run_page(
     """
     from .server import LIMITS, build_page
 
-    token = address.rstrip("/").rpartition("/")[2]
+    token = urlsplit(address).path.strip("/")
     if browser:  # the socket listens already, so that the browser waits for the server
         webbrowser.open(address)
     serve_until_stopped(application_config(build_page(session, token), LIMITS), listening, done)

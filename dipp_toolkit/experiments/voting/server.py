@@ -29,6 +29,7 @@ from ...report import templates
 from ...rewards.remote.address import is_loopback
 from ...rewards.remote.limits import Body, Crowd, CrowdedError, Limits, TooLargeError
 from ...utils.exception_text import raised
+from ...utils.messages import is_broken
 from .session import Session
 
 LIMITS = Limits(megabytes=1 / 64, crowd=1.0, timeout=30.0)
@@ -277,7 +278,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name, "")
-    if not isinstance(value, str):
+    if not isinstance(value, str) or is_broken(value):
         raise HTTPException(400, f"'{name}' is not a text.")
     return value
 

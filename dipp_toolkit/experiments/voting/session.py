@@ -98,10 +98,7 @@ class Session:
         repeats: float = REPEATS,
         seed: int = 0,
     ):
-        if goal < 1:
-            raise RequestError(f"--goal is {goal}; expected at least 1 vote.")
-        if not 0 <= repeats <= 0.5:
-            raise RequestError(f"--repeats is {repeats:g}; expected a share of the votes from 0 to 0.5.")
+        check_goal(goal, repeats)
         self.votes, self.make_picker, self.goal, self.repeats, self.seed = votes, make_picker, goal, repeats, seed
         self._lock = threading.RLock()
         self._goals: dict[str, int] = {}
@@ -198,6 +195,18 @@ class Session:
         consistent = sum(_preferred(*before) == _preferred(*now) for before, now in again)
         return Progress(len(given), goal, len(again), consistent, given[-1][0].id if given else "")
 
+    def finished(self, voter: str) -> bool:
+        """Whether a voter has given all votes that every voter is asked for, or no pair is left to ask about.
+
+        Who goes on beyond the goal has finished all the same.
+        """
+        voter = voter_name(voter)
+        with self._lock:
+            if len(self.votes.votes_of(voter)) >= self.goal:
+                return True
+            waiting = self.votes.open_showings(voter)
+            return all(self._has_lost(one.first, one.second) for one in waiting) and self._next_plan(voter) is None
+
     def lose(self, image: Candidate, sentence: str) -> None:
         """Pass over the pairs of an image that cannot be shown.
 
@@ -277,6 +286,18 @@ class Session:
 def _preferred(showing: Showing, choice: str) -> int | None:
     """The id of the image that a voter chose; None where neither was."""
     return {"first": showing.first.id, "second": showing.second.id}.get(choice)
+
+
+def check_goal(goal: int, repeats: float) -> None:
+    """Refuse numbers of votes that nobody can give.
+
+    Raises:
+        RequestError: one is out of range.
+    """
+    if goal < 1:
+        raise RequestError(f"--goal is {goal}; expected at least 1 vote.")
+    if not 0 <= repeats <= 0.5:
+        raise RequestError(f"--repeats is {repeats:g}; expected a share of the votes from 0 to 0.5.")
 
 
 def _check_pairs(votes: VoteFile) -> None:

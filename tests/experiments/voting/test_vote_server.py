@@ -166,6 +166,12 @@ def test_votes_on_what_was_not_asked(client: TestClient) -> None:
         assert answer.json()["error"].endswith((".", "!"))
 
 
+def test_half_a_character_is_refused_and_not_asked_for_again(client: TestClient) -> None:
+    vote = b'{"voter": "ann", "showing": "\\ud800", "choice": "first"}'
+    answer = client.post(f"/{TOKEN}/vote", content=vote)
+    assert (answer.status_code, answer.json()["error"]) == (400, "'showing' is not a text.")
+
+
 def test_an_image_that_goes_missing_is_said_and_passed_over(client: TestClient, session: Session) -> None:
     asked = post(client, "question")
     showing = session.votes.open_showing("ann")

@@ -212,6 +212,19 @@ def test_going_on_beyond_the_goal(tmp_path: Path) -> None:
     assert session.progress("bob").goal == 2
 
 
+def test_who_goes_on_has_finished_and_so_has_who_saw_every_pair(tmp_path: Path) -> None:
+    session = Session(filled(tmp_path / "many"), AnyPair, goal=1)
+    assert not session.finished("ann")
+    vote_on(session, "ann")
+    session.go_on("ann")
+    assert session.finished("ann") and not session.progress("ann").done
+    session = Session(filled(tmp_path / "few", prompts=1), AnyPair, goal=99, repeats=0)
+    while session.question("ann") is not None:
+        assert not session.finished("ann")
+        vote_on(session, "ann")
+    assert session.finished("ann") and not session.finished("bob")
+
+
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_a_missing_or_damaged_image_is_passed_over(tmp_path: Path, harm: str) -> None:
     votes = filled(tmp_path, prompts=2)
