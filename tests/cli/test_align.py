@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dipp_cli.actions import align as action
 from dipp_cli.actions.align import OnPage
 from dipp_cli.app import main
+from dipp_cli.terminal.output import print_line
 from dipp_toolkit.experiments.alignment.duels import Duels
+from dipp_toolkit.experiments.alignment.rounds import AlignResult
+from dipp_toolkit.experiments.alignment.settings import AlignSettings
 from dipp_toolkit.experiments.voting.session import Session
 from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
 from dipp_toolkit.utils.packages import missing_of
@@ -92,3 +96,21 @@ def test_the_page_ends_when_so_many_voters_have_reached_the_goal(
     assert "Which is better? 2 votes of 2 voters, here: http://127.0.0.1:" in capsys.readouterr().out
     OnPage(2, 0, False).ask(session, "Which is better?")  # nothing is left to ask, and no page is served
     assert capsys.readouterr().out == ""
+
+
+def test_json_stands_alone_on_stdout_where_people_vote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def align(settings: AlignSettings, voters: object, listener: object) -> AlignResult:
+        assert isinstance(voters, action.OnPage)
+        print_line("300 votes of 1 voter, here: http://127.0.0.1:8701/")
+        return AlignResult(settings.out, [], "emoji-onestep", settings.out / "align.html")
+
+    monkeypatch.setattr(action, "align", align)
+    monkeypatch.setattr("dipp_toolkit.experiments.voting.serve.NEEDED", ())
+    assert main(["align", "--out", str(tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["generator"] == "emoji-onestep"
+    assert "here: http" in said.err
+    assert main(["align", "--out", str(tmp_path)]) == 0
+    assert "here: http" in capsys.readouterr().out

@@ -25,7 +25,9 @@ from dipp_toolkit.experiments.voting.simulation import answer_all
 from dipp_toolkit.preferences.pair import Candidate, Comparison, PictureFile, joined
 from dipp_toolkit.preferences.simulated import SimulatedVoter
 from dipp_toolkit.preferences.vote_file import NewCandidate, VoteFile
+from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.protocols import Prompt
+from dipp_toolkit.utils.folder_lock import locked
 
 
 class Brightness:
@@ -180,9 +182,65 @@ def test_other_settings_are_refused_in_a_folder_that_was_begun(tmp_path: Path, m
         align(settings(tmp_path / "align", votes=31), Voter(), Stages())
 
 
+def test_fewer_rounds_than_are_done_and_another_place_name_the_last_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    House(monkeypatch, [0.1, 0.1])
+    align(settings(tmp_path / "align", rounds=2, votes=10), Voter(), Stages())
+    (tmp_path / "align").rename(tmp_path / "moved")
+    result = align(settings(tmp_path / "moved", rounds=1, votes=10), Voter(), Stages())
+    assert len(result.rounds) == 2
+    assert result.generator == str(tmp_path / "moved" / "round-2" / "run")
+
+
+def of_one_set(tmp_path: Path, **changes: Any) -> AlignSettings:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"fox {number}" for number in range(46)), encoding="utf-8")
+    base = make_config({"generator": "emoji-onestep", "prompts": str(tmp_path / "prompts.txt"), "eval_prompts": None})
+    return replace(settings(tmp_path / "align", rounds=1, votes=10, **changes), base=base)
+
+
+def test_a_training_does_not_see_the_prompts_that_new_and_old_are_compared_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, chosen = House(monkeypatch, [0.1]), of_one_set(tmp_path)
+    align(chosen, Voter(), Stages())
+    _, held_out = prompts_of(chosen, 1)
+    seen = [prompt.text for prompt in load_prompts(str(house.trained[0].prompts)).prompts]
+    assert len(held_out) == 20
+    assert seen == [f"fox {n}" for n in range(46) if f"fox {n}" not in {prompt.text for prompt in held_out}]
+    apart = settings(tmp_path / "apart", rounds=1, votes=10)
+    house.gains.append(0.1)
+    align(apart, Voter(), Stages())
+    assert house.trained[1].prompts == apart.trained.prompts  # of two sets that share none
+
+
+def test_other_prompts_in_the_same_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    House(monkeypatch, [0.1])
+    align(of_one_set(tmp_path), Voter(), Stages())
+    chosen = of_one_set(tmp_path)
+    with (tmp_path / "prompts.txt").open("a", encoding="utf-8") as file:
+        file.write("\nan owl\n")
+    with pytest.raises(RequestError, match="other settings or prompts"):
+        align(chosen, Voter(), Stages())
+
+
+def test_more_votes_than_the_prompts_have_pairs_are_refused_before_anybody_votes(tmp_path: Path) -> None:
+    voter = Voter()
+    with pytest.raises(RequestError, match="the 26 prompts that there are to vote on .* have 26 pairs"):
+        align(replace(of_one_set(tmp_path, prompts=90, per_prompt=2), votes=80), voter, Stages())
+    assert voter.asked == []
+
+
+def test_two_processes_do_not_go_through_the_same_rounds(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    with locked(tmp_path), pytest.raises(RequestError, match="Another process is at work"):
+        align(chosen, Voter(), Stages())
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"repeats": 0.9}, "--repeats is 0.9"),
         ({"rounds": 0}, "--rounds is 0"),
         ({"compared": 5}, "--compared is 5; expected at least 20"),
         ({"per_prompt": 1}, "nothing to compare"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,9 @@ def run(request: AlignRequest, as_json: bool, dry: bool) -> int:
         print_preflight(preflight_alignment(settings), as_json)
         return 0
     with _voters(request) as voters, bench_progress(request.quiet) as inner:
-        if isinstance(voters, OnPage):  # its address is for whoever is at the terminal
+        # The page's address is for whoever is at the terminal, unless the result alone is to stand on stdout.
+        with nullcontext() if isinstance(voters, OnPage) and not as_json else quiet_stdout():
             result = align(settings, voters, Stages(inner, request.quiet))
-        else:
-            with quiet_stdout():
-                result = align(settings, voters, Stages(inner, request.quiet))
     if as_json:
         print_json(described(result))
         return 0

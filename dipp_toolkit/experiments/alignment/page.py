@@ -56,7 +56,7 @@ def _last(settings: AlignSettings, rounds: Sequence[Round]) -> str:
         return "The last training made it worse, so the generator from before it stays."
     if len(rounds) < settings.rounds:
         return f"{len(rounds)} of {settings.rounds} rounds are finished."
-    every = "The round is" if settings.rounds == 1 else f"All {settings.rounds} rounds are"
+    every = "The round is" if len(rounds) == 1 else f"All {len(rounds)} rounds are"
     return f"{every} finished, and voters still prefer the new generator: more rounds may help."
 
 

@@ -28,6 +28,7 @@ from ...rewards.fitted_folders import FIT
 from ...training.run import train
 from ...utils.atomic import write_text
 from ...utils.device import choose_device
+from ...utils.folder_lock import locked
 from ...utils.json_files import read_json
 from ...utils.paths import below
 from ..bench.entries import BenchEntry
@@ -36,9 +37,9 @@ from ..voting.candidates import from_generators, noises
 from ..voting.session import Session
 from .duels import Duels
 from .page import write_page
-from .settings import AFTER, BEFORE, CURRENT, AlignSettings, prompts_of
+from .settings import AFTER, BEFORE, CURRENT, AlignSettings, prompts_of, without
 
-STATE = "align.json"
+STATE, PROMPTS = "align.json", "prompts.json"
 
 
 @runtime_checkable
@@ -167,18 +168,28 @@ def align(settings: AlignSettings, voters: Voters, listener: AlignListener) -> A
         Interrupted: a signal arrived; what was done is kept.
     """
     settings.check()
-    prompts_of(settings, 1)  # refused before anybody votes
+    _, held_out = prompts_of(settings, 1)  # refused before anybody votes
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"The folder {settings.out} cannot be made: {error.strerror or error}.") from error
+    with locked(settings.out):
+        return _align(settings, held_out, voters, listener)
+
+
+def _align(
+    settings: AlignSettings, held_out: Sequence[Prompt], voters: Voters, listener: AlignListener
+) -> AlignResult:
     rounds = _begun(settings)
     generator = str(settings.trained.generator)
-    page = settings.out / "align.html"
-    for number in range(1, settings.rounds + 1):
+    for number in range(1, max(settings.rounds, len(rounds)) + 1):
         if len(rounds) >= number:
             listener.stage(number, "done already")
         else:
             part = _OneRound(settings, number, generator, voters, listener)
-            rounds.append(part.go(*prompts_of(settings, number)))
+            rounds.append(part.go(prompts_of(settings, number)[0], held_out))
             _write(settings, rounds)
-            page = write_page(settings, rounds)
+            write_page(settings, rounds)
         if rounds[number - 1].verdict != "better":
             break
         generator = rounds[number - 1].generator
@@ -204,7 +215,7 @@ class _OneRound:
         """Its four parts."""
         self._vote(prompts)
         fitted = self._fit()
-        self._train()
+        self._train(held_out)
         compared = self._compare(held_out)
         return Round(
             self.number,
@@ -273,23 +284,33 @@ class _OneRound:
             fit_reward(joined(given), place, seed=self.settings.seed, device=device, **self.settings.fit)
         return read_json(place / FIT)
 
-    def _train(self) -> None:
+    def _train(self, held_out: Sequence[Prompt]) -> None:
         if self.folder.trained:
             return
+        others = without(held_out, self.settings)
+        path = self.settings.out / PROMPTS
+        if others is not None:
+            write_text(path, json.dumps(others))
         begun = (self.folder.run / "config.yaml").is_file()
         self.listener.stage(self.number, "the training resumes" if begun else "a training by the reward")
         try:
-            train(self.training(begun))
+            train(self.training(begun, str(self.settings.trained.prompts if others is None else path)))
         except Interrupted as stop:
             raise Interrupted(f"{stop} Or resume all rounds with the same dipp align command.") from None
         gc.collect()
 
-    def training(self, resume: bool = False) -> TrainConfig:
+    def training(self, resume: bool, prompts: str) -> TrainConfig:
         """The settings of the round's training."""
         complete = self.settings.trained
         rewards = {str(self.folder.reward): 1.0, **complete.rewards}
         return complete.model_copy(
-            update={"generator": self.generator, "rewards": rewards, "out": self.folder.run, "resume": resume}
+            update={
+                "generator": self.generator,
+                "rewards": rewards,
+                "prompts": prompts,
+                "out": self.folder.run,
+                "resume": resume,
+            }
         )
 
 
@@ -301,21 +322,21 @@ def _begun(settings: AlignSettings) -> list[Round]:
     """
     path = settings.out / STATE
     if not path.is_file():
-        settings.out.mkdir(parents=True, exist_ok=True)
         _write(settings, [])
         return []
     state = read_json(path)
     if state.get("key") != settings.key():
         raise RequestError(
-            f"The rounds in {settings.out} were begun with other settings; they go on with those alone. Name another "
-            "folder with --out, or give the same settings."
+            f"The rounds in {settings.out} were begun with other settings or prompts; they go on with those alone. "
+            "Name another folder with --out, or give the same settings."
         )
-    return [_round(entry) for entry in state["rounds"]]
+    return [_round(settings, entry) for entry in state["rounds"]]
 
 
-def _round(entry: dict[str, Any]) -> Round:
+def _round(settings: AlignSettings, entry: dict[str, Any]) -> Round:
     intervals = {name: _interval(entry[name]) for name in ("accuracy", "agreement", "win_rate")}
-    return Round(**{**entry, **intervals})
+    run = RoundFolder(below(settings.out, f"round-{entry['number']}")).run  # wherever the folder lies by now
+    return Round(**{**entry, **intervals, "generator": str(run)})
 
 
 def _interval(ends: Mapping[str, float] | None) -> Interval | None:

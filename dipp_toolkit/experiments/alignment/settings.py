@@ -20,7 +20,8 @@ from ...utils.device import choose_device
 from ...utils.fingerprint import digest_of
 from ...utils.paths import check_folder_place
 from ..bench.entries import BenchEntry
-from ..voting.candidates import sample
+from ..voting.candidates import noises, sample
+from ..voting.session import check_goal
 
 PULL = 0.3
 """How strongly the fitted reward pulls where nothing else is said, as a share of the divergence's gradient: a scale
@@ -97,6 +98,8 @@ class AlignSettings:
             )
         if any(entry.label == CURRENT for entry in self.beside):
             raise RequestError(f"'{CURRENT}' is the label of what is trained; label what --beside names otherwise.")
+        check_goal(self.votes, self.repeats)
+        noises(self.per_prompt, self.seed)
         check_folder_place(self.out, "folder of an alignment")
         check_trl(choose_device(self.base.device))
         find_backbone(self.fit["backbone"])
@@ -122,7 +125,14 @@ class AlignSettings:
             for name in ("votes", "compared", "prompts", "per_prompt", "repeats", "picking", "voters", "seed")
         }
         beside = [[entry.label, entry.name, dict(entry.options)] for entry in self.beside]
-        return digest_of([told, own, beside, dict(self.fit)])
+        sets = [[prompt.text for prompt in load_prompts(name).prompts] for name in self.prompt_sets]
+        return digest_of([told, own, beside, dict(self.fit), sets])
+
+    @property
+    def prompt_sets(self) -> tuple[str, str]:
+        """The set that is voted on and trained with, and the one that new and old are compared on; they may be one."""
+        config = self.trained
+        return str(config.prompts), str(config.eval_prompts or config.prompts)
 
 
 def prompts_of(settings: AlignSettings, number: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -135,8 +145,7 @@ def prompts_of(settings: AlignSettings, number: int) -> tuple[list[Prompt], list
     Raises:
         RequestError: a set cannot be read, or has too few prompts.
     """
-    config = settings.trained
-    voted_set, compared_set = str(config.prompts), str(config.eval_prompts or config.prompts)
+    voted_set, compared_set = settings.prompt_sets
     held_out = load_prompts(compared_set).prompts
     # Of one set for both a half is held out at most.
     most = len(held_out) if compared_set != voted_set else len(held_out) // 2
@@ -149,7 +158,28 @@ def prompts_of(settings: AlignSettings, number: int) -> tuple[list[Prompt], list
             f"The prompts {voted_set} are too few: {len(voted)} to vote on, and {len(held_out)} others to compare new "
             "and old on. Name more with --prompts, or others to compare on with --set eval_prompts=SET."
         )
+    pairs = len(voted) * (count := settings.per_prompt * (1 + len(settings.beside))) * (count - 1) // 2
+    if settings.votes > pairs:
+        raise RequestError(
+            f"--votes is {settings.votes}, but the {len(voted)} prompts that there are to vote on in {voted_set}, with "
+            f"{count} images each, have {pairs} pairs. Ask for fewer votes, raise --per-prompt, or name more prompts "
+            "with --prompts."
+        )
     return list(voted), list(held_out)
+
+
+def without(held_out: Sequence[Prompt], settings: AlignSettings) -> list[dict[str, str]] | None:
+    """The prompts to train with, for a file of them, where the set has some that new and old are compared on.
+
+    Returns:
+        None where it has none of them.
+    """
+    texts = {prompt.text for prompt in held_out}
+    prompts = load_prompts(settings.prompt_sets[0]).prompts
+    others = [prompt for prompt in prompts if prompt.text not in texts]
+    if len(others) == len(prompts):
+        return None
+    return [{"prompt": prompt.text, "id": prompt.id, "category": prompt.category} for prompt in others]
 
 
 def preflight_alignment(settings: AlignSettings) -> Preflight:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...errors import RequestError, RunError
+from ...errors import DippError, RequestError, RunError
 from ...utils.packages import not_installed
 from .address import TOKEN_VARIABLE, is_loopback
 
@@ -183,7 +183,11 @@ def serve_until_stopped(config: Any, listening: socket.socket, done: Callable[[]
 
     def watch(done: Callable[[], bool]) -> None:
         while not stopped_by_hand.wait(ASKED_EVERY):
-            if done():
+            try:
+                over = done()
+            except DippError:  # a file that is in use for a moment; requests that meet it say so
+                continue
+            if over:
                 server.should_exit = True
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 from test_vote_session import AnyPair, filled
 
+from dipp_toolkit.errors import RunError
 from dipp_toolkit.experiments.voting.server import build_page
 from dipp_toolkit.experiments.voting.session import Session
+from dipp_toolkit.rewards.remote import serve
 
 TOKEN = "a-token-of-this-test-000"
 HOME = "http://127.0.0.1:8701"
@@ -196,3 +199,24 @@ def test_addresses_of_images_outlive_the_server(client: TestClient, session: Ses
 
 def test_a_browsers_question_for_an_icon_is_no_error(client: TestClient) -> None:
     assert client.get("/favicon.ico").status_code == 204
+
+
+def test_where_the_file_is_in_use_it_is_asked_again_whether_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RunError("The votes cannot be read: database is locked."), True, True])
+
+    def done() -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def run(server: Any, sockets: object) -> None:
+        for _ in range(500):
+            if server.should_exit:
+                return
+            time.sleep(0.01)
+        raise AssertionError("it serves for ever")
+
+    monkeypatch.setattr(serve, "ASKED_EVERY", 0.01)
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    serve.serve_until_stopped(None, serve.listen("127.0.0.1", 0, None), done)
