@@ -243,7 +243,7 @@ class _Reader:
             images = {role: self._see(index, role, values[self.columns[role]]) for role in self.seen}
             for role in self.told:
                 uid = values[self.columns[self.layout.uids[role]]]
-                identity = f"{UID}{uid}" if uid not in (None, "") else f"{NOWHERE}{index}, {role}"
+                identity = f"{UID}{uid}" if uid not in (None, "") else f"{NOWHERE}{index}, {role} of {self.source}"
                 images[role] = [SeenImage(index, self.columns[role], None, identity)]
             yield Row(self.source, index + 1, self.columns, values, images)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def _votes(path: Path, options: Mapping[str, str]) -> Preferences:
         comparisons = votes.comparisons()
         folder = votes.folder
     if not comparisons:
-        raise RequestError(f"Nobody has voted in {folder} yet: dipp vote {folder}")
+        raise RequestError(f"Nobody has voted in {folder} yet: dipp vote {shlex.quote(str(folder))}")
     return Preferences(comparisons, "votes of dipp vote")
 
 

@@ -60,10 +60,13 @@ class PairPicker:
         )
         self._worth_of = worth
         self._pairs = [np.triu_indices(block.index.shape[1], 1) for block in self.posterior.blocks]
+        counts = [
+            len(block.index) * len(one) for block, (one, _) in zip(self.posterior.blocks, self._pairs, strict=True)
+        ]
+        self._starts = [sum(counts[:number]) for number in range(len(counts))]
         blocks = zip(self.posterior.blocks, self._pairs, strict=True)
         ends = [(block.index[:, one].ravel(), block.index[:, other].ravel()) for block, (one, other) in blocks]
         self._ends = np.concatenate([np.stack(pair, 1) for pair in ends]) if ends else np.zeros((0, 2), dtype=int)
-        self._row = {frozenset(pair): row for row, pair in enumerate(self._ends.tolist())}
         self._asked = np.zeros(len(self._ends), dtype=bool)
         self._asked_of: dict[str, Counter[int]] = {}
         self._votes = 0
@@ -80,7 +83,7 @@ class PairPicker:
         second = self._position.get(comparison.second.id)
         if first is None or second is None:
             return
-        row = self._row.get(frozenset((first, second)))
+        row = self._row(first, second)
         if row is None:
             raise RequestError("A vote is between two images of one prompt.")
         self._votes += 1
@@ -101,7 +104,8 @@ class PairPicker:
         """
         allowed = np.ones(len(self._ends), dtype=bool)
         for pair in avoid:
-            row = self._row.get(frozenset(self._position.get(name, -1) for name in pair))
+            places = [self._position[name] for name in pair if name in self._position]
+            row = self._row(*places) if len(places) == 2 else None
             if row is not None:
                 allowed[row] = False
         if not allowed.any():
@@ -121,6 +125,18 @@ class PairPicker:
             rows = rows[worth >= worth.max() - 1e-9]
         first, second = random.permutation(self._ends[random.choice(rows)]).tolist()
         return self.candidates[first].id, self.candidates[second].id
+
+    def _row(self, first: int, second: int) -> int | None:
+        """Where a pair of positions stands among all pairs, which are too many for a table; None where it is none."""
+        (block, prompt, one), (other_block, other_prompt, other) = (
+            self.posterior.place(position) for position in (first, second)
+        )
+        if (block, prompt) != (other_block, other_prompt) or one == other:
+            return None
+        low, high = sorted((one, other))
+        size = self.posterior.blocks[block].index.shape[1]
+        before = low * (2 * size - low - 1) // 2  # pairs whose first image stands before this one's
+        return self._starts[block] + prompt * (size * (size - 1) // 2) + before + high - low - 1
 
     def _worth(self) -> np.ndarray:
         parts = []

@@ -98,6 +98,11 @@ class RatingPosterior:
         block.wins[row, other, one] += 1 - outcome
         self._fitted = False
 
+    def place(self, position: int) -> tuple[int, int, int]:
+        """The numbers of an image's block, of its prompt in the block, and of the image in the prompt."""
+        block, row, column = self._place[position]
+        return next(number for number, one in enumerate(self.blocks) if one is block), row, column
+
     @property
     def ratings(self) -> Float[np.ndarray, " images"]:
         """The most probable ratings, natural log-odds."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -124,7 +125,8 @@ class VoteFile:
         if not create and not path.is_file():
             missing = f"There are no votes in {folder}" if folder.is_dir() else f"There is no folder {folder}"
             raise RequestError(
-                f"{missing}. A page to vote on is started by: dipp vote {folder} --generators NAMES --prompts SET"
+                f"{missing}. A page to vote on is started by: dipp vote {shlex.quote(str(folder))} --generators NAMES "
+                "--prompts SET"
             )
         try:
             (folder / IMAGES).mkdir(parents=True, exist_ok=True)

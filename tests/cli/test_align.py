@@ -52,6 +52,8 @@ def test_a_round_from_votes_to_a_generator(tmp_path: Path, capfd: pytest.Capture
     [
         (["--simulate", "colourfullness"], "colourfulness"),
         (["--noise", "0.7", "--simulate", "colourfulness"], "expected 0 to 0.5"),
+        (["--noise", "0.7", "--simulate", "colourfulness", "--dry-run"], "expected 0 to 0.5"),
+        (["--repeats", "0.7", "--dry-run"], "expected a share of the votes from 0 to 0.5"),
         (["--voters", "0"], "--voters is 0"),
         (["--picking", "clever"], "adaptive"),
         (["--votes", "9999"], "raise --prompt-count or --per-prompt"),

@@ -226,7 +226,7 @@ def test_other_prompts_in_the_same_file_are_refused(tmp_path: Path, monkeypatch:
 
 def test_more_votes_than_the_prompts_have_pairs_are_refused_before_anybody_votes(tmp_path: Path) -> None:
     voter = Voter()
-    with pytest.raises(RequestError, match="the 26 prompts that there are to vote on .* have 26 pairs"):
+    with pytest.raises(RequestError, match=r"the 26 prompts that there are to vote on .* have 26 pairs"):
         align(replace(of_one_set(tmp_path, prompts=90, per_prompt=2), votes=80), voter, Stages())
     assert voter.asked == []
 

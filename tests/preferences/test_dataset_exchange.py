@@ -270,3 +270,19 @@ def _png(level: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (4, 4), (level, level, level)).save(file, "PNG")
     return file.getvalue()
+
+
+def test_images_without_an_identity_are_not_those_of_the_other_split(votes: VoteFile, tmp_path: Path) -> None:
+    export_votes(votes.folder, tmp_path / "data")
+    splits = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    nothing = {"chosen_uid": None, "rejected_uid": None}
+    one = {**splits[TRAIN][0], **nothing, "number": 0}
+    other = {**splits[APART][0], **nothing, "number": 1}
+    assert one["prompt"] == other["prompt"]
+    makers = {"chosen_maker": "a", "rejected_maker": "b"}
+    both = {
+        key: datasets.Dataset.from_list([{**row, **makers}], features=splits[TRAIN].features)
+        for key, row in ((TRAIN, one), (APART, other))
+    }
+    first, second = read_preferences(datasets.DatasetDict(both)).comparisons
+    assert not first.pair & second.pair

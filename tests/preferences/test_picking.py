@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from dipp_toolkit.preferences.order_information import (
     order_information,
     order_worth,
 )
-from dipp_toolkit.preferences.pair import Candidate, Comparison
+from dipp_toolkit.preferences.pair import Candidate, Comparison, PictureFile
 from dipp_toolkit.preferences.picking import PairPicker
 from dipp_toolkit.preferences.rating_posterior import OWN, SHARED, RatingPosterior
 from fake_votes import Grey, fake_images, rating
@@ -233,3 +235,15 @@ def test_a_pick_takes_no_time_that_a_page_would_feel(prompts: int, each: int) ->
         picker.add(Comparison(images[first], images[second], 1.0, "ann"))
     # Ten picks in what a single one may take: about 30 ms each with the checks of types that only tests have.
     assert time.process_time() - started < 3
+
+
+def test_many_images_of_one_prompt_take_little_memory() -> None:
+    count = 500
+    images = [Candidate(number, "a fox", "maker", PictureFile(Path("x.png"))) for number in range(count)]
+    tracemalloc.start()
+    try:
+        PairPicker(images)
+        (_, peak) = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / (count * (count - 1) // 2) < 150  # bytes for each of 124,750 pairs

@@ -183,6 +183,14 @@ def test_loading_wants_votes(votes: VoteFile) -> None:
     assert load_comparisons(votes.folder / FILE) == load_comparisons(votes.folder) == votes.comparisons()
 
 
+def test_advice_is_right_for_a_folder_whose_name_has_a_space(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"dipp vote '.*/my votes' --generators NAMES --prompts SET"):
+        VoteFile.open(tmp_path / "my votes")
+    VoteFile.open(tmp_path / "my votes", create=True).close()
+    with pytest.raises(RequestError, match=r"Nobody has voted in .*: dipp vote '.*/my votes'"):
+        load_comparisons(tmp_path / "my votes")
+
+
 def test_a_copy_of_the_folder_is_whole(votes: VoteFile, tmp_path: Path) -> None:
     votes.vote(votes.show("ann", 1, 2).id, "first")
     shutil.copytree(votes.folder, tmp_path / "copy")

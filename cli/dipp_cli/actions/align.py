@@ -16,7 +16,7 @@ from dipp_toolkit.experiments.alignment.settings import AlignSettings, preflight
 from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.voting.session import Session
 from dipp_toolkit.experiments.voting.simulation import answer_all
-from dipp_toolkit.preferences.simulated import SimulatedVoter
+from dipp_toolkit.preferences.simulated import SimulatedVoter, check_noise
 from dipp_toolkit.protocols import close
 from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.utils.messages import unknown_name
@@ -62,6 +62,8 @@ class AlignRequest:
             raise RequestError("--simulate is one voter; leave --voters out.")
         if self.picking not in WAYS:
             raise RequestError(unknown_name("way of picking pairs", self.picking, WAYS))
+        if self.simulate is not None:
+            check_noise(self.noise)
         people = "people" if self.voters == 1 else f"{self.voters} people"
         return AlignSettings(
             base=self.base,
@@ -182,10 +184,10 @@ def run(request: AlignRequest, as_json: bool, dry: bool) -> int:
 
         print_preflight(preflight_alignment(settings), as_json)
         return 0
-    with _voters(request) as voters, bench_progress(request.quiet) as inner:
-        # The page's address is for whoever is at the terminal, unless the result alone is to stand on stdout.
-        with nullcontext() if isinstance(voters, OnPage) and not as_json else quiet_stdout():
-            result = align(settings, voters, Stages(inner, request.quiet))
+    # The page's address is for whoever is at the terminal, unless the result alone is to stand on stdout.
+    apart = nullcontext() if request.simulate is None and not as_json else quiet_stdout()
+    with _voters(request) as voters, bench_progress(request.quiet) as inner, apart:
+        result = align(settings, voters, Stages(inner, request.quiet))
     if as_json:
         print_json(described(result))
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,7 +219,7 @@ def _ended(session: Session) -> str:
     total = sum(counts.values())
     kept = f"{total} vote{'s' * (total != 1)}" + (f" ({counted})" if counts else "")
     folder = session.votes.folder
-    return f"{kept} {'is' if total == 1 else 'are'} kept in {folder}. Go on with: dipp vote {folder}"
+    return f"{kept} {'is' if total == 1 else 'are'} kept in {folder}. Go on with: dipp vote {shlex.quote(str(folder))}"
 
 
 def _simulate(request: VoteRequest, session: Session, as_json: bool) -> None:

@@ -51,7 +51,9 @@ def _last(settings: AlignSettings, rounds: Sequence[Round]) -> str:
     if not rounds:
         return "No round is finished."
     if rounds[-1].verdict == "level":
-        return "Voters cannot tell new from old: there is nothing more to learn from them this way."
+        return (
+            "By these votes, voters cannot tell new from old; a smaller difference would take more of them to be seen."
+        )
     if rounds[-1].verdict == "worse":
         return "The last training made it worse, so the generator from before it stays."
     if len(rounds) < settings.rounds:

@@ -177,9 +177,7 @@ def align(settings: AlignSettings, voters: Voters, listener: AlignListener) -> A
         return _align(settings, held_out, voters, listener)
 
 
-def _align(
-    settings: AlignSettings, held_out: Sequence[Prompt], voters: Voters, listener: AlignListener
-) -> AlignResult:
+def _align(settings: AlignSettings, held_out: Sequence[Prompt], voters: Voters, listener: AlignListener) -> AlignResult:
     rounds = _begun(settings)
     generator = str(settings.trained.generator)
     for number in range(1, max(settings.rounds, len(rounds)) + 1):
