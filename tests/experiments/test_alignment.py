@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,25 @@ def test_a_stop_anywhere_goes_on_to_the_same_end(
     assert len(house.trained) == 2
     if leaves_at in (2, 4):  # no vote of the fits was given by hand
         assert asked_about(house) == uninterrupted
+
+
+def test_images_that_were_made_before_a_stop_on_another_device_are_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, chosen = House(monkeypatch, [0.1]), settings(tmp_path / "cut", rounds=1, prompts=12)
+
+    def stopped(*given: Any, **named: Any) -> Iterator[NewCandidate]:
+        yield from islice(house.draw(*given, **named), 40)  # of 48, of which 32 were written
+        raise Interrupted("Stopped.")
+
+    monkeypatch.setattr(rounds, "from_generators", stopped)
+    with pytest.raises(Interrupted):
+        align(chosen, Voter(), Stages())
+    monkeypatch.setattr(rounds, "from_generators", house.draw)
+    house.level["emoji-onestep"] += 1 / 255
+    align(chosen, Voter(), Stages())
+    with VoteFile.open(chosen.out / "round-1" / "votes") as votes:
+        assert len(votes.candidates()) == 48
 
 
 def test_finished_rounds_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

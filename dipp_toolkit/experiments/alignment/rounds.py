@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ from ...evaluation.intervals import Interval
 from ...preferences.fit.run import fit_reward
 from ...preferences.pair import Candidate, Comparison, joined
 from ...preferences.picking import PairPicker
-from ...preferences.vote_file import FILE, VoteFile
+from ...preferences.vote_file import FILE, NewCandidate, VoteFile
 from ...preferences.win_rate import win_rate
 from ...protocols import Prompt
 from ...rewards.fitted_folders import FIT
@@ -256,16 +257,15 @@ class _OneRound:
         wanted = {"prompts": [prompt.text for prompt in prompts], "makers": [entry.label for entry in entries]}
         votes = VoteFile.open(place, create=True)
         if not made.is_file() or read_json(made) != wanted:
-            votes.add(
-                from_generators(
-                    entries,
-                    prompts,
-                    noises(each, settings.seed + self.number),
-                    batch=settings.batch,
-                    device=settings.base.device,
-                    listener=self.listener,
-                )
+            images = from_generators(
+                entries,
+                prompts,
+                noises(each, settings.seed + self.number),
+                batch=settings.batch,
+                device=settings.base.device,
+                listener=self.listener,
             )
+            votes.add(_not_there(images, votes.candidates()))
             write_text(made, json.dumps(wanted))
         return votes
 
@@ -310,6 +310,16 @@ class _OneRound:
                 "resume": resume,
             }
         )
+
+
+def _not_there(images: Iterable[NewCandidate], there: Iterable[Candidate]) -> Iterator[NewCandidate]:
+    """Images without those that were made before a stop; made on another device they may differ by a bit."""
+    before = Counter((one.prompt, one.maker) for one in there)
+    for image in images:
+        if before[image.prompt, image.maker]:
+            before[image.prompt, image.maker] -= 1
+        else:
+            yield image
 
 
 def _begun(settings: AlignSettings) -> list[Round]:
