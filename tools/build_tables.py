@@ -127,6 +127,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "hpsv3-gradient": partial(recorded, "hpsv3_gradient"),
         "deqa-gradient": partial(recorded, "deqa_gradient"),
     },
+    "guide/align-by-votes.md": {"hidden-preference": partial(recorded, "hidden_preference")},
     "guide/checkers.md": {"geneval": partial(recorded, "geneval")},
     "guide/fitting-a-reward.md": {"reward-fit": partial(recorded, "reward_fit")},
     "guide/judges.md": {"judge": partial(recorded, "judge")},

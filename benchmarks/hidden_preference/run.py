@@ -197,7 +197,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         (HERE / "results.json").write_text(json.dumps({"environment": machine, "results": results}, indent=1) + "\n")
-        (HERE / "results.md").write_text(f"# A hidden preference\n\n{text}")
+        (HERE / "results.md").write_text(text)
 
 
 if __name__ == "__main__":
