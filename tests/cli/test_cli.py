@@ -25,7 +25,9 @@ from dipp_toolkit.registry import Registry
 from dipp_toolkit.verify import VerifyRow
 from tiny import IMAGE_SHAPE, PROMPTS, tiny_pipeline
 
-LISTING = ("annotated_doc", "click", "markdown_it", "mdurl", "pluggy", "pygments", "rich", "shellingham", "typer", "attr")
+LISTING = (
+    "annotated_doc", "attr", "click", "markdown_it", "mdurl", "pluggy", "pygments", "rich", "shellingham", "typer",
+)  # fmt: skip
 """Packages that it takes to list what there is; rich looks for attr, and takes it where something else brought it."""
 SETTINGS = ("annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection", "yaml")
 """Those that it takes to know settings."""
