@@ -62,6 +62,8 @@ def ablate(
     """Train a cell for every combination of settings, measure all alike, and show what the settings do.
 
     An ablation that was stopped resumes with the same command. Several processes share it under `accelerate launch`.
+
+    For instance: dipp ablate --vary reward_scale=20,80 --steps 20
     """
     from dipp_toolkit.training.setup.name_checks import check_parts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names

@@ -46,6 +46,8 @@ def accept(
 
     Fetches what is needed, compares an image with plain diffusers, scores with golden numbers and a step with its plan,
     and aligns for a few steps. Prints a table and writes one JSON row to send in. Exits with 1 where a check failed.
+
+    For instance: dipp accept emoji-onestep
     """
     from ..actions.accept import AcceptRequest, check_submissions, run_acceptance
 

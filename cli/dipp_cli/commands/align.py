@@ -19,7 +19,7 @@ SETTINGS = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, align, SETTINGS, panel="Align")
+    add_command(app, align, SETTINGS, panel="Train")
 
 
 def align(
@@ -69,6 +69,8 @@ def align(
     """Align a generator by people's own votes: vote, fit a reward, train by it, vote on new against old, and again.
 
     It ends when voters cannot tell new from old. An alignment that was stopped goes on with the same command.
+
+    For instance: dipp align --generator emoji-onestep --backbone emoji-clip --simulate colourfulness --rounds 1
     """
     from dipp_toolkit.training.setup.name_checks import check_pipeline, check_rewards
     from dipp_toolkit.utils.assignments import parse_names

@@ -62,6 +62,8 @@ def bench(
     """Compare generators and references on the same prompts and seeds.
 
     Images are made once and kept; a bench that was stopped resumes where it was. Make the page with `dipp leaderboard`.
+
+    For instance: dipp bench --generators emoji-reference,emoji-onestep --prompts emoji-heldout --judge emoji-judge
     """
     from dipp_toolkit.training.setup.name_checks import check_parts, check_pipeline, check_prompts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names

@@ -32,6 +32,8 @@ def distill(
 
     The generator starts as a copy of the reference's network unless --generator names another. Without arguments: the
     built-in emoji reference.
+
+    For instance: dipp distill --reference emoji-reference --steps 100
     """
     from dipp_toolkit.errors import RequestError
     from dipp_toolkit.planning.recipes.recipe import recipe_settings

@@ -53,6 +53,8 @@ def export(
     """Write a run's generator as other programs load it, and check it by a round trip.
 
     What plain diffusers loads needs no export: it is the run's folder final/.
+
+    For instance: dipp export runs/emoji-onestep-1 --to comfyui
     """
     from ..actions.export import ExportRequest, write
 

@@ -54,6 +54,8 @@ def generate(
 
     --generator makes them, in its own steps, and --reference then says which diffusion encodes the prompts and decodes
     the latents. --reference alone samples it in many steps. Without either: the built-in emoji generator.
+
+    For instance: dipp generate --generator emoji-onestep --prompt "fox on blue" --out fox
     """
     from dipp_toolkit.models.generator_options import parsed_options, pipeline_of_reference
     from dipp_toolkit.training.setup.name_checks import check_pipeline, check_prompts

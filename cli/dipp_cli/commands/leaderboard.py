@@ -56,7 +56,10 @@ def leaderboard(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build a leaderboard from the results of any number of benches and from votes, or check submitted results."""
+    """Build a leaderboard from the results of any number of benches and from votes, or check submitted results.
+
+    For instance: dipp leaderboard bench/results.jsonl
+    """
     from ..actions.leaderboard import LeaderboardRequest, build, print_check
 
     request = LeaderboardRequest(

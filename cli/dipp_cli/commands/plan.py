@@ -49,6 +49,8 @@ def plan(
     The architectures are built without weights and a step is run on tensors without memory. Registered names, pipeline
     folders, run folders and a run's own --config are planned; nothing is fetched. Without arguments: PixArt-alpha with
     HPSv2 and ImageReward.
+
+    For instance: dipp plan --generator emoji-onestep --reward emoji-preference --memory 24GB
     """
     from dipp_toolkit.errors import RequestError
 

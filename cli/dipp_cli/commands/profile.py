@@ -38,6 +38,8 @@ def profile(
 
     Takes the settings of a training, runs a few of its steps, and writes nothing but the trace: seconds, launches,
     share of the device's peak, waits and memory by part of a step. Without arguments: the built-in emoji generator.
+
+    For instance: dipp profile --generator emoji-onestep
     """
     import os
 

@@ -45,6 +45,8 @@ def encode(
     """Encode prompts once, to a cache; training from it needs no text encoder.
 
     Encoding that was stopped resumes where it was. Only the text encoders are loaded.
+
+    For instance: dipp prompts encode --reference emoji-reference --prompts emoji-heldout
     """
     from ..actions.prompts import encode_to_cache
     from ..terminal.output import print_json, quiet_stdout

@@ -49,6 +49,8 @@ def score(
     Folders of pictures of the same prompts are compared prompt by prompt: the difference with its interval and test.
 
     Prompts come from --prompts or --prompt, or with the folder, as `dipp generate` leaves it.
+
+    For instance: dipp score fox --reward emoji-preference,sharpness
     """
     from ..actions.score import ScoreRequest, describe, score_images
     from ..terminal.output import print_json, quiet_stdout

@@ -30,6 +30,8 @@ def train(
     """Align a one-step generator with rewards.
 
     Without arguments: the built-in emoji generator, with its recommended rewards and settings.
+
+    For instance: dipp train --generator emoji-onestep --reward emoji-preference=1,emoji-clip=0.02 --steps 40
     """
     from ..actions.settings import gather
 

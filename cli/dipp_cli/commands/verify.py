@@ -62,6 +62,8 @@ def verify(
 
     With --loop your own training loop is checked instead. Does each step read in training what it reads in
     sampling, is the fake score unbiased, does the gradient match? docs/guide/verify-a-loop.md shows the adapter.
+
+    For instance: dipp verify --term integral_kl
     """
     from dipp_toolkit.errors import RequestError
 

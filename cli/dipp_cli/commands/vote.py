@@ -86,6 +86,8 @@ def vote(
 
     With --generators or --images, images are added to the folder first; without them voting goes on where it was.
     Ctrl-C ends it; every vote is kept at once.
+
+    For instance: dipp vote --generators emoji-onestep,emoji-unet-onestep --prompts emoji-heldout --count 50
     """
     from dipp_toolkit.training.setup.name_checks import check_pipeline, check_prompts, check_rewards
     from dipp_toolkit.utils.assignments import parse_names

@@ -33,6 +33,8 @@ def check(
     It looks at shapes, unusual images and prompts, chance, neighbours in
     a batch, gradients against finite differences, side effects, devices,
     speed and memory. A reward without a gradient passes, and is reported as such.
+
+    For instance: dipp reward check emoji-preference
     """
     from ...actions.reward.check import check_by_name, describe
     from ...terminal.output import print_json, quiet_stdout

@@ -53,6 +53,8 @@ def fit(
     """Fit a reward to votes by TRL's RewardTrainer, and measure it on prompts held out.
 
     The folder is a reward like any other: dipp train --reward FOLDER. Needs pip install 'dipp-toolkit[fit]'.
+
+    For instance: dipp reward fit votes --backbone emoji-clip --out my-reward
     """
     from ...actions.reward.fit import describe, fit_by_name
     from ...terminal.output import print_json, quiet_stdout

@@ -25,6 +25,8 @@ def install(
     """Install a reward's packages into a private environment that shares torch with this one.
 
     Then use the reward with --reward imagereward@isolated, or a file of yours with --reward ./mine.py:blue@mine.
+
+    For instance: dipp reward install hpsv3@isolated
     """
     from dipp_toolkit.rewards.isolated.environments import ISOLATED, find_registered
     from dipp_toolkit.rewards.isolated.install import install as install_packages

@@ -39,6 +39,8 @@ def serve(
     """Serve rewards over HTTP, for runs on other machines or in other environments.
 
     Use one with --reward http://HOST:PORT/NAME. Ctrl-C ends the server.
+
+    For instance: dipp reward serve emoji-preference
     """
     from dipp_toolkit.training.setup.name_checks import check_rewards
     from dipp_toolkit.utils.assignments import parse_names
