@@ -1,4 +1,4 @@
-r"""From a pipeline's latents to what its autoencoder decodes, as the stock pipeline of its class does it."""
+r"""From a pipeline's latents to what its autoencoder decodes, as the stock pipeline of its class does it, and back."""
 
 from __future__ import annotations
 
@@ -77,6 +77,16 @@ class LatentSpace:
         """What the autoencoder decodes, in the dtype of the latents."""
         if not self.normalised:
             return latents / self.factor + self.mean[0]
-        numbers = sent(torch.tensor([self.std, self.mean]), latents.device).to(latents.dtype)
-        std, mean = numbers.view(2, 1, -1, 1, 1)
+        std, mean = self._by_channel(latents)
         return latents * std / self.factor + mean
+
+    def encoded(self, own: Latents) -> Latents:
+        """The network's latents of what the autoencoder encodes; the inverse of `decodable`."""
+        if not self.normalised:
+            return (own - self.mean[0]) * self.factor
+        std, mean = self._by_channel(own)
+        return (own - mean) * self.factor / std
+
+    def _by_channel(self, like: Latents) -> Float[Tensor, "2 1 channels 1 1"]:
+        numbers = sent(torch.tensor([self.std, self.mean]), like.device).to(like.dtype)
+        return numbers.view(2, 1, -1, 1, 1)

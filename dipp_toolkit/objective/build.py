@@ -115,6 +115,11 @@ def why_no_budget_of(terms: Mapping[str, Any]) -> str:
     )
 
 
+def term_class(name: str) -> Any:
+    """The class of a term, without making it; None where its factory does not say."""
+    return _classes([name])[name]
+
+
 def _classes(names: Iterable[str]) -> dict[str, Any]:
     registered = get_registry().entries["term"]
     return {name: made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names}

@@ -101,6 +101,14 @@ class KnownReward(Protocol):
         r"""$E\, r(x)$ for $x$ of the law, differentiable in it."""
 
 
+@runtime_checkable
+class KnownReference(Protocol):
+    """A reference whose law is known."""
+
+    def guided(self, guidance: float) -> Gaussian:
+        """The law under guidance."""
+
+
 @dataclass(frozen=True)
 class GaussianProblem:
     r"""A generator's law, where it should go, and what weighs how much.
@@ -114,6 +122,7 @@ class GaussianProblem:
         weights: $w(t)$ on it; integrals over t are averages over the grid.
         reward: for terms that take the reward into their own formula; None without one.
         reward_scale: its $\alpha_{rew}$.
+        guidance: that of the target, for terms that know another law to be guided.
     """
 
     law: Gaussian
@@ -124,6 +133,7 @@ class GaussianProblem:
     weights: Float[Tensor, " times"]
     reward: KnownReward | None = None
     reward_scale: float = 0.0
+    guidance: float = 1.0
 
     def average(self, values: Float[Tensor, " times"]) -> Float[Tensor, ""]:
         r"""$\int w(t)\, \mathrm{values}(t)\, dt$."""

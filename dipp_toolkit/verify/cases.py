@@ -201,7 +201,7 @@ class Case:
         alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
         weights = WEIGHTS[self.weighting](alpha, sigma)
         target = reference.guided(self.guidance)
-        return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale)
+        return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale, self.guidance)
 
     def objective(self, term: Term, reference: GaussianReference) -> Objective:
         r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added unless it takes the reward."""

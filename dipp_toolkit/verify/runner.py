@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import RequestError
 from ..models.loading import load_reference
 from ..objective.base import Term
+from ..objective.build import term_class
 from ..objective.gaussians import Verification
 from ..registry import get_registry
 from ..utils.messages import unknown_name
@@ -96,7 +97,10 @@ def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: Ga
         if options:
             yield Subject(name, dict(options))
             continue
-        for variant in verification_of(probe(Subject(name, {}), reference)).variants:
+        # A class says it without being made, which options alone may make possible.
+        said = getattr(term_class(name), "verification", None)
+        verification = said if isinstance(said, Verification) else verification_of(probe(Subject(name, {}), reference))
+        for variant in verification.variants:
             yield Subject(name, variant)
 
 
