@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 DEBUG = "--debug"
-LEAVE_FILES = ("ablate", "accept", "bench", "distill", "export", "generate", "leaderboard", "prompts", "train", "vote")
+LEAVE_FILES = (
+    "ablate", "accept", "bench", "distill", "export", "generate", "leaderboard", "prompts", "train", "tune", "vote",
+)  # fmt: skip
 """Commands whose result is in files; what they print says where."""
 FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
 

@@ -13,7 +13,6 @@ bits from a checkpoint of the toolkit's, for any schedule and prediction type th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...diffusion.condition import Condition
 from ...diffusion.denoiser import Denoiser
 from ...diffusion.times import UniformTimes
 from ...errors import BadNumbers, RunError
 from ...models.weight_sharing import trainable_parameters
+from ...prompts.conditions import Conditions
 from ...training.assistant import LearnedAssistant
 from ...training.ema import WeightAverage
 from ...training.optim import make_optimizer
@@ -79,7 +78,7 @@ class AdapterTraining:
 
     denoiser: Denoiser
     latents: Float[Tensor, "pictures ..."]
-    conditions: Condition
+    conditions: Conditions
     plan: AdapterPlan
     step: int = 0
     learner: LearnedAssistant = field(init=False)
@@ -115,8 +114,14 @@ class AdapterTraining:
         self.average.update()
         return loss
 
+    def resume(self, work: Path) -> None:
+        """Take up the newest whole checkpoint in `work`, where there is one."""
+        state, _ = newest_whole_checkpoint(work)
+        if state is not None:
+            self.load_state_dict(state)
+
     def run(self, work: Path, save_every: int, told: Callable[[int, float], None], stopped: Callable[[], None]) -> None:
-        """Train to the end, from the newest whole checkpoint in `work` on.
+        """Train to the end.
 
         Args:
             work: folder of the checkpoints.
@@ -128,9 +133,6 @@ class AdapterTraining:
             RunError: the loss is not finite several times in a row.
             OSError: a checkpoint cannot be written.
         """
-        state, _ = newest_whole_checkpoint(work)
-        if state is not None:
-            self.load_state_dict(state)
         bad = 0
         while self.step < self.plan.steps:
             try:
@@ -170,9 +172,3 @@ class AdapterTraining:
         self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
         self.random.set_state(state["random"])
-
-
-def mean_loss(losses: list[float]) -> float:
-    """The mean of the last tenth, which one batch does not decide; no number of none."""
-    window = losses[-max(1, len(losses) // 10) :]
-    return sum(window) / len(window) if window else math.nan

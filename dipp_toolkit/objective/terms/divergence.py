@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...diffusion.condition import Condition
+from ...diffusion.denoiser import Denoiser
 from ...diffusion.schedules import Schedule, add_noise, expand_like
 from ...diffusion.times import (
     Sampling,
@@ -37,16 +38,19 @@ def guided_x0(
     t: Float[Tensor, " batch"],
     condition: Condition,
     guidance: float,
+    denoiser: Denoiser | None = None,
 ) -> Float[Tensor, "batch ..."]:
     r"""The reference under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
 
     In `dipp_toolkit.objective.terms.integral_kl` it is an implicit reward (DI++, theorem 3.2).
-    Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all.
+    Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all. `denoiser` stands in
+    for the reference's own, of the same conditions.
     """
+    denoiser = denoiser or reference.denoiser
     if guidance == 1:
-        return reference.denoiser.predict_x0(x_t, t, condition)
+        return denoiser.predict_x0(x_t, t, condition)
     both = Condition.cat([condition, reference.null(len(condition)).to(x_t.device)])
-    given, empty = reference.denoiser.predict_x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+    given, empty = denoiser.predict_x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
     return empty + guidance * (given - empty)
 
 

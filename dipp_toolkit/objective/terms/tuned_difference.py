@@ -16,15 +16,12 @@ two networks, as in Karras et al. 2024, arXiv 2406.02507).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ...diffusion.condition import Condition
-from ...diffusion.denoiser import Denoiser
 from ...errors import RequestError
 from ...models.loading import load_reference
 from ...protocols import Reference
@@ -35,7 +32,6 @@ from .divergence import Noised, guided_x0
 from .integral_kl import IntegralKL
 from .options import option
 
-
 WORLD = "dipp_toolkit.verify.tuned_world:tuned_reference"
 """The tuned reference of the world that `dipp verify` holds the term in."""
 
@@ -44,7 +40,8 @@ WORLD = "dipp_toolkit.verify.tuned_world:tuned_reference"
 class TunedDifference(IntegralKL):
     r"""Integral KL term whose reference is moved by what a tuned one has learned.
 
-    An update costs a pass of the tuned reference more than `integral_kl` does.
+    An update costs a pass of the tuned reference more than `integral_kl` does. Prompts are encoded by the reference
+    alone: the tuned one shares its text encoders.
 
     Attributes:
         tuned: the tuned reference, by name or folder, of the same latents and text encoders.
@@ -52,9 +49,7 @@ class TunedDifference(IntegralKL):
         tuned_reference: loaded from that.
     """
 
-    verification: ClassVar[Verification] = Verification(
-        variants=({"tuned": WORLD}, {"tuned": WORLD, "strength": 0.5})
-    )
+    verification: ClassVar[Verification] = Verification(variants=({"tuned": WORLD}, {"tuned": WORLD, "strength": 0.5}))
 
     tuned: str = option("", "the tuned reference, by name or folder, as dipp tune writes it to its folder reference")
     strength: Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
@@ -64,18 +59,14 @@ class TunedDifference(IntegralKL):
 
     def reference_x0(self, noisy: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^{ref} + \gamma (\hat x_0^{tuned} - \hat x_0^{ref})$, each under the term's guidance."""
+        assert self.tuned_reference is not None
+        self.tuned_reference.denoiser.network.to(noisy.x_t.device)
         guidance = self.guidance_at(noisy.step)
         base, tuned = (
-            guided_x0(reference, noisy.x_t, noisy.t, noisy.condition, guidance)
-            for reference in (self.reference, self._tuned_beside(noisy.x_t.device))
+            guided_x0(self.reference, noisy.x_t, noisy.t, noisy.condition, guidance, denoiser)
+            for denoiser in (self.reference.denoiser, self.tuned_reference.denoiser)
         )
         return base + self.strength * (tuned - base)
-
-    def _tuned_beside(self, device: torch.device) -> Reference:
-        """The tuned network with the reference's own empty prompt, whose text encoders are there."""
-        assert self.tuned_reference is not None
-        self.tuned_reference.denoiser.network.to(device)
-        return cast(Reference, _Beside(self.tuned_reference.denoiser, self.reference))
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:
         r"""$\int w(t)\, [(1 - \gamma)\, KL(p_t \| q_t) + \gamma\, KL(p_t \| \tilde q_t)]\, dt$.
@@ -91,17 +82,6 @@ class TunedDifference(IntegralKL):
         tuned = self.tuned_reference.guided(problem.guidance)
         base = average_kl(problem.law, problem.target, problem)
         return base + self.strength * (average_kl(problem.law, tuned, problem) - base)
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """As much of a reference as guidance asks for."""
-
-    denoiser: Denoiser
-    reference: Reference
-
-    def null(self, batch: int) -> Condition:
-        return self.reference.null(batch)
 
 
 def build(context: TermContext) -> TunedDifference:
