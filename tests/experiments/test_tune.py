@@ -32,6 +32,15 @@ RUN: dict[str, Any] = {
     "steps": 2, "batch_size": 2, "eval_count": 2, "reference_steps": 2, "device": "cpu", "assistant_warmup": 0,
     "checkpoint_every": 1, "ema": 0.0, "cooldown": 0,
 }  # fmt: skip
+WRITTEN = (
+    "tune.json",
+    "reference/model_index.json",
+    "reference-adapter/adapter_model.safetensors",
+    "run/final/model_index.json",
+    "run/report.html",
+    "report/beside.png",
+    "report/summary.json",
+)
 
 
 class Heard:
@@ -130,8 +139,7 @@ def test_a_tuning_leaves_everything_it_says(pipeline: Path, tmp_path: Path, way:
     result = tune(settings_of(pipeline, tmp_path, "tuned", way=way, naive=way == "reference"), heard)
     out = tmp_path / "tuned"
     assert result.folder == out
-    for name in ("tune.json", "reference/model_index.json", "reference-adapter/adapter_model.safetensors",
-                 "run/final/model_index.json", "run/report.html", "report/beside.png", "report/summary.json"):  # fmt: skip
+    for name in WRITTEN:
         assert (out / name).is_file(), name
     assert (out / "naive" / "model_index.json").is_file() is (way == "reference")
     assert not same(weights(out / "run" / "final"), weights(pipeline))

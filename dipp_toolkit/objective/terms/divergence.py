@@ -43,8 +43,8 @@ def guided_x0(
     r"""The reference under guidance, $\hat x_0(\varnothing) + \alpha_{cfg} (\hat x_0(c) - \hat x_0(\varnothing))$.
 
     In `dipp_toolkit.objective.terms.integral_kl` it is an implicit reward (DI++, theorem 3.2).
-    Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all. `denoiser` stands in
-    for the reference's own, of the same conditions.
+    Both predictions run as one batch; where guidance is 1 the empty prompt is not evaluated at all. `denoiser`, of the
+    same conditions, stands in for the reference's own.
     """
     denoiser = denoiser or reference.denoiser
     if guidance == 1:
