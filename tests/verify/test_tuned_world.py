@@ -19,7 +19,7 @@ from dipp_toolkit.verify.world import GaussianReference
 from dipp_toolkit.verify.world_terms import Subject
 
 SHIFT = torch.tensor([1.0, -0.5, 0.8], dtype=torch.float64)
-SAMPLES = 500
+SAMPLES = 2000
 TUNED: list[GaussianReference] = []
 
 
@@ -43,7 +43,7 @@ def learned_reference() -> GaussianReference:
         reference = standard_reference()
         denoiser = reference.denoiser.trainable_copy()
         conditions = reference.encode(["a Gaussian"] * SAMPLES + [""])
-        plan = AdapterPlan(steps=300, batch=256, learning_rate=0.05, ema=0.97)
+        plan = AdapterPlan(steps=600, batch=512, learning_rate=0.05, ema=0.99)
         training = AdapterTraining(denoiser, moved_samples(), conditions, plan)
         for _ in range(plan.steps):
             training.one_step()
@@ -67,9 +67,8 @@ def test_the_generator_lands_on_a_shift_that_the_reference_learned(way: str) -> 
     assert (law.covariance - torch.eye(3)).norm() < 0.02 * 3**0.5
 
 
-@pytest.mark.parametrize("case", ["distillation", "guidance"])
-def test_the_term_has_its_closed_form(case: str) -> None:
-    rows = run_verify("tuned_difference", [case], ["exact"])
+def test_the_term_has_its_closed_form() -> None:
+    rows = run_verify("tuned_difference", ["guidance"], ["exact"])
     assert len(rows) == 6
     assert all(row.passed for row in rows), [(row.quantity, row.error) for row in rows]
 
