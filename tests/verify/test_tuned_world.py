@@ -43,7 +43,7 @@ def learned_reference() -> GaussianReference:
         reference = standard_reference()
         denoiser = reference.denoiser.trainable_copy()
         conditions = reference.encode(["a Gaussian"] * SAMPLES + [""])
-        plan = AdapterPlan(steps=600, batch=512, learning_rate=0.05, ema=0.99)
+        plan = AdapterPlan(steps=2000, batch=1000, learning_rate=0.01, ema=0.998)
         training = AdapterTraining(denoiser, moved_samples(), conditions, plan)
         for _ in range(plan.steps):
             training.one_step()
