@@ -205,6 +205,8 @@ def test_another_request_in_the_same_folder_is_refused(pipeline: Path, tmp_path:
     tune(settings, Heard())
     with pytest.raises(RequestError, match=r"begun with adapter_rank 4\. Give it as it was"):
         tune(replace(settings, adapter=replace(settings.adapter, rank=2)), Heard())
+    with pytest.raises(RequestError, match="begun with steps 2"):
+        tune(replace(settings, train={**settings.train, "steps": 3}), Heard())
     (settings.pictures / "0.txt").write_text("a dog", encoding="utf-8")
     with pytest.raises(RequestError, match="other pictures or captions"):
         tune(settings, Heard())
@@ -302,3 +304,13 @@ def test_the_command_prints_one_object(pipeline: Path, tmp_path: Path, capsys: p
     printed = json.loads(capsys.readouterr().out)
     assert printed["folder"] == str(tmp_path / "out")
     assert printed["generator"] == str(tmp_path / "out" / "run" / "final")
+
+
+def test_what_failed_before_it_began_is_in_nobodys_way(pipeline: Path, tmp_path: Path) -> None:
+    settings = settings_of(pipeline, tmp_path, "tuned")
+    whole = (settings.pictures / "1.png").read_bytes()
+    (settings.pictures / "1.png").write_bytes(b"no picture")
+    with pytest.raises(RequestError, match="is not a readable image"):
+        tune(settings, Heard())
+    (settings.pictures / "1.png").write_bytes(whole)
+    tune(settings, Heard())

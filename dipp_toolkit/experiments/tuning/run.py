@@ -299,22 +299,27 @@ def _take_up(out: Path, asked: dict[str, Any]) -> None:
         RequestError: the folder holds something else, or a tuning of other pictures or settings.
     """
     record = out / RECORD
-    if record.is_file():
+    others = [path.name for path in out.iterdir() if path.name not in (LOCK, RECORD, PROMPTS)]
+    if record.is_file() and others:
         try:
             begun = json.loads(record.read_text(encoding="utf-8"))
-            changed = [name for name in asked if begun.get(name) != asked[name]]
+            changed = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
         except (ValueError, AttributeError) as error:
             raise RequestError(f"{record} is damaged; begin in another folder with --out.") from error
         if changed:
-            differing = ", ".join(
-                "other pictures or captions" if name == "pictures" else f"{name} {shown(str(begun.get(name)))}"
-                for name in changed
-            )
+            differing = ", ".join(_as_begun(name, begun) for name in changed)
             raise RequestError(
                 f"The tuning in {out} was begun with {differing}. Give it as it was, or begin another one with --out."
             )
         return
-    others = [path.name for path in out.iterdir() if path.name != LOCK]
     if others:
         raise RequestError(f"The folder {out} is not empty and holds no tuning. Choose another folder with --out.")
+    (out / PROMPTS).unlink(missing_ok=True)  # of a request that failed before it began
     write_text(record, json.dumps(asked, indent=2) + "\n")
+
+
+def _as_begun(name: str, begun: Mapping[str, Any]) -> str:
+    """How something was when a tuning was begun, in words."""
+    if name == "pictures":
+        return "other pictures or captions"
+    return f"{name} {shown(str(begun[name]))}" if name in begun else f"no {name}"

@@ -17,6 +17,9 @@ TERM = "tuned_difference"
 DISTILLATION: Mapping[str, Any] = {"rewards": {}, "steps": 300, "cooldown": 150, "ema": 0.98, "monitor_every": 0}
 """Settings of the second stage where nothing else is asked for: no reward, so that the pictures alone decide."""
 
+ANYWHERE = ("device", "trackers", "push_to_hub", "resume", "checkpoint_every", "sample_every")
+"""Settings that a tuning may be gone on with otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRequest:
@@ -108,11 +111,11 @@ class TuneSettings:
     def decides(self, digest: str, reference: str) -> dict[str, Any]:
         """What the outputs in the folder depend on, for `tune.json`."""
         adapter = {name: value for name, value in asdict(self.adapter).items() if name != "save_every"}
+        run = {name: str(value) for name, value in sorted(self.train.items()) if name not in ANYWHERE}
         return {
+            **run,
             "pictures": digest,
-            "generator": self.train.get("generator"),
             "reference": reference,
-            "seed": self.train.get("seed", 0),
             "way": self.way,
             "strength": self.strength,
             **{f"adapter_{name}": value for name, value in adapter.items()},
