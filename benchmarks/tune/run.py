@@ -49,8 +49,8 @@ NOISES = (1, 2)
 ADAPTER = AdapterRequest(steps=300, batch=16, learning_rate=2e-3, rank=16)
 TRAIN: dict[str, Any] = {
     "generator": "emoji-onestep", "steps": 200, "learning_rate": 2e-4, "assistant_learning_rate": 5e-4, "cooldown": 100,
-    "guidance": 1.5, "ema": 0.95, "eval_count": 16, "reference_guidance": 1.5, "diagnose_every": 0, "sample_every": 10**6,
-    "compile": "off",
+    "guidance": 1.5, "ema": 0.95, "eval_count": 16, "reference_guidance": 1.5, "diagnose_every": 0,
+    "sample_every": 10**6, "compile": "off",
 }  # fmt: skip
 """Settings of the distillation; those of the emoji world's alignment where they are not named."""
 AIMS = {"styled": 0.80, "naming": 0.95}
@@ -205,9 +205,7 @@ def page(results: Mapping[str, Any]) -> str:
         ]
         won = _percent(row["won"]) if "won" in row else ""
         took = "" if row["cpu_seconds"] is None else f"{row['cpu_seconds']} s"
-        lines.append(
-            f"| {row['way']} | {row['seed']} | {verdicts[0]} | {verdicts[1]} | {won} | {row['cpu_seconds']} s |"
-        )
+        lines.append(f"| {row['way']} | {row['seed']} | {verdicts[0]} | {verdicts[1]} | {won} | {took} |")
     return "\n".join(lines) + "\n"
 
 
