@@ -119,6 +119,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
     },
+    "guide/tune.md": {"tune": partial(recorded, "tune")},
     "guide/leaderboard.md": {
         "vote-coverage": partial(recorded, "coverage", "votes.md"),
         "vote-picking": partial(recorded, "vote_picking"),

@@ -135,7 +135,7 @@ def one_row(bench: Bench, work: Path, seed: int, way: str, naive: bool) -> dict[
     row: dict[str, Any] = {
         "seed": seed, "way": way, "cpu_seconds": round(seconds) if fresh else None, "warnings": summary["warnings"],
         "columns": {
-            column: {name: mean_interval(values).as_dict() for name, values in measured.items()}
+            column: {name: interval(name, values) for name, values in measured.items()}
             for column, measured in numbers.items()
         },
         "kept": float(numbers["tuned"]["naming"].mean() / numbers["before"]["naming"].mean()),
@@ -146,13 +146,19 @@ def one_row(bench: Bench, work: Path, seed: int, way: str, naive: bool) -> dict[
     return row
 
 
+def interval(name: str, values: Tensor) -> dict[str, Any]:
+    """The 95 % interval over prompts of a mean score, or of a share."""
+    made = mean_interval(values) if name == "judge" else share_interval(values.mean(1))
+    return made.as_dict()
+
+
 def real(bench: Bench) -> dict[str, Any]:
     """What probe, naming and judge say of real compositions and stickers of the same pairs."""
     held = torch.tensor([pair for pair in pairs(held_out=True) if caption(*pair) in set(bench.prompts)])
     drawn = draw(held[:, 0], held[:, 1], torch.Generator().manual_seed(1))
     seen = [seen_through(bench.reference, images) for images in drawn]
     return {
-        name: {key: mean_interval(values).as_dict() for key, values in bench.measure(images[None]).items()}
+        name: {key: interval(key, values) for key, values in bench.measure(images[None]).items()}
         for name, images in zip(("plain", "stickers"), seen, strict=True)
     }
 
@@ -167,8 +173,6 @@ def page(results: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     probe = results["probe"]
     lines = [
-        "# A style learned by a one-step generator",
-        "",
         f"Measured on {results['ran_on']}",
         "",
         f"{PICTURES} pictures; {results['prompts']} held-out prompts, two noises each; means with 95 % intervals over "
