@@ -69,6 +69,8 @@ def tune(
 
     The multi-step reference learns the pictures by an adapter; then the generator is distilled towards it. Given
     again, the same command goes on where it was.
+
+    For instance: dipp tune my-pictures --generator emoji-onestep
     """
     from ..actions.settings import gather
 
