@@ -15,7 +15,7 @@ from ..setting_flags import FLAGS, flag_name, setting_schemas
 # Typer 0.2x brings its own copy of click; either way this is the base of every error that means "used wrongly".
 _UsageBase = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
-TAKE_SETTINGS = ("train", "distill", "ablate", "align", "plan", "profile", "accept")
+TAKE_SETTINGS = ("train", "distill", "ablate", "align", "tune", "plan", "profile", "accept")
 """Commands whose --set takes every setting of a run."""
 
 SURE, LIKELY = 0.8, 0.65
