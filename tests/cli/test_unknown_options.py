@@ -98,8 +98,8 @@ def test_what_people_ask_for_first_are_flags(name: str) -> None:
         ("generate --category x", "It is an option of dipp bench."),
         (
             "generate --eval-count 3",
-            "It is a setting of dipp train, dipp distill, dipp ablate, dipp align, dipp tune, dipp plan, "
-            "dipp profile, dipp accept: --set eval_count=3",
+            "It is a setting of dipp train, dipp distill, dipp ablate, dipp align, dipp tune, "
+            "dipp plan, dipp profile, dipp accept: --set eval_count=3",
         ),
         ("reward check --eval-count 3", "dipp accept: --set eval_count=3"),
         (
