@@ -104,7 +104,8 @@ def test_what_people_ask_for_first_are_flags(name: str) -> None:
         ("reward check --eval-count 3", "dipp accept: --set eval_count=3"),
         (
             "--steps 3",
-            "It is an option of dipp distill, dipp train, dipp ablate, dipp align, dipp generate, dipp profile, dipp tune.",
+            "It is an option of dipp distill, dipp train, dipp ablate, dipp align, dipp generate, dipp profile, "
+            "dipp tune.",
         ),
     ],
 )
