@@ -57,7 +57,7 @@ async function post(action, body) {
       say(kept() ? LOST : AWAY);
     }
     if (answer) {
-      if (answer.status === 403) throw new Moved("The votes moved to another address: open the link that dipp vote prints.");
+      if (answer.status === 403) throw new Moved("The votes moved to another address: open the link that stands in the terminal.");
       const told = await answer.json().catch(() => ({ error: "The server's answer cannot be read." }));
       if (answer.ok) return told;
       if (answer.status < 500) throw new Error(told.error);
@@ -178,7 +178,7 @@ async function send(vote) {
 }
 
 function choose(choice) {
-  if (busy || !state || !state.question || el("ask").hidden) return;
+  if (busy || !state || !state.question || el("ask").hidden || el("ask").classList.contains("waiting")) return;
   const vote = { showing: state.question.id, choice };
   act(() => send(vote));
 }
