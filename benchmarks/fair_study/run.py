@@ -43,7 +43,7 @@ from benchmarks.fair_study.records import Record, Records
 from benchmarks.fair_study.study import Stage, study_of
 from benchmarks.fair_study.work import Share, Worker
 from benchmarks.fair_study.worlds import WORLDS
-from dipp_toolkit.errors import DippError
+from dipp_toolkit.errors import DippError, Interrupted
 
 HERE = Path(__file__).parent
 
@@ -93,7 +93,7 @@ def main() -> None:
         try:
             worker = worker_of(words)
             done = worker.work()
-        except DippError as error:
+        except (DippError, Interrupted) as error:
             sys.exit(str(error))
         print(f"{done} done here; {len(worker.missing())} more of this share can be done now.")
     if words.results.parent == HERE:

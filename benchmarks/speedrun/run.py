@@ -30,6 +30,7 @@ from benchmarks.speedrun.records import HERE, RECORDS, keep, ratio, record_of, w
 from benchmarks.speedrun.rules import EVERY, SEEDS, Entry, World
 from benchmarks.speedrun.targets import Stand, Targets
 from dipp_toolkit import DippError
+from dipp_toolkit.errors import Interrupted
 from dipp_toolkit.utils.atomic import write_text
 from dipp_toolkit.utils.fingerprint import digest_of
 
@@ -117,7 +118,7 @@ def main() -> None:
         return
     try:
         outcome = enter(arguments)
-    except DippError as error:
+    except (DippError, Interrupted) as error:
         sys.exit(str(error))
     sys.exit(outcome)
 

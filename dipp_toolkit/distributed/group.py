@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import BadNumbers, DippError, RunError
+from ..errors import BadNumbers, DippError, Interrupted, RunError
 
 Item = TypeVar("Item")
 
@@ -116,7 +116,7 @@ class Processes:
         first: Item = self.tell(message if self.main else None)[0]
         return first
 
-    def agree(self, failure: DippError | None) -> None:
+    def agree(self, failure: DippError | Interrupted | None) -> None:
         """Go on together or not at all: where any process failed, all raise.
 
         Raises:
@@ -138,10 +138,10 @@ class Processes:
 
     def together(self, work: Callable[[], Item]) -> Item:
         """What this process's work gives, once all have done theirs; where any failed, all raise, as `agree` says."""
-        failure: DippError | None = None
+        failure: DippError | Interrupted | None = None
         try:
             done = work()
-        except DippError as error:
+        except (DippError, Interrupted) as error:  # the others are told of a signal too
             failure = error
         self.agree(failure)
         return done

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dipp_toolkit.config import make_config
-from dipp_toolkit.errors import DippError
+from dipp_toolkit.errors import DippError, Interrupted
 from dipp_toolkit.training.listeners import Broadcast
 from dipp_toolkit.training.loop import TrainingLoop
 from dipp_toolkit.training.run_state.checkpoint import newest_whole_checkpoint
@@ -108,10 +108,10 @@ class StopAfter:
         self.stop.signal = signal.SIGTERM
 
 
-def go_on(loop: TrainingLoop) -> DippError:
+def go_on(loop: TrainingLoop) -> DippError | Interrupted:
     """Step once more, or fail; what ended it."""
     stop = StopRequest()
-    with pytest.raises(DippError) as caught:
+    with pytest.raises((DippError, Interrupted)) as caught:
         run_steps(loop, stop, Broadcast([StopAfter(stop)]))
     return caught.value
 

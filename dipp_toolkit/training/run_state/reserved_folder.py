@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...config import TrainConfig
 from ...distributed import Processes
-from ...errors import DippError, RequestError
+from ...errors import DippError, Interrupted, RequestError
 from ...utils.disk_errors import FULL, way_on
 from ...utils.folder_lock import FolderLock, locked
 from .run_folder import RunFolder, choose_folder, remove_start
@@ -79,7 +79,7 @@ def own_folder(path: Path, processes: Processes) -> Iterator[None]:
         RequestError: another process is at work there, or the folder cannot be written.
     """
     with ExitStack() as stack:
-        failure: DippError | None = None
+        failure: DippError | Interrupted | None = None
         if processes.main:
             folder = _Folder(path)
             stack.callback(folder.remove)
@@ -88,7 +88,7 @@ def own_folder(path: Path, processes: Processes) -> Iterator[None]:
                 stack.enter_context(locked(path))
             except OSError as error:
                 failure = RequestError(f"Cannot write the folder {path}: {error.strerror or error}.")
-            except DippError as error:
+            except (DippError, Interrupted) as error:
                 failure = error
         processes.agree(failure)
         yield

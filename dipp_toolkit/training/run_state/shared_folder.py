@@ -16,7 +16,7 @@ from typing import Any
 
 from ...config import TrainConfig
 from ...distributed import Processes
-from ...errors import CheckpointError, DippError, RequestError, RunError
+from ...errors import CheckpointError, DippError, Interrupted, RequestError, RunError
 from ...utils.folder_lock import LOCK
 from ..setup.assembly import Assembled
 from .checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ class SharedFolder:
             with ExitStack() as stack:
                 try:
                     run, lock = stack.enter_context(taken_folder(config))
-                except DippError as error:
+                except (DippError, Interrupted) as error:
                     processes.first_says(_failure(error))
                     raise
                 processes.first_says({"path": str(run.path)})
@@ -85,7 +85,7 @@ class SharedFolder:
             try:
                 state, problems = self.run.load_for_resume(config)
                 answer = {"step": None if state is None else state["step"], "problems": problems}
-            except DippError as error:
+            except (DippError, Interrupted) as error:
                 answer = _failure(error)
         outcome = _success(self.processes.first_says(answer))
         if not self.processes.main and outcome["step"] is not None:
@@ -117,7 +117,7 @@ class SharedFolder:
                 begun = record.resumed(now, config, self.run, step or 0) if record is not None else now
                 begun.write(self.run)
                 answer = {"warnings": begun.warnings(now, config)}
-            except DippError as error:
+            except (DippError, Interrupted) as error:
                 answer = _failure(error)
             except OSError as error:
                 text = f"Cannot write the run folder {self.run.path}: {error.strerror or error}."
@@ -126,7 +126,7 @@ class SharedFolder:
         return warnings
 
 
-def _failure(error: DippError) -> dict[str, Any]:
+def _failure(error: DippError | Interrupted) -> dict[str, Any]:
     kind = type(error).__name__
     return {"error": str(error), "kind": kind if kind in KINDS else RequestError.__name__}
 
