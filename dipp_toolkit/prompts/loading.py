@@ -113,7 +113,7 @@ def _of_object(made: Any, name: str) -> PromptSet:
         PluginError: it is something else.
     """
     if _is_dataset(made):
-        return prompts_of_dataset(made, name.rpartition(":")[2])
+        return prompts_of_dataset(made, name.rpartition(":")[2] or "from Python")
     if isinstance(made, PromptList | PromptTable):  # looked at as it was read
         return made if isinstance(made, PromptList) else PromptList(name, made)
     rows: Any = getattr(made, "prompts", made)

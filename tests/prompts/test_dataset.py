@@ -75,7 +75,7 @@ def test_a_dataset_is_a_prompt_set(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(RequestError, match=sentence):
             load_prompts(other)
-    with pytest.raises(PluginError, match=r"is a DatasetDict; expected a prompt set or a datasets\.Dataset"):
+    with pytest.raises(PluginError, match=r"is a DatasetDict; expected a list of texts, .* a datasets\.Dataset"):
         load_prompts(datasets.DatasetDict(train=whole))  # type: ignore[arg-type]
 
 

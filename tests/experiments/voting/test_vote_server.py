@@ -88,7 +88,7 @@ def test_nothing_that_is_sent_tells_who_made_an_image(client: TestClient, sessio
 def test_without_the_token_there_is_a_page_that_says_so(client: TestClient, session: Session, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 403
-    assert "Open the link that <code>dipp vote</code> printed" in answer.text
+    assert "Open the link that <code>dipp vote</code> or <code>dipp align</code> printed" in answer.text
     assert TOKEN not in answer.text
     assert client.post(path, json={"voter": "ann"}).status_code == 403
     assert session.votes.open_showings("ann") == []
