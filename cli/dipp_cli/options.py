@@ -54,3 +54,9 @@ DryRun = Annotated[
         help="Check everything that needs no weights and print what would be done; fetch and write nothing.",
     ),
 ]
+Repeats = Annotated[float, typer.Option(metavar="SHARE", help="Share of the votes that ask about a pair again.")]
+Picking = Annotated[str, typer.Option(metavar="adaptive|random", help="Show the pairs that teach most, or any.")]
+Simulate = Annotated[str | None, typer.Option(metavar="REWARD", help="Let a reward give the votes in place of people.")]
+Noise = Annotated[float, typer.Option(metavar="P", help="Probability that a simulated voter errs.")]
+VotePort = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in a browser here.")]

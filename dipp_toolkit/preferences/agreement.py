@@ -95,7 +95,7 @@ def consistency_of_each_voter(comparisons: Iterable[Comparison]) -> dict[str, Ag
 def _repeats(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, _Agreed]]:
     said = _said(comparisons)
     for comparison in comparisons:
-        before = said.get(_pair_of(comparison))
+        before = said.get(comparison.pair)
         if comparison.repeat and before is not None and comparison.voter in before[1]:
             value = agree(_oriented(comparison), before[1][comparison.voter])
             yield comparison.voter, _Agreed(comparison.first.prompt, comparison.first.category, value)
@@ -161,16 +161,12 @@ def _said(
     told: dict[frozenset[int], tuple[Candidate, dict[str, list[float]]]] = {}
     for comparison in comparisons:
         if not comparison.repeat:
-            _, voters = told.setdefault(_pair_of(comparison), (comparison.first, defaultdict(list)))
+            _, voters = told.setdefault(comparison.pair, (comparison.first, defaultdict(list)))
             voters[comparison.voter].append(_oriented(comparison))
     return {
         pair: (image, {voter: sum(values) / len(values) for voter, values in voters.items()})
         for pair, (image, voters) in told.items()
     }
-
-
-def _pair_of(comparison: Comparison) -> frozenset[int]:
-    return frozenset((comparison.first.id, comparison.second.id))
 
 
 def _oriented(comparison: Comparison) -> float:

@@ -101,10 +101,7 @@ def _add(comparisons: list[Comparison], file: VoteFile, unnamed: str, notices: l
     with file.all_or_none():
         # Looked at inside: another import may have been at work until now.
         there = Counter(_key(one, one.first.id, one.second.id, one.voter) for one in file.comparisons())
-        asked = {
-            (showing.voter, frozenset((showing.first.id, showing.second.id))): showing.id
-            for showing in _voted(file, repeating)
-        }
+        asked = {(showing.voter, showing.pair): showing.id for showing in _voted(file, repeating)}
         for comparison in comparisons:
             first, second = number_of[comparison.first.id], number_of[comparison.second.id]
             if first == second:  # two files with the same pixels

@@ -132,7 +132,7 @@ def joined(parts: Iterable[Sequence[Comparison]]) -> list[Comparison]:
     together: list[Comparison] = []
     after = 0
     for part in parts:
-        together += [
+        moved = [
             replace(
                 one,
                 first=replace(one.first, id=one.first.id + after),
@@ -140,7 +140,8 @@ def joined(parts: Iterable[Sequence[Comparison]]) -> list[Comparison]:
             )
             for one in part
         ]
-        after = max([after, *(image.id + 1 for one in together for image in (one.first, one.second))])
+        after = max([after, *(image.id + 1 for one in moved for image in (one.first, one.second))])
+        together += moved
     return together
 
 

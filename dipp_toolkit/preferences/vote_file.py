@@ -93,6 +93,11 @@ class Showing:
     second: Candidate
     repeat_of: str = ""
 
+    @property
+    def pair(self) -> frozenset[int]:
+        """The two images' ids, in no order."""
+        return frozenset((self.first.id, self.second.id))
+
 
 class VoteFile:
     """The votes in a folder; see `VoteFile.open`.

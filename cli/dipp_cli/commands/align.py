@@ -37,28 +37,20 @@ def align(
         str | None,
         typer.Option(metavar="[LABEL=]NAME,...", help="Generators and references that are voted on beside."),
     ] = None,
-    repeats: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the votes that ask about a pair again.")
-    ] = 0.05,
-    picking: Annotated[
-        str, typer.Option(metavar="adaptive|random", help="Show the pairs that teach most, or any.")
-    ] = "adaptive",
+    repeats: options.Repeats = 0.05,
+    picking: options.Picking = "adaptive",
     backbone: Annotated[
         str, typer.Option(metavar="NAME|FOLDER", help="Image-text network of the fitted reward; see dipp reward fit.")
     ] = "clip",
-    simulate: Annotated[
-        str | None, typer.Option(metavar="REWARD", help="Let a reward give the votes in place of people.")
-    ] = None,
-    noise: Annotated[float, typer.Option(metavar="P", help="Probability that a simulated voter errs.")] = 0.1,
+    simulate: options.Simulate = None,
+    noise: options.Noise = 0.1,
     config: options.Config = None,
     assignments: options.Assignments = None,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Random seed of prompts, noises, pairs, fits and trainings.")
     ] = 0,
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")
-    ] = 8701,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in a browser here.")] = True,
+    port: options.VotePort = 8701,
+    browser: options.Browser = True,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="All rounds; the same command goes on where it was stopped.")
     ] = Path("align"),

@@ -37,25 +37,17 @@ def vote(
     count: Annotated[int | None, typer.Option(metavar="N", help="Use a seeded subset of N prompts.")] = None,
     per_prompt: Annotated[int, typer.Option(metavar="K", help="Images of each generator for each prompt.")] = 1,
     goal: Annotated[int, typer.Option(metavar="N", help="Votes that each voter is asked for.")] = 100,
-    repeats: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the votes that ask about a pair again.")
-    ] = 0.05,
-    picking: Annotated[
-        str, typer.Option(metavar="adaptive|random", help="Show the pairs that teach most, or any.")
-    ] = "adaptive",
-    simulate: Annotated[
-        str | None, typer.Option(metavar="REWARD", help="Let a reward give the votes in place of people.")
-    ] = None,
-    noise: Annotated[float, typer.Option(metavar="P", help="Probability that a simulated voter errs.")] = 0.1,
+    repeats: options.Repeats = 0.05,
+    picking: options.Picking = "adaptive",
+    simulate: options.Simulate = None,
+    noise: options.Noise = 0.1,
     voter: Annotated[
         str | None, typer.Option(metavar="NAME", help="The voter's name; without it the page asks.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of prompts, noises, sides and pairs.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Images made at a time.")] = 8,
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 for any free one.")
-    ] = 8701,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in a browser here.")] = True,
+    port: options.VotePort = 8701,
+    browser: options.Browser = True,
     assignments: Annotated[
         list[str] | None,
         typer.Option(

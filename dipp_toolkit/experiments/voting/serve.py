@@ -18,7 +18,6 @@ from ...utils.packages import missing_of, not_installed
 from ...utils.paths import cache_place
 from .session import Session
 
-PORT = 8701
 NEEDED = ("starlette", "uvicorn")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}")
 

@@ -241,8 +241,8 @@ class Session:
     def _next_plan(self, voter: str) -> _Plan | None:
         """What is shown once nothing is open; the same until it has been shown."""
         given = self.votes.votes_of(voter)
-        seen = {frozenset((showing.first.id, showing.second.id)) for showing, _ in given}
-        seen |= {frozenset((showing.first.id, showing.second.id)) for showing in self.votes.open_showings(voter)}
+        seen = {showing.pair for showing, _ in given}
+        seen |= {showing.pair for showing in self.votes.open_showings(voter)}
         plan = self._plans.get(voter)
         if plan is not None:
             lasts = plan.repeat_of in {showing.id for showing, _ in given} if plan.repeat_of else plan.pair not in seen
