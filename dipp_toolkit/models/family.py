@@ -47,6 +47,15 @@ class PipelineFamily(Protocol):
 
 
 @runtime_checkable
+class Since(Protocol):
+    """A family whose pipeline class came with a later diffusers than the oldest that the toolkit runs with."""
+
+    @property
+    def since(self) -> str:
+        """The version of diffusers, such as `"0.36"`."""
+
+
+@runtime_checkable
 class Configured(Protocol):
     """A family that depends on the configurations in a pipeline's folder."""
 

@@ -20,6 +20,7 @@ from ..registry import get_registry
 from ..utils.imports import check_options
 from ..utils.messages import unknown_name
 from .family import TinyTwin
+from .files.diffusers_version import check_diffusers
 from .files.folders import quiet_loading
 
 LATENT_SIDE = 8
@@ -44,7 +45,8 @@ def write_twin(pipeline_class: str, folder: Path, *, seed: int = 0, **options: A
         `folder`.
 
     Raises:
-        RequestError: the class is unknown or has no twin, an option is unknown, or the folder is in use.
+        RequestError: the class is unknown, has no twin or came with a later diffusers, an option is unknown, or the
+            folder is in use.
     """
     families = get_registry().entries["pipeline"]
     if pipeline_class not in families:
@@ -52,6 +54,7 @@ def write_twin(pipeline_class: str, folder: Path, *, seed: int = 0, **options: A
     family = families[pipeline_class].build()
     if not isinstance(family, TinyTwin):
         raise RequestError(f"The plugin '{families[pipeline_class].plugin}' has no tiny twin of {pipeline_class}.")
+    check_diffusers(pipeline_class, family)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RequestError(f"{folder} is in use; name a folder that is missing or empty.")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from ...utils.json_files import MOST_BYTES, check_regular, read_json
 from ...utils.messages import quoted, shown, unknown_name
 from ...utils.paths import is_local_name, user_path
 from ..family import Configured, PipelineFamily
+from .diffusers_version import check_diffusers
 from .download_lists import INDEX, pipeline_files
 from .fetching import hub_file, hub_files
 from .hub_problems import hub_problem
@@ -122,7 +123,8 @@ def family_of(folder: Path) -> PipelineFamily:
     """The family of a pipeline folder, by the class its `model_index.json` names.
 
     Raises:
-        RequestError: no installed plugin knows the class, or the folder asks for code of its own; see `check_index`.
+        RequestError: no installed plugin knows the class, the installed diffusers is older than it, or the folder asks
+            for code of its own; see `check_index`.
     """
     index = read_json(folder / "model_index.json")
     name = shown(index.get("_class_name"))
@@ -133,6 +135,7 @@ def family_of(folder: Path) -> PipelineFamily:
         )
     check_index(index, folder)
     family = families[name].build()
+    check_diffusers(name, family, folder)
     return family.configured(folder) if isinstance(family, Configured) else cast(PipelineFamily, family)
 
 
