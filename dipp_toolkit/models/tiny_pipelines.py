@@ -164,6 +164,61 @@ def tiny_t5_encoder(tokenizer: Any, *, width: int = 32) -> Any:
     return finished(T5EncoderModel(config))
 
 
+def tiny_qwen3_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> Any:
+    """A `Qwen3Model` with grouped queries, for a tokenizer.
+
+    Args:
+        tokenizer: what its prompts are encoded with.
+        width: of its embeddings.
+        layers: how many; pipelines read some of them.
+    """
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+        use_cache=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return finished(Qwen3Model(config))
+
+
+def tiny_gemma2_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> Any:
+    """A `Gemma2Model` with grouped queries, every second layer of which sees a window, for a tokenizer.
+
+    Args:
+        tokenizer: what its prompts are encoded with.
+        width: of its embeddings.
+        layers: how many; pipelines read some of them.
+    """
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        max_position_embeddings=8192,
+        use_cache=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return finished(Gemma2Model(config))
+
+
 def tiny_vae(**special: Any) -> Any:
     """An `AutoencoderKL` between images `(3, IMAGE_SIDE, IMAGE_SIDE)` and latents of `LATENT_SIDE`.
 
