@@ -271,6 +271,7 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sdxl", stock.sampled),
             ("sdxl-512", stock.half_size),
             ("pixart-alpha", stock.pixart_sampled),
+            ("pixart-sigma", stock.pixart_sampled),
             ("sd3", stock.sampled),
             ("sd35-medium", stock.sampled),
             ("flux", stock.flux_sampled),

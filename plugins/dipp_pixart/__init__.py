@@ -1,4 +1,4 @@
-"""PixArt-alpha pipelines: a record for each published one, and what the plugin registers."""
+"""PixArt-alpha and PixArt-Sigma pipelines: a record for each published one, and what the plugin registers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from dipp_toolkit.models.published import (
 from dipp_toolkit.utils import licences
 
 CONFIGS = Path(__file__).parent / "published" / "pixart-alpha"
+SIGMA_CONFIGS = Path(__file__).parent / "published" / "pixart-sigma"
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
+SIGMA = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
 
 READOUT = 440 / 999
 """Timestep 440 of 999, where sigma is 2.5 alpha (0.929 and 0.371). SIM (Luo et al. 2024), which DI++ goes back to,
-reads out its one-step PixArt-alpha there and gives its network sigma z."""
+reads out its one-step PixArt-alpha there and gives its network sigma z. PixArt-Sigma has the same noise schedule."""
 
 DMD_READOUT = 400 / 999
 """Timestep 400 of 999, where PixArt-alpha's DMD is read out: app/app_pixart_dmd.py of
@@ -43,6 +45,12 @@ REFERENCES: tuple[PublishedReference, ...] = (
         PIXART, CONFIGS, licences.PIXART_OPENRAIL,
         {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
     ),
+    PublishedReference(
+        "pixart-sigma",
+        "PixArt-Sigma at 1024x1024 (PixArt-Sigma-XL-2-1024-MS), multi-step",
+        SIGMA, SIGMA_CONFIGS, licences.PIXART_SIGMA_OPENRAIL,
+        {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
+    ),
 )  # fmt: skip
 
 GENERATORS: tuple[PublishedGenerator, ...] = (
@@ -59,6 +67,12 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         reference="pixart-alpha", readout=DMD_READOUT, input_scale="unit",
         weights="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512:transformer/diffusion_pytorch_model.bin",
     ),
+    PublishedGenerator(
+        "pixart-sigma-onestep",
+        "PixArt-Sigma's network read out once, to be trained",
+        SIGMA, SIGMA_CONFIGS, licences.PIXART_SIGMA_OPENRAIL, DISTIL,
+        reference="pixart-sigma", readout=READOUT, input_scale="sigma",
+    ),
 )  # fmt: skip
 
 MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
@@ -68,6 +82,11 @@ MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
 def dipp_register_pipelines(register: Register) -> None:
     register(
         "PixArtAlphaPipeline", "dipp_pixart.family:PixArtFamily", summary="PixArt-alpha's DiT with a T5 text encoder"
+    )
+    register(
+        "PixArtSigmaPipeline",
+        "dipp_pixart.family:PixArtSigmaFamily",
+        summary="PixArt-Sigma's DiT with a T5 text encoder of 300 tokens, over SDXL's latents",
     )
 
 

@@ -1,4 +1,4 @@
-"""How a PixArt-alpha pipeline encodes prompts and calls its transformer, and a tiny twin of it."""
+"""How the PixArt pipelines encode prompts and call their transformer, and tiny twins of them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ from .captions import cleaned
 BINNED = {32: 256, 64: 512, 128: 1024}
 """Pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`."""
 
+SIGMA_TOKENS = 300
+"""Tokens that PixArt-Sigma's stock pipeline reads."""
+
 COMFY_HEADS = (16, 72)
 """Attention heads of the transformer that ComfyUI knows, and numbers of each."""
 
@@ -52,6 +55,7 @@ class PixArtFamily:
         stock_call: how the pipeline drives its scheduler.
         max_tokens: captions are padded and cut to this many tokens (PixArt-alpha's own number is 120), or to the
             tokenizer's limit where that is lower.
+        binned: pixels of the square that the stock pipeline rounds a size to, by the transformer's `sample_size`.
         decodes_with: nothing but the autoencoder's scaling factor.
         optional_encoders: none.
     """
@@ -61,6 +65,7 @@ class PixArtFamily:
     network_name: ClassVar[str] = "transformer"
     stock_call: ClassVar[StockCall] = StockCall(begins_at_zero=True, single_step_output=1)
     max_tokens: ClassVar[int] = 120
+    binned: ClassVar[Mapping[int, int]] = BINNED
     decodes_with: ClassVar[tuple[str, ...]] = ()
     optional_encoders: ClassVar[tuple[str, ...]] = ()
 
@@ -103,7 +108,7 @@ class PixArtFamily:
         channels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or ()
         pixels = network["sample_size"] * 2 ** (len(channels) - 1)
         arguments: dict[str, Any] = {}
-        if BINNED.get(network["sample_size"]) != pixels:
+        if self.binned.get(network["sample_size"]) != pixels:
             arguments["use_resolution_binning"] = False
         if self.tokenizer_limit is not None and self.tokenizer_limit < self.max_tokens:
             arguments["max_sequence_length"] = self.tokenizer_limit
@@ -198,6 +203,39 @@ class PixArtFamily:
         write_with(write_pixart_twin, folder, "PixArtAlphaPipeline", options)
 
 
+class PixArtSigmaFamily(PixArtFamily):
+    """PixArt-Sigma: PixArt-alpha's transformer, which here never takes an image's size, over SDXL's latents.
+
+    Attributes:
+        stock_call: how the pipeline drives its scheduler.
+        max_tokens: captions are padded and cut to this many tokens, or to the tokenizer's limit where that is lower.
+        binned: with one size more than PixArt-alpha's, 2048 pixels.
+    """
+
+    stock_call: ClassVar[StockCall] = StockCall()
+    max_tokens: ClassVar[int] = SIGMA_TOKENS
+    binned: ClassVar[Mapping[int, int]] = {**BINNED, 256: 2048}
+
+    def configured(self, folder: Path) -> PixArtSigmaFamily:
+        """With the tokenizer's limit.
+
+        Raises:
+            RequestError: the stock pipeline cannot draw images of this size, or the transformer takes an image's size,
+                which the stock pipeline does not give it.
+        """
+        network = component_config(folder, self.network_name)
+        if network and _takes_size(network):
+            raise RequestError(
+                f"The transformer in {folder} takes an image's size, which PixArt-Sigma's pipeline does not give it. "
+                f"Expected use_additional_conditions: false in {self.network_name}/config.json; for a transformer of "
+                "PixArt-alpha name PixArtAlphaPipeline in model_index.json."
+            )
+        return cast(PixArtSigmaFamily, super().configured(folder))
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        write_with(write_pixart_sigma_twin, folder, "PixArtSigmaPipeline", options)
+
+
 def _takes_size(network: Mapping[str, Any]) -> bool:
     """Whether a transformer of this configuration takes an image's size; by default those of 1024 pixels are."""
     takes_size = network.get("use_additional_conditions")
@@ -206,6 +244,7 @@ def _takes_size(network: Mapping[str, Any]) -> bool:
 
 CHANNELS = 4
 TEXT_WIDTH = 32
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def write_pixart_twin(
@@ -233,31 +272,75 @@ def write_pixart_twin(
     Raises:
         RequestError: the scheduler has no such `prediction_type`.
     """
-    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+    from diffusers import PixArtAlphaPipeline
 
-    check_prediction(prediction_type, ("epsilon", "v_prediction", "sample"), "PixArtAlphaPipeline")
+    check_prediction(prediction_type, PREDICTIONS, "PixArtAlphaPipeline")
     takes_size = sample_size == SIZED_AT
-    head = 24 if takes_size else 16  # a third of both heads' width is that of each number about the size
     with drawn_from(seed):
-        tokenizer = tiny_t5_tokenizer(max_tokens)
-        text_encoder = tiny_t5_encoder(tokenizer, width=TEXT_WIDTH)
-        transformer = finished(
-            PixArtTransformer2DModel(
-                num_attention_heads=2,
-                attention_head_dim=head,
-                num_layers=2,
-                in_channels=CHANNELS,
-                out_channels=2 * CHANNELS,
-                sample_size=sample_size,
-                patch_size=2,
-                cross_attention_dim=2 * head,
-                caption_channels=TEXT_WIDTH,
-                norm_type="ada_norm_single",
-                use_additional_conditions=takes_size,
-            )
+        parts = _tiny_parts(max_tokens, sample_size, takes_size, 0.18215)
+    return save_quietly(PixArtAlphaPipeline(*parts, _scheduler(prediction_type)), folder)
+
+
+def write_pixart_sigma_twin(
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: str | None = None,
+    max_tokens: int = SIGMA_TOKENS,
+    sample_size: int = LATENT_SIDE,
+) -> Path:
+    """Save a random `PixArtSigmaPipeline` with latents `(4, 8, 8)` and images `(3, 16, 16)`.
+
+    Args:
+        folder: created where missing.
+        seed: of the weights.
+        prediction_type: what its scheduler says that the network predicts, `"epsilon"` by default.
+        max_tokens: the tokenizer's `model_max_length`.
+        sample_size: of a latent.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        RequestError: the scheduler has no such `prediction_type`.
+    """
+    from diffusers import PixArtSigmaPipeline
+
+    check_prediction(prediction_type, PREDICTIONS, "PixArtSigmaPipeline")
+    with drawn_from(seed):
+        parts = _tiny_parts(max_tokens, sample_size, False, 0.13025)
+    return save_quietly(PixArtSigmaPipeline(*parts, _scheduler(prediction_type)), folder)
+
+
+def _tiny_parts(max_tokens: int, sample_size: int, takes_size: bool, scaling_factor: float) -> tuple[Any, ...]:
+    """A tokenizer, its text encoder, an autoencoder and a transformer, in the order of the pipelines' arguments."""
+    from diffusers import PixArtTransformer2DModel
+
+    head = 24 if takes_size else 16  # a third of both heads' width is that of each number about the size
+    tokenizer = tiny_t5_tokenizer(max_tokens)
+    text_encoder = tiny_t5_encoder(tokenizer, width=TEXT_WIDTH)
+    transformer = finished(
+        PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=head,
+            num_layers=2,
+            in_channels=CHANNELS,
+            out_channels=2 * CHANNELS,
+            sample_size=sample_size,
+            patch_size=2,
+            cross_attention_dim=2 * head,
+            caption_channels=TEXT_WIDTH,
+            norm_type="ada_norm_single",
+            use_additional_conditions=takes_size,
         )
-        vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.18215)
-    scheduler = DPMSolverMultistepScheduler(
+    )
+    return tokenizer, text_encoder, tiny_vae(latent_channels=CHANNELS, scaling_factor=scaling_factor), transformer
+
+
+def _scheduler(prediction_type: str | None) -> Any:
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler(
         beta_start=0.0001,
         beta_end=0.02,
         beta_schedule="linear",
@@ -265,4 +348,3 @@ def write_pixart_twin(
         algorithm_type="dpmsolver++",
         prediction_type=prediction_type or "epsilon",
     )
-    return save_quietly(PixArtAlphaPipeline(tokenizer, text_encoder, vae, transformer, scheduler), folder)

@@ -39,9 +39,7 @@ def test_the_installed_diffusers_has_what_came_before_it(name: str) -> None:
     assert (Version(family.since) <= Version(INSTALLED)) == hasattr(diffusers, name)
 
 
-def test_a_later_class_names_both_versions(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_later_class_names_both_versions(registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     registry.entries["pipeline"]["FuturePipeline"] = Entry("pipeline", "FuturePipeline", Future, "", (), "future")
     for place in ("files.folders", "tiny_pipelines"):
         monkeypatch.setattr(f"dipp_toolkit.models.{place}.get_registry", lambda: registry)
