@@ -9,7 +9,8 @@ five steps, whole and by adapters, and each export is drawn from in plain diffus
 are sampled in four guided steps, and distilled for five.
 
 Differences are the largest of a pixel in [0, 1], in float32; a row with one above 1e-4, or that raises, fails, and the
-exit code is 1. `--record` writes results.md, which `python tools/build_tables.py` puts into docs/guide/real-models.md.
+exit code is 1. `--record` writes results.md, which `python tools/build_tables.py` puts into docs/guide/real-models.md;
+with `--only` the other rows stay as they were recorded.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from benchmarks.published_world.layouts import LAYOUTS
 from benchmarks.published_world.row import TOLERANCE, Row, look_at
 
+RESULTS = Path(__file__).with_name("results.md")
 TRAINED = {True: "yes", False: "**no**", None: "-"}
 HEAD = (
     "| name | format | loads | image, from stock | full | LoRA | exports, from `dipp generate` | licence |",
@@ -50,20 +52,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failing = [row for row in rows if not row.holds]
     print(f"\n{len(rows)} rows, {len(failing)} failing.")
     if options.record:
-        Path(__file__).with_name("results.md").write_text(table(rows), encoding="utf-8")
+        recorded = RESULTS.read_text(encoding="utf-8").splitlines() if options.only and RESULTS.is_file() else []
+        RESULTS.write_text(table(rows, recorded), encoding="utf-8")
     return 1 if failing or not rows else 0
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The recorded table and what has to be known to read it."""
-    notes = dict.fromkeys(f"`{row.layout.name}`: {row.layout.differs}" for row in rows if row.layout.differs)
-    lines = [*HEAD, *map(line_of, rows), "", *notes, *([""] if notes else [])]
-    failing = sum(not row.holds for row in rows)
+def table(rows: Sequence[Row], recorded: Sequence[str] = ()) -> str:
+    """The recorded table and what has to be known to read it.
+
+    Args:
+        rows: those that were looked at now.
+        recorded: lines of an earlier table, whose other rows stay, in the order of `LAYOUTS`.
+    """
+    now = {_key(line): line for line in map(line_of, rows)}
+    before = {_key(line): line for line in recorded if line.startswith("| `")}
+    keys = [(layout.name, layout.format) for layout in LAYOUTS]
+    chosen = [(before | now)[key] for key in keys if key in before | now]
+    notes = dict.fromkeys(
+        f"`{layout.name}`: {layout.differs}"
+        for layout in LAYOUTS
+        if layout.differs and (layout.name, layout.format) in before | now
+    )
+    lines = [*HEAD, *chosen, "", *notes, *([""] if notes else [])]
+    failing = sum("**fails**" in line for line in chosen)
     lines.append(
-        f"{len(rows)} rows, {failing} failing. Differences are the largest of a pixel in [0, 1], in float32; a row "
+        f"{len(chosen)} rows, {failing} failing. Differences are the largest of a pixel in [0, 1], in float32; a row "
         f"holds up to {TOLERANCE:g}. torch {torch.__version__}."
     )
     return "\n".join(lines) + "\n"
+
+
+def _key(line: str) -> tuple[str, str]:
+    """The name and the format that a line of the table is about."""
+    name, form, *_ = line.removeprefix("| ").split(" | ")
+    return name.split("`")[1], form
 
 
 def line_of(row: Row) -> str:
