@@ -4,10 +4,10 @@
 
 50 stickers (`style.py`), of training pairs, with their captions. `dipp tune` teaches them to the reference and distils
 `emoji-onestep` towards that; the naive way tunes the generator's own network by the same adapter, pictures and loss.
-Images are of held-out pairs that no setting was chosen on, two noises each, in one step. A probe that is trained here (`probe.py`) says which are
-stickers; `emoji-naming` says which show what was asked; the judge, which nothing was trained on, says how good they
-are, and a prompt is won by the way whose images it likes better. The judge knows no stickers: what it says of real ones
-is in the table.
+Images are of held-out pairs that no setting was chosen on, two noises each, in one step. A probe that is trained here
+(`probe.py`) says which are stickers; `emoji-naming` says which show what was asked; the judge, which nothing was
+trained on, says how good they are, and a prompt is won by the way whose images it likes better. The judge knows no
+stickers: what it says of real ones is in the table.
 
 A training seed is a row: it draws the pictures, the adapter, the batches. Intervals are over prompts. Checkpoints lie
 in the work folder, so that a run that was stopped goes on. Writes results.json and results.md.
@@ -52,8 +52,8 @@ TRAIN: dict[str, Any] = {
     "guidance": 1.5, "ema": 0.95, "eval_count": 16, "reference_guidance": 1.5, "diagnose_every": 0,
     "sample_every": 10**6, "compile": "off",
 }  # fmt: skip
-"""Settings of the distillation; those of the emoji world's alignment where they are not named. They were chosen on every
-second held-out pair from the first one on; what is reported is measured on the others."""
+"""Settings of the distillation; those of the emoji world's alignment where they are not named. They were chosen on
+every second held-out pair from the first one on; what is reported is measured on the others."""
 AIMS = {"styled": 0.80, "naming": 0.95}
 
 
@@ -226,7 +226,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--way", nargs="+", default=["reference"], choices=["reference", "difference"])
     parser.add_argument("--every", type=int, default=2, help="every so manieth held-out prompt is used")
-    parser.add_argument("--first", type=int, default=1, help="from this one on; 0 are those that settings were chosen on")
+    parser.add_argument(
+        "--first", type=int, default=1, help="from this one on; settings were chosen on those from 0 on"
+    )
     parser.add_argument("--threads", type=int, default=1)
     words = parser.parse_args()
     device = choose("cpu", words.threads)
@@ -237,7 +239,8 @@ def main() -> None:
     bench = Bench(reference, probe, prompts)
     path = HERE / "results.json"
     asked: dict[str, Any] = {
-        "threads": words.threads, "first": words.first, "prompts": len(prompts), "adapter": vars(ADAPTER), "train": TRAIN
+        "threads": words.threads, "first": words.first, "prompts": len(prompts), "adapter": vars(ADAPTER),
+        "train": TRAIN,
     }  # fmt: skip
     recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     same = all(recorded.get(name) == value for name, value in asked.items())

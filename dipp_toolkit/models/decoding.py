@@ -5,7 +5,7 @@ What each costs in accuracy is measured by `benchmarks/decode_options/run.py`; s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,11 @@ from ..utils.deterministic import resized
 from ..utils.images import Images
 from ..utils.paths import is_there, user_path
 from ..utils.precision import matching_autocast, narrowed_to
+from .autoencoding import Autoencoding
 from .files.folders import check_files, quiet_loading
 from .files.safety import only_pickled, pickles_are_refused
 from .files.weight_files import weights_in
-from .latent_space import DECODES_WITH, Latents, LatentSpace
+from .latent_space import Latents, LatentSpace
 from .weight_sharing import weight_sharing_copy
 
 
@@ -79,31 +80,28 @@ class RisingClamp(torch.autograd.Function):
 class LatentDecoder:
     r"""A VAE's decoder as a function to pixels in [0, 1], differentiable with respect to the latents.
 
-    $x = \mathrm{clamp}(D(y) / 2 + 1/2)$, where $y$ is what the pipeline's class makes of $z$; see `latent_space`. A
-    saturated pixel may be pulled back into the range, and out of it no further than a margin: see `RisingClamp`.
+    $x = \mathrm{clamp}(D(z) / 2 + 1/2)$, where $D$ is `Autoencoding.decode` of the pipeline's class. A saturated pixel
+    may be pulled back into the range, and out of it no further than a margin: see `RisingClamp`.
 
     Attributes:
         vae: any diffusers autoencoder with `decode`.
         resolution: latents are shrunk first, so that images have about this many pixels a side; None for their own.
-        decodes_with: the autoencoder's settings that its pipeline looks at.
+        autoencoding: how its pipeline calls it.
     """
 
     vae: Any
     resolution: int | None = None
-    decodes_with: Collection[str] = DECODES_WITH
+    autoencoding: Autoencoding = field(default_factory=Autoencoding)
     pixels_per_latent: int = field(init=False)
     space: LatentSpace = field(init=False)
 
     def __post_init__(self) -> None:
-        config = self.vae.config
-        channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
-        self.pixels_per_latent = 2 ** (len(channels) - 1)
-        self.space = LatentSpace.from_config(config, self.decodes_with)
+        self.pixels_per_latent = self.autoencoding.pixels_per_latent(self.vae.config)
+        self.space = self.autoencoding.space(self.vae.config)
 
     def __call__(self, latents: Latents) -> Images:
-        latents = self.space.decodable(self._shrunk(latents.float())).to(next(self.vae.parameters()).dtype)
         with self._arithmetic(latents.device):
-            pixels = self.vae.decode(latents, return_dict=False)[0]
+            pixels = self.autoencoding.decode(self.vae, self._shrunk(latents.float()))
         images: Tensor = RisingClamp.apply(pixels.float() * 0.5 + 0.5)
         return images
 
@@ -129,21 +127,25 @@ class LatentDecoder:
         return resized(latents, size, "bicubic")
 
 
-def reward_decoder(
-    vae: nn.Module, options: DecodeOptions, decodes_with: Collection[str] = DECODES_WITH
-) -> LatentDecoder:
+def reward_decoder(vae: nn.Module, options: DecodeOptions, autoencoding: Autoencoding | None = None) -> LatentDecoder:
     """The decoder that rewards see through.
 
     Args:
         vae: the reference's autoencoder; it is not changed, its weights are shared.
         options: what to trade.
-        decodes_with: the autoencoder's settings that its pipeline looks at.
+        autoencoding: how its pipeline calls it; that of an `AutoencoderKL` where None.
 
     Raises:
         RequestError: the tiny decoder cannot be loaded or has other latents, or the autoencoder cannot do what is
             asked.
     """
-    if options.decoder and LatentSpace.from_config(vae.config, decodes_with).normalised:  # type: ignore[arg-type]
+    autoencoding = autoencoding or Autoencoding()
+    if options.decoder and not autoencoding.tiny:
+        raise RequestError(
+            f"The tiny decoder '{options.decoder}' cannot stand in for this reference's {type(vae).__name__}: tiny "
+            "decoders are made for the latents of an AutoencoderKL. Leave decoder out."
+        )
+    if options.decoder and autoencoding.space(vae.config).normalised:  # type: ignore[arg-type]
         raise RequestError(
             f"The tiny decoder '{options.decoder}' cannot stand in for this reference's autoencoder, whose latents are "
             "normalised by latents_mean and latents_std: tiny decoders know a scaling_factor alone. Leave decoder out."
@@ -160,10 +162,15 @@ def reward_decoder(
     if options.tiling and type(chosen).__name__ == "AutoencoderTiny":
         raise RequestError(f"{type(chosen).__name__} cannot decode in tiles of another size; leave decode_tiling out.")
     if options.tiling:  # tiles of half the side the autoencoder was made for, or nothing would be cut at that side
-        chosen.tile_latent_min_size = max(1, chosen.tile_latent_min_size // 2)
-        chosen.tile_sample_min_size = max(1, chosen.tile_sample_min_size // 2)
-    return LatentDecoder(chosen, options.resolution, decodes_with)
+        for name in (*SQUARE_TILES, *RECTANGULAR_TILES):
+            if hasattr(chosen, name):
+                setattr(chosen, name, max(1, getattr(chosen, name) // 2))
+    return LatentDecoder(chosen, options.resolution, autoencoding)
 
+
+SQUARE_TILES = ("tile_latent_min_size", "tile_sample_min_size")
+RECTANGULAR_TILES = tuple(f"tile_sample_{what}_{side}" for what in ("min", "stride") for side in ("height", "width"))
+"""How autoencoders name the sides of their tiles, and the strides between them."""
 
 AT_A_TIME = 2**25
 """Numbers of a layer's input that are recomputed at once: more images than make up so many go through it in pieces."""

@@ -1,4 +1,4 @@
-r"""From pictures to a pipeline's latents: the inverse of what its decoder is given, `latent_space.LatentSpace`."""
+"""From pictures to a pipeline's latents: the inverse of `decoding`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..utils.images import Images
-from .latent_space import LatentSpace
-from .reference import DiffusersReference, decodes_with
+from .autoencoding import autoencoding_of
+from .reference import DiffusersReference
 
 
 @torch.no_grad()
 def encode_images(
     reference: DiffusersReference, images: Images, batch: int = 8
 ) -> Float[Tensor, "batch channels latent_height latent_width"]:
-    r"""Latents $z = (y - \mu)\, s / \sigma$ of images, $y$ being the autoencoder's own.
-
-    Of an autoencoder that gives a normal law for each image, its mean is taken: latents are encoded once, and what its
-    small variance would add is far below the noise that a denoiser learns from.
+    """Latents of images, as the reference's network knows them; see `Autoencoding.encode`.
 
     Args:
         reference: whose autoencoder and latent space.
@@ -35,14 +32,8 @@ def encode_images(
         RequestError: they are not of the shape that the reference's network takes.
     """
     vae: Any = reference.vae
-    weight = next(vae.parameters())
-    space = LatentSpace.from_config(vae.config, decodes_with(reference.family))
-    parts = []
-    for some in images.split(batch):
-        encoded = vae.encode((2 * some - 1).to(weight.device, weight.dtype))
-        own = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        parts.append(space.encoded(own.float()))
-    latents = torch.cat(parts)
+    autoencoding = autoencoding_of(reference.family)
+    latents = torch.cat([autoencoding.encode(vae, 2 * some - 1) for some in images.split(batch)])
     if tuple(latents.shape[1:]) != tuple(reference.latent_shape):
         raise RequestError(
             f"The autoencoder of {reference.folder} makes latents of the shape {tuple(latents.shape[1:])} of images of "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..diffusion.condition import Condition
 
 if TYPE_CHECKING:
+    from .autoencoding import Autoencoding
     from .comfyui.facts import ComfyModel
     from .original_layout.checkpoint import CheckpointLayout
     from .stock_call import StockCall
@@ -160,6 +161,15 @@ class DecodingSettings(Protocol):
     @property
     def decodes_with(self) -> Collection[str]:
         """The settings' names; see `dipp_toolkit.models.latent_space`."""
+
+
+@runtime_checkable
+class OwnAutoencoding(Protocol):
+    """A family whose pipelines have another autoencoder than `AutoencoderKL`."""
+
+    @property
+    def autoencoding(self) -> Autoencoding:
+        """How they call it; see `dipp_toolkit.models.autoencoding`."""
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +19,12 @@ from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError, first_line
 from ..utils.images import Images
 from ..utils.json_files import read_json
+from .autoencoding import autoencoding_of
 from .components import check_component, component_class, load_component, load_scheduler
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .family import DecodingSettings, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
 from .files.folders import component_config, family_of, resolve_folder
-from .latent_space import DECODES_WITH, SHIFT, LatentSpace
+from .latent_space import SHIFT
 from .stock_call import stock_call_of
 from .text_encoders import PromptEncoder
 
@@ -124,9 +125,9 @@ class DiffusersReference:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels, by the pipelines' own rule that every level but the last one halves them."""
-        channels = self.vae.config.get("block_out_channels") or self.vae.config.get("decoder_block_out_channels")
-        height, width = (side * 2 ** (len(channels) - 1) for side in self.latent_shape[1:])
+        """Height and width in pixels."""
+        pixels = autoencoding_of(self.family).pixels_per_latent(self.vae.config)
+        height, width = (side * pixels for side in self.latent_shape[1:])
         return height, width
 
     def keep_null(self, condition: Condition) -> None:
@@ -139,11 +140,11 @@ class DiffusersReference:
         return self._null[[0] * batch]
 
     def decode(self, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> Images:
-        return LatentDecoder(self.vae, decodes_with=decodes_with(self.family))(latents)
+        return LatentDecoder(self.vae, autoencoding=autoencoding_of(self.family))(latents)
 
     def reward_decoder(self, options: DecodeOptions) -> LatentDecoder:
         """The decoder that rewards see through; see `dipp_toolkit.models.decoding`."""
-        return reward_decoder(self.vae, options, decodes_with(self.family))
+        return reward_decoder(self.vae, options, autoencoding_of(self.family))
 
     @torch.no_grad()
     def sample(
@@ -154,7 +155,7 @@ class DiffusersReference:
         An image's noise is its own: schedulers that draw noise in their steps are given a random generator for each
         image, seeded with its row of `noise`. So an image depends neither on those beside it nor on the device.
         """
-        two_passes = self.takes_two_passes(guidance)
+        two_passes, call = self.takes_two_passes(guidance), stock_call_of(self.family)
         if two_passes:
             both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
         elif self.guidance_is_input:
@@ -165,9 +166,9 @@ class DiffusersReference:
                 return self.denoiser.raw_output(x_t, timestep.expand(len(x_t)), condition)
             doubled = torch.cat([x_t, x_t])
             given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
-            return empty + guidance * (given - empty)
+            return call.guided(given, empty, guidance)
 
-        return stock_call_of(self.family).sample(self.scheduler, noise, steps, output_of, self.latent_shape)
+        return call.sample(self.scheduler, noise, steps, output_of, self.latent_shape)
 
     @property
     def guidance_is_input(self) -> bool:
@@ -189,14 +190,9 @@ class DiffusersReference:
         return self
 
 
-def decodes_with(family: PipelineFamily) -> Collection[str]:
-    """The autoencoder's settings that a family's stock pipeline decodes with."""
-    return family.decodes_with if isinstance(family, DecodingSettings) else DECODES_WITH
-
-
 def decoder_dtype(folder: Path, family: PipelineFamily, dtype: torch.dtype) -> torch.dtype:
     """The dtype that the autoencoder's weights are kept in: float32 in float16's place where it decodes in float32."""
-    space = LatentSpace.from_config(component_config(folder, "vae"), decodes_with(family))
+    space = autoencoding_of(family).space(component_config(folder, "vae"))
     return torch.float32 if space.upcast and dtype is torch.float16 else dtype
 
 
@@ -237,7 +233,7 @@ def check_decoder(folder: Path, family: PipelineFamily) -> None:
             f"{folder / 'vae'}."
         )
     config = component_config(folder, "vae")
-    LatentSpace.from_config(config, decodes_with(family))
+    autoencoding_of(family).space(config)
     needs_shift = isinstance(family, DecodingSettings) and SHIFT in family.decodes_with
     if needs_shift and config.get(SHIFT) is None and kind == "AutoencoderKL":
         raise RequestError(
@@ -287,7 +283,7 @@ def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tu
         own = isinstance(family, LatentSide)
         size = cast(LatentSide, family).latent_side(network, vae) if own else network["sample_size"]
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        shape = (int(vae.get("latent_channels", 4)), int(height) // shrink, int(width) // shrink)
+        shape = (autoencoding_of(family).latent_channels(vae), int(height) // shrink, int(width) // shrink)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(
             f"The configurations in {folder} do not give the shape of a latent: {first_line(error)}."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,7 +47,9 @@ class StockCall:
         eta: what `step` is given as `eta` where it takes one; None for its own default.
         begins_at_zero: whether the first step is the first one for certain, and not looked up by its time.
         single_step_output: which of the tensors that `step` returns is the sample, where there is one step in all.
-        packed: whether the scheduler sees latents packed two by two, `(batch, tokens, 4 * channels)`.
+        patch: side of the patch of a latent that is one token, where the scheduler sees tokens, `(batch, tokens,
+            patch**2 * channels)`; None where it sees images.
+        guidance_argument: of the pipeline's call: the guidance that takes a second pass with the empty prompt.
     """
 
     scales: bool | None = True
@@ -57,7 +59,35 @@ class StockCall:
     eta: float | None = 0.0
     begins_at_zero: bool = False
     single_step_output: int = 0
-    packed: bool = False
+    patch: int | None = None
+    guidance_argument: str = "guidance_scale"
+
+    def guided(self, given: Tensor, empty: Tensor, guidance: float) -> Tensor:
+        """What is made of the network's two passes.
+
+        Args:
+            given: the family's `forward` with the prompt.
+            empty: with the empty one.
+            guidance: 1 for none.
+        """
+        return empty + guidance * (given - empty)
+
+    def stock_guidance(self, guidance: float) -> float:
+        """The guidance, 1 for none, in the words of the pipeline's call."""
+        return guidance
+
+    def mu(self, config: Mapping[str, Any], latent_shape: tuple[int, ...], steps: int) -> float:
+        """The shift by resolution.
+
+        Args:
+            config: of the scheduler, as `understood`.
+            latent_shape: of one latent.
+            steps: how many are taken.
+        """
+        return dynamic_mu(config, latent_shape)
+
+    def prepare(self, scheduler: Any) -> None:
+        """What the pipeline does to its scheduler before it sets the times; this one is a copy."""
 
     def understood(self, scheduler: Any) -> dict[str, Any]:
         """The configuration of a scheduler as far as this pipeline class heeds it, `_class_name` included."""
@@ -97,6 +127,7 @@ class StockCall:
             RequestError: the stock pipeline would fail with this scheduler, or its steps are no numbers.
         """
         scheduler = copy.deepcopy(scheduler)
+        self.prepare(scheduler)
         self._set_timesteps(scheduler, steps, latent_shape, noise.device)
         options = _options(scheduler.step, generator=generators or own_generators(noise))
         if self.eta is not None:
@@ -157,7 +188,7 @@ class StockCall:
         else:
             settings["num_inference_steps"] = steps
         if self.shift == "always" or (self.shift == "dynamic" and config.get("use_dynamic_shifting")):
-            settings["mu"] = dynamic_mu(self.understood(scheduler), latent_shape)
+            settings["mu"] = self.mu(self.understood(scheduler), latent_shape, steps)
         missing = settings.keys() - _options(scheduler.set_timesteps, **settings).keys()
         if missing:
             raise self._refused(scheduler, steps, f"it cannot be told {' and '.join(sorted(missing))}")
@@ -183,26 +214,27 @@ class StockCall:
         )
 
     def _pack(self, latents: Tensor) -> Tensor:
-        return pack(latents) if self.packed else latents
+        return latents if self.patch is None else pack(latents, self.patch)
 
     def _unpack(self, tokens: Tensor, like: Tensor) -> Tensor:
-        return unpack(tokens, like.shape) if self.packed else tokens
+        return tokens if self.patch is None else unpack(tokens, like.shape, self.patch)
 
 
 def pack(
-    latents: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch tokens four_channels"]:
-    """Latents as tokens, each a patch of two by two; height and width are even."""
+    latents: Float[Tensor, "batch channels height width"], patch: int = 2
+) -> Float[Tensor, "batch tokens patch_channels"]:
+    """Latents as tokens, each a square patch of them, whose side divides height and width."""
     batch, channels, height, width = latents.shape
-    patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
+    rows, columns = height // patch, width // patch
+    patches = latents.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, rows * columns, channels * patch**2)
 
 
-def unpack(tokens: Float[Tensor, "batch tokens four_channels"], shape: Sequence[int]) -> Tensor:
+def unpack(tokens: Float[Tensor, "batch tokens patch_channels"], shape: Sequence[int], patch: int = 2) -> Tensor:
     """The latents of a shape `(batch, channels, height, width)` that `pack` made these tokens of."""
     batch, channels, height, width = shape
-    patches = tokens.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return patches.reshape(batch, channels, height, width)
+    patches = tokens.reshape(batch, height // patch, width // patch, channels, patch, patch)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)
 
 
 def stock_call_of(family: Any) -> StockCall:

@@ -18,6 +18,7 @@ from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError
 from ..models import lora
+from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
 from ..models.family import BlankConditions
@@ -25,7 +26,7 @@ from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
 from ..models.quantized_layers import Kind, bytes_of, quantizable
-from ..models.reference import decoder_dtype, decodes_with
+from ..models.reference import decoder_dtype
 from ..registry import get_registry
 from ..rewards.fitted_folders import fitted_folder
 from ..utils.assignments import is_isolated_name, is_remote_name
@@ -378,7 +379,7 @@ def _decode_costs(
         vae = blueprint.build("vae").to(decoder_dtype(blueprint.folder, family, dtype)).eval().requires_grad_(False)
     with dry(gpu):
         faked(vae)
-        decode = reward_decoder(vae, options, decodes_with(family))
+        decode = reward_decoder(vae, options, autoencoding_of(family))
         with Meter() as meter:
             latents = torch.zeros(batch, *latent, requires_grad=True)
             with _decode_autocast(dtype, autocast):

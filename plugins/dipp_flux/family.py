@@ -62,7 +62,7 @@ class FluxFamily:
     network_name: ClassVar[str] = "transformer"
     embedded_guidance: ClassVar[float] = 3.5
     stock_call: ClassVar[StockCall] = StockCall(
-        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, packed=True
+        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=2
     )
     decodes_with: ClassVar[tuple[str, ...]] = ("shift_factor",)
     optional_encoders: ClassVar[tuple[str, ...]] = ()

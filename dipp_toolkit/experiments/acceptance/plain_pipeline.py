@@ -82,7 +82,8 @@ def plain_image(
         call: further arguments.
     """
     generators = own_generators(noise)
-    latents = pack(noise) if stock_call_of(family_of(folder)).packed else noise
+    patch = stock_call_of(family_of(folder)).patch
+    latents = noise if patch is None else pack(noise, patch)
     network = getattr(pipeline, family_of(folder).network_name)
     arguments: dict[str, Any] = {"generator": generators, **call}
     taken = inspect.signature(type(pipeline).__call__).parameters

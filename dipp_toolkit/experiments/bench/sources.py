@@ -148,10 +148,10 @@ def was_sampled_otherwise(reference: Reference) -> bool:
 
 def _decoded_otherwise(reference: Reference) -> dict[str, Any]:
     """How latents are normalised, where an earlier version did not heed it."""
-    from ...models.latent_space import LatentSpace
-    from ...models.reference import DiffusersReference, decodes_with
+    from ...models.autoencoding import autoencoding_of
+    from ...models.reference import DiffusersReference
 
     if not isinstance(reference, DiffusersReference):
         return {}
-    space = LatentSpace.from_config(reference.vae.config, decodes_with(reference.family))
+    space = autoencoding_of(reference.family).space(reference.vae.config)
     return {"latent_space": [space.factor, space.std, space.mean]} if space.normalised else {}

@@ -1,0 +1,94 @@
+r"""Between a network's latents and pixels: how the pipelines of a class call their autoencoder.
+
+Most have an `AutoencoderKL`, whose latents are normalised by its configuration (`latent_space`). A family with another
+autoencoder subclasses `Autoencoding` and has it as its attribute `autoencoding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .family import DecodingSettings, OwnAutoencoding, PipelineFamily
+from .latent_space import DECODES_WITH, Latents, LatentSpace
+
+Pixels = Float[Tensor, "batch 3 height width"]
+"""Around [-1, 1], unclamped."""
+
+
+@dataclass(frozen=True)
+class Autoencoding:
+    """An `AutoencoderKL`, as its pipelines use it.
+
+    Attributes:
+        decodes_with: which settings of its configuration they look at beside `scaling_factor`; see `latent_space`.
+        tiny: whether an `AutoencoderTiny` of the same latents may stand in for it.
+    """
+
+    decodes_with: tuple[str, ...] = DECODES_WITH
+    tiny: ClassVar[bool] = True
+
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        """Channels of the latents that the denoising network is given.
+
+        Args:
+            config: the autoencoder's.
+        """
+        return int(config.get("latent_channels", 4))
+
+    def pixels_per_latent(self, config: Mapping[str, Any]) -> int:
+        """Pixels a side of one position of a latent: every level of the autoencoder but the last one halves.
+
+        Args:
+            config: the autoencoder's.
+        """
+        levels = config.get("block_out_channels") or config["decoder_block_out_channels"]
+        return int(2 ** (len(levels) - 1))
+
+    def space(self, config: Mapping[str, Any]) -> LatentSpace:
+        """How the network's latents are normalised.
+
+        Args:
+            config: the autoencoder's.
+
+        Raises:
+            RequestError: its statistics are not one number a channel.
+        """
+        return LatentSpace.from_config(config, self.decodes_with)
+
+    def decode(self, vae: Any, latents: Latents) -> Pixels:
+        """Pixels of the network's latents, with a gradient.
+
+        Args:
+            vae: the autoencoder.
+            latents: float32.
+        """
+        decodable = self.space(vae.config).decodable(latents).to(next(vae.parameters()).dtype)
+        pixels: Tensor = vae.decode(decodable, return_dict=False)[0]
+        return pixels
+
+    def encode(self, vae: Any, pixels: Pixels) -> Latents:
+        """The network's latents of pixels, float32.
+
+        Of an autoencoder that gives a normal law for each image, its mean is taken: latents are encoded once, and what
+        its small variance would add is far below the noise that a denoiser learns from.
+
+        Args:
+            vae: the autoencoder.
+            pixels: in [-1, 1].
+        """
+        weight = next(vae.parameters())
+        encoded = vae.encode(pixels.to(weight.device, weight.dtype))
+        own = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        return self.space(vae.config).encoded(own.float())
+
+
+def autoencoding_of(family: PipelineFamily) -> Autoencoding:
+    """A family's own autoencoding; that of an `AutoencoderKL` where it has none."""
+    if isinstance(family, OwnAutoencoding):
+        return family.autoencoding
+    return Autoencoding(tuple(family.decodes_with)) if isinstance(family, DecodingSettings) else Autoencoding()
