@@ -260,6 +260,12 @@ class TrainConfig(BaseModel):
         description="input of the generator's network: noise z, or sigma(readout) z; by default what the generator's "
         "name or its own scheduler says",
     )
+    guidance_embedding: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="guidance that networks with guidance distilled into an input (FLUX.1-dev's) are told: reference, "
+        "assistant and generator alike, in training, sampling and the exported pipeline's call; by default what the "
+        "generator's folder records, or the stock pipeline's own",
+    )
     generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="network passes of the generator, re-noised in between"
     )

@@ -38,6 +38,7 @@ RULES = {
 FIXED = {
     "start": (
         "generator", "reference", "parts", "weights", "lora", "readout", "input_scale", "generator_steps", "recipe",
+        "guidance_embedding",
     ),
     "looks": (
         "judge", "eval_prompts", "eval_count", "eval_seeds", "reference_steps", "reference_guidance", "monitor_every",

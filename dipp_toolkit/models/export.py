@@ -16,6 +16,7 @@ from ..utils.paths import below
 from . import lora
 from .files.safety import check_index, stock_pipeline
 from .files.weight_files import PICKLE, is_weights, plain_name, shard_map, weights_in
+from .guidance_embedding import RECORD
 from .shared_components.differences import is_part
 from .start_weights.store import safetensors_place
 from .text_encoders import ENCODER, TOKENIZER, write_limit
@@ -38,6 +39,7 @@ def export_pipeline(
     scheduler: Any,
     assistant: nn.Module | None = None,
     parts: Path | None = None,
+    guidance_embedding: float | None = None,
 ) -> None:
     """Write a pipeline folder. It is put together beside its place and renamed, so it appears whole or not at all.
 
@@ -49,9 +51,12 @@ def export_pipeline(
         scheduler: takes the single step.
         assistant: kept in `assistant/`, as an adapter where it is one.
         parts: the pipeline folder whose text encoders, tokenizers and autoencoder are copied; `source` where None.
+        guidance_embedding: the guidance that the network is told, which the index records; None where it takes none.
     """
     index = read_json(source / "model_index.json")
     check_index(index, source)
+    if guidance_embedding is not None:
+        index[RECORD] = guidance_embedding
     places = dict.fromkeys(index, source)
     if parts is not None and parts.resolve() != source.resolve():
         other = read_json(parts / "model_index.json")

@@ -147,11 +147,15 @@ class GuidanceInput(Protocol):
 
 @runtime_checkable
 class EmbeddedGuidance(Protocol):
-    """A family whose networks have guidance distilled into an input that is always the same."""
+    """A family of which some networks have guidance distilled into an input.
+
+    It is a dataclass with this field: where a run sets `guidance_embedding`, or an exported folder records it, the
+    toolkit makes a copy of the family with that value (`dipp_toolkit.models.guidance_embedding`).
+    """
 
     @property
-    def embedded_guidance(self) -> float:
-        """The input's value."""
+    def embedded_guidance(self) -> float | None:
+        """The input's value, the stock pipeline's own where nothing is said; None for a network without the input."""
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from .family import PipelineFamily
 from .few_steps import noises_of, run_steps
 from .files.fetching import hub_id_of
 from .files.folders import family_of, resolve_folder
+from .guidance_embedding import told_guidance, with_guidance_embedding
 from .lora import AdapterSettings
 from .quantized_layers import is_quantized, quantize_like
 from .readout import InputScale, check_readout, recorded_input_scale, stock_readout
@@ -140,6 +141,7 @@ class DiffusersGenerator:
         weights: str | None = None,
         lora: str | Sequence[str] = (),
         input_scale: InputScale | None = None,
+        guidance_embedding: float | None = None,
     ) -> DiffusersGenerator:
         """A generator from a pipeline folder, a run folder or a hub id, of as many steps as its scheduler records.
 
@@ -151,13 +153,15 @@ class DiffusersGenerator:
             lora: addresses of LoRA files that are added to the weights in their order, each with a scale where it is
                 not 1, such as `OWNER/REPO:path/in/repo.safetensors=0.125`; see `start_weights.lora`.
             input_scale: `"unit"` or `"sigma"`; where None, that of the folder's scheduler, see `recorded_input_scale`.
+            guidance_embedding: the guidance that a network with it distilled in is told; where None, what the folder
+                records, or the stock pipeline's own.
 
         Raises:
-            RequestError: it is missing, no plugin knows its class, the weights or a LoRA do not fit it, or its
-                schedule already ends where it is read out and a time is given.
+            RequestError: it is missing, no plugin knows its class, the weights or a LoRA do not fit it, its schedule
+                already ends where it is read out and a time is given, or its network takes no guidance and one is.
         """
         folder = resolve_folder(name)
-        family = family_of(folder)
+        family = with_guidance_embedding(family_of(folder), guidance_embedding, folder)
         config = heeded_scheduler_config(folder, family)
         latent_shape_of(folder, family)  # what the folder does not say is missed now and not in the middle of a run
         assistant = folder / ASSISTANT if (folder / ASSISTANT).is_dir() else None
@@ -174,7 +178,12 @@ class DiffusersGenerator:
 
     @classmethod
     def from_reference(
-        cls, reference: DiffusersReference, readout: float = 1.0, input_scale: InputScale = "unit", **start: Any
+        cls,
+        reference: DiffusersReference,
+        readout: float = 1.0,
+        input_scale: InputScale = "unit",
+        guidance_embedding: float | None = None,
+        **start: Any,
     ) -> DiffusersGenerator:
         """A generator that starts as the reference's own network, read out once at `readout`.
 
@@ -184,12 +193,18 @@ class DiffusersGenerator:
             reference: whose pipeline it is.
             readout: time in [0, 1] at which the network is read.
             input_scale: `"unit"` or `"sigma"`.
+            guidance_embedding: as for `load`; where None, what the reference's own network is told.
             start: the options of `load` that bring other weights.
+
+        Raises:
+            RequestError: as `load`.
         """
+        family = with_guidance_embedding(reference.family, guidance_embedding, reference.folder)
         if start:
+            start["guidance_embedding"] = told_guidance(family)
             return cls.load(str(reference.folder), readout, input_scale=input_scale, **start)
         made = cls(
-            reference.folder, reference.family, readout, reference.network_folder,
+            reference.folder, family, readout, reference.network_folder,
             heeded_scheduler_config(reference.folder, reference.family), input_scale=input_scale,
         )  # fmt: skip
         made._denoiser = made._around(reference.network).trainable_copy()
@@ -277,7 +292,10 @@ class DiffusersGenerator:
         network = self.network
         if is_quantized(network):
             network = adapters.over(network, self._start_network(cast(Any, network).dtype))
-        export_pipeline(self.folder, folder, self.family.network_name, network, scheduler, assistant, self.parts)
+        export_pipeline(
+            self.folder, folder, self.family.network_name, network, scheduler, assistant, self.parts,
+            guidance_embedding=told_guidance(self.family),
+        )  # fmt: skip
 
     def _start_network(self, dtype: torch.dtype) -> nn.Module:
         """The network with the weights that it starts from, read anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..config import TrainConfig, make_config
 from ..errors import RequestError
@@ -11,7 +11,8 @@ from ..registry import Entry, get_registry
 from ..utils.messages import unknown_name
 from .published import PublishedGenerator, PublishedReference
 
-OPTIONS = ("readout", "input_scale", "weights", "lora")
+GUIDANCE = "guidance_embedding"
+OPTIONS = ("readout", "input_scale", "weights", "lora", GUIDANCE)
 """Settings that `load_generator` is given."""
 READ_OUT = ("readout", "input_scale")
 """Those that say where the network is read and of what: with a published reference's name, as its plugin recommends."""
@@ -21,7 +22,39 @@ FROM_ELSEWHERE = ("weights", "lora")
 
 def generator_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings ask of the generator as it is loaded."""
-    return {name: value for name in OPTIONS if (value := getattr(config, name)) not in (None, ())}
+    options = {name: value for name in OPTIONS if (value := getattr(config, name)) not in (None, ())}
+    options.pop(GUIDANCE, None)
+    return options | guidance_option(config, "generator")
+
+
+def guidance_option(config: TrainConfig, role: Literal["generator", "reference"]) -> dict[str, float]:
+    """The setting `guidance_embedding` as an option of a generator or a reference; empty where it is not for this one.
+
+    Of two networks one alone may take guidance as an input, as FLUX.1-dev's does and schnell's does not. Where neither
+    does, both are given it, and loading them says that it has no effect.
+    """
+    value, names = config.guidance_embedding, {"generator": config.generator, "reference": config.reference}
+    if value is None:
+        return {}
+    if config.generator is None and config.reference is not None and role == "generator":
+        return {}  # it starts as the reference's network, and is told what that is told
+    other = names["reference" if role == "generator" else "generator"]
+    own = names[role]
+    if own is None or other is None or _may_take_guidance(role, own):
+        return {GUIDANCE: value}
+    return {} if _may_take_guidance("reference" if role == "generator" else "generator", other) else {GUIDANCE: value}
+
+
+def _may_take_guidance(role: str, name: str) -> bool:
+    """Whether a network may take guidance as an input; what nobody can know before it is fetched may."""
+    from .files.folders import family_of
+    from .files.named_folders import configured_folder, is_pipeline_name
+    from .guidance_embedding import told_guidance
+
+    if not is_pipeline_name(role, name):
+        return False
+    folder = configured_folder(role, name)
+    return folder is None or told_guidance(family_of(folder)) is not None
 
 
 def starts_elsewhere(config: TrainConfig) -> bool:

@@ -24,6 +24,7 @@ from .components import check_component, component_class, load_component, load_s
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
 from .family import DecodingSettings, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
 from .files.folders import component_config, family_of, resolve_folder
+from .guidance_embedding import with_guidance_embedding
 from .latent_space import SHIFT
 from .stock_call import stock_call_of
 from .text_encoders import PromptEncoder
@@ -72,19 +73,28 @@ class DiffusersReference:
         )
 
     @classmethod
-    def load(cls, name: str, dtype: torch.dtype = torch.float32, *, shrink: int = 1) -> DiffusersReference:
+    def load(
+        cls,
+        name: str,
+        dtype: torch.dtype = torch.float32,
+        *,
+        shrink: int = 1,
+        guidance_embedding: float | None = None,
+    ) -> DiffusersReference:
         """Load a local folder or hub id.
 
         Args:
             name: the folder or hub id.
             dtype: of the weights, the text encoders' included.
             shrink: by what the sides of its images are divided.
+            guidance_embedding: the guidance that a network with it distilled in is told; where None, what the folder
+                records, or the stock pipeline's own.
 
         Raises:
-            RequestError: it is missing, or no plugin knows its class.
+            RequestError: it is missing, no plugin knows its class, or its network takes no guidance and one is given.
         """
         folder = resolve_folder(name)
-        family = check_pipeline_folder(folder)
+        family = with_guidance_embedding(check_pipeline_folder(folder), guidance_embedding, folder)
         return cls(
             folder,
             family,

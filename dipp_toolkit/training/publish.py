@@ -10,9 +10,10 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import RequestError, RunError, first_line
-from ..models.family import CallArguments, EmbeddedGuidance
+from ..models.family import CallArguments, PipelineFamily
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
+from ..models.guidance_embedding import told_guidance
 from ..models.stock_schedulers import recorded_steps
 from ..planning.recipes.recipe import recipe_text
 from ..utils.atomic import write_text
@@ -68,21 +69,23 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
     return f"{card.content.rstrip()}\n"
 
 
-def call_arguments(folder: Path, steps: int) -> dict[str, Any]:
+def call_arguments(folder: Path, steps: int, family: PipelineFamily | None = None) -> dict[str, Any]:
     """Arguments of the stock pipeline besides the prompt, so that it makes the generator's own image.
 
     Args:
         folder: the exported pipeline.
         steps: that the generator takes.
+        family: in place of the folder's own, where a network is told another guidance than the folder records.
 
     Raises:
         RequestError: the folder's configurations cannot be read.
     """
-    family = family_of(folder)
+    family = family or family_of(folder)
+    embedded = told_guidance(family)
     network, vae = (read_json(folder / name / "config.json") for name in (family.network_name, "vae"))
     return {
         "num_inference_steps": steps,
-        "guidance_scale": float(family.embedded_guidance) if isinstance(family, EmbeddedGuidance) else 1.0,
+        "guidance_scale": 1.0 if embedded is None else embedded,
         **(family.call_arguments(network, vae) if isinstance(family, CallArguments) else {}),
     }
 

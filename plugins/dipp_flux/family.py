@@ -36,6 +36,9 @@ STOCK_TOKENS = 512
 COMFY_HEADS = (24, 128)
 """Attention heads of the transformer that ComfyUI knows, and numbers of each."""
 
+STOCK_GUIDANCE = 3.5
+"""What the stock pipeline tells a transformer that takes guidance as an input, where `guidance_scale` is not given."""
+
 TOKENS_WITHOUT_GUIDANCE = 256
 """FLUX.1-schnell's own number: it was distilled with no more, and its card and diffusers' pages call it a limit. No
 file of a pipeline says it. What tells schnell from dev is that its transformer takes no guidance."""
@@ -45,22 +48,23 @@ file of a pipeline says it. What tells schnell from dev is that its transformer 
 class FluxFamily:
     """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
 
-    FLUX.1-dev has guidance distilled into an input of the network. It always gets `embedded_guidance`, and the
-    exported one-step pipeline gives the generator's own image with `guidance_scale` of that value.
+    FLUX.1-dev has guidance distilled into an input of the network, which is told `embedded_guidance`, and the exported
+    pipeline gives the generator's own image with `guidance_scale` of that value.
 
     Attributes:
         network_name: the denoising component.
         stock_call: how the pipeline drives its scheduler.
         max_tokens: T5 reads this many tokens: 512, or 256 where the transformer takes no guidance, as schnell's.
-        embedded_guidance: the network's guidance input, where it has one.
+        embedded_guidance: the network's guidance input, the stock pipeline's 3.5 unless a run says otherwise; None for
+            a transformer without one, as schnell's.
         decodes_with: the autoencoder's shift.
         optional_encoders: none.
         image_stream: its blocks, joint and single ones, return the prompt's tokens first and the image's second.
     """
 
     max_tokens: int = STOCK_TOKENS
+    embedded_guidance: float | None = STOCK_GUIDANCE
     network_name: ClassVar[str] = "transformer"
-    embedded_guidance: ClassVar[float] = 3.5
     stock_call: ClassVar[StockCall] = StockCall(
         scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=2
     )
@@ -69,9 +73,12 @@ class FluxFamily:
     image_stream: ClassVar[int] = 1
 
     def configured(self, folder: Path) -> FluxFamily:
-        """With as many tokens as the folder's transformer was made for."""
+        """With as many tokens as the folder's transformer was made for, and guidance only where it takes some."""
         network = component_config(folder, self.network_name)
-        return replace(self, max_tokens=_tokens(network)) if network else self
+        if not network:
+            return self
+        guidance = self.embedded_guidance if network.get("guidance_embeds") else None
+        return replace(self, max_tokens=_tokens(network), embedded_guidance=guidance)
 
     def encoding_for(self, other: FluxFamily) -> FluxFamily:
         """This family with as many tokens as the networks of both were made for."""
@@ -117,10 +124,11 @@ class FluxFamily:
         rows, columns = (side // 2 for side in x_t.shape[-2:])
         tokens = condition.tensors["encoder_hidden_states"]
         guided = cast(Any, network).config.guidance_embeds
+        guidance = STOCK_GUIDANCE if self.embedded_guidance is None else self.embedded_guidance
         output: Tensor = network(
             hidden_states=pack(x_t),
             timestep=network_time.expand(batch).to(x_t.dtype) / 1000,
-            guidance=torch.full((batch,), self.embedded_guidance, device=x_t.device) if guided else None,
+            guidance=torch.full((batch,), guidance, device=x_t.device) if guided else None,
             pooled_projections=condition.tensors["pooled_projections"],
             encoder_hidden_states=tokens,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=x_t.device),
@@ -151,7 +159,7 @@ class FluxFamily:
             betas=None,
             sixteen_channels=True,
             t5_length=None if self.max_tokens == TOKENS_WITHOUT_GUIDANCE else self.max_tokens,
-            guidance=self.embedded_guidance if network.get("guidance_embeds") else None,
+            guidance=self.embedded_guidance,
             latent_scale=0.3611,
             latent_shift=0.1159,
             unknown=""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GENERATOR = "emoji-onestep"
 REFERENCE_STEPS, REFERENCE_GUIDANCE = 50, 1.0
+GUIDANCE_EMBEDDING = "guidance_embedding"
+"""The option of a generator that a reference takes too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class GenerateRequest:
             raise RequestError(f"--steps is {self.steps}; expected at least 1.")
         if self.one_step:
             self.check_steps(known_steps(self.generator or GENERATOR))
-        if self.options and not self.one_step:
+        if self.options.keys() - {GUIDANCE_EMBEDDING} and not self.one_step:
             raise RequestError("--set gives options of a generator; name one with --generator.")
         if self.one_step and self.guidance is not None:
             raise RequestError(
@@ -187,6 +189,7 @@ def image_batches(
     guidance = request.guidance
     if guidance is None:
         guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
-    reference = load_reference(name).to(device)
+    reference = load_reference(name, **request.options).to(device)
     images = sampled_batches(reference, encoded_later(reference, chosen, device), request.seed, steps, guidance)
-    return chosen, images, {"reference": name, "seed": request.seed, "steps": steps, "guidance": guidance}
+    settings = {"reference": name, **request.options, "seed": request.seed, "steps": steps, "guidance": guidance}
+    return chosen, images, settings

@@ -70,7 +70,7 @@ class BenchEntry:
     def is_reference(self) -> bool:
         """Whether it is sampled in many steps: a registered reference, or anything whose steps say so."""
         registry = get_registry()
-        if self.generator_options:
+        if self.generator_options.keys() - {generator_options.GUIDANCE}:
             return False
         if self.asked_steps(1) > 1:
             return self.trained_steps == 1
@@ -78,7 +78,7 @@ class BenchEntry:
 
     @property
     def generator_options(self) -> dict[str, Any]:
-        """What its options ask of a generator as it is loaded; with any of them it is one.
+        """What its options ask of it as it is loaded; with any but `guidance_embedding` it is a generator.
 
         Raises:
             RequestError: a value is out of range.
@@ -127,7 +127,8 @@ class BenchEntry:
             steps = self.asked_steps(int(recommended.get("reference_steps", STEPS)))
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
             guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
-            return Source(self._reads_prompts(load_reference(self.name)).to(device), None, steps, guidance)
+            reference = self._reads_prompts(load_reference(self.name, **self.generator_options)).to(device)
+            return Source(reference, None, steps, guidance)
         check_named(self.name, self.decoder, f"--set generator.{self.label}.reference={{}}")
         generator = load_generator(self.name, **self.generator_options)
         generator.network.to(device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...models.components import check_component
 from ...models.files.folders import family_of
+from ...models.generator_options import GUIDANCE
+from ...models.guidance_embedding import with_guidance_embedding
 from ...models.reference import check_pipeline_folder, latent_shape_of
 from ...training.setup.preflight import Parts, Preflight, counted, dry_run_parts
 from ...utils.device import choose_device
@@ -60,7 +62,9 @@ def look_at_entry(entry: BenchEntry, parts: Parts) -> None:
     if entry.is_reference:
         pipeline = parts.pipeline("reference", entry.name)
         if pipeline is not None:
-            check_pipeline_folder(*pipeline)
+            with_guidance_embedding(
+                check_pipeline_folder(*pipeline), entry.generator_options.get(GUIDANCE), pipeline[0]
+            )
         return
     generator, reference = (
         parts.pipeline("generator", entry.name),
@@ -70,6 +74,7 @@ def look_at_entry(entry: BenchEntry, parts: Parts) -> None:
         check_pipeline_folder(*reference)
     if generator is None or reference is None:
         return
+    with_guidance_embedding(family_of(generator[0]), entry.generator_options.get(GUIDANCE), generator[0])
     if generator[1]:
         check_component(generator[0], family_of(generator[0]).network_name)
     entry.check_shapes(

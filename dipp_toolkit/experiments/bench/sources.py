@@ -14,6 +14,7 @@ from ...diffusion.condition import Condition
 from ...diffusion.schedules import FlowMatching
 from ...distributed.shared_draws import digest_seed
 from ...models.few_steps import step_count
+from ...models.guidance_embedding import told_otherwise
 from ...models.reference import DiffusersReference
 from ...models.stock_call import stock_call_of
 from ...models.text_encoders import prompt_encoder
@@ -96,6 +97,7 @@ class Source:
             | ({"code": code} if code else {})
             | _decoded_otherwise(self.reference)
             | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
+            | _told_otherwise(self.generator or self.reference)
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
             | ({"sampled": "as stock"} if self.generator is None and was_sampled_otherwise(self.reference) else {})
         )
@@ -144,6 +146,12 @@ def was_sampled_otherwise(reference: Reference) -> bool:
     if isinstance(reference.denoiser.schedule, FlowMatching):
         return True
     return stock_call_of(reference.family).draws_noise(reference.scheduler, reference.latent_shape)
+
+
+def _told_otherwise(part: Any) -> dict[str, float]:
+    """The guidance that the network of a generator or reference is told, where that is not its family's own."""
+    told = told_otherwise(getattr(part, "family", None))
+    return {} if told is None else {"guidance_embedding": told}
 
 
 def _decoded_otherwise(reference: Reference) -> dict[str, Any]:

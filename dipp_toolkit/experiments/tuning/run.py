@@ -31,6 +31,7 @@ from ...models import lora
 from ...models.encoding import encode_images
 from ...models.export import export_pipeline
 from ...models.generator_options import generator_options
+from ...models.guidance_embedding import told_guidance
 from ...models.loading import load_generator, load_reference
 from ...models.lora import AdapterSettings
 from ...models.reference import DiffusersReference, check_score
@@ -112,8 +113,9 @@ class Tuning:
                 lora.save_adapter(network, beside)
             merged = lora.merged(network)
             export_pipeline(
-                reference.folder, self.out / REFERENCE, reference.family.network_name, merged, reference.scheduler
-            )
+                reference.folder, self.out / REFERENCE, reference.family.network_name, merged, reference.scheduler,
+                guidance_embedding=told_guidance(reference.family),
+            )  # fmt: skip
 
     def tune_naively(self) -> None:
         """What stands beside: the same adapter by the same loss on the generator's own network."""

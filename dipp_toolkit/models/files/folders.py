@@ -17,6 +17,7 @@ from ...utils.json_files import MOST_BYTES, check_regular, read_json
 from ...utils.messages import quoted, shown, unknown_name
 from ...utils.paths import is_local_name, user_path
 from ..family import Configured, PipelineFamily
+from ..guidance_embedding import recorded_guidance, with_guidance_embedding
 from .diffusers_version import check_diffusers
 from .download_lists import INDEX, pipeline_files
 from .fetching import hub_file, hub_files
@@ -136,7 +137,8 @@ def family_of(folder: Path) -> PipelineFamily:
     check_index(index, folder)
     family = families[name].build()
     check_diffusers(name, family, folder)
-    return family.configured(folder) if isinstance(family, Configured) else cast(PipelineFamily, family)
+    family = family.configured(folder) if isinstance(family, Configured) else cast(PipelineFamily, family)
+    return with_guidance_embedding(family, recorded_guidance(index, folder), folder)
 
 
 def component_config(folder: Path, name: str) -> dict[str, Any]:

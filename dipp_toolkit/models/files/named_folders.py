@@ -12,6 +12,13 @@ from .folders import resolve_folder
 from .saved_generators import DIFFUSERS, saved_generator
 
 
+def is_pipeline_name(kind: str, name: str) -> bool:
+    """Whether a generator's or reference's name means a pipeline's folder, and not somebody's own code."""
+    if _is_registered(kind, name):
+        return _blueprint(name) is not None
+    return not (is_python_name(name) or (kind == "generator" and saved_generator(name) is not None))
+
+
 def named_folder(kind: str, name: str) -> Path | None:
     """The folder of a pipeline's weights, fetched where it is the hub's.
 
@@ -27,14 +34,12 @@ def named_folder(kind: str, name: str) -> Path | None:
     Raises:
         RequestError: it cannot be fetched, or there is no such folder.
     """
-    if _is_registered(kind, name):
-        blueprint = _blueprint(name)
-        if blueprint is None:
-            return None
-        return resolve_folder(blueprint.hub) if "/" in blueprint.hub else blueprint.folder
-    if is_python_name(name) or (kind == "generator" and saved_generator(name) is not None):
+    if not is_pipeline_name(kind, name):
         return None
-    return resolve_folder(name.removeprefix(DIFFUSERS))
+    blueprint = _blueprint(name) if _is_registered(kind, name) else None
+    if blueprint is None:
+        return resolve_folder(name.removeprefix(DIFFUSERS))
+    return resolve_folder(blueprint.hub) if "/" in blueprint.hub else blueprint.folder
 
 
 def configured_folder(kind: str, name: str) -> Path | None:

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import RequestError
+from ...models.generator_options import guidance_option
 from ...models.loading import load_reference
 from ...protocols import Reference
 from ...utils.precision import FROZEN_DTYPES
@@ -98,6 +99,7 @@ def build(context: TermContext) -> TunedDifference:
         )
     precision = context.config.frozen_precision
     options: dict[str, Any] = {} if precision == "fp32" else {"dtype": FROZEN_DTYPES[precision]}
+    options |= guidance_option(context.config, "reference")
     tuned = load_reference(name, **options)
     if tuple(tuned.latent_shape) != tuple(context.reference.latent_shape):
         raise RequestError(

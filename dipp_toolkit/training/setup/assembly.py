@@ -21,7 +21,7 @@ from ...models.activation_offload import ActivationOffload
 from ...models.attention import GraphAttention
 from ...models.compilation import compile_blocks
 from ...models.few_steps import with_steps
-from ...models.generator_options import generator_options
+from ...models.generator_options import generator_options, guidance_option
 from ...models.loading import load_assistant, load_generator, load_reference
 from ...models.lora import AdapterSettings
 from ...models.quantized_layers import KINDS, check_library, quantize
@@ -118,7 +118,8 @@ def _load_reference(config: TrainConfig) -> Reference:
 
 def reference_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings ask of the reference as it is loaded."""
-    return {} if config.frozen_precision == "fp32" else {"dtype": FROZEN_DTYPES[config.frozen_precision]}
+    dtype = {} if config.frozen_precision == "fp32" else {"dtype": FROZEN_DTYPES[config.frozen_precision]}
+    return dtype | guidance_option(config, "reference")
 
 
 def check_frozen_precision(config: TrainConfig, sharding: Sharding | None = None) -> None:

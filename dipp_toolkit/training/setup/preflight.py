@@ -24,7 +24,8 @@ from ...models.files.folders import family_of, resolve_folder
 from ...models.files.named_folders import shrink_of
 from ...models.files.saved_generators import DIFFUSERS, saved_generator
 from ...models.generator import DiffusersGenerator
-from ...models.generator_options import generator_options, pipeline_of_reference
+from ...models.generator_options import GUIDANCE, generator_options, guidance_option, pipeline_of_reference
+from ...models.guidance_embedding import with_guidance_embedding
 from ...models.published import PublishedGenerator
 from ...models.reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
 from ...models.shared_components.choice import parts_text
@@ -299,6 +300,7 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
         generator, options = reference, {"input_scale": "unit"} | options
     if reference is not None:
         family = check_pipeline_folder(*reference)
+        with_guidance_embedding(family, guidance_option(config, "reference").get(GUIDANCE), reference[0])
         check_score(reference[0], family)
         check_steps(reference[0], family, config.reference_steps)
     if generator is None:

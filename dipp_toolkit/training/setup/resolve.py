@@ -16,6 +16,7 @@ from ...distributed.group import launcher_settings
 from ...errors import RequestError
 from ...models.files.saved_generators import split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
+from ...models.guidance_embedding import saved_guidance
 from ...models.stock_schedulers import saved_steps
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
@@ -35,7 +36,7 @@ from .name_checks import check_names
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
-    "generator_steps",
+    "generator_steps", "guidance_embedding",
 )  # fmt: skip
 """Settings that carry over from a run folder named as the generator, the guidance as it was at the end. Precision does
 not: it depends on the machine."""
@@ -66,8 +67,8 @@ def _recommended(config: TrainConfig) -> Mapping[str, Any]:
     for folder in (user_path(where), user_path(where).parent):
         if looks_like_path(where) and (folder / "config.yaml").is_file():
             return recommended | _of_run(folder / "config.yaml", config)
-    saved = saved_steps(where) if kind == "generator" else None
-    return recommended if saved is None else recommended | {"generator_steps": saved}
+    saved = {"generator_steps": saved_steps(where), "guidance_embedding": saved_guidance(where)}
+    return recommended | {name: value for name, value in saved.items() if value is not None and kind == "generator"}
 
 
 def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
     noise, steps, guidance = fixed_noise(1, reference.latent_shape, SEED), _steps(reference), _guidance(reference)
     latents = reference.sample(condition, noise.to(subject.device), steps, guidance)
     image = reference.decode(latents).float().cpu()
-    call = {**call_arguments(reference.folder, steps)}
+    call = call_arguments(reference.folder, steps, reference.family)
     if guidance > 1:
         call["guidance_scale"] = guidance
     if reference.shrink > 1:
@@ -122,7 +122,7 @@ def _generators(
         )
     words = "by the scheduler that its read-out means" if stated else "by its folder's own scheduler"
     what = f"generator's image in {generator.steps} step{'s' * (generator.steps != 1)}, {words}"
-    call = call_arguments(generator.folder, generator.steps)
+    call = call_arguments(generator.folder, generator.steps, generator.family)
     return Drawn(what, image, noise, generator.folder, call, network, scheduler)
 
 
