@@ -188,13 +188,15 @@ class DiffusersReference:
 
     def takes_two_passes(self, guidance: float) -> bool:
         """Whether a step at this guidance takes a pass with the empty prompt too: in stock pipelines, only above 1."""
-        return guidance > 1 and not self.guidance_is_input
+        return guidance > 1 and not self.guidance_is_input and stock_call_of(self.family).second_pass
 
     def to(self, device: torch.device | str) -> DiffusersReference:
         self.network.to(device)
         self.vae.to(device)
         if torch.device(device).type == "cpu":  # there, convolutions work in this order, and would reorder every layer
-            self.vae.to(memory_format=torch.channels_last)
+            for weight in self.vae.parameters():
+                if weight.ndim == 4:  # those of an autoencoder of videos have a fifth axis, and no such order
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         self.encoder.to(device)
         self._null = self._null.to(device) if self._null is not None else None
         return self

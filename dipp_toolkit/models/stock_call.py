@@ -50,6 +50,8 @@ class StockCall:
         patch: side of the patch of a latent that is one token, where the scheduler sees tokens, `(batch, tokens,
             patch**2 * channels)`; None where it sees images.
         guidance_argument: of the pipeline's call: the guidance that takes a second pass with the empty prompt.
+        second_pass: whether guidance above 1 takes that pass; not where guidance is distilled into the network, and the
+            pipeline passes over what it is asked for.
     """
 
     scales: bool | None = True
@@ -61,6 +63,7 @@ class StockCall:
     single_step_output: int = 0
     patch: int | None = None
     guidance_argument: str = "guidance_scale"
+    second_pass: bool = True
 
     def guided(self, given: Tensor, empty: Tensor, guidance: float) -> Tensor:
         """What is made of the network's two passes.
@@ -72,9 +75,22 @@ class StockCall:
         """
         return empty + guidance * (given - empty)
 
+    def given_latents(self, noise: Tensor) -> Tensor:
+        """Pure noise as the pipeline's call takes it in its argument `latents`: most take what their scheduler sees."""
+        return self._pack(noise)
+
     def stock_guidance(self, guidance: float) -> float:
         """The guidance, 1 for none, in the words of the pipeline's call."""
         return guidance
+
+    def guidance_arguments(self, guidance: float, prompts: int) -> dict[str, Any]:
+        """Arguments of the pipeline's call with which it is guided, against the empty prompt.
+
+        Args:
+            guidance: 1 for none.
+            prompts: how many are drawn in one call.
+        """
+        return {self.guidance_argument: self.stock_guidance(guidance)}
 
     def mu(self, config: Mapping[str, Any], latent_shape: tuple[int, ...], steps: int) -> float:
         """The shift by resolution.

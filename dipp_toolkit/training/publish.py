@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ..models.family import CallArguments, PipelineFamily
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
 from ..models.guidance_embedding import told_guidance
+from ..models.stock_call import stock_call_of
 from ..models.stock_schedulers import recorded_steps
 from ..planning.recipes.recipe import recipe_text
 from ..utils.atomic import write_text
@@ -21,6 +23,8 @@ from ..utils.json_files import read_json
 from ..utils.licences import Origin
 from .setup.origins import origins_of, start_origins
 
+EMBEDDED = "guidance_scale"
+"""The argument of a pipeline's call that a network's own guidance input is given by."""
 LINE = 88
 """Columns up to which a call in the card's snippet stands on one line."""
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -59,7 +63,8 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
         kind="one-step" if steps == 1 else f"{steps}-step",
         evaluations="one network evaluation" if steps == 1 else f"{steps} network evaluations",
         load_call=_call_text("path/to/this/folder", load_arguments(folder)),
-        sample_call=_call_text("a prompt", call_arguments(folder, steps)),
+        sample_call=_call_text("a prompt", call_arguments(folder, steps), _prompt_argument(folder)),
+        guidance=_guided(family_of(folder))[0],
         head=HEAD,
         scores=_score_rows(summary),
         licences=_licence_lines(made_from, trained_against),
@@ -81,11 +86,11 @@ def call_arguments(folder: Path, steps: int, family: PipelineFamily | None = Non
         RequestError: the folder's configurations cannot be read.
     """
     family = family or family_of(folder)
-    embedded = told_guidance(family)
     network, vae = (read_json(folder / name / "config.json") for name in (family.network_name, "vae"))
+    guidance, value = _guided(family)
     return {
         "num_inference_steps": steps,
-        "guidance_scale": 1.0 if embedded is None else embedded,
+        guidance: value,
         **(family.call_arguments(network, vae) if isinstance(family, CallArguments) else {}),
     }
 
@@ -102,9 +107,22 @@ def load_arguments(folder: Path) -> dict[str, None]:
     return {name: None for name in lacking if name not in optional}
 
 
-def _call_text(first: str, arguments: Mapping[str, Any]) -> str:
+def _guided(family: PipelineFamily) -> tuple[str, float]:
+    """The argument of the pipeline's call that says how its images are guided, and a generator's value of it."""
+    embedded, call = told_guidance(family), stock_call_of(family)
+    return (call.guidance_argument, call.stock_guidance(1.0)) if embedded is None else (EMBEDDED, embedded)
+
+
+def _prompt_argument(folder: Path) -> str:
+    """Before the prompt in the pipeline's call: nothing where it is the first argument, as of most."""
+    pipeline = stock_pipeline(read_json(folder / "model_index.json"))
+    _, first, *_ = inspect.signature(pipeline.__call__).parameters
+    return "" if first == "prompt" else "prompt="
+
+
+def _call_text(first: str, arguments: Mapping[str, Any], before: str = "") -> str:
     """Arguments of a call, on one line where it is short, and otherwise one a line."""
-    words = [f'"{first}"', *(f"{name}={value!r}" for name, value in arguments.items())]
+    words = [f'{before}"{first}"', *(f"{name}={value!r}" for name, value in arguments.items())]
     line = ", ".join(words)
     return line if len(line) <= LINE else "\n    " + ",\n    ".join(words) + ",\n"
 

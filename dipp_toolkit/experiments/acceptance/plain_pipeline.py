@@ -17,7 +17,7 @@ from ...models.files.download_lists import INDEX, NOT_NEEDED
 from ...models.files.folders import family_of, quiet_loading
 from ...models.files.safety import check_index, stock_pipeline
 from ...models.files.weight_files import weights_in
-from ...models.stock_call import pack, stock_call_of
+from ...models.stock_call import stock_call_of
 from ...training.publish import load_arguments
 from ...utils.images import Images
 from ...utils.json_files import read_json
@@ -82,14 +82,14 @@ def plain_image(
         call: further arguments.
     """
     generators = own_generators(noise)
-    patch = stock_call_of(family_of(folder)).patch
-    latents = noise if patch is None else pack(noise, patch)
-    network = getattr(pipeline, family_of(folder).network_name)
+    family = family_of(folder)
+    latents = stock_call_of(family).given_latents(noise)
+    network = getattr(pipeline, family.network_name)
     arguments: dict[str, Any] = {"generator": generators, **call}
     taken = inspect.signature(type(pipeline).__call__).parameters
     with _seeded(generators[0]), torch.no_grad(), matching_autocast(network, pipeline.device):
         images: Tensor = pipeline(
-            prompt,
+            prompt=prompt,
             latents=latents.to(pipeline.device, next(network.parameters()).dtype),
             output_type="pt",
             **{name: value for name, value in arguments.items() if name in taken},

@@ -18,6 +18,7 @@ from ....models.generator_options import READ_OUT
 from ....models.published import PublishedGenerator
 from ....models.reference import DiffusersReference
 from ....models.sampling import fixed_noise
+from ....models.stock_call import stock_call_of
 from ....models.stock_schedulers import stock_scheduler
 from ....prompts.loading import load_prompts
 from ....protocols import texts
@@ -99,7 +100,7 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
     image = reference.decode(latents).float().cpu()
     call = call_arguments(reference.folder, steps, reference.family)
     if guidance > 1:
-        call["guidance_scale"] = guidance
+        call |= stock_call_of(reference.family).guidance_arguments(guidance, 1)
     if reference.shrink > 1:
         call |= dict(zip(("height", "width"), reference.image_size, strict=True))
     what = f"reference's image in {steps} steps at guidance {guidance:g}"
