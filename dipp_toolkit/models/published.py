@@ -40,6 +40,7 @@ class PublishedPipeline:
         licence: of the weights that the network is made of.
         defaults: settings recommended with it.
         base_licence: of the repository `pipeline`, where that is another one.
+        parameters: of its network, in billions, as its authors state and round it; None where they state none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class PublishedPipeline:
     licence: Licence
     defaults: Mapping[str, Any] = field(default_factory=dict)
     base_licence: Licence | None = None
+    parameters: float | None = field(default=None, kw_only=True)
 
     @property
     def hub(self) -> str:

@@ -45,6 +45,17 @@ file of a pipeline says it. What tells schnell from dev is that its transformer 
 
 
 @dataclass(frozen=True)
+class FluxCall(StockCall):
+    """Flux's loop, in which two passes are asked for by `true_cfg_scale` and a negative prompt."""
+
+    guidance_argument: str = "true_cfg_scale"
+
+    def guidance_arguments(self, guidance: float, prompts: int) -> dict[str, Any]:
+        given = super().guidance_arguments(guidance, prompts)
+        return given | {"negative_prompt": [""] * prompts} if guidance > 1 else given
+
+
+@dataclass(frozen=True)
 class FluxFamily:
     """Flux: a flow-matching MMDiT over latents packed two by two, with T5 tokens and CLIP's pooled embedding.
 
@@ -65,7 +76,7 @@ class FluxFamily:
     max_tokens: int = STOCK_TOKENS
     embedded_guidance: float | None = STOCK_GUIDANCE
     network_name: ClassVar[str] = "transformer"
-    stock_call: ClassVar[StockCall] = StockCall(
+    stock_call: ClassVar[StockCall] = FluxCall(
         scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=2
     )
     decodes_with: ClassVar[tuple[str, ...]] = ("shift_factor",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,22 +63,23 @@ def plain_pipeline(
     return pipeline.to(device)
 
 
-def plain_image(
+def plain_images(
     pipeline: Any,
     folder: Path,
-    prompt: str,
-    noise: Float[Tensor, "1 channels latent_height latent_width"],
+    prompts: Sequence[str],
+    noise: Float[Tensor, "batch channels latent_height latent_width"],
     call: Mapping[str, Any],
 ) -> Images:
     """The pipeline's own call, from given noise; on the CPU, in [0, 1].
 
-    What its scheduler draws in between is a function of the noise, as in the toolkit: see `own_generators`.
+    What its scheduler draws in between is a function of each image's noise, as in the toolkit: see `own_generators`.
+    Where the class hands no generator on, that holds for one image alone.
 
     Args:
         pipeline: as `plain_pipeline` makes it.
         folder: that it was loaded from.
-        prompt: what is drawn.
-        noise: standard normal, float32.
+        prompts: what is drawn.
+        noise: standard normal, float32, a row for each prompt.
         call: further arguments.
     """
     generators = own_generators(noise)
@@ -89,12 +90,23 @@ def plain_image(
     taken = inspect.signature(type(pipeline).__call__).parameters
     with _seeded(generators[0]), torch.no_grad(), matching_autocast(network, pipeline.device):
         images: Tensor = pipeline(
-            prompt=prompt,
+            prompt=list(prompts),
             latents=latents.to(pipeline.device, next(network.parameters()).dtype),
             output_type="pt",
             **{name: value for name, value in arguments.items() if name in taken},
         ).images
     return images.float().cpu()
+
+
+def plain_image(
+    pipeline: Any,
+    folder: Path,
+    prompt: str,
+    noise: Float[Tensor, "1 channels latent_height latent_width"],
+    call: Mapping[str, Any],
+) -> Images:
+    """One of `plain_images`."""
+    return plain_images(pipeline, folder, [prompt], noise, call)
 
 
 @contextmanager

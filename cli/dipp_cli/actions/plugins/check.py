@@ -17,6 +17,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from dipp_toolkit.config import make_config
 from dipp_toolkit.errors import DippError, RequestError, RunError
 from dipp_toolkit.evaluation.loading import load_metric
+from dipp_toolkit.experiments.family_contract import check_family
+from dipp_toolkit.models.family import TinyTwin
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
 from dipp_toolkit.prompts.loading import load_prompts
@@ -319,6 +321,15 @@ def _prompts(entry: Entry, options: Options) -> str:
     return f"{len(prompts)} prompts, none of them empty."
 
 
+def _pipeline(entry: Entry, options: Options) -> str:
+    if not isinstance(entry.build(), TinyTwin):
+        raise Skipped("It has no tiny twin, `write_twin`, that it could be tried on.")
+    rows = check_family(entry.name)
+    bad = [f"{row.line}: {row.found}" for row in rows if not row.kept]
+    _refuse(not bad, f"Its twin does not keep {len(bad)} of {len(rows)} lines of the contract. {' '.join(bad)}")
+    return f"Its twin keeps all {len(rows)} lines of the contract of a family."
+
+
 def _made(entry: Entry, options: Options) -> str:
     """A kind with no check of its own is made."""
     _needs_no_options(entry, options)
@@ -334,6 +345,7 @@ CHECKS: Mapping[str, Callable[[Entry, Options], str]] = {
     "reference": _reference,
     "metric": _metric,
     "prompts": _prompts,
+    "pipeline": _pipeline,
 }
 """What is tried, by kind: each returns what came out, or raises what is wrong."""
 
