@@ -205,11 +205,11 @@ def _recompute_layers(vae: nn.Module) -> bool:
     hold its three residual layers at once is most of what a decode needs; the operations are no more this way. What
     follows the blocks, a norm, its nonlinearity and a convolution of all pixels, is a layer too.
     """
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import Decoder
 
-    if not isinstance(vae, AutoencoderKL):
+    decoder: Any = getattr(vae, "decoder", None)
+    if not isinstance(decoder, Decoder):  # of AutoencoderKL, and of others that are made of it
         return False
-    decoder: Any = vae.decoder
     for block in (decoder.mid_block, *decoder.up_blocks):
         for part in ("resnets", "attentions", "upsamplers"):
             row: Any = getattr(block, part, None) or ()
