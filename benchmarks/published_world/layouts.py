@@ -171,6 +171,17 @@ def shards(cache: HubCache, model: PublishedGenerator) -> stock.Load:
     return lambda: stock.pipeline_at(folder)
 
 
+def encoder_in_shards(cache: HubCache, model: PublishedPipeline) -> stock.Load:
+    """Plain files alone, the text encoder's in shards."""
+    generator = isinstance(model, PublishedGenerator)
+    folder = write_whole_pipeline(cache, model) if generator else write_reference(cache, model.name)
+    for half in folder.glob("*/*.fp16.*"):
+        half.unlink()
+    if not list(folder.glob("text_encoder/*.index.json")):
+        shard(folder / "text_encoder", 2)
+    return lambda: stock.pipeline_at(folder)
+
+
 def single_file(cache: HubCache, model: PublishedGenerator) -> stock.Load:
     """The network's file alone, over the pipeline it is made for: `.safetensors`, or a `.bin` of half precision."""
     assert model.weights is not None
@@ -261,6 +272,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sdxl-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("sd-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("flux-schnell", "folder, shards", shards, stock.schnell),
+    *(
+        Layout(name, "folder, text encoder in shards", encoder_in_shards, stock.klein)
+        for name in ("flux2-klein", "flux2-klein-9b")
+    ),
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
     *(
@@ -276,5 +291,11 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sd35-medium", stock.sampled),
             ("flux", stock.flux_sampled),
         )
+    ),
+    *(
+        Layout(
+            name, "reference: folder, text encoder in shards", encoder_in_shards, stock.klein_sampled, kind="reference"
+        )
+        for name in ("flux2-klein-base-4b", "flux2-klein-base-9b")
     ),
 )

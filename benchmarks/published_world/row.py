@@ -24,6 +24,7 @@ from dipp_toolkit.models.generator_options import READ_OUT
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
 from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.stock_call import stock_call_of
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments
 
@@ -127,7 +128,7 @@ def trained(layout: Layout, folder: Path, mode: str) -> Path:
         layout.kind: layout.name, "mode": mode, "steps": STEPS, "prompts": str(prompts), "out": str(folder / "run"),
         "rewards": {"colourfulness": 1.0}, "reward_scale": 10.0, "learning_rate": 1e-3, "lora_rank": 2, "batch_size": 2,
         "eval_count": 2, "eval_seeds": 2, "reference_steps": 2, "monitor_every": 0, "diagnose_every": 0,
-        "device": "cpu", "precision": "fp32", "frozen_precision": "fp32",
+        "device": "cpu", "precision": "fp32", "frozen_precision": "fp32", "generator_steps": 1,
     }  # fmt: skip
     if layout.kind == "reference":  # distilled, as its plugin recommends to read its network out
         recommended = get_registry().find("reference", layout.name).defaults
@@ -140,10 +141,9 @@ def plainly_drawn(final: Path, noise: Tensor) -> Tensor:
     """What stock diffusers draws from an exported folder, called as its model card says."""
     pipeline = stock.pipeline_at(final)
     arguments: dict[str, Any] = call_arguments(final, 1)
-    if family_of(final).network_name == "transformer" and hasattr(pipeline, "_pack_latents"):
-        noise = pipeline._pack_latents(noise, *noise.shape)
+    latents = stock_call_of(family_of(final)).given_latents(noise)
     with torch.no_grad():
-        images: Tensor = pipeline(stock.PROMPT, latents=noise, output_type="pt", **arguments).images
+        images: Tensor = pipeline(prompt=stock.PROMPT, latents=latents, output_type="pt", **arguments).images
     return images
 
 

@@ -88,6 +88,21 @@ def schnell(pipeline: Any, noise: Tensor) -> Tensor:
     return own_scheduler(pipeline, packed, max_sequence_length=256, **pixels)
 
 
+def klein(pipeline: Any, noise: Tensor) -> Tensor:
+    """FLUX.2-klein: its own scheduler at the noise's size, a position of which is two of the autoencoder's."""
+    return images(pipeline, noise, guidance_scale=1.0, **_klein_size(pipeline, noise))
+
+
+def klein_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """A base model of FLUX.2-klein's, guided by two passes."""
+    return sampled(pipeline, noise, **_klein_size(pipeline, noise))
+
+
+def _klein_size(pipeline: Any, noise: Tensor) -> dict[str, int]:
+    height, width = (2 * side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+    return {"height": height, "width": width}
+
+
 def lightning(pipeline: Any, noise: Tensor) -> Tensor:
     """SDXL-Lightning's one step: Euler with trailing spacing, whose network predicts the sample."""
     from diffusers import EulerDiscreteScheduler
@@ -148,7 +163,7 @@ def decoded(pipeline: Any, latents: Tensor) -> Tensor:
 def images(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
     """The pipeline's own call in one step."""
     call = {"num_inference_steps": 1, "latents": noise, "output_type": "pt", **arguments}
-    result: Tensor = quiet(pipeline)(PROMPT, **call).images
+    result: Tensor = quiet(pipeline)(prompt=PROMPT, **call).images
     return result
 
 

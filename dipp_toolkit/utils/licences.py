@@ -133,3 +133,13 @@ FLUX_DEV = Licence(
     "flux-1-dev-non-commercial-license",
     non_commercial=True,
 )
+
+
+def _flux_2(hub: str) -> Licence:
+    link = f"https://huggingface.co/black-forest-labs/{hub}/blob/main/LICENSE.md"
+    return Licence("other", link, "flux-non-commercial-license", non_commercial=True)
+
+
+FLUX_2_DEV = _flux_2("FLUX.2-dev")
+FLUX_2_KLEIN_9B = _flux_2("FLUX.2-klein-9B")
+FLUX_2_KLEIN_BASE_9B = _flux_2("FLUX.2-klein-base-9B")
