@@ -77,6 +77,18 @@ class BlankConditions(Protocol):
 
 
 @runtime_checkable
+class FixedDepth(Protocol):
+    """A family whose network runs with all of its blocks alone, as one that joins early blocks to late ones.
+
+    `dipp plan` runs others with fewer blocks, and counts the rest.
+    """
+
+    @property
+    def fixed_depth(self) -> bool:
+        """Whether it is so."""
+
+
+@runtime_checkable
 class TinyTwin(Protocol):
     """A family with a tiny random pipeline of its class; see `dipp_toolkit.models.tiny_pipelines`."""
 

@@ -21,11 +21,12 @@ from ..models import lora
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
-from ..models.family import BlankConditions
+from ..models.family import BlankConditions, FixedDepth
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
 from ..models.quantized_layers import Kind, bytes_of, quantizable
+from ..models.recomputed_blocks import recompute_blocks
 from ..models.reference import decoder_dtype
 from ..registry import get_registry
 from ..rewards.fitted_folders import fitted_folder
@@ -233,8 +234,11 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along.
     """
     blueprint = pipeline_blueprint(shape.reference)
-    with quiet_loading(), torch.device("meta"):
-        counts = counts_of(blueprint.build(blueprint.family.network_name))
+    family = blueprint.family
+    counts: tuple[int, ...] = ()
+    if not (isinstance(family, FixedDepth) and family.fixed_depth):
+        with quiet_loading(), torch.device("meta"):
+            counts = counts_of(blueprint.build(family.network_name))
     shortest, longer = depths_to_run(counts)
     first = _short_network_costs(shape, conditions, shortest)
     others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
@@ -278,7 +282,7 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
         else:
             trained = build().train().requires_grad_(True)
     if shape.checkpointing:
-        trained.enable_gradient_checkpointing()  # type: ignore[operator]
+        recompute_blocks(trained)
     with dry(shape.gpu):
         faked(base, trained)
 
@@ -338,7 +342,7 @@ def _divergence_cost(
             _DIVERGENCES[key], _ = cost_of(passes)
         return _DIVERGENCES[key]
     if shape.checkpointing:  # of the reference as well, as `training.optim` has it
-        base.enable_gradient_checkpointing()  # type: ignore[operator]
+        recompute_blocks(base)
     both = shape.slopes == "both"
     with Meter() as meter:
         noisy = torch.zeros(shape.batch, *latent, requires_grad=True)

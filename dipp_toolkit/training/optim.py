@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..distributed.sharded_state import Pieces, placed
-from ..errors import RequestError
 from ..models.compilation import compile_blocks
+from ..models.recomputed_blocks import recompute_blocks
 from ..utils.packages import not_installed
 from ..utils.step_parts import UPDATES, step_part
 from .momentum_free_adam import MomentumFreeAdam
@@ -43,12 +43,7 @@ def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.gradient_checkpointing:  # of the reference too: where no term differentiates through it, nothing changes
-        try:
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
-        except (AttributeError, ValueError) as error:
-            raise RequestError(
-                f"{type(network).__name__} cannot recompute its blocks. Leave gradient_checkpointing out."
-            ) from error
+        recompute_blocks(network)
     if config.compile in ("on", "graphs"):
         compile_blocks(network, config.compile)
 
