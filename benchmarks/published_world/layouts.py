@@ -287,6 +287,8 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sdxl-512", stock.half_size),
             ("pixart-alpha", stock.pixart_sampled),
             ("pixart-sigma", stock.pixart_sampled),
+            ("hunyuan-dit", stock.hunyuan_sampled),
+            ("hunyuan-dit-distilled", stock.hunyuan_sampled),
             ("sd3", stock.sampled),
             ("sd35-medium", stock.sampled),
             ("flux", stock.flux_sampled),

@@ -1,4 +1,6 @@
-"""The calls of stock diffusers that the authors of one-step generators publish, in float32, without code of ours.
+"""The calls of stock diffusers that the authors of one-step generators publish, in float32.
+
+Nothing in them is ours but the seeds of schedulers that draw noise.
 
 Each takes the folder of a pipeline in the published layout and the noise, and gives an image in [0, 1].
 """
@@ -13,6 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from dipp_toolkit.utils.reproducibility import own_generators
 
 PEFT = "base_model.model."
 PROMPT = "a small red fox on a blue sea"
@@ -67,6 +71,11 @@ def half_size(pipeline: Any, noise: Tensor) -> Tensor:
 def pixart_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     """PixArt-alpha's, with the caption as it is and at the network's own size."""
     return sampled(pipeline, noise, clean_caption=False, use_resolution_binning=False)
+
+
+def hunyuan_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """HunyuanDiT's, at the network's own size; its scheduler draws noise, which here follows from the first noise."""
+    return sampled(pipeline, noise, use_resolution_binning=False, generator=own_generators(noise))
 
 
 def flux_sampled(pipeline: Any, noise: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ pipeline family that has a twin offers `write_twin(folder, *, seed, **options)`;
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -219,22 +219,44 @@ def tiny_gemma2_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> 
     return finished(Gemma2Model(config))
 
 
-def tiny_vae(**special: Any) -> Any:
-    """An `AutoencoderKL` between images `(3, IMAGE_SIDE, IMAGE_SIDE)` and latents of `LATENT_SIDE`.
+def tiny_bert_encoder(tokenizer: Any, *, width: int = 16) -> Any:
+    """A `BertModel` for a tokenizer.
 
     Args:
+        tokenizer: what its prompts are encoded with.
+        width: of its embeddings.
+    """
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return finished(BertModel(config))
+
+
+def tiny_vae(channels: Sequence[int] = VAE_CHANNELS, **special: Any) -> Any:
+    """An `AutoencoderKL` of latents of `LATENT_SIDE`, by default of images `(3, IMAGE_SIDE, IMAGE_SIDE)`.
+
+    Args:
+        channels: of its levels, of which every one but the last halves an image's side.
         special: what differs between pipelines, such as `latent_channels` and `scaling_factor`.
     """
     from diffusers import AutoencoderKL
 
-    levels = len(VAE_CHANNELS)
+    levels = len(channels)
     return finished(
         AutoencoderKL(
-            block_out_channels=VAE_CHANNELS,
+            block_out_channels=tuple(channels),
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
             norm_num_groups=4,
-            sample_size=IMAGE_SIDE,
+            sample_size=LATENT_SIDE * 2 ** (levels - 1),
             **special,
         )
     )

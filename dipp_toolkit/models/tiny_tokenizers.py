@@ -41,6 +41,10 @@ CHAT_TEMPLATE = f"""\
 """
 """What Qwen3's own makes of messages of plain text: a thought left out is an empty one."""
 
+BERT_TOKENS = 77
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""BERT's tokens that stand for no text."""
+
 SPACE = "▁"
 GEMMA_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 """The first tokens of Gemma's vocabulary."""
@@ -178,6 +182,26 @@ def tiny_gemma_tokenizer(max_tokens: int = GEMMA_TOKENS, *, words: Iterable[str]
                 scratch, model_max_length=max_tokens, pad_token=pad, eos_token=end, bos_token=start, unk_token=unknown
             )
         )
+
+
+def tiny_bert_tokenizer(max_tokens: int = BERT_TOKENS, *, words: Iterable[str] = WORDS) -> Any:
+    """A `BertTokenizer` over ASCII characters and `words`, read from `vocab.txt` like any other.
+
+    It is uncased and puts `[CLS]` before a text and `[SEP]` behind it, as published; other characters are `[UNK]`.
+
+    Args:
+        max_tokens: its `model_max_length`.
+        words: those that are one token; all others are spelled.
+    """
+    from transformers import BertTokenizer
+
+    characters = [chr(code) for code in range(ord("!"), ord("~") + 1) if not chr(code).isupper()]
+    spelled = [f"##{character}" for character in characters if character.isalnum()]
+    vocabulary = dict.fromkeys([*BERT_SPECIAL, *characters, *spelled, *words])  # "a" is a word and a character
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "vocab.txt"
+        path.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+        return _anonymous(BertTokenizer.from_pretrained(scratch, model_max_length=max_tokens))
 
 
 def _anonymous(tokenizer: Any) -> Any:

@@ -127,6 +127,12 @@ SD_TURBO = _stability("stabilityai-ai-community", "sd-turbo", note=COMMUNITY_NOT
 SD3 = _stability("stabilityai-ai-community", "stable-diffusion-3-medium-diffusers", note=COMMUNITY_NOTE)
 SD35_MEDIUM = _stability("stabilityai-ai-community", "stable-diffusion-3.5-medium", note=COMMUNITY_NOTE)
 SD35_LARGE_TURBO = _stability("stabilityai-ai-community", "stable-diffusion-3.5-large-turbo", note=COMMUNITY_NOTE)
+HUNYUAN_DIT = Licence(
+    "other",
+    "https://huggingface.co/Tencent-Hunyuan/HunyuanDiT-v1.2/blob/main/LICENSE.txt",
+    "tencent-hunyuan-community",
+    note="above 100 million monthly users it takes a licence of Tencent; its notice and rules of use are passed on",
+)
 FLUX_DEV = Licence(
     "other",
     "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",

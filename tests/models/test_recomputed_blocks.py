@@ -1,0 +1,87 @@
+"""Blocks recomputed on the way back, in networks that diffusers does not do it for: the same gradients, less kept."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from dipp_hunyuan_dit.family import write_hunyuan_dit_twin
+from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.lora import AdapterSettings, adapted
+from dipp_toolkit.models.recomputed_blocks import Recomputed, recompute_blocks
+from dipp_toolkit.models.reference import DiffusersReference
+from dipp_toolkit.models.tiny_pipelines import write_twin
+from tiny import PROMPTS
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> DiffusersReference:
+    return DiffusersReference.load(str(write_hunyuan_dit_twin(tmp_path_factory.mktemp("hunyuan") / "twin")))
+
+
+def gradients(reference: DiffusersReference, network: nn.Module, noise: Tensor) -> tuple[dict[str, Tensor], int]:
+    """Of every parameter, and how many numbers a pass keeps for them."""
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    denoiser = copy.copy(reference.denoiser)
+    object.__setattr__(denoiser, "network", network)
+    with saved_tensors_hooks(count, lambda tensor: tensor):
+        x0 = denoiser.predict_x0(noise, torch.full((len(noise),), 0.6), reference.encode(PROMPTS))
+    x0.square().sum().backward()
+    return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}, kept
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_gradients_are_the_same_and_less_is_kept(mode: str, reference: DiffusersReference, noise: Tensor) -> None:
+    def fresh() -> nn.Module:
+        if mode == "lora":
+            return adapted(reference.network, AdapterSettings(2, 2.0), seed=0)
+        return copy.deepcopy(reference.network).requires_grad_(True)
+
+    plain, kept = gradients(reference, fresh(), noise)
+    network = fresh()
+    recompute_blocks(network)
+    recompute_blocks(network)
+    recomputed, less = gradients(reference, network, noise)
+    assert plain.keys() == recomputed.keys() and plain
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-6)
+    assert less < kept / 3
+    assert sum(isinstance(module, Recomputed) for module in network.modules()) == 4
+
+
+def test_a_copy_computes_with_its_own_weights(reference: DiffusersReference) -> None:
+    network: Any = copy.deepcopy(reference.network).requires_grad_(True)
+    recompute_blocks(network)
+    assert network.state_dict().keys() == reference.network.state_dict().keys()
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.zero_()
+    x = torch.randn(1, 16, 32)
+    temb, tokens = torch.randn(1, 32), torch.randn(1, 5, 24)
+    assert torch.equal(other.blocks[0](x, temb=temb, encoder_hidden_states=tokens), x)
+    assert not torch.equal(network.blocks[0](x, temb=temb, encoder_hidden_states=tokens), x)
+
+
+def test_where_diffusers_has_its_own_way_it_is_used(tmp_path: Path) -> None:
+    network: Any = DiffusersReference.load(str(write_twin("PixArtAlphaPipeline", tmp_path / "twin"))).network
+    recompute_blocks(network)
+    assert network.gradient_checkpointing
+    assert not any(isinstance(module, Recomputed) for module in network.modules())
+
+
+def test_other_networks_are_a_sentence() -> None:
+    with pytest.raises(RequestError, match=r"Linear cannot recompute its blocks\. Leave gradient_checkpointing out\."):
+        recompute_blocks(nn.Linear(1, 1))
