@@ -45,11 +45,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         "hunyuan-dit",
         "HunyuanDiT 1.2 at 1024x1024, multi-step, for English and Chinese prompts",
         HUNYUAN, CONFIGS, licences.HUNYUAN_DIT, {**COMMON, **READ, "reference_steps": STEPS},
+        parameters=1.5,
     ),
     PublishedReference(
         "hunyuan-dit-distilled",
         "HunyuanDiT 1.2 distilled to half as many steps, still guided",
         f"{HUNYUAN}-Distilled", CONFIGS, licences.HUNYUAN_DIT, {**COMMON, **READ, "reference_steps": DISTILLED_STEPS},
+        parameters=1.5,
     ),
 )  # fmt: skip
 
@@ -58,7 +60,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "hunyuan-dit-onestep",
         "HunyuanDiT's network read out once, to be trained",
         HUNYUAN, CONFIGS, licences.HUNYUAN_DIT, {**COMMON, "reference_steps": STEPS},
-        reference="hunyuan-dit", readout=READOUT, input_scale="sigma",
+        reference="hunyuan-dit", readout=READOUT, input_scale="sigma", parameters=1.5,
     ),
 )  # fmt: skip
 

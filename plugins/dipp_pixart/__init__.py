@@ -44,12 +44,14 @@ REFERENCES: tuple[PublishedReference, ...] = (
         "PixArt-alpha at 512x512 (PixArt-XL-2-512x512), multi-step",
         PIXART, CONFIGS, licences.PIXART_OPENRAIL,
         {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
+        parameters=0.6,
     ),
     PublishedReference(
         "pixart-sigma",
         "PixArt-Sigma at 1024x1024 (PixArt-Sigma-XL-2-1024-MS), multi-step",
         SIGMA, SIGMA_CONFIGS, licences.PIXART_SIGMA_OPENRAIL,
         {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
+        parameters=0.6,
     ),
 )  # fmt: skip
 
@@ -58,20 +60,20 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "pixart-onestep",
         "PixArt-alpha's network read out once, to be trained",
         PIXART, CONFIGS, licences.PIXART_OPENRAIL, DISTIL,
-        reference="pixart-alpha", readout=READOUT, input_scale="sigma",
+        reference="pixart-alpha", readout=READOUT, input_scale="sigma", parameters=0.6,
     ),
     PublishedGenerator(
         "pixart-dmd",
         "PixArt-alpha distilled by DMD, one step at 512x512",
         PIXART, CONFIGS, licences.PIXART_DMD_OPENRAIL, DISTIL, licences.PIXART_OPENRAIL,
-        reference="pixart-alpha", readout=DMD_READOUT, input_scale="unit",
+        reference="pixart-alpha", readout=DMD_READOUT, input_scale="unit", parameters=0.6,
         weights="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512:transformer/diffusion_pytorch_model.bin",
     ),
     PublishedGenerator(
         "pixart-sigma-onestep",
         "PixArt-Sigma's network read out once, to be trained",
         SIGMA, SIGMA_CONFIGS, licences.PIXART_SIGMA_OPENRAIL, DISTIL,
-        reference="pixart-sigma", readout=READOUT, input_scale="sigma",
+        reference="pixart-sigma", readout=READOUT, input_scale="sigma", parameters=0.6,
     ),
 )  # fmt: skip
 
