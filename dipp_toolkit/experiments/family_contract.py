@@ -33,6 +33,7 @@ from ..models.tiny_pipelines import write_twin
 from ..registry import get_registry
 from ..training.publish import call_arguments
 from ..training.run import train
+from ..utils.exception_text import raised
 from .acceptance.plain_pipeline import plain_image, plain_images, plain_pipeline
 
 PROMPTS = ("a red cat", "the big dog in the small house by the sea", "sun")
@@ -108,7 +109,14 @@ def check_family(kind: str) -> list[Kept]:
         RequestError: it is unknown or has no twin.
     """
     with twin_of(kind) as twin:
-        return [row for name in LINES for row in LINES[name](twin)]
+        return [row for name in LINES for row in _tried(name, twin)]
+
+
+def _tried(name: str, twin: Twin) -> Iterator[Kept]:
+    try:
+        yield from LINES[name](twin)
+    except Exception as error:  # noqa: BLE001 -- anybody's code; whatever it raises is what was found
+        yield Kept(name, f"{raised(error).rstrip('.')}.", False)
 
 
 def conditions(twin: Twin) -> Iterator[Kept]:
