@@ -210,7 +210,8 @@ class TrainConfig(BaseModel):
     noises_per_prompt: Count | None = Field(
         None,
         description="samples of each prompt in the generator's batches, which then have that many fewer prompts; by "
-        "default 2 where a surrogate or a latent stand-in learns a reward, and 1 otherwise",
+        "default 4 where a term or a reward compares images of a prompt, 2 where a surrogate or a latent stand-in "
+        "learns a reward, and 1 otherwise",
     )
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="alpha_cfg, the implicit reward of classifier-free guidance; 1 for none"

@@ -172,6 +172,12 @@ def asks_scores_alone(term: Term) -> bool:
     return bool(getattr(term, "asks_scores_alone", False))
 
 
+def images_compared_by(term: Term) -> int:
+    """How many images of a prompt a term is to be given together: what its class says with `samples_per_prompt`, as a
+    `GroupReward` does, and 1 where it looks at each by itself."""
+    return int(getattr(term, "samples_per_prompt", 1))
+
+
 @dataclass(frozen=True)
 class TermContext:
     """What a term's factory may build on.
@@ -185,6 +191,7 @@ class TermContext:
         name: the term's own, for messages.
         options: of this term in the settings, by name.
         processes: those that share the run; what a term learns on the way it learns with all of them.
+        device: where the run computes.
     """
 
     reference: Reference
@@ -195,3 +202,4 @@ class TermContext:
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from ..errors import PluginError, RequestError
 from ..models.decoding import DecodeOptions
 from ..protocols import Assistant, Reference, Reward, RewardDecoding
 from ..registry import get_registry
-from ..utils.imports import check_call, is_python_name, load_python_name
+from ..utils.imports import check_call, is_python_name, load_python_name, made_by
 from .base import Term, TermContext, asks_scores_alone, side_of, takes_rewards, uses_assistant
 from .estimators.base import GradientEstimator
 from .estimators.latent import LatentReward
@@ -62,17 +62,6 @@ def build_term(name: str, context: TermContext) -> Term:
             f"The term '{name}' made {term!r}; expected a callable that takes a sample and returns a TermResult."
         )
     return term
-
-
-def made_by(factory: Callable[[TermContext], Term]) -> Any:
-    """The class that a term's factory makes, as far as it says so; None where it does not."""
-    owner = getattr(factory, "__self__", factory)
-    if isinstance(owner, type):
-        return owner
-    try:
-        return get_type_hints(factory).get("return")
-    except (NameError, AttributeError, TypeError, SyntaxError):  # the term itself is checked once it is made
-        return None
 
 
 NO_PULL = "Set a scale instead of a pull, for example --set reward_scale=1."
@@ -187,7 +176,9 @@ def build_terms(
         )
         for name, reward in rewards.items()
     }
-    context = TermContext(reference, assistant, config, rewards, reward_terms, processes=processes or Processes())
+    context = TermContext(
+        reference, assistant, config, rewards, reward_terms, processes=processes or Processes(), device=device
+    )
     own = {name: build_term(name, context) for name in config.terms}
     scored = next((name for name, term in own.items() if asks_scores_alone(term)), None)
     if scored is not None and config.latent_rewards:

@@ -86,6 +86,12 @@ class QuadraticReward:
         spread = (self.curvature * law.covariance).sum()
         return law.mean @ self.slope - (offset @ self.curvature @ offset + spread) / 2
 
+    def variance(self, law: Gaussian) -> Float[Tensor, ""]:
+        r"""$g^T S g + \frac12 \mathrm{tr}(Q S Q S)$ with the gradient at the mean $g = a - Q (b - m)$."""
+        gradient = self.slope - self.curvature @ (law.mean - self.centre)
+        curved = self.curvature @ law.covariance
+        return gradient @ law.covariance @ gradient + (curved * curved.mT).sum() / 2
+
 
 @runtime_checkable
 class KnownReward(Protocol):
@@ -123,6 +129,8 @@ class GaussianProblem:
         reward: for terms that take the reward into their own formula; None without one.
         reward_scale: its $\alpha_{rew}$.
         guidance: that of the target, for terms that know another law to be guided.
+        places: of the grid's times in their range, in (0, 1), for terms that weigh times by themselves.
+        step: number of the generator update, from 0, for terms that change over a run.
     """
 
     law: Gaussian
@@ -134,6 +142,8 @@ class GaussianProblem:
     reward: KnownReward | None = None
     reward_scale: float = 0.0
     guidance: float = 1.0
+    places: Float[Tensor, " times"] | None = None
+    step: int = 0
 
     def average(self, values: Float[Tensor, " times"]) -> Float[Tensor, ""]:
         r"""$\int w(t)\, \mathrm{values}(t)\, dt$."""
@@ -188,6 +198,8 @@ class Verification:
         nodes: nodes a dimension that enumerate noises: 2 where the gradient on a sample is affine in the noises.
         patience: times as many updates as usual, for an objective that is flat around its optimum.
         exact: fields of the term to replace where the assistant is exact, each made from the world.
+        beside_integral_kl: whether it is verified beside the integral KL, for a term without a brake of its own.
+        steps: updates whose gradient is compared with that of the closed form, for a term that changes over a run.
     """
 
     cases: tuple[str, ...] = ()
@@ -196,6 +208,15 @@ class Verification:
     nodes: int = 2
     patience: int = 1
     exact: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    beside_integral_kl: bool = False
+    steps: tuple[int, ...] = (0,)
+
+
+def verification_of(term: Any) -> Verification:
+    """A term's own settings of its verification, or its class's; the defaults where it has none."""
+    said = getattr(term, "verification", None)
+    # A class may say it of its instances alone, as a property.
+    return said if isinstance(said, Verification) else Verification()
 
 
 @runtime_checkable
@@ -208,7 +229,8 @@ class ClosedForm(Protocol):
 
 @runtime_checkable
 class MapClosedForm(Protocol):
-    """A term whose objective is about which sample a noise becomes, and not about the samples' law alone."""
+    """A term whose objective is about which sample a noise becomes, and not about the samples' law alone, or whose
+    gradients are those of no function of the law: then of one that holds fixed what is not differentiated."""
 
     def closed_form_of_map(
         self, problem: GaussianProblem, matrix: Float[Tensor, "d d"], bias: Float[Tensor, " d"]

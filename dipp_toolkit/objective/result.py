@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -107,24 +107,25 @@ def read_result(result: ObjectiveResult, *more: Mapping[str, Tensor]) -> tuple[O
 
 
 def _mean(numbers: Sequence[Scalars]) -> dict[str, float | Tensor]:
-    return {name: sum(group[name] for group in numbers if name in group) / len(numbers) for name in numbers[-1]}
+    """Of every number of the last group over the groups that have it."""
+    having = {name: [group[name] for group in numbers if name in group] for name in numbers[-1]}
+    return {name: sum(values) / len(values) for name, values in having.items()}
 
 
 def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResult:
     def joined(tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(tensors)).mean(0) if stack else torch.cat(list(tensors))
 
-    terms = {
-        name: TermResult(
-            joined([result.results[name].value for result in results]),
-            joined([result.results[name].grad for result in results]),
-            _mean([result.results[name].details for result in results]),
-            {key: joined([result.results[name].scores[key] for result in results]) for key in last.scores},
-            last.predicted,
-            counted=_counted([result.results[name] for result in results], joined),
+    terms = {}
+    for name, last in results[-1].results.items():
+        own = [result.results[name] for result in results]
+        value, counted = _values(own, stack=stack)
+        # A term may score the samples of some steps alone.
+        scores = {key: joined([part.scores[key] for part in own if key in part.scores]) for key in last.scores}
+        details = _mean([part.details for part in own])
+        terms[name] = TermResult(
+            value, joined([part.grad for part in own]), details, scores, last.predicted, counted=counted
         )
-        for name, last in results[-1].results.items()
-    }
     return ObjectiveResult(
         joined([result.grad for result in results]),
         terms,
@@ -135,11 +136,18 @@ def _merged(results: Sequence[ObjectiveResult], *, stack: bool) -> ObjectiveResu
     )
 
 
-def _counted(terms: Sequence[TermResult], joined: Callable[[Sequence[Tensor]], Tensor]) -> Tensor | None:
-    """Which values of several results were measured; None where all were."""
+def _values(terms: Sequence[TermResult], *, stack: bool) -> tuple[Tensor, Tensor | None]:
+    """The values of several results, and which of them were measured, None where all were; of a stack each sample's
+    mean over the results that measured it."""
+    values = [term.value for term in terms]
     if all(term.counted is None for term in terms):
-        return None
-    return joined([torch.ones_like(term.value) if term.counted is None else term.counted for term in terms])
+        return (torch.stack(values).mean(0) if stack else torch.cat(values)), None
+    counts = [torch.ones_like(term.value) if term.counted is None else term.counted for term in terms]
+    if not stack:
+        return torch.cat(values), torch.cat(counts)
+    counted = torch.stack(counts).sum(0)
+    value = (torch.stack(values) * torch.stack(counts)).sum(0) / counted.clamp_min(1)
+    return value, (counted > 0).to(value.dtype)
 
 
 def averaged(results: Sequence[ObjectiveResult]) -> ObjectiveResult:

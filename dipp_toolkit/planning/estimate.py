@@ -36,6 +36,7 @@ from ..models.generator_options import starts_elsewhere
 from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
 from ..registry import get_registry
+from ..utils.imports import made_by
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
@@ -431,7 +432,9 @@ def _samples_a_look(reward: str, config: TrainConfig) -> int:
 
 
 def _images_compared(config: TrainConfig) -> int:
-    """How many images of a prompt the rewards compare, as far as their options say; 0 where none does."""
+    """How many images of a prompt rewards and terms compare, as far as options and classes say; 0 where none does."""
+    terms = get_registry().entries["term"]
+    made = [made_by(terms[name].find_factory()) for name in config.terms if name in terms and not terms[name].missing]
     entries = get_registry().entries["reward"]
     usual = {
         name: getattr(entries[name].find_factory(), "samples_per_prompt", None)
@@ -439,6 +442,7 @@ def _images_compared(config: TrainConfig) -> int:
         if name in entries and not entries[name].missing
     }
     said = [config.options_of(name).get("samples", own) for name, own in usual.items() if isinstance(own, int)]
+    said += [getattr(term, "samples_per_prompt", 0) for term in made]
     return max([own for own in said if isinstance(own, int)], default=0)
 
 

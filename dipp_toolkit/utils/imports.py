@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..errors import PluginError, RequestError
 from .exception_text import raised
@@ -196,6 +196,17 @@ def check_options(factory: Callable[..., Any], options: Iterable[str], what: str
         wanted = expected_instead(value, annotations[option]) if option in annotations else ""
         if wanted and value is not parameters[option].default:
             raise RequestError(f"The option {option} of the {what} is {quoted(value)}; expected {wanted}.")
+
+
+def made_by(factory: Callable[..., Any]) -> Any:
+    """The class that a factory makes, as far as it says so; None where it does not."""
+    owner = getattr(factory, "__self__", factory)
+    if isinstance(owner, type):
+        return owner
+    try:
+        return get_type_hints(factory).get("return")
+    except (NameError, AttributeError, TypeError, SyntaxError):  # what it makes is checked once it is made
+        return None
 
 
 def import_attribute(path: str, what: str) -> Any:

@@ -23,6 +23,7 @@ from ..objective.gaussians import (
     MapClosedForm,
     QuadraticReward,
     average_kl,
+    verification_of,
 )
 from .quadrature import midpoints
 from .world import AffineGenerator, AffineMap, GaussianReference
@@ -195,42 +196,57 @@ class Case:
     reward_scale: float = 0.0
     weighting: str = "uniform"
 
-    def problem(self, reference: GaussianReference, law: Gaussian, drawn: Gaussian) -> GaussianProblem:
-        """The case on a law, the integral over t being the average over `grid()`."""
+    def problem(self, reference: GaussianReference, law: Gaussian, drawn: Gaussian, step: int = 0) -> GaussianProblem:
+        """The case on a law at an update, the integral over t being the average over `grid()`."""
         times = grid()
         alpha, sigma = reference.schedule.alpha(times), reference.schedule.sigma(times)
         weights = WEIGHTS[self.weighting](alpha, sigma)
         target = reference.guided(self.guidance)
-        return GaussianProblem(law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale, self.guidance)
+        return GaussianProblem(
+            law, drawn, target, alpha, sigma, weights, self.reward, self.reward_scale, self.guidance,
+            (times - TIME_RANGE[0]) / (TIME_RANGE[1] - TIME_RANGE[0]), step,
+        )  # fmt: skip
 
-    def objective(self, term: Term, reference: GaussianReference) -> Objective:
-        r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added unless it takes the reward."""
+    def objective(self, term: Term, reference: GaussianReference, step: int = 0) -> Objective:
+        r"""The closed form of a term on this case, $-\alpha_{rew} E\, r$ added unless it takes the reward, and the
+        integral KL where it is verified beside that.
+
+        Args:
+            term: under test.
+            reference: the world's.
+            step: number of the generator update.
+        """
         explicit = None if takes_rewards(term) else self.reward
+        beside = isinstance(term, ClosedForm) and verification_of(term).beside_integral_kl
 
         def value(law: Gaussian, drawn: Gaussian) -> Tensor:
-            problem = self.problem(reference, law, drawn)
+            problem = self.problem(reference, law, drawn, step)
             own = (
                 term.closed_form(problem) if isinstance(term, ClosedForm) else average_kl(law, problem.target, problem)
             )
+            if beside:
+                own = own + average_kl(law, problem.target, problem)
             return own if explicit is None else own - self.reward_scale * explicit.mean(law)
 
         return value
 
-    def objective_of_map(self, term: MapClosedForm, reference: GaussianReference) -> MapObjective:
+    def objective_of_map(self, term: Term, reference: GaussianReference, step: int = 0) -> MapObjective:
         r"""The same of a term that is about maps."""
+        assert isinstance(term, MapClosedForm)
+        closed_form, explicit = term.closed_form_of_map, None if takes_rewards(term) else self.reward
 
         def value(matrix: Tensor, bias: Tensor) -> Tensor:
             law = Gaussian(bias, matrix @ matrix.mT)
-            own = term.closed_form_of_map(self.problem(reference, law, law), matrix, bias)
-            return own if self.reward is None else own - self.reward_scale * self.reward.mean(law)
+            own = closed_form(self.problem(reference, law, law, step), matrix, bias)
+            return own if explicit is None else own - self.reward_scale * explicit.mean(law)
 
         return value
 
-    def optimum(self, term: Term, reference: GaussianReference) -> Gaussian:
-        """The law a generator should end at."""
+    def optimum(self, term: Term, reference: GaussianReference, step: int = 0) -> Gaussian:
+        """The law a generator should end at, `step` being the last update."""
         if isinstance(term, MapClosedForm):
-            return map_optimum(self.objective_of_map(term, reference), reference.guided(self.guidance))
-        return optimum(self.objective(term, reference), reference.guided(self.guidance))
+            return map_optimum(self.objective_of_map(term, reference, step), reference.guided(self.guidance))
+        return optimum(self.objective(term, reference, step), reference.guided(self.guidance))
 
 
 _SLOPE = _vector(1.0, -0.6, 0.8)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..objective.base import Term
-from ..objective.gaussians import Gaussian, MapClosedForm
+from ..objective.gaussians import Gaussian, MapClosedForm, verification_of
 from .cases import Case, gradient, map_gradient
 from .quadrature import Weighed
 from .training import PROMPT, exact_engine, exact_rows
 from .world import AffineGenerator, AffineMap, GaussianReference
-from .world_terms import Subject, verification_of
+from .world_terms import Subject
 
 TOLERANCE = 1e-4
 """Largest relative error of a gradient."""
@@ -53,8 +53,17 @@ def followed_gradient(generator: AffineGenerator, still: torch.optim.Optimizer, 
     return followed[0]
 
 
-def compare_gradients(case: Case, subject: Subject, reference: GaussianReference) -> tuple[Tensor, Tensor]:
-    """The gradient in `(b, A)` as the closed form has it, and as the engine computes it, each `(1 + d, d)`."""
+def compare_gradients(
+    case: Case, subject: Subject, reference: GaussianReference, step: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The gradient in `(b, A)` as the closed form has it, and as the engine computes it, each `(1 + d, d)`.
+
+    Args:
+        case: the objective.
+        subject: the term under test.
+        reference: the world's reference.
+        step: number of the generator update.
+    """
     generator = trial_generator(reference.guided(case.guidance))
     still = torch.optim.SGD(generator.network.parameters(), lr=0.0)
     engine = exact_engine(case, subject, generator, reference, still)
@@ -63,14 +72,13 @@ def compare_gradients(case: Case, subject: Subject, reference: GaussianReference
         engine = exact_engine(case, subject, generator, reference, still, FINE_NODES)
     matrix, bias = generator.network.matrix.detach(), generator.network.bias.detach()
     if isinstance(term, MapClosedForm):
-        by_bias, by_matrix = map_gradient(case.objective_of_map(term, reference), matrix, bias)
+        by_bias, by_matrix = map_gradient(case.objective_of_map(term, reference, step), matrix, bias)
     else:
-        by_bias, by_covariance = gradient(case.objective(term, reference), generator.law)
+        by_bias, by_covariance = gradient(case.objective(term, reference, step), generator.law)
         by_matrix = 2 * by_covariance @ matrix
     expected = torch.cat([by_bias[None], by_matrix])
-    followed = followed_gradient(
-        generator, still, lambda: engine.update_generator(reference.encode([PROMPT] * exact_rows(engine)))
-    )
+    condition = reference.encode([PROMPT] * exact_rows(engine))
+    followed = followed_gradient(generator, still, lambda: engine.update_generator(condition, step))
     return expected, followed
 
 

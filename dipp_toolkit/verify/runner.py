@@ -9,7 +9,7 @@ from ..errors import RequestError
 from ..models.loading import load_reference
 from ..objective.base import Term
 from ..objective.build import term_class
-from ..objective.gaussians import Verification
+from ..objective.gaussians import Verification, verification_of
 from ..registry import get_registry
 from ..utils.messages import unknown_name
 from .budget_rows import CASE as KL_BUDGET
@@ -21,9 +21,9 @@ from .group_rows import group_case
 from .kl_rows import CASE as KL
 from .kl_rows import kl_rows
 from .rows import VerifyRow
-from .training import PLANS, train_case
+from .training import PLANS, last_step, train_case
 from .world import ExactAssistant, GaussianReference
-from .world_terms import Subject, case_terms, verification_of
+from .world_terms import Subject, case_terms
 
 NUMBERS = 3
 """Of a sample in the cases."""
@@ -60,7 +60,7 @@ def run_case(
     reference = reference or make_reference()
     built = probe(Subject(term, options or {}), reference)
     subject = Subject(term, options or {}, verification_of(built).settings)
-    expected = case.optimum(built, reference)
+    expected = case.optimum(built, reference, last_step(verification_of(built), assistant))
     law = reference.guided(case.guidance)
     reached = train_case(case, subject, assistant, seed, reference)
     tolerance = PLANS[assistant].tolerance
@@ -72,8 +72,10 @@ def run_case(
         for quantity in ("mean", "covariance")
     ]  # fmt: skip
     if assistant == "exact":
-        goal, gradient = compare_gradients(case, subject, reference)
-        rows.append(VerifyRow.compare(case.name, subject.label, assistant, "gradient", goal, gradient, TOLERANCE))
+        for step in verification_of(built).steps:
+            goal, gradient = compare_gradients(case, subject, reference, step)
+            quantity = f"gradient at update {step}" if step else "gradient"
+            rows.append(VerifyRow.compare(case.name, subject.label, assistant, quantity, goal, gradient, TOLERANCE))
     return rows
 
 
@@ -98,8 +100,9 @@ def _subjects(term: str | None, options: Mapping[str, Any] | None, reference: Ga
             yield Subject(name, dict(options))
             continue
         # A class says it without being made, which options alone may make possible.
-        said = getattr(term_class(name), "verification", None)
-        verification = said if isinstance(said, Verification) else verification_of(probe(Subject(name, {}), reference))
+        said = term_class(name)
+        by_class = isinstance(getattr(said, "verification", None), Verification)
+        verification = verification_of(said if by_class else probe(Subject(name, {}), reference))
         for variant in verification.variants:
             yield Subject(name, variant)
 

@@ -11,14 +11,14 @@ import torch
 from ..diffusion.condition import Condition
 from ..diffusion.times import UniformTimes
 from ..objective.base import uses_assistant
-from ..objective.gaussians import Gaussian
+from ..objective.gaussians import Gaussian, Verification, verification_of
 from ..training.assistant import LearnedAssistant
 from ..training.ema import WeightAverage
 from ..training.engine import Engine
 from .cases import TIME_RANGE, Case, grid, make_generator
 from .quadrature import Enumeration, QuadratureEngine
 from .world import AffineGenerator, ExactAssistant, GaussianReference
-from .world_terms import Subject, case_terms, verification_of, without_chance
+from .world_terms import Subject, case_terms, without_chance
 
 PROMPT = "a Gaussian"
 
@@ -66,6 +66,11 @@ def rate_at(rates: tuple[float, float], step: int, steps: int) -> float:
     """The learning rate of an update, falling geometrically from the first value to the second."""
     first, last = rates
     return first * (last / first) ** (step / max(steps - 1, 1))
+
+
+def last_step(verification: Verification, assistant: str) -> int:
+    """Number of the last update of a term's training with one of `PLANS`."""
+    return PLANS[assistant].steps * verification.patience - 1
 
 
 def exact_engine(

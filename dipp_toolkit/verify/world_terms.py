@@ -11,9 +11,9 @@ import torch
 from ..config import make_config
 from ..errors import RequestError
 from ..objective.base import Term, uses_assistant
-from ..objective.build import build_terms
+from ..objective.build import build_terms, term_class
 from ..objective.evaluate import WeightedTerm
-from ..objective.gaussians import Verification
+from ..objective.gaussians import verification_of
 from ..protocols import Assistant
 from .cases import TIME_RANGE, Case
 from .quadrature import Enumeration, Weighed
@@ -41,9 +41,8 @@ class Subject:
         return f"{self.term}[{options}]" if options else self.term
 
 
-def verification_of(term: Any) -> Verification:
-    """A term's own settings of its verification; the defaults where it has none."""
-    return cast(Verification, getattr(term, "verification", Verification()))
+BRAKE = "integral_kl"
+"""The divergence beside a term that has none of its own."""
 
 
 def case_terms(
@@ -54,7 +53,8 @@ def case_terms(
     seed: int = 0,
     others: Mapping[str, Any] | None = None,
 ) -> list[WeightedTerm]:
-    """The objective of a case, built by the code that builds a run's: the term first, then the case's reward.
+    """The objective of a case, built by the code that builds a run's: the term first, the divergence that it is
+    verified beside, then the case's reward.
 
     Args:
         case: the objective.
@@ -64,9 +64,10 @@ def case_terms(
         seed: of what a term draws for itself.
         others: settings in place of the case's.
     """
+    beside = verification_of(term_class(subject.term)).beside_integral_kl
     config = make_config(
         {
-            "term": subject.term,
+            "term": f"{subject.term},{BRAKE}" if beside else subject.term,
             "term_options": {subject.term: {**subject.settings, **subject.options}},
             "guidance": case.guidance,
             "weighting": case.weighting,
@@ -102,7 +103,8 @@ def enumerated(term: Term, enumeration: Enumeration, subject: Subject, **world: 
 def without_chance(
     terms: list[WeightedTerm], enumeration: Enumeration, subject: Subject, **world: Any
 ) -> list[WeightedTerm]:
-    """Every term of an objective weighed by the rows of the enumeration, the first one enumerated."""
-    first, *rest = terms
-    first = replace(first, term=enumerated(first.term, enumeration, subject, **world))
-    return [replace(weighted, term=Weighed(weighted.term, enumeration)) for weighted in (first, *rest)]
+    """Every term of an objective weighed by the rows of the enumeration, which take the place of what it draws."""
+    return [
+        replace(weighted, term=Weighed(enumerated(weighted.term, enumeration, subject, **world), enumeration))
+        for weighted in terms
+    ]

@@ -14,7 +14,6 @@ from torch import Tensor
 from benchmarks.black_box.prompt_offsets import PromptOffsets, curved, learn
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.distributed.sharded_state import flatten, restore
-from dipp_toolkit.errors import RunError
 from dipp_toolkit.objective.base import Committing, Sample
 from dipp_toolkit.objective.estimators.memory import KEYS, SCORES, Memory, Pairs, neighbours, prompt_key
 from dipp_toolkit.objective.estimators.surrogate import ENOUGH, Surrogate, SurrogateNetwork, pooled
@@ -160,10 +159,15 @@ def test_samples_of_different_readouts_are_no_pair() -> None:
     assert len(surrogate.memory) == 0
 
 
-def test_latents_that_are_no_pictures_are_refused() -> None:
-    x0 = torch.zeros(2, 5)
-    with pytest.raises(RunError, match=r"these are of shape \(5,\). Train a reward .* term=policy_gradient"):
-        Surrogate().estimate(Sample(x0, Condition(("a", "a")), x0, torch.Generator()), brightness)
+def test_latents_that_are_no_pictures_are_learned_from_as_well() -> None:
+    surrogate, slope = Surrogate(rounds=20, trust=-1.0), torch.tensor([1.0, -2.0, 0.0, 0.5, 0.0])
+    for update in range(12):
+        x0 = torch.randn(16, 5, generator=torch.Generator().manual_seed(update))
+        sample = Sample(x0, Condition(tuple(pairs_of(8))), x0, torch.Generator())
+        lent = surrogate.estimate(sample, lambda x0, prompts: x0 @ slope).gradient
+        surrogate.commit()
+    assert lent.shape == x0.shape and lent.any()
+    assert surrogate.correlation > 0.7
 
 
 @pytest.mark.parametrize("shape", [(3, 10, 6), (16, 2, 2), (4, 64, 64)])

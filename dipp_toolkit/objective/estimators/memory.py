@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..advantages import least_deviation
+
 KEYS, SCORES = "keys", "scores"
 """Names of the rows that say whose sample it is, and how it was scored."""
 Rows = dict[str, Tensor]
@@ -87,6 +89,44 @@ class Pairs:
         partners = self.same[first]
         draws = torch.rand(partners.shape, generator=random, device=device).masked_fill(~partners, -1)
         return first, torch.where(partners.any(1), draws.argmax(1), first)
+
+
+@dataclass(frozen=True)
+class Groups:
+    r"""The samples of each prompt in a memory, and where each stands among them.
+
+    Attributes:
+        number: of each sample's prompt, from 0.
+        advantages: $(s_i - m) / d$ with the mean and the deviation of the scores of its prompt.
+        heard: whether that says anything: not where a prompt has one sample, or scores that do not differ.
+    """
+
+    number: Int[Tensor, " rows"]
+    advantages: Float[Tensor, " rows"]
+    heard: Bool[Tensor, " rows"]
+
+    @classmethod
+    def among(cls, rows: Rows) -> Groups:
+        """Of all rows."""
+        same, scores = rows[KEYS][:, None] == rows[KEYS][None], rows[SCORES]
+        count = same.sum(1)
+        mean = torch.where(same, scores, 0).sum(1) / count
+        deviation = (torch.where(same, (scores - mean[:, None]).square(), 0).sum(1) / count).sqrt()
+        heard = deviation > least_deviation(torch.where(same, scores.abs(), 0).amax(1))
+        advantages = torch.where(heard, (scores - mean) / deviation, 0)
+        return cls(torch.unique(rows[KEYS], return_inverse=True)[1], advantages, heard)
+
+    def draw(self, count: int, random: torch.Generator) -> Int[Tensor, " samples"]:
+        """Samples prompt by prompt, prompts and the samples of each in random order: all of a prompt, where there is
+        room, before the next. Groups that say nothing come last.
+
+        Args:
+            count: of samples; fewer where the memory is smaller.
+            random: on the memory's device.
+        """
+        size, device = len(self.number), self.number.device
+        prompts, places = torch.rand(2, size, generator=random, device=device, dtype=torch.float64)
+        return (2.0 * ~self.heard + prompts[self.number] + places / size**2).argsort()[:count]
 
 
 @dataclass

@@ -2,19 +2,19 @@ r"""A surrogate network, fitted online to the black box's scores, whose gradient
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...diffusion.condition import Condition
 from ...distributed import Processes
-from ...errors import RunError
 from ...models.weight_sharing import load_trainable_state, trainable_state
 from ...utils.deterministic import pooled_to
 from ...utils.rank_correlation import rank_correlation
@@ -119,6 +119,42 @@ class SurrogateNetwork(nn.Module):
         return score[:, 0]
 
 
+class FlatSurrogate(nn.Module):
+    """The same for latents that are no pictures: a linear reading of all numbers, and a small network's, which is 0
+    until it has learned.
+
+    Args:
+        size: of a sample.
+        text: features of a pooled prompt; 0 without one.
+        width: of the hidden layer.
+    """
+
+    def __init__(self, size: int, text: int, width: int = 32) -> None:
+        super().__init__()
+        self.latents = _from_nothing(size)
+        self.hidden, self.head = nn.Linear(size + text, width), _from_nothing(width)
+
+    def forward(
+        self, x0: Float[Tensor, "batch ..."], text: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, " batch"]:
+        """Predicted scores, in deviations within a prompt; what all samples of a prompt share is left open."""
+        flat = x0.flatten(1)
+        both = flat if text is None else torch.cat([flat, text], dim=1)
+        return (self.latents(flat) + self.head(F.silu(self.hidden(both))))[:, 0]
+
+
+def surrogate_network(shape: Sequence[int], text: int) -> nn.Module:
+    """A network that has learned nothing yet, for latents of a shape.
+
+    Args:
+        shape: of a sample.
+        text: features of a pooled prompt; 0 without one.
+    """
+    if len(shape) == 3 and min(shape[1:]) >= 2:
+        return SurrogateNetwork(shape[0], text)
+    return FlatSurrogate(math.prod(shape), text)
+
+
 BATCH = 32
 """Pairs of a round."""
 LEARNING_RATE = 1e-3
@@ -126,6 +162,14 @@ JUDGED = 96
 """Newest pairs that trust is measured on; all of an update's, where those are more."""
 ENOUGH = 32
 """Pairs without which nothing is trusted."""
+Lesson = Callable[[nn.Module, torch.Generator], Tensor]
+"""The loss of a network on samples that are drawn from a random source."""
+
+
+def predict(network: nn.Module, rows: Rows, chosen: Int[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """What a network says of these rows."""
+    scores: Tensor = network(rows["x0"][chosen], rows["text"][chosen] if "text" in rows else None)
+    return scores
 
 
 @dataclass
@@ -177,7 +221,7 @@ class Surrogate:
     memory: Memory = field(default_factory=Memory)
     judged: Float[Tensor, "2 pairs"] = field(default_factory=lambda: torch.zeros(2, 0))
     waiting: Rows = field(default_factory=dict)
-    network: SurrogateNetwork | None = None
+    network: nn.Module | None = None
     optimizer: torch.optim.Optimizer | None = None
     processes: Processes = field(default_factory=Processes)
     deviation: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -190,12 +234,7 @@ class Surrogate:
         return self.judged.shape[1] >= ENOUGH and self.correlation >= self.trust
 
     def estimate(self, sample: Sample, score: Score) -> Estimate:
-        """As `GradientEstimator` says; latents are `(batch, channels, height, width)`.
-
-        Raises:
-            RunError: they are of another shape.
-        """
-        _check_shape(sample.x0)
+        """As `GradientEstimator` says."""
         scores = self.processes.together(lambda: score(sample.x0, sample.condition.prompts))
         text = pooled(sample.condition)
         keys = [prompt_key(prompt, sample.readout) for prompt in sample.condition.prompts]
@@ -248,40 +287,48 @@ class Surrogate:
         # A pair has no order: it counts both ways.
         self.correlation = rank_correlation(*torch.cat([self.judged, -self.judged], dim=1))
 
-    def _network(self, rows: Rows) -> SurrogateNetwork:
+    def _network(self, rows: Rows) -> nn.Module:
         if self.network is None:
-            self._build(rows["x0"].shape[1], rows["text"].shape[1] if "text" in rows else 0)
+            self._build(rows)
         assert self.network is not None
         return self.network
 
-    def _build(self, channels: int, text: int) -> None:
+    def _build(self, rows: Rows) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = SurrogateNetwork(channels, text).to(self.device)
+            network = surrogate_network(rows["x0"].shape[1:], rows["text"].shape[1] if "text" in rows else 0)
+            self.network = network.to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=LEARNING_RATE)
 
-    def _fit(self, network: SurrogateNetwork) -> None:
+    def _fit(self, network: nn.Module) -> None:
         assert self.optimizer is not None
         rows = self.memory.rows
-        pairs = Pairs.among(rows)
-        self.deviation = pairs.deviation.clamp_min(1e-6)  # a constant score is not blown up
-        # A source of its own: every process, and a resumed run, draws the same pairs.
+        # A source of its own: every process, and a resumed run, draws the same samples.
         random = torch.Generator(rows["x0"].device).manual_seed(self.seed * 1_000_003 + self.updates)
-        losses = []
+        lesson, losses = self.lesson(rows), []
         for _ in range(self.rounds):
-            first, second = pairs.draw(BATCH, random)
-            both = torch.cat([first, second])
-            difference = (rows[SCORES][first] - rows[SCORES][second]) / self.deviation
             with torch.enable_grad():
-                predicted = network(rows["x0"][both], rows["text"][both] if "text" in rows else None)
-                loss = (predicted[: len(first)] - predicted[len(first) :] - difference).square().mean() / 2
+                loss = lesson(network, random)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             losses.append(loss.detach())
         self.loss = torch.stack(losses).mean()
 
-    def lend(self, sample: Sample) -> Float[Tensor, "batch channels height width"]:
+    def lesson(self, rows: Rows) -> Lesson:
+        """What a round minimises, on samples of a memory that it draws; settles `deviation` as well."""
+        pairs = Pairs.among(rows)
+        self.deviation = pairs.deviation.clamp_min(1e-6)  # a constant score is not blown up
+
+        def loss(network: nn.Module, random: torch.Generator) -> Tensor:
+            first, second = pairs.draw(BATCH, random)
+            predicted = predict(network, rows, torch.cat([first, second]))
+            difference = (rows[SCORES][first] - rows[SCORES][second]) / self.deviation
+            return (predicted[: len(first)] - predicted[len(first) :] - difference).square().mean() / 2
+
+        return loss
+
+    def lend(self, sample: Sample) -> Float[Tensor, "batch ..."]:
         """Its gradient of each score, trusted or not; it has learned from one update at least."""
         assert self.network is not None
         with torch.enable_grad(), torch.autocast(sample.x0.device.type, enabled=False):
@@ -329,8 +376,7 @@ class Surrogate:
             return
         self.memory.tensors = _moved(state["memory"], self.device)
         self.memory.count, self.waiting = state["count"], _moved(state["waiting"], self.device)
-        rows = self.memory.tensors or self.waiting
-        self._build(rows["x0"].shape[1], rows["text"].shape[1] if "text" in rows else 0)
+        self._build(self.memory.tensors or self.waiting)
         assert self.network is not None and self.optimizer is not None
         load_trainable_state(self.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -341,16 +387,3 @@ class Surrogate:
 
 def _moved(rows: Mapping[str, Tensor], device: torch.device | str) -> Rows:
     return {name: tensor.to(device) for name, tensor in rows.items()}
-
-
-def _check_shape(latents: Tensor) -> None:
-    """The network reads pictures.
-
-    Raises:
-        RunError: these are not.
-    """
-    if latents.ndim != 4 or min(latents.shape[-2:]) < 2:
-        raise RunError(
-            f"A surrogate reads latents of channels, height and width, 2 or more each way; these are of shape "
-            f"{tuple(latents.shape[1:])}. Train a reward without a gradient with term=policy_gradient there."
-        )

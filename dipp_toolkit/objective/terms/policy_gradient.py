@@ -17,7 +17,7 @@ Alone it has no divergence, as `reward_only`. `--set term=integral_kl,policy_gra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
@@ -26,13 +26,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ...distributed.shared_draws import normal
+from ..advantages import least_deviation
 from ..base import Sample, TermContext, TermResult
 from ..gaussians import GaussianProblem, Verification
 from .options import option, read_options
 from .reward_sum import HoldsRewards, RewardSum
-
-ROUNDING = 4.0
-"""Units in the last place of a float32 score that a group's deviation has to be above, to be one."""
 
 
 @runtime_checkable
@@ -112,7 +110,8 @@ class PolicyGradient(HoldsRewards):
         total, scores = self._scored(drawn, sample.condition.prompts, len(noise))
         totals = total.reshape(len(noise), -1)
         deviation = totals.std(0, correction=0)
-        heard = deviation > ROUNDING * torch.finfo(torch.float32).eps * self._magnitude(scores, totals)
+        sizes = self.rewards.magnitude(scores) if scores else torch.zeros_like(total)
+        heard = deviation > least_deviation(sizes.reshape(totals.shape).amax(0))
         advantages = torch.where(heard, unbiased * (totals - totals.mean(0)), 0.0)
         if self.normalise:
             advantages = torch.where(heard, advantages / deviation, 0.0)
@@ -132,11 +131,6 @@ class PolicyGradient(HoldsRewards):
         parts = [self.rewards.score(part, prompts) for part in drawn.chunk(draws)]
         scores = {name: torch.cat([own[name] for _, own in parts]) for name in parts[0][1]}
         return torch.cat([total for total, _ in parts]), scores
-
-    def _magnitude(self, scores: Mapping[str, Tensor], totals: Tensor) -> Tensor:
-        """The largest size of the numbers that a total of each sample's group is the sum of, `(batch,)`."""
-        sizes = [(self.rewards.weights[name] * values).abs().to(totals.dtype) for name, values in scores.items()]
-        return sum(sizes, torch.zeros_like(totals).flatten()).reshape(totals.shape).amax(0)
 
     def closed_form(self, problem: GaussianProblem) -> Tensor:
         r"""$-\alpha_{rew} E\, r(x_0)$: around a quadratic the spread moves the value and no gradient."""

@@ -14,6 +14,7 @@ from ...config import TrainConfig
 from ...errors import RequestError
 from ...rewards.groups import samples_per_prompt
 from ...utils.piecewise_linear import PiecewiseLinear
+from ..advantages import Advantages
 from ..base import Committing, Sample, ScoringTerm, Stateful, TermContext, WarningTerm
 from .reward import RewardTerm
 
@@ -77,6 +78,26 @@ class RewardSum:
         for name, values in scores.items():
             total = total + self.weights[name] * values.to(total.dtype)
         return total, scores
+
+    def magnitude(self, scores: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+        r"""$\sum_i |w_i r_i|$ of each sample: the size of what R is the sum of, which its rounding goes by.
+
+        Args:
+            scores: each reward's, of one sample at least, by name.
+        """
+        return torch.stack([(self.weights[name] * values).abs().float() for name, values in scores.items()]).sum(0)
+
+    def advantages(
+        self, total: Float[Tensor, " batch"], scores: Mapping[str, Tensor], prompts: Sequence[str]
+    ) -> Advantages:
+        """Where each sample stands among those of its prompt.
+
+        Args:
+            total: R.
+            scores: each reward's by name; empty where there is none, and then no sample stands out.
+            prompts: one a sample.
+        """
+        return Advantages.among(total, self.magnitude(scores) if scores else torch.zeros_like(total), prompts)
 
     def commit(self) -> None:
         """The rewards' estimators keep what they found in the update's passes."""

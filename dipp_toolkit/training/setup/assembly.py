@@ -29,8 +29,8 @@ from ...models.shared_components.choice import check_latents
 from ...models.shared_components.pair import compare_named, join
 from ...models.text_encoders import prompt_encoder
 from ...models.weight_sharing import trainable_parameters
-from ...objective.base import asks_scores_alone, takes_rewards, uses_assistant
-from ...objective.build import build_mix, build_terms
+from ...objective.base import asks_scores_alone, images_compared_by, takes_rewards, uses_assistant
+from ...objective.build import build_mix, build_terms, term_class
 from ...objective.evaluate import WeightedTerm
 from ...objective.terms.for_prompts import ForPrompts
 from ...objective.terms.reward import RewardTerm
@@ -403,29 +403,32 @@ def rewards_of(terms: Sequence[WeightedTerm]) -> list[RewardTerm]:
 
 
 def images_compared(engine: Engine) -> int:
-    """How many images of a prompt the rewards are to be given together, 1 where each is looked at by itself."""
-    return max((samples_per_prompt(term.reward) for term in rewards_of(engine.terms)), default=1)
+    """How many images of a prompt rewards and terms are to be given together, 1 where each is looked at by itself."""
+    by_rewards = [samples_per_prompt(term.reward) for term in rewards_of(engine.terms)]
+    return max([*by_rewards, *(images_compared_by(weighted.term) for weighted in engine.terms)], default=1)
 
 
 def check_groups(config: TrainConfig, rewards: Mapping[str, Reward]) -> None:
-    """Rewards that compare images of one prompt need whole groups in every batch.
+    """Rewards and terms that compare images of one prompt need whole groups in every batch.
 
     Raises:
         RequestError: the batch cuts them, holds one image a prompt, or such a reward is learned on latents.
     """
     sizes = {name: samples_per_prompt(reward) for name, reward in rewards.items()}
-    name = max(sizes, key=sizes.__getitem__, default="")
-    if not name or sizes[name] == 1:
+    all_sizes = {f"reward '{name}'": size for name, size in sizes.items()}
+    all_sizes |= {f"term '{name}'": images_compared_by(term_class(name)) for name in config.terms}
+    name = max(all_sizes, key=all_sizes.__getitem__, default="")
+    if not name or all_sizes[name] == 1:
         return
-    each, batch = config.noises_per_prompt or sizes[name], config.batch_size
+    each, batch = config.noises_per_prompt or all_sizes[name], config.batch_size
     if each == 1:
         raise RequestError(
-            f"With noises_per_prompt=1 the reward '{name}' has no images of one prompt to compare. Leave that setting "
-            f"out, for {sizes[name]} images a prompt, or give it 2 or more."
+            f"With noises_per_prompt=1 the {name} has no images of one prompt to compare. Leave that setting out, for "
+            f"{all_sizes[name]} images a prompt, or give it 2 or more."
         )
     if batch % each:
         raise RequestError(
-            f"A batch of {batch} cuts groups of {each} images of one prompt, which the reward '{name}' compares. Set "
+            f"A batch of {batch} cuts groups of {each} images of one prompt, which the {name} compares. Set "
             f"batch_size to a multiple of {each}, such as {each * max(round(batch / each), 1)}, or noises_per_prompt "
             "to another number that divides it."
         )

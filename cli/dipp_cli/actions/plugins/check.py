@@ -21,6 +21,7 @@ from dipp_toolkit.experiments.family_contract import check_family
 from dipp_toolkit.models.family import TinyTwin
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
+from dipp_toolkit.objective.gaussians import verification_of
 from dipp_toolkit.prompts.loading import load_prompts
 from dipp_toolkit.protocols import Metric, NotDecodableError, close
 from dipp_toolkit.registry import Entry, get_registry
@@ -34,7 +35,7 @@ from dipp_toolkit.utils.messages import shown
 from dipp_toolkit.verify import CASES, run_verify
 from dipp_toolkit.verify.cases import make_reference
 from dipp_toolkit.verify.runner import probe
-from dipp_toolkit.verify.world_terms import Subject, verification_of
+from dipp_toolkit.verify.world_terms import Subject
 
 from ...terminal.output import plain_lines, print_line
 from .listing import rank

@@ -143,7 +143,7 @@ def _about(entry: Entry, factory: Any) -> str:
     """The first paragraph of a class's or function's own docstring, on one line."""
     described = entry.description if entry.described is not None else factory
     if entry.kind == "term":
-        from dipp_toolkit.objective.build import made_by
+        from dipp_toolkit.utils.imports import made_by
 
         described = made_by(factory) or factory
     while hasattr(described, "func"):
@@ -175,8 +175,8 @@ def _options(kind: str, factory: Callable[..., Any]) -> Iterator[dict[str, Any]]
 
 def _term_options(factory: Callable[..., Any]) -> Iterator[dict[str, Any]]:
     """Those of the dataclass that a term's factory makes, as far as it says which."""
-    from dipp_toolkit.objective.build import made_by
     from dipp_toolkit.objective.terms.options import options_of
+    from dipp_toolkit.utils.imports import made_by
 
     made = made_by(factory)
     if not (inspect.isclass(made) and is_dataclass(made)):
