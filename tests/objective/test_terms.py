@@ -45,7 +45,13 @@ TERMS: dict[str, dict[str, Any]] = {
     "integral_kl,policy_gradient=0.5": {},
     "trajectory": {"trajectory": {"sampler_steps": 2}},
     "integral_kl,trajectory=0.5": {},
+    "dynamic_kl": {"dynamic_kl": {"updates": 3}},
+    "advantage_weighted_kl": {"advantage_weighted_kl": {"strength": 0.8}},
+    "integral_kl,last_step_reward": {},
+    "integral_kl,group_preference": {"group_preference": {"trust": -1.0, "rounds": 1}},
 }
+GROUPS = {"noises_per_prompt": 3}
+"""Of a term that compares images of a prompt, in batches of three."""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +102,8 @@ class DiesAtThree:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_trains_and_resumes_to_the_bit(run: Run, term: str) -> None:
-    changes = {"term": term, "term_options": TERMS[term]}
+    compares = any(name in term for name in ("advantage", "last_step", "group_preference"))
+    changes = {"term": term, "term_options": TERMS[term], **(GROUPS if compares else {})}
     whole = run("whole", **changes)
     with pytest.raises(KeyboardInterrupt):
         run("cut", [DiesAtThree()], **changes)
@@ -124,6 +131,14 @@ def test_the_assistant_of_a_run_that_never_looks_at_it_stays_as_it_was(run: Run,
     assert all(torch.equal(before[key], after[key]) for key in after)
 
 
+def test_of_several_steps_the_last_alone_has_the_reward(run: Run) -> None:
+    folder = run("steps", term="integral_kl,last_step_reward", generator_steps=2, supervise="every", steps=1, **GROUPS)
+    (row,) = rows_of(folder)
+    assert "step_1/last_step_reward" not in row
+    assert row["step_2/last_step_reward"] == row["last_step_reward"]
+    assert any(name.startswith("reward/") for name in row) and row["pull"] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -141,6 +156,13 @@ def test_the_assistant_of_a_run_that_never_looks_at_it_stays_as_it_was(run: Run,
         ({"term": "policy_gradient", "reward_clip": 1.0}, "reward_clip does not work with the term"),
         ({"term": "trajectory", "generator_steps": 2}, "with generator_steps=2 an image depends on several"),
         ({"term": "trajectory", "term_options": {"trajectory": {"share": 0}}}, "greater than 0"),
+        ({"term": "dynamic_kl", "term_options": {"dynamic_kl": {"noisy": 0.5}}}, "greater than or equal to 1"),
+        (
+            {"term": "advantage_weighted_kl", "term_options": {"advantage_weighted_kl": {"strength": 1}}, **GROUPS},
+            "than 1",
+        ),
+        ({"term": "integral_kl,group_preference"}, "cuts groups of 4 images of one prompt"),
+        ({"term": "last_step_reward", "noises_per_prompt": 3, "generator_steps": 2}, "through the last step alone"),
         ({"time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
     ],
 )
@@ -152,7 +174,7 @@ def test_wrong_terms_and_options_are_sentences(run: Run, changes: dict[str, Any]
 def test_a_file_with_build_is_a_term_and_its_docstring_the_summary() -> None:
     terms = {name: entry for name, entry in get_registry().entries["term"].items() if entry.plugin == "terms"}
     wanted = {"integral_kl", "score_divergence", "diffused_reward", "f_divergence", "reward_only", "policy_gradient"}
-    wanted |= {"trajectory"}
+    wanted |= {"trajectory", "dynamic_kl", "advantage_weighted_kl", "last_step_reward", "group_preference"}
     assert wanted <= get_registry().entries["term"].keys()
     for entry in terms.values():
         assert entry.summary
