@@ -157,9 +157,10 @@ def half_shards(cache: HubCache, model: PublishedGenerator) -> stock.Load:
 
 
 def shards(cache: HubCache, model: PublishedGenerator) -> stock.Load:
-    """Plain files, the network and T5 in shards, T5's fp16 shards beside them."""
+    """Plain files, the network and the largest text encoder in shards, the latter's fp16 shards beside them."""
     folder = write_whole_pipeline(cache, model)
-    big = next(folder / name for name in ("text_encoder_3", "text_encoder_2") if (folder / name).is_dir())
+    encoders = ("text_encoder_3", "text_encoder_2", "text_encoder")
+    big = next(folder / name for name in encoders if (folder / name).is_dir())
     if not list(big.glob("*fp16*")):
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(big, Path(scratch) / big.name)
@@ -278,6 +279,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
+    Layout("z-image-turbo", "folder, shards", shards, stock.z_image),
     *(
         Layout(name, "reference: folder, plain and fp16", reference_folder, call, kind="reference")
         for name, call in (
@@ -292,6 +294,8 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sd3", stock.sampled),
             ("sd35-medium", stock.sampled),
             ("flux", stock.flux_sampled),
+            ("z-image", stock.z_image_sampled),
+            ("lumina2", stock.sampled),
         )
     ),
     *(

@@ -112,6 +112,18 @@ def _klein_size(pipeline: Any, noise: Tensor) -> dict[str, int]:
     return {"height": height, "width": width}
 
 
+def z_image(pipeline: Any, noise: Tensor) -> Tensor:
+    """Z-Image-Turbo: its own scheduler, and guidance 0, which is none there; the default size is 1024 pixels."""
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+    return own_scheduler(pipeline, noise, height=height, width=width)
+
+
+def z_image_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """Z-Image's, whose guidance_scale is one less than elsewhere."""
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+    return sampled(pipeline, noise, guidance_scale=REFERENCE_GUIDANCE - 1, height=height, width=width)
+
+
 def lightning(pipeline: Any, noise: Tensor) -> Tensor:
     """SDXL-Lightning's one step: Euler with trailing spacing, whose network predicts the sample."""
     from diffusers import EulerDiscreteScheduler

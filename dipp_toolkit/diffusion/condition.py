@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..utils.device import sent
+from ..utils.host_waits import awaited
+
+_LENGTHS = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,21 @@ class Condition:
             tuple(prompt for part in parts for prompt in part.prompts),
             {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
         )
+
+
+def row_lengths(mask: Int[Tensor, "batch tokens"]) -> list[int]:
+    """How many tokens each row of a mask keeps, for networks that take sequences as long as they are.
+
+    Reading them off a device makes the host wait, so they are remembered as long as the mask lives. In a dry run
+    tensors have no numbers; rows keep all their tokens there.
+
+    Args:
+        mask: 1 for a token that is kept, which the first ones of a row are, and 0 for padding.
+    """
+    if isinstance(mask, FakeTensor):
+        return [mask.shape[1]] * len(mask)
+    if mask not in _LENGTHS:
+        with awaited(mask.device):
+            _LENGTHS[mask] = mask.sum(1).tolist()
+    lengths: list[int] = _LENGTHS[mask]
+    return lengths

@@ -1,0 +1,84 @@
+"""Z-Image pipelines: a record for each published one, and what the plugin registers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dipp_toolkit import hookimpl
+from dipp_toolkit.hooks import Register
+from dipp_toolkit.models.published import (
+    SETTINGS,
+    PublishedGenerator,
+    PublishedPipeline,
+    PublishedReference,
+    register_blueprints,
+    register_models,
+)
+from dipp_toolkit.utils import licences
+
+CONFIGS = Path(__file__).parent / "published"
+Z_IMAGE = "Tongyi-MAI/Z-Image"
+TURBO = "Tongyi-MAI/Z-Image-Turbo"
+
+COMMON: dict[str, Any] = {
+    **SETTINGS,
+    "guidance": 5.0,  # the stock pipeline's guidance_scale of 4, which its card asks for
+    "reference_guidance": 5.0,
+    "reference_steps": 28,
+    "frozen_precision": "bf16",
+    "batch_size": 1,
+    "recompute_generator": True,
+    "gradient_checkpointing": True,
+    "decode_checkpointing": True,
+}
+
+REFERENCES: tuple[PublishedReference, ...] = (
+    PublishedReference(
+        "z-image",
+        "Z-Image at 1024x1024, flow matching, multi-step, 6 B parameters",
+        Z_IMAGE, CONFIGS / "z-image", licences.APACHE, COMMON,
+        parameters=6,
+    ),
+)  # fmt: skip
+
+GENERATORS: tuple[PublishedGenerator, ...] = (
+    PublishedGenerator(
+        "z-image-onestep",
+        "Z-Image's network read out once, to be trained",
+        Z_IMAGE, CONFIGS / "z-image", licences.APACHE, COMMON,
+        reference="z-image", parameters=6,
+    ),
+    PublishedGenerator(
+        "z-image-turbo",
+        "Z-Image-Turbo, made for 8 steps at 1024x1024, 6 B parameters",
+        TURBO, CONFIGS / "z-image-turbo", licences.APACHE, COMMON,
+        reference="z-image", parameters=6,
+    ),
+)  # fmt: skip
+
+MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
+
+
+@hookimpl
+def dipp_register_pipelines(register: Register) -> None:
+    register(
+        "ZImagePipeline",
+        "dipp_z_image.family:ZImageFamily",
+        summary="Z-Image: a flow-matching transformer over one stream of tokens, with Qwen3 as text encoder",
+    )
+
+
+@hookimpl
+def dipp_register_blueprints(register: Register) -> None:
+    register_blueprints(register, MODELS)
+
+
+@hookimpl
+def dipp_register_references(register: Register) -> None:
+    register_models(register, REFERENCES)
+
+
+@hookimpl
+def dipp_register_generators(register: Register) -> None:
+    register_models(register, GENERATORS)
