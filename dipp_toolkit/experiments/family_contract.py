@@ -48,7 +48,7 @@ SEEN = 1e-5
 ROUNDED = 0.06
 """Authors round their models' sizes: 0.6 B, 1.6 B."""
 RUN: dict[str, Any] = {
-    "rewards": {}, "steps": 2, "batch_size": 2, "eval_count": 2, "reference_steps": 1, "assistant_warmup": 0,
+    "rewards": {}, "steps": 2, "batch_size": 2, "eval_count": 2, "reference_steps": 2, "assistant_warmup": 0,
     "device": "cpu", "checkpoint_every": 1, "judge": None, "lora_rank": 2, "learning_rate": 1e-3,
 }  # fmt: skip
 """Settings of the trainings: towards the reference alone."""

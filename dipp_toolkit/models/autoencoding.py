@@ -27,10 +27,12 @@ class Autoencoding:
     Attributes:
         decodes_with: which settings of its configuration they look at beside `scaling_factor`; see `latent_space`.
         tiny: whether an `AutoencoderTiny` of the same latents may stand in for it.
+        recomputes_tiles: whether what it makes of a tile can be made again in the backward pass.
     """
 
     decodes_with: tuple[str, ...] = DECODES_WITH
     tiny: ClassVar[bool] = True
+    recomputes_tiles: ClassVar[bool] = True
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         """Channels of the latents that the denoising network is given.

@@ -151,6 +151,11 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions, autoencoding: Autoenc
             "normalised by latents_mean and latents_std: tiny decoders know a scaling_factor alone. Leave decoder out."
         )
     chosen: Any = load_tiny_decoder(options.decoder, vae) if options.decoder else weight_sharing_copy(vae)
+    if options.checkpointing and options.tiling and not autoencoding.recomputes_tiles:
+        raise RequestError(
+            f"{type(chosen).__name__} keeps what it made of a tile while it decodes it, so that a tile cannot be "
+            "recomputed. Leave decode_tiling or decode_checkpointing out."
+        )
     whole_blocks = options.checkpointing and not _recompute_layers(chosen)
     for wanted, method in ((options.tiling, "enable_tiling"), (whole_blocks, "enable_gradient_checkpointing")):
         if not wanted:
@@ -171,6 +176,12 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions, autoencoding: Autoenc
 SQUARE_TILES = ("tile_latent_min_size", "tile_sample_min_size")
 RECTANGULAR_TILES = tuple(f"tile_sample_{what}_{side}" for what in ("min", "stride") for side in ("height", "width"))
 """How autoencoders name the sides of their tiles, and the strides between them."""
+
+TAILS = {
+    "Decoder": ("conv_norm_out", "conv_act", "conv_out"),
+    "QwenImageDecoder3d": ("norm_out", "nonlinearity", "conv_out"),
+}
+"""What follows the blocks in diffusers' decoders: that of AutoencoderKL and of others made of it, and Qwen-Image's."""
 
 AT_A_TIME = 2**25
 """Numbers of a layer's input that are recomputed at once: more images than make up so many go through it in pieces."""
@@ -199,16 +210,14 @@ class Recomputed(nn.Sequential):
 
 
 def _recompute_layers(vae: nn.Module) -> bool:
-    """Recompute the layers of a KL autoencoder's decoder one at a time; False for another autoencoder.
+    """Recompute the layers of an autoencoder's decoder one at a time; False where its decoder is none of `TAILS`.
 
     `enable_gradient_checkpointing` recomputes whole blocks. The last block of a decoder works on all pixels, and to
     hold its three residual layers at once is most of what a decode needs; the operations are no more this way. What
     follows the blocks, a norm, its nonlinearity and a convolution of all pixels, is a layer too.
     """
-    from diffusers.models.autoencoders.vae import Decoder
-
     decoder: Any = getattr(vae, "decoder", None)
-    if not isinstance(decoder, Decoder):  # of AutoencoderKL, and of others that are made of it
+    if type(decoder).__name__ not in TAILS:
         return False
     for block in (decoder.mid_block, *decoder.up_blocks):
         for part in ("resnets", "attentions", "upsamplers"):
@@ -216,9 +225,11 @@ def _recompute_layers(vae: nn.Module) -> bool:
             for number, layer in enumerate(row):
                 if layer is not None:
                     row[number] = Recomputed(layer)
-    if isinstance(decoder.conv_norm_out, nn.GroupNorm):  # a spatial norm takes the latents as well
-        last = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
-        decoder.conv_norm_out, decoder.conv_act, decoder.conv_out = nn.Identity(), nn.Identity(), Recomputed(last)
+    norm, nonlinearity, convolution = TAILS[type(decoder).__name__]
+    if type(getattr(decoder, norm)).__name__ != "SpatialNorm":  # which takes the latents as well
+        last = nn.Sequential(*(getattr(decoder, name) for name in (norm, nonlinearity, convolution)))
+        for name, layer in ((norm, nn.Identity()), (nonlinearity, nn.Identity()), (convolution, Recomputed(last))):
+            setattr(decoder, name, layer)
     return True
 
 
