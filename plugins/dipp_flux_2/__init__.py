@@ -42,12 +42,12 @@ REFERENCES: tuple[PublishedReference, ...] = (
     PublishedReference(
         "flux2-klein-base-4b",
         "FLUX.2-klein's base model of 4 B parameters at 1024x1024, flow matching, multi-step",
-        KLEIN_BASE_4B, CONFIGS / "klein-base-4b", licences.APACHE, KLEIN,
+        KLEIN_BASE_4B, CONFIGS / "klein-base-4b", licences.APACHE, KLEIN, parameters=4,
     ),
     PublishedReference(
         "flux2-klein-base-9b",
         "FLUX.2-klein's base model of 9 B parameters at 1024x1024, flow matching, multi-step",
-        KLEIN_BASE_9B, CONFIGS / "klein-base-9b", licences.FLUX_2_KLEIN_BASE_9B, KLEIN,
+        KLEIN_BASE_9B, CONFIGS / "klein-base-9b", licences.FLUX_2_KLEIN_BASE_9B, KLEIN, parameters=9,
     ),
 )  # fmt: skip
 
@@ -56,19 +56,19 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "flux2-klein",
         "FLUX.2-klein of 4 B parameters, made for 4 steps at 1024x1024",
         "black-forest-labs/FLUX.2-klein-4B", CONFIGS / "klein-4b", licences.APACHE, DISTILLED,
-        reference="flux2-klein-base-4b",
+        reference="flux2-klein-base-4b", parameters=4,
     ),
     PublishedGenerator(
         "flux2-klein-9b",
         "FLUX.2-klein of 9 B parameters, made for 4 steps at 1024x1024",
         "black-forest-labs/FLUX.2-klein-9B", CONFIGS / "klein-9b", licences.FLUX_2_KLEIN_9B, DISTILLED,
-        reference="flux2-klein-base-9b",
+        reference="flux2-klein-base-9b", parameters=9,
     ),
     PublishedGenerator(
         "flux2-klein-onestep",
         "The network of FLUX.2-klein's base model of 4 B parameters read out once, to be trained",
         KLEIN_BASE_4B, CONFIGS / "klein-base-4b", licences.APACHE, KLEIN,
-        reference="flux2-klein-base-4b",
+        reference="flux2-klein-base-4b", parameters=4,
     ),
 )  # fmt: skip
 
