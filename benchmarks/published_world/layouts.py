@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.published_world import stock_calls as stock
 from benchmarks.published_world.hub_cache import HubCache
-from benchmarks.published_world.lora_layouts import random_lora, write_diffusers, write_kohya, write_peft
+from benchmarks.published_world.lora_layouts import random_lora, write_diffusers, write_kohya, write_peft, write_plain
 from benchmarks.published_world.weight_layouts import (
     add_half,
     round_to_half,
@@ -281,6 +281,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
     Layout("z-image-turbo", "folder, shards", shards, stock.z_image),
     *(
+        Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)
+        for name in ("qwen-image-lightning", "qwen-image-lightning-8")
+    ),
+    *(
         Layout(name, "reference: folder, plain and fp16", reference_folder, call, kind="reference")
         for name, call in (
             ("sd15", stock.sampled),
@@ -296,6 +300,7 @@ LAYOUTS: tuple[Layout, ...] = (
             ("flux", stock.flux_sampled),
             ("z-image", stock.z_image_sampled),
             ("lumina2", stock.sampled),
+            ("qwen-image", stock.qwen_image_sampled),
         )
     ),
     *(

@@ -42,6 +42,15 @@ def write_kohya(lora: Lora, path: Path, component: str) -> None:
     save_file(tensors, path)
 
 
+def write_plain(lora: Lora, path: Path, component: str) -> None:
+    """`transformer_blocks.0.attn.to_q.lora_down.weight`, with an `alpha` a layer: Qwen-Image-Lightning's."""
+    tensors: dict[str, Tensor] = {}
+    for name, (down, up) in lora.items():
+        halves = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        tensors |= {**halves, f"{name}.alpha": torch.tensor(ALPHA)}
+    save_file(tensors, path)
+
+
 def write_diffusers(lora: Lora, path: Path, component: str) -> None:
     """`unet.down_blocks.0....to_q.lora_A.weight`, as `save_lora_weights` names them."""
     save_file(_halves(lora, f"{component}."), path, {"format": "pt"})

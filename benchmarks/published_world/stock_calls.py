@@ -8,6 +8,7 @@ Each takes the folder of a pipeline in the published layout and the noise, and g
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,24 @@ def z_image_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     """Z-Image's, whose guidance_scale is one less than elsewhere."""
     height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
     return sampled(pipeline, noise, guidance_scale=REFERENCE_GUIDANCE - 1, height=height, width=width)
+
+
+def qwen_image_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """Qwen-Image's, which is guided by `true_cfg_scale` where it is told what against."""
+    packed, pixels = _packed(pipeline, noise)
+    guided = {"true_cfg_scale": REFERENCE_GUIDANCE, "negative_prompt": ""}
+    return images(pipeline, packed, num_inference_steps=REFERENCE_STEPS, **guided, **pixels)
+
+
+def qwen_image_lightning(pipeline: Any, noise: Tensor) -> Tensor:
+    """Qwen-Image-Lightning's own scheduler, of the shift that it was distilled with."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+        pipeline.scheduler.config, base_shift=math.log(3), max_shift=math.log(3), shift_terminal=None
+    )
+    packed, pixels = _packed(pipeline, noise)
+    return images(pipeline, packed, true_cfg_scale=1.0, **pixels)
 
 
 def lightning(pipeline: Any, noise: Tensor) -> Tensor:
