@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .diffusion.condition import Condition
     from .diffusion.denoiser import Denoiser
-    from .diffusion.schedules import FlowMatching, VariancePreserving, add_noise
+    from .diffusion.schedules import FlowMatching, TrigFlow, VariancePreserving, add_noise
     from .diffusion.times import UniformTimes
     from .evaluation.loading import load_metric
     from .models.loading import load_generator, load_reference
@@ -70,6 +70,7 @@ _LAZY = {
     "TermContext": "objective.base",
     "TermResult": "objective.base",
     "TrainConfig": "config",
+    "TrigFlow": "diffusion.schedules",
     "UniformTimes": "diffusion.times",
     "VariancePreserving": "diffusion.schedules",
     "WeightedTerm": "objective.evaluate",
@@ -120,6 +121,7 @@ __all__ = [
     "TermContext",
     "TermResult",
     "TrainConfig",
+    "TrigFlow",
     "UniformTimes",
     "VariancePreserving",
     "WeightedTerm",

@@ -8,7 +8,8 @@ $\hat x_0 = E[x_0 | x_t]$, the stable one; networks speak
 - `sample`: $x_0$,
 - `velocity`: $u = \epsilon - x_0$, the flow-matching velocity (Lipman et al. 2023, with noise at t = 1).
 
-The first three carry diffusers' names of `prediction_type`.
+The first three carry diffusers' names of `prediction_type`. TrigFlow's velocity (Lu & Song 2025), which diffusers calls
+`trigflow`, is $v$ on its circle.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def prediction_from_config(config: Mapping[str, Any]) -> Prediction:
     if "FlowMatch" in str(config.get("_class_name", "")) or config.get("prediction_type") == "flow_prediction":
         return "velocity"
     kind = config.get("prediction_type", "epsilon")
+    if kind == "trigflow":
+        return "v_prediction"
     if kind not in get_args(Prediction):
         raise RequestError(f"The scheduler's prediction_type is '{kind}'; known are {', '.join(get_args(Prediction))}.")
     return kind

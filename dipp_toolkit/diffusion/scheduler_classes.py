@@ -23,6 +23,11 @@ FLOW_MATCHING = frozenset(
     {"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"}
 )
 
+TRIGFLOW = frozenset({"SCMScheduler"})
+"""Of continuous-time consistency models, whose network predicts TrigFlow's velocity."""
+
+READABLE = VARIANCE_PRESERVING | FLOW_MATCHING | TRIGFLOW
+
 EDM = "its network is preconditioned as in EDM (sigma_data, times of log sigma / 4), which no term here can read"
 REFUSED = {
     "EDMEulerScheduler": EDM,
@@ -52,7 +57,7 @@ def class_config(config: Mapping[str, Any]) -> dict[str, Any]:
     import diffusers
 
     kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if config.get("_class_name") not in VARIANCE_PRESERVING | FLOW_MATCHING or not isinstance(kind, type):
+    if config.get("_class_name") not in READABLE or not isinstance(kind, type):
         return dict(config)
     parameters = inspect.signature(kind).parameters.values()
     defaults = {
@@ -76,7 +81,7 @@ def check_schedule_readable(config: Mapping[str, Any]) -> None:
     name = str(config.get("_class_name", ""))
     if name in REFUSED:
         raise RequestError(f"The scheduler {name} cannot be used: {REFUSED[name]}. {another_scheduler()}")
-    if name not in VARIANCE_PRESERVING | FLOW_MATCHING and hasattr(diffusers, name):
+    if name not in READABLE and hasattr(diffusers, name):
         raise RequestError(
             f"The scheduler {name} cannot be used: the toolkit does not know what its noise levels mean. "
             + another_scheduler()

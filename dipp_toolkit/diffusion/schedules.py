@@ -1,7 +1,8 @@
 r"""Noise schedules: $x_t = \alpha_t x_0 + \sigma_t \epsilon$ with $\epsilon \sim N(0, I)$.
 
 Two families cover the field: variance preserving schedules on a grid of training times (every diffusers DDPM-style
-scheduler) and flow matching on the straight line. What a network predicts is not the schedule's business; see
+scheduler) and flow matching on the straight line. TrigFlow's circle, of continuous-time consistency models, is variance
+preserving without a grid. What a network predicts is not the schedule's business; see
 `dipp_toolkit.diffusion.predictions`.
 """
 
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import RequestError
-from .scheduler_classes import check_schedule_readable, class_config
+from .scheduler_classes import TRIGFLOW, check_schedule_readable, class_config
 
 LEAST = 1e-3
 r"""The least $\alpha_t$ and $\sigma_t$ that anything is divided by.
@@ -142,6 +143,31 @@ class FlowMatching:
         return self.network_scale * self.tau(t)
 
 
+@dataclass(frozen=True)
+class TrigFlow:
+    r"""The circle of TrigFlow: $\alpha_t = \cos\theta$, $\sigma_t = \sin\theta$ with the angle $\theta = \pi t / 2$,
+    which is what the network is conditioned on (Lu & Song 2025, arXiv 2410.11081, section 3).
+
+    Its samples are those of flow matching in another scale: $x_t / (\alpha_t + \sigma_t)$ lies on the straight line, at
+    the time $\sigma_t / (\alpha_t + \sigma_t)$. The standard deviation $\sigma_d$ that its authors multiply data and
+    noise by cancels, and is 1 here.
+    """
+
+    def network_time(self, t: Float[Tensor, " batch"]) -> Tensor:
+        """The angle."""
+        return math.pi / 2 * t
+
+    def alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.network_time(t).cos().clamp_min(0)  # rounding leaves a little below zero at the quarter of a turn
+
+    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.network_time(t).sin()
+
+    def noise_rate(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        r"""$\frac{d}{dt} \log \tan\theta = \frac{\pi}{\sin 2\theta}$."""
+        return math.pi / (2 * self.alpha(t) * self.sigma(t))
+
+
 def dynamic_mu(config: Mapping[str, Any], latent_shape: tuple[int, ...]) -> float:
     """The shift parameter mu that flow models of Flux's kind give to a resolution: linear in the number of tokens.
 
@@ -169,6 +195,8 @@ def schedule_from_config(config: Mapping[str, Any], latent_shape: tuple[int, ...
     config = class_config(config)
     check_schedule_readable(config)
     name = str(config.get("_class_name", ""))
+    if name in TRIGFLOW:
+        return TrigFlow()
     if "FlowMatch" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         scale = float(config.get("num_train_timesteps", 1000))
         if config.get("use_dynamic_shifting") and latent_shape is not None:

@@ -31,6 +31,7 @@ from .readout import InputScale, check_readout, recorded_input_scale, stock_read
 from .reference import DiffusersReference, latent_shape_of
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
+from .stock_call import stock_call_of
 from .stock_schedulers import MOST_STEPS, recorded_steps, step_times, stock_scheduler
 
 
@@ -272,9 +273,11 @@ class DiffusersGenerator:
         """Raise before a training what `save_pretrained` would raise after it.
 
         Raises:
-            RequestError: no stock scheduler can express this generator; see `stock_scheduler`.
+            RequestError: no stock scheduler can express this generator, see `stock_scheduler`, or its pipeline class
+                cannot drive that one.
         """
-        stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
+        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
+        stock_call_of(self.family).check(scheduler, self.latent_shape, self.steps)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.

@@ -17,6 +17,8 @@ diffusers does with the exported folder. Both record in their configuration how 
   consistency boundary $c_{skip} = 0.25 / ((s t)^2 + 0.25)$ is at most 2.5e-9 with $s = 10^4$ and $t \ge 1$.
 - `FlowMatchLCMScheduler` by `shift_terminal` = 1/K: its noise levels are 1, 1 - 1/K, ..., 1/K, unshifted. Stock
   pipelines ask it for their steps in two ways; at a shift of 1 both give these levels.
+
+TrigFlow has a scheduler of its own for one step and for several; see `trigflow_steps`.
 """
 
 from __future__ import annotations
@@ -27,11 +29,19 @@ from typing import Any
 
 import torch
 
-from ..diffusion.schedules import LEAST, FlowMatching, VariancePreserving, betas_from_config, schedule_from_config
+from ..diffusion.schedules import (
+    LEAST,
+    FlowMatching,
+    TrigFlow,
+    VariancePreserving,
+    betas_from_config,
+    schedule_from_config,
+)
 from ..errors import RequestError
 from ..utils.paths import is_there, user_path
 from .files.folders import read_scheduler_config
 from .readout import InputScale
+from .trigflow_steps import scm_scheduler, scm_times
 
 MOST_STEPS = 8
 
@@ -64,6 +74,8 @@ def one_step_scheduler(config: Mapping[str, Any], readout: float, input_scale: I
     schedule = schedule_from_config(config)
     if isinstance(schedule, FlowMatching):
         return _one_step_flow(config, readout)
+    if isinstance(schedule, TrigFlow):
+        return scm_scheduler(config, readout, 1)
     assert isinstance(schedule, VariancePreserving)
     sigma = schedule.sigma(torch.tensor([readout])).item()
     if input_scale == "unit" or sigma == 1:  # where there is no signal at all, both are the same
@@ -74,6 +86,8 @@ def one_step_scheduler(config: Mapping[str, Any], readout: float, input_scale: I
 def check_flow(config: Mapping[str, Any], readout: float) -> None:
     """Refuse a flow-matching generator that no stock scheduler can express.
 
+    Whether its pipeline can drive that scheduler is `StockCall.check`'s to say.
+
     Raises:
         RequestError: it is not read out at time 1, or its scheduler is not the stock one.
     """
@@ -82,7 +96,8 @@ def check_flow(config: Mapping[str, Any], readout: float) -> None:
             f"A flow-matching pipeline starts at time 1, and this generator reads out at {readout:.3g}: no stock "
             "scheduler can express it. Set readout to 1."
         )
-    if not any(name in str(config.get("_class_name", STOCK_FLOW[0])) for name in STOCK_FLOW):
+    stock = any(name in str(config.get("_class_name", STOCK_FLOW[0])) for name in STOCK_FLOW)
+    if not stock and not config.get("use_flow_sigmas"):
         raise RequestError(
             f"A one-step generator of the flow scheduler {config['_class_name']} cannot be exported; "
             "FlowMatchEulerDiscreteScheduler can."
@@ -97,6 +112,8 @@ def _one_step_flow(config: Mapping[str, Any], readout: float) -> Any:
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.get("num_train_timesteps", 1000))
     accepted = inspect.signature(FlowMatchEulerDiscreteScheduler).parameters
     kept = {key: value for key, value in config.items() if key in accepted}
+    if config.get("use_flow_sigmas"):  # of a solver for diffusions, SANA's for one, most of whose settings mean others
+        kept = {"num_train_timesteps": config.get("num_train_timesteps", 1000), "shift": config.get("flow_shift", 1.0)}
     # The noise levels of one step are 1 and 0; stretching them to another last level would divide by zero.
     return FlowMatchEulerDiscreteScheduler(**{**kept, "shift_terminal": None})
 
@@ -170,6 +187,8 @@ def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int, in
     schedule = schedule_from_config(config)
     if isinstance(schedule, FlowMatching):
         return _few_step_flow(config, readout, steps)
+    if isinstance(schedule, TrigFlow):
+        return scm_scheduler(config, readout, steps)
     assert isinstance(schedule, VariancePreserving)
     if input_scale == "sigma" and schedule.sigma(torch.tensor([readout])).item() != 1:
         raise RequestError(
@@ -244,8 +263,10 @@ def step_times(
     if steps == 1:
         return (readout,)
     scheduler = few_step_scheduler(config, readout, steps, input_scale)
-    scheduler.set_timesteps(steps)
     schedule = schedule_from_config(config, latent_shape)
+    if isinstance(schedule, TrigFlow):
+        return scm_times(steps)
+    scheduler.set_timesteps(steps)
     if isinstance(schedule, FlowMatching):
         levels, shift = scheduler.sigmas[:-1].tolist(), schedule.shift
         return tuple(level / (shift - (shift - 1) * level) for level in levels)
@@ -265,6 +286,8 @@ def recorded_steps(config: Mapping[str, Any]) -> int:
             steps = int(config.get("original_inference_steps", 50))
         elif config.get("_class_name") == "FlowMatchLCMScheduler" and config.get("shift_terminal"):
             steps = round(1 / float(config["shift_terminal"]))
+        elif config.get("_class_name") == "SCMScheduler":
+            steps = int(config.get("num_train_timesteps", 1000))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(f"The scheduler's configuration has no valid number of steps: {error}.") from error
     return steps if 1 <= steps <= MOST_STEPS else 1

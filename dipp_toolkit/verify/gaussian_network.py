@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import Prediction
-from ..diffusion.schedules import FlowMatching, Schedule, VariancePreserving
+from ..diffusion.schedules import FlowMatching, Schedule, TrigFlow, VariancePreserving
 from ..errors import RequestError
 from ..objective.gaussians import Gaussian
 from .network import call_affine
@@ -82,6 +82,8 @@ def coefficients_of(schedule: Schedule) -> Coefficients:
     if isinstance(schedule, FlowMatching):
         scale = schedule.network_scale
         return lambda time: (1 - time / scale, time / scale)
+    if isinstance(schedule, TrigFlow):
+        return lambda angle: (angle.cos(), angle.sin())
     raise RequestError(
         f"What a network's time means under a {type(schedule).__name__} is not known. Give gaussian_denoiser "
         "coefficients: a function from the network's times to alpha and sigma."

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, SCMScheduler
 
+from dipp_toolkit.diffusion.predictions import prediction_from_config, to_x0
 from dipp_toolkit.diffusion.schedules import (
     FlowMatching,
+    TrigFlow,
     VariancePreserving,
     add_noise,
     discrete_times,
     expand_like,
     schedule_from_config,
+    usable_times,
 )
 from dipp_toolkit.errors import RequestError
 
@@ -119,13 +122,45 @@ def test_flow_configurations_of_other_samplers(config: dict, shift: float) -> No
     assert schedule.shift == shift
 
 
+def test_trigflow_reads_as_diffusers_does() -> None:
+    scheduler = SCMScheduler(sigma_data=0.5)
+    config = {**scheduler.config, "_class_name": "SCMScheduler"}
+    schedule, prediction = schedule_from_config(config), prediction_from_config(config)
+    assert isinstance(schedule, TrigFlow) and prediction == "v_prediction"
+    scheduler.set_timesteps(9, intermediate_timesteps=None)
+    angles = scheduler.timesteps[:-1]
+    t = (angles / (torch.pi / 2)).clamp(max=1)
+    torch.testing.assert_close(schedule.network_time(t), angles, rtol=0, atol=1e-5)
+    x_t, output = torch.randn(9, 2, 3, 3), torch.randn(9, 2, 3, 3)
+    ours = to_x0(prediction, output, x_t, *(expand_like(part(t), x_t) for part in (schedule.alpha, schedule.sigma)))
+    for place, angle in enumerate(angles):
+        _, theirs = scheduler.step(output[place], angle, x_t[place], return_dict=False)
+        torch.testing.assert_close(ours[place], theirs, rtol=0, atol=1e-5)
+
+
+def test_trigflow_is_flow_matching_in_another_scale() -> None:
+    circle, line = TrigFlow(), FlowMatching()
+    t = torch.linspace(0, 1, 21, dtype=torch.float64)
+    alpha, sigma = circle.alpha(t), circle.sigma(t)
+    torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones_like(t))
+    at = sigma / (alpha + sigma)
+    torch.testing.assert_close(alpha / (alpha + sigma), line.alpha(at))
+    inside = t[1:-1].clone().requires_grad_()
+    (rate,) = torch.autograd.grad((circle.sigma(inside) / circle.alpha(inside)).log().sum(), inside)
+    torch.testing.assert_close(circle.noise_rate(inside), rate)
+    assert (alpha[0], sigma[0], sigma[-1]) == (1, 0, 1) and circle.alpha(torch.ones(1)) == 0
+    assert circle.noise_rate(torch.tensor([0.0, 1.0])).isinf().all()
+    low, high = usable_times(circle)
+    assert 0 < low < 0.01 and 0.99 < high < 1
+
+
 def test_a_config_without_schedule_is_refused() -> None:
     with pytest.raises(RequestError, match="no beta_schedule"):
         schedule_from_config({"_class_name": "SomethingElse"})
 
 
 def test_dtypes_follow_the_times() -> None:
-    for schedule in (FlowMatching(), VariancePreserving.from_scheduler_config({"beta_schedule": "linear"})):
+    for schedule in (FlowMatching(), TrigFlow(), VariancePreserving.from_scheduler_config({"beta_schedule": "linear"})):
         assert schedule.alpha(torch.rand(3, dtype=torch.float64)).dtype == torch.float64
         x = torch.randn(3, 2, 2, dtype=torch.float64)
         assert expand_like(schedule.sigma(torch.rand(3)), x).dtype == torch.float64

@@ -13,10 +13,22 @@ import torch
 from dipp_toolkit.diffusion.schedules import schedule_from_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.few_steps import noises_of
-from dipp_toolkit.models.stock_schedulers import few_step_scheduler, one_step_scheduler, recorded_steps, step_times
+from dipp_toolkit.models.stock_schedulers import (
+    few_step_scheduler,
+    one_step_scheduler,
+    recorded_steps,
+    step_times,
+    stock_scheduler,
+)
+from dipp_toolkit.models.trigflow_steps import intermediate_timesteps
 from tiny import LATENT_SHAPE
 
 COSINE = {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
+SOLVER = {
+    "_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction", "use_flow_sigmas": True,
+    "flow_shift": 3.0, "num_train_timesteps": 1000,
+}  # fmt: skip
+CIRCLE = {"_class_name": "SCMScheduler", "num_train_timesteps": 1000, "sigma_data": 0.5}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
 
 
@@ -61,6 +73,29 @@ def test_flow_pipelines_get_the_same_noise_levels_however_they_ask(steps: int) -
     torch.testing.assert_close(ours, plain[:-1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_trigflows_angles_are_those_of_the_stock_call(steps: int) -> None:
+    scheduler = stock_scheduler(CIRCLE, 1.0, steps)
+    between = 1.3 if steps == 2 else None
+    scheduler.set_timesteps(steps, max_timesteps=1.57080, intermediate_timesteps=between)
+    angles = scheduler.timesteps[:-1].tolist()
+    assert on_grid(CIRCLE, 1.0, steps) == pytest.approx(angles, abs=1e-5)
+    assert intermediate_timesteps(steps) == between and scheduler.config.sigma_data == 0.5
+    saved = {**scheduler.config, "_class_name": "SCMScheduler"}
+    assert recorded_steps(saved) == steps and on_grid(saved, 1.0, steps) == on_grid(CIRCLE, 1.0, steps)
+    with pytest.raises(ValueError, match="cannot be larger"):
+        scheduler.set_timesteps(steps + 1, intermediate_timesteps=None)
+
+
+def test_a_solver_of_flow_sigmas_is_exported_as_eulers_step_and_consistency_steps() -> None:
+    single, several = stock_scheduler(SOLVER, 1.0, 1), stock_scheduler(SOLVER, 1.0, 4)
+    assert schedule_from_config({**single.config, "_class_name": type(single).__name__}) == schedule_from_config(SOLVER)
+    single.set_timesteps(1)
+    assert single.sigmas.tolist() == [1, 0] and single.timesteps.tolist() == [1000]
+    several.set_timesteps(4)
+    assert on_grid(SOLVER, 1.0, 4) == pytest.approx(several.timesteps.tolist())
+
+
 @pytest.mark.parametrize("config", [COSINE, FLOW], ids=["cosine", "flow"])
 @pytest.mark.parametrize("steps", range(2, 9))
 def test_a_saved_scheduler_says_its_steps_and_times(config: Mapping[str, Any], steps: int, tmp_path: Path) -> None:
@@ -75,7 +110,7 @@ def test_a_saved_scheduler_says_its_steps_and_times(config: Mapping[str, Any], s
 
 
 def test_other_schedulers_are_of_one_step() -> None:
-    assert recorded_steps(COSINE) == recorded_steps(FLOW) == recorded_steps({}) == 1
+    assert recorded_steps(COSINE) == recorded_steps(FLOW) == recorded_steps(CIRCLE) == recorded_steps({}) == 1
     assert recorded_steps({"_class_name": "LCMScheduler", "original_inference_steps": 50}) == 1
     assert recorded_steps({"_class_name": "FlowMatchLCMScheduler", "shift_terminal": None}) == 1
 
@@ -86,6 +121,7 @@ def test_other_schedulers_are_of_one_step() -> None:
         (COSINE, 0.006, r"leaves 7 training times, too few for 4 steps. Set a larger readout"),
         (COSINE | {"prediction_type": "epsilon"}, 1.0, r"divided by alpha = .*Set a smaller readout"),
         (FLOW, 0.5, r"starts at time 1, and this generator reads out at 0.5.*Set readout to 1"),
+        (CIRCLE, 0.5, r"TrigFlow pipeline starts at time 1.*reads out at 0.5.*Set readout to 1"),
         (FLOW | {"_class_name": "FlowMatchHeunDiscreteScheduler"}, 1.0, r"FlowMatchHeun.* cannot be exported"),
     ],
 )
