@@ -22,7 +22,7 @@ from ..config import make_config
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, parameter_count
 from ..models.decoding import DecodeOptions
-from ..models.family import BlankConditions
+from ..models.family import BlankConditions, DistilledFrom
 from ..models.files.folders import component_config
 from ..models.generator import DiffusersGenerator
 from ..models.published import PublishedPipeline
@@ -278,8 +278,13 @@ def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str)
 def _trained(twin: Twin, out: Path, mode: str, steps: int, resume: bool = False) -> Path:
     prompts = out.parent / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
-    name = f"diffusers:{twin.folder}"
-    places = {"generator": name, "reference": name, "prompts": str(prompts), "eval_prompts": str(prompts)}
+    family, against = twin.reference.family, twin.folder
+    if isinstance(family, DistilledFrom):
+        against = out.parent / "reference"
+        if not against.exists():
+            write_twin(family.reference_class, against)
+    networks = {"generator": f"diffusers:{twin.folder}", "reference": f"diffusers:{against}"}
+    places = {**networks, "prompts": str(prompts), "eval_prompts": str(prompts)}
     train(make_config({**RUN, **places, "out": out, "mode": mode, "steps": steps, "resume": resume}))
     return out / "final"
 

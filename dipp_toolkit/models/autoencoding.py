@@ -6,12 +6,12 @@ autoencoder subclasses `Autoencoding` and has it as its attribute `autoencoding`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .family import DecodingSettings, OwnAutoencoding, PipelineFamily
 from .latent_space import DECODES_WITH, Latents, LatentSpace
@@ -72,6 +72,18 @@ class Autoencoding:
         decodable = self.space(vae.config).decodable(latents).to(next(vae.parameters()).dtype)
         pixels: Tensor = vae.decode(decodable, return_dict=False)[0]
         return pixels
+
+    def recompute(self, vae: Any, recomputed: Callable[[nn.Module], nn.Module]) -> bool:
+        """Have the layers of a decoder of its own kind recomputed in the backward pass one at a time.
+
+        Args:
+            vae: the autoencoder, a copy that shares its weights.
+            recomputed: makes a layer one that is.
+
+        Returns:
+            Whether it is done; False leaves it to what is known of diffusers' decoders.
+        """
+        return False
 
     def encode(self, vae: Any, pixels: Pixels) -> Latents:
         """The network's latents of pixels, float32.

@@ -156,7 +156,9 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions, autoencoding: Autoenc
             f"{type(chosen).__name__} keeps what it made of a tile while it decodes it, so that a tile cannot be "
             "recomputed. Leave decode_tiling or decode_checkpointing out."
         )
-    whole_blocks = options.checkpointing and not _recompute_layers(chosen)
+    whole_blocks = options.checkpointing and not (
+        autoencoding.recompute(chosen, Recomputed) or _recompute_layers(chosen)
+    )
     for wanted, method in ((options.tiling, "enable_tiling"), (whole_blocks, "enable_gradient_checkpointing")):
         if not wanted:
             continue
@@ -174,7 +176,9 @@ def reward_decoder(vae: nn.Module, options: DecodeOptions, autoencoding: Autoenc
 
 
 SQUARE_TILES = ("tile_latent_min_size", "tile_sample_min_size")
-RECTANGULAR_TILES = tuple(f"tile_sample_{what}_{side}" for what in ("min", "stride") for side in ("height", "width"))
+RECTANGULAR_TILES = tuple(
+    f"tile_{what}_{side}" for what in ("latent_min", "sample_min", "sample_stride") for side in ("height", "width")
+)
 """How autoencoders name the sides of their tiles, and the strides between them."""
 
 TAILS = {

@@ -158,6 +158,15 @@ class GuidanceInput(Protocol):
 
 
 @runtime_checkable
+class DistilledFrom(Protocol):
+    """A family of consistency models, which predict the end of a path and no score: generators, and no references."""
+
+    @property
+    def reference_class(self) -> str:
+        """The pipeline class that they were distilled from; twins of both with one seed have the same parts."""
+
+
+@runtime_checkable
 class EmbeddedGuidance(Protocol):
     """A family of which some networks have guidance distilled into an input.
 

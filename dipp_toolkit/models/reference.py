@@ -22,7 +22,7 @@ from ..utils.json_files import read_json
 from .autoencoding import autoencoding_of
 from .components import check_component, component_class, load_component, load_scheduler
 from .decoding import DecodeOptions, LatentDecoder, reward_decoder
-from .family import DecodingSettings, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
+from .family import DecodingSettings, DistilledFrom, GuidanceInput, LatentSide, PipelineFamily, SizedConditions
 from .files.folders import component_config, family_of, resolve_folder
 from .guidance_embedding import with_guidance_embedding
 from .latent_space import SHIFT
@@ -258,8 +258,14 @@ def check_score(folder: Path, family: PipelineFamily) -> None:
     """Refuse a reference whose network predicts no score that a training could follow.
 
     Raises:
-        RequestError: it is a latent consistency model's.
+        RequestError: it is a consistency model's.
     """
+    if isinstance(family, DistilledFrom):
+        raise RequestError(
+            f"{folder} cannot be the reference of a training: its network is a consistency model's, which predicts the "
+            f"end of a path and no score. Name the {family.reference_class} that it was distilled from as the "
+            "reference; this one can be the generator."
+        )
     config = component_config(folder, family.network_name)
     if isinstance(family, GuidanceInput) and family.takes_guidance(config):
         raise RequestError(

@@ -105,6 +105,15 @@ class StockCall:
     def prepare(self, scheduler: Any) -> None:
         """What the pipeline does to its scheduler before it sets the times; this one is a copy."""
 
+    def time_arguments(self, steps: int) -> dict[str, Any]:
+        """What `set_timesteps` is given besides, for so many steps."""
+        return {}
+
+    def times(self, scheduler: Any) -> Tensor:
+        """The times of the steps, of a scheduler whose times are set."""
+        times: Tensor = scheduler.timesteps
+        return times
+
     def understood(self, scheduler: Any) -> dict[str, Any]:
         """The configuration of a scheduler as far as this pipeline class heeds it, `_class_name` included."""
         config = {**scheduler.config, "_class_name": type(scheduler).__name__}
@@ -154,7 +163,7 @@ class StockCall:
         if not scales and getattr(scheduler, "init_noise_sigma", 1.0) > LARGEST_UNSCALED:
             raise self._refused(scheduler, steps, "its samples are to be scaled, which this pipeline class leaves out")
         latents = noise * scheduler.init_noise_sigma if scales else noise
-        for timestep in scheduler.timesteps:
+        for timestep in self.times(scheduler):
             x_t = scheduler.scale_model_input(latents, timestep) if scales else latents
             output = self._pack(output_of(x_t, timestep))
             try:
@@ -205,6 +214,7 @@ class StockCall:
             settings["num_inference_steps"] = steps
         if self.shift == "always" or (self.shift == "dynamic" and config.get("use_dynamic_shifting")):
             settings["mu"] = self.mu(self.understood(scheduler), latent_shape, steps)
+        settings |= self.time_arguments(steps)
         missing = settings.keys() - _options(scheduler.set_timesteps, **settings).keys()
         if missing:
             raise self._refused(scheduler, steps, f"it cannot be told {' and '.join(sorted(missing))}")
