@@ -48,9 +48,9 @@ def _models(kind: str) -> list[Any]:
 
 
 def _timestep(model: Any) -> str:
-    from dipp_toolkit.diffusion.schedules import FlowMatching, schedule_from_config
+    from dipp_toolkit.diffusion.schedules import VariancePreserving, schedule_from_config
 
-    if isinstance(schedule_from_config(model.blueprint().scheduler_config), FlowMatching):
+    if not isinstance(schedule_from_config(model.blueprint().scheduler_config), VariancePreserving):
         return "1"
     return "999 of 999" if model.readout is None else f"{round(model.readout * 999)} of 999"
 

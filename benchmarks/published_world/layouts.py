@@ -37,6 +37,8 @@ TWINS: dict[str, dict[str, Any]] = {
     "flux-schnell": {"guidance_embeds": False, "dynamic_shifting": False},
     "sd35-medium": {"qk_norm": "rms_norm", "dual_attention_layers": (0,)},
     "sd35-large-turbo": {"qk_norm": "rms_norm"},
+    "sana-1.5": {"qk_norm": True},
+    "sana-sprint-teacher": {"qk_norm": True, "timestep_scale": 0.001},
 }
 """What the networks of these configurations have that others of their class do not."""
 
@@ -280,6 +282,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
     Layout("z-image-turbo", "folder, shards", shards, stock.z_image),
+    Layout("sana-sprint", "folder, plain and fp16", plain_and_half, stock.sana_sprint),
     *(
         Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)
         for name in ("qwen-image-lightning", "qwen-image-lightning-8")
@@ -301,6 +304,9 @@ LAYOUTS: tuple[Layout, ...] = (
             ("z-image", stock.z_image_sampled),
             ("lumina2", stock.sampled),
             ("qwen-image", stock.qwen_image_sampled),
+            ("sana", stock.sana_sampled),
+            ("sana-1.5", stock.sana_sampled),
+            ("sana-sprint-teacher", stock.sana_sampled),
         )
     ),
     *(

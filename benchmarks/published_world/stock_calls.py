@@ -79,6 +79,22 @@ def hunyuan_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     return sampled(pipeline, noise, use_resolution_binning=False, generator=own_generators(noise))
 
 
+def sana_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """SANA's, with the instruction that is its default, at the network's own size."""
+    return sampled(pipeline, noise, **_own_size(pipeline, noise))
+
+
+def sana_sprint(pipeline: Any, noise: Tensor) -> Tensor:
+    """SANA-Sprint in one step: guidance 4.5, the default, and no angle in between, which is there by default."""
+    return images(pipeline, noise, intermediate_timesteps=None, **_own_size(pipeline, noise))
+
+
+def _own_size(pipeline: Any, noise: Tensor) -> dict[str, Any]:
+    """The noise's size, which is not rounded to one that the pipeline was published with."""
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+    return {"height": height, "width": width, "use_resolution_binning": False}
+
+
 def flux_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     """FLUX.1-dev's, whose guidance is an input of its network: 3.5, the pipeline's own value."""
     packed, pixels = _packed(pipeline, noise)
