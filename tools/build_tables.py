@@ -27,16 +27,20 @@ def published_generators() -> str:
 
     lines = ["| generator | weights | timestep | input | reference | licence |", "|---|---|---|---|---|---|"]
     for model in _models("generator"):
-        over = f" over `{model.pipeline}`" if model.hub != model.pipeline else ""
         time = _timestep(model)
         scale = model.input_scale or recorded_input_scale(model.blueprint().scheduler_config)
         given = "$z$" if time == "1" or scale == "unit" else r"$\sigma z$"
         lines.append(
-            f"| `{model.name}` | `{model.hub}`{over} | {time} | {given} | `{model.reference}` | {_terms(model)} |"
+            f"| `{model.name}` | {_weights(model)} | {time} | {given} | `{model.reference}` | {_terms(model)} |"
         )
     lines += ["", "| reference | weights | licence |", "|---|---|---|"]
-    lines += [f"| `{model.name}` | `{model.hub}` | {_terms(model)} |" for model in _models("reference")]
+    lines += [f"| `{model.name}` | {_weights(model)} | {_terms(model)} |" for model in _models("reference")]
     return "\n".join(lines)
+
+
+def _weights(model: Any) -> str:
+    """The repository of a network's weights, and the pipeline's where that is another."""
+    return f"`{model.hub}`" + (f" over `{model.pipeline}`" if model.hub != model.pipeline else "")
 
 
 def _models(kind: str) -> list[Any]:

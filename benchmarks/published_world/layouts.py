@@ -144,6 +144,27 @@ def reference_folder(cache: HubCache, model: PublishedReference) -> stock.Load:
     return lambda: stock.pipeline_at(folder)
 
 
+def network_alone(cache: HubCache, model: PublishedReference) -> stock.Load:
+    """A network of another size with its configuration, over the pipeline it is put into."""
+    assert model.network is not None
+    folder = cache.snapshot(model.pipeline)
+    _write_pipeline(folder, model, seed=0)
+    repository, _, inside = model.network.partition(":")
+    place = cache.snapshot(repository) / inside
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_pipeline(Path(scratch) / "twin", model, seed=1)
+        shutil.copytree(_network_folder(Path(scratch) / "twin"), place, dirs_exist_ok=True)
+    _halve(place / "config.json")
+
+    def load() -> Any:
+        import diffusers
+
+        kind = getattr(diffusers, json.loads((place / "config.json").read_text(encoding="utf-8"))["_class_name"])
+        return stock.pipeline_at(folder, **{place.name: kind.from_pretrained(place)})
+
+    return load
+
+
 def half_alone(cache: HubCache, model: PublishedGenerator) -> stock.Load:
     """fp16 variants and nothing else, as the Diff-Instruct family is published."""
     folder = write_whole_pipeline(cache, model)
@@ -287,6 +308,7 @@ LAYOUTS: tuple[Layout, ...] = (
         Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)
         for name in ("qwen-image-lightning", "qwen-image-lightning-8")
     ),
+    Layout("pixart-sigma-512", "reference: transformer alone", network_alone, stock.pixart_sampled, kind="reference"),
     *(
         Layout(name, "reference: folder, plain and fp16", reference_folder, call, kind="reference")
         for name, call in (

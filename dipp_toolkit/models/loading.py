@@ -90,7 +90,7 @@ def load_generator(name_or_path: str, **options: Any) -> Generator:
             from .generator import DiffusersGenerator
 
             read = {name: pipeline.defaults[name] for name in READ_OUT if name in pipeline.defaults}  # as a run does
-            return DiffusersGenerator.load(cast(PublishedReference, pipeline.factory).pipeline, **(read | options))
+            return DiffusersGenerator.load(cast(PublishedReference, pipeline.factory).source, **(read | options))
         if name_or_path in get_registry().entries["generator"]:
             return _generator(get_registry().find("generator", name_or_path).build(**options), name_or_path)
         saved = saved_generator(name_or_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.licences import Licence, Origin
+from .files.download_lists import JOINED
 
 if TYPE_CHECKING:
     from ..hooks import Register
@@ -41,6 +42,7 @@ class PublishedPipeline:
         defaults: settings recommended with it.
         base_licence: of the repository `pipeline`, where that is another one.
         parameters: of its network, in billions, as its authors state and round it; None where they state none.
+        network: address of the network with its configuration, where it is published without the rest of a pipeline.
     """
 
     name: str
@@ -51,11 +53,17 @@ class PublishedPipeline:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     base_licence: Licence | None = None
     parameters: float | None = field(default=None, kw_only=True)
+    network: str | None = field(default=None, kw_only=True)
+
+    @property
+    def source(self) -> str:
+        """What the pipeline is loaded from."""
+        return self.pipeline if self.network is None else f"{self.pipeline}{JOINED}{self.network}"
 
     @property
     def hub(self) -> str:
         """The repository that the network's weights are published in."""
-        return self.pipeline
+        return (self.network or self.pipeline).partition(":")[0]
 
     @property
     def origin(self) -> Origin:
@@ -66,7 +74,7 @@ class PublishedPipeline:
         """The pipeline without its weights."""
         from .blueprints import PipelineBlueprint
 
-        return PipelineBlueprint(self.configs, self.pipeline)
+        return PipelineBlueprint(self.configs, self.source)
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,12 @@ class PublishedReference(PublishedPipeline):
         """
         from .reference import DiffusersReference
 
-        return DiffusersReference.load(self.pipeline, shrink=self.shrink, **options)
+        return DiffusersReference.load(self.source, shrink=self.shrink, **options)
 
     def blueprint(self) -> PipelineBlueprint:
         from .blueprints import PipelineBlueprint
 
-        return PipelineBlueprint(self.configs, self.pipeline, self.shrink)
+        return PipelineBlueprint(self.configs, self.source, self.shrink)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class PublishedGenerator(PublishedPipeline):
     @property
     def hub(self) -> str:
         addresses = (*self.lora, self.weights) if self.lora else (self.weights,)
-        return next((address.partition(":")[0] for address in addresses if address), self.pipeline)
+        return next((address.partition(":")[0] for address in addresses if address), super().hub)
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the generator is loaded with: what the record says, and what somebody gave in its stead.
@@ -142,7 +150,7 @@ class PublishedGenerator(PublishedPipeline):
 
         from .generator import DiffusersGenerator
 
-        generator = DiffusersGenerator.load(self.pipeline, **self.options(options))
+        generator = DiffusersGenerator.load(self.source, **self.options(options))
         if self.prediction is None:
             return generator
         return replace(generator, scheduler_config={**generator.scheduler_config, "prediction_type": self.prediction})

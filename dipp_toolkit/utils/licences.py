@@ -105,6 +105,7 @@ SD2_OPENRAIL = Licence("openrail++", "https://huggingface.co/sd2-community/stabl
 PIXART_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-XL-2-512x512")
 PIXART_DMD_OPENRAIL = Licence("openrail", "https://huggingface.co/PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512")
 PIXART_SIGMA_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
+PIXART_SIGMA_SMALL_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-512-MS")
 HYPER_SD = Licence("openrail++", "https://huggingface.co/ByteDance/Hyper-SD/blob/main/LICENSE.md")
 SDXL_LIGHTNING = Licence("openrail++", "https://huggingface.co/ByteDance/SDXL-Lightning/blob/main/LICENSE.md")
 DMD2 = Licence(

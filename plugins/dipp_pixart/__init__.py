@@ -19,8 +19,11 @@ from dipp_toolkit.utils import licences
 
 CONFIGS = Path(__file__).parent / "published" / "pixart-alpha"
 SIGMA_CONFIGS = Path(__file__).parent / "published" / "pixart-sigma"
+SMALL_CONFIGS = Path(__file__).parent / "published" / "pixart-sigma-512"
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
 SIGMA = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+SMALL = "PixArt-alpha/PixArt-Sigma-XL-2-512-MS:transformer"
+"""The transformer alone, with its configuration; the rest of its pipeline is that of 1024 pixels."""
 
 READOUT = 440 / 999
 """Timestep 440 of 999, where sigma is 2.5 alpha (0.929 and 0.371). SIM (Luo et al. 2024), which DI++ goes back to,
@@ -53,6 +56,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         {**DISTIL, "readout": READOUT, "input_scale": "sigma"},
         parameters=0.6,
     ),
+    PublishedReference(
+        "pixart-sigma-512",
+        "PixArt-Sigma at 512x512 (PixArt-Sigma-XL-2-512-MS), multi-step",
+        SIGMA, SMALL_CONFIGS, licences.PIXART_SIGMA_SMALL_OPENRAIL,
+        {**DISTIL, "readout": READOUT, "input_scale": "sigma"}, licences.PIXART_SIGMA_OPENRAIL,
+        parameters=0.6, network=SMALL,
+    ),
 )  # fmt: skip
 
 GENERATORS: tuple[PublishedGenerator, ...] = (
@@ -74,6 +84,12 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "PixArt-Sigma's network read out once, to be trained",
         SIGMA, SIGMA_CONFIGS, licences.PIXART_SIGMA_OPENRAIL, DISTIL,
         reference="pixart-sigma", readout=READOUT, input_scale="sigma", parameters=0.6,
+    ),
+    PublishedGenerator(
+        "pixart-sigma-512-onestep",
+        "PixArt-Sigma's network of 512x512 read out once, to be trained",
+        SIGMA, SMALL_CONFIGS, licences.PIXART_SIGMA_SMALL_OPENRAIL, DISTIL, licences.PIXART_SIGMA_OPENRAIL,
+        reference="pixart-sigma-512", readout=READOUT, input_scale="sigma", parameters=0.6, network=SMALL,
     ),
 )  # fmt: skip
 

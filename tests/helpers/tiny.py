@@ -108,6 +108,6 @@ def plain_diffusers(folder: Path, latents: Tensor, steps: int, guidance: float) 
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     call: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
-    if isinstance(pipeline, PixArtAlphaPipeline):
+    if "PixArt" in type(pipeline).__name__:
         call |= {"use_resolution_binning": False}
     return pipeline(list(PROMPTS), latents=latents, **call).images

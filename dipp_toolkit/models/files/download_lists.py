@@ -9,6 +9,8 @@ from typing import Any
 from .weight_files import PICKLE, choose_weights, is_weights
 
 INDEX = "model_index.json"
+JOINED = "+"
+"""Stands in a name between a pipeline and the network that takes the place of its own."""
 CARD = "README.md"
 """The model card, which says the licence."""
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")

@@ -104,5 +104,6 @@ def hub_files(hub: str, anchors: Sequence[str], choose: Callable[[Sequence[str]]
 
 
 def hub_id_of(path: Path) -> str | None:
-    """The `owner/name` of the repository that a path of the hub's cache belongs to; None for another path."""
-    return next((part[8:].replace("--", "/") for part in path.parts if part.startswith("models--")), None)
+    """The `owner/name` of the repository that a path of the hub's cache, or a link to one, belongs to; else None."""
+    parts = (*path.parts, *path.resolve().parts)
+    return next((part[8:].replace("--", "/") for part in parts if part.startswith("models--")), None)

@@ -19,7 +19,7 @@ from ...utils.paths import is_local_name, user_path
 from ..family import Configured, PipelineFamily
 from ..guidance_embedding import recorded_guidance, with_guidance_embedding
 from .diffusers_version import check_diffusers
-from .download_lists import INDEX, pipeline_files
+from .download_lists import INDEX, JOINED, pipeline_files
 from .fetching import hub_file, hub_files
 from .hub_problems import hub_problem
 from .safety import check_index
@@ -33,6 +33,9 @@ MOST_TIMES = 100_000
 def resolve_folder(name: str) -> Path:
     """The local folder of a pipeline, from a path or a hub id (downloaded to the hub's cache).
 
+    `PIPELINE+NETWORK` is the pipeline with the network of another folder or repository; see
+    `start_weights.joined_folder`.
+
     Raises:
         RequestError: no pipeline is there; the message says where was looked.
     """
@@ -45,6 +48,11 @@ def resolve_folder(name: str) -> Path:
         raise RequestError(
             f"{path} is not a diffusers pipeline: it has neither model_index.json nor final/model_index.json."
         )
+    pipeline, joined, network = name.partition(JOINED)
+    if joined and not path.exists():
+        from ..start_weights.joined_folder import joined_folder
+
+        return joined_folder(resolve_folder(pipeline), network)
     if path.exists() or is_local_name(name):
         raise RequestError(f"There is no pipeline folder {path} (looked in {path.parent.resolve()}).")
     fetched = fetched_files(name, [INDEX], lambda listing: _needed_of(name, listing))
