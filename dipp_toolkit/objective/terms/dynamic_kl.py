@@ -2,8 +2,10 @@ r"""Integral KL that begins at noisy times and beside the generator, and ends as
 
 DMDR (Jiang et al. 2025, "Distribution Matching Distillation Meets Reinforcement Learning", arXiv 2511.13649) joins
 rewards to a distillation from its first updates on. Its joint objective is DI++'s, $-\alpha_{rew} E\, r + D_{IKL}$ with
-rewards as terms of their own; what it adds are two strategies for the first N updates, in which a generator is far from
-its teacher. With $c_n = \frac12 (1 + \cos \pi n/N)$ until update N and 0 from there on,
+rewards as terms of their own (its latest abstract calls the beginning reward-tilted distribution matching, whose
+formula has not been seen: the KL to $q\, e^{r/\beta}$ is that sum at $t = 0$, and `diffused_reward` has it at every t).
+What it adds are two strategies for the first N updates, in which a generator is far from its teacher. With
+$c_n = \frac12 (1 + \cos \pi n/N)$ until update N and 0 from there on,
 
 $$\nabla_{x_0} = (1 - \gamma c_n)\; E_{t, \epsilon}\big[\rho_n(t)\, w(t) (\alpha_t/\sigma_t)^2
     (\hat x_0^\psi - \hat x_0^{ref})\big].$$
