@@ -38,7 +38,9 @@ TWINS: dict[str, dict[str, Any]] = {
     "sd35-medium": {"qk_norm": "rms_norm", "dual_attention_layers": (0,)},
     "sd35-large-turbo": {"qk_norm": "rms_norm"},
     "sana-1.5": {"qk_norm": True},
+    "sana-1.5-4.8b": {"qk_norm": True},
     "sana-sprint-teacher": {"qk_norm": True, "timestep_scale": 0.001},
+    "sana-sprint-teacher-0.6b": {"qk_norm": True, "timestep_scale": 0.001},
 }
 """What the networks of these configurations have that others of their class do not."""
 
@@ -303,7 +305,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sd35-medium", "folder, plain and fp16, T5 in shards", shards, stock.own_scheduler),
     Layout("sd35-large-turbo", "folder, shards", shards, stock.own_scheduler),
     Layout("z-image-turbo", "folder, shards", shards, stock.z_image),
-    Layout("sana-sprint", "folder, plain and fp16", plain_and_half, stock.sana_sprint),
+    *(
+        Layout(name, "folder, plain and fp16", plain_and_half, stock.sana_sprint)
+        for name in ("sana-sprint", "sana-sprint-0.6b")
+    ),
     *(
         Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)
         for name in ("qwen-image-lightning", "qwen-image-lightning-8")
@@ -327,8 +332,13 @@ LAYOUTS: tuple[Layout, ...] = (
             ("lumina2", stock.sampled),
             ("qwen-image", stock.qwen_image_sampled),
             ("sana", stock.sana_sampled),
+            ("sana-512", stock.sana_sampled),
+            ("sana-0.6b", stock.sana_sampled),
+            ("sana-0.6b-512", stock.sana_sampled),
             ("sana-1.5", stock.sana_sampled),
+            ("sana-1.5-4.8b", stock.sana_sampled),
             ("sana-sprint-teacher", stock.sana_sampled),
+            ("sana-sprint-teacher-0.6b", stock.sana_sampled),
         )
     ),
     *(

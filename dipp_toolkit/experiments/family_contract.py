@@ -171,8 +171,12 @@ def sampling(twin: Twin) -> Iterator[Kept]:
 
 
 def few_steps(twin: Twin) -> Iterator[Kept]:
-    """A generator of one step, and of two, is what the stock pipeline of its export draws."""
-    for steps in (1, 2):
+    """A generator of one step, and of two, is what the stock pipeline of its export draws.
+
+    Where a class's scheduler sees tokens, the noise it draws between two steps lies otherwise on the image than a
+    generator's: the same law, another image. Such a class is tried in one step.
+    """
+    for steps in (1, 2) if stock_call_of(twin.reference.family).patch is None else (1,):
         generator = DiffusersGenerator.load(str(twin.folder)).in_steps(steps)
         with tempfile.TemporaryDirectory() as scratch:
             final = Path(scratch) / "final"
