@@ -342,9 +342,11 @@ LAYOUTS: tuple[Layout, ...] = (
         )
     ),
     *(
-        Layout(
-            name, "reference: folder, text encoder in shards", encoder_in_shards, stock.klein_sampled, kind="reference"
+        Layout(name, "reference: folder, text encoder in shards", encoder_in_shards, call, kind="reference")
+        for name, call in (
+            ("flux2-klein-base-4b", stock.klein_sampled),
+            ("flux2-klein-base-9b", stock.klein_sampled),
+            ("flux2", stock.flux_2_sampled),
         )
-        for name in ("flux2-klein-base-4b", "flux2-klein-base-9b")
     ),
 )

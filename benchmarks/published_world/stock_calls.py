@@ -116,15 +116,20 @@ def schnell(pipeline: Any, noise: Tensor) -> Tensor:
 
 def klein(pipeline: Any, noise: Tensor) -> Tensor:
     """FLUX.2-klein: its own scheduler at the noise's size, a position of which is two of the autoencoder's."""
-    return images(pipeline, noise, guidance_scale=1.0, **_klein_size(pipeline, noise))
+    return images(pipeline, noise, guidance_scale=1.0, **_flux_2_size(pipeline, noise))
 
 
 def klein_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     """A base model of FLUX.2-klein's, guided by two passes."""
-    return sampled(pipeline, noise, **_klein_size(pipeline, noise))
+    return sampled(pipeline, noise, **_flux_2_size(pipeline, noise))
 
 
-def _klein_size(pipeline: Any, noise: Tensor) -> dict[str, int]:
+def flux_2_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """FLUX.2-dev's, whose guidance is an input of its network: 4, the pipeline's own value."""
+    return sampled(pipeline, noise, guidance_scale=4.0, **_flux_2_size(pipeline, noise))
+
+
+def _flux_2_size(pipeline: Any, noise: Tensor) -> dict[str, int]:
     height, width = (2 * side * pipeline.vae_scale_factor for side in noise.shape[-2:])
     return {"height": height, "width": width}
 

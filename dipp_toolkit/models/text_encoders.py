@@ -121,9 +121,9 @@ class PromptEncoder:
             except Exception as error:  # tokenizers raise errors of several libraries
                 raise RequestError(f"The tokenizers of {self.folder} cannot be loaded: {first_line(error)}") from error
             for name in self.names:
-                limit_tokens(getattr(self._pipeline, name.replace(ENCODER, TOKENIZER), None), parts[name])
+                limit_tokens(tokenizer_in(getattr(self._pipeline, name.replace(ENCODER, TOKENIZER), None)), parts[name])
             if hasattr(self._pipeline, "tokenizer_max_length"):  # read off the first tokenizer as it was
-                self._pipeline.tokenizer_max_length = self._pipeline.tokenizer.model_max_length
+                self._pipeline.tokenizer_max_length = tokenizer_in(self._pipeline.tokenizer).model_max_length
         return self._pipeline
 
     def _check_encoders(self) -> None:
@@ -251,6 +251,11 @@ def prompt_encoder(reference: Reference) -> PromptEncoder | None:
     """The text encoders of a diffusers pipeline's reference; None of another kind of reference."""
     encoder = reference.encoder if isinstance(reference, EncoderReference) else None
     return encoder if isinstance(encoder, PromptEncoder) else None
+
+
+def tokenizer_in(component: Any) -> Any:
+    """The tokenizer that a component is, or that it has: of a model of images and text it is a processor's part."""
+    return getattr(component, "tokenizer", component)
 
 
 def limit_tokens(tokenizer: Any, encoder: Any) -> None:

@@ -63,10 +63,10 @@ def byte_symbols() -> list[str]:
 def _byte_pair_model(words: Iterable[str]) -> Any:
     """Byte pair encoding over single bytes as CLIP's, with the merges that make each of `words` one token."""
     symbols = [symbol + end for end in ("", "</w>") for symbol in byte_symbols()]
-    return _merged_model(symbols, words, (START, END), end_of_word_suffix="</w>")
+    return merged_model(symbols, words, (START, END), end_of_word_suffix="</w>")
 
 
-def _merged_model(symbols: Sequence[str], words: Iterable[str], more: Sequence[str] = (), **settings: Any) -> Any:
+def merged_model(symbols: Sequence[str], words: Iterable[str], more: Sequence[str] = (), **settings: Any) -> Any:
     """Byte pair encoding with the merges that make each of `words` one token.
 
     Args:
@@ -141,7 +141,7 @@ def tiny_qwen_tokenizer(max_tokens: int = QWEN_TOKENS, *, words: Iterable[str] =
     space = "Ġ"  # the symbol of the byte 32
     added = (PAD, MESSAGE, MESSAGE_END, THINK, THOUGHT)
     with tempfile.TemporaryDirectory() as scratch:
-        _merged_model(byte_symbols(), [space + word for word in words], added).save(scratch)
+        merged_model(byte_symbols(), [space + word for word in words], added).save(scratch)
         tokenizer = Qwen2TokenizerFast.from_pretrained(
             scratch, model_max_length=max_tokens, unk_token=PAD, pad_token=PAD, eos_token=MESSAGE_END
         )
@@ -165,7 +165,7 @@ def tiny_gemma_tokenizer(max_tokens: int = GEMMA_TOKENS, *, words: Iterable[str]
     pad, end, start, unknown, _ = GEMMA_SPECIAL
     characters = [SPACE, "\n", *(chr(code) for code in range(ord("!"), ord("~") + 1))]
     symbols = [*GEMMA_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
-    model = _merged_model(
+    model = merged_model(
         symbols, [SPACE + word for word in words], unk_token=unknown, byte_fallback=True, fuse_unk=True
     )
     tokenizer = Tokenizer(model)

@@ -22,6 +22,7 @@ from dipp_toolkit.models.published import (
 from dipp_toolkit.utils import licences
 
 CONFIGS = Path(__file__).parent / "published"
+FLUX_2 = "black-forest-labs/FLUX.2-dev"
 KLEIN_BASE_4B = "black-forest-labs/FLUX.2-klein-base-4B"
 KLEIN_BASE_9B = "black-forest-labs/FLUX.2-klein-base-9B"
 LARGE: dict[str, Any] = {
@@ -32,6 +33,10 @@ LARGE: dict[str, Any] = {
     "gradient_checkpointing": True,
     "decode_checkpointing": True,
 }
+
+DEV: dict[str, Any] = {**LARGE, "guidance": 1.0, "reference_guidance": 1.0, "reference_steps": 50}
+"""FLUX.2-dev has its guidance inside."""
+
 KLEIN: dict[str, Any] = {**LARGE, "guidance": 4.0, "reference_guidance": 4.0, "reference_steps": 50}
 """Guidance and steps of the base models are those of their authors' own call."""
 
@@ -48,6 +53,11 @@ REFERENCES: tuple[PublishedReference, ...] = (
         "flux2-klein-base-9b",
         "FLUX.2-klein's base model of 9 B parameters at 1024x1024, flow matching, multi-step",
         KLEIN_BASE_9B, CONFIGS / "klein-base-9b", licences.FLUX_2_KLEIN_BASE_9B, KLEIN, parameters=9,
+    ),
+    PublishedReference(
+        "flux2",
+        "FLUX.2-dev at 1024x1024, flow matching, multi-step, 32 B parameters",
+        FLUX_2, CONFIGS / "dev", licences.FLUX_2_DEV, DEV, parameters=32,
     ),
 )  # fmt: skip
 
@@ -70,6 +80,12 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         KLEIN_BASE_4B, CONFIGS / "klein-base-4b", licences.APACHE, KLEIN,
         reference="flux2-klein-base-4b", parameters=4,
     ),
+    PublishedGenerator(
+        "flux2-onestep",
+        "FLUX.2-dev's network read out once, to be trained",
+        FLUX_2, CONFIGS / "dev", licences.FLUX_2_DEV, DEV,
+        reference="flux2", parameters=32,
+    ),
 )  # fmt: skip
 
 MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
@@ -81,6 +97,11 @@ def dipp_register_pipelines(register: Register) -> None:
         "Flux2KleinPipeline",
         "dipp_flux_2.family:Flux2KleinFamily",
         summary="Flux.2 klein: a flow-matching MMDiT, one token for 16 by 16 pixels, prompts by Qwen3",
+    )
+    register(
+        "Flux2Pipeline",
+        "dipp_flux_2.family:Flux2Family",
+        summary="Flux.2 dev: the same with guidance as an input, prompts by Mistral 3",
     )
 
 

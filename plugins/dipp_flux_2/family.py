@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.models.autoencoding import Autoencoding
+from dipp_toolkit.models.files.folders import component_config, quiet_loading
 from dipp_toolkit.models.stock_call import StockCall, pack, unpack
+from dipp_toolkit.models.text_encoders import tokenizer_in
 from dipp_toolkit.models.tiny_pipelines import write_with
 from dipp_toolkit.utils.json_files import read_json
 
@@ -29,6 +32,9 @@ transformer sees the padding's embeddings as well."""
 AT_A_TIME = 4
 """Prompts that go through a language model at once: it makes logits of every token that nobody reads, 150 MB a
 prompt."""
+
+IMAGE_WORD = "[IMG]"
+"""Stands for an image in what Mistral 3 reads; the pipeline takes it out of prompts."""
 
 STOCK_GUIDANCE = 4.0
 """What the stock pipeline of FLUX.2-dev tells the transformer where `guidance_scale` is not given."""
@@ -71,14 +77,15 @@ class Flux2:
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)`, three layers of the language model side by side, the padding's
         included; the empty prompt is the null."""
-        parts = [
-            pipeline.encode_prompt(
-                list(prompts[start : start + AT_A_TIME]),
-                device=pipeline.text_encoder.device,
-                max_sequence_length=self.max_tokens,
-            )[0].float()
-            for start in range(0, len(prompts), AT_A_TIME)
-        ]
+        with quiet_loading():  # transformers has advice for how the pipeline calls its processor
+            parts = [
+                pipeline.encode_prompt(
+                    list(prompts[start : start + AT_A_TIME]),
+                    device=pipeline.text_encoder.device,
+                    max_sequence_length=self.max_tokens,
+                )[0].float()
+                for start in range(0, len(prompts), AT_A_TIME)
+            ]
         return Condition(tuple(prompts), {"encoder_hidden_states": torch.cat(parts)})
 
     def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:
@@ -100,7 +107,7 @@ class Flux2:
         return unpack(output, x_t.shape, 1)
 
     def guidance_input(self, batch: int, device: torch.device) -> Tensor | None:
-        """What the transformer is told, `(batch,)`."""
+        """The guidance that the transformer is told, `(batch,)`, where it is told one."""
         return None
 
 
@@ -151,6 +158,62 @@ class Flux2KleinFamily(Flux2):
         from .twins import write_flux_2_klein_twin
 
         write_with(write_flux_2_klein_twin, folder, "Flux2KleinPipeline", options)
+
+
+@dataclass(frozen=True)
+class Flux2Family(Flux2):
+    """FLUX.2-dev: 32 B parameters, prompts by Mistral 3 behind the pipeline's system message.
+
+    Guidance is distilled into an input of the network, which is told `embedded_guidance`; the pipeline makes one pass.
+
+    Attributes:
+        embedded_guidance: the network's guidance input, the stock pipeline's 4 unless a run says otherwise; None for a
+            transformer without one.
+        stock_call: how the pipeline drives its scheduler.
+        since: the diffusers that has the class.
+    """
+
+    embedded_guidance: float | None = STOCK_GUIDANCE
+    stock_call: ClassVar[StockCall] = Flux2StockCall(
+        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=1, second_pass=False
+    )
+    since: ClassVar[str] = "0.36"
+
+    def configured(self, folder: Path) -> Flux2Family:
+        """With guidance only where the folder's transformer takes some."""
+        takes = component_config(folder, self.network_name).get("guidance_embeds", True)
+        return self if takes else replace(self, embedded_guidance=None)
+
+    def guidance_input(self, batch: int, device: torch.device) -> Tensor | None:
+        if self.embedded_guidance is None:
+            return None
+        return torch.full((batch,), self.embedded_guidance, device=device)
+
+    def token_limit(self, pipeline: Any) -> tuple[Any, int]:
+        """The texts have the token that a text begins with, which the tokenizer would put before them again."""
+        tokenizer = tokenizer_in(pipeline.tokenizer)
+        limit = min(self.max_tokens, tokenizer.model_max_length)
+        return partial(tokenizer, add_special_tokens=False), limit
+
+    def texts_read(self, pipeline: Any, prompts: Sequence[str]) -> list[str]:
+        """The prompts as a user's message behind the system's, without the word that stands for an image."""
+
+        def message(role: str, text: str) -> dict[str, Any]:
+            return {"role": role, "content": [{"type": "text", "text": text}]}
+
+        system = message("system", pipeline.system_message)
+        return [
+            pipeline.tokenizer.apply_chat_template(
+                [system, message("user", prompt.replace(IMAGE_WORD, ""))], add_generation_prompt=False
+            )
+            for prompt in prompts
+        ]
+
+    def write_twin(self, folder: Path, **options: Any) -> None:
+        """A tiny random pipeline; see `dipp_toolkit.models.tiny_pipelines`."""
+        from .twins import write_flux_2_twin
+
+        write_with(write_flux_2_twin, folder, "Flux2Pipeline", options)
 
 
 def text_places(tokens: int, device: torch.device) -> Tensor:

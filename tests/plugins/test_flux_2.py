@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from torch import Tensor
 
 from dipp_flux_2.family import Flux2KleinFamily
@@ -19,7 +19,9 @@ from dipp_toolkit.diffusion.schedules import schedule_from_config
 from dipp_toolkit.models.autoencoding import autoencoding_of
 from dipp_toolkit.models.blueprints import find_pipeline, parameter_count
 from dipp_toolkit.models.decoding import DecodeOptions
+from dipp_toolkit.models.files.folders import quiet_loading
 from dipp_toolkit.models.generator import DiffusersGenerator
+from dipp_toolkit.models.guidance_embedding import with_guidance_embedding
 from dipp_toolkit.models.lora import AdapterSettings
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
@@ -28,7 +30,7 @@ from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments, card_text
 
-KLEIN = "Flux2KleinPipeline"
+KLEIN, DEV = "Flux2KleinPipeline", "Flux2Pipeline"
 PROMPTS = ["a red cat", "a big blue house on the sea, with a tree and the sun in a yellow sky"]
 SIZE = {"height": 32, "width": 32}
 FILES = {
@@ -194,7 +196,49 @@ def test_the_architectures_have_the_parameters_of_the_published_files(name: str)
     assert Flux2KleinFamily().configured(blueprint.folder).distilled == ("base" not in name)
 
 
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> DiffusersReference:
+    return DiffusersReference.load(str(write_twin(DEV, tmp_path_factory.mktemp("twins") / "dev"))).to("cpu")
+
+
+def test_devs_guidance_is_an_input_of_its_network(dev: DiffusersReference, noise: Tensor) -> None:
+    pipeline, condition = stock(dev.folder), dev.encode(PROMPTS)
+    theirs, _ = pipeline.encode_prompt(PROMPTS, device="cpu")
+    torch.testing.assert_close(condition.tensors["encoder_hidden_states"], theirs, rtol=1e-5, atol=1e-5)
+    drawings = []
+    for guidance in (4.0, 2.5):
+        told = with_guidance_embedding(dev.family, guidance, dev.folder)
+        reference = DiffusersReference(dev.folder, told, dev.network, dev.vae, dev.scheduler, dev.encoder)
+        ours = reference.decode(reference.sample(condition, noise, 3, 4.0))  # the guidance of two passes is passed over
+        theirs = drawn(pipeline, noise, num_inference_steps=3, guidance_scale=guidance)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        drawings.append(ours)
+    assert (drawings[0] - drawings[1]).abs().max() > 1e-3
+    assert call_arguments(dev.folder, 1) == {"num_inference_steps": 1, "guidance_scale": 4.0, **SIZE}
+
+
+def test_dev_reads_a_prompt_behind_the_systems_message(dev: DiffusersReference) -> None:
+    encoder, family = dev.encoder, dev.family
+    pipeline = encoder.load()
+    with quiet_loading():
+        inputs = pipeline.tokenizer.apply_chat_template(
+            format_input(["a red [IMG]cat"], pipeline.system_message), tokenize=True, return_dict=True
+        )
+    tokenizer, limit = family.token_limit(pipeline)
+    assert tokenizer(family.texts_read(pipeline, ["a red [IMG]cat"])).input_ids == [list(inputs["input_ids"][0])]
+    assert limit == 512 and encoder.too_long(["a red cat"]) == {}
+    assert list(encoder.too_long(["a cat", " ".join(["cat"] * 600)])) == [" ".join(["cat"] * 600)]
+
+
+def test_devs_architecture_has_the_size_that_its_authors_state() -> None:
+    blueprint = find_pipeline("flux2")
+    with torch.device("meta"):
+        billions = [parameter_count(blueprint.build(part)) / 1e9 for part in ("transformer", "text_encoder")]
+    assert billions == pytest.approx([32.22, 24.01], abs=0.005)
+
+
 def test_names_that_may_not_be_used_commercially_say_so() -> None:
     entries = get_registry().entries["generator"]
     assert entries["flux2-klein"].origin.licence.id == "apache-2.0"
     assert entries["flux2-klein-9b"].origin.licence.non_commercial
+    assert get_registry().entries["reference"]["flux2"].origin.licence.non_commercial
