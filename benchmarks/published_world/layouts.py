@@ -20,7 +20,14 @@ from torch import Tensor
 
 from benchmarks.published_world import stock_calls as stock
 from benchmarks.published_world.hub_cache import HubCache
-from benchmarks.published_world.lora_layouts import random_lora, write_diffusers, write_kohya, write_peft, write_plain
+from benchmarks.published_world.lora_layouts import (
+    random_lora,
+    write_diffusers,
+    write_kohya,
+    write_peft,
+    write_plain,
+    write_videox,
+)
 from benchmarks.published_world.weight_layouts import (
     add_half,
     round_to_half,
@@ -30,6 +37,7 @@ from benchmarks.published_world.weight_layouts import (
     write_single,
 )
 from dipp_toolkit.models.published import PublishedGenerator, PublishedPipeline, PublishedReference
+from dipp_toolkit.models.start_weights.source import parse_source
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.registry import get_registry
 
@@ -246,9 +254,10 @@ def lora_file(write: Callable[..., None]) -> Callable[[HubCache, PublishedGenera
 
     def layout(cache: HubCache, model: PublishedGenerator) -> stock.Load:
         (address,) = model.lora
+        source = parse_source(address, scaled=True)
         base = write_reference(cache, model.reference)
-        path = _lora_at(cache, address, base, write)
-        return lambda: stock.with_lora(stock.pipeline_at(base), path)
+        path = _lora_at(cache, source.text, base, write)
+        return lambda: stock.with_lora(stock.pipeline_at(base), path, source.scale)
 
     return layout
 
@@ -308,6 +317,10 @@ LAYOUTS: tuple[Layout, ...] = (
     *(
         Layout(name, "folder, plain and fp16", plain_and_half, stock.sana_sprint)
         for name in ("sana-sprint", "sana-sprint-0.6b")
+    ),
+    *(
+        Layout(name, "LoRA, VideoX-Fun's keys", lora_file(write_videox), stock.z_image)
+        for name in ("z-image-fun-distill", "z-image-fun-distill-4")
     ),
     *(
         Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)

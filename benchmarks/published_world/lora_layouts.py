@@ -14,6 +14,7 @@ Lora = Mapping[str, tuple[Tensor, Tensor]]
 ALPHA = 2.0
 """Of files that note it: kohya's beside every layer, peft's in their configuration."""
 SIZE = 0.1
+PLACES = (".attn", ".attention.", ".ff.", ".feed_forward.")
 
 
 def random_lora(state: Mapping[str, Tensor], rank: int) -> Lora:
@@ -22,7 +23,7 @@ def random_lora(state: Mapping[str, Tensor], rank: int) -> Lora:
     layers = {
         name.removesuffix(".weight"): weight.shape
         for name, weight in state.items()
-        if name.endswith(".weight") and weight.ndim == 2 and (".attn" in name or ".ff." in name)
+        if name.endswith(".weight") and weight.ndim == 2 and any(place in name for place in PLACES)
     }
     return {
         name: (
@@ -35,9 +36,18 @@ def random_lora(state: Mapping[str, Tensor], rank: int) -> Lora:
 
 def write_kohya(lora: Lora, path: Path, component: str) -> None:
     """`lora_unet_down_blocks_0_..._to_q.lora_down.weight`, with an `alpha` a layer."""
+    _write_underscored(lora, path, f"lora_{component}_")
+
+
+def write_videox(lora: Lora, path: Path, component: str) -> None:
+    """`lora_unet__layers_0_attention_to_q.lora_down.weight`, kohya's but for an underscore: VideoX-Fun's."""
+    _write_underscored(lora, path, "lora_unet__")
+
+
+def _write_underscored(lora: Lora, path: Path, prefix: str) -> None:
     tensors: dict[str, Tensor] = {}
     for name, (down, up) in lora.items():
-        key = f"lora_{component}_{name.replace('.', '_')}"
+        key = prefix + name.replace(".", "_")
         tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(ALPHA)}
     save_file(tensors, path)
 

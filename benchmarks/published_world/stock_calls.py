@@ -209,6 +209,8 @@ def with_lora(pipeline: Any, path: Path, scale: float = 1.0) -> Any:
         scale *= settings["lora_alpha"] / settings["r"]
         component = "unet" if hasattr(pipeline, "unet") else "transformer"
         state = {f"{component}.{name.removeprefix(PEFT)}": tensor for name, tensor in state.items()}
+    # VideoX-Fun's program adds its files by itself; diffusers does not know their second underscore.
+    state = {name.replace("lora_unet__", "lora_unet_"): tensor for name, tensor in state.items()}
     pipeline.load_lora_weights(state)
     pipeline.fuse_lora(lora_scale=scale)
     return pipeline

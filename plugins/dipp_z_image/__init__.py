@@ -20,6 +20,7 @@ from dipp_toolkit.utils import licences
 CONFIGS = Path(__file__).parent / "published"
 Z_IMAGE = "Tongyi-MAI/Z-Image"
 TURBO = "Tongyi-MAI/Z-Image-Turbo"
+FUN_DISTILL = "alibaba-pai/Z-Image-Fun-Lora-Distill"
 
 COMMON: dict[str, Any] = {
     **SETTINGS,
@@ -42,6 +43,17 @@ REFERENCES: tuple[PublishedReference, ...] = (
     ),
 )  # fmt: skip
 
+
+def _fun_distill(name: str, steps: int) -> PublishedGenerator:
+    """A LoRA that was distilled for so many steps without guidance, at the strength that its card asks for."""
+    return PublishedGenerator(
+        name, f"Z-Image-Fun-Lora-Distill, a LoRA over Z-Image made for {steps} steps", Z_IMAGE, CONFIGS / "z-image",
+        licences.APACHE, {**COMMON, "generator_steps": steps}, licences.APACHE,
+        reference="z-image", lora=(f"{FUN_DISTILL}:Z-Image-Fun-Lora-Distill-{steps}-Steps-2603.safetensors=0.8",),
+        parameters=6,
+    )  # fmt: skip
+
+
 GENERATORS: tuple[PublishedGenerator, ...] = (
     PublishedGenerator(
         "z-image-onestep",
@@ -52,9 +64,11 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
     PublishedGenerator(
         "z-image-turbo",
         "Z-Image-Turbo, made for 8 steps at 1024x1024, 6 B parameters",
-        TURBO, CONFIGS / "z-image-turbo", licences.APACHE, COMMON,
+        TURBO, CONFIGS / "z-image-turbo", licences.APACHE, {**COMMON, "generator_steps": 8},
         reference="z-image", parameters=6,
     ),
+    _fun_distill("z-image-fun-distill", 8),
+    _fun_distill("z-image-fun-distill-4", 4),
 )  # fmt: skip
 
 MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)

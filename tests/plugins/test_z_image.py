@@ -8,20 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ZImagePipeline
 from diffusers.pipelines.z_image import pipeline_z_image
 from torch import Tensor
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint, find_pipeline, parameter_count
+from dipp_toolkit.models.components import empty_component
 from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
+from dipp_toolkit.models.start_weights.lora import layers_of
+from dipp_toolkit.models.start_weights.lora_file import LoraFile
+from dipp_toolkit.models.start_weights.source import parse_source
 from dipp_toolkit.planning.dry_run import dry, faked
+from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments
 from dipp_toolkit.utils.json_files import read_json
 from dipp_z_image.family import ZImageFamily, write_z_image_twin
+from lora_files import kohya, random_pairs, write
 
 PROMPTS = ("a red cat", "the big blue sea, and on it a small yellow house, xyz", "a car")
 LENGTHS = [22, 39, 21]
@@ -189,3 +195,32 @@ def test_the_published_architecture(name: str, shift: float) -> None:
         counts = {part: parameter_count(blueprint.build(part)) for part in ("transformer", "text_encoder", "vae")}
     # Z-Image-Turbo's float32 transformer is published as 24.6 GB, and the text encoder, in half precision, as 8.05 GB.
     assert counts == {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096, "vae": 83_819_683}
+
+
+@pytest.mark.parametrize("underscores", [1, 2])
+def test_a_lora_in_kohyas_layout_fits_every_layer(underscores: int, tmp_path: Path) -> None:
+    """Two underscores are VideoX-Fun's, in which Z-Image-Fun-Lora-Distill is published: projections of all blocks."""
+    network = empty_component(find_pipeline("z-image").folder, "transformer")
+    pairs = random_pairs(network, 2, r"(layers|refiner)\.\d+\.(attention\.to_[qkv]|feed_forward)")
+    assert len(pairs) == 34 * 6
+
+    def layout() -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors, _ = kohya(pairs, 1.0, "transformer")
+        return {key.replace("unet_", "unet" + "_" * underscores, 1): tensor for key, tensor in tensors.items()}, {}
+
+    path = write(tmp_path / "lora.safetensors", layout)
+    layers = layers_of(LoraFile.find(parse_source(str(path))), network, ZImagePipeline, "transformer")
+    assert layers.keys() == pairs.keys()
+    for layer, (down, up) in pairs.items():
+        assert torch.equal(layers[layer][0], down), layer
+        assert torch.equal(layers[layer][1], 0.5 * up), layer
+
+
+def test_generators_of_a_few_steps_are_asked_for_their_own() -> None:
+    entries = get_registry().entries["generator"]
+    for name, steps in (("z-image-fun-distill", 8), ("z-image-fun-distill-4", 4)):
+        model = entries[name].factory
+        assert model.hub == "alibaba-pai/Z-Image-Fun-Lora-Distill" and model.pipeline == "Tongyi-MAI/Z-Image"
+        assert f"-{steps}-Steps-" in model.lora[0] and entries[name].defaults["generator_steps"] == steps
+    assert entries["z-image-turbo"].defaults["generator_steps"] == 8
+    assert "generator_steps" not in entries["z-image-onestep"].defaults

@@ -37,6 +37,8 @@ AMBIGUOUS = {
     "lora_unet_add_embedding_linear_2.": "lora_unet_label_emb_0_2.",
 }
 """Of SDXL in kohya's layout: names that diffusers 0.42 confuses, with distinct ones."""
+UNDERSCORES = re.compile("^lora_unet_+")
+"""What kohya's keys begin with; VideoX-Fun writes `lora_unet__layers_0`, a name that diffusers 0.42 does not know."""
 Layers = Mapping[str, tuple[Tensor, Tensor]]
 """Of each layer, `(rank, in, ...)` and `(out, rank, ...)` with the file's own strength in the latter."""
 
@@ -191,6 +193,7 @@ def _converted(tensors: dict[str, Tensor], network: Any, pipeline: Any, file: Lo
     from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
+    tensors = {UNDERSCORES.sub("lora_unet_", key): tensor for key, tensor in tensors.items()}
     for name, other in AMBIGUOUS.items():
         tensors = {key.replace(name, other): tensor for key, tensor in tensors.items()}
     if hasattr(pipeline, "lora_state_dict"):
