@@ -46,13 +46,13 @@ file of a pipeline says it. What tells schnell from dev is that its transformer 
 
 @dataclass(frozen=True)
 class FluxCall(StockCall):
-    """Flux's loop, in which two passes are asked for by `true_cfg_scale` and a negative prompt."""
-
-    guidance_argument: str = "true_cfg_scale"
+    """Flux's loop, in which a second pass is asked for by `true_cfg_scale` and a negative prompt; its `guidance_scale`
+    is an input of the network."""
 
     def guidance_arguments(self, guidance: float, prompts: int) -> dict[str, Any]:
-        given = super().guidance_arguments(guidance, prompts)
-        return given | {"negative_prompt": [""] * prompts} if guidance > 1 else given
+        if guidance > 1:
+            return {"true_cfg_scale": guidance, "negative_prompt": [""] * prompts}
+        return super().guidance_arguments(guidance, prompts)
 
 
 @dataclass(frozen=True)
