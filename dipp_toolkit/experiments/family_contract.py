@@ -7,7 +7,6 @@ through it.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, parameter_count
 from ..models.decoding import DecodeOptions
 from ..models.family import BlankConditions, DistilledFrom
+from ..models.files.download_lists import INDEX
 from ..models.files.folders import component_config
 from ..models.generator import DiffusersGenerator
 from ..models.published import PublishedPipeline
@@ -34,6 +34,7 @@ from ..registry import get_registry
 from ..training.publish import call_arguments
 from ..training.run import train
 from ..utils.exception_text import raised
+from ..utils.json_files import read_json
 from .acceptance.plain_pipeline import plain_image, plain_images, plain_pipeline
 
 PROMPTS = ("a red cat", "the big dog in the small house by the sea", "sun")
@@ -242,8 +243,7 @@ LINES: Mapping[str, Callable[[Twin], Iterator[Kept]]] = {
 
 
 def _class_of(blueprint: PipelineBlueprint) -> str:
-    index = json.loads((blueprint.folder / "model_index.json").read_text(encoding="utf-8"))
-    return str(index["_class_name"])
+    return str(read_json(blueprint.folder / INDEX)["_class_name"])
 
 
 def _noise(reference: DiffusersReference) -> Tensor:

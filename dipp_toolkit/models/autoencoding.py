@@ -6,7 +6,7 @@ autoencoder subclasses `Autoencoding` and has it as its attribute `autoencoding`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +50,27 @@ class Autoencoding:
         """
         levels = config.get("block_out_channels") or config["decoder_block_out_channels"]
         return int(2 ** (len(levels) - 1))
+
+    def latent_side(self, config: Mapping[str, Any], stock_side: int, patch: int = 1) -> tuple[int, int]:
+        """Height and width of a latent, for networks that have no `sample_size` of their own.
+
+        Args:
+            config: the autoencoder's; its `sample_size`, in pixels, says it.
+            stock_side: of the latents that the stock pipeline draws, where the configuration says none.
+            patch: side of the patch that is one token; both sides are multiples of it.
+        """
+        size = config.get("sample_size")
+        if size is None:
+            return stock_side, stock_side
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        token = patch * self.pixels_per_latent(config)
+        return patch * (int(height) // token), patch * (int(width) // token)
+
+    def size_arguments(self, config: Mapping[str, Any], stock_side: int, patch: int = 1) -> dict[str, int]:
+        """The size in the stock pipeline's call, where it is not the one that it draws by itself; see `latent_side`."""
+        height, width = self.latent_side(config, stock_side, patch)
+        pixels = self.pixels_per_latent(config)
+        return {} if height == width == stock_side else {"height": height * pixels, "width": width * pixels}
 
     def space(self, config: Mapping[str, Any]) -> LatentSpace:
         """How the network's latents are normalised.

@@ -28,6 +28,16 @@ SETTINGS: dict[str, Any] = {
 }
 """Starting points for networks of this size, not results of a search."""
 
+LARGE_SETTINGS: dict[str, Any] = {
+    **SETTINGS,
+    "frozen_precision": "bf16",
+    "batch_size": 1,
+    "recompute_generator": True,
+    "gradient_checkpointing": True,
+    "decode_checkpointing": True,
+}
+"""For networks of several billion parameters, so that a step fits a device."""
+
 
 @dataclass(frozen=True)
 class PublishedPipeline:

@@ -164,15 +164,16 @@ def tiny_t5_encoder(tokenizer: Any, *, width: int = 32) -> Any:
     return finished(T5EncoderModel(config))
 
 
-def tiny_qwen3_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> Any:
-    """A `Qwen3Model` with grouped queries, for a tokenizer.
+def tiny_qwen3_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2, causal: bool = False) -> Any:
+    """A `Qwen3Model`, or a `Qwen3ForCausalLM`, with grouped queries, for a tokenizer.
 
     Args:
         tokenizer: what its prompts are encoded with.
         width: of its embeddings.
         layers: how many; pipelines read some of them.
+        causal: whether it has the head of a language model.
     """
-    from transformers import Qwen3Config, Qwen3Model
+    from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -188,7 +189,7 @@ def tiny_qwen3_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> A
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return finished(Qwen3Model(config))
+    return finished((Qwen3ForCausalLM if causal else Qwen3Model)(config))
 
 
 def tiny_gemma2_encoder(tokenizer: Any, *, width: int = 16, layers: int = 2) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
 from dipp_toolkit.models.published import (
-    SETTINGS,
+    LARGE_SETTINGS,
     PublishedGenerator,
     PublishedPipeline,
     PublishedReference,
@@ -21,15 +21,10 @@ CONFIGS = Path(__file__).parent / "published"
 FLUX = "black-forest-labs/FLUX.1-dev"
 
 DISTIL: dict[str, Any] = {
-    **SETTINGS,
+    **LARGE_SETTINGS,
     "guidance": 1.0,  # FLUX.1-dev has its guidance inside
     "reference_guidance": 1.0,
     "reference_steps": 28,
-    "frozen_precision": "bf16",
-    "batch_size": 1,
-    "recompute_generator": True,
-    "gradient_checkpointing": True,
-    "decode_checkpointing": True,
 }
 
 REFERENCES: tuple[PublishedReference, ...] = (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
+from dipp_toolkit.models.autoencoding import Autoencoding
 from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
 from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
@@ -29,6 +30,9 @@ from dipp_toolkit.models.tiny_tokenizers import CLIP_TOKENS, tiny_clip_tokenizer
 
 STOCK_SIDE = 128
 """Side of a latent that the stock pipeline draws where no size is named."""
+
+PATCH = 2
+"""The pipeline packs patches of two by two latents into one token."""
 
 STOCK_TOKENS = 512
 """T5 tokens of the stock pipeline where `max_sequence_length` is not given."""
@@ -77,7 +81,7 @@ class FluxFamily:
     embedded_guidance: float | None = STOCK_GUIDANCE
     network_name: ClassVar[str] = "transformer"
     stock_call: ClassVar[StockCall] = FluxCall(
-        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=2
+        scales=False, shift="always", even_sigmas=True, eta=None, begins_at_zero=True, patch=PATCH
     )
     decodes_with: ClassVar[tuple[str, ...]] = ("shift_factor",)
     optional_encoders: ClassVar[tuple[str, ...]] = ()
@@ -101,19 +105,12 @@ class FluxFamily:
     def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of a latent, even numbers: the transformer has no sample size of its own, the autoencoder's
         image size says it. Where it says none, as a tiny autoencoder, it is what the stock pipeline draws."""
-        if vae.get("sample_size") is None:
-            return STOCK_SIDE, STOCK_SIDE
-        size = vae["sample_size"]
-        height, width = size if isinstance(size, Sequence) else (size, size)
-        return _even(int(height) // _pixels(vae)), _even(int(width) // _pixels(vae))
+        return Autoencoding().latent_side(vae, STOCK_SIDE, PATCH)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
         """The size, where it is not the pipeline's default of 128 latents a side, and T5's number of tokens."""
         tokens = {} if _tokens(network) == STOCK_TOKENS else {"max_sequence_length": _tokens(network)}
-        height, width = self.latent_side(network, vae)
-        if (height, width) == (STOCK_SIDE, STOCK_SIDE):
-            return tokens
-        return {"height": height * _pixels(vae), "width": width * _pixels(vae), **tokens}
+        return {**Autoencoding().size_arguments(vae, STOCK_SIDE, PATCH), **tokens}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and pooled ones `(batch, pooled)`; the empty prompt is the null."""
@@ -187,15 +184,6 @@ def _tokens(network: Mapping[str, Any]) -> int:
     return STOCK_TOKENS if network.get("guidance_embeds") else TOKENS_WITHOUT_GUIDANCE
 
 
-def _pixels(vae: Mapping[str, Any]) -> int:
-    """Pixels a side of a latent's element."""
-    return 2 ** (len(vae.get("block_out_channels") or vae["decoder_block_out_channels"]) - 1)
-
-
-def _even(side: int) -> int:
-    return side // 2 * 2
-
-
 def _places(rows: int, columns: int, device: torch.device) -> Tensor:
     """Row and column of every token, `(rows * columns, 3)`; the first coordinate is unused."""
     grid = torch.zeros(rows, columns, 3, device=device)
@@ -207,9 +195,6 @@ def _places(rows: int, columns: int, device: torch.device) -> Tensor:
 WIDTH, SECOND_WIDTH = 16, 32
 AXES = (4, 6, 6)
 """How the width of an attention head is shared between the three rotary positions."""
-
-PATCH = 2
-"""The pipeline packs patches of two by two latents into one token."""
 
 PUBLISHED_T5_TOKENS = 512
 

@@ -12,7 +12,7 @@ from typing import Any
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
 from dipp_toolkit.models.published import (
-    SETTINGS,
+    LARGE_SETTINGS,
     PublishedGenerator,
     PublishedPipeline,
     PublishedReference,
@@ -25,19 +25,10 @@ CONFIGS = Path(__file__).parent / "published"
 FLUX_2 = "black-forest-labs/FLUX.2-dev"
 KLEIN_BASE_4B = "black-forest-labs/FLUX.2-klein-base-4B"
 KLEIN_BASE_9B = "black-forest-labs/FLUX.2-klein-base-9B"
-LARGE: dict[str, Any] = {
-    **SETTINGS,
-    "frozen_precision": "bf16",
-    "batch_size": 1,
-    "recompute_generator": True,
-    "gradient_checkpointing": True,
-    "decode_checkpointing": True,
-}
-
-DEV: dict[str, Any] = {**LARGE, "guidance": 1.0, "reference_guidance": 1.0, "reference_steps": 50}
+DEV: dict[str, Any] = {**LARGE_SETTINGS, "guidance": 1.0, "reference_guidance": 1.0, "reference_steps": 50}
 """FLUX.2-dev has its guidance inside."""
 
-KLEIN: dict[str, Any] = {**LARGE, "guidance": 4.0, "reference_guidance": 4.0, "reference_steps": 50}
+KLEIN: dict[str, Any] = {**LARGE_SETTINGS, "guidance": 4.0, "reference_guidance": 4.0, "reference_steps": 50}
 """Guidance and steps of the base models are those of their authors' own call."""
 
 DISTILLED: dict[str, Any] = {**KLEIN, "generator_steps": 4}

@@ -60,19 +60,11 @@ class Flux2:
     def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of a latent: the transformer has no sample size of its own, the autoencoder's image size
         says it. Where it says none, it is what the stock pipeline draws."""
-        if vae.get("sample_size") is None:
-            return STOCK_SIDE, STOCK_SIDE
-        size, pixels = vae["sample_size"], self.autoencoding.pixels_per_latent(vae)
-        height, width = size if isinstance(size, Sequence) else (size, size)
-        return int(height) // pixels, int(width) // pixels
+        return self.autoencoding.latent_side(vae, STOCK_SIDE)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, int]:
         """The size, where it is not the pipeline's own."""
-        height, width = self.latent_side(network, vae)
-        if (height, width) == (STOCK_SIDE, STOCK_SIDE):
-            return {}
-        pixels = self.autoencoding.pixels_per_latent(vae)
-        return {"height": height * pixels, "width": width * pixels}
+        return self.autoencoding.size_arguments(vae, STOCK_SIDE)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)`, three layers of the language model side by side, the padding's

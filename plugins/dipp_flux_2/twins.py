@@ -14,6 +14,7 @@ from dipp_toolkit.models.tiny_pipelines import (
     drawn_from,
     finished,
     save_quietly,
+    tiny_qwen3_encoder,
 )
 from dipp_toolkit.models.tiny_tokenizers import QWEN_TOKENS, tiny_qwen_tokenizer
 
@@ -65,7 +66,7 @@ def write_flux_2_klein_twin(
         pipeline = Flux2KleinPipeline(
             scheduler=_scheduler(),
             vae=_vae(),
-            text_encoder=_qwen3(tokenizer),
+            text_encoder=tiny_qwen3_encoder(tokenizer, width=WIDTH, layers=QWEN_LAYERS, causal=True),
             tokenizer=tokenizer,
             transformer=_transformer(LAYERS_READ * WIDTH, guidance_embeds=False),
             is_distilled=is_distilled,
@@ -147,26 +148,6 @@ def _vae() -> Any:
     vae.bn.running_mean.normal_(std=0.5)
     vae.bn.running_var.uniform_(0.5, 2.0)
     return vae
-
-
-def _qwen3(tokenizer: Any) -> Any:
-    """A `Qwen3ForCausalLM` with grouped queries, of as many layers as the pipeline reads."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=QWEN_LAYERS,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return finished(Qwen3ForCausalLM(config))
 
 
 def _mistral3(tokenizer: Any) -> Any:

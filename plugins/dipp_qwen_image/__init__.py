@@ -12,7 +12,7 @@ from typing import Any
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
 from dipp_toolkit.models.published import (
-    SETTINGS,
+    LARGE_SETTINGS,
     PublishedGenerator,
     PublishedPipeline,
     PublishedReference,
@@ -25,15 +25,10 @@ CONFIGS = Path(__file__).parent / "published" / "qwen-image"
 QWEN_IMAGE = "Qwen/Qwen-Image"
 LIGHTNING = "lightx2v/Qwen-Image-Lightning"
 DISTIL: dict[str, Any] = {
-    **SETTINGS,
+    **LARGE_SETTINGS,
     "guidance": 4.0,  # and the steps are those of its authors' own call
     "reference_guidance": 4.0,
     "reference_steps": 50,
-    "frozen_precision": "bf16",
-    "batch_size": 1,
-    "recompute_generator": True,
-    "gradient_checkpointing": True,
-    "decode_checkpointing": True,
 }
 
 REFERENCES: tuple[PublishedReference, ...] = (

@@ -67,19 +67,11 @@ class QwenImageFamily:
         No configuration of a published pipeline says it: it is what the stock pipeline draws, unless the autoencoder's
         has a `sample_size`, in pixels, which its class passes over.
         """
-        if vae.get("sample_size") is None:
-            return STOCK_SIDE, STOCK_SIDE
-        size, pixels = vae["sample_size"], self.autoencoding.pixels_per_latent(vae)
-        height, width = size if isinstance(size, Sequence) else (size, size)
-        return _even(int(height) // pixels), _even(int(width) // pixels)
+        return self.autoencoding.latent_side(vae, STOCK_SIDE, PATCH)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, int]:
         """The size, where it is not the pipeline's own."""
-        height, width = self.latent_side(network, vae)
-        if (height, width) == (STOCK_SIDE, STOCK_SIDE):
-            return {}
-        pixels = self.autoencoding.pixels_per_latent(vae)
-        return {"height": height * pixels, "width": width * pixels}
+        return self.autoencoding.size_arguments(vae, STOCK_SIDE, PATCH)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Embeddings `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null."""
@@ -127,7 +119,3 @@ class QwenImageFamily:
         from .twin import write_qwen_image_twin
 
         write_with(write_qwen_image_twin, folder, "QwenImagePipeline", options)
-
-
-def _even(side: int) -> int:
-    return side // PATCH * PATCH

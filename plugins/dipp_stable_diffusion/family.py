@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.models.autoencoding import Autoencoding
 from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
 from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
@@ -171,7 +172,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         """The size where it is not a square: the stock pipeline takes `sample_size` for one number."""
         if not isinstance(network["sample_size"], Sequence):
             return {}
-        pixels = 2 ** (len(vae["block_out_channels"]) - 1)
+        pixels = Autoencoding().pixels_per_latent(vae)
         height, width = network["sample_size"]
         return {"height": height * pixels, "width": width * pixels}
 

@@ -8,7 +8,7 @@ from typing import Any
 from dipp_toolkit import hookimpl
 from dipp_toolkit.hooks import Register
 from dipp_toolkit.models.published import (
-    SETTINGS,
+    LARGE_SETTINGS,
     PublishedGenerator,
     PublishedPipeline,
     PublishedReference,
@@ -23,15 +23,10 @@ TURBO = "Tongyi-MAI/Z-Image-Turbo"
 FUN_DISTILL = "alibaba-pai/Z-Image-Fun-Lora-Distill"
 
 COMMON: dict[str, Any] = {
-    **SETTINGS,
+    **LARGE_SETTINGS,
     "guidance": 5.0,  # the stock pipeline's guidance_scale of 4, which its card asks for
     "reference_guidance": 5.0,
     "reference_steps": 28,
-    "frozen_precision": "bf16",
-    "batch_size": 1,
-    "recompute_generator": True,
-    "gradient_checkpointing": True,
-    "decode_checkpointing": True,
 }
 
 REFERENCES: tuple[PublishedReference, ...] = (

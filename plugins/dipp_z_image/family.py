@@ -104,16 +104,11 @@ class ZImageFamily:
     def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of a latent, multiples of a patch: the transformer has no sample size of its own, the
         autoencoder's image size says it. Where it says none, it is what the stock pipeline draws."""
-        size = vae.get("sample_size") or STOCK_SIDE
-        height, width = size if isinstance(size, Sequence) else (size, size)
-        token = PATCH * Autoencoding().pixels_per_latent(vae)
-        return PATCH * (int(height) // token), PATCH * (int(width) // token)
+        return Autoencoding().latent_side(vae, _stock_side(vae), PATCH)
 
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
         """The size, where it is not the pipeline's default."""
-        pixels = Autoencoding().pixels_per_latent(vae)
-        height, width = (side * pixels for side in self.latent_side(network, vae))
-        return {} if height == width == STOCK_SIDE else {"height": height, "width": width}
+        return Autoencoding().size_arguments(vae, _stock_side(vae), PATCH)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Features `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""
@@ -155,6 +150,10 @@ TEXT_WIDTH = 16
 HEADS = 2
 AXES = (4, 6, 6)
 """How the width of an attention head is shared between the three rotary positions."""
+
+
+def _stock_side(vae: Mapping[str, Any]) -> int:
+    return STOCK_SIDE // Autoencoding().pixels_per_latent(vae)
 
 
 def write_z_image_twin(
