@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,9 +170,10 @@ def test_the_base_is_named_by_its_hub_id_alone(tmp_path: Path) -> None:
     snapshot = tmp_path / "models--owner--name" / "snapshots" / "1"
     twin = write_twin("StableDiffusionPipeline", snapshot)
     reference = DiffusersReference.load(str(twin))
-    for weights, named in ((twin / "unet", "owner/name"), (tmp_path / "unet", None)):
-        if not weights.exists():
-            weights.symlink_to(twin / "unet")
+    linked, copied = tmp_path / "linked", tmp_path / "copied"
+    linked.symlink_to(twin / "unet")
+    shutil.copytree(twin / "unet", copied)
+    for weights, named in ((twin / "unet", "owner/name"), (linked, "owner/name"), (copied, None)):
         generator = replace(DiffusersGenerator.load(str(twin)), weights=weights)
         generator.adapt(AdapterSettings(RANK, ALPHA), reference)
         lora.save_adapter(generator.network, tmp_path / "adapter")
