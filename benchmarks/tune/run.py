@@ -46,7 +46,7 @@ from dipp_toolkit.utils.images import Images, to_uint8, write_png
 HERE = Path(__file__).parent
 PICTURES = 50
 NOISES = (1, 2)
-ADAPTER = AdapterRequest(steps=300, batch=16, learning_rate=2e-3, rank=16)
+ADAPTER = AdapterRequest(steps=700, batch=16, learning_rate=2e-3, rank=16)
 TRAIN: dict[str, Any] = {
     "generator": "emoji-onestep", "steps": 300, "learning_rate": 2e-4, "assistant_learning_rate": 5e-4, "cooldown": 100,
     "guidance": 1.5, "ema": 0.95, "eval_count": 16, "reference_guidance": 1.5, "diagnose_every": 0,
