@@ -39,6 +39,7 @@ from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
 from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
 
 Slopes = Literal["none", "reference", "both"]
+Role = Literal["reference", "generator"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Shape:
     """What decides the networks' dry runs.
 
     Attributes:
-        reference: name of its blueprint.
+        name: of the pipeline whose network runs.
         mode: `"full"` or `"lora"`.
         rank: of adapters.
         batch: samples a pass.
@@ -57,9 +58,10 @@ class Shape:
         offload: whether what a graph keeps waits in the host's memory.
         slopes: whose passes on noised samples the terms differentiate with respect to their input: `"none"`,
             `"reference"`, or `"both"` for the assistant's as well.
+        role: whether it is the name of a reference or of a generator.
     """
 
-    reference: str
+    name: str
     mode: str
     rank: int
     batch: int
@@ -69,6 +71,12 @@ class Shape:
     gpu: bool = True
     offload: bool = False
     slopes: Slopes = "none"
+    role: Role = "reference"
+
+    @property
+    def blueprint(self) -> PipelineBlueprint:
+        """Of the pipeline."""
+        return pipeline_blueprint(self.name, self.role)
 
 
 INT8_KERNELS, INT8_BYTES = 3, 8
@@ -156,7 +164,7 @@ class RewardCosts:
     way_back: Cost = field(default_factory=Cost)
 
 
-def pipeline_blueprint(name: str, kind: str = "reference") -> PipelineBlueprint:
+def pipeline_blueprint(name: str, kind: Role = "reference") -> PipelineBlueprint:
     """The blueprint of a generator or reference: a registered one, or the configurations of a folder on this machine.
 
     Args:
@@ -202,16 +210,19 @@ def parameters_of(reference: str, component: str) -> int:
 
 
 @cache
-def quantized_weights(reference: str, kind: Kind, dtype: torch.dtype, passes: torch.dtype) -> QuantizedWeights:
-    """What a reference's network takes with its linear layers quantised.
+def quantized_weights(
+    name: str, kind: Kind, dtype: torch.dtype, passes: torch.dtype, role: Role = "reference"
+) -> QuantizedWeights:
+    """What a pipeline's network takes with its linear layers quantised.
 
     Args:
-        reference: name of its blueprint.
+        name: of its blueprint.
         kind: `"int8"` or `"nf4"`.
         dtype: of what is not quantised.
         passes: what weights are made again in.
+        role: whether the name is a reference's or a generator's.
     """
-    blueprint = pipeline_blueprint(reference)
+    blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
     sizes = [layer.weight.numel() for layer in quantizable(network)]
@@ -225,26 +236,63 @@ def quantized_weights(reference: str, kind: Kind, dtype: torch.dtype, passes: to
 _DIVERGENCES: dict[tuple[Shape, float, tuple[tuple[int, int], ...]], Cost] = {}
 
 
+@dataclass(frozen=True)
+class NetworkSizes:
+    """Parameters of a network, all of them and those of it, or of an adapter, that are trained."""
+
+    base: int
+    trainable: int
+
+
+def network_sizes(shape: Shape) -> NetworkSizes:
+    """The parameters alone: those of every batch and precision, known without a pass."""
+    return _network_sizes(shape.name, shape.role, shape.mode, shape.rank)
+
+
+@cache
+def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
+    base, counts = _layout(name, role)
+    if mode != "lora":
+        return NetworkSizes(base, base)
+    blueprint = pipeline_blueprint(name, role)
+
+    def adapter(depths: Mapping[int, int]) -> int:
+        with quiet_loading(), torch.device("meta"):
+            network = blueprint.build(blueprint.family.network_name)
+            shorten(network, depths)
+            adapted = lora.adapted(network, AdapterSettings(rank, float(rank)))
+        return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+
+    shortest, longer = depths_to_run(counts)
+    return NetworkSizes(base, extrapolated(adapter(shortest), {n: adapter(depths) for n, depths in longer.items()}))
+
+
+@cache
+def _layout(name: str, role: Role) -> tuple[int, tuple[int, ...]]:
+    """A network's parameters, and the lengths of its rows of equal blocks; none where its depth is fixed."""
+    blueprint = pipeline_blueprint(name, role)
+    with quiet_loading(), torch.device("meta"):
+        network = blueprint.build(blueprint.family.network_name)
+    fixed = isinstance(blueprint.family, FixedDepth) and blueprint.family.fixed_depth
+    return parameter_count(network), () if fixed else counts_of(network)
+
+
 @cache
 def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
     """Costs of the network passes of a step.
 
     Args:
         shape: what is run.
-        conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along.
+        conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along, 0 for
+            a network that is not looked at between generator and rewards.
     """
-    blueprint = pipeline_blueprint(shape.reference)
-    family = blueprint.family
-    counts: tuple[int, ...] = ()
-    if not (isinstance(family, FixedDepth) and family.fixed_depth):
-        with quiet_loading(), torch.device("meta"):
-            counts = counts_of(blueprint.build(family.network_name))
-    shortest, longer = depths_to_run(counts)
+    shortest, longer = depths_to_run(_layout(shape.name, shape.role)[1])
     first = _short_network_costs(shape, conditions, shortest)
     others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
+    sizes = network_sizes(shape)
     return NetworkCosts(
-        extrapolated(first.base, {count: costs.base for count, costs in others.items()}),
-        extrapolated(first.trainable, {count: costs.trainable for count, costs in others.items()}),
+        sizes.base,
+        sizes.trainable,
         *(
             _extrapolated_cost(getattr(first, name), {count: getattr(costs, name) for count, costs in others.items()})
             for name in ("divergence", "held", "backward")
@@ -262,9 +310,18 @@ def _extrapolated_cost(shortest: Cost, longer: Mapping[int, Cost]) -> Cost:
     )
 
 
-def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, int]) -> NetworkCosts:
+@dataclass(frozen=True)
+class _Passes:
+    """Costs of a short network's passes, as in `NetworkCosts`."""
+
+    divergence: Cost
+    held: Cost
+    backward: Cost
+
+
+def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, int]) -> _Passes:
     """Costs of the passes of a network of which so many equal blocks are left."""
-    blueprint = pipeline_blueprint(shape.reference)
+    blueprint = shape.blueprint
     family, latent = blueprint.family, blueprint.latent_shape
     config = read_json(blueprint.folder / family.network_name / "config.json")
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
@@ -311,11 +368,8 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
             x0.sum().backward()
 
         back, _ = cost_of(backward)
-        count = sum(parameter.numel() for parameter in parameters)
-        size = parameter_count(base)
-    return NetworkCosts(
-        size, count, between, held, replace(back, kept=0, launches=back.launches + offload.copies, moved=offload.moved)
-    )
+    launches = back.launches + offload.copies
+    return _Passes(between, held, replace(back, kept=0, launches=launches, moved=offload.moved))
 
 
 def _divergence_cost(
@@ -327,6 +381,8 @@ def _divergence_cost(
     predict: Callable[..., torch.Tensor],
 ) -> Cost:
     """The passes of reference and assistant on noised samples, and the way back where a term takes slopes."""
+    if not conditions:
+        return Cost()
     base, trained = networks
     rows = int(conditions * shape.batch)
     if shape.slopes == "none":

@@ -21,7 +21,7 @@ eagerly cannot use: it is estimated as the most that any of the networks' passes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -37,6 +37,7 @@ from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
 from ..registry import get_registry
 from ..utils.imports import made_by
+from ..utils.json_files import read_json
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
 from .costs import (
     NetworkCosts,
@@ -45,6 +46,7 @@ from .costs import (
     Shape,
     Slopes,
     network_costs,
+    network_sizes,
     parameters_of,
     pipeline_blueprint,
     quantized_weights,
@@ -73,7 +75,7 @@ class Plan:
     Attributes:
         settings: those that decide it.
         parameters: by network.
-        trainable: parameters that are trained, generator and assistant together.
+        trained: parameters that are trained, of the generator and of the assistant.
         resident: bytes that stay through the run, by part.
         transient: bytes beside them at the worst moment of each piece of a step.
         flops: operations of each piece of a step.
@@ -81,7 +83,7 @@ class Plan:
         text_encoders: bytes of the text encoders while prompts are encoded, before the first step.
         seconds: a step's on one GPU, by the GPU's name.
         pieces: the same, by piece of a step.
-        backward: seconds of one backward pass of a trained network, by the GPU's name.
+        backward: seconds of one backward pass of the generator and of the assistant, by the GPU's name.
         passes: forward and backward passes of each network, by piece of a step, in one of its `accumulation` parts.
         utilisation: share of a GPU's published peak that was assumed for seconds.
         uncounted: rewards without a blueprint: of them, decoding alone is counted.
@@ -95,7 +97,7 @@ class Plan:
 
     settings: dict[str, Any]
     parameters: dict[str, int]
-    trainable: int
+    trained: dict[str, int]
     resident: dict[str, int]
     transient: dict[str, int]
     flops: dict[str, int]
@@ -103,7 +105,7 @@ class Plan:
     text_encoders: int
     seconds: dict[str, float] = field(default_factory=dict)
     pieces: dict[str, dict[str, float]] = field(default_factory=dict)
-    backward: dict[str, float] = field(default_factory=dict)
+    backward: dict[str, dict[str, float]] = field(default_factory=dict)
     passes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     utilisation: float = UTILISATION
     uncounted: tuple[str, ...] = ()
@@ -111,6 +113,11 @@ class Plan:
     warm_up: dict[str, float] = field(default_factory=dict)
     offloaded: int = 0
     checkpoint: int = 0
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that are trained, generator and assistant together."""
+        return sum(self.trained.values())
 
     @property
     def peak(self) -> int:
@@ -125,8 +132,14 @@ class Plan:
         """Everything, as plain numbers; a GPU that cannot hold the step has no seconds."""
         seconds = {gpu: value if self.holds(gpu) else None for gpu, value in self.seconds.items()}
         warm_up = {gpu: value if self.holds(gpu) else None for gpu, value in self.warm_up.items()}
-        own = {"peak": self.peak, "flops_per_step": sum(self.flops.values()), "seconds": seconds, "warm_up": warm_up}
-        return {**asdict(self), **own}
+        own = {
+            "trainable": self.trainable,
+            "peak": self.peak,
+            "flops_per_step": sum(self.flops.values()),
+            "seconds": seconds,
+            "warm_up": warm_up,
+        }
+        return {**asdict(self), **own, "seconds": seconds, "warm_up": warm_up}
 
 
 def with_precision(config: TrainConfig) -> TrainConfig:
@@ -145,6 +158,36 @@ def shares_weights(config: TrainConfig, generator: PipelineBlueprint, reference:
     """Whether a generator's adapter sits on the reference's own weights, so that there is one set of them."""
     same = (generator.folder, generator.hub) == (reference.folder, reference.hub)
     return same and not starts_elsewhere(config)
+
+
+def _same_network(generator: PipelineBlueprint, reference: PipelineBlueprint) -> bool:
+    """Whether passes of both cost the same: equal configurations of the networks, and latents of one shape."""
+
+    def described(blueprint: PipelineBlueprint) -> tuple[object, ...]:
+        config = read_json(blueprint.folder / blueprint.family.network_name / "config.json")
+        plain = {name: value for name, value in config.items() if not name.startswith("_")}
+        return type(blueprint.family), plain, blueprint.latent_shape
+
+    return generator == reference or described(generator) == described(reference)
+
+
+def _sizes_alone(shape: Shape) -> NetworkCosts:
+    """A network whose passes cost nothing."""
+    sizes = network_sizes(shape)
+    return NetworkCosts(sizes.base, sizes.trainable, Cost(), Cost(), Cost())
+
+
+def least_peak(config: TrainConfig) -> int:
+    """Bytes that a step of these settings peaks at, at least: what stays, and the largest reward. Without a dry run.
+
+    Args:
+        config: resolved settings, as for `make_plan`.
+
+    Raises:
+        RequestError: as `make_plan`.
+    """
+    step = _Step.of(with_precision(config), passes=False)
+    return sum(step.resident.values()) + max(step.transient.values())
 
 
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
@@ -170,11 +213,11 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         for gpu, peak in peaks.items()
     }
     updates = config.assistant_warmup * config.accumulation
-    encoders = sum(parameters_of(step.shape.reference, name) for name in step.reference.text_encoders)
+    encoders = sum(parameters_of(step.shape.name, name) for name in step.reference.text_encoders)
     return Plan(
         settings={name: getattr(config, name) for name in DECIDING} | _samples_of_prompts(config),
         parameters=step.parameters,
-        trainable=2 * step.networks.trainable,
+        trained={name: network.trainable for name, network in step.trained.items()},
         resident=step.resident,
         transient=step.transient,
         flops={piece: cost.flops for piece, cost in work.items()},
@@ -182,7 +225,10 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
         text_encoders=encoders * step.shape.dtype.itemsize,
         seconds={gpu: sum(seconds.values()) for gpu, seconds in pieces.items()},
         pieces=pieces,
-        backward={gpu: _seconds("generator", step.networks.backward, peak, utilisation) for gpu, peak in peaks.items()},
+        backward={
+            gpu: {name: _seconds(name, cost.backward, peak, utilisation) for name, cost in step.trained.items()}
+            for gpu, peak in peaks.items()
+        },
         passes=step.passes,
         utilisation=utilisation,
         uncounted=tuple(name for name, reward in step.rewards.items() if reward.parameters is None),
@@ -195,7 +241,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
             )
             for gpu, peak in peaks.items()
         },
-        offloaded=step.graphs * step.networks.backward.moved // 2,
+        offloaded=step.graphs * step.generator.backward.moved // 2,
         checkpoint=step.checkpoint,
     )
 
@@ -214,22 +260,32 @@ class _Step:
         config: resolved settings, the precision included.
         reference: its blueprint.
         shape: of the passes.
-        networks: costs of the networks' passes.
+        networks: costs of the passes of reference and assistant, which is a copy of it.
+        generator: costs of the generator's passes; the same object where its network is configured as the reference's.
         rewards: costs by name.
         shares_weights: whether the generator's adapter sits on the reference's own weights.
-        quantized: the frozen weights, where linear layers are in 8 or 4 bits.
+        quantized: the reference's weights, where linear layers are in 8 or 4 bits.
+        quantized_generator: the weights under the generator's adapter, likewise.
     """
 
     config: TrainConfig
     reference: PipelineBlueprint
     shape: Shape
     networks: NetworkCosts
+    generator: NetworkCosts
     rewards: dict[str, RewardCosts]
     shares_weights: bool
     quantized: QuantizedWeights | None = None
+    quantized_generator: QuantizedWeights | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig) -> _Step:
+    def of(cls, config: TrainConfig, passes: bool = True) -> _Step:
+        """The step of a configuration.
+
+        Args:
+            config: resolved settings, the precision included.
+            passes: run the networks' passes; without, they cost nothing, and networks have their sizes alone.
+        """
         generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
         if config.reference is None:
             raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
@@ -237,7 +293,7 @@ class _Step:
         generator = generator or reference
         check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
         shape = Shape(
-            reference=config.reference,
+            name=config.reference,
             mode=config.mode,
             rank=config.lora_rank,
             batch=config.batch_size,
@@ -248,25 +304,41 @@ class _Step:
             offload=config.activation_offload and config.device != "cpu",
             slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
         )
-        quantized, networks = None, network_costs(shape, 2.0 if config.is_guided else 1.0)
-        if config.frozen_precision in KINDS:
-            passes = shape.autocast or shape.dtype
-            quantized = quantized_weights(config.reference, config.frozen_precision, shape.dtype, passes)
-            networks = networks.with_quantized(quantized, config.mode == "lora")
+        own_shape = shape
+        if config.generator is not None and not _same_network(generator, reference):
+            own_shape = replace(shape, name=config.generator, role="generator")
+
+        def costs(shape: Shape, conditions: float) -> tuple[NetworkCosts, QuantizedWeights | None]:
+            networks = network_costs(shape, conditions) if passes else _sizes_alone(shape)
+            if config.frozen_precision not in KINDS:
+                return networks, None
+            width = shape.autocast or shape.dtype
+            quantized = quantized_weights(shape.name, config.frozen_precision, shape.dtype, width, shape.role)
+            return networks.with_quantized(quantized, config.mode == "lora"), quantized
+
+        networks, quantized = costs(shape, 2.0 if config.is_guided else 1.0)
+        own, own_quantized = costs(own_shape, 0.0) if own_shape is not shape else (networks, quantized)
         return cls(
             config=config,
             reference=reference,
             shape=shape,
             networks=networks,
+            generator=own,
             quantized=quantized,
+            quantized_generator=own_quantized,
             rewards=_rewards(config, shape),
             shares_weights=shares_weights(config, generator, reference),
         )
 
     @property
-    def gradients(self) -> int:
-        """Bytes of a trained network's gradients, or of as many float32 weights."""
-        return self.networks.trainable * 4
+    def trained(self) -> dict[str, NetworkCosts]:
+        """The networks that are trained."""
+        return {"generator": self.generator, "assistant": self.networks}
+
+    @property
+    def gradients(self) -> dict[str, int]:
+        """Bytes of each trained network's gradients, or of as many float32 weights."""
+        return {name: network.trainable * 4 for name, network in self.trained.items()}
 
     @property
     def evaluations(self) -> int:
@@ -290,24 +362,27 @@ class _Step:
         """Parameters by network."""
         parameters = {"reference": self.networks.base}
         if not self.shares_weights:
-            parameters["generator"] = self.networks.base
+            parameters["generator"] = self.generator.base
         parameters |= {name: cost.parameters for name, cost in self.rewards.items() if cost.parameters is not None}
-        return parameters | {"decoder": parameters_of(self.shape.reference, "vae")}
+        return parameters | {"decoder": parameters_of(self.shape.name, "vae")}
 
     @property
     def resident(self) -> dict[str, int]:
         """Bytes that stay through the run, by part."""
         config, gradients, width = self.config, self.gradients, self.shape.dtype.itemsize
-        frozen = self.networks.base * width if self.quantized is None else self.quantized.kept
+        frozen, own = (
+            network.base * width if quantized is None else quantized.kept
+            for network, quantized in ((self.networks, self.quantized), (self.generator, self.quantized_generator))
+        )
         resident = {"process": PROCESS, "reference": frozen}
         if config.mode == "full":
-            resident |= {"generator": gradients, "assistant": gradients}
+            resident |= gradients
         else:
-            resident |= {"adapters": 2 * gradients} | ({} if self.shares_weights else {"generator": frozen})
+            resident |= {"adapters": sum(gradients.values())} | ({} if self.shares_weights else {"generator": own})
         if config.accumulation > 1:  # they wait for the next pass; otherwise they go once the update is made
-            resident["gradients"] = gradients
-        resident["optimizer"] = 2 * self.networks.trainable * (2 if config.optimizer == "8bit" else 4)
-        resident["average"] = gradients
+            resident["gradients"] = max(gradients.values())
+        resident["optimizer"] = sum(gradients.values()) // (2 if config.optimizer == "8bit" else 1)
+        resident["average"] = gradients["generator"]
         for name, reward in self.rewards.items():
             if reward.parameters is not None:
                 resident[name] = reward.parameters * reward.dtype.itemsize
@@ -322,7 +397,8 @@ class _Step:
     @property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint: the generator's, the assistant's and the average's weights, and both optimisers."""
-        return 3 * self.gradients + self.resident["optimizer"]
+        weights = 2 * self.gradients["generator"] + self.gradients["assistant"]
+        return weights + self.resident["optimizer"]
 
     @property
     def graphs(self) -> int:
@@ -336,47 +412,47 @@ class _Step:
         Supervised at the last of several generator steps, the graphs of all are held at once; at every step, one is.
         What CUDA graphs hold in a pool of their own is resident.
         """
-        left = 0 if self.config.accumulation > 1 else self.gradients
         passes = dict.fromkeys(self._network_passes, 0) if self.has_cuda_graphs else dict(self._network_passes)
-        for piece in ("assistant update", "generator backward"):
-            passes[piece] += left
+        if self.config.accumulation == 1:
+            passes["assistant update"] += self.gradients["assistant"]
+            passes["generator backward"] += self.gradients["generator"]
         held = 0 if self.has_cuda_graphs else self._graph + self.networks.divergence.kept
         return passes | {f"reward {name}": held + reward.whole.peak for name, reward in self.rewards.items()}
 
     @property
     def _network_passes(self) -> dict[str, int]:
         """Most bytes of the networks' passes, by piece, without the gradients that they leave."""
-        networks, held = self.networks, self.networks.held
+        networks, held = self.networks, self.generator.held
         earlier = (self.graphs - 1) * held.kept
         return {
             "assistant update": networks.training.peak,
             "generator forward": earlier + held.peak,
             "divergence": self._graph + networks.divergence.peak,
-            "generator backward": earlier + held.kept + networks.backward.peak,
+            "generator backward": earlier + held.kept + self.generator.backward.peak,
         }
 
     @property
     def _graph(self) -> int:
         """Bytes of the generator's graph while the terms run."""
-        return 0 if self.config.recompute_generator else self.graphs * self.networks.held.kept
+        return 0 if self.config.recompute_generator else self.graphs * self.generator.held.kept
 
     @property
     def assistant_update(self) -> Cost:
         """One update of the assistant on one micro-batch."""
-        return _sum((self.sampled, self.networks.held), (1, self.networks.training))
+        return _sum((self.sampled, self.generator.held), (1, self.networks.training))
 
     @property
     def work(self) -> dict[str, Cost]:
         """Operations, launches and bytes moved by piece."""
-        config, networks = self.config, self.networks
+        config, networks, generator = self.config, self.networks, self.generator
         forwards = config.generator_steps * (2 if config.recompute_generator else 1)
         work = {
             "assistant update": _sum(
-                (self.fresh_rounds * self.sampled, networks.held), (config.assistant_rounds, networks.training)
+                (self.fresh_rounds * self.sampled, generator.held), (config.assistant_rounds, networks.training)
             ),
             "divergence": _sum((self.evaluations, networks.divergence)),
             **{f"reward {name}": _sum((self.evaluations, cost)) for name, cost in self.reward_work().items()},
-            "generator": _sum((forwards, networks.held), (config.generator_steps, networks.backward)),
+            "generator": _sum((forwards, generator.held), (config.generator_steps, generator.backward)),
         }
         return {piece: _sum((config.accumulation, cost)) for piece, cost in work.items()}
 
@@ -484,7 +560,7 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     names = dict.fromkeys([*config.rewards, *config.floors])
     return {
         name: reward_costs(
-            name, shape.reference, options, pieces, shape.dtype, shape.autocast, shape.gpu, _dtype_of(name, config)
+            name, shape.name, options, pieces, shape.dtype, shape.autocast, shape.gpu, _dtype_of(name, config)
         )
         for name in names
     }
@@ -517,7 +593,11 @@ STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "
 
 
 def recommend(
-    config: TrainConfig, memory: int, plan_of: Callable[[TrainConfig], Plan] = make_plan, rounded: bool = True
+    config: TrainConfig,
+    memory: int,
+    plan_of: Callable[[TrainConfig], Plan] = make_plan,
+    rounded: bool = True,
+    least_of: Callable[[TrainConfig], int] | None = None,
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
@@ -534,6 +614,8 @@ def recommend(
         plan_of: makes the plans.
         rounded: whether `KINDS` of frozen weights, which change what is learnt, may be recommended at last; sharded
             networks do not take them.
+        least_of: bytes that a plan takes at least, known sooner than the plan: settings for which they are more than
+            `memory` are not planned. `least_peak` says them for a step on one GPU.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
@@ -542,22 +624,27 @@ def recommend(
     config = with_precision(config)
     thriftiest: dict[str, Any] = {}
 
-    def fits(plan: Plan) -> bool:
-        return plan.peak * (1 + MARGIN) <= memory
+    def fits(size: int) -> bool:
+        return size * (1 + MARGIN) <= memory
 
-    asked = plan_of(config)
-    if fits(asked):
+    def fitting_plan(changes: Mapping[str, Any]) -> Plan | None:
+        changed = config.model_copy(update=dict(changes))
+        if least_of is not None and not fits(least_of(changed)):
+            return None
+        plan = plan_of(changed)
+        return plan if fits(plan.peak) else None
+
+    if (asked := fitting_plan({})) is not None:
         return asked, {}
     for given_up in _concessions(config, KINDS if rounded else ()):
         choices = list(_same_results(config, given_up))
         as_given, thriftiest = choices[0], choices[-1]
-        if not fits(plan_of(config.model_copy(update=thriftiest))):
+        if fitting_plan(thriftiest) is None:
             continue
-        plan = plan_of(config.model_copy(update=as_given))
-        if fits(plan):  # nothing is recomputed: there is no faster one
+        if (plan := fitting_plan(as_given)) is not None:  # nothing is recomputed: there is no faster one
             return plan, as_given
-        plans = [(plan_of(config.model_copy(update=changed)), changed) for changed in choices[1:]]
-        fitting = [(plan, changed) for plan, changed in plans if fits(plan)]
+        plans = [(fitting_plan(changed), changed) for changed in choices[1:]]
+        fitting = [(plan, changed) for plan, changed in plans if plan is not None]
         return min(fitting, key=lambda pair: (_ranked_seconds(pair[0], memory), len(pair[1])))
     return None, thriftiest
 

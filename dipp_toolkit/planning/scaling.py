@@ -24,7 +24,7 @@ from ..errors import RequestError
 from ..models.files.folders import quiet_loading
 from ..models.quantized_layers import KINDS
 from ..utils.precision import FROZEN_DTYPES
-from .costs import pipeline_blueprint
+from .costs import Role, pipeline_blueprint
 from .estimate import Plan, make_plan
 from .machines import UTILISATION, ring_rate
 
@@ -147,15 +147,16 @@ def scaled_plan(config: TrainConfig, scale: Scale) -> ScaledPlan:
             "frozen_precision=bf16, or without --sharding fsdp."
         )
     plan = make_plan(config, scale.utilisation)
-    sizes = _Sizes.of(plan, config)
+    sizes = _Sizes.of(plan, config, scale.sharded)
     traffic = _traffic(plan, sizes, scale, config)
     pieces = {name: Piece(seconds) for name, seconds in plan.pieces[scale.gpu].items()}
     backward = plan.backward[scale.gpu]
     for piece in ("assistant update", "divergence", "generator"):
         updates = config.assistant_rounds if piece == "assistant update" else 1
+        hidden = updates * backward["assistant" if piece == "assistant update" else "generator"]
         sent = sum(kind.get(piece, 0.0) for kind in traffic.values())
         taken = sent / (scale.ring or ring_rate(scale.gpu, scale.processes))
-        beside = pieces[piece].compute if scale.sharded else updates * backward
+        beside = pieces[piece].compute if scale.sharded else hidden
         pieces[piece] = replace(pieces[piece], communication=taken, beside=beside, exposed=max(0.0, taken - beside))
     batch = config.batch_size * config.accumulation * scale.processes
     return ScaledPlan(_each(plan, sizes, scale), scale, batch, traffic, pieces)
@@ -167,40 +168,49 @@ class _Sizes:
 
     Attributes:
         weights: by network, as each is kept.
-        trained: of a trained network's gradients.
-        block: share of a network that its largest block is.
-        rest: share of a network that lies outside of blocks.
+        trained: of each trained network's gradients.
+        blocks: by network, the share of it that its largest block is, and the share that lies outside of blocks; empty
+            where weights are not cut.
         lora: whether adapters are trained.
     """
 
     weights: dict[str, int]
-    trained: int
-    block: float
-    rest: float
+    trained: dict[str, int]
+    blocks: dict[str, tuple[float, float]]
     lora: bool
 
     @classmethod
-    def of(cls, plan: Plan, config: TrainConfig) -> _Sizes:
-        base = plan.parameters["reference"] * FROZEN_DTYPES[config.frozen_precision].itemsize
-        trained = plan.trainable // 2 * WIDE
-        own = base + trained if config.mode == "lora" else trained
-        block, rest = _blocks(config.reference or "")
-        return cls({"reference": base, "generator": own, "assistant": own}, trained, block, rest, config.mode == "lora")
+    def of(cls, plan: Plan, config: TrainConfig, sharded: bool) -> _Sizes:
+        width = FROZEN_DTYPES[config.frozen_precision].itemsize
+        base = {"reference": plan.parameters["reference"] * width}
+        base["assistant"] = base["reference"]
+        base["generator"] = plan.parameters.get("generator", plan.parameters["reference"]) * width
+        trained = {name: count * WIDE for name, count in plan.trained.items()}
+        lora = config.mode == "lora"
+        weights = {
+            name: trained.get(name, 0) + (size if lora or name not in trained else 0) for name, size in base.items()
+        }
+        blocks = {}
+        if sharded:
+            blocks = dict.fromkeys(base, _blocks(config.reference or "", "reference"))
+        if sharded and config.generator:
+            blocks["generator"] = _blocks(config.generator, "generator")
+        return cls(weights, trained, blocks, lora)
 
     def whole(self, network: str) -> int:
         """Bytes of a sharded network that are whole at once."""
-        return int((self.rest + IN_FLIGHT * self.block) * self.weights[network])
+        block, rest = self.blocks[network]
+        return int((rest + IN_FLIGHT * block) * self.weights[network])
 
-    @property
-    def gradients(self) -> int:
-        """Bytes of the gradients of a block, and of the parcel that they leave in."""
-        return int(2 * max(self.rest, self.block) * self.trained)
+    def gradients(self, network: str) -> int:
+        """Bytes of the gradients of a trained network's block, and of the parcel that they leave in."""
+        return int(2 * max(self.blocks[network]) * self.trained[network])
 
 
 @cache
-def _blocks(reference: str) -> tuple[float, float]:
+def _blocks(name: str, role: Role) -> tuple[float, float]:
     """The largest part of a network that is gathered by itself, and what is gathered with the network, as shares."""
-    blueprint = pipeline_blueprint(reference)
+    blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
     names = set(getattr(network, "_no_split_modules", None) or ())
@@ -221,17 +231,19 @@ def _traffic(plan: Plan, sizes: _Sizes, scale: Scale, config: TrainConfig) -> di
         return {}
     if not scale.sharded:
         # Passes before an update's last one add to the gradients where they are.
-        averaged = {"assistant update": float(config.assistant_rounds), "generator": 1.0}
-        return {
-            "gradients averaged": {piece: scale.sent(sizes.trained, 2 * updates) for piece, updates in averaged.items()}
+        averaged = {
+            "assistant update": scale.sent(sizes.trained["assistant"], 2 * config.assistant_rounds),
+            "generator": scale.sent(sizes.trained["generator"], 2),
         }
+        return {"gradients averaged": averaged}
     gathered, reduced = dict[str, float](), dict[str, float]()
     for piece, networks in plan.passes.items():
         for network, (forward, backward) in networks.items():
             times = config.accumulation * (forward + backward)
             gathered[piece] = gathered.get(piece, 0.0) + scale.sent(sizes.weights[network], times)
             if backward:
-                reduced[piece] = reduced.get(piece, 0.0) + scale.sent(sizes.trained, config.accumulation * backward)
+                sent = scale.sent(sizes.trained[network], config.accumulation * backward)
+                reduced[piece] = reduced.get(piece, 0.0) + sent
     return {"weights gathered": gathered, "gradients reduced": reduced}
 
 
@@ -244,21 +256,31 @@ def _each(plan: Plan, sizes: _Sizes, scale: Scale) -> Plan:
         return plan
     if not scale.sharded:
         # Gradients travel in parcels, beside which they stand until all have come.
-        standing = 0 if "gradients" in plan.resident else sizes.trained
-        return replace(plan, transient=plan.transient | {"gradients averaged": standing + sizes.trained})
+        parcels = max(sizes.trained.values())
+        standing = 0 if "gradients" in plan.resident else parcels
+        return replace(plan, transient=plan.transient | {"gradients averaged": standing + parcels})
     resident = dict(plan.resident)
     if sizes.lora:  # each of three trees cuts the frozen weights for itself
-        base = sizes.weights["reference"]
-        resident = {"process": resident.pop("process"), "reference": base, "generator": base, "assistant": base} | {
+        reference = sizes.weights["reference"]
+        own = sizes.weights["generator"] - sizes.trained["generator"]
+        frozen = {"reference": reference, "generator": own, "assistant": reference}
+        resident = {"process": resident.pop("process"), **frozen} | {
             name: size for name, size in resident.items() if name not in ("reference", "generator")
         }
     resident = {name: size // scale.processes if name in CUT else size for name, size in resident.items()}
-    whole_gradients = 0 if "gradients" in plan.resident else sizes.trained - sizes.trained // scale.processes
+    whole_gradients = {
+        name: 0 if "gradients" in plan.resident else size - size // scale.processes
+        for name, size in sizes.trained.items()
+    }
+
+    def updated(network: str) -> int:
+        return sizes.whole(network) + sizes.gradients(network) - whole_gradients[network]
+
     whole = {
-        "assistant update": sizes.whole("assistant") + sizes.gradients - whole_gradients,
+        "assistant update": updated("assistant"),
         "generator forward": sizes.whole("generator"),
         "divergence": max(sizes.whole("reference"), sizes.whole("assistant")),
-        "generator backward": sizes.whole("generator") + sizes.gradients - whole_gradients,
+        "generator backward": updated("generator"),
     }
     transient = {name: size + whole.get(name, 0) for name, size in plan.transient.items()}
     return replace(plan, resident=resident, transient=transient)

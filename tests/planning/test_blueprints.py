@@ -19,10 +19,11 @@ from dipp_toolkit.config import TrainConfig, make_config
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, parameter_count
 from dipp_toolkit.models.components import load_component
+from dipp_toolkit.models.launches import counted_launches
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning import costs
 from dipp_toolkit.planning.dry_run import cost_of, dry
-from dipp_toolkit.planning.estimate import Plan, make_plan, recommend
+from dipp_toolkit.planning.estimate import Plan, least_peak, make_plan, recommend
 from dipp_toolkit.planning.repeated import counts_of, extrapolated, shorten
 from dipp_toolkit.registry import get_registry
 
@@ -99,20 +100,59 @@ def test_random_weights_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_counts_what_a_real_one_would_hold() -> None:
+    def chain(x: torch.Tensor) -> torch.Tensor:
+        hidden = x
+        for _ in range(4):
+            hidden = (hidden @ x).tanh()
+        return hidden.sum()
+
     with dry():
         x = torch.empty(256, 256, requires_grad=True)
-
-        def chain() -> torch.Tensor:
-            hidden = x
-            for _ in range(4):
-                hidden = (hidden @ x).tanh()
-            return hidden.sum()
-
-        cost, total = cost_of(chain, keep=True)
+        cost, total = cost_of(lambda: chain(x), keep=True)
         assert cost.flops == 4 * 2 * 256**3
         assert cost.kept == pytest.approx(4 * 256 * 256 * 4, abs=8)  # tanh keeps its output, which is matmul's input
+        assert cost.launches == 4 * 2 + 1
         back, _ = cost_of(total.backward)
         assert back.flops == 2 * cost.flops
+    real = chain(torch.randn(256, 256, requires_grad=True))
+    with counted_launches() as launches:
+        real.backward()
+    assert back.launches == launches.total
+
+
+def test_a_generator_of_another_network_is_planned_as_its_own(tmp_path: Path) -> None:
+    """Its parameters, adapter and passes are its own; assistant and reference stay as they were."""
+    reference = write_twin("PixArtAlphaPipeline", tmp_path / "reference")
+    deep = write_twin("PixArtAlphaPipeline", tmp_path / "deep")
+    config = json.loads((deep / "transformer" / "config.json").read_text())
+    (deep / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 3 * config["num_layers"]}))
+    settings = {"reference": str(reference), "lora_rank": 2, "precision": "fp32"}
+    for mode in ("lora", "full"):
+        same = make_plan(TrainConfig(generator=str(reference), mode=mode, **settings))
+        other = make_plan(TrainConfig(generator=str(deep), mode=mode, **settings))
+        own = make_plan(TrainConfig(generator=str(deep), mode=mode, **settings | {"reference": str(deep)}))
+        assert same.trained["generator"] == same.trained["assistant"] == other.trained["assistant"]
+        assert other.trained["generator"] == own.trained["generator"] > other.trained["assistant"]
+        assert other.parameters["generator"] == own.parameters["reference"] > other.parameters["reference"]
+        assert other.resident["average"] == own.resident["average"]
+        assert other.flops["generator"] == own.flops["generator"] > same.flops["generator"]
+        assert other.flops["divergence"] == same.flops["divergence"]
+        assert other.transient["generator backward"] == own.transient["generator backward"]
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_the_least_peak_is_none_above_the_planned_one(mode: str) -> None:
+    config = TrainConfig(reference="emoji-reference", rewards={"emoji-clip": 1.0}, mode=mode, precision="fp32")
+    least, plan = least_peak(config), make_plan(config)
+    assert sum(plan.resident.values()) < least <= plan.peak
+    asked: list[TrainConfig] = []
+
+    def plan_of(config: TrainConfig) -> Plan:
+        asked.append(config)
+        return make_plan(config)
+
+    assert recommend(config, least, plan_of, least_of=lambda _: least)[0] is None  # a margin is left
+    assert asked == []
 
 
 @pytest.mark.slow
@@ -265,6 +305,8 @@ def test_short_networks_cost_what_the_whole_one_does(
     assert counts_of(PipelineBlueprint(twin, "twin").build("transformer")) == (8,)
     short = costs.network_costs.__wrapped__(shape, 2.0)
     monkeypatch.setattr(costs, "counts_of", lambda network: ())
+    for known in (costs._layout, costs._network_sizes):
+        known.cache_clear()
     whole = costs.network_costs.__wrapped__(shape, 2.0)
     assert (short.base, short.trainable) == (whole.base, whole.trainable)
     for piece in ("divergence", "held", "backward"):
@@ -274,7 +316,7 @@ def test_short_networks_cost_what_the_whole_one_does(
 
 
 EMPTY = Plan(
-    settings={}, parameters={}, trainable=0, resident={}, transient={"step": 0}, flops={}, launches={}, text_encoders=0
+    settings={}, parameters={}, trained={}, resident={}, transient={"step": 0}, flops={}, launches={}, text_encoders=0
 )
 
 
@@ -445,7 +487,7 @@ def test_a_machine_that_cannot_hold_a_step_shows_no_seconds(capsys: pytest.Captu
         EMPTY,
         settings={"batch_size": 4},
         parameters={"reference": 1},
-        trainable=1,
+        trained={"generator": 1, "assistant": 1},
         resident={"weights": 23 * 10**9},
         flops={"step": 1},
         seconds=seconds,

@@ -65,7 +65,7 @@ def plan_run(
             "--sharding fsdp cuts networks into one part per process; give their number with --processes."
         )
     chosen = gather(flags, assignments, config_file)
-    from dipp_toolkit.planning.estimate import recommend
+    from dipp_toolkit.planning.estimate import least_peak, recommend
     from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
@@ -84,7 +84,8 @@ def plan_run(
     def plan_of(changed: TrainConfig) -> Plan:
         return scaled_plan(changed, scale).plan
 
-    fitting, changes = recommend(config, limit, plan_of, rounded=not scale.sharded)
+    least_of = None if scale.sharded else least_peak  # a part of what one alone keeps is each process's
+    fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of)
     recommendation = plan(changes)
     advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
     if fitting is None:
