@@ -20,6 +20,7 @@ from pydantic import (
 
 from .errors import RequestError
 from .utils.assignments import parse_floors, parse_fraction, parse_rewards, parse_rewards_for, read_yaml
+from .utils.image_sizes import aspect_words, parse_aspect
 from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
 from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
@@ -266,6 +267,16 @@ class TrainConfig(BaseModel):
         description="guidance that networks with guidance distilled into an input (FLUX.1-dev's) are told: reference, "
         "assistant and generator alike, in training, sampling and the exported pipeline's call; by default what the "
         "generator's folder records, or the stock pipeline's own",
+    )
+    resolution: Count | None = Field(
+        None,
+        description="side in pixels of a square of the area of a run's images, trained, shown and exported; by default "
+        "the model's own, or what the generator's folder records",
+    )
+    aspects: tuple[str, ...] = Field(
+        (),
+        description="aspects of a run's images, width to height, as in 1:1,4:3,3:4,16:9: each update's batch has one "
+        "of them, drawn by the seed, and the first is what is measured and shown; one square by default",
     )
     generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="network passes of the generator, re-noised in between"
@@ -514,6 +525,27 @@ class TrainConfig(BaseModel):
         if value is None:  # what YAML makes of an empty text
             return ()
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("aspects", mode="before")
+    @classmethod
+    def _aspects_from_text(cls, value: Any) -> Any:
+        """As the setting is written: `"1:1, 4:3"`, a list, or what YAML made of 4:3 without quotes."""
+        if isinstance(value, str):
+            value = list(filter(None, map(str.strip, value.split(","))))
+        if isinstance(value, int):
+            value = [value]
+        words = [aspect_words(one) for one in value or ()] if isinstance(value, list | tuple | None) else value
+        return tuple(dict.fromkeys(words)) if isinstance(words, list) else words
+
+    @field_validator("aspects")
+    @classmethod
+    def _possible_aspects(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for aspect in value:
+            try:
+                parse_aspect(aspect)
+            except RequestError as error:
+                raise ValueError(str(error).removesuffix(".")) from error
+        return value
 
     @field_validator("stop_on")
     @classmethod

@@ -338,8 +338,9 @@ class EncoderReference(Protocol):
     def encoder(self) -> Any:
         """A `dipp_toolkit.models.text_encoders.PromptEncoder`."""
 
-    def at_size(self, condition: Condition) -> Condition:
-        """Encoded prompts with the image's size, which the cache does not hold."""
+    def at_size(self, condition: Condition, size: tuple[int, int] | None = None) -> Condition:
+        """Encoded prompts with the image's size, which the cache does not hold: that of latents of this height and
+        width, or the reference's own."""
 
     def keep_null(self, condition: Condition) -> None:
         """Use this condition of the empty prompt, `(1, ...)`, instead of encoding it."""
@@ -432,6 +433,14 @@ class SeedsNeeded(Protocol):
     @property
     def needs_seeds(self) -> bool:
         """Whether it needs two or more images a prompt."""
+
+
+def null_beside(reference: Reference, condition: Condition) -> Condition:
+    """The condition of the empty prompt for each row of another one, for latents of the same size."""
+    null = reference.null(len(condition))
+    if condition.size is None or not isinstance(reference, EncoderReference):
+        return null
+    return reference.at_size(null, condition.size)
 
 
 def moved(role: Any, device: torch.device | str) -> Any:

@@ -68,6 +68,8 @@ FLAGS = {
     "judge": Flag(metavar="NAME"),
     "steps": Flag(metavar="N"),
     "batch_size": Flag(metavar="N"),
+    "resolution": Flag(metavar="PIXELS"),
+    "aspects": Flag(metavar="WIDTH:HEIGHT,..."),
     "seed": Flag(metavar="N"),
     "out": Flag(metavar="FOLDER"),
     "recipe": Flag(metavar="NAME", more="dipp recipes lists them."),

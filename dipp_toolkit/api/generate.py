@@ -14,6 +14,7 @@ from ..models.text_encoders import prompt_encoder
 from ..prompts.loading import load_prompts
 from ..protocols import texts
 from ..utils.device import choose_device
+from ..utils.image_sizes import parse_size
 from ..utils.python_words import python_words
 from .parts import GivenParts
 
@@ -30,6 +31,7 @@ def generate(
     steps: int | None = None,
     guidance: float | None = None,
     batch_size: int = 32,
+    size: str | None = None,
     device: str = "auto",
 ) -> list[Image]:
     """Pictures of prompts, those that `dipp generate` makes with the same seed.
@@ -47,6 +49,8 @@ def generate(
         steps: of the reference alone.
         guidance: of the reference alone.
         batch_size: images a pass.
+        size: of the pictures, width by height in pixels, as in `"768x512"`; by default the generator's own, the first
+            of those that it was trained at.
         device: as in the settings.
 
     Returns:
@@ -62,7 +66,7 @@ def generate(
             )
         if generator is not None and (steps is not None or guidance is not None):
             raise RequestError("A generator has its steps and its guidance built in; leave steps and guidance out.")
-        chosen = _texts(prompts)
+        chosen, pixels = _texts(prompts), None if size is None else parse_size(size)
         objects, options = GivenParts(), {"steps": steps, "guidance": guidance}
         name = objects.generator(generator) if generator is not None else objects.reference(reference)
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -74,6 +78,7 @@ def generate(
             entry = BenchEntry(name, name, given)
             entry.check()
             source = entry.source(choose_device(device))
+        source = source.at(pixels)
         encoder = prompt_encoder(source.reference)
         if encoder is not None:
             encoder.check_lengths(chosen)

@@ -26,10 +26,12 @@ class Condition:
         prompts: the texts, one a row; rewards read them.
         tensors: what the network reads, by the network's own argument names (`encoder_hidden_states`,
             `encoder_attention_mask`, ...), each `(batch, ...)`.
+        size: height and width of the latents that it is for, where these are not the networks' own.
     """
 
     prompts: tuple[str, ...]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -40,7 +42,8 @@ class Condition:
         prompts, places = tuple(self.prompts[row] for row in index), torch.tensor(index, dtype=torch.int64)
         # Sent once to each device: as a list, every tensor's index would be a copy that the host waits for.
         there = {device: sent(places, device) for device in {tensor.device for tensor in self.tensors.values()}}
-        return Condition(prompts, {name: tensor[there[tensor.device]] for name, tensor in self.tensors.items()})
+        tensors = {name: tensor[there[tensor.device]] for name, tensor in self.tensors.items()}
+        return Condition(prompts, tensors, self.size)
 
     def to(self, *args: Any, **kwargs: Any) -> Condition:
         """Like `Tensor.to`; a dtype is applied to floating tensors alone."""
@@ -49,15 +52,21 @@ class Condition:
             name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
             for name, tensor in self.tensors.items()
         }
-        return Condition(self.prompts, moved)
+        return Condition(self.prompts, moved, self.size)
+
+    def latent_shape(self, own: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one latent: the networks' own, or with the size that this is for."""
+        return tuple(own) if self.size is None else (own[0], *self.size)
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """Rows of all parts, one after the other. The parts hold the same tensors, of the same trailing shapes."""
+        """Rows of all parts, one after the other. The parts hold the same tensors, of the same trailing shapes,
+        and are for latents of one size."""
         names = parts[0].tensors
         return Condition(
             tuple(prompt for part in parts for prompt in part.prompts),
             {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
+            parts[0].size,
         )
 
 

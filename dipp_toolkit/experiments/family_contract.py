@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ from ..models.generator import DiffusersGenerator
 from ..models.published import PublishedPipeline
 from ..models.reference import DiffusersReference
 from ..models.sampling import fixed_noise
+from ..models.sizes import call_size, rules_of
 from ..models.stock_call import stock_call_of
 from ..models.tiny_pipelines import write_twin
 from ..registry import get_registry
 from ..training.publish import call_arguments
 from ..training.run import train
 from ..utils.exception_text import raised
+from ..utils.image_sizes import Size
 from ..utils.json_files import read_json
 from .acceptance.plain_pipeline import plain_image, plain_images, plain_pipeline
 
@@ -44,6 +46,8 @@ STEPS, GUIDANCE = 4, 3.0
 """Of the multi-step samples."""
 CLOSE = 1e-4
 """The largest difference of two images in [0, 1], and of what a network says of two batches."""
+SAME = 1e-5
+"""The largest difference of images of another size than the configuration's."""
 SEEN = 1e-5
 """The least difference of what the network says of two prompts; random weights hear little of them."""
 ROUNDED = 0.06
@@ -171,6 +175,38 @@ def sampling(twin: Twin) -> Iterator[Kept]:
     yield Kept("encoded images have the shape of a latent", f"{tuple(encoded.shape[1:])}", same)
 
 
+def sizes(twin: Twin) -> Iterator[Kept]:
+    """At a size that is not square, the reference's samples and a generator's are the stock pipeline's, and what is
+    exported knows its size."""
+    folder, family = twin.folder, twin.reference.family
+    size = _other_size(twin)
+    reference = twin.reference.sized(size)
+    noise, condition = _noise(reference), reference.encode(PROMPTS)
+    called = call_size(folder, family, size)
+    arguments = {**call_arguments(folder, STEPS), **called}
+    pixels = f"{called['width']} x {called['height']} pixels"
+    guidance = GUIDANCE if reference.takes_two_passes(GUIDANCE) else 1.0
+    if guidance > 1:
+        arguments |= stock_call_of(family).guidance_arguments(guidance, len(PROMPTS))
+    ours = reference.decode(reference.sample(condition, noise, STEPS, guidance))
+    theirs = plain_images(plain_pipeline(folder, torch.float32, torch.device("cpu")), folder, PROMPTS, noise, arguments)
+    yield _close(f"{pixels} are the stock pipeline's", ours, theirs, SAME)
+    with tempfile.TemporaryDirectory() as scratch:
+        final = Path(scratch) / "final"
+        DiffusersGenerator.load(str(folder)).sized([size]).save_pretrained(final)
+        generator = DiffusersGenerator.load(str(final))
+        yield _exported(replace(twin, reference=reference), generator, final, f"a generator of {pixels}", SAME)
+
+
+def _other_size(twin: Twin) -> Size:
+    """Height and width of latents of another aspect than the twin's own, as its rules have them."""
+    rules = rules_of(twin.folder, twin.reference.family)
+    height, width = twin.reference.latent_shape[1:]
+    wider = width + rules.multiple
+    fits = rules.most is None or wider <= rules.most
+    return (height, wider) if fits else (height - rules.multiple, width)
+
+
 def few_steps(twin: Twin) -> Iterator[Kept]:
     """A generator of one step, and of two, is what the stock pipeline of its export draws.
 
@@ -235,6 +271,7 @@ def published_models(kind: str) -> list[PublishedPipeline]:
 LINES: Mapping[str, Callable[[Twin], Iterator[Kept]]] = {
     "conditions": conditions,
     "sampling": sampling,
+    "sizes": sizes,
     "few steps": few_steps,
     "training": training,
     "published": lambda twin: published(twin.kind),
@@ -250,11 +287,11 @@ def _noise(reference: DiffusersReference) -> Tensor:
     return fixed_noise(len(PROMPTS), reference.latent_shape, SEED)
 
 
-def _close(line: str, ours: Tensor, theirs: Tensor) -> Kept:
+def _close(line: str, ours: Tensor, theirs: Tensor, most: float = CLOSE) -> Kept:
     if ours.shape != theirs.shape:
         return Kept(line, f"{tuple(ours.shape)} here, {tuple(theirs.shape)} there.", False)
     largest = float((ours - theirs).abs().max())
-    return Kept(line, f"They differ by {largest:.2g}, of {CLOSE:g} at most.", largest <= CLOSE)
+    return Kept(line, f"They differ by {largest:.2g}, of {most:g} at most.", largest <= most)
 
 
 def _differ(line: str, reference: DiffusersReference, condition: Any, noise: Tensor) -> Kept:
@@ -266,7 +303,7 @@ def _differ(line: str, reference: DiffusersReference, condition: Any, noise: Ten
 
 
 @torch.no_grad()
-def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str) -> Kept:
+def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str, most: float = CLOSE) -> Kept:
     reference = twin.reference
     noise = _noise(reference)
     generator.network.eval()
@@ -276,7 +313,7 @@ def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str)
     theirs = torch.cat(  # one at a time: some classes draw the noise between steps for all images together
         [plain_image(pipeline, final, prompt, noise[[row]], call) for row, prompt in enumerate(PROMPTS)]
     )
-    return _close(f"{what} is drawn by plain diffusers", ours, theirs)
+    return _close(f"{what} is drawn by plain diffusers", ours, theirs, most)
 
 
 def _trained(twin: Twin, out: Path, mode: str, steps: int, resume: bool = False) -> Path:

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import RequestError
 from ..registry import get_registry
+from ..utils.image_sizes import Size
 from ..utils.json_files import read_json
 from .components import component_class
 from .family import PipelineFamily
@@ -33,11 +34,13 @@ class PipelineBlueprint:
         folder: `model_index.json`, `<component>/config.json` and `scheduler/scheduler_config.json`, as published.
         hub: where its weights are: a hub id, a folder or a registered name.
         shrink: by what the sides of its images are divided.
+        size: height and width of its latents, where these are not what its configuration says.
     """
 
     folder: Path
     hub: str
     shrink: int = 1
+    size: Size | None = None
 
     @property
     def family(self) -> PipelineFamily:
@@ -51,7 +54,8 @@ class PipelineBlueprint:
         Raises:
             RequestError: the configurations do not give it.
         """
-        return latent_shape_of(self.folder, self.family, self.shrink)
+        own = latent_shape_of(self.folder, self.family, self.shrink)
+        return own if self.size is None else (own[0], *self.size)
 
     @property
     def text_encoders(self) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ def parts_of(generator: DiffusersGenerator) -> DiffusersReference:
     with quiet_loading():
         vae = load_component(folder, "vae", dtype=decoder_dtype(folder, family, torch.float32))
     encoder = PromptEncoder(folder, family, torch.float32)
-    parts = DiffusersReference(folder, family, nn.Identity(), vae, load_scheduler(generator.folder), encoder)
+    size = generator.sizes[0] if generator.sizes else None
+    scheduler = load_scheduler(generator.folder)
+    parts = DiffusersReference(folder, family, nn.Identity(), vae, scheduler, encoder, size=size)
     encode_for(generator, parts)
     return parts
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..utils.atomic import whole_folder
 from ..utils.json_files import read_json
 from ..utils.paths import below
-from . import lora
+from . import lora, sizes
 from .files.safety import check_index, stock_pipeline
 from .files.weight_files import PICKLE, is_weights, plain_name, shard_map, weights_in
 from .guidance_embedding import RECORD
@@ -40,6 +40,7 @@ def export_pipeline(
     assistant: nn.Module | None = None,
     parts: Path | None = None,
     guidance_embedding: float | None = None,
+    image_sizes: str = "",
 ) -> None:
     """Write a pipeline folder. It is put together beside its place and renamed, so it appears whole or not at all.
 
@@ -52,11 +53,15 @@ def export_pipeline(
         assistant: kept in `assistant/`, as an adapter where it is one.
         parts: the pipeline folder whose text encoders, tokenizers and autoencoder are copied; `source` where None.
         guidance_embedding: the guidance that the network is told, which the index records; None where it takes none.
+        image_sizes: the sizes that it was trained at, which the index records; empty for its configuration's own.
     """
     index = read_json(source / "model_index.json")
     check_index(index, source)
     if guidance_embedding is not None:
         index[RECORD] = guidance_embedding
+    index.pop(sizes.RECORD, None)
+    if image_sizes:
+        index[sizes.RECORD] = image_sizes
     places = dict.fromkeys(index, source)
     if parts is not None and parts.resolve() != source.resolve():
         other = read_json(parts / "model_index.json")

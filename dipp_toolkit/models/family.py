@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .autoencoding import Autoencoding
     from .comfyui.facts import ComfyModel
     from .original_layout.checkpoint import CheckpointLayout
+    from .sizes import SizeRules
     from .stock_call import StockCall
 
 
@@ -144,6 +145,20 @@ class SizedConditions(Protocol):
 
     def at_size(self, condition: Condition, size: tuple[int, int]) -> Condition:
         """The condition with the size, height and width in pixels."""
+
+
+@runtime_checkable
+class SizeLimits(Protocol):
+    """A family whose network, or whose stock pipeline, takes other sizes than most; see `dipp_toolkit.models.sizes`."""
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """The rules.
+
+        Args:
+            network: the network's configuration.
+            pixels: of a latent's side.
+            usual: what most networks of such a configuration want.
+        """
 
 
 @runtime_checkable

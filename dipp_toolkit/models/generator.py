@@ -17,6 +17,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import add_noise, expand_like, schedule_from_config
 from ..errors import DippError, RequestError, first_line
+from ..utils.image_sizes import Size
 from . import lora as adapters
 from .components import heeded_scheduler_config, load_component
 from .export import ASSISTANT, export_pipeline
@@ -29,6 +30,7 @@ from .lora import AdapterSettings
 from .quantized_layers import is_quantized, quantize_like
 from .readout import InputScale, check_readout, recorded_input_scale, stock_readout
 from .reference import DiffusersReference, latent_shape_of
+from .sizes import recorded_sizes, recorded_text
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
 from .stock_call import stock_call_of
@@ -59,6 +61,8 @@ class DiffusersGenerator:
         parts: the pipeline folder whose text encoders, tokenizers and autoencoder it is trained with, and an export
             carries; its own where None.
         input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `readout.py`.
+        sizes: height and width of the latents that it is trained at, where these are not what its configuration says;
+            the first is drawn where no other is named. See `sized`.
     """
 
     folder: Path
@@ -70,6 +74,7 @@ class DiffusersGenerator:
     steps: int = 1
     input_scale: InputScale = "unit"
     parts: Path | None = None
+    sizes: tuple[Size, ...] = ()
     _denoiser: Denoiser | None = field(default=None, repr=False)
     _drawing: DiffusersReference | None = field(default=None, repr=False, compare=False)
 
@@ -122,7 +127,8 @@ class DiffusersGenerator:
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        return latent_shape_of(self.folder, self.family)
+        own = latent_shape_of(self.folder, self.family)
+        return (own[0], *self.sizes[0]) if self.sizes else own
 
     @cached_property
     def times(self) -> tuple[float, ...]:
@@ -175,7 +181,8 @@ class DiffusersGenerator:
             place = network_folder(weights, folder, family.network_name)
         if lora:
             place = fused_weights(folder, family.network_name, place, [lora] if isinstance(lora, str) else lora)
-        return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale)
+        sizes = recorded_sizes(folder, family)
+        return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale, sizes=sizes)
 
     @classmethod
     def from_reference(
@@ -298,12 +305,27 @@ class DiffusersGenerator:
         export_pipeline(
             self.folder, folder, self.family.network_name, network, scheduler, assistant, self.parts,
             guidance_embedding=told_guidance(self.family),
+            image_sizes=recorded_text(self.folder, self.family, self.sizes),
         )  # fmt: skip
 
     def _start_network(self, dtype: torch.dtype) -> nn.Module:
         """The network with the weights that it starts from, read anew."""
         network: nn.Module = load_component(self.folder, self.family.network_name, self.weights, dtype)
         return network
+
+    def sized(self, sizes: Sequence[Size]) -> DiffusersGenerator:
+        """The same generator of latents of other sizes, around the same network.
+
+        Args:
+            sizes: height and width in latents, as `sizes.in_latents` checks them, the first one drawn where no other is
+                named; none for the configuration's own.
+        """
+        if tuple(sizes) == self.sizes:
+            return self
+        made = replace(self, sizes=tuple(sizes), _drawing=None)
+        if made._denoiser is not None:  # its times may be shifted by the size
+            made._denoiser = made._around(made._denoiser.network)
+        return made
 
     def at(self, readout: float) -> DiffusersGenerator:
         """The same generator read out at another time."""

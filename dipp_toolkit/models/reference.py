@@ -17,6 +17,8 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError, first_line
+from ..protocols import null_beside
+from ..utils.image_sizes import Size
 from ..utils.images import Images
 from ..utils.json_files import read_json
 from .autoencoding import autoencoding_of
@@ -26,11 +28,9 @@ from .family import DecodingSettings, DistilledFrom, GuidanceInput, LatentSide, 
 from .files.folders import component_config, family_of, resolve_folder
 from .guidance_embedding import with_guidance_embedding
 from .latent_space import SHIFT
+from .sizes import MOST_NUMBERS, in_pixels
 from .stock_call import stock_call_of
 from .text_encoders import PromptEncoder
-
-MOST_NUMBERS = 2**26
-"""In one latent; an image of 8192 pixels a side has 16 channels of 1024 by 1024, a quarter of it."""
 
 RANDOM_DECODER = "ConsistencyDecoderVAE"
 
@@ -47,6 +47,7 @@ class DiffusersReference:
         scheduler: the pipeline's own.
         encoder: its text encoders, loaded when the first prompt is encoded.
         shrink: by what the sides of its images are divided, for a generator of smaller ones; see `latent_shape_of`.
+        size: height and width of its latents, where these are not what its configuration says; see `sized`.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class DiffusersReference:
     scheduler: Any
     encoder: PromptEncoder
     shrink: int = 1
+    size: Size | None = None
     denoiser: Denoiser = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
     _null: Condition | None = field(default=None, init=False, repr=False)
@@ -63,7 +65,8 @@ class DiffusersReference:
     def __post_init__(self) -> None:
         for component in (self.network, self.vae):
             component.eval().requires_grad_(False)
-        self.latent_shape = latent_shape_of(self.folder, self.family, self.shrink)
+        own = latent_shape_of(self.folder, self.family, self.shrink)
+        self.latent_shape = own if self.size is None else (own[0], *self.size)
         config = stock_call_of(self.family).understood(self.scheduler)
         self.denoiser = Denoiser(
             self.network,
@@ -105,6 +108,16 @@ class DiffusersReference:
             shrink,
         )
 
+    def sized(self, size: Size | None) -> DiffusersReference:
+        """The same reference of latents of another size, which shares all its networks.
+
+        Its times are shifted as those of this size, where they depend on one.
+
+        Args:
+            size: height and width in latents, as `sizes.in_latents` checks them; None for the configuration's own.
+        """
+        return self if size == self.size else replace(self, size=size)
+
     def use_parts(self, folder: Path) -> None:
         """Encode prompts and decode latents with another pipeline's text encoders, tokenizers and autoencoder.
 
@@ -125,13 +138,20 @@ class DiffusersReference:
     def encode(self, prompts: Sequence[str]) -> Condition:
         return self.at_size(self.encoder.encode(prompts))
 
-    def at_size(self, condition: Condition) -> Condition:
-        """Encoded prompts with the image size that the network takes as an input: that of this pipeline's images.
+    def at_size(self, condition: Condition, size: Size | None = None) -> Condition:
+        """Encoded prompts with the image size that the network takes as an input.
 
         The prompt cache does not hold it.
+
+        Args:
+            condition: the prompts.
+            size: height and width in latents, which the condition has from then on; that of this reference where None.
         """
         family = self.family
-        return family.at_size(condition, self.image_size) if isinstance(family, SizedConditions) else condition
+        if isinstance(family, SizedConditions):
+            pixels = self.image_size if size is None else in_pixels(self.folder, family, [size])[0]
+            condition = family.at_size(condition, pixels)
+        return condition if size is None else replace(condition, size=size)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -167,7 +187,7 @@ class DiffusersReference:
         """
         two_passes, call = self.takes_two_passes(guidance), stock_call_of(self.family)
         if two_passes:
-            both = Condition.cat([condition, self.null(len(condition)).to(noise.device)])
+            both = Condition.cat([condition, null_beside(self, condition).to(noise.device)])
         elif self.guidance_is_input:
             condition = cast(GuidanceInput, self.family).guided(self.network, condition, guidance)
 
@@ -178,7 +198,7 @@ class DiffusersReference:
             given, empty = self.denoiser.raw_output(doubled, timestep.expand(len(doubled)), both).chunk(2)
             return call.guided(given, empty, guidance)
 
-        return call.sample(self.scheduler, noise, steps, output_of, self.latent_shape)
+        return call.sample(self.scheduler, noise, steps, output_of, tuple(noise.shape[1:]))
 
     @property
     def guidance_is_input(self) -> bool:

@@ -31,6 +31,7 @@ from ..models.reference import decoder_dtype
 from ..registry import get_registry
 from ..rewards.fitted_folders import fitted_folder
 from ..utils.assignments import is_isolated_name, is_remote_name
+from ..utils.image_sizes import Size
 from ..utils.imports import is_python_name
 from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
@@ -59,6 +60,7 @@ class Shape:
         slopes: whose passes on noised samples the terms differentiate with respect to their input: `"none"`,
             `"reference"`, or `"both"` for the assistant's as well.
         role: whether it is the name of a reference or of a generator.
+        size: height and width of the latents, where these are not the pipeline's own.
     """
 
     name: str
@@ -72,11 +74,12 @@ class Shape:
     offload: bool = False
     slopes: Slopes = "none"
     role: Role = "reference"
+    size: Size | None = None
 
     @property
     def blueprint(self) -> PipelineBlueprint:
-        """Of the pipeline."""
-        return pipeline_blueprint(self.name, self.role)
+        """Of the pipeline, at this size."""
+        return replace(pipeline_blueprint(self.name, self.role), size=self.size)
 
 
 INT8_KERNELS, INT8_BYTES = 3, 8
@@ -430,9 +433,15 @@ class _Decoding:
 
 @cache
 def _decode_costs(
-    reference: str, options: DecodeOptions, batch: int, dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
+    reference: str,
+    options: DecodeOptions,
+    batch: int,
+    dtype: torch.dtype,
+    autocast: torch.dtype | None,
+    gpu: bool,
+    size: Size | None,
 ) -> _Decoding:
-    blueprint = pipeline_blueprint(reference)
+    blueprint = replace(pipeline_blueprint(reference), size=size)
     family = blueprint.family
     latent = blueprint.latent_shape
     with quiet_loading(), torch.device("meta"):
@@ -515,6 +524,7 @@ def reward_costs(
     autocast: torch.dtype | None,
     gpu: bool = True,
     own: torch.dtype = torch.float32,
+    size: Size | None = None,
 ) -> RewardCosts:
     """A reward's costs.
 
@@ -527,11 +537,12 @@ def reward_costs(
         autocast: of the decoder's passes, None for none.
         gpu: whether they run on one.
         own: what the reward's network is kept and runs in.
+        size: height and width of the latents, where these are not the reference's own.
 
     Raises:
         RequestError: there is no such reward.
     """
-    decode = _decode_costs(reference, options, batch, dtype, autocast, gpu)
+    decode = _decode_costs(reference, options, batch, dtype, autocast, gpu, size)
     counted = name in get_registry().entries["blueprint"]
     elsewhere = is_python_name(name) or is_isolated_name(name) or is_remote_name(name)
     if not counted and not elsewhere and fitted_folder(name) is None:

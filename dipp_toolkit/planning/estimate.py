@@ -35,7 +35,9 @@ from ..models.decoding import DecodeOptions
 from ..models.generator_options import starts_elsewhere
 from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
+from ..models.sizes import asked_sizes, recorded_sizes
 from ..registry import get_registry
+from ..utils.image_sizes import Size
 from ..utils.imports import made_by
 from ..utils.json_files import read_json
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
@@ -303,6 +305,7 @@ class _Step:
             gpu=config.device != "cpu",
             offload=config.activation_offload and config.device != "cpu",
             slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
+            size=_largest_size(config, generator, reference),
         )
         own_shape = shape
         if config.generator is not None and not _same_network(generator, reference):
@@ -560,10 +563,25 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     names = dict.fromkeys([*config.rewards, *config.floors])
     return {
         name: reward_costs(
-            name, shape.name, options, pieces, shape.dtype, shape.autocast, shape.gpu, _dtype_of(name, config)
+            name,
+            shape.name,
+            options,
+            pieces,
+            shape.dtype,
+            shape.autocast,
+            shape.gpu,
+            _dtype_of(name, config),
+            size=shape.size,
         )
         for name in names
     }
+
+
+def _largest_size(config: TrainConfig, generator: PipelineBlueprint, reference: PipelineBlueprint) -> Size | None:
+    """Height and width of the largest latents of a run, where they are not the reference's own."""
+    asked = asked_sizes(reference.folder, reference.family, reference.latent_shape, config.resolution, config.aspects)
+    sizes = asked or recorded_sizes(generator.folder, generator.family)
+    return max(sizes, key=math.prod, default=None)
 
 
 def _dtype_of(name: str, config: TrainConfig) -> torch.dtype:
@@ -575,7 +593,7 @@ DECIDING = (
     "generator", "reference", "rewards", "floors", "mode", "batch_size", "accumulation", "lora_rank", "precision",
     "frozen_precision", "gradient_checkpointing", "activation_offload", "recompute_generator", "decode_checkpointing",
     "decode_tiling", "reward_batch", "reward_resolution", "optimizer", "assistant_rounds", "assistant_warmup",
-    "guidance", "guidance_schedule", "generator_steps", "supervise", "reuse_samples",
+    "guidance", "guidance_schedule", "generator_steps", "supervise", "reuse_samples", "resolution", "aspects",
     "noises_per_prompt", "latent_every", "term", "compile", "reward_tf32",
 )  # fmt: skip
 """Settings that decide a plan, by name."""

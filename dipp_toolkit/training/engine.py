@@ -130,8 +130,20 @@ class Engine:
 
     def draw_noise(self, batch: int, random: torch.Generator | None = None) -> Float[Tensor, "batch ..."]:
         """Standard normal noise for a pass of `batch` samples, in the dtype of what the generator trains."""
-        dtype = next(parameter for parameter in self.generator.network.parameters() if parameter.requires_grad).dtype
-        return normal((batch, *self.generator.latent_shape), random or self.random, dtype)
+        return normal((batch, *self.generator.latent_shape), random or self.random, self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of what the generator trains."""
+        return next(parameter for parameter in self.generator.network.parameters() if parameter.requires_grad).dtype
+
+    def _noise(self, micro: MicroBatch) -> Float[Tensor, "batch ..."]:
+        """Noise for a pass, of the latents that its condition is for."""
+        condition = micro.condition
+        if condition.size is None:
+            return self.draw_noise(len(condition), micro.random)
+        shape = condition.latent_shape(self.generator.latent_shape)
+        return normal((len(condition), *shape), micro.random, self._dtype)
 
     def _autocast(self) -> torch.autocast:
         return pass_autocast(self.random.device.type, self.precision)
@@ -149,11 +161,11 @@ class Engine:
     def _samples(self, micro: MicroBatch) -> Tensor:
         """Fresh samples without a graph. Where every step is supervised, they are samples of one step, drawn at random
         for the batch: the assistant then follows the mixture of all steps' samples, as DMD2's does."""
-        batch, count = len(micro.condition), step_count(self.generator) - 1
-        noise = self.draw_noise(batch, micro.random)
+        count = step_count(self.generator) - 1
+        noise = self._noise(micro)
         if self.supervise == "every" and count:
             count = whole_number(count + 1, micro.random)
-        between = [self.draw_noise(batch, micro.random) for _ in range(count)]
+        between = [self._noise(micro) for _ in range(count)]
         with torch.no_grad(), self._autocast():
             return at_least_float32(self._run(noise, between, micro.condition))
 
@@ -343,8 +355,8 @@ class Engine:
     def _generator_pass(self, micro: MicroBatch, step: int) -> tuple[Sample, ObjectiveResult, Tensor]:
         """Add a pass's gradient to those that are there; returns its samples, what the objective says, and the samples
         that the assistant may learn from."""
-        noise = self.draw_noise(len(micro.condition), micro.random)
-        between = [self.draw_noise(len(micro.condition), micro.random) for _ in range(step_count(self.generator) - 1)]
+        noise = self._noise(micro)
+        between = [self._noise(micro) for _ in range(step_count(self.generator) - 1)]
         if self.supervise == "every" and between:
             return self._supervise_every(noise, between, micro, step)
         x0, sample, result = self._evaluate(partial(self._run, noise, between, micro.condition), noise, micro, step)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..config import TrainConfig
 from ..diffusion.condition import Condition
@@ -19,6 +19,7 @@ from ..objective.evaluate import WeightedTerm
 from ..objective.result import metric_name
 from ..prompts.cache import CachedConditions
 from ..prompts.sampler import NoisesOfPrompts, PromptOrder
+from ..protocols import EncoderReference
 from ..utils.device import peak_memory_mb
 from ..utils.images import save_grid
 from ..utils.reproducibility import random_states, random_states_kept, restore_random_states
@@ -116,7 +117,7 @@ class TrainingLoop:
         if state is not None and engine.reuse_samples and len(state["positions"]) == self.batch:
             self.kept_positions = list(state["positions"])
             whole = state["samples"].to(self.parts.device)
-            engine.kept = KeptSamples(whole, self._take(self.kept_positions))
+            engine.kept = KeptSamples(whole, self._take(self.kept_positions, self.step - 1))
 
     def _forget_old(self) -> None:
         self.folder.forget_old_checkpoints(self.config.keep_checkpoints)
@@ -165,9 +166,17 @@ class TrainingLoop:
             own += positions[start : start + size]
         return self.order.at(own)
 
-    def _take(self, positions: Sequence[int]) -> Condition:
-        """This process's conditions of an update whose whole batch has the prompts at these places of the order."""
-        return self.parts.conditions[self._rows(positions)]
+    def _take(self, positions: Sequence[int], update: int) -> Condition:
+        """This process's conditions of an update whose whole batch has the prompts at these places of the order.
+
+        Args:
+            positions: the places.
+            update: number of the generator's update, which decides the size of the batch; see `Buckets.of_update`.
+        """
+        condition, buckets = self.parts.conditions[self._rows(positions)], self.parts.buckets
+        if buckets is None:
+            return condition
+        return cast(EncoderReference, self.parts.reference).at_size(condition, buckets.of_update(update))
 
     def _expect(self, batches: Sequence[Sequence[int]]) -> None:
         """These batches are taken next: they are read meanwhile, where they are on a disk."""
@@ -182,7 +191,9 @@ class TrainingLoop:
     def settle_noises(self) -> NoisesOfPrompts:
         """How many samples in a row have the same prompt: as the settings say, or as what estimates gradients needs."""
         if self.noises is None:
-            self.noises = NoisesOfPrompts(self.config.noises_per_prompt or self._noises_needed())
+            own, several = self.config.noises_per_prompt, self.parts.buckets is not None
+            needed = self._noises_needed() if own is None or several else own  # which looks at surrogates, too
+            self.noises = NoisesOfPrompts(own or needed)
         return self.noises
 
     def _noises_needed(self) -> int:
@@ -191,7 +202,8 @@ class TrainingLoop:
         # Of as many samples a prompt as rewards compare, so that these can be asked.
         size = -(-size // compared) * compared
         rows = self.order.at([self.taken + place // compared for place in range(size)])
-        return max(compared, noises_needed(engine, self.parts.conditions[rows], config.seed))
+        several = self.parts.buckets is not None
+        return max(compared, noises_needed(engine, self.parts.conditions[rows], config.seed, several))
 
     @property
     def is_warm(self) -> bool:
@@ -214,7 +226,7 @@ class TrainingLoop:
         started = time.perf_counter()
         engine = self.parts.engine
         now, then = self._assistant_places(self.taken, 2)
-        batch = self._take(now)
+        batch = self._take(now, -1 - self.warmed)
         self._expect([then])
         loss = engine.update_assistant(batch)
         self.warmed += 1
@@ -250,12 +262,12 @@ class TrainingLoop:
             group["lr"] = learning_rate(self.config, self.step)
         positions, noises = self.settle_noises().take(self.taken + rounds * self.batch, self.batch)
         if self.assistant_loss is None:
-            batches = [self._take(places) for places in self._assistant_places(self.taken, rounds)]
+            batches = [self._take(places, self.step) for places in self._assistant_places(self.taken, rounds)]
             self._expect([positions])
             self.assistant_loss = engine.update_assistants(batches)
         next_taken = self.taken + rounds * self.batch + self.settle_noises().new_prompts(self.batch)
         next_rounds = engine.assistant_rounds - (engine.assistant_rounds > 0 and engine.reuse_samples)
-        last = self._take(positions)
+        last = self._take(positions, self.step)
         self._expect(self._assistant_places(next_taken, next_rounds))
         with self.random_states_kept_on_failure():
             result = engine.update_generator(last, self.step)

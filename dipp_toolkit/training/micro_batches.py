@@ -62,4 +62,5 @@ def gathered(condition: Condition, processes: Processes) -> Condition:
     if processes.alone:
         return condition
     prompts = tuple(prompt for rows in processes.tell(list(condition.prompts)) for prompt in rows)
-    return Condition(prompts, {name: processes.gather(tensor) for name, tensor in condition.tensors.items()})
+    tensors = {name: processes.gather(tensor) for name, tensor in condition.tensors.items()}
+    return Condition(prompts, tensors, condition.size)

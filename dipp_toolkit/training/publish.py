@@ -15,6 +15,7 @@ from ..models.family import CallArguments, PipelineFamily
 from ..models.files.folders import family_of, read_scheduler_config
 from ..models.files.safety import stock_pipeline
 from ..models.guidance_embedding import told_guidance
+from ..models.sizes import call_size, recorded_sizes
 from ..models.stock_call import stock_call_of
 from ..models.stock_schedulers import recorded_steps
 from ..planning.recipes.recipe import recipe_text
@@ -92,6 +93,7 @@ def call_arguments(folder: Path, steps: int, family: PipelineFamily | None = Non
         "num_inference_steps": steps,
         guidance: value,
         **(family.call_arguments(network, vae) if isinstance(family, CallArguments) else {}),
+        **(call_size(folder, family, sizes[0]) if (sizes := recorded_sizes(folder, family)) else {}),
     }
 
 

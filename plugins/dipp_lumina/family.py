@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from dipp_toolkit.diffusion.condition import Condition, row_lengths
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.sizes import SizeRules
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -33,6 +35,9 @@ STOCK_SIDE, STOCK_PATCH, STOCK_CHANNELS = 128, 2, 16
 
 STOCK_PIXELS = 8
 """Pixels a side of a latent's element, for the stock pipeline whatever the autoencoder is."""
+
+STOCK_PLACES = (300, 512, 512)
+"""The transformer class's own `axes_lens`: places of tokens, rows and columns."""
 
 PROMPT_STARTS = " <Prompt Start> "
 """What the stock pipeline puts between its system prompt and a prompt."""
@@ -120,6 +125,13 @@ class LuminaFamily:
     def latent_side(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
         """The transformer's sample size, whatever the autoencoder is."""
         return int(network.get("sample_size", STOCK_SIDE))
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """Whole patches, no more of them than the transformer's rotary embedding has places, and a call that takes a
+        latent for 8 pixels whatever the autoencoder is."""
+        lengths = network.get("axes_lens") or STOCK_PLACES
+        most = STOCK_PATCH * min(lengths[1:])
+        return SizeRules(math.lcm(usual.multiple, STOCK_PATCH), most, STOCK_PIXELS)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Features `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from dipp_toolkit.diffusion.condition import Condition
 from dipp_toolkit.diffusion.schedules import expand_like
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.files.folders import component_config, read_scheduler_config
+from dipp_toolkit.models.sizes import SizeRules
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.stock_schedulers import recorded_steps
 from dipp_toolkit.models.tiny_pipelines import write_with
@@ -26,6 +28,9 @@ from .autoencoding import SanaAutoencoding
 
 STOCK_PIXELS = 1024
 """Side of the images that the stock pipelines draw where no size is named, whatever their transformer was made for."""
+
+CALL_MULTIPLE = 32
+"""Pixels that the stock pipelines want both sides of an image to be multiples of."""
 
 INSTRUCTION = "complex_human_instruction"
 """The argument of the stock pipelines for what they put before a prompt."""
@@ -128,6 +133,10 @@ class SanaFamily:
         pixels = side * self.autoencoding.pixels_per_latent(vae)
         arguments: dict[str, Any] = {} if pixels == STOCK_PIXELS else {"height": pixels, "width": pixels}
         return arguments if self.binned.get(side) == pixels else {**arguments, "use_resolution_binning": False}
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """Sides of multiples of 32 pixels, whatever the autoencoder is."""
+        return replace(usual, multiple=math.lcm(usual.multiple * pixels, CALL_MULTIPLE) // pixels)
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:
         time = network_time.expand(len(x_t)) * cast(Any, network).config.timestep_scale

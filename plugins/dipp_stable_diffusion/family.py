@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from dipp_toolkit.models.autoencoding import Autoencoding
 from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
 from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
+from dipp_toolkit.models.sizes import SizeRules
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -36,6 +39,8 @@ COMFY_NOISE: dict[str, Any] = {"betas": "scaled_linear", "beta_start": 0.00085, 
 """Noise levels of all of ComfyUI's Stable Diffusions."""
 COMFY_CHANNELS = 320
 """Channels of the UNets that it recognises."""
+BUCKET_LATENTS = 8
+"""Of which the sides of Stable Diffusion XL's training images are multiples (arXiv 2307.01952, appendix I)."""
 GUIDANCE = "timestep_cond"
 """The condition's tensor, and the UNet's argument, that holds the embedding of a guidance scale."""
 
@@ -175,6 +180,10 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         pixels = Autoencoding().pixels_per_latent(vae)
         height, width = network["sample_size"]
         return {"height": height * pixels, "width": width * pixels}
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """Sides of multiples of 8 latents, 64 pixels, as those of the buckets that it was trained in."""
+        return replace(usual, multiple=math.lcm(usual.multiple, BUCKET_LATENTS))
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         tokenizer = pipeline.tokenizer if pipeline.tokenizer is not None else pipeline.tokenizer_2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.comfyui.facts import ComfyModel
 from dipp_toolkit.models.files.folders import component_config
 from dipp_toolkit.models.original_layout.checkpoint import CheckpointLayout, Encoder
+from dipp_toolkit.models.sizes import SizeRules
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     LATENT_SIDE,
@@ -29,6 +31,8 @@ from dipp_toolkit.models.tiny_pipelines import (
 from dipp_toolkit.models.tiny_tokenizers import tiny_clip_tokenizer, tiny_t5_tokenizer
 
 CLIP_TOKENS = 77
+STOCK_PLACES = 96
+"""Patches a side of the transformer class's own table, where a configuration says none."""
 COMFY_HEAD = 64
 """Numbers of an attention head in ComfyUI's Stable Diffusion 3."""
 
@@ -66,6 +70,11 @@ class StableDiffusion3Family:
                 f"whose side in latents is a multiple of {patch}. Expected one such number."
             )
         return self
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """No side longer than the network's table of places, of which an image has the middle."""
+        most = int(network.get("pos_embed_max_size") or STOCK_PLACES) * int(network.get("patch_size") or 2)
+        return replace(usual, most=most)
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         if pipeline.tokenizer_3 is None or pipeline.text_encoder_3 is None:

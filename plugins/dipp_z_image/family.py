@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dipp_toolkit.diffusion.condition import Condition, row_lengths
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.autoencoding import Autoencoding
 from dipp_toolkit.models.files.folders import component_config
+from dipp_toolkit.models.sizes import SizeRules
 from dipp_toolkit.models.stock_call import StockCall
 from dipp_toolkit.models.tiny_pipelines import (
     check_prediction,
@@ -30,6 +32,9 @@ from dipp_toolkit.models.tiny_tokenizers import tiny_qwen_tokenizer
 
 STOCK_SIDE = 1024
 """Pixels a side of an image that the stock pipeline draws where no size is named."""
+
+STOCK_PLACES = (1024, 512, 512)
+"""The transformer class's own `axes_lens`: places of tokens, rows and columns."""
 
 PATCH = 2
 """Side of the patch of a latent that is one token, in the stock pipeline's calls."""
@@ -109,6 +114,11 @@ class ZImageFamily:
     def call_arguments(self, network: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[str, Any]:
         """The size, where it is not the pipeline's default."""
         return Autoencoding().size_arguments(vae, _stock_side(vae), PATCH)
+
+    def size_rules(self, network: Mapping[str, Any], pixels: int, usual: SizeRules) -> SizeRules:
+        """Whole patches, and no more of them than the transformer's rotary embedding has places."""
+        lengths = network.get("axes_lens") or STOCK_PLACES
+        return replace(usual, multiple=math.lcm(usual.multiple, PATCH), most=PATCH * min(lengths[1:]))
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Condition:
         """Features `(batch, tokens, channels)` and mask `(batch, tokens)`; the empty prompt is the null condition."""

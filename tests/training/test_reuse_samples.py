@@ -233,9 +233,9 @@ def noting_prompts(taken: dict[str, list[list[int]]]) -> Callable[..., Condition
     """`TrainingLoop._take` that notes the places it is asked for, by the run's name."""
     take = TrainingLoop._take
 
-    def noted(loop: TrainingLoop, positions: Any) -> Condition:
+    def noted(loop: TrainingLoop, positions: Any, update: int) -> Condition:
         taken.setdefault(loop.folder.path.name, []).append(list(positions))
-        return take(loop, positions)
+        return take(loop, positions, update)
 
     return noted
 

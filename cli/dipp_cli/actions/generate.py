@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.registry import get_registry
+from dipp_toolkit.utils.image_sizes import parse_size, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ class GenerateRequest:
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    size: str | None = None
     device: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,6 +62,8 @@ class GenerateRequest:
             raise RequestError(f"--seed is {self.seed}; expected a number from 0 to {2**31 - 1}.")
         if self.steps is not None and self.steps < 1:
             raise RequestError(f"--steps is {self.steps}; expected at least 1.")
+        if self.size is not None:
+            parse_size(self.size)
         if self.one_step:
             self.check_steps(known_steps(self.generator or GENERATOR))
         if self.options.keys() - {GUIDANCE_EMBEDDING} and not self.one_step:
@@ -151,6 +155,7 @@ def image_batches(
     from dipp_toolkit.models.loading import load_generator, load_reference
     from dipp_toolkit.models.sampling import generated_batches, sampled_batches
     from dipp_toolkit.models.shared_components.pair import check_named, encode_for
+    from dipp_toolkit.models.sized import decoder_beside, generator_at, reference_at
     from dipp_toolkit.prompts.loading import load_prompts
     from dipp_toolkit.protocols import texts
     from dipp_toolkit.utils.device import choose_device
@@ -159,13 +164,17 @@ def image_batches(
         texts(load_prompts(request.prompts))[: request.count] if request.prompts is not None else request.prompt
     )
     device = choose_device(request.device)
+    size, sized = None, dict[str, Any]()
+    if request.size is not None:
+        size = parse_size(request.size)
+        sized = {"size": size_text(size)}
     if request.one_step:
         name = request.generator or GENERATOR
         reference_name = request.reference or reference_of(name)
         check_named(name, reference_name, "--reference {}")
-        generator = load_generator(name, **request.options)
+        generator = generator_at(load_generator(name, **request.options), size)
         generator.network.to(device)
-        reference = load_reference(reference_name).to(device)
+        reference = decoder_beside(load_reference(reference_name), generator).to(device)
         if tuple(generator.latent_shape) != tuple(reference.latent_shape):
             raise RequestError(
                 f"The generator '{name}' makes latents of shape {tuple(generator.latent_shape)}, the reference "
@@ -180,6 +189,7 @@ def image_batches(
             "reference": reference_name,
             "seed": request.seed,
             "steps": steps,
+            **sized,
         }
         return chosen, images, settings
     name = request.reference or ""
@@ -189,7 +199,8 @@ def image_batches(
     guidance = request.guidance
     if guidance is None:
         guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
-    reference = load_reference(name, **request.options).to(device)
+    reference = reference_at(load_reference(name, **request.options), size).to(device)
     images = sampled_batches(reference, encoded_later(reference, chosen, device), request.seed, steps, guidance)
     settings = {"reference": name, **request.options, "seed": request.seed, "steps": steps, "guidance": guidance}
+    settings |= sized
     return chosen, images, settings

@@ -31,6 +31,13 @@ def generate(
         float | None,
         typer.Option(metavar="SCALE", help="Classifier-free guidance of a reference; a generator has none."),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Size of the pictures in pixels, as in 768x512; the generator's or reference's own by default.",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -85,6 +92,7 @@ def generate(
         seed=seed,
         steps=steps,
         guidance=guidance,
+        size=size,
         device=device or "auto",
         options=load_options,
     )

@@ -14,6 +14,7 @@ from ...models import generator_options
 from ...models.files.saved_generators import DIFFUSERS, place_of, reference_beside
 from ...models.loading import load_generator, load_reference
 from ...models.shared_components.pair import check_named, encode_for
+from ...models.sized import decoder_beside
 from ...models.text_encoders import prompt_encoder
 from ...protocols import Reference
 from ...registry import get_registry
@@ -132,7 +133,8 @@ class BenchEntry:
         check_named(self.name, self.decoder, f"--set generator.{self.label}.reference={{}}")
         generator = load_generator(self.name, **self.generator_options)
         generator.network.to(device)
-        reference = self._reads_prompts(load_reference(self.decoder)).to(device)
+        decoder = decoder_beside(load_reference(self.decoder), generator)
+        reference = self._reads_prompts(decoder).to(device)
         self.check_shapes(generator.latent_shape, reference.latent_shape)
         encode_for(generator, reference)
         return Source(reference, generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -16,12 +16,14 @@ from ...distributed.shared_draws import digest_seed
 from ...models.few_steps import step_count
 from ...models.guidance_embedding import told_otherwise
 from ...models.reference import DiffusersReference
+from ...models.sized import decoder_beside, generator_at, reference_at
 from ...models.stock_call import stock_call_of
 from ...models.text_encoders import prompt_encoder
 from ...prompts.cache import PromptCache, default_cache, encoder_folder
 from ...protocols import EncoderReference, Generator, GuidedReference, Reference
 from ...rewards.code_digests import code_digest
 from ...utils.fingerprint import digest_of, weights_digest
+from ...utils.image_sizes import Size
 from ...utils.images import Images
 
 
@@ -76,6 +78,17 @@ class Source:
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return tuple((self.generator or self.reference).latent_shape)
+
+    def at(self, size: Size | None) -> Source:
+        """This source, of images of a size: height and width in pixels, None for its own.
+
+        Raises:
+            RequestError: it cannot draw them.
+        """
+        if self.generator is None:
+            return replace(self, reference=reference_at(self.reference, size))
+        generator = generator_at(self.generator, size)
+        return replace(self, generator=generator, reference=decoder_beside(self.reference, generator))
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides an image beside prompt and seed: weights, sampler, times, text encoders, and

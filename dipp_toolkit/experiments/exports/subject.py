@@ -18,6 +18,7 @@ from ...models.generator import DiffusersGenerator
 from ...models.generator_options import generator_options
 from ...models.loading import load_generator, load_reference
 from ...models.reference import DiffusersReference
+from ...models.sizes import in_pixels
 from ...training.run_state.run_folder import RunFolder
 from ...utils.json_files import read_json
 from ...utils.messages import shown
@@ -85,7 +86,8 @@ class ExportSubject:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of its images in pixels."""
-        return DiffusersReference.load(str(self.folder)).image_size
+        height, width = self.generator.latent_shape[1:]
+        return in_pixels(self.folder, self.family, [(height, width)])[0]
 
     @cached_property
     def start(self) -> Path:

@@ -23,7 +23,7 @@ from ...diffusion.times import (
     uniform,
     usable_draw,
 )
-from ...protocols import Reference, ScoreModel
+from ...protocols import Reference, ScoreModel, null_beside
 from ...utils.piecewise_linear import PiecewiseLinear, value_at
 from ...utils.step_parts import ASSISTANT_READ, REFERENCE, step_part
 from ..base import Sample, TermContext, TermResult
@@ -49,7 +49,7 @@ def guided_x0(
     denoiser = denoiser or reference.denoiser
     if guidance == 1:
         return denoiser.predict_x0(x_t, t, condition)
-    both = Condition.cat([condition, reference.null(len(condition)).to(x_t.device)])
+    both = Condition.cat([condition, null_beside(reference, condition).to(x_t.device)])
     given, empty = denoiser.predict_x0(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
     return empty + guidance * (given - empty)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from ...errors import RequestError
 from ...models.generator_options import guidance_option
 from ...models.loading import load_reference
+from ...models.reference import DiffusersReference
 from ...protocols import Reference
 from ...utils.precision import FROZEN_DTYPES
 from ..base import TermContext
@@ -101,6 +102,8 @@ def build(context: TermContext) -> TunedDifference:
     options: dict[str, Any] = {} if precision == "fp32" else {"dtype": FROZEN_DTYPES[precision]}
     options |= guidance_option(context.config, "reference")
     tuned = load_reference(name, **options)
+    if isinstance(tuned, DiffusersReference) and isinstance(context.reference, DiffusersReference):
+        tuned = tuned.sized(context.reference.size)
     if tuple(tuned.latent_shape) != tuple(context.reference.latent_shape):
         raise RequestError(
             f"The tuned reference '{name}' has latents of the shape {tuple(tuned.latent_shape)}, and the reference's "

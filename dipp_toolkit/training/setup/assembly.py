@@ -19,6 +19,7 @@ from ...errors import RequestError, RunError
 from ...models import lora
 from ...models.activation_offload import ActivationOffload
 from ...models.attention import GraphAttention
+from ...models.buckets import Buckets
 from ...models.compilation import compile_blocks
 from ...models.few_steps import with_steps
 from ...models.generator_options import generator_options, guidance_option
@@ -51,6 +52,7 @@ from ..optim import LossScale, apply_network_options, make_optimizer
 from .assistant_start import assistant_times
 from .prompt_weights import prompt_weights
 from .resolve import settle_compile, settle_precision
+from .run_sizes import check_surrogates, in_sizes
 
 
 @dataclass(kw_only=True)
@@ -69,6 +71,7 @@ class Assembled:
         watchers: other rewards that only the monitors and the comparison measure.
         sharding: what cuts networks into parts; None where each process has the whole.
         assistant_is_trained: whether the assistant was saved with the generator; it starts as the reference elsewhere.
+        buckets: the sizes of the updates' batches; None where all are the networks' own.
     """
 
     engine: Engine
@@ -84,6 +87,7 @@ class Assembled:
     watchers: Mapping[str, Reward] = field(default_factory=dict)
     sharding: Sharding | None = None
     assistant_is_trained: bool = False
+    buckets: Buckets | None = None
 
 
 def _pick_evenly(prompts: Sequence[str], count: int) -> list[str]:
@@ -228,6 +232,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     eval_prompts = texts(load_prompts(config.eval_prompts)) if config.eval_prompts else prompts
     reference = _load_reference(config)
     generator = _named_generator(config, reference)
+    reference, generator, buckets = in_sizes(config, reference, generator)
     join(generator, reference, config.parts, compared)
     if config.mode == "lora":  # before anything shares its weights
         _in_few_bits(reference.denoiser.network, config, device)
@@ -293,6 +298,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
         watchers=watchers,
         sharding=sharding,
         assistant_is_trained=assistant_is_trained,
+        buckets=buckets,
     )
 
 
@@ -440,7 +446,7 @@ def check_groups(config: TrainConfig, rewards: Mapping[str, Reward]) -> None:
         )
 
 
-def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
+def noises_needed(engine: Engine, condition: Condition, seed: int, several_sizes: bool = False) -> int:
     """Samples of each prompt that the estimators in use ask for; 1 where there is none.
 
     Rewards that do not say whether they have a gradient are tried on latents that are noise.
@@ -449,8 +455,10 @@ def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
         engine: ready to step.
         condition: of the trial, as many prompts as are scored at a time.
         seed: of its latents; the run's random numbers stay as they are.
+        several_sizes: whether the run's batches have more than one size.
 
     Raises:
+        RequestError: an estimator learns on latents of one size, and the run has several.
         RunError: a reward failed.
     """
     rewards = [reward for reward in differentiated_rewards(engine.terms) if reward.estimator is not None]
@@ -462,5 +470,7 @@ def noises_needed(engine: Engine, condition: Condition, seed: int) -> int:
                 reward.find_out(engine.draw_noise(len(condition), random), condition)
 
     engine.processes.together(find_out)
+    if several_sizes:
+        check_surrogates(rewards)
     learning = [reward.estimator if reward.black_box else reward.latent for reward in rewards]
     return max((getattr(part, "noises_per_prompt", 1) for part in learning), default=1)

@@ -48,6 +48,7 @@ from .assembly import check_frozen_precision, check_generator, reference_options
 from .origins import licence_notices
 from .prompt_weights import prompt_weights
 from .resolve import resolve
+from .run_sizes import no_sizes, run_sizes
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,10 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
         with_guidance_embedding(family, guidance_option(config, "reference").get(GUIDANCE), reference[0])
         check_score(reference[0], family)
         check_steps(reference[0], family, config.reference_steps)
+    if config.resolution is not None or config.aspects:
+        for place, name in ((generator, config.generator or ""), (reference, config.reference or "")):
+            if place is None and is_python_name(name):
+                raise RequestError(no_sizes(config))
     if generator is None:
         return ""
     folder, has_weights = generator
@@ -315,6 +320,10 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
     loaded = DiffusersGenerator.load(str(folder), **options)
     shell = loaded.with_network(empty_component(folder, name))
     shape = loaded.latent_shape if reference is None else parts.latent_shape(config.reference or "", reference[0])
+    of = folder if reference is None else reference[0]
+    sizes = run_sizes(config, of, family_of(of), shape, loaded.sizes)
+    if sizes:
+        shell, shape = shell.sized(sizes), (shape[0], *sizes[0])
     check_generator(shell, config, shape)
     return parts_text(folder, reference[0], config.parts) if reference is not None else ""
 

@@ -36,7 +36,7 @@ from .name_checks import check_names
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
-    "generator_steps", "guidance_embedding",
+    "generator_steps", "guidance_embedding", "resolution", "aspects",
 )  # fmt: skip
 """Settings that carry over from a run folder named as the generator, the guidance as it was at the end. Precision does
 not: it depends on the machine."""
