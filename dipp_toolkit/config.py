@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -25,6 +25,7 @@ from .utils.messages import is_broken, nearest, quoted, shown, unknown_name
 from .utils.paths import user_path
 from .utils.piecewise_linear import PiecewiseLinear, schedule_text, value_at
 from .utils.setting_layers import AUTO_SCALE, FLAT, GROUPS, flat_name, flatten, merge, spread
+from .utils.step_settings import LaidTimes, StepNoise, StepTimes, check_listed
 from .utils.yaml_loader import LARGEST, plain_value
 
 OVER_OPTIMISATION = "over-optimisation"
@@ -49,6 +50,13 @@ EXPECTED = {
 """What was expected, by pydantic's name of the error, where its own message is not plain."""
 MOST_SENTENCES = 20
 """Most errors that one message lists."""
+
+
+def listed_times(value: Any) -> list[Any] | None:
+    """Times that are given one by one, as a text with commas or a list; None where they are a word."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")] if "," in value else None
+    return list(value) if isinstance(value, list | tuple) else None
 
 
 def _finite(what: str, numbers: dict[str, float]) -> dict[str, float]:
@@ -279,7 +287,18 @@ class TrainConfig(BaseModel):
         "of them, drawn by the seed, and the first is what is measured and shown; one square by default",
     )
     generator_steps: Annotated[int, Field(ge=1, le=8)] = Field(
-        1, description="network passes of the generator, re-noised in between"
+        1, description="network passes of the generator, noised in between"
+    )
+    step_noise: StepNoise = Field(
+        "fresh",
+        description="with several generator_steps: fresh noise between them, or none for deterministic steps, DDIM's "
+        "and Euler's",
+    )
+    generator_times: StepTimes = Field(
+        "even",
+        description="with several generator_steps: their times: even, stock for those that the generator's own "
+        "scheduler lays for so many steps, or one for each, decreasing, as in 999,749,499,249: timesteps of a "
+        "diffusion, noise levels of flow matching, which begin at 1",
     )
     supervise: Literal["last", "every"] = Field(
         "last",
@@ -458,6 +477,25 @@ class TrainConfig(BaseModel):
             )
         return {**values, "reward_scale": AUTO_SCALE}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_steps_as_times(cls, values: Any) -> Any:
+        """Times that are given one by one say how many steps there are."""
+        times = listed_times(values.get("generator_times")) if isinstance(values, dict) else None
+        if times is None:
+            return values
+        if not 2 <= len(times) <= 8:
+            raise ValueError(
+                f"generator_times has {len(times)} time{'s' * (len(times) != 1)}; expected one for each of 2 to 8 "
+                "steps, as in 999,749,499,249; a single step is read at readout"
+            )
+        if values.get("generator_steps", len(times)) not in (len(times), str(len(times))):
+            raise ValueError(
+                f"generator_times has {len(times)} times, and generator_steps is {values['generator_steps']}: give one "
+                "time for each step, or leave generator_steps out"
+            )
+        return {**values, "generator_steps": len(times)}
+
     @model_validator(mode="after")
     def _activations_in_one_place(self) -> TrainConfig:
         if self.activation_offload and self.compile == "graphs":
@@ -513,6 +551,21 @@ class TrainConfig(BaseModel):
     @classmethod
     def _readout_from_text(cls, value: Any) -> Any:
         return parse_fraction(value) if isinstance(value, str) else value
+
+    @field_validator("generator_times", mode="before")
+    @classmethod
+    def _times_from_text(cls, value: Any) -> Any:
+        times = listed_times(value)
+        if times is None:
+            if value not in get_args(LaidTimes):
+                raise ValueError("expected even, stock, or decreasing numbers, as in 999,749,499,249")
+            return value
+        try:
+            numbers = tuple(float(time) for time in times)
+        except (TypeError, ValueError) as error:
+            raise ValueError("expected even, stock, or decreasing numbers, as in 999,749,499,249") from error
+        check_listed(numbers)
+        return numbers
 
     @field_validator("scale_schedule", "guidance_schedule", mode="before")
     @classmethod

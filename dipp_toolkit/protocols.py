@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from .diffusion.condition import Condition
 from .diffusion.denoiser import Denoiser
 from .utils.images import Images
 from .utils.lazy_sequence import Mapped
+from .utils.step_settings import Stepping
 
 Latents = Float[Tensor, "batch ..."]
 
@@ -270,6 +271,25 @@ class FewStepGenerator(Protocol):
         """What a step from 1 on reads: the sample of the step before it, noised to this step's time."""
 
 
+@runtime_checkable
+class DeterministicSteps(Protocol):
+    """A generator of several steps that may take them without fresh noise; see `few_steps`.
+
+    Attributes:
+        step_noise: `"fresh"` noise before every step but the first, or `"none"`.
+    """
+
+    @property
+    def step_noise(self) -> Literal["fresh", "none"]:
+        """What a step's sample is noised with."""
+
+    def first_input(self, noise: Latents) -> Latents:
+        """What the first step reads of pure noise z: z, or sigma z."""
+
+    def noise_in(self, x_t: Latents, x0: Latents, step: int) -> Latents:
+        r"""The noise in what a step read, its sample being $x_0$: $(x_t - \alpha_t x_0) / \sigma_t$."""
+
+
 # What a role may have besides. Each is optional: a role fulfils it by having the method or attribute.
 
 
@@ -396,6 +416,18 @@ class StepsChangeable(Protocol):
 
     def in_steps(self, steps: int) -> Generator:
         """The same generator in so many steps."""
+
+
+@runtime_checkable
+class SteppingChangeable(Protocol):
+    """A generator that can take its steps at other times, or with other noise between them."""
+
+    @property
+    def stepping(self) -> Stepping:
+        """How it takes them."""
+
+    def with_stepping(self, stepping: Stepping) -> Generator:
+        """The same generator, its steps taken so."""
 
 
 @runtime_checkable

@@ -25,14 +25,22 @@ def published_generators() -> str:
     """A row for each published generator and reference, from its record."""
     from dipp_toolkit.models.readout import recorded_input_scale
 
-    lines = ["| generator | weights | timestep | input | reference | licence |", "|---|---|---|---|---|---|"]
+    columns = ("generator", "weights", "steps", "timestep", "input", "reference", "licence")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for model in _models("generator"):
         time = _timestep(model)
         scale = model.input_scale or recorded_input_scale(model.blueprint().scheduler_config)
         given = "$z$" if time == "1" or scale == "unit" else r"$\sigma z$"
-        lines.append(
-            f"| `{model.name}` | {_weights(model)} | {time} | {given} | `{model.reference}` | {_terms(model)} |"
+        cells = (
+            f"`{model.name}`",
+            _weights(model),
+            str(model.steps),
+            time,
+            given,
+            f"`{model.reference}`",
+            _terms(model),
         )
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| reference | weights | licence |", "|---|---|---|"]
     lines += [f"| `{model.name}` | {_weights(model)} | {_terms(model)} |" for model in _models("reference")]
     return "\n".join(lines)

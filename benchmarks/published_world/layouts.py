@@ -319,12 +319,15 @@ LAYOUTS: tuple[Layout, ...] = (
         for name in ("sana-sprint", "sana-sprint-0.6b")
     ),
     *(
-        Layout(name, "LoRA, VideoX-Fun's keys", lora_file(write_videox), stock.z_image)
-        for name in ("z-image-fun-distill", "z-image-fun-distill-4")
+        Layout(name, "LoRA, VideoX-Fun's keys", lora_file(write_videox), call)
+        for name, call in (("z-image-fun-distill", stock.z_image), ("z-image-fun-distill-4", stock.z_image_4))
     ),
     *(
-        Layout(name, "LoRA, down and up by layer", lora_file(write_plain), stock.qwen_image_lightning)
-        for name in ("qwen-image-lightning", "qwen-image-lightning-8")
+        Layout(name, "LoRA, down and up by layer", lora_file(write_plain), call)
+        for name, call in (
+            ("qwen-image-lightning", stock.qwen_image_lightning),
+            ("qwen-image-lightning-8", stock.qwen_image_lightning_8),
+        )
     ),
     Layout("pixart-sigma-512", "reference: transformer alone", network_alone, stock.pixart_sampled, kind="reference"),
     *(
@@ -342,6 +345,7 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sd35-medium", stock.sampled),
             ("flux", stock.flux_sampled),
             ("z-image", stock.z_image_sampled),
+            ("z-image-turbo-reference", stock.z_image_turbo_sampled),
             ("lumina2", stock.sampled),
             ("qwen-image", stock.qwen_image_sampled),
             ("sana", stock.sana_sampled),

@@ -19,12 +19,13 @@ from benchmarks.published_world.layouts import Layout, model_of
 from dipp_cli.actions.generate import GenerateRequest, make_images
 from dipp_toolkit import train
 from dipp_toolkit.config import make_config
-from dipp_toolkit.models.files.folders import family_of, quiet_loading
+from dipp_toolkit.models.files.folders import family_of, quiet_loading, read_scheduler_config
 from dipp_toolkit.models.generator_options import READ_OUT
 from dipp_toolkit.models.loading import load_generator, load_reference
 from dipp_toolkit.models.published import PublishedPipeline
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.stock_call import stock_call_of
+from dipp_toolkit.models.stock_schedulers import recorded_steps
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments
 
@@ -104,7 +105,8 @@ def loaded(layout: Layout) -> Any:
 
 def sampled(reference: str) -> Tensor:
     """What `dipp generate --reference` draws in a few steps."""
-    steps, guidance = stock.REFERENCE_STEPS, 1.0 if reference == "flux" else stock.REFERENCE_GUIDANCE
+    unguided = reference == "flux" or not getattr(model_of("reference", reference), "guided", True)
+    steps, guidance = stock.REFERENCE_STEPS, 1.0 if unguided else stock.REFERENCE_GUIDANCE
     request = GenerateRequest(
         reference=reference, prompt=[stock.PROMPT], seed=SEED, steps=steps, guidance=guidance, device="cpu"
     )
@@ -128,7 +130,7 @@ def trained(layout: Layout, folder: Path, mode: str) -> Path:
         layout.kind: layout.name, "mode": mode, "steps": STEPS, "prompts": str(prompts), "out": str(folder / "run"),
         "rewards": {"colourfulness": 1.0}, "reward_scale": 10.0, "learning_rate": 1e-3, "lora_rank": 2, "batch_size": 2,
         "eval_count": 2, "eval_seeds": 2, "reference_steps": 2, "monitor_every": 0, "diagnose_every": 0,
-        "device": "cpu", "precision": "fp32", "frozen_precision": "fp32", "generator_steps": 1,
+        "device": "cpu", "precision": "fp32", "frozen_precision": "fp32",
     }  # fmt: skip
     if layout.kind == "reference":  # distilled, as its plugin recommends to read its network out
         recommended = get_registry().find("reference", layout.name).defaults
@@ -140,7 +142,7 @@ def trained(layout: Layout, folder: Path, mode: str) -> Path:
 def plainly_drawn(final: Path, noise: Tensor) -> Tensor:
     """What stock diffusers draws from an exported folder, called as its model card says."""
     pipeline = stock.pipeline_at(final)
-    arguments: dict[str, Any] = call_arguments(final, 1)
+    arguments: dict[str, Any] = call_arguments(final, recorded_steps(read_scheduler_config(final)))
     latents = stock_call_of(family_of(final)).given_latents(noise)
     with torch.no_grad():
         images: Tensor = pipeline(prompt=stock.PROMPT, latents=latents, output_type="pt", **arguments).images

@@ -1,4 +1,4 @@
-"""The calls of stock diffusers that the authors of one-step generators publish, in float32.
+"""The calls of stock diffusers that the authors of generators publish, in float32.
 
 Nothing in them is ours but the seeds of schedulers that draw noise.
 
@@ -115,8 +115,8 @@ def schnell(pipeline: Any, noise: Tensor) -> Tensor:
 
 
 def klein(pipeline: Any, noise: Tensor) -> Tensor:
-    """FLUX.2-klein: its own scheduler at the noise's size, a position of which is two of the autoencoder's."""
-    return images(pipeline, noise, guidance_scale=1.0, **_flux_2_size(pipeline, noise))
+    """FLUX.2-klein: four steps of its own scheduler at the noise's size, a position being two of the autoencoder's."""
+    return images(pipeline, noise, guidance_scale=1.0, num_inference_steps=4, **_flux_2_size(pipeline, noise))
 
 
 def klein_sampled(pipeline: Any, noise: Tensor) -> Tensor:
@@ -134,10 +134,20 @@ def _flux_2_size(pipeline: Any, noise: Tensor) -> dict[str, int]:
     return {"height": height, "width": width}
 
 
-def z_image(pipeline: Any, noise: Tensor) -> Tensor:
+def z_image(pipeline: Any, noise: Tensor, steps: int = 8) -> Tensor:
     """Z-Image-Turbo: its own scheduler, and guidance 0, which is none there; the default size is 1024 pixels."""
     height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-    return own_scheduler(pipeline, noise, height=height, width=width)
+    return own_scheduler(pipeline, noise, num_inference_steps=steps, height=height, width=width)
+
+
+def z_image_turbo_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """Z-Image-Turbo as a reference, in as few steps as others."""
+    return z_image(pipeline, noise, REFERENCE_STEPS)
+
+
+def z_image_4(pipeline: Any, noise: Tensor) -> Tensor:
+    """Z-Image with a LoRA of four steps."""
+    return z_image(pipeline, noise, 4)
 
 
 def z_image_sampled(pipeline: Any, noise: Tensor) -> Tensor:
@@ -153,7 +163,7 @@ def qwen_image_sampled(pipeline: Any, noise: Tensor) -> Tensor:
     return images(pipeline, packed, num_inference_steps=REFERENCE_STEPS, **guided, **pixels)
 
 
-def qwen_image_lightning(pipeline: Any, noise: Tensor) -> Tensor:
+def qwen_image_lightning(pipeline: Any, noise: Tensor, steps: int = 4) -> Tensor:
     """Qwen-Image-Lightning's own scheduler, of the shift that it was distilled with."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -161,7 +171,12 @@ def qwen_image_lightning(pipeline: Any, noise: Tensor) -> Tensor:
         pipeline.scheduler.config, base_shift=math.log(3), max_shift=math.log(3), shift_terminal=None
     )
     packed, pixels = _packed(pipeline, noise)
-    return images(pipeline, packed, true_cfg_scale=1.0, **pixels)
+    return images(pipeline, packed, true_cfg_scale=1.0, num_inference_steps=steps, **pixels)
+
+
+def qwen_image_lightning_8(pipeline: Any, noise: Tensor) -> Tensor:
+    """The one of eight steps."""
+    return qwen_image_lightning(pipeline, noise, 8)
 
 
 def lightning(pipeline: Any, noise: Tensor) -> Tensor:
@@ -224,7 +239,7 @@ def decoded(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 def images(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
-    """The pipeline's own call in one step."""
+    """The pipeline's own call, in one step where nothing else is said."""
     call = {"num_inference_steps": 1, "latents": noise, "output_type": "pt", **arguments}
     result: Tensor = quiet(pipeline)(prompt=PROMPT, **call).images
     return result

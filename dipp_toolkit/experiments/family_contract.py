@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..config import make_config
+from ..diffusion.schedules import TrigFlow
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, parameter_count
 from ..models.decoding import DecodeOptions
@@ -37,6 +38,7 @@ from ..training.run import train
 from ..utils.exception_text import raised
 from ..utils.image_sizes import Size
 from ..utils.json_files import read_json
+from ..utils.step_settings import Stepping
 from .acceptance.plain_pipeline import plain_image, plain_images, plain_pipeline
 
 PROMPTS = ("a red cat", "the big dog in the small house by the sea", "sun")
@@ -211,7 +213,8 @@ def few_steps(twin: Twin) -> Iterator[Kept]:
     """A generator of one step, and of two, is what the stock pipeline of its export draws.
 
     Where a class's scheduler sees tokens, the noise it draws between two steps lies otherwise on the image than a
-    generator's: the same law, another image. Such a class is tried in one step.
+    generator's: the same law, another image. Such a class is tried in one step, and in two deterministic ones. TrigFlow
+    has no deterministic steps.
     """
     for steps in (1, 2) if stock_call_of(twin.reference.family).patch is None else (1,):
         generator = DiffusersGenerator.load(str(twin.folder)).in_steps(steps)
@@ -219,6 +222,12 @@ def few_steps(twin: Twin) -> Iterator[Kept]:
             final = Path(scratch) / "final"
             generator.save_pretrained(final)
             yield _exported(twin, generator, final, f"a generator of {steps} step{'s' * (steps > 1)}")
+    if isinstance(twin.reference.denoiser.schedule, TrigFlow):
+        return
+    generator = DiffusersGenerator.load(str(twin.folder)).in_steps(2).with_stepping(Stepping("none"))
+    with tempfile.TemporaryDirectory() as scratch:
+        generator.save_pretrained(final := Path(scratch) / "final")
+        yield _exported(twin, generator, final, "a generator of 2 deterministic steps")
 
 
 def training(twin: Twin) -> Iterator[Kept]:

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 
 from ..diffusion.condition import Condition
 from ..diffusion.denoiser import Denoiser
+from ..diffusion.deterministic_steps import noise_in
 from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import add_noise, expand_like, schedule_from_config
 from ..errors import DippError, RequestError, first_line
 from ..utils.image_sizes import Size
+from ..utils.step_settings import USUAL, StepNoise, Stepping, recorded_stepping
 from . import lora as adapters
 from .components import heeded_scheduler_config, load_component
 from .export import ASSISTANT, export_pipeline
 from .family import PipelineFamily
 from .few_steps import noises_of, run_steps
 from .files.fetching import hub_id_of
-from .files.folders import family_of, resolve_folder
+from .files.folders import family_of, read_scheduler_config, resolve_folder
 from .guidance_embedding import told_guidance, with_guidance_embedding
 from .lora import AdapterSettings
 from .quantized_layers import is_quantized, quantize_like
@@ -34,7 +36,8 @@ from .sizes import recorded_sizes, recorded_text
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
 from .stock_call import stock_call_of
-from .stock_schedulers import MOST_STEPS, recorded_steps, step_times, stock_scheduler
+from .stock_schedulers import MOST_STEPS, RECORDED_STEPS, recorded_steps
+from .stock_steps import StockSteps, check_call_takes, stock_steps
 
 
 @dataclass
@@ -45,7 +48,7 @@ class DiffusersGenerator:
     read as of any $x_t$, $(x_t - \sigma \epsilon_\theta) / \alpha$ where noise is predicted.
 
     With `steps` above 1 its sample is noised and read out again, at the times of the stock scheduler that it is
-    exported with; see `few_steps`.
+    exported with; see `few_steps` and `stock_steps`.
 
     The network is loaded when it is first asked for, so that a generator which starts from its reference's own weights
     can share them instead.
@@ -63,6 +66,7 @@ class DiffusersGenerator:
         input_scale: what the network is given: `"unit"` for z, `"sigma"` for sigma(readout) z; see `readout.py`.
         sizes: height and width of the latents that it is trained at, where these are not what its configuration says;
             the first is drawn where no other is named. See `sized`.
+        stepping: how several steps are taken: the noise between them, and their times.
     """
 
     folder: Path
@@ -75,6 +79,7 @@ class DiffusersGenerator:
     input_scale: InputScale = "unit"
     parts: Path | None = None
     sizes: tuple[Size, ...] = ()
+    stepping: Stepping = USUAL
     _denoiser: Denoiser | None = field(default=None, repr=False)
     _drawing: DiffusersReference | None = field(default=None, repr=False, compare=False)
 
@@ -131,13 +136,30 @@ class DiffusersGenerator:
         return (own[0], *self.sizes[0]) if self.sizes else own
 
     @cached_property
+    def stock_steps(self) -> StockSteps:
+        """How plain diffusers takes its steps.
+
+        Raises:
+            RequestError: no stock scheduler can express them.
+        """
+        return stock_steps(
+            self.scheduler_config, self.readout, self.steps, self.latent_shape, self.input_scale, self.stepping,
+            stock_call_of(self.family),
+        )  # fmt: skip
+
+    @property
     def times(self) -> tuple[float, ...]:
         """The times in [0, 1] at which the network is read, one a step.
 
         Raises:
             RequestError: no stock scheduler has so many steps from this read-out.
         """
-        return step_times(self.scheduler_config, self.readout, self.steps, self.latent_shape, self.input_scale)
+        return (self.readout,) if self.steps == 1 else self.stock_steps.times
+
+    @property
+    def step_noise(self) -> StepNoise:
+        """What is between its steps: `"fresh"` noise, or `"none"`."""
+        return self.stepping.noise
 
     @classmethod
     def load(
@@ -181,8 +203,11 @@ class DiffusersGenerator:
             place = network_folder(weights, folder, family.network_name)
         if lora:
             place = fused_weights(folder, family.network_name, place, [lora] if isinstance(lora, str) else lora)
+        record = read_scheduler_config(folder)
+        steps = recorded_steps(record if RECORDED_STEPS in record else config)
+        stepping = recorded_stepping(record) if steps > 1 else USUAL
         sizes = recorded_sizes(folder, family)
-        return cls(folder, family, when, place, config, assistant, recorded_steps(config), scale, sizes=sizes)
+        return cls(folder, family, when, place, config, assistant, steps, scale, sizes=sizes, stepping=stepping)
 
     @classmethod
     def from_reference(
@@ -232,8 +257,8 @@ class DiffusersGenerator:
     def generate(
         self, noise: Float[Tensor, "batch channels height width"], condition: Condition
     ) -> Float[Tensor, "batch channels height width"]:
-        if self.steps == 1:
-            return self.read_out(self._network_input(noise), 0, condition)
+        if self.steps == 1 or self.step_noise == "none":
+            return run_steps(self, noise, [None] * (self.steps - 1), condition)
         return run_steps(self, noise, noises_of(noise, self.steps - 1), condition)
 
     def read_out(
@@ -251,9 +276,20 @@ class DiffusersGenerator:
         """The sample of the step before this one, noised to this step's time."""
         return add_noise(self.denoiser.schedule, x0, noise, self._time(step, x0))
 
-    def _network_input(self, noise: Tensor) -> Tensor:
-        """What the only step reads. Of several steps the first one reads z: `few_step_scheduler` says why."""
-        if self.input_scale == "unit":
+    def noise_in(
+        self,
+        x_t: Float[Tensor, "batch channels height width"],
+        x0: Float[Tensor, "batch channels height width"],
+        step: int,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The noise in what a step read, its sample being `x0`."""
+        return noise_in(self.denoiser.schedule, x_t, x0, self._time(step, x_t))
+
+    def first_input(
+        self, noise: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """What the first step reads. With fresh noise between several it is z: `few_step_scheduler` says why."""
+        if self.input_scale == "unit" or (self.steps > 1 and self.step_noise == "fresh"):
             return noise
         return expand_like(self.denoiser.schedule.sigma(self._time(0, noise)), noise) * noise
 
@@ -280,11 +316,12 @@ class DiffusersGenerator:
         """Raise before a training what `save_pretrained` would raise after it.
 
         Raises:
-            RequestError: no stock scheduler can express this generator, see `stock_scheduler`, or its pipeline class
-                cannot drive that one.
+            RequestError: no stock scheduler can express this generator, see `stock_steps`, or its pipeline class
+                cannot drive that one or be told the times.
         """
-        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
-        stock_call_of(self.family).check(scheduler, self.latent_shape, self.steps)
+        made = self.stock_steps
+        stock_call_of(self.family).check(made.scheduler, self.latent_shape, self.steps)
+        check_call_takes(self.folder, made.arguments)
 
     def save_pretrained(self, folder: Path, assistant: nn.Module | None = None) -> None:
         """Write a pipeline folder whose stock pipeline makes this generator's image in its own number of steps.
@@ -298,7 +335,7 @@ class DiffusersGenerator:
             folder: where to; it appears whole or not at all, an existing one is replaced.
             assistant: the assistant's network, kept beside so that training can go on from here.
         """
-        scheduler = stock_scheduler(self.scheduler_config, self.readout, self.steps, self.input_scale)
+        scheduler = self.stock_steps.scheduler
         network = self.network
         if is_quantized(network):
             network = adapters.over(network, self._start_network(cast(Any, network).dtype))
@@ -340,3 +377,7 @@ class DiffusersGenerator:
         if not 1 <= steps <= MOST_STEPS:
             raise RequestError(f"A generator cannot take {steps} steps; expected 1 to {MOST_STEPS}.")
         return replace(self, steps=steps)
+
+    def with_stepping(self, stepping: Stepping) -> DiffusersGenerator:
+        """The same generator, its steps taken otherwise; of one step there is but one way."""
+        return replace(self, stepping=stepping)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RequestError
+from ..registry import get_registry
 from ..utils.licences import Licence, Origin
+from ..utils.step_settings import USUAL, StepNoise, Stepping, StepTimes
 from .files.download_lists import JOINED
 
 if TYPE_CHECKING:
@@ -93,9 +96,12 @@ class PublishedReference(PublishedPipeline):
 
     Attributes:
         shrink: by what the sides of its images are divided, for generators of smaller ones than it was made for.
+        guided: whether its guidance is that of two passes. The network of a turbo model was distilled without the empty
+            prompt: its guidance is inside, and a second pass with that prompt means nothing.
     """
 
     shrink: int = 1
+    guided: bool = field(default=True, kw_only=True)
 
     def __call__(self, **options: Any) -> Any:
         """The reference.
@@ -115,7 +121,7 @@ class PublishedReference(PublishedPipeline):
 
 @dataclass(frozen=True)
 class PublishedGenerator(PublishedPipeline):
-    """A published generator of one step. Called, it loads from the hub's cache or the hub.
+    """A published generator of one step or a few. Called, it loads from the hub's cache or the hub.
 
     Attributes:
         reference: name of the reference that it is aligned against.
@@ -125,6 +131,10 @@ class PublishedGenerator(PublishedPipeline):
         weights: address of the network's weights, where they are published without a pipeline.
         lora: addresses of LoRA files, each with its scale, that are fused into the weights.
         prediction: what the network predicts, where the pipeline's scheduler says something else.
+        steps: that it was made for.
+        step_noise: between several of them: `"fresh"`, or `"none"` where they are deterministic.
+        times: of several of them; see `generator_times` in `dipp_toolkit.config`.
+        scheduler: settings of its own scheduler, where the pipeline's says others.
     """
 
     reference: str = ""
@@ -133,6 +143,10 @@ class PublishedGenerator(PublishedPipeline):
     weights: str | None = None
     lora: tuple[str, ...] = ()
     prediction: str | None = None
+    steps: int = field(default=1, kw_only=True)
+    step_noise: StepNoise = field(default="fresh", kw_only=True)
+    times: StepTimes = field(default="even", kw_only=True)
+    scheduler: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def hub(self) -> str:
@@ -161,9 +175,40 @@ class PublishedGenerator(PublishedPipeline):
         from .generator import DiffusersGenerator
 
         generator = DiffusersGenerator.load(self.source, **self.options(options))
-        if self.prediction is None:
+        own = dict(self.scheduler) | ({} if self.prediction is None else {"prediction_type": self.prediction})
+        if own:
+            generator = replace(generator, scheduler_config={**generator.scheduler_config, **own})
+        if self.steps == 1:
             return generator
-        return replace(generator, scheduler_config={**generator.scheduler_config, "prediction_type": self.prediction})
+        return generator.in_steps(self.steps).with_stepping(self.stepping)
+
+    @property
+    def stepping(self) -> Stepping:
+        """How it takes its steps, where it takes several."""
+        return Stepping(self.step_noise, self.times)
+
+
+def check_guidance(reference: str, guidance: float, setting: str) -> None:
+    """Refuse guidance of two passes for a published reference that was distilled without it.
+
+    Args:
+        reference: as somebody named it.
+        guidance: 1 for none.
+        setting: that gives it, for the message.
+
+    Raises:
+        RequestError: it is above 1 and the reference takes none.
+    """
+    if guidance <= 1:
+        return
+    plain = reference.removeprefix("diffusers:")
+    records = (entry.factory for entry in get_registry().entries["reference"].values())
+    for record in records:
+        if isinstance(record, PublishedReference) and not record.guided and plain in (record.name, record.source):
+            raise RequestError(
+                f"The reference '{reference}' was distilled without the empty prompt, and {setting} is {guidance:g}, "
+                f"which guides by a second pass with it. Set {setting}=1; what it was distilled from takes guidance."
+            )
 
 
 def register_blueprints(register: Register, models: Iterable[PublishedPipeline]) -> None:
@@ -182,6 +227,10 @@ def _defaults(model: PublishedPipeline) -> dict[str, Any]:
     """Recommended settings: those that the record implies, and its own."""
     if not isinstance(model, PublishedGenerator):
         return {"reference": model.name, **model.defaults}
-    read = {"readout": model.readout, "input_scale": model.input_scale}
+    read: dict[str, Any] = {"readout": model.readout, "input_scale": model.input_scale}
+    if model.steps > 1:
+        read["generator_steps"] = model.steps
+    if model.stepping != USUAL:
+        read |= {"step_noise": model.step_noise, "generator_times": model.times}
     reference = {"reference": model.reference} if model.reference else {}
     return {name: value for name, value in read.items() if value is not None} | reference | dict(model.defaults)

@@ -114,6 +114,25 @@ class StockCall:
         times: Tensor = scheduler.timesteps
         return times
 
+    def with_times(
+        self, scheduler: Any, steps: int, latent_shape: tuple[int, ...], device: torch.device | str = "cpu"
+    ) -> Any:
+        """A copy of a scheduler whose times are set as the pipeline sets them.
+
+        Args:
+            scheduler: the pipeline's.
+            steps: how many.
+            latent_shape: of one latent, which decides a shift by resolution.
+            device: of the times.
+
+        Raises:
+            RequestError: the stock pipeline would fail with this scheduler.
+        """
+        scheduler = copy.deepcopy(scheduler)
+        self.prepare(scheduler)
+        self._set_timesteps(scheduler, steps, latent_shape, torch.device(device))
+        return scheduler
+
     def understood(self, scheduler: Any) -> dict[str, Any]:
         """The configuration of a scheduler as far as this pipeline class heeds it, `_class_name` included."""
         config = {**scheduler.config, "_class_name": type(scheduler).__name__}
@@ -151,9 +170,7 @@ class StockCall:
         Raises:
             RequestError: the stock pipeline would fail with this scheduler, or its steps are no numbers.
         """
-        scheduler = copy.deepcopy(scheduler)
-        self.prepare(scheduler)
-        self._set_timesteps(scheduler, steps, latent_shape, noise.device)
+        scheduler = self.with_times(scheduler, steps, latent_shape, noise.device)
         options = _options(scheduler.step, generator=generators or own_generators(noise))
         if self.eta is not None:
             options |= _options(scheduler.step, eta=self.eta)

@@ -45,6 +45,9 @@ from .trigflow_steps import scm_scheduler, scm_times
 
 MOST_STEPS = 8
 
+RECORDED_STEPS = "_generator_steps"
+"""Where a scheduler's configuration holds the number of steps, where its class has no setting that says it."""
+
 BOUNDARY_SCALING = 1e4
 """`LCMScheduler`'s timestep_scaling: how sharply its output turns from $x_t$ at time 0 to the prediction after it."""
 
@@ -80,7 +83,7 @@ def one_step_scheduler(config: Mapping[str, Any], readout: float, input_scale: I
     sigma = schedule.sigma(torch.tensor([readout])).item()
     if input_scale == "unit" or sigma == 1:  # where there is no signal at all, both are the same
         return _ddim(config, schedule, readout)
-    return _euler(config, schedule, readout)
+    return euler_scheduler(config, schedule, readout)
 
 
 def check_flow(config: Mapping[str, Any], readout: float) -> None:
@@ -125,7 +128,12 @@ def _ddim(config: Mapping[str, Any], schedule: VariancePreserving, readout: floa
     return DDIMScheduler(**settings, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
 
 
-def _euler(config: Mapping[str, Any], schedule: VariancePreserving, readout: float) -> Any:
+def euler_scheduler(config: Mapping[str, Any], schedule: VariancePreserving, readout: float) -> Any:
+    r"""Euler's steps from the read-out down, of trailing spacing; its network is given $\sigma z$.
+
+    Raises:
+        RequestError: hardly any signal is left at the read-out.
+    """
     from diffusers import EulerDiscreteScheduler
 
     settings = cut_schedule(config, schedule, readout)
@@ -193,7 +201,8 @@ def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int, in
     if input_scale == "sigma" and schedule.sigma(torch.tensor([readout])).item() != 1:
         raise RequestError(
             f"A generator of {steps} steps starts from z itself, which is what the stock LCMScheduler gives its "
-            "network, and this one is given sigma z (input_scale=sigma). Set input_scale=unit, or generator_steps=1."
+            "network, and this one is given sigma z (input_scale=sigma). Set input_scale=unit, or generator_steps=1. "
+            "Without fresh noise between its steps (step_noise=none) it may start from sigma z."
         )
     from diffusers import LCMScheduler
 
@@ -215,19 +224,26 @@ def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int, in
     return scheduler
 
 
-def _few_step_flow(config: Mapping[str, Any], readout: float, steps: int) -> Any:
+def flow_consistency_scheduler() -> Any:
+    """The class of the stock scheduler of flow matching that draws fresh noise between steps.
+
+    Raises:
+        RequestError: the installed diffusers has none.
+    """
     try:
         from diffusers import FlowMatchLCMScheduler
     except ImportError as error:
         raise RequestError(
             "The installed diffusers has no FlowMatchLCMScheduler, so a flow-matching generator of several steps could "
-            "not be loaded again. Update diffusers, or set generator_steps=1."
+            "not be loaded again. Update diffusers, or set step_noise=none or generator_steps=1."
         ) from error
+    return FlowMatchLCMScheduler
 
+
+def _few_step_flow(config: Mapping[str, Any], readout: float, steps: int) -> Any:
+    kind = flow_consistency_scheduler()
     check_flow(config, readout)
-    return FlowMatchLCMScheduler(
-        num_train_timesteps=int(config.get("num_train_timesteps", 1000)), shift=1.0, shift_terminal=1 / steps
-    )
+    return kind(num_train_timesteps=int(config.get("num_train_timesteps", 1000)), shift=1.0, shift_terminal=1 / steps)
 
 
 def stock_scheduler(config: Mapping[str, Any], readout: float, steps: int, input_scale: InputScale = "unit") -> Any:
@@ -282,7 +298,9 @@ def recorded_steps(config: Mapping[str, Any]) -> int:
     """
     steps = 1
     try:
-        if config.get("_class_name") == "LCMScheduler":
+        if config.get(RECORDED_STEPS) is not None:
+            steps = int(config[RECORDED_STEPS])
+        elif config.get("_class_name") == "LCMScheduler":
             steps = int(config.get("original_inference_steps", 50))
         elif config.get("_class_name") == "FlowMatchLCMScheduler" and config.get("shift_terminal"):
             steps = round(1 / float(config["shift_terminal"]))
@@ -299,11 +317,21 @@ def saved_steps(name: str) -> int | None:
     Raises:
         RequestError: the scheduler's configuration is not JSON.
     """
+    config = saved_scheduler(name)
+    return None if config is None else recorded_steps(config)
+
+
+def saved_scheduler(name: str) -> dict[str, Any] | None:
+    """The scheduler's configuration in a pipeline or run folder on this machine; None where there is none of this name.
+
+    Raises:
+        RequestError: it is not JSON.
+    """
     plain = name.removeprefix("diffusers:")
     if not is_there(plain):
         return None
     path = user_path(plain)
     for folder in (path, path / "final"):
         if (folder / "scheduler" / "scheduler_config.json").is_file():
-            return recorded_steps(read_scheduler_config(folder))
+            return read_scheduler_config(folder)
     return None

@@ -39,7 +39,7 @@ from ..errors import BadNumbers
 from ..models.activation_offload import ActivationOffload
 from ..models.attention import GraphAttention
 from ..models.compilation import compiled_passes
-from ..models.few_steps import run_steps, step_count
+from ..models.few_steps import draws_noise, first_input, next_input, run_steps, step_count
 from ..models.weight_sharing import trainable_parameters
 from ..objective.base import Committing, Sample, Stateful
 from ..objective.evaluate import WeightedTerm, evaluate_objective, find_cause
@@ -151,7 +151,13 @@ class Engine:
     def _micro_batches(self, condition: Condition) -> Iterator[MicroBatch]:
         return micro_batches(condition, self.random, self.accumulation, self.processes)
 
-    def _run(self, noise: Tensor, between: Sequence[Tensor], condition: Condition) -> Tensor:
+    def _between(self, micro: MicroBatch, count: int) -> list[Tensor | None]:
+        """Fresh noises before so many steps; None for each where the steps are deterministic."""
+        if not draws_noise(self.generator):
+            return [None] * count
+        return [self._noise(micro) for _ in range(count)]
+
+    def _run(self, noise: Tensor, between: Sequence[Tensor | None], condition: Condition) -> Tensor:
         """The samples of a generator of one step, or of the step that follows the fresh noises."""
         if isinstance(self.generator, FewStepGenerator) and self.generator.steps > 1:
             return run_steps(self.generator, noise, between, condition)
@@ -165,7 +171,7 @@ class Engine:
         noise = self._noise(micro)
         if self.supervise == "every" and count:
             count = whole_number(count + 1, micro.random)
-        between = [self._noise(micro) for _ in range(count)]
+        between = self._between(micro, count)
         with torch.no_grad(), self._autocast():
             return at_least_float32(self._run(noise, between, micro.condition))
 
@@ -356,7 +362,7 @@ class Engine:
         """Add a pass's gradient to those that are there; returns its samples, what the objective says, and the samples
         that the assistant may learn from."""
         noise = self._noise(micro)
-        between = [self._noise(micro) for _ in range(step_count(self.generator) - 1)]
+        between = self._between(micro, step_count(self.generator) - 1)
         if self.supervise == "every" and between:
             return self._supervise_every(noise, between, micro, step)
         x0, sample, result = self._evaluate(partial(self._run, noise, between, micro.condition), noise, micro, step)
@@ -390,7 +396,7 @@ class Engine:
         return x0, sample, result
 
     def _supervise_every(
-        self, noise: Tensor, between: Sequence[Tensor], micro: MicroBatch, step: int
+        self, noise: Tensor, between: Sequence[Tensor | None], micro: MicroBatch, step: int
     ) -> tuple[Sample, ObjectiveResult, Tensor]:
         """Add the mean of all steps' gradients to those that are there.
 
@@ -400,7 +406,7 @@ class Engine:
         assert isinstance(generator, FewStepGenerator)
         results, made = [], []
         chosen = whole_number(steps, micro.random) if self.reuse_samples else steps - 1
-        x_t = noise
+        x_t = first_input(generator, noise)
         for number in range(steps):
             make = partial(generator.read_out, x_t, number, micro.condition)
             x0, sample, result = self._evaluate(make, noise, micro, step, number)
@@ -408,7 +414,7 @@ class Engine:
             results.append(result)
             made.append(sample.x0)
             if number + 1 < steps:
-                x_t = generator.noised(x0.detach(), between[number], number + 1)
+                x_t = next_input(generator, x_t, x0.detach(), between[number], number + 1)
         return sample, averaged(results), made[chosen]
 
     def update_assistants(self, conditions: Sequence[Condition]) -> float:

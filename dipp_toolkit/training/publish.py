@@ -18,6 +18,7 @@ from ..models.guidance_embedding import told_guidance
 from ..models.sizes import call_size, recorded_sizes
 from ..models.stock_call import stock_call_of
 from ..models.stock_schedulers import recorded_steps
+from ..models.stock_steps import recorded_arguments
 from ..planning.recipes.recipe import recipe_text
 from ..utils.atomic import write_text
 from ..utils.json_files import read_json
@@ -92,6 +93,7 @@ def call_arguments(folder: Path, steps: int, family: PipelineFamily | None = Non
     return {
         "num_inference_steps": steps,
         guidance: value,
+        **recorded_arguments(read_scheduler_config(folder)),
         **(family.call_arguments(network, vae) if isinstance(family, CallArguments) else {}),
         **(call_size(folder, family, sizes[0]) if (sizes := recorded_sizes(folder, family)) else {}),
     }

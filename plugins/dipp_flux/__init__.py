@@ -46,7 +46,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "flux-schnell",
         "FLUX.1-schnell, made for 1 to 4 steps at 1024x1024, 12 B parameters",
         "black-forest-labs/FLUX.1-schnell", CONFIGS / "flux-schnell", licences.APACHE, DISTIL,
-        reference="flux",
+        reference="flux", step_noise="none", times="stock",
     ),
 )  # fmt: skip
 

@@ -31,8 +31,8 @@ DEV: dict[str, Any] = {**LARGE_SETTINGS, "guidance": 1.0, "reference_guidance": 
 KLEIN: dict[str, Any] = {**LARGE_SETTINGS, "guidance": 4.0, "reference_guidance": 4.0, "reference_steps": 50}
 """Guidance and steps of the base models are those of their authors' own call."""
 
-DISTILLED: dict[str, Any] = {**KLEIN, "generator_steps": 4}
-"""The distilled models were made for four steps."""
+DISTILLED: dict[str, Any] = {"steps": 4, "step_noise": "none", "times": "stock"}
+"""The distilled models were made for four of their pipeline's own steps."""
 
 REFERENCES: tuple[PublishedReference, ...] = (
     PublishedReference(
@@ -56,14 +56,14 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
     PublishedGenerator(
         "flux2-klein",
         "FLUX.2-klein of 4 B parameters, made for 4 steps at 1024x1024",
-        "black-forest-labs/FLUX.2-klein-4B", CONFIGS / "klein-4b", licences.APACHE, DISTILLED,
-        reference="flux2-klein-base-4b", parameters=4,
+        "black-forest-labs/FLUX.2-klein-4B", CONFIGS / "klein-4b", licences.APACHE, KLEIN,
+        reference="flux2-klein-base-4b", parameters=4, **DISTILLED,
     ),
     PublishedGenerator(
         "flux2-klein-9b",
         "FLUX.2-klein of 9 B parameters, made for 4 steps at 1024x1024",
-        "black-forest-labs/FLUX.2-klein-9B", CONFIGS / "klein-9b", licences.FLUX_2_KLEIN_9B, DISTILLED,
-        reference="flux2-klein-base-9b", parameters=9,
+        "black-forest-labs/FLUX.2-klein-9B", CONFIGS / "klein-9b", licences.FLUX_2_KLEIN_9B, KLEIN,
+        reference="flux2-klein-base-9b", parameters=9, **DISTILLED,
     ),
     PublishedGenerator(
         "flux2-klein-onestep",

@@ -47,7 +47,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         "sd35-large-turbo",
         "Stable Diffusion 3.5 large turbo, made for 4 steps at 1024x1024, 8 B parameters",
         SD35_LARGE_TURBO, CONFIGS / "sd35-large-turbo", licences.SD35_LARGE_TURBO, COMMON,
-        reference="sd35-medium",
+        reference="sd35-medium", step_noise="none", times="stock",
     ),
 )  # fmt: skip
 

@@ -36,6 +36,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         Z_IMAGE, CONFIGS / "z-image", licences.APACHE, COMMON,
         parameters=6,
     ),
+    PublishedReference(
+        "z-image-turbo-reference",
+        "Z-Image-Turbo as a teacher of 8 steps without guidance, 6 B parameters",
+        TURBO, CONFIGS / "z-image-turbo", licences.APACHE,
+        {**COMMON, "guidance": 1.0, "reference_guidance": 1.0, "reference_steps": 8},
+        parameters=6, guided=False,
+    ),
 )  # fmt: skip
 
 
@@ -43,9 +50,9 @@ def _fun_distill(name: str, steps: int) -> PublishedGenerator:
     """A LoRA that was distilled for so many steps without guidance, at the strength that its card asks for."""
     return PublishedGenerator(
         name, f"Z-Image-Fun-Lora-Distill, a LoRA over Z-Image made for {steps} steps", Z_IMAGE, CONFIGS / "z-image",
-        licences.APACHE, {**COMMON, "generator_steps": steps}, licences.APACHE,
+        licences.APACHE, COMMON, licences.APACHE,
         reference="z-image", lora=(f"{FUN_DISTILL}:Z-Image-Fun-Lora-Distill-{steps}-Steps-2603.safetensors=0.8",),
-        parameters=6,
+        parameters=6, steps=steps, step_noise="none", times="stock",
     )  # fmt: skip
 
 
@@ -59,8 +66,8 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
     PublishedGenerator(
         "z-image-turbo",
         "Z-Image-Turbo, made for 8 steps at 1024x1024, 6 B parameters",
-        TURBO, CONFIGS / "z-image-turbo", licences.APACHE, {**COMMON, "generator_steps": 8},
-        reference="z-image", parameters=6,
+        TURBO, CONFIGS / "z-image-turbo", licences.APACHE, COMMON,
+        reference="z-image", parameters=6, steps=8, step_noise="none", times="stock",
     ),
     _fun_distill("z-image-fun-distill", 8),
     _fun_distill("z-image-fun-distill-4", 4),

@@ -38,7 +38,10 @@ FROM_THE_FIRST = {
     ),
 }
 """The options that each of these commands had when they were written by hand, without --help."""
-SINCE = {command: {"--resolution", "--aspects"} for command in ("train", "distill")}
+SINCE = {
+    command: {"--resolution", "--aspects", "--generator-steps", "--step-noise", "--generator-times"}
+    for command in ("train", "distill")
+}
 """Those that came later."""
 
 

@@ -30,6 +30,7 @@ from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.utils.step_settings import Stepping
 
 SD, XL, SD3, FLUX, PIXART = (
     "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline",
@@ -124,6 +125,9 @@ def comfy_latents(
         given, time = kind.given(x, sigma)
         output = generator.family.forward(generator.network, given, torch.tensor(time), c)
         x0 = kind.denoised(output, x, sigma)
+        if plan.sampler == "euler":
+            x = x + (following - sigma) * (x - x0) / sigma
+            continue
         assert plan.sampler == "lcm"
         x = x0 if following == 0 else kind.renoised(following, between[step], x0)
     return x
@@ -180,6 +184,24 @@ def test_the_workflows_sampler_makes_the_generators_latents(
     if adds_noise:  # and it matters
         other = comfy_latents(generator, model, replace(plan, first=None), noise, condition)
         assert float((ours - other).abs().max() / ours.abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "times"),
+    [(SD, "unit", "even"), (SD, "sigma", (900.0, 600.0, 100.0)), (SD3, "unit", "stock"), (FLUX, "unit", "even")],
+)
+def test_so_it_does_without_fresh_noise(twins: Any, name: str, scale: Any, times: Any) -> None:
+    folder = twins(name, **({"prediction_type": "v_prediction"} if name == SD else {}))
+    loaded = DiffusersGenerator.load(str(folder), input_scale=scale)
+    generator = loaded.in_steps(3).with_stepping(Stepping("none", times))
+    condition = DiffusersReference.load(str(folder)).encode(["a red cat", "the blue sea"])
+    model, plan = facts(generator)
+    assert plan.sampler == "euler"
+    noise = fixed_noise(2, generator.latent_shape, 3)
+    with torch.no_grad():
+        ours = generator.generate(noise, condition)
+    theirs = comfy_latents(generator, model, plan, noise, condition)
+    assert float((ours - theirs).abs().max() / ours.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["emoji-unet-onestep", "emoji-onestep"])

@@ -27,6 +27,7 @@ from dipp_toolkit.training.publish import call_arguments
 from dipp_toolkit.training.run import RunResult, train
 from dipp_toolkit.training.setup.assembly import assemble
 from dipp_toolkit.training.setup.resolve import resolve
+from dipp_toolkit.utils.step_settings import Stepping
 from forked import python
 from tiny import PROMPTS
 from tiny_runs import BLUE, StopAt, assert_same_bits, blue_settings, metrics
@@ -76,9 +77,10 @@ def run(world: dict[str, Any], tmp_path: Path) -> Run:
 
 
 @WAYS
-@pytest.mark.parametrize("mode", ["full", "lora"])
-def test_a_stopped_run_goes_on_to_the_same_bits(run: Run, supervise: str, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "step_noise"), [("full", "fresh"), ("lora", "fresh"), ("full", "none")])
+def test_a_stopped_run_goes_on_to_the_same_bits(run: Run, supervise: str, mode: str, step_noise: str) -> None:
     settings: dict[str, Any] = {"supervise": supervise, "mode": mode, "lora_rank": 4, "balance": "normalised"}
+    settings["step_noise"] = step_noise
     whole = run("whole", **settings)
     with pytest.raises(Interrupted):
         run("parts", listeners=(StopAt(4, signal.SIGINT),), **settings)
@@ -148,27 +150,30 @@ def stock_latents(
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "readout", "options"),
+    ("name", "steps", "readout", "options", "times"),
     [
-        ("PixArtAlphaPipeline", 3, 1.0, {}),
-        ("StableDiffusionPipeline", 4, 0.625, {"prediction_type": "epsilon"}),
-        ("StableDiffusionPipeline", 8, 1.0, {"prediction_type": "v_prediction"}),
-        ("StableDiffusionXLPipeline", 2, 399 / 999, {}),
-        ("StableDiffusion3Pipeline", 4, 1.0, {}),
-        ("StableDiffusion3Pipeline", 3, 1.0, {}),
-        ("FluxPipeline", 4, 1.0, {}),
-        ("FluxPipeline", 2, 1.0, {"dynamic_shifting": False, "guidance_embeds": False}),
+        ("PixArtAlphaPipeline", 3, 1.0, {}, "even"),
+        ("PixArtAlphaPipeline", 3, 1.0, {}, (900.0, 333.0, 50.0)),
+        ("StableDiffusionPipeline", 4, 0.625, {"prediction_type": "epsilon"}, "even"),
+        ("StableDiffusionPipeline", 8, 1.0, {"prediction_type": "v_prediction"}, "even"),
+        ("StableDiffusionXLPipeline", 2, 399 / 999, {}, "even"),
+        ("StableDiffusion3Pipeline", 4, 1.0, {}, "even"),
+        ("StableDiffusion3Pipeline", 3, 1.0, {}, "stock"),
+        ("FluxPipeline", 4, 1.0, {}, "even"),
+        ("FluxPipeline", 4, 1.0, {}, (1.0, 0.9, 0.75, 0.5)),
+        ("FluxPipeline", 2, 1.0, {"dynamic_shifting": False, "guidance_embeds": False}, "even"),
     ],
 )
 def test_every_stock_pipeline_makes_the_generators_latents(
-    name: str, steps: int, readout: float, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name: str, steps: int, readout: float, options: dict[str, Any], times: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     folder = write_twin(name, tmp_path / "twin", **options)
-    generator = DiffusersGenerator.load(str(folder), readout).in_steps(steps)
+    generator = DiffusersGenerator.load(str(folder), readout).in_steps(steps).with_stepping(Stepping("fresh", times))
     generator.check_exportable()
     generator.save_pretrained(tmp_path / "final")
     again = DiffusersGenerator.load(str(tmp_path / "final"))
-    assert again.steps == steps and again.readout == 1.0
+    assert again.steps == steps and again.readout == 1.0 and again.step_noise == "fresh"
     noise = fixed_noise(len(PROMPTS), generator.latent_shape, 5)
     condition = load_reference(str(folder)).encode(PROMPTS)
     with torch.no_grad():

@@ -153,6 +153,7 @@ def image_batches(
     """
     from dipp_toolkit.models.few_steps import step_count
     from dipp_toolkit.models.loading import load_generator, load_reference
+    from dipp_toolkit.models.published import check_guidance
     from dipp_toolkit.models.sampling import generated_batches, sampled_batches
     from dipp_toolkit.models.shared_components.pair import check_named, encode_for
     from dipp_toolkit.models.sized import decoder_beside, generator_at, reference_at
@@ -199,6 +200,7 @@ def image_batches(
     guidance = request.guidance
     if guidance is None:
         guidance = float(recommended.get("reference_guidance", recommended.get("guidance", REFERENCE_GUIDANCE)))
+    check_guidance(name, guidance, "guidance")
     reference = reference_at(load_reference(name, **request.options), size).to(device)
     images = sampled_batches(reference, encoded_later(reference, chosen, device), request.seed, steps, guidance)
     settings = {"reference": name, **request.options, "seed": request.seed, "steps": steps, "guidance": guidance}

@@ -13,6 +13,7 @@ from ...errors import RequestError
 from ...models import generator_options
 from ...models.files.saved_generators import DIFFUSERS, place_of, reference_beside
 from ...models.loading import load_generator, load_reference
+from ...models.published import check_guidance
 from ...models.shared_components.pair import check_named, encode_for
 from ...models.sized import decoder_beside
 from ...models.text_encoders import prompt_encoder
@@ -128,6 +129,7 @@ class BenchEntry:
             steps = self.asked_steps(int(recommended.get("reference_steps", STEPS)))
             usual = recommended.get("reference_guidance", recommended.get("guidance", GUIDANCE))
             guidance = _number(self.label, "guidance", self.options.get("guidance", usual), 0)
+            check_guidance(self.name, guidance, "guidance")
             reference = self._reads_prompts(load_reference(self.name, **self.generator_options)).to(device)
             return Source(reference, None, steps, guidance)
         check_named(self.name, self.decoder, f"--set generator.{self.label}.reference={{}}")

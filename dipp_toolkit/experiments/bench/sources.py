@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...diffusion.condition import Condition
 from ...diffusion.schedules import FlowMatching
 from ...distributed.shared_draws import digest_seed
-from ...models.few_steps import step_count
+from ...models.few_steps import draws_noise, step_count
 from ...models.guidance_embedding import told_otherwise
 from ...models.reference import DiffusersReference
 from ...models.sized import decoder_beside, generator_at, reference_at
@@ -112,8 +112,14 @@ class Source:
             | ({"input_scale": "sigma"} if getattr(self.generator, "input_scale", "unit") == "sigma" else {})
             | _told_otherwise(self.generator or self.reference)
             | ({"times": getattr(self.generator, "times", "")} if self.generator and self.evaluations > 1 else {})
+            | ({"step_noise": "none"} if self.generator and self.evaluations > 1 and not self._fresh else {})
             | ({"sampled": "as stock"} if self.generator is None and was_sampled_otherwise(self.reference) else {})
         )
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether noise is drawn between a generator's steps."""
+        return self.generator is None or draws_noise(self.generator)
 
     def networks_without_text(self) -> dict[str, nn.Module]:
         """The denoising network and the decoder."""

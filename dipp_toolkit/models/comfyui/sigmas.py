@@ -15,7 +15,8 @@ $\sqrt{\sigma^2 + 1}\, z$. Where the sampler would start from the other one, the
 `AddNoise`, which multiplies noise with a number, and the sampler is told to add none.
 
 Of several steps `lcm` makes each next latent as $\hat x_0 + \sigma z$ with fresh noise: multistep consistency
-sampling. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0
+sampling. The sampler `euler` goes on with the noise that is there, to $x + (\sigma' - \sigma) (x - \hat x_0) / \sigma$:
+the deterministic step. Flow matching needs nothing of this: at $\sigma = 1$ the latent is the noise, and a step to 0
 is $x_1 - u$.
 """
 
@@ -37,8 +38,8 @@ from .facts import ComfyModel
 TIMES = 1000
 CLOSE = 1e-5
 """Relative difference up to which ComfyUI takes a sigma for its largest."""
-SAMPLER = "lcm"
-"""For `KSamplerSelect`."""
+SAMPLER, DETERMINISTIC = "lcm", "euler"
+"""For `KSamplerSelect`: with fresh noise between several steps, and without."""
 DIGITS = 7
 """After the point: `ManualSigmas` reads no exponents."""
 
@@ -91,6 +92,7 @@ def comfy_noise(generator: DiffusersGenerator, model: ComfyModel) -> ComfyNoise:
         RequestError: ComfyUI's noise levels are others than the generator's, or its nodes know no such prediction.
     """
     schedule = schedule_from_config(generator.scheduler_config, generator.latent_shape)
+    sampler = SAMPLER if generator.steps == 1 or generator.step_noise == "fresh" else DETERMINISTIC
     if isinstance(schedule, FlowMatching) != (model.betas is None):
         raise RequestError(
             "ComfyUI takes networks of this class for "
@@ -100,15 +102,16 @@ def comfy_noise(generator: DiffusersGenerator, model: ComfyModel) -> ComfyNoise:
     if isinstance(schedule, FlowMatching):
         times = torch.tensor(generator.times)
         sigmas = schedule.sigma(times).tolist()
-        return ComfyNoise((*sigmas, 0.0), None, SAMPLER, None)
+        return ComfyNoise((*sigmas, 0.0), None, sampler, None)
     assert isinstance(schedule, VariancePreserving)
     table = comfy_sigmas(model)
     levels = [_level(schedule, time, table) for time in generator.times]
     unit = math.sqrt(levels[0] ** 2 + 1)
-    wanted = unit if generator.steps > 1 or generator.input_scale == "unit" else levels[0]
+    several = generator.steps > 1 and generator.step_noise == "fresh"
+    wanted = unit if several or generator.input_scale == "unit" else levels[0]
     largest = float(table[-1])
     own = unit if levels[0] > largest or math.isclose(levels[0], largest, rel_tol=CLOSE) else levels[0]
-    return ComfyNoise((*levels, 0.0), None if own == wanted else wanted, SAMPLER, _sampling(generator, model))
+    return ComfyNoise((*levels, 0.0), None if own == wanted else wanted, sampler, _sampling(generator, model))
 
 
 def _level(schedule: VariancePreserving, time: float, table: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 from ...config import TrainConfig
 from ...diffusion.condition import Condition
 from ...diffusion.denoiser import Denoiser
+from ...diffusion.schedules import discrete_times, schedule_from_config
 from ...distributed import Processes
 from ...distributed.gradient_average import GradientAverage
 from ...distributed.sharding import Sharding
@@ -21,7 +22,7 @@ from ...models.activation_offload import ActivationOffload
 from ...models.attention import GraphAttention
 from ...models.buckets import Buckets
 from ...models.compilation import compile_blocks
-from ...models.few_steps import with_steps
+from ...models.few_steps import with_stepping, with_steps
 from ...models.generator_options import generator_options, guidance_option
 from ...models.loading import load_assistant, load_generator, load_reference
 from ...models.lora import AdapterSettings
@@ -187,8 +188,12 @@ def _initial_generator(generator: Generator, config: TrainConfig, reference: Ref
     return generator
 
 
+STEPPING = ("generator_steps", "step_noise", "generator_times")
+"""Settings that say which steps a generator takes; what they do not say is as it was saved."""
+
+
 def check_generator(generator: Generator, config: TrainConfig, latent_shape: Sequence[int]) -> Generator:
-    """The generator in as many steps as the settings say.
+    """The generator in as many steps as the settings say, taken as they say.
 
     Args:
         generator: as loaded.
@@ -196,14 +201,35 @@ def check_generator(generator: Generator, config: TrainConfig, latent_shape: Seq
         latent_shape: the reference's.
 
     Raises:
-        RequestError: it cannot take so many, makes other latents, or could not be exported after the training.
+        RequestError: it cannot take so many, or not so, makes other latents, could not be exported after the training,
+            or is to be read out at another time than its first.
     """
-    asked = config.generator_steps if "generator_steps" in config.model_fields_set else None
-    generator = with_steps(generator, asked, config.generator or "")
+    asked: dict[str, Any] = {name: getattr(config, name) for name in STEPPING if name in config.model_fields_set}
+    name = config.generator or ""
+    generator = with_steps(generator, asked.get("generator_steps"), name)
+    generator = with_stepping(generator, asked.get("step_noise"), asked.get("generator_times"), name)
+    _check_first_time(generator, config)
     check_latents(generator.latent_shape, latent_shape)
     if isinstance(generator, ExportChecked):
         generator.check_exportable()
     return generator
+
+
+def _check_first_time(generator: Generator, config: TrainConfig) -> None:
+    """Refuse a readout beside times that begin elsewhere."""
+    from ...models.generator import DiffusersGenerator
+
+    if config.readout is None or not isinstance(generator, DiffusersGenerator):
+        return
+    if generator.steps == 1 or generator.stepping.times == "even":
+        return
+    first = generator.times[0]
+    last = len(discrete_times(schedule_from_config(generator.scheduler_config))) - 1
+    if round(first * last) != round(config.readout * last):
+        raise RequestError(
+            f"readout={config.readout:.4g} says where pure noise is read, and the first of generator_times is "
+            f"{first * last:.4g} of {last}. Leave readout out."
+        )
 
 
 def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from ...errors import RequestError
 from ...models.files.saved_generators import split_saved
 from ...models.generator_options import generator_options, pipeline_of_reference
 from ...models.guidance_embedding import saved_guidance
-from ...models.stock_schedulers import saved_steps
+from ...models.published import check_guidance
+from ...models.stock_steps import saved_stepping
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
 from ...objective.build import find_term, why_no_budget, why_no_pull
@@ -28,6 +29,7 @@ from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
 from ...utils.imports import is_python_name
 from ...utils.messages import shown
 from ...utils.paths import looks_like_path, user_path
+from ...utils.piecewise_linear import PiecewiseLinear
 from ...utils.precision import PrecisionChoice, choose_precision
 from ...utils.setting_layers import merge, over
 from ..run_state.start_settings import settled
@@ -36,7 +38,7 @@ from .name_checks import check_names
 
 FROM_RUN = (
     "reference", "prompts", "eval_prompts", "judge", "guidance", "reference_guidance", "reference_steps",
-    "generator_steps", "guidance_embedding", "resolution", "aspects",
+    "generator_steps", "step_noise", "generator_times", "guidance_embedding", "resolution", "aspects",
 )  # fmt: skip
 """Settings that carry over from a run folder named as the generator, the guidance as it was at the end. Precision does
 not: it depends on the machine."""
@@ -67,7 +69,7 @@ def _recommended(config: TrainConfig) -> Mapping[str, Any]:
     for folder in (user_path(where), user_path(where).parent):
         if looks_like_path(where) and (folder / "config.yaml").is_file():
             return recommended | _of_run(folder / "config.yaml", config)
-    saved = {"generator_steps": saved_steps(where), "guidance_embedding": saved_guidance(where)}
+    saved = {**saved_stepping(where), "guidance_embedding": saved_guidance(where)}
     return recommended | {name: value for name, value in saved.items() if value is not None and kind == "generator"}
 
 
@@ -90,6 +92,21 @@ def _of_run(path: Path, config: TrainConfig) -> dict[str, Any]:
     return {field: getattr(earlier, field) for field in FROM_RUN} | {"guidance": earlier.guidance_at(earlier.steps - 1)}
 
 
+def _of_several_steps(values: Mapping[str, Any], only_recommended: Collection[str]) -> dict[str, Any]:
+    """The settings, without recommendations that do not fit the steps that are asked for."""
+    found = dict(values)
+    steps, times = found.get("generator_steps", 1), found.get("generator_times", "even")
+    if "generator_times" in only_recommended and not isinstance(times, str) and len(times) != steps:
+        found["generator_times"] = times = "even"  # they are recommended for another number of steps
+    if steps == 1:
+        return found
+    if "input_scale" in only_recommended and found.get("step_noise", "fresh") == "fresh":
+        found["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
+    if "readout" in only_recommended and times != "even":
+        del found["readout"]  # where one step is read; of several, the times say it
+    return found
+
+
 def with_recommended(config: TrainConfig) -> TrainConfig:
     """The settings; those that the user did not give come from the launcher, the recipe or recommendations.
 
@@ -106,8 +123,7 @@ def with_recommended(config: TrainConfig) -> TrainConfig:
         recommended |= settled(user_path(config.out), {*recommended, *WARM_UP})
     launcher = {name: value for name, value in launcher_settings().items() if name not in given}
     values = over(recommended, with_recipe) | launcher
-    if values.get("generator_steps", 1) > 1 and "input_scale" in recommended and "input_scale" not in with_recipe:
-        values["input_scale"] = "unit"  # it is recommended for one step; of several, the first one starts from z
+    values = _of_several_steps(values, {name for name in recommended if name not in with_recipe})
     resolved = make_config(values)
     if "assistant_warmup" in values:
         return resolved
@@ -190,6 +206,20 @@ def _check_latent_rewards(config: TrainConfig) -> None:
             )
 
 
+def _check_guidance(config: TrainConfig) -> None:
+    """Refuse guidance for a reference that takes none.
+
+    Raises:
+        RequestError: as `check_guidance`.
+    """
+    found, reference = config.guidance_by_step, config.reference or ""
+    if isinstance(found, PiecewiseLinear):
+        check_guidance(reference, max(value for _, value in found.points), "guidance_schedule")
+    else:
+        check_guidance(reference, found, "guidance")
+    check_guidance(reference, config.reference_guidance or 1.0, "reference_guidance")
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill every setting the user did not give from those recommended with the generator or reference.
 
@@ -232,6 +262,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
             "Name another with --judge."
         )
     check_monitors(resolved)
+    _check_guidance(resolved)
     return resolved
 
 

@@ -19,11 +19,11 @@ from ....models.published import PublishedGenerator
 from ....models.reference import DiffusersReference
 from ....models.sampling import fixed_noise
 from ....models.stock_call import stock_call_of
-from ....models.stock_schedulers import stock_scheduler
 from ....prompts.loading import load_prompts
 from ....protocols import texts
 from ....training.publish import call_arguments
 from ....utils.images import Images
+from ....utils.step_settings import USUAL
 from ..check import Check, Outcome, judged, skipped
 from ..plain_pipeline import plain_image, plain_pipeline
 from ..subject import Subject
@@ -116,14 +116,13 @@ def _generators(
     stated = stated or generator.folder == reference  # whose scheduler is for many steps
     own = generator.folder / generator.family.network_name
     network = None if generator.weights.resolve() == own.resolve() else generator.weights
-    scheduler = None
-    if stated:
-        scheduler = stock_scheduler(
-            generator.scheduler_config, generator.readout, generator.steps, generator.input_scale
-        )
+    stated = stated or (generator.steps > 1 and generator.stepping != USUAL)
+    scheduler = generator.stock_steps.scheduler if stated else None
     words = "by the scheduler that its read-out means" if stated else "by its folder's own scheduler"
     what = f"generator's image in {generator.steps} step{'s' * (generator.steps != 1)}, {words}"
     call = call_arguments(generator.folder, generator.steps, generator.family)
+    if stated:
+        call |= generator.stock_steps.arguments
     return Drawn(what, image, noise, generator.folder, call, network, scheduler)
 
 
