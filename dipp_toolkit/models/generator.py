@@ -18,7 +18,7 @@ from ..diffusion.deterministic_steps import noise_in
 from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import add_noise, expand_like, schedule_from_config
 from ..errors import DippError, RequestError, first_line
-from ..utils.image_sizes import Size
+from ..utils.image_sizes import Size, parse_size
 from ..utils.step_settings import USUAL, StepNoise, Stepping, recorded_stepping
 from . import lora as adapters
 from .components import heeded_scheduler_config, load_component
@@ -32,7 +32,7 @@ from .lora import AdapterSettings
 from .quantized_layers import is_quantized, quantize_like
 from .readout import InputScale, check_readout, recorded_input_scale, stock_readout
 from .reference import DiffusersReference, latent_shape_of
-from .sizes import recorded_sizes, recorded_text
+from .sizes import in_latents, recorded_sizes, recorded_text
 from .start_weights.lora import fused_weights
 from .start_weights.network_folder import network_folder
 from .stock_call import stock_call_of
@@ -83,7 +83,9 @@ class DiffusersGenerator:
     _denoiser: Denoiser | None = field(default=None, repr=False)
     _drawing: DiffusersReference | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, prompts: str | Sequence[str], seed: int = 0, *, batch_size: int = 32) -> Any:
+    def __call__(
+        self, prompts: str | Sequence[str], seed: int = 0, *, batch_size: int = 32, size: str | None = None
+    ) -> Any:
         """Draw: one picture of one text, a list of pictures of a list, by the pipeline folder's own text encoders and
         decoder.
 
@@ -95,18 +97,24 @@ class DiffusersGenerator:
             prompts: one text, or several.
             seed: noise `i` belongs to prompt `i` of this seed, as in `dipp generate`.
             batch_size: images a pass.
+            size: of the pictures, width by height in pixels, as in `"768x512"`; the generator's own where None.
 
         Returns:
             A `PIL.Image.Image`, or a list of them.
 
         Raises:
-            RequestError: a prompt is empty or too long, or the folder's parts cannot be loaded.
+            RequestError: a prompt is empty or too long, the pipeline draws no such size, or the folder's parts cannot
+                be loaded.
         """
         from .drawing import draw, parts_of
 
         if self._drawing is None or self._drawing.folder != (self.parts or self.folder):
             self._drawing = parts_of(self)
-        return draw(self, self._drawing, prompts, seed, batch_size)
+        if size is None:
+            return draw(self, self._drawing, prompts, seed, batch_size)
+        latents = in_latents(self.folder, self.family, parse_size(size))
+        sized = self.with_network(self.network).sized([latents])  # one network, loaded once
+        return draw(sized, self._drawing.sized(latents), prompts, seed, batch_size)
 
     @property
     def denoiser(self) -> Denoiser:

@@ -36,6 +36,8 @@ SETTINGS = (
     "precision", "seed",
 )  # fmt: skip
 """Settings that the card lists."""
+SIZES = ("resolution", "aspects")
+"""Settings that it lists where a run has them."""
 
 
 def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> str:
@@ -53,6 +55,7 @@ def card_text(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) -> 
     hubs = list(dict.fromkeys(origin.hub for origin in (*made_from, *trained_against) if origin.hub))
     licence: dict[str, Any] = made_from[0].licence.card_fields if made_from else {}
     settings = {name: getattr(config, name) for name in SETTINGS if name != "pull" or config.measures_pull}
+    settings |= {name: value for name in SIZES if (value := getattr(config, name))}
     card = ModelCard.from_template(
         ModelCardData(
             library_name="diffusers",

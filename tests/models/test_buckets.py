@@ -187,6 +187,7 @@ def test_an_export_records_its_sizes_and_draws_the_first(sdxl: Path, tmp_path: P
     again.sized([]).save_pretrained(tmp_path / "plain")
     assert RECORD not in json.loads((tmp_path / "plain" / "model_index.json").read_text())
     assert [picture.size for picture in again(["a red cat"])] == [(32, 16)]
+    assert again("a red cat", size="16x32").size == (16, 32) and again("a red cat").size == (32, 16)
 
     for damaged in ("32", 3, "33x16"):
         (tmp_path / "final" / "model_index.json").write_text(json.dumps(index | {RECORD: damaged}))

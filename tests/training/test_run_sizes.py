@@ -24,6 +24,8 @@ from dipp_toolkit.errors import Interrupted, RunError
 from dipp_toolkit.models.buckets import Buckets
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning.estimate import make_plan
+from dipp_toolkit.rewards.loading import load_reward
+from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.training.engine import Engine
 from dipp_toolkit.training.run import train
 from dipp_toolkit.training.setup.preflight import Parts, check_networks
@@ -165,6 +167,20 @@ def test_what_has_one_size_is_refused_by_a_sentence(world: Callable[..., dict[st
     train(make_config(world(PIXART, out=tmp_path / "smooth", rewards={black: 1.0}, black_box="smoothing")))
 
 
+@pytest.mark.parametrize(("height", "width"), [(40, 72), (72, 40)])
+def test_rewards_take_images_of_any_aspect(height: int, width: int) -> None:
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for name in ("emoji-preference", "emoji-judge", "colourfulness", "sharpness"):
+        reward = load_reward(name)
+        scores = reward(images, ["fox on blue"] * 2)
+        (gradient,) = torch.autograd.grad(scores.sum(), images)
+        assert scores.shape == (2,) and gradient.isfinite().all() and gradient.abs().max() > 0, name
+    for fit in ("crop", "pad", "squash", "square"):
+        prepared = Preprocess(24, fit)  # type: ignore[arg-type]
+        for way in ("pillow", "tensor"):
+            assert prepared(images.detach(), way).shape == (2, 3, 24, 24)
+
+
 def test_a_dry_run_and_a_plan_know_the_sizes(
     world: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +191,7 @@ def test_a_dry_run_and_a_plan_know_the_sizes(
     assert main([*words, "--reward", "colourfulness", "--aspects", "9:1"]) == 2
     assert "the aspect 9:1 is too long" in capsys.readouterr().err
     assert main([*words, "--reward", "colourfulness", "--aspects", "1:1,2:1", "--resolution", "32"]) == 0
+    assert "32x32, 48x24" in capsys.readouterr().out
 
     def peak(**changes: Any) -> int:
         return make_plan(resolve(make_config({**world(PIXART), "rewards": {}, **changes}))).peak

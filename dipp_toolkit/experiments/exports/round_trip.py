@@ -14,6 +14,7 @@ from ...models.files.folders import quiet_loading
 from ...models.files.weight_files import weights_in
 from ...models.reference import DiffusersReference
 from ...models.sampling import fixed_noise
+from ...models.sized import decoder_beside
 from ...training.publish import call_arguments, load_arguments
 from ...utils.json_files import read_json
 from ...utils.tensor_files import read_state
@@ -118,7 +119,7 @@ def _compared(subject: ExportSubject, load: Callable[[], Any], how: str, limit: 
 
 @torch.no_grad()
 def _own_image(subject: ExportSubject, noise: Tensor) -> Tensor:
-    reference = DiffusersReference.load(str(subject.folder))
+    reference = decoder_beside(DiffusersReference.load(str(subject.folder)), subject.generator)
     condition = reference.encode([subject.prompt])
     subject.generator.network.eval()
     image: Tensor = reference.decode(subject.generator.generate(noise, condition))

@@ -30,12 +30,14 @@ from ...models.published import PublishedGenerator
 from ...models.reference import check_pipeline_folder, check_score, check_steps, latent_shape_of
 from ...models.shared_components.choice import parts_text
 from ...models.shared_components.pair import check_pair
+from ...models.sizes import asked_sizes, in_pixels
 from ...planning.recipes.recipe import recipe_text
 from ...prompts.loading import load_prompts
 from ...registry import get_registry
 from ...rewards.loading import files_of, find_reward
 from ...utils.assignments import is_remote_name
 from ...utils.device import choose_device
+from ...utils.image_sizes import size_text
 from ...utils.imports import find_in_python, is_python_name
 from ...utils.paths import is_there
 from ..listeners import Trackers
@@ -266,6 +268,7 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
         "held-out prompts": counted(config.eval_prompts, held_out) if config.eval_prompts is not None else "",
         "objective": f"{config.term}, guidance {config.guidance_schedule or f'{config.guidance:g}'}",
         "steps": f"{config.steps} of {batch} samples" + ("" if config.mode == "full" else f", {config.mode}"),
+        "sizes": _sizes_text(config, parts),
         "assistant": config.assistant_model or "",
         "warm-up": f"{config.assistant_warmup} assistant updates before the first step"
         if config.assistant_warmup
@@ -326,6 +329,17 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
         shell, shape = shell.sized(sizes), (shape[0], *sizes[0])
     check_generator(shell, config, shape)
     return parts_text(folder, reference[0], config.parts) if reference is not None else ""
+
+
+def _sizes_text(config: TrainConfig, parts: Parts) -> str:
+    """The sizes that the settings ask for, in pixels; nothing where they ask for none, or before they are known."""
+    name = config.reference or ""
+    reference = parts.pipeline("reference", name, reference_options(config))
+    if reference is None:
+        return ""
+    folder, family = reference[0], family_of(reference[0])
+    sizes = asked_sizes(folder, family, parts.latent_shape(name, folder), config.resolution, config.aspects)
+    return ", ".join(map(size_text, in_pixels(folder, family, sizes)))
 
 
 def counted(name: str, count: int | None) -> str:

@@ -23,6 +23,7 @@ from ....models.reference import DiffusersReference, latent_shape_of
 from ....models.shared_components.choice import check_conditions, check_latents
 from ....models.shared_components.differences import differing_parts, function_config, part_names
 from ....models.shared_components.pair import encode_for
+from ....models.sized import decoder_beside
 from ....training.setup.assembly import reference_options
 from ....utils.json_files import read_json
 from ....utils.messages import shown
@@ -183,6 +184,7 @@ def _loaded(subject: Subject) -> Iterator[Outcome]:
         if subject.config.parts == "generator" and generator.folder != reference.folder:
             reference.use_parts(generator.folder)
         encode_for(generator, reference)
+        reference = decoder_beside(reference, generator)
         yield from _read_out(subject, generator)
     networks = [reference.denoiser.network] + ([] if generator is None else [generator.network])
     parameters = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]

@@ -18,6 +18,7 @@ from ....models.generator_options import READ_OUT
 from ....models.published import PublishedGenerator
 from ....models.reference import DiffusersReference
 from ....models.sampling import fixed_noise
+from ....models.sizes import call_size
 from ....models.stock_call import stock_call_of
 from ....prompts.loading import load_prompts
 from ....protocols import texts
@@ -101,7 +102,9 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
     call = call_arguments(reference.folder, steps, reference.family)
     if guidance > 1:
         call |= stock_call_of(reference.family).guidance_arguments(guidance, 1)
-    if reference.shrink > 1:
+    if reference.size is not None:
+        call |= call_size(reference.folder, reference.family, reference.size)
+    elif reference.shrink > 1:
         call |= dict(zip(("height", "width"), reference.image_size, strict=True))
     what = f"reference's image in {steps} steps at guidance {guidance:g}"
     yield Drawn(what, image, noise, reference.folder, call)
