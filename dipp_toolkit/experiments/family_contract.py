@@ -49,7 +49,7 @@ STEPS, GUIDANCE = 4, 3.0
 CLOSE = 1e-4
 """The largest difference of two images in [0, 1], and of what a network says of two batches."""
 SAME = 1e-5
-"""The largest difference of images of another size than the configuration's."""
+"""The largest difference of samples of another size than the configuration's."""
 SEEN = 1e-5
 """The least difference of what the network says of two prompts; random weights hear little of them."""
 ROUNDED = 0.06
@@ -197,7 +197,7 @@ def sizes(twin: Twin) -> Iterator[Kept]:
         final = Path(scratch) / "final"
         DiffusersGenerator.load(str(folder)).sized([size]).save_pretrained(final)
         generator = DiffusersGenerator.load(str(final))
-        yield _exported(replace(twin, reference=reference), generator, final, f"a generator of {pixels}", SAME)
+        yield _exported(replace(twin, reference=reference), generator, final, f"a generator of {pixels}")
 
 
 def _other_size(twin: Twin) -> Size:
@@ -312,7 +312,7 @@ def _differ(line: str, reference: DiffusersReference, condition: Any, noise: Ten
 
 
 @torch.no_grad()
-def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str, most: float = CLOSE) -> Kept:
+def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str) -> Kept:
     reference = twin.reference
     noise = _noise(reference)
     generator.network.eval()
@@ -322,7 +322,7 @@ def _exported(twin: Twin, generator: DiffusersGenerator, final: Path, what: str,
     theirs = torch.cat(  # one at a time: some classes draw the noise between steps for all images together
         [plain_image(pipeline, final, prompt, noise[[row]], call) for row, prompt in enumerate(PROMPTS)]
     )
-    return _close(f"{what} is drawn by plain diffusers", ours, theirs, most)
+    return _close(f"{what} is drawn by plain diffusers", ours, theirs)
 
 
 def _trained(twin: Twin, out: Path, mode: str, steps: int, resume: bool = False) -> Path:

@@ -28,7 +28,7 @@ from .family import DecodingSettings, DistilledFrom, GuidanceInput, LatentSide, 
 from .files.folders import component_config, family_of, resolve_folder
 from .guidance_embedding import with_guidance_embedding
 from .latent_space import SHIFT
-from .sizes import MOST_NUMBERS, in_pixels
+from .sizes import MOST_NUMBERS
 from .stock_call import stock_call_of
 from .text_encoders import PromptEncoder
 
@@ -149,15 +149,17 @@ class DiffusersReference:
         """
         family = self.family
         if isinstance(family, SizedConditions):
-            pixels = self.image_size if size is None else in_pixels(self.folder, family, [size])[0]
-            condition = family.at_size(condition, pixels)
+            condition = family.at_size(condition, self._pixels(size or self.latent_shape[1:]))
         return condition if size is None else replace(condition, size=size)
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
+        return self._pixels(self.latent_shape[1:])
+
+    def _pixels(self, latents: Sequence[int]) -> tuple[int, int]:
         pixels = autoencoding_of(self.family).pixels_per_latent(self.vae.config)
-        height, width = (side * pixels for side in self.latent_shape[1:])
+        height, width = (side * pixels for side in latents)
         return height, width
 
     def keep_null(self, condition: Condition) -> None:

@@ -27,6 +27,7 @@ from dipp_toolkit.models.tiny_pipelines import (
     write_with,
 )
 from dipp_toolkit.models.tiny_tokenizers import tiny_bert_tokenizer, tiny_t5_tokenizer
+from dipp_toolkit.utils.device import sent
 
 CLIP_TOKENS, T5_TOKENS = 77, 256
 """Tokens of a prompt that the stock pipeline reads, whatever the transformer's configuration says."""
@@ -143,7 +144,7 @@ class HunyuanDiTFamily:
         if not self.takes_size:
             return condition
         hidden = condition.tensors[HIDDEN]
-        numbers = torch.tensor([*ORIGINAL_SIZE, *size, 0, 0], device=hidden.device, dtype=torch.float32)
+        numbers = sent(torch.tensor([*ORIGINAL_SIZE, *size, 0, 0], dtype=torch.float32), hidden.device)
         return Condition(condition.prompts, {**condition.tensors, SIZES: numbers.expand(len(hidden), -1)})
 
     def forward(self, network: nn.Module, x_t: Tensor, network_time: Tensor, condition: Condition) -> Tensor:

@@ -27,6 +27,7 @@ from dipp_toolkit.models.tiny_pipelines import (
     write_with,
 )
 from dipp_toolkit.models.tiny_tokenizers import T5_TOKENS, tiny_t5_tokenizer
+from dipp_toolkit.utils.device import sent
 from dipp_toolkit.utils.json_files import read_json
 
 from .captions import cleaned
@@ -145,7 +146,7 @@ class PixArtFamily:
         hidden, (height, width) = condition.tensors["encoder_hidden_states"], size
         values = {"resolution": [height, width], "aspect_ratio": [height / width]}
         added = {
-            name: torch.tensor([numbers], device=hidden.device, dtype=torch.float32).expand(len(hidden), -1)
+            name: sent(torch.tensor([numbers], dtype=torch.float32), hidden.device).expand(len(hidden), -1)
             for name, numbers in values.items()
         }
         return Condition(condition.prompts, {**condition.tensors, **added})

@@ -31,6 +31,7 @@ from dipp_toolkit.models.tiny_pipelines import (
     write_with,
 )
 from dipp_toolkit.models.tiny_tokenizers import tiny_clip_tokenizer
+from dipp_toolkit.utils.device import sent
 
 CLIP_TOKENS = 77
 SECOND_VERSION_WIDTH = 1024
@@ -207,7 +208,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     def at_size(self, condition: Condition, size: tuple[int, int]) -> Condition:
         """With `time_ids` `(batch, 6)`: the original height and width, the crop's corner, the height and width."""
         hidden = condition.tensors["encoder_hidden_states"]
-        sizes = torch.tensor([*size, 0, 0, *size], device=hidden.device, dtype=torch.float32)
+        sizes = sent(torch.tensor([*size, 0, 0, *size], dtype=torch.float32), hidden.device)
         return Condition(condition.prompts, {**condition.tensors, "time_ids": sizes.expand(len(hidden), -1)})
 
     def blank(self, network_config: Mapping[str, Any], batch: int) -> Condition:

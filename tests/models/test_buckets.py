@@ -147,15 +147,25 @@ def test_the_empty_prompt_is_given_the_size_of_the_one_beside_it(sdxl: Path) -> 
     assert reference.sized((8, 16)).image_size == (16, 32) and reference.image_size == (16, 16)
 
 
-def test_a_pixart_that_takes_the_size_draws_like_stock_at_another(tmp_path: Path) -> None:
-    folder = write_twin("PixArtAlphaPipeline", tmp_path / "twin", sample_size=128)
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("PixArtAlphaPipeline", {"sample_size": 128}, {"resolution": [16, 24]}),
+        ("HunyuanDiTPipeline", {"takes_size": True}, {"image_meta_size": [1024, 1024, 64, 96, 0, 0]}),
+    ],
+)
+def test_a_network_that_takes_the_size_draws_like_stock_at_another(
+    kind: str, options: dict[str, Any], told: dict[str, list[int]], tmp_path: Path
+) -> None:
+    """Their twins take none unless asked, so that the contract does not see it."""
+    folder = write_twin(kind, tmp_path / "twin", **options)
     reference = DiffusersReference.load(str(folder)).sized((8, 12))
     condition, noise = reference.encode(PROMPTS), fixed_noise(len(PROMPTS), reference.latent_shape, 3)
-    assert condition.tensors["resolution"][0].tolist() == [16, 24]
+    assert {name: condition.tensors[name][0].tolist() for name in told} == told
     ours = reference.decode(reference.sample(condition, noise, 3, 1.0))
     call = {**call_arguments(folder, 3), **call_size(folder, reference.family, (8, 12))}
-    theirs = plain_images(plain_pipeline(folder, torch.float32, torch.device("cpu")), folder, PROMPTS, noise, call)
-    assert (ours - theirs).abs().max() < 1e-5
+    pipeline = plain_pipeline(folder, torch.float32, torch.device("cpu"))
+    assert (ours - plain_images(pipeline, folder, PROMPTS, noise, call)).abs().max() < 1e-5
 
 
 def test_a_pipeline_says_which_sizes_it_draws(pixart: Path, tmp_path: Path) -> None:

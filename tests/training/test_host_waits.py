@@ -69,6 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two steps": {"generator_steps": 2},
     "every of two steps": {"generator_steps": 2, "supervise": "every"},
     "generator run again": {"recompute_generator": True},
+    "sizes": {"resolution": 32, "aspects": "2:1,1:2"},
     "times and weighting": {"weighting": "dmd", "time_sampling": "logit-normal"},
 }
 
