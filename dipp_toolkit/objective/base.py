@@ -178,6 +178,12 @@ def images_compared_by(term: Term) -> int:
     return int(getattr(term, "samples_per_prompt", 1))
 
 
+def keeps_latents(term: Term) -> bool:
+    """Whether a term learns on latents of updates before: what its class says with `keeps_latents`. All of a run's then
+    have to be of one size."""
+    return bool(getattr(term, "keeps_latents", False))
+
+
 @dataclass(frozen=True)
 class TermContext:
     """What a term's factory may build on.

@@ -155,7 +155,8 @@ def test_what_has_one_size_is_refused_by_a_sentence(world: Callable[..., dict[st
 
     rewards = world(PIXART)["rewards"]
     refused("places for 64 pixels a side", "StableDiffusion3Pipeline", resolution=80)
-    refused("'f_divergence' compares an update's latents", term="f_divergence")
+    for term in ("f_divergence", "group_preference"):
+        refused(f"'{term}' learns on latents of updates before", term=term)
     refused("learns on latents of one size", reward_options={name: {"latent": True} for name in rewards})
     (tmp_path / "own.py").write_text("def own():\n    raise AssertionError\n")
     own = {"generator": f"{tmp_path}/own.py:own", "readout": None}

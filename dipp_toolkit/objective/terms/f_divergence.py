@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -166,8 +166,10 @@ class FDivergence(Divergence):
         rounds: discriminator updates a step.
         discriminator_rate: its Adam learning rate.
         ratio: gives $\log r_t(x_t)$; `build` makes a `DiscriminatorRatio`.
+        keeps_latents: the pool has reference samples of updates before.
     """
 
+    keeps_latents: ClassVar[bool] = True
     kind: Literal["jensen_shannon", "forward_kl"] = option("jensen_shannon", "jensen_shannon or forward_kl")
     fresh: Annotated[int, Field(ge=0)] = option(2, "reference samples made at each step for the discriminator")
     pool: Annotated[int, Field(ge=1)] = option(512, "reference samples that are kept")

@@ -150,8 +150,10 @@ class GroupPreference(HoldsRewards):
         trust: rank correlation with unseen differences of scores within a prompt from which the surrogate's gradient is
             used.
         samples_per_prompt: images of each prompt that batches hold unless `noises_per_prompt` says otherwise.
+        keeps_latents: the surrogate learns on those of updates before, too.
     """
 
+    keeps_latents: ClassVar[bool] = True
     uses_assistant: ClassVar[bool] = False
     takes_rewards: ClassVar[bool] = True
     asks_scores_alone: ClassVar[bool] = True

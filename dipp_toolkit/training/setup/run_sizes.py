@@ -10,13 +10,12 @@ from ...errors import RequestError
 from ...models.buckets import Buckets
 from ...models.family import PipelineFamily
 from ...models.sizes import asked_sizes
+from ...objective.base import keeps_latents
+from ...objective.build import term_class
 from ...objective.estimators.surrogate import Surrogate
 from ...objective.terms.reward import RewardTerm
 from ...protocols import Generator, Reference
 from ...utils.image_sizes import Size
-
-ONE_SIZE_TERMS = ("f_divergence",)
-"""Terms that keep latents from one update to the next."""
 
 
 def run_sizes(
@@ -41,11 +40,11 @@ def run_sizes(
 
 
 def _check_objective(config: TrainConfig) -> None:
-    for name in ONE_SIZE_TERMS:
-        if name in config.terms:
+    for name in config.terms:
+        if keeps_latents(term_class(name)):
             raise RequestError(
-                f"The term '{name}' compares an update's latents with those of updates before it, so that all have to "
-                "be of one size. Name one aspect, as in aspects=1:1, or another term."
+                f"The term '{name}' learns on latents of updates before, so that all have to be of one size. Name one "
+                "aspect, as in aspects=1:1, or another term."
             )
     for name in config.latent_rewards:
         raise RequestError(
