@@ -196,7 +196,8 @@ class Verification:
         variants: options to verify with, one training each; the defaults alone unless given.
         settings: options for every variant that say how it learns and not what.
         nodes: nodes a dimension that enumerate noises: 2 where the gradient on a sample is affine in the noises.
-        patience: times as many updates as usual, for an objective that is flat around its optimum.
+        patience: times as many updates as usual, for an objective that is flat around its optimum, or one whose optima
+            lie far from where a training starts.
         exact: fields of the term to replace where the assistant is exact, each made from the world.
         beside_integral_kl: whether it is verified beside the integral KL, for a term without a brake of its own.
         steps: updates whose gradient is compared with that of the closed form, for a term that changes over a run.

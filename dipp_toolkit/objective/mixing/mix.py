@@ -343,6 +343,7 @@ class RewardMix:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.statistics.clear()  # a state of before the first update holds none
         for name, values in state.get("statistics", {}).items():
             self.statistics.setdefault(name, RewardStatistics()).load_state_dict(values)
         for name, values in state.get("floors", {}).items():

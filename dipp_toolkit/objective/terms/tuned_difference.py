@@ -51,7 +51,9 @@ class TunedDifference(IntegralKL):
         tuned_reference: loaded from that.
     """
 
-    verification: ClassVar[Verification] = Verification(variants=({"tuned": WORLD}, {"tuned": WORLD, "strength": 0.5}))
+    verification: ClassVar[Verification] = Verification(
+        variants=({"tuned": WORLD}, {"tuned": WORLD, "strength": 0.5}), patience=2
+    )
 
     tuned: str = option("", "the tuned reference, by name or folder, as dipp tune writes it to its folder reference")
     strength: Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
