@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,8 +53,8 @@ TWINS: dict[str, dict[str, Any]] = {
 }
 """What the networks of these configurations have that others of their class do not."""
 
-HALF_SIZE = ("sdxl-turbo",)
-"""Generators of images half as wide as their reference's pipeline draws by itself."""
+OTHER_SIZE = {"sdxl-turbo": Fraction(1, 2), "lcm-dreamshaper": Fraction(3, 2)}
+"""Generators of images so many times as wide as their reference's pipeline draws by itself."""
 
 Call = Callable[[Any, Tensor], Tensor]
 """The published call of a stock pipeline, from noise to an image."""
@@ -110,15 +111,15 @@ def _write_pipeline(folder: Path, model: PublishedPipeline, seed: int) -> None:
         config = json.loads(network.read_text(encoding="utf-8")) | {"_class_name": named["_class_name"]}
         network.write_text(json.dumps(config, indent=2), encoding="utf-8")
         shutil.copytree(model.configs / "scheduler", twin / "scheduler", dirs_exist_ok=True)
-        if model.name in HALF_SIZE:
-            _halve(next(twin.glob("unet/config.json")))
+        if model.name in OTHER_SIZE:
+            _resize(next(twin.glob("unet/config.json")), OTHER_SIZE[model.name])
         round_to_half(twin)
         shutil.copytree(twin, folder, dirs_exist_ok=True)
 
 
-def _halve(path: Path) -> None:
+def _resize(path: Path, times: Fraction) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "sample_size": config["sample_size"] // 2}, indent=2), encoding="utf-8")
+    path.write_text(json.dumps({**config, "sample_size": int(config["sample_size"] * times)}, indent=2), "utf-8")
 
 
 def _network_folder(folder: Path) -> Path:
@@ -164,7 +165,7 @@ def network_alone(cache: HubCache, model: PublishedReference) -> stock.Load:
     with tempfile.TemporaryDirectory() as scratch:
         _write_pipeline(Path(scratch) / "twin", model, seed=1)
         shutil.copytree(_network_folder(Path(scratch) / "twin"), place, dirs_exist_ok=True)
-    _halve(place / "config.json")
+    _resize(place / "config.json", Fraction(1, 2))
 
     def load() -> Any:
         import diffusers
@@ -305,6 +306,9 @@ LAYOUTS: tuple[Layout, ...] = (
         {"lora": f"{EXTRA}=0.125"},
     ),
     Layout("sdxl-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
+    Layout("lcm-dreamshaper", "folder, plain and fp16", plain_and_half, stock.latent_consistency),
+    Layout("lcm-lora-sd15", "LoRA, kohya's keys", lora_file(write_kohya), stock.lcm_lora),
+    Layout("lcm-lora-sdxl", "LoRA, kohya's keys", lora_file(write_kohya), stock.lcm_lora),
     Layout("sd-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("flux-schnell", "folder, shards", shards, stock.schnell),
     *(
@@ -336,7 +340,8 @@ LAYOUTS: tuple[Layout, ...] = (
             ("sd15", stock.sampled),
             ("sd21", stock.sampled),
             ("sdxl", stock.sampled),
-            ("sdxl-512", stock.half_size),
+            ("sdxl-512", stock.other_size),
+            ("dreamshaper-768", stock.other_size),
             ("pixart-alpha", stock.pixart_sampled),
             ("pixart-sigma", stock.pixart_sampled),
             ("hunyuan-dit", stock.hunyuan_sampled),

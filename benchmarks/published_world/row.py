@@ -28,6 +28,7 @@ from dipp_toolkit.models.stock_call import stock_call_of
 from dipp_toolkit.models.stock_schedulers import recorded_steps
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments
+from dipp_toolkit.utils.reproducibility import own_generators
 
 TOLERANCE = 1e-4
 """Of pixels in [0, 1], in float32."""
@@ -72,7 +73,7 @@ def look_at(layout: Layout, folder: Path, modes: tuple[str, ...] = ("full", "lor
         modes: in which it is trained.
     """
     model: PublishedPipeline = model_of(layout.kind, layout.name)
-    modes = () if getattr(model, "shrink", 1) > 1 else modes  # of its own network there is no generator of that size
+    modes = () if getattr(model, "shrink", 1) != 1 else modes  # of its own network there is no generator of that size
     row = Row(layout, model.licence.label)
     cache = HubCache(folder / "home")
     try:
@@ -145,7 +146,8 @@ def plainly_drawn(final: Path, noise: Tensor) -> Tensor:
     arguments: dict[str, Any] = call_arguments(final, recorded_steps(read_scheduler_config(final)))
     latents = stock_call_of(family_of(final)).given_latents(noise)
     with torch.no_grad():
-        images: Tensor = pipeline(prompt=stock.PROMPT, latents=latents, output_type="pt", **arguments).images
+        drawn = {"generator": own_generators(noise), "output_type": "pt"}
+        images: Tensor = pipeline(prompt=stock.PROMPT, latents=latents, **drawn, **arguments).images
     return images
 
 

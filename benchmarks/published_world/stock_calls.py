@@ -63,7 +63,7 @@ def sampled(pipeline: Any, noise: Tensor, **arguments: Any) -> Tensor:
     return images(pipeline, noise, **call)
 
 
-def half_size(pipeline: Any, noise: Tensor) -> Tensor:
+def other_size(pipeline: Any, noise: Tensor) -> Tensor:
     """The same at the noise's size, which the pipeline is told."""
     height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
     return sampled(pipeline, noise, height=height, width=width)
@@ -177,6 +177,19 @@ def qwen_image_lightning(pipeline: Any, noise: Tensor, steps: int = 4) -> Tensor
 def qwen_image_lightning_8(pipeline: Any, noise: Tensor) -> Tensor:
     """The one of eight steps."""
     return qwen_image_lightning(pipeline, noise, 8)
+
+
+def latent_consistency(pipeline: Any, noise: Tensor) -> Tensor:
+    """LCM's four steps, guidance 8.5 being the pipeline's own; the noise between them follows from the first one."""
+    return images(pipeline, noise, num_inference_steps=4, generator=own_generators(noise))
+
+
+def lcm_lora(pipeline: Any, noise: Tensor) -> Tensor:
+    """An LCM-LoRA's four steps of `LCMScheduler`, without guidance."""
+    from diffusers import LCMScheduler
+
+    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+    return images(pipeline, noise, num_inference_steps=4, guidance_scale=0.0, generator=own_generators(noise))
 
 
 def lightning(pipeline: Any, noise: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..config import make_config
-from ..diffusion.schedules import TrigFlow
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, parameter_count
 from ..models.decoding import DecodeOptions
@@ -213,8 +212,8 @@ def few_steps(twin: Twin) -> Iterator[Kept]:
     """A generator of one step, and of two, is what the stock pipeline of its export draws.
 
     Where a class's scheduler sees tokens, the noise it draws between two steps lies otherwise on the image than a
-    generator's: the same law, another image. Such a class is tried in one step, and in two deterministic ones. TrigFlow
-    has no deterministic steps.
+    generator's: the same law, another image. Such a class is tried in one step, and in two deterministic ones, which
+    those of consistency models do not have.
     """
     for steps in (1, 2) if stock_call_of(twin.reference.family).patch is None else (1,):
         generator = DiffusersGenerator.load(str(twin.folder)).in_steps(steps)
@@ -222,7 +221,7 @@ def few_steps(twin: Twin) -> Iterator[Kept]:
             final = Path(scratch) / "final"
             generator.save_pretrained(final)
             yield _exported(twin, generator, final, f"a generator of {steps} step{'s' * (steps > 1)}")
-    if isinstance(twin.reference.denoiser.schedule, TrigFlow):
+    if isinstance(twin.reference.family, DistilledFrom):
         return
     generator = DiffusersGenerator.load(str(twin.folder)).in_steps(2).with_stepping(Stepping("none"))
     with tempfile.TemporaryDirectory() as scratch:

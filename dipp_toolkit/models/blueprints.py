@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ class PipelineBlueprint:
 
     folder: Path
     hub: str
-    shrink: int = 1
+    shrink: int | Fraction = 1
     size: Size | None = None
 
     @property

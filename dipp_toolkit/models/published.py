@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from .files.download_lists import JOINED
 if TYPE_CHECKING:
     from ..hooks import Register
     from .blueprints import PipelineBlueprint
+    from .generator import DiffusersGenerator
 
 SETTINGS: dict[str, Any] = {
     "guidance": 4.5,
@@ -95,12 +97,12 @@ class PublishedReference(PublishedPipeline):
     """A published multi-step pipeline. Called, it loads from the hub's cache or the hub.
 
     Attributes:
-        shrink: by what the sides of its images are divided, for generators of smaller ones than it was made for.
+        shrink: by what the sides of its images are divided, for generators of other ones than it was made for.
         guided: whether its guidance is that of two passes. The network of a turbo model was distilled without the empty
             prompt: its guidance is inside, and a second pass with that prompt means nothing.
     """
 
-    shrink: int = 1
+    shrink: int | Fraction = 1
     guided: bool = field(default=True, kw_only=True)
 
     def __call__(self, **options: Any) -> Any:
@@ -170,11 +172,18 @@ class PublishedGenerator(PublishedPipeline):
         Raises:
             RequestError: the weights are not here and cannot be fetched; the message says how to.
         """
-        from dataclasses import replace
-
         from .generator import DiffusersGenerator
 
-        generator = DiffusersGenerator.load(self.source, **self.options(options))
+        return self.as_made(DiffusersGenerator.load(self.source, **self.options(options)))
+
+    def as_made(self, generator: DiffusersGenerator) -> DiffusersGenerator:
+        """A generator of the pipeline, read and in the steps as it was made for.
+
+        Args:
+            generator: as loaded with `options`.
+        """
+        from dataclasses import replace
+
         own = dict(self.scheduler) | ({} if self.prediction is None else {"prediction_type": self.prediction})
         if own:
             generator = replace(generator, scheduler_config={**generator.scheduler_config, **own})

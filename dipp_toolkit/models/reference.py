@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,7 +57,7 @@ class DiffusersReference:
     vae: Any
     scheduler: Any
     encoder: PromptEncoder
-    shrink: int = 1
+    shrink: int | Fraction = 1
     size: Size | None = None
     denoiser: Denoiser = field(init=False)
     latent_shape: tuple[int, ...] = field(init=False)
@@ -81,7 +82,7 @@ class DiffusersReference:
         name: str,
         dtype: torch.dtype = torch.float32,
         *,
-        shrink: int = 1,
+        shrink: int | Fraction = 1,
         guidance_embedding: float | None = None,
     ) -> DiffusersReference:
         """Load a local folder or hub id.
@@ -306,7 +307,7 @@ def check_steps(folder: Path, family: PipelineFamily, steps: int) -> None:
     stock_call_of(family).check(load_scheduler(folder), latent_shape_of(folder, family), steps)
 
 
-def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int = 1) -> tuple[int, ...]:
+def latent_shape_of(folder: Path, family: PipelineFamily, shrink: int | Fraction = 1) -> tuple[int, ...]:
     """The shape of one latent, from the network's and the autoencoder's configurations; no weights are read.
 
     Args:

@@ -52,6 +52,7 @@ class StockCall:
         guidance_argument: of the pipeline's call: the guidance that takes a second pass with the empty prompt.
         second_pass: whether guidance above 1 takes that pass; not where guidance is distilled into the network, and the
             pipeline passes over what it is asked for.
+        consistency: whether it drives an `LCMScheduler` and no other, in one step too.
     """
 
     scales: bool | None = True
@@ -64,6 +65,7 @@ class StockCall:
     patch: int | None = None
     guidance_argument: str = "guidance_scale"
     second_pass: bool = True
+    consistency: bool = False
 
     def guided(self, given: Tensor, empty: Tensor, guidance: float) -> Tensor:
         """What is made of the network's two passes.

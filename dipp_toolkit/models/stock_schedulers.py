@@ -186,7 +186,7 @@ def few_step_scheduler(config: Mapping[str, Any], readout: float, steps: int, in
     Args:
         config: the reference's scheduler configuration.
         readout: time in [0, 1], rounded to the schedule's grid, at which pure noise is read.
-        steps: from 2 to 8.
+        steps: from 1 to 8.
         input_scale: what the first step's network is given; `LCMScheduler` gives it z.
 
     Raises:

@@ -49,6 +49,7 @@ from .stock_schedulers import (
     check_flow,
     cut_schedule,
     euler_scheduler,
+    few_step_scheduler,
     flow_consistency_scheduler,
     recorded_steps,
     saved_scheduler,
@@ -99,7 +100,9 @@ def stock_steps(
         RequestError: no stock scheduler can express it; the message says what to do.
     """
     if steps == 1 or stepping == USUAL:
-        scheduler = stock_scheduler(config, readout, steps, input_scale)
+        alone = call is not None and call.consistency
+        make = few_step_scheduler if alone else stock_scheduler
+        scheduler = make(config, readout, steps, input_scale)
         return StockSteps(scheduler, step_times(config, readout, steps, latent_shape, input_scale))
     listed = stepping.listed
     if listed is not None and len(listed) != steps:

@@ -107,6 +107,12 @@ PIXART_DMD_OPENRAIL = Licence("openrail", "https://huggingface.co/PixArt-alpha/P
 PIXART_SIGMA_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
 PIXART_SIGMA_SMALL_OPENRAIL = Licence("openrail++", "https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-512-MS")
 HYPER_SD = Licence("openrail++", "https://huggingface.co/ByteDance/Hyper-SD/blob/main/LICENSE.md")
+LCM_LORA = Licence("openrail++", "https://huggingface.co/latent-consistency/lcm-lora-sdv1-5")
+LCM_LORA_SDXL = Licence("openrail++", "https://huggingface.co/latent-consistency/lcm-lora-sdxl")
+DREAMSHAPER = Licence(
+    "creativeml-openrail-m", "https://huggingface.co/Lykon/dreamshaper-7",
+    note="as pages about it say, with an addendum of its author's; its card was not at hand",
+)  # fmt: skip
 SDXL_LIGHTNING = Licence("openrail++", "https://huggingface.co/ByteDance/SDXL-Lightning/blob/main/LICENSE.md")
 DMD2 = Licence(
     "cc-by-nc-4.0",

@@ -6,6 +6,7 @@ starting points for a training, not results of one.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 HYPER = "ByteDance/Hyper-SD"
 LIGHTNING = "ByteDance/SDXL-Lightning"
 DMD2 = "tianweiy/DMD2"
+LCM = "SimianLuo/LCM_Dreamshaper_v7"
+LCM_LORA = "latent-consistency/lcm-lora-"
 
 READOUT = 625 / 999
 """Timestep 625 of 999, where SiD-LSG (Zhou et al. 2024) reads out its one-step Stable Diffusion 1.5 and 2.1, and
@@ -37,6 +40,9 @@ DMD2_READOUT = 399 / 999
 
 HYPER_READOUT = 800 / 999
 """Timestep 800 of 999, where Hyper-SD's one-step UNet for Stable Diffusion XL is read out (Ren et al. 2024)."""
+
+CONSISTENCY: dict[str, Any] = {"_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_scaling": 10.0}
+"""The scheduler that an LCM-LoRA's authors put in a pipeline's place: its 4 steps are at 999, 759, 499 and 259."""
 
 COMMON: dict[str, Any] = {
     **SETTINGS,
@@ -77,6 +83,13 @@ REFERENCES: tuple[PublishedReference, ...] = (
         {**COMMON, "readout": DMD2_READOUT},
         shrink=2,
     ),
+    PublishedReference(
+        "dreamshaper-768",
+        "DreamShaper 7, a Stable Diffusion 1.5, asked for 768x768, for LCM; multi-step",
+        "Lykon/dreamshaper-7", CONFIGS / "sd15", licences.DREAMSHAPER,
+        {**COMMON, "readout": READOUT, "input_scale": "sigma"},
+        shrink=Fraction(2, 3),
+    ),
 )  # fmt: skip
 
 
@@ -85,6 +98,17 @@ def _family(name: str, repository: str, what: str, licence: licences.Licence) ->
     return PublishedGenerator(
         name, f"{what}, one-step Stable Diffusion XL at 1024x1024", f"XDG-XHS/{repository}", CONFIGS / "sdxl",
         licence, ALIGNED, reference="sdxl", readout=DMD2_READOUT, input_scale="unit",
+    )  # fmt: skip
+
+
+def _lcm_lora(
+    name: str, what: str, pipeline: str, reference: str, file: str, licence: licences.Licence, base: Any
+) -> PublishedGenerator:
+    """A LoRA that makes a latent consistency model of a pipeline, without guidance inside."""
+    return PublishedGenerator(
+        name, f"LCM-LoRA over {what}, made for 4 steps", pipeline, CONFIGS / reference, licence, COMMON, base,
+        reference=reference, input_scale="unit", lora=(f"{LCM_LORA}{file}:pytorch_lora_weights.safetensors",),
+        steps=4, times="stock", scheduler=CONSISTENCY,
     )  # fmt: skip
 
 
@@ -138,6 +162,20 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         reference="sdxl", readout=1.0, input_scale="sigma", prediction="sample",
         weights=f"{LIGHTNING}:sdxl_lightning_1step_unet_x0.safetensors",
     ),
+    PublishedGenerator(
+        "lcm-dreamshaper",
+        "LCM, a latent consistency model of DreamShaper 7, made for 4 steps at 768x768",
+        LCM, CONFIGS / "lcm-dreamshaper", licences.MIT, COMMON,
+        reference="dreamshaper-768", steps=4, times="stock",
+    ),
+    _lcm_lora(
+        "lcm-lora-sd15", "Stable Diffusion 1.5 at 512x512", SD15, "sd15", "sdv1-5", licences.LCM_LORA,
+        licences.OPENRAIL_M,
+    ),
+    _lcm_lora(
+        "lcm-lora-sdxl", "Stable Diffusion XL at 1024x1024", SDXL, "sdxl", "sdxl", licences.LCM_LORA_SDXL,
+        licences.SDXL_OPENRAIL,
+    ),
 )  # fmt: skip
 
 MODELS: tuple[PublishedPipeline, ...] = (*REFERENCES, *GENERATORS)
@@ -154,6 +192,11 @@ def dipp_register_pipelines(register: Register) -> None:
         "StableDiffusionXLPipeline",
         "dipp_stable_diffusion.family:StableDiffusionXLFamily",
         summary="Stable Diffusion XL: a UNet with two CLIP text encoders and size conditions",
+    )
+    register(
+        "LatentConsistencyModelPipeline",
+        "dipp_stable_diffusion.latent_consistency:LatentConsistencyFamily",
+        summary="latent consistency models: Stable Diffusion 1 in a few steps, guidance as an input of the UNet",
     )
 
 

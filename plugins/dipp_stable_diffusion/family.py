@@ -279,6 +279,21 @@ def _unet(**special: Any) -> Any:
     )
 
 
+def first_version_unet(time_cond_proj_dim: int | None) -> Any:
+    """A random UNet of a twin of Stable Diffusion 1.
+
+    Args:
+        time_cond_proj_dim: width of a guidance embedding that it takes; None for none.
+    """
+    return _unet(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=WIDTH,
+        time_cond_proj_dim=time_cond_proj_dim,
+    )
+
+
 def write_stable_diffusion_twin(
     folder: Path,
     *,
@@ -308,13 +323,7 @@ def write_stable_diffusion_twin(
     with drawn_from(seed):
         tokenizer = tiny_clip_tokenizer(max_tokens)
         text_encoder = tiny_clip_encoder(tokenizer, width=WIDTH)
-        unet = _unet(
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=2,
-            cross_attention_dim=WIDTH,
-            time_cond_proj_dim=time_cond_proj_dim,
-        )
+        unet = first_version_unet(time_cond_proj_dim)
         vae = tiny_vae(latent_channels=CHANNELS, scaling_factor=0.18215)
     scheduler = PNDMScheduler(
         **BETAS, skip_prk_steps=True, set_alpha_to_one=False, prediction_type=prediction_type or "epsilon"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 from ...registry import get_registry
@@ -50,7 +51,7 @@ def configured_folder(kind: str, name: str) -> Path | None:
     return named_folder(kind, name) if is_there(name.removeprefix(DIFFUSERS)) else None
 
 
-def shrink_of(reference: str) -> int:
+def shrink_of(reference: str) -> int | Fraction:
     """By what the sides of a reference's images are divided, where the name's plugin gives it; 1 elsewhere."""
     blueprint = _blueprint(reference) if reference in get_registry().entries["reference"] else None
     return 1 if blueprint is None else blueprint.shrink

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def check_pair(
     parts: Parts,
     *,
     weights: bool = True,
-    shrink: int = 1,
+    shrink: int | Fraction = 1,
     names: tuple[str, str] | None = None,
 ) -> None:
     """Refuse two pipelines that do not belong together.
@@ -77,7 +78,9 @@ def check_pair(
         check_parts(generator, reference, weights=weights)
 
 
-def _check_networks(generator: Path, reference: Path, shrink: int, names: tuple[str, str] | None = None) -> None:
+def _check_networks(
+    generator: Path, reference: Path, shrink: int | Fraction, names: tuple[str, str] | None = None
+) -> None:
     from ..reference import latent_shape_of
 
     check_latents(

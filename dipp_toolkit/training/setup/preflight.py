@@ -294,12 +294,12 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
         RequestError: what the training would be refused with.
     """
     reference = parts.pipeline("reference", config.reference or "", reference_options(config))
-    options = generator_options(config)
+    options, record = generator_options(config), None
     if config.generator is not None:
         generator = parts.pipeline("generator", config.generator, options)
         entry = get_registry().entries["generator"].get(config.generator)
         if entry is not None and isinstance(entry.factory, PublishedGenerator):
-            options = entry.factory.options(options)
+            record, options = entry.factory, entry.factory.options(options)
     else:  # it starts from the reference's network, whose scheduler says nothing of a generator
         generator, options = reference, {"input_scale": "unit"} | options
     if reference is not None:
@@ -321,6 +321,8 @@ def check_networks(config: TrainConfig, parts: Parts) -> str:
     if has_weights:
         check_component(folder, name)
     loaded = DiffusersGenerator.load(str(folder), **options)
+    if record is not None:
+        loaded = record.as_made(loaded)
     shell = loaded.with_network(empty_component(folder, name))
     shape = loaded.latent_shape if reference is None else parts.latent_shape(config.reference or "", reference[0])
     of = folder if reference is None else reference[0]

@@ -104,7 +104,7 @@ def _ours(subject: Subject, prompt: str) -> Iterator[Drawn]:
         call |= stock_call_of(reference.family).guidance_arguments(guidance, 1)
     if reference.size is not None:
         call |= call_size(reference.folder, reference.family, reference.size)
-    elif reference.shrink > 1:
+    elif reference.shrink != 1:
         call |= dict(zip(("height", "width"), reference.image_size, strict=True))
     what = f"reference's image in {steps} steps at guidance {guidance:g}"
     yield Drawn(what, image, noise, reference.folder, call)
