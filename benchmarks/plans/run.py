@@ -59,7 +59,7 @@ def planned(name: str, memory: str) -> dict[str, Any]:
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime - used.ru_utime + after.ru_stime - used.ru_stime
     row = {"memory": memory, "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
-    if finished.returncode:
+    if not finished.stdout.startswith("{"):  # a plan that does not fit is one, and exits with 1
         return row | {"error": finished.stderr.strip().splitlines()[-1]}
     plan = json.loads(finished.stdout)
     chosen = plan["recommended"]
@@ -68,7 +68,7 @@ def planned(name: str, memory: str) -> dict[str, Any]:
         "mode": plan["settings"].get("mode"),
         "batch": plan["settings"].get("batch_size"),
         "changes": plan["changes"] if chosen else None,
-        "peak_gib": (chosen or plan)["peak"] / GIB,
+        "peak_gib": (chosen["peak"] if chosen else plan["least"]) / GIB,
         "fits": chosen is not None,
     }
 
@@ -78,7 +78,7 @@ def cell(row: Mapping[str, Any]) -> str:
     if "error" in row:
         return f"fails: {row['error']}"
     if not row["fits"]:
-        return f"does not fit: {row['peak_gib']:.0f} GiB"
+        return f"does not fit: {row['peak_gib']:.0f} GiB at least"
     changes = ", ".join(f"{name}={str(value).lower()}" for name, value in row["changes"].items())
     return f"{row['peak_gib']:.1f} GiB{': ' + changes if changes else ''}"
 

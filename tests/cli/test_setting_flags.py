@@ -41,7 +41,7 @@ FROM_THE_FIRST = {
 SINCE = {
     command: {"--resolution", "--aspects", "--generator-steps", "--step-noise", "--generator-times"}
     for command in ("train", "distill")
-}
+} | {"plan": {"--resolution", "--aspects", "--generator-steps"}}
 """Those that came later."""
 
 

@@ -10,7 +10,10 @@ from .. import options
 from ..setting_flags import add_command
 
 GENERATOR = "pixart-onestep"
-SETTINGS = ("generator", "reference", "rewards", "recipe", "batch_size", "mode", "precision")
+SETTINGS = (
+    "generator", "reference", "rewards", "recipe", "batch_size", "mode", "precision", "generator_steps", "resolution",
+    "aspects",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
