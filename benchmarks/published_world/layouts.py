@@ -294,6 +294,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sdxl-dmd2", "fp16 .bin over the base", single_file, LCM_399),
     Layout("hyper-sdxl", "UNet .safetensors over the base", single_file, LCM_800),
     Layout("sdxl-lightning", "UNet .safetensors over the base", single_file, stock.lightning),
+    *(
+        Layout(f"sdxl-lightning-{steps}", "UNet .safetensors over the base", single_file, stock.lightning_in(steps))
+        for steps in (2, 4, 8)
+    ),
     Layout("pixart-dmd", "transformer .bin over the base", single_file, stock.pixart_dmd),
     Layout("hyper-sd15", "LoRA, kohya's keys", lora_file(write_kohya), stock.tcd, differs=stock.TCD_DIFFERS),
     Layout("hyper-sd15", "LoRA, diffusers' keys", lora_file(write_diffusers), stock.tcd, differs=stock.TCD_DIFFERS),

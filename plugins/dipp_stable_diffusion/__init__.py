@@ -101,6 +101,16 @@ def _family(name: str, repository: str, what: str, licence: licences.Licence) ->
     )  # fmt: skip
 
 
+def _lightning(steps: int) -> PublishedGenerator:
+    """SDXL-Lightning's UNet for so many of Euler's steps, whose network predicts noise."""
+    return PublishedGenerator(
+        f"sdxl-lightning-{steps}", f"SDXL-Lightning's {steps} steps at 1024x1024", SDXL, CONFIGS / "sdxl",
+        licences.SDXL_LIGHTNING, COMMON, licences.SDXL_OPENRAIL,
+        reference="sdxl", readout=1.0, input_scale="sigma", steps=steps, step_noise="none",
+        weights=f"{LIGHTNING}:sdxl_lightning_{steps}step_unet.safetensors",
+    )  # fmt: skip
+
+
 def _lcm_lora(
     name: str, what: str, pipeline: str, reference: str, file: str, licence: licences.Licence, base: Any
 ) -> PublishedGenerator:
@@ -162,6 +172,7 @@ GENERATORS: tuple[PublishedGenerator, ...] = (
         reference="sdxl", readout=1.0, input_scale="sigma", prediction="sample",
         weights=f"{LIGHTNING}:sdxl_lightning_1step_unet_x0.safetensors",
     ),
+    *(_lightning(steps) for steps in (2, 4, 8)),
     PublishedGenerator(
         "lcm-dreamshaper",
         "LCM, a latent consistency model of DreamShaper 7, made for 4 steps at 768x768",

@@ -316,6 +316,8 @@ def test_published_names_take_the_steps_that_they_were_made_for() -> None:
                         "z-image-fun-distill-4": 4}.items():  # fmt: skip
         made = {key: entries[name].defaults[key] for key in ("generator_steps", "step_noise", "generator_times")}
         assert made == {"generator_steps": steps, "step_noise": "none", "generator_times": "stock"}, name
+    lightning = entries["sdxl-lightning-4"].defaults
+    assert (lightning["generator_steps"], lightning["step_noise"], lightning["input_scale"]) == (4, "none", "sigma")
     assert "generator_steps" not in entries["flux-schnell"].defaults  # made for 1 to 4, and of one unless somebody says
     assert entries["flux-schnell"].defaults["step_noise"] == "none"
 
