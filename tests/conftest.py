@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # of `nohup make test`; a run leaves what is ignored ignored
@@ -70,5 +71,17 @@ def pytest_collection_finish() -> None:
     Checked modules are half a million objects that are never garbage. Going through them was a quarter of the tests'
     time: a training collects garbage once its prompts are encoded, and Python does of its own accord.
     """
+    _leave_out_what_lives()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The same for what a file's tests imported."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        _leave_out_what_lives()
+
+
+def _leave_out_what_lives() -> None:
     gc.collect()
     gc.freeze()

@@ -126,18 +126,17 @@ def test_a_generator_of_another_network_is_planned_as_its_own(tmp_path: Path) ->
     deep = write_twin("PixArtAlphaPipeline", tmp_path / "deep")
     config = json.loads((deep / "transformer" / "config.json").read_text())
     (deep / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 3 * config["num_layers"]}))
-    settings = {"reference": str(reference), "lora_rank": 2, "precision": "fp32"}
-    for mode in ("lora", "full"):
-        same = make_plan(TrainConfig(generator=str(reference), mode=mode, **settings))
-        other = make_plan(TrainConfig(generator=str(deep), mode=mode, **settings))
-        own = make_plan(TrainConfig(generator=str(deep), mode=mode, **settings | {"reference": str(deep)}))
-        assert same.trained["generator"] == same.trained["assistant"] == other.trained["assistant"]
-        assert other.trained["generator"] == own.trained["generator"] > other.trained["assistant"]
-        assert other.parameters["generator"] == own.parameters["reference"] > other.parameters["reference"]
-        assert other.resident["average"] == own.resident["average"]
-        assert other.flops["generator"] == own.flops["generator"] > same.flops["generator"]
-        assert other.flops["divergence"] == same.flops["divergence"]
-        assert other.transient["generator backward"] == own.transient["generator backward"]
+    settings: dict[str, Any] = {"reference": str(reference), "mode": "lora", "lora_rank": 2, "precision": "fp32"}
+    same = make_plan(TrainConfig(generator=str(reference), **settings))
+    other = make_plan(TrainConfig(generator=str(deep), **settings))
+    own = make_plan(TrainConfig(generator=str(deep), **settings | {"reference": str(deep)}))
+    assert same.trained["generator"] == same.trained["assistant"] == other.trained["assistant"]
+    assert other.trained["generator"] == own.trained["generator"] > other.trained["assistant"]
+    assert other.parameters["generator"] == own.parameters["reference"] > other.parameters["reference"]
+    assert other.resident["average"] == own.resident["average"]
+    assert other.flops["generator"] == own.flops["generator"] > same.flops["generator"]
+    assert other.flops["divergence"] == same.flops["divergence"]
+    assert other.transient["generator backward"] == own.transient["generator backward"]
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
