@@ -26,6 +26,7 @@ from ..models.files.download_lists import INDEX
 from ..models.files.folders import component_config
 from ..models.generator import DiffusersGenerator
 from ..models.published import PublishedPipeline
+from ..models.recomputed_blocks import recompute_blocks
 from ..models.reference import DiffusersReference
 from ..models.sampling import fixed_noise
 from ..models.sizes import call_size, rules_of
@@ -48,7 +49,7 @@ STEPS, GUIDANCE = 4, 3.0
 CLOSE = 1e-4
 """The largest difference of two images in [0, 1], and of what a network says of two batches."""
 SAME = 1e-5
-"""The largest difference of samples of another size than the configuration's."""
+"""The largest difference of samples of another size than the configuration's, and of what recomputed blocks predict."""
 SEEN = 1e-5
 """The least difference of what the network says of two prompts; random weights hear little of them."""
 ROUNDED = 0.06
@@ -230,8 +231,10 @@ def few_steps(twin: Twin) -> Iterator[Kept]:
 
 
 def training(twin: Twin) -> Iterator[Kept]:
-    """A run changes the network, goes on after a stop to the same bits, and leaves what plain diffusers draws."""
+    """Recomputed blocks predict what others do; a run changes the network, goes on after a stop to the same bits, and
+    leaves what plain diffusers draws."""
     name = twin.reference.family.network_name
+    yield _recomputed(twin.reference)
     for mode in ("full", "lora"):
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch)
@@ -300,6 +303,14 @@ def _close(line: str, ours: Tensor, theirs: Tensor, most: float = CLOSE) -> Kept
         return Kept(line, f"{tuple(ours.shape)} here, {tuple(theirs.shape)} there.", False)
     largest = float((ours - theirs).abs().max())
     return Kept(line, f"They differ by {largest:.2g}, of {most:g} at most.", largest <= most)
+
+
+def _recomputed(reference: DiffusersReference) -> Kept:
+    plain, recomputed = reference.denoiser.trainable_copy(), reference.denoiser.trainable_copy()
+    recompute_blocks(recomputed.network)
+    noise, times, condition = _noise(reference), torch.tensor([0.2, 0.5, 0.8]), reference.encode(PROMPTS)
+    theirs, ours = (one.predict_x0(noise, times, condition).detach() for one in (plain, recomputed))
+    return _close("blocks that are recomputed predict what others do", ours, theirs, SAME)
 
 
 def _differ(line: str, reference: DiffusersReference, condition: Any, noise: Tensor) -> Kept:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from dipp_flux.family import FluxFamily
 from dipp_pixart.family import PixArtFamily
@@ -62,6 +62,19 @@ def test_a_wrong_sign_is_found(flux: Twin, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(flux.reference, "denoiser", replace(own, forward=turned))
     lines = broken(family_contract.sampling(flux))
     assert lines == ["4 steps at guidance 1 are the stock pipeline's", "4 steps at guidance 3 are the stock pipeline's"]
+
+
+def test_a_block_that_computes_something_else_when_recomputed_is_found(
+    flux: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halved(network: nn.Module) -> None:
+        network.transformer_blocks[0].register_forward_pre_hook(  # type: ignore[index, union-attr]
+            lambda block, given, named: (given, named | {"temb": named["temb"] / 2}), with_kwargs=True
+        )
+
+    monkeypatch.setattr(family_contract, "recompute_blocks", halved)
+    first = next(family_contract.training(flux))
+    assert not first.kept and first.line == "blocks that are recomputed predict what others do"
 
 
 def test_a_blank_of_another_shape_is_found(flux: Twin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ChromaTransformer2DModel
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -80,6 +81,24 @@ def test_where_diffusers_has_its_own_way_it_is_used(tmp_path: Path) -> None:
     recompute_blocks(network)
     assert network.gradient_checkpointing
     assert not any(isinstance(module, Recomputed) for module in network.modules())
+
+
+def test_a_mask_reaches_recomputed_blocks_whose_own_checkpointing_drops_it() -> None:
+    torch.manual_seed(0)
+    network: Any = ChromaTransformer2DModel(
+        in_channels=8, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=8, axes_dims_rope=(4, 6, 6), approximator_num_channels=16, approximator_hidden_dim=8,
+    )  # fmt: skip
+    mask = torch.cat([torch.arange(6) < torch.tensor([[2], [5]]), torch.ones(2, 4, dtype=torch.bool)], dim=1)
+    inputs = {
+        "hidden_states": torch.randn(2, 4, 8), "encoder_hidden_states": torch.randn(2, 6, 8),
+        "timestep": torch.tensor([0.3, 0.8]), "img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(6, 3),
+    }  # fmt: skip
+    plain = network(**inputs, attention_mask=mask).sample
+    assert (network(**inputs).sample - plain).abs().max() > 1e-4
+    recompute_blocks(network)
+    torch.testing.assert_close(network(**inputs, attention_mask=mask).sample, plain)
+    assert sum(isinstance(module, Recomputed) for module in network.modules()) == 3
 
 
 def test_other_networks_are_a_sentence() -> None:
