@@ -315,6 +315,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("lcm-lora-sdxl", "LoRA, kohya's keys", lora_file(write_kohya), stock.lcm_lora),
     Layout("sd-turbo", "folder, plain and fp16", plain_and_half, stock.own_scheduler),
     Layout("flux-schnell", "folder, shards", shards, stock.schnell),
+    Layout("chroma-flash", "folder, shards", shards, stock.chroma_flash),
     *(
         Layout(name, "folder, text encoder in shards", encoder_in_shards, stock.klein)
         for name in ("flux2-klein", "flux2-klein-9b")
@@ -373,6 +374,8 @@ LAYOUTS: tuple[Layout, ...] = (
             ("flux2-klein-base-4b", stock.klein_sampled),
             ("flux2-klein-base-9b", stock.klein_sampled),
             ("flux2", stock.flux_2_sampled),
+            ("chroma", stock.chroma_sampled),
+            ("chroma-base", stock.chroma_sampled),
         )
     ),
 )

@@ -114,6 +114,18 @@ def schnell(pipeline: Any, noise: Tensor) -> Tensor:
     return own_scheduler(pipeline, packed, max_sequence_length=256, **pixels)
 
 
+def chroma_sampled(pipeline: Any, noise: Tensor) -> Tensor:
+    """Chroma's, guided against the empty prompt, which is what it takes where none is given."""
+    packed, pixels = _packed(pipeline, noise)
+    return sampled(pipeline, packed, **pixels)
+
+
+def chroma_flash(pipeline: Any, noise: Tensor) -> Tensor:
+    """Chroma1-Flash: eight steps of its own scheduler without guidance."""
+    packed, pixels = _packed(pipeline, noise)
+    return images(pipeline, packed, num_inference_steps=8, guidance_scale=1.0, **pixels)
+
+
 def klein(pipeline: Any, noise: Tensor) -> Tensor:
     """FLUX.2-klein: four steps of its own scheduler at the noise's size, a position being two of the autoencoder's."""
     return images(pipeline, noise, guidance_scale=1.0, num_inference_steps=4, **_flux_2_size(pipeline, noise))
