@@ -130,6 +130,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "results/family-study.md": {
         "fair-study": partial(recorded, "fair_study"),
         "family-study": partial(recorded, "family_study"),
+        "few-step-rl": partial(recorded, "few_step_rl"),
     },
     "guide/tune.md": {"tune": partial(recorded, "tune")},
     "guide/leaderboard.md": {

@@ -8,8 +8,7 @@ rewards take, distillation alone, half distillation and half alignment, and rewa
 has it. Time is the processor's, one thread, of updates measured turn by turn. All are judged by `emoji-judge`, which
 none was trained on, on all 352 held-out prompts with two noises each, the same for all. One seed: intervals are over
 prompts, and a difference between rows may be the seed's. About half an hour of one core. Finished runs and the measured
-times are kept: run it again after an interruption. Writes `results.json` and `results.md`. It has not been run to its
-end yet.
+times are kept: run it again after an interruption. Writes `results.json` and `results.md`.
 """
 
 from __future__ import annotations
