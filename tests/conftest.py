@@ -70,6 +70,18 @@ def noise() -> torch.Tensor:
     return torch.randn(len(PROMPTS), *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a function marked `first_case`, whose cases take seconds each, all but the first are exhaustive."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("first_case") and not item.get_closest_marker("exhaustive"):
+            function = (item.path, getattr(item, "originalname", item.name))
+            if function in seen:
+                item.add_marker(pytest.mark.exhaustive)
+            seen.add(function)
+
+
 def pytest_collection_finish() -> None:
     """Leave the modules that have been imported out of every later collection of garbage.
 

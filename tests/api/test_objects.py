@@ -147,6 +147,7 @@ def test_a_judge_that_is_trained_on_is_noticed(run: Callable[..., RunResult]) ->
         run(rewards=redness, judge=redness)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("kind", ["tuple", "dataset", "set", "path"])
 def test_prompts_of_every_kind_are_the_same(
     run: Callable[..., RunResult], tmp_path: Path, kind: str, request: pytest.FixtureRequest

@@ -339,6 +339,7 @@ def test_nothing_is_fetched_by_a_check(capsys: pytest.CaptureFixture[str]) -> No
         assert "fetched" in rows[kind, name]["found"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_emoji_world_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "check", "emoji", "reward_only", "--json"]) == 0

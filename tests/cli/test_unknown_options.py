@@ -42,6 +42,7 @@ def sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("command", TAKE_SETTINGS)
 def test_every_setting_without_a_flag_is_named_with_what_to_type(
     command: str, capsys: pytest.CaptureFixture[str]

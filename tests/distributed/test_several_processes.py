@@ -61,6 +61,7 @@ def test_two_processes_give_the_adapters_of_one_with_the_doubled_batch(words: li
     assert farthest(weights(two), weights(one)) < CLOSE
 
 
+@pytest.mark.first_case
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "strength",
@@ -95,6 +96,7 @@ def test_sharded_checkpoints_resume_on_another_number_of_processes(
     assert farthest(weights(folder), weights(whole)) < CLOSE
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_whole_checkpoint_resumes_sharded_over_three(words: list[str], tmp_path: Path) -> None:
     """Two batches of six in one process, then two of two in each of three."""

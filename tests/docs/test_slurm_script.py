@@ -68,6 +68,7 @@ def rows(place: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_is_saved_and_queued_again(place: Path) -> None:
     job = submit(place, 100_000)

@@ -91,6 +91,7 @@ class Distance:
         }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_interval_of_a_set_number_covers_what_sets_of_that_size_give() -> None:
     """The truth here is the mean over sets of this size: finite sets bias a Frechet distance, and no resampling of one

@@ -402,6 +402,7 @@ def test_cells_go_on_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     assert isinstance(folders[0], CellFolder)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_command_shares_cells_among_processes(tmp_path: Path) -> None:
     words = [

@@ -153,6 +153,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[i
         return asked_about(house)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("leaves_at", [1, 2, 3, 4])
 def test_a_stop_anywhere_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: list[list[tuple[int, int, bool]]], leaves_at: int

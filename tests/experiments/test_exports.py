@@ -64,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
     return make
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("name", [SD, XL, SD3, FLUX, PIXART])
 def test_stock_diffusers_draws_the_same_with_the_lora(trained: Any, name: str, tmp_path: Path) -> None:
     base, final = trained(name)

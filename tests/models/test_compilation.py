@@ -94,6 +94,7 @@ def gradients_of(denoiser: Denoiser, x: Tensor, condition: Any) -> list[Tensor]:
     return [output.detach(), again, *(weight.grad for weight in network.parameters() if weight.grad is not None)]
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("pipeline", "mode", "checkpointing"),
     [

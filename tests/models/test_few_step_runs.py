@@ -76,6 +76,7 @@ def run(world: dict[str, Any], tmp_path: Path) -> Run:
     return start
 
 
+@pytest.mark.first_case
 @WAYS
 @pytest.mark.parametrize(("mode", "step_noise"), [("full", "fresh"), ("lora", "fresh"), ("full", "none")])
 def test_a_stopped_run_goes_on_to_the_same_bits(run: Run, supervise: str, mode: str, step_noise: str) -> None:
@@ -91,6 +92,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run: Run, supervise: str, mode: 
     assert "step_5/integral_kl" not in row
 
 
+@pytest.mark.first_case
 @WAYS
 def test_recomputing_changes_no_gradient(run: Run, supervise: str) -> None:
     held, recomputed = (

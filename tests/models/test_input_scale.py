@@ -66,6 +66,7 @@ def test_every_stock_scheduler_with_trailing_spacing_is_known_for_what_it_gives(
     assert {"unit", "sigma"} == set(scales) and scales.count("sigma") == len(SIGMA_STARTS)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("name", "prediction", "readout"),
     [
@@ -143,6 +144,7 @@ def test_without_signal_both_are_the_same_and_exported_so() -> None:
     one_step_scheduler(cosine, 0.99, "sigma")
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_a_run_trains_exports_and_is_trained_on_from_sigma(mode: str, tmp_path: Path) -> None:
     folder = str(write_twin(STABLE, tmp_path / "twin"))

@@ -98,6 +98,7 @@ def drawn(folder: Path, options: dict[str, Any]) -> Any:
     )
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("name", "layout", "pattern"),
     [
@@ -173,6 +174,7 @@ def test_a_hub_file_comes_through_the_hubs_cache(world: Path, monkeypatch: pytes
         assert_near(added(base_weights(), base_pairs(), 0.125 * 1.5), dict(made.network.state_dict()))
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("command", "mode", "how"), [(["train", "--generator", "./base"], "lora", "words"), (["distill"], "full", "yaml")]
 )
@@ -225,6 +227,7 @@ def test_a_dry_run_looks_at_the_file_and_writes_nothing(world: Path, capsys: pyt
         assert says in capsys.readouterr().err
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_another_file_behind_the_same_name_is_noticed_on_resume(world: Path, mode: str) -> None:
     settings: dict[str, Any] = {

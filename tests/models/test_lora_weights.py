@@ -102,6 +102,7 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], limit: floa
     }
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("pipeline", "layout", "pattern"), CASES, ids=[f"{pipeline}-{layout.__name__}" for pipeline, layout, _ in CASES]
 )

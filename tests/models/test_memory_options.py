@@ -167,6 +167,7 @@ def world(reference: DiffusersReference) -> Path:
     return reference.folder
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_recomputing_trains_the_same(world: Path, tmp_path: Path, mode: str) -> None:
     plain = run(world, tmp_path / "plain", mode=mode, lora_rank=4, precision="fp32")
@@ -181,6 +182,7 @@ def test_recomputing_trains_the_same(world: Path, tmp_path: Path, mode: str) -> 
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     "settings",
     [

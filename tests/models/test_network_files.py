@@ -399,6 +399,7 @@ def test_a_dry_run_notes_the_file_and_writes_nothing(world: Path, capsys: pytest
     assert not Path("cache/converted").exists()
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("command", "mode", "how"), [(["train", "--generator", "./base"], "full", "words"), (["distill"], "lora", "yaml")]
 )

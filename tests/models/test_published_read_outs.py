@@ -83,6 +83,7 @@ def test_one_lcm_step_at_a_timestep(twins: dict[str, Path], name: str, timestep:
     assert again.input_scale == "unit" and torch.equal(ours(again, noise), ours(generator, noise))
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler])
 @pytest.mark.parametrize("name", [STABLE, XL, PIXART])
 def test_one_trailing_euler_step(twins: dict[str, Path], name: str, scheduler: type, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write_twin(name, root / name) for name in CLASSES}
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_run_leaves_what_plain_diffusers_draws_like_dipp_generate(

@@ -242,6 +242,7 @@ def test_flux_with_guidance_is_its_true_cfg(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("sides", [[8, 12], [12, 8]])
 @pytest.mark.parametrize("name", [SD, SDXL, FLUX])
 def test_images_may_be_higher_or_wider(name: str, sides: list[int], tmp_path: Path) -> None:
@@ -301,6 +302,7 @@ def test_flux_without_guidance_reads_256_tokens(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("said", [..., 10**30, 200])
 @pytest.mark.parametrize("name", [SD, SDXL, SD3, FLUX])
 def test_a_tokenizer_without_a_length_reads_what_its_encoder_can(name: str, said: Any, tmp_path: Path) -> None:

@@ -463,6 +463,7 @@ def test_a_damaged_record_does_not_stop_a_report(tmp_path: Path) -> None:
     assert "How the run went" not in write_report(folder).read_text()
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     ("changes", "warned"),
     # At 2e-3 the decoder's clamp, which pushes no pixel far out of the range, keeps the colours within bounds.

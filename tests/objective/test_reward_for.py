@@ -168,6 +168,7 @@ def world(tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("balance", ["sum", "normalised", "pcgrad"])
 def test_a_run_with_prompts_of_their_own_rewards_goes_on_to_the_same_numbers(
     tmp_path: Path, world: dict[str, Any], balance: str

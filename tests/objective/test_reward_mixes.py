@@ -88,6 +88,7 @@ def test_a_floor_alone_brings_its_reward_along(world: Path, capsys: pytest.Captu
     assert "Multipliers of the floors" in report
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("kind", ["surrogate", "smoothing"])
 def test_black_boxes_resume_to_the_bit(world: Path, kind: str) -> None:
     box = f"{world}/colours.py:bytes_of"

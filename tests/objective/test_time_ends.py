@@ -165,6 +165,7 @@ def test_what_a_term_is_told_of_times_is_what_the_sample_was_noised_at() -> None
     assert look.t.tolist() == pytest.approx([1 / 999, 1 / 999, 998 / 999, 998 / 999])
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("family", ["noise, zero terminal SNR", "StableDiffusion3Pipeline"])
 @pytest.mark.parametrize("settings", [{"weighting": "uniform"}, {"time_sampling": "logit-normal"}])
 def test_a_run_over_all_times_has_finite_numbers(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:

@@ -154,6 +154,7 @@ def test_the_least_peak_is_none_above_the_planned_one(mode: str) -> None:
     assert asked == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_plan_of_pixart_and_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     words = "plan --generator pixart-onestep --reward hps,imagereward --batch 4 --memory 24GB --json"

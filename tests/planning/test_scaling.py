@@ -165,6 +165,7 @@ def measured(folder: Path, out: Path, fsdp: bool, configs: list[TrainConfig]) ->
     return found
 
 
+@pytest.mark.first_case
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_two_processes_send_what_the_plan_says(folder: Path, tmp_path: Path, sharding: Any) -> None:

@@ -69,6 +69,7 @@ def test_groups_hold_real_images_and_samples(sample_folder, vae_folder, monkeypa
     assert alone.draw(4)[2] == 4
 
 
+@pytest.mark.first_case
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "reward_class"),

@@ -122,6 +122,7 @@ def test_plain_diffusers_makes_the_generators_images(
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
 
+@pytest.mark.exhaustive
 def test_the_judge_names_what_reference_and_generator_draw_for_held_out_prompts() -> None:
     judge, reference, generator = EmojiJudge(), load_reference("emoji-reference"), load_generator("emoji-onestep")
     prompts = texts(load_prompts("emoji-heldout"))[::4]

@@ -79,6 +79,7 @@ def test_what_is_written_is_typed(projects: Path) -> None:
     assert f"no issues found in {2 * len(TEMPLATES)} source files" in shown
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_what_is_written_passes_its_own_tests(projects: Path) -> None:
     folders = [projects / name for name in NAMES.values()]

@@ -126,6 +126,7 @@ def test_the_command_line_lists_both(site: Path) -> None:
     assert {"shattered", "half-made"} <= {item["plugin"] for item in listed["broken"]}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_an_installed_reward_trains_beside_a_broken_plugin(site: Path, tmp_path: Path) -> None:
     pipeline = tiny_pipeline(tmp_path / "pipeline")

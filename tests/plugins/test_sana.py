@@ -117,6 +117,7 @@ def test_sprint_is_sampled_as_stock_with_its_guidance_as_an_input(
     assert (drawn[None] - drawn[3.0]).abs().max() > 100 * CLOSE["atol"]
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(("kind", "steps"), [("sana", 4), ("sprint", 1), ("sprint", 2), ("sprint", 4)])
 def test_exported_generators_draw_in_plain_diffusers_as_here(
     kind: str, steps: int, noise: Tensor, condition: Condition, request: pytest.FixtureRequest, tmp_path: Path

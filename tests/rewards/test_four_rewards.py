@@ -77,6 +77,7 @@ def test_four_rewards_at_once(
     assert "warm@colours" in report and "sharpness" in report
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:The worker")
 def test_a_worker_that_keeps_dying_loses_no_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -190,6 +190,7 @@ def test_a_comparison_gives_whole_groups(own: str) -> None:
     assert samples_per_prompt(load_reward(own)) == 1
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("extra", [{}, {"reward_batch": 5}, {"balance": "normalised"}], ids=str)
 def test_a_run_trains_by_groups_and_goes_on(tmp_path: Path, own: str, extra: dict[str, object]) -> None:
     rewards = {"group-standard": 1.0, "group-diversity": 0.5}

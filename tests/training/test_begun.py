@@ -139,6 +139,7 @@ OWN_CODE: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(("file", "content", "what"), OWN_CODE.values(), ids=OWN_CODE)
 def test_code_that_was_mended_is_told_of(world: Path, file: str, content: str, what: str) -> None:
     """A run that its reward's mistake has stopped goes on once that is mended."""

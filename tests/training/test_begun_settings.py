@@ -97,6 +97,7 @@ def test_a_distillation_starts_from_its_references_network(scale: Any, expected:
     assert assemble(resolve(config)).generator.input_scale == expected  # type: ignore[attr-defined]
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_a_turbo_that_began_with_z_ends_as_it_would_have(tmp_path: Path) -> None:
     twin = DiffusionPipeline.from_pretrained(write_twin("StableDiffusionPipeline", tmp_path / "twin"))
     twin.scheduler = EulerDiscreteScheduler.from_config(twin.scheduler.config, timestep_spacing="trailing")

@@ -107,6 +107,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_changes_before_it_is_copied(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str

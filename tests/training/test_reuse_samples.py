@@ -203,6 +203,7 @@ def run(settings: dict[str, Any], tmp_path: Path) -> Run:
     return runs_in(tmp_path, settings)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     "more",
     [

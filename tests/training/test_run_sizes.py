@@ -80,6 +80,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("kind", [SD, PIXART])
 def test_each_update_has_the_size_that_its_seed_draws(

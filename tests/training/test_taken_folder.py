@@ -249,6 +249,7 @@ def test_the_same_line_begins_where_a_start_was_killed(
 # A folder that goes away.
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(("where", "every"), [("moved", 1), ("moved", 2), ("removed", 9), ("exchanged", 2)])
 def test_a_run_notices_at_once_that_its_folder_is_gone(run: Run, tmp_path: Path, where: str, every: int) -> None:
     def away() -> None:

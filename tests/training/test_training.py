@@ -98,6 +98,7 @@ def test_forty_steps_equal_twenty_killed_and_resumed(run: Run) -> None:
     assert parts.summary["rewards"] == whole.summary["rewards"]
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_resuming_gives_the_same_bits(run: Run, number: signal.Signals) -> None:
     whole, before = run("whole", steps=8), signal.getsignal(number)
@@ -133,6 +134,7 @@ def test_a_signal_before_the_first_step_is_honoured(run: Run, monkeypatch: pytes
             run(where, steps=2)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("damage", ["sheet", "cut sheet", "index"])
 def test_pictures_from_before_that_were_lost_are_made_again(run: Run, damage: str) -> None:
     folder = run("parts", steps=2).folder

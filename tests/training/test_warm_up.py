@@ -83,6 +83,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_stop_in_the_warm_up_loses_nothing(run: Run, stop: int) -> None:
     """Stopped between and after checkpoints of the warm-up; the rest, diagnoses and weights are the same bits."""

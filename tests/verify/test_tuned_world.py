@@ -73,6 +73,7 @@ def test_the_term_has_its_closed_form() -> None:
     assert all(row.passed for row in rows), [(row.quantity, row.error) for row in rows]
 
 
+@pytest.mark.exhaustive
 def test_a_strength_goes_beyond_what_was_learned() -> None:
     options: dict[str, Any] = {"tuned": "dipp_toolkit.verify.tuned_world:tuned_reference", "strength": 1.5}
     mean, covariance, gradient = run_verify("tuned_difference", ["distillation"], ["exact"], options=options)

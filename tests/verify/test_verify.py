@@ -154,6 +154,7 @@ SHOWN_BY_OTHERS = ("distillation", "slight", "snr")
 """Cases that differ from the others by a number of the objective, not by what an assistant has to learn."""
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.exhaustive) if name in SHOWN_BY_OTHERS else name for name in CASES]
 )
@@ -163,6 +164,7 @@ def test_learned_assistant_reaches_every_optimum(name: str) -> None:
         assert row.passed, row
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_optima_are_reached_on_the_straight_line_with_every_prediction(prediction: str) -> None:
     reference = make_reference(FlowMatching(shift=2.0), prediction)
@@ -170,6 +172,7 @@ def test_optima_are_reached_on_the_straight_line_with_every_prediction(predictio
         assert row.passed, row
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mistakes_in_the_gradient_fail_the_verification(monkeypatch: pytest.MonkeyPatch, mutation: Callable) -> None:
     mutation(monkeypatch)

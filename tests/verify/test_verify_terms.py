@@ -81,6 +81,7 @@ def test_the_exact_assistant_reaches_the_optimum(name: str) -> None:
 
 
 # The two distances are one term, whose gradients are held for both.
+@pytest.mark.first_case
 @pytest.mark.parametrize(
     "name",
     ["squared", pytest.param("pseudo-huber", marks=pytest.mark.exhaustive), "diffused_reward", "jensen_shannon"],
@@ -97,6 +98,7 @@ def test_every_row_of_every_term_holds() -> None:
         assert row.passed, row
 
 
+@pytest.mark.exhaustive
 def test_the_diffused_reward_lands_where_rlhf_does_whatever_the_weighting() -> None:
     reference, means = make_reference(), []
     for name in ("linear", "snr"):
@@ -121,6 +123,7 @@ def test_guidance_alone_lands_on_the_line_between_the_means() -> None:
         torch.testing.assert_close(torch.tensor(rows[0].reached, dtype=torch.float64), wanted, rtol=2e-3, atol=0)
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if name != "reward_only"])
 def test_a_flipped_sign_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     term = SUBJECTS[name][2]
@@ -134,6 +137,7 @@ def test_a_flipped_sign_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -
     assert gradient_error(name) > 1
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize("name", ["integral_kl", "squared", "pseudo-huber", "diffused_reward", "forward_kl"])
 def test_a_missing_alpha_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     original = divergence.Divergence.factor
@@ -167,6 +171,7 @@ def test_swapped_networks_are_noticed(monkeypatch: pytest.MonkeyPatch, name: str
     assert assistants
 
 
+@pytest.mark.first_case
 @pytest.mark.parametrize(("factor", "passes"), [("2", True), ("3", False)])
 def test_a_term_of_a_plugin_is_held_against_its_own_closed_form(tmp_path: Path, factor: str, passes: bool) -> None:
     file = tmp_path / "my_plugin.py"
