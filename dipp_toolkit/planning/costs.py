@@ -37,7 +37,7 @@ from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
-from .repeated import counts_of, depths_to_run, extrapolated, rows_of, shorten
+from .repeated import Row, counts_of, depths_to_run, extrapolated, rows_of, short_copy, shorten
 
 Slopes = Literal["none", "reference", "both"]
 Role = Literal["reference", "generator"]
@@ -225,9 +225,7 @@ def quantized_weights(
         passes: what weights are made again in.
         role: whether the name is a reference's or a generator's.
     """
-    blueprint = pipeline_blueprint(name, role)
-    with quiet_loading(), torch.device("meta"):
-        network = blueprint.build(blueprint.family.network_name)
+    network = _whole(name, role).network
     sizes = [layer.weight.numel() for layer in quantizable(network)]
     rows = sum(layer.out_features for layer in quantizable(network))
     rest = parameter_count(network) - sum(sizes)
@@ -254,30 +252,49 @@ def network_sizes(shape: Shape) -> NetworkSizes:
 
 @cache
 def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
-    base, counts = _layout(name, role)
+    whole = _whole(name, role)
+    base = parameter_count(whole.network)
     if mode != "lora":
         return NetworkSizes(base, base)
-    blueprint = pipeline_blueprint(name, role)
 
     def adapter(depths: Mapping[int, int]) -> int:
-        with quiet_loading(), torch.device("meta"):
-            network = blueprint.build(blueprint.family.network_name)
-            shorten(network, depths)
-            adapted = lora.adapted(network, AdapterSettings(rank, float(rank)))
+        with torch.device("meta"):
+            adapted = lora.adapted(whole.short(depths), AdapterSettings(rank, float(rank)))
         return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
-    shortest, longer = depths_to_run(counts)
+    shortest, longer = depths_to_run(whole.counts)
     return NetworkSizes(base, extrapolated(adapter(shortest), {n: adapter(depths) for n, depths in longer.items()}))
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A pipeline's network on the meta device, from which short ones are copied.
+
+    Attributes:
+        network: all of it.
+        rows: its rows of equal blocks; none where its depth is fixed.
+    """
+
+    network: nn.Module
+    rows: tuple[Row, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The lengths of its rows, each once, ascending."""
+        return tuple(sorted({row.count for row in self.rows}))
+
+    def short(self, depths: Mapping[int, int]) -> nn.Module:
+        """A copy of which so many equal blocks are left."""
+        return short_copy(self.network, self.rows, depths)
+
+
 @cache
-def _layout(name: str, role: Role) -> tuple[int, tuple[int, ...]]:
-    """A network's parameters, and the lengths of its rows of equal blocks; none where its depth is fixed."""
+def _whole(name: str, role: Role) -> _Whole:
     blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
     fixed = isinstance(blueprint.family, FixedDepth) and blueprint.family.fixed_depth
-    return parameter_count(network), () if fixed else counts_of(network)
+    return _Whole(network, () if fixed else tuple(rows_of(network)))
 
 
 @cache
@@ -289,7 +306,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along, 0 for
             a network that is not looked at between generator and rewards.
     """
-    shortest, longer = depths_to_run(_layout(shape.name, shape.role)[1])
+    shortest, longer = depths_to_run(_whole(shape.name, shape.role).counts)
     first = _short_network_costs(shape, conditions, shortest)
     others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
     sizes = network_sizes(shape)
@@ -330,17 +347,13 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
 
-    def build() -> nn.Module:
-        network = blueprint.build(family.network_name)
-        shorten(network, depths)
-        return network
-
+    whole = _whole(shape.name, shape.role)
     with quiet_loading(), torch.device("meta"):
-        base = build().to(shape.dtype).eval().requires_grad_(False)
+        base = whole.short(depths).to(shape.dtype).eval().requires_grad_(False)
         if shape.mode == "lora":
             trained = lora.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
         else:
-            trained = build().train().requires_grad_(True)
+            trained = whole.short(depths).train().requires_grad_(True)
     if shape.checkpointing:
         recompute_blocks(trained)
     with dry(shape.gpu):

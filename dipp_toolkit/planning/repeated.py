@@ -7,7 +7,8 @@ $n$ exactly, for a tenth of the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -77,6 +78,26 @@ def shorten(network: nn.Module, depths: Mapping[int, int]) -> None:
     for row in list(rows_of(network)):
         if row.count in depths:
             del row.blocks[row.start + depths[row.count] : row.start + row.count]
+
+
+def short_copy(network: nn.Module, rows: Sequence[Row], depths: Mapping[int, int]) -> nn.Module:
+    """A copy with so many blocks of every row. The network stays whole, and its other blocks are not copied.
+
+    Args:
+        network: to copy.
+        rows: its rows, as `rows_of` finds them.
+        depths: blocks to keep, by the row's length; a row of another length stays as it is.
+    """
+    whole = [(row.blocks, list(row.blocks)) for row in rows]
+    try:
+        for row in rows:
+            if row.count in depths:
+                del row.blocks[row.start + depths[row.count] : row.start + row.count]
+        return copy.deepcopy(network)
+    finally:
+        for blocks, members in whole:
+            blocks._modules.clear()
+            blocks._modules.update({str(place): block for place, block in enumerate(members)})
 
 
 def depths_to_run(counts: tuple[int, ...]) -> tuple[dict[int, int], dict[int, dict[int, int]]]:

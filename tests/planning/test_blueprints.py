@@ -24,7 +24,7 @@ from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.planning import costs
 from dipp_toolkit.planning.dry_run import cost_of, dry
 from dipp_toolkit.planning.estimate import Plan, least_peak, make_plan, recommend
-from dipp_toolkit.planning.repeated import counts_of, extrapolated, shorten
+from dipp_toolkit.planning.repeated import counts_of, extrapolated, rows_of, short_copy, shorten
 from dipp_toolkit.registry import get_registry
 
 PUBLISHED = {
@@ -283,6 +283,11 @@ def test_a_row_of_equal_blocks_is_found_cut_and_counted_again() -> None:
     assert counts_of(network) == (9,)
     shorten(network, {9: 2})
     assert len(network["blocks"]) == 2  # type: ignore[index]
+    long = equal_blocks(9)
+    short = short_copy(long, tuple(rows_of(long)), {9: 2})
+    assert parameter_count(short) == parameter_count(network)
+    assert parameter_count(long) == parameter_count(equal_blocks(9)), "what is copied from stays whole"
+    assert list(long["blocks"].state_dict()) == list(equal_blocks(9)["blocks"].state_dict())  # type: ignore[index]
     whole, two, three = (parameter_count(equal_blocks(count)) for count in (9, 2, 3))
     assert extrapolated(two, {9: three}) == whole
 
@@ -304,8 +309,8 @@ def test_short_networks_cost_what_the_whole_one_does(
     shape = costs.Shape(str(twin), "lora", 2, 3, torch.float32, torch.bfloat16, checkpointing)
     assert counts_of(PipelineBlueprint(twin, "twin").build("transformer")) == (8,)
     short = costs.network_costs.__wrapped__(shape, 2.0)
-    monkeypatch.setattr(costs, "counts_of", lambda network: ())
-    for known in (costs._layout, costs._network_sizes):
+    monkeypatch.setattr(costs, "rows_of", lambda network: iter(()))
+    for known in (costs._whole, costs._network_sizes):
         known.cache_clear()
     whole = costs.network_costs.__wrapped__(shape, 2.0)
     assert (short.base, short.trainable) == (whole.base, whole.trainable)
@@ -477,7 +482,7 @@ def test_what_fits_nowhere_says_what_is_left(capsys: pytest.CaptureFixture[str])
     describe({**plan, "memory": 10**9, "fits": False, "changes": changes, "recommended": None, "least": 2 * 2**30})
     shown = " ".join(capsys.readouterr().out.split())
     assert "Nothing fits 0.93 GiB with 5% to spare; as requested it peaks at 4.00 GiB" in shown
-    assert "(--set batch_size=1 --set accumulation=4) at 2.00 GiB" in shown
+    assert "(--set batch_size=1 --set accumulation=4) at no less than 2.00 GiB" in shown
     assert "What CUDA graphs hold is an estimate" in shown
 
 

@@ -86,11 +86,12 @@ def plan_run(
 
     least_of = None if scale.sharded else least_peak  # a part of what one alone keeps is each process's
     fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of)
-    recommendation = plan(changes)
     advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
-    if fitting is None:
-        return {**result, **advice, "recommended": None, "least": recommendation["peak"]}
-    return {**result, **advice, "recommended": recommendation}
+    if fitting is not None:
+        return {**result, **advice, "recommended": plan(changes)}
+    thriftiest = config.model_copy(update=dict(changes))
+    least = plan(changes)["peak"] if least_of is None else least_of(thriftiest)
+    return {**result, **advice, "recommended": None, "least": least}
 
 
 PATIENCE = 2.0
@@ -163,9 +164,9 @@ def _describe_advice(result: Mapping[str, Any]) -> None:
     elif result.get("fits") is False:
         print_line(
             f"Nothing fits {_gib(result['memory'])} GiB with {MARGIN:.0%} to spare; as requested it peaks at "
-            f"{_gib(result['peak'])} GiB, and with all that saves memory ({_assignments(result['changes'])}) at "
-            f"{_gib(result['least'])} GiB. Smaller or fewer rewards, or smaller images for them (reward_resolution), "
-            "are left."
+            f"{_gib(result['peak'])} GiB, and with all that saves memory ({_assignments(result['changes'])}) at no "
+            f"less than {_gib(result['least'])} GiB. Smaller or fewer rewards, or smaller images for them "
+            "(reward_resolution), are left."
         )
 
 
