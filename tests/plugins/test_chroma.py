@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 
 from dipp_chroma.family import write_chroma_twin
 from dipp_toolkit.errors import RequestError
@@ -17,6 +16,7 @@ from dipp_toolkit.models.recomputed_blocks import recompute_blocks
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.stock_call import pack
+from plain import pipeline_of
 
 PROMPTS = ("a red cat", "the big blue sea, and on it a small yellow house, xyz", "")
 LARGEST_HEADER = 200_000
@@ -31,12 +31,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(twin: Path) -> DiffusersReference:
     return DiffusersReference.load(str(twin))
-
-
-def pipeline_of(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def test_conditions_are_what_stock_encodes_its_padding_included(reference: DiffusersReference, twin: Path) -> None:

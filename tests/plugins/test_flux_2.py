@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments, card_text
+from plain import pipeline_of
 
 KLEIN, DEV = "Flux2KleinPipeline", "Flux2Pipeline"
 PROMPTS = ["a red cat", "a big blue house on the sea, with a tree and the sun in a yellow sky"]
@@ -63,15 +63,9 @@ def condition(reference: DiffusersReference) -> Condition:
     return reference.encode(PROMPTS)
 
 
-def stock(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 @pytest.fixture(scope="module")
 def plain(klein: Path) -> Any:
-    return stock(klein)
+    return pipeline_of(klein)
 
 
 def drawn(pipeline: Any, noise: Tensor, **call: Any) -> Tensor:
@@ -102,7 +96,7 @@ def test_a_distilled_pipeline_makes_one_pass_whatever_guidance_it_is_asked_for(
     distilled = DiffusersReference.load(str(folder))
     assert not distilled.takes_two_passes(4.0)
     ours = distilled.decode(distilled.sample(condition, noise, 4, 4.0))  # encoded by the other, of the same weights
-    theirs = drawn(stock(folder), noise, num_inference_steps=4, guidance_scale=4.0)
+    theirs = drawn(pipeline_of(folder), noise, num_inference_steps=4, guidance_scale=4.0)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours, distilled.decode(distilled.sample(condition, noise, 4, 1.0)))
 
@@ -176,7 +170,7 @@ def test_an_export_draws_the_generators_image_in_plain_diffusers(
     assert (tmp_path / "final" / "adapter").is_dir() == (mode == "lora")
     call = call_arguments(tmp_path / "final", 1)
     assert call == {"num_inference_steps": 1, "guidance_scale": 1.0, **SIZE}
-    torch.testing.assert_close(ours, drawn(stock(tmp_path / "final"), noise, **call), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, drawn(pipeline_of(tmp_path / "final"), noise, **call), rtol=1e-4, atol=1e-4)
     assert (ours - reference.decode(reference.sample(condition, noise, 1, 1.0))).abs().max() > 1e-3
 
 
@@ -202,7 +196,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> DiffusersReference:
 
 
 def test_devs_guidance_is_an_input_of_its_network(dev: DiffusersReference, noise: Tensor) -> None:
-    pipeline, condition = stock(dev.folder), dev.encode(PROMPTS)
+    pipeline, condition = pipeline_of(dev.folder), dev.encode(PROMPTS)
     theirs, _ = pipeline.encode_prompt(PROMPTS, device="cpu")
     torch.testing.assert_close(condition.tensors["encoder_hidden_states"], theirs, rtol=1e-5, atol=1e-5)
     drawings = []

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dipp_hunyuan_dit.family import BINNED, HunyuanDiTFamily, write_hunyuan_dit_twin
@@ -18,6 +17,7 @@ from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.utils.reproducibility import own_generators
+from plain import pipeline_of
 from tiny import PROMPTS
 
 LONG = "a red cat " * 30
@@ -33,8 +33,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 
 def stock(folder: Path, noise: Tensor, prompts: list[str], **call: Any) -> Tensor:
     """Latents by the stock pipeline's own call; its scheduler draws noise in every step."""
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(folder)
     latents: Tensor = pipeline(
         prompts, latents=noise, generator=own_generators(noise), output_type="latent", use_resolution_binning=False,
         **call,

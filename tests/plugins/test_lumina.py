@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dipp_lumina.family import Lumina2Call, LuminaFamily, write_lumina_twin
@@ -21,6 +20,7 @@ from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.planning.dry_run import dry, faked
 from dipp_toolkit.utils.json_files import read_json
+from plain import pipeline_of
 
 PROMPTS = ("a red cat", "the big blue sea, and on it a small yellow house, xyz", "a car")
 
@@ -33,12 +33,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(twin: Path) -> DiffusersReference:
     return DiffusersReference.load(str(twin))
-
-
-def pipeline_of(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def stock(pipeline: Any, noise: Tensor, **call: Any) -> Tensor:

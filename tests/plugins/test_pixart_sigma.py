@@ -22,6 +22,7 @@ from dipp_toolkit.models.blueprints import find_pipeline, parameter_count
 from dipp_toolkit.models.files.folders import family_of
 from dipp_toolkit.models.generator import DiffusersGenerator
 from dipp_toolkit.models.reference import DiffusersReference
+from plain import pipeline_of
 from tiny import PROMPTS
 
 LONG = "a red cat " * 50
@@ -35,8 +36,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stock(folder: Path, noise: Tensor, prompts: list[str], **call: Any) -> Tensor:
     """Latents by the stock pipeline's own call, with its own number of tokens."""
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(folder)
     latents: Tensor = pipeline(
         prompts, latents=noise, output_type="latent", use_resolution_binning=False, **call
     ).images

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +28,7 @@ from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.models.weight_sharing import trainable_parameters
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.publish import call_arguments
+from plain import pipeline_of
 
 PROMPTS = ["a red cat", "a big blue house on the sea, with a tree and the sun in a yellow sky"]
 ALIKE = ["a red cat", "a big dog"]
@@ -54,15 +54,9 @@ def condition(reference: DiffusersReference) -> Condition:
     return reference.encode(PROMPTS)
 
 
-def stock(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 @pytest.fixture(scope="module")
 def plain(twin: Path) -> Any:
-    return stock(twin)
+    return pipeline_of(twin)
 
 
 @pytest.fixture
@@ -168,7 +162,7 @@ def test_an_export_draws_the_generators_image_in_plain_diffusers(
     assert (tmp_path / "final" / "adapter").is_dir() == (mode == "lora")
     call = call_arguments(tmp_path / "final", 1)
     assert call == {"num_inference_steps": 1, "true_cfg_scale": 1.0, **SIZE}
-    torch.testing.assert_close(ours, drawn(stock(tmp_path / "final"), noise, **call), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, drawn(pipeline_of(tmp_path / "final"), noise, **call), rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         untrained = reference.decode(DiffusersGenerator.from_reference(reference).generate(noise, condition))
     assert (ours - untrained).abs().max() > 1e-3
@@ -179,7 +173,7 @@ def test_a_lora_in_lightnings_layout_is_fused_as_stock_diffusers_fuses_it(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     monkeypatch.setenv("DIPP_CACHE", str(tmp_path / "cache"))
-    pipeline, tensors, rank = stock(twin), dict[str, Tensor](), 4
+    pipeline, tensors, rank = pipeline_of(twin), dict[str, Tensor](), 4
     for name, layer in pipeline.transformer.named_modules():
         if isinstance(layer, nn.Linear) and name.startswith("transformer_blocks") and "_mod." not in name:
             tensors[f"{prefix}{name}.lora_down.weight"] = torch.randn(rank, layer.in_features) / 10

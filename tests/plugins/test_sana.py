@@ -26,6 +26,7 @@ from dipp_toolkit.models.sampling import fixed_noise
 from dipp_toolkit.models.shared_components.differences import differing_parts
 from dipp_toolkit.training.publish import call_arguments
 from dipp_toolkit.utils.reproducibility import own_generators
+from plain import pipeline_of
 from tiny import PROMPTS
 
 SHAPE = (4, 8, 8)
@@ -55,16 +56,14 @@ def condition(sana: Path) -> Condition:
 
 def stock(folder: Path, noise: Tensor, **call: Any) -> Tensor:
     """Latents by the stock pipeline's own call."""
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(folder)
     generator = own_generators(noise)
     latents: Tensor = pipeline(list(PROMPTS), latents=noise, generator=generator, output_type="latent", **call).images
     return latents
 
 
 def test_prompts_are_encoded_behind_the_instruction_and_the_empty_one_without(sana: Path, sprint: Path) -> None:
-    pipeline = DiffusionPipeline.from_pretrained(sana)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(sana)
     instruction = SanaFamily().instruction
     assert "User Prompt: " in instruction and instruction == SanaSprintFamily().instruction
     with torch.no_grad():

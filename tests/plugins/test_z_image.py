@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, ZImagePipeline
+from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image import pipeline_z_image
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from dipp_toolkit.training.publish import call_arguments
 from dipp_toolkit.utils.json_files import read_json
 from dipp_z_image.family import ZImageFamily, write_z_image_twin
 from lora_files import kohya, random_pairs, write
+from plain import pipeline_of
 
 PROMPTS = ("a red cat", "the big blue sea, and on it a small yellow house, xyz", "a car")
 LENGTHS = [22, 39, 21]
@@ -45,12 +46,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(twin: Path) -> DiffusersReference:
     return DiffusersReference.load(str(twin))
-
-
-def pipeline_of(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def stock(pipeline: Any, noise: Tensor, **call: Any) -> Tensor:
