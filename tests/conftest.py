@@ -53,11 +53,6 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def pytest_runtest_setup() -> None:
-    """From here on another test's calls are looked at."""
-    typechecker.Running.number += 1
-
-
 @pytest.fixture
 def registry() -> Registry:
     """An empty registry that knows the hooks and no plugin."""

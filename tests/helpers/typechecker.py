@@ -4,9 +4,6 @@ beartype looks at what a function is given and returns, an int accepted where a 
 whose annotations speak of arrays stands jaxtyping as well, which holds the names of their axes against each other; its
 wrapper costs as much as a short function, so that the others go without. Functions inside functions are made anew in
 each call of the one around them, and to wrap one takes longer than most of them: they are left as they are.
-
-What a function is given in a test's loops is what it was given the first times: in each test its first `CALLS` calls
-are looked at. All of them were a quarter of the tests' time.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import inspect
 import random
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import partial, wraps
+from functools import partial
 from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
@@ -27,34 +24,6 @@ with patch.object(random, "getrandbits", random.Random(0).getrandbits):
 
 # A TypeError is what a wrong argument would raise further in: code that answers for it answers for this one.
 check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
-
-CALLS = 4
-"""Calls of a function in a test that are looked at."""
-
-
-class Running:
-    """Which test is running.
-
-    Attributes:
-        number: of tests that have begun.
-    """
-
-    number = 0
-
-
-def _at_first(function: Any, looked_at: Any) -> Any:
-    """The function, its first calls in a test looked at."""
-    test, calls = -1, 0
-
-    @wraps(function)
-    def either(*args: Any, **kwargs: Any) -> Any:
-        nonlocal test, calls
-        if test != Running.number:
-            test, calls = Running.number, 0
-        calls += 1
-        return (looked_at if calls <= CALLS else function)(*args, **kwargs)
-
-    return either
 
 
 def checked(function: Any = None, *, typechecker: Callable[..., Any] = check) -> Any:
@@ -72,14 +41,14 @@ def checked(function: Any = None, *, typechecker: Callable[..., Any] = check) ->
     written = function.__annotations__
     hints = {name: _resolved(hint, function.__globals__) for name, hint in written.items()}
     if any(_of_arrays(hint) for hint in hints.values()):
-        return _at_first(function, jaxtyped(function, typechecker=typechecker))
+        return jaxtyped(function, typechecker=typechecker)
     function.__annotations__ = hints
     try:
         wrapper = typechecker(function)
     finally:
         function.__annotations__ = written
     wrapper.__annotations__ = written
-    return _at_first(function, wrapper)
+    return wrapper
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Any:
