@@ -68,16 +68,20 @@ class PipelineBlueprint:
         """The published scheduler's configuration."""
         return read_scheduler_config(self.folder)
 
-    def build(self, component: str) -> nn.Module:
+    def build(self, component: str, **changes: Any) -> nn.Module:
         """A network of the published architecture on the default device; there, its weights are random.
 
         Under `torch.device("meta")` or a `FakeTensorMode` it costs no memory.
+
+        Args:
+            component: its name.
+            changes: of its configuration.
 
         Raises:
             RequestError: the pipeline has no such component.
         """
         kind: Any = component_class(self.folder, component)
-        config = read_json(self.folder / component / "config.json")
+        config = read_json(self.folder / component / "config.json") | changes
         if hasattr(kind, "load_config"):
             with quiet_loading():
                 return cast(nn.Module, kind.from_config(config))

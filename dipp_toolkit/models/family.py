@@ -90,6 +90,18 @@ class FixedDepth(Protocol):
 
 
 @runtime_checkable
+class PairedDepth(Protocol):
+    """A family whose network joins each early block to a late one, so that it can be built with fewer pairs of them.
+
+    `dipp plan` runs it so, and counts the rest.
+    """
+
+    @property
+    def paired_depth(self) -> str:
+        """The setting of the network's configuration that is its number of blocks, two a pair."""
+
+
+@runtime_checkable
 class TinyTwin(Protocol):
     """A family with a tiny random pipeline of its class; see `dipp_toolkit.models.tiny_pipelines`."""
 

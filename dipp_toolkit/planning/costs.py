@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from ..models import lora
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
-from ..models.family import BlankConditions, FixedDepth
+from ..models.family import BlankConditions, FixedDepth, PairedDepth
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
@@ -37,7 +37,7 @@ from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
-from .repeated import Row, counts_of, depths_to_run, extrapolated, rows_of, short_copy, shorten
+from .repeated import WORTHWHILE, Row, counts_of, depths_to_run, extrapolated, rows_of, short_copy, shorten
 
 Slopes = Literal["none", "reference", "both"]
 Role = Literal["reference", "generator"]
@@ -273,18 +273,24 @@ class _Whole:
     Attributes:
         network: all of it.
         rows: its rows of equal blocks; none where its depth is fixed.
+        pairs: of blocks that are joined, where such a network is built with fewer of them; 0 where it is not.
+        with_pairs: builds it with so many.
     """
 
     network: nn.Module
     rows: tuple[Row, ...]
+    pairs: int = 0
+    with_pairs: Callable[[int], nn.Module] | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The lengths of its rows, each once, ascending."""
-        return tuple(sorted({row.count for row in self.rows}))
+        """The lengths of its rows, each once, ascending; a pair counts as one block."""
+        return (self.pairs,) if self.pairs else tuple(sorted({row.count for row in self.rows}))
 
     def short(self, depths: Mapping[int, int]) -> nn.Module:
         """A copy of which so many equal blocks are left."""
+        if self.pairs in depths and self.with_pairs is not None:
+            return self.with_pairs(depths[self.pairs])
         return short_copy(self.network, self.rows, depths)
 
 
@@ -293,7 +299,18 @@ def _whole(name: str, role: Role) -> _Whole:
     blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
-    fixed = isinstance(blueprint.family, FixedDepth) and blueprint.family.fixed_depth
+    family = blueprint.family
+    if isinstance(family, PairedDepth):
+        setting = family.paired_depth
+
+        def with_pairs(count: int) -> nn.Module:
+            with quiet_loading(), torch.device("meta"):
+                return blueprint.build(family.network_name, **{setting: 2 * (count + 1)})
+
+        blocks = int(cast(Any, network).config[setting])
+        joined = blocks // 2 - 1  # the two blocks in the middle are not
+        return _Whole(network, (), joined if blocks % 2 == 0 and joined >= WORTHWHILE else 0, with_pairs)
+    fixed = isinstance(family, FixedDepth) and family.fixed_depth
     return _Whole(network, () if fixed else tuple(rows_of(network)))
 
 

@@ -299,17 +299,22 @@ def test_blocks_that_differ_or_are_few_stay() -> None:
     assert counts_of(nested) == (8,), "a row inside of a block that is cut must not be cut as well"
 
 
+@pytest.mark.parametrize(
+    ("kind", "layers", "count"),
+    [("PixArtAlphaPipeline", 8, 8), ("HunyuanDiTPipeline", 16, 7)],  # of Hunyuan's, seven pairs are joined
+)
 @pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_short_networks_cost_what_the_whole_one_does(
-    checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpointing: bool, kind: str, layers: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twin = write_twin("PixArtAlphaPipeline", tmp_path / "twin")
+    twin = write_twin(kind, tmp_path / "twin")
     config = json.loads((twin / "transformer" / "config.json").read_text())
-    (twin / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 8}))
+    (twin / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": layers}))
     shape = costs.Shape(str(twin), "lora", 2, 3, torch.float32, torch.bfloat16, checkpointing)
-    assert counts_of(PipelineBlueprint(twin, "twin").build("transformer")) == (8,)
+    assert costs._whole(str(twin), "reference").counts == (count,)
     short = costs.network_costs.__wrapped__(shape, 2.0)
     monkeypatch.setattr(costs, "rows_of", lambda network: iter(()))
+    monkeypatch.setattr(costs, "WORTHWHILE", layers)
     for known in (costs._whole, costs._network_sizes):
         known.cache_clear()
     whole = costs.network_costs.__wrapped__(shape, 2.0)
