@@ -78,18 +78,6 @@ class BlankConditions(Protocol):
 
 
 @runtime_checkable
-class FixedDepth(Protocol):
-    """A family whose network runs with all of its blocks alone, as one that joins early blocks to late ones.
-
-    `dipp plan` runs others with fewer blocks, and counts the rest.
-    """
-
-    @property
-    def fixed_depth(self) -> bool:
-        """Whether it is so."""
-
-
-@runtime_checkable
 class PairedDepth(Protocol):
     """A family whose network joins each early block to a late one, so that it can be built with fewer pairs of them.
 

@@ -21,7 +21,7 @@ from ..models import lora
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
-from ..models.family import BlankConditions, FixedDepth, PairedDepth
+from ..models.family import BlankConditions, PairedDepth
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
 from ..models.lora import AdapterSettings
@@ -37,7 +37,7 @@ from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
-from .repeated import WORTHWHILE, Row, counts_of, depths_to_run, extrapolated, rows_of, short_copy, shorten
+from .repeated import WORTHWHILE, Row, depths_to_run, extrapolated, lengths_of, rows_of, short_copy
 
 Slopes = Literal["none", "reference", "both"]
 Role = Literal["reference", "generator"]
@@ -225,7 +225,7 @@ def quantized_weights(
         passes: what weights are made again in.
         role: whether the name is a reference's or a generator's.
     """
-    network = _whole(name, role).network
+    network = whole_network(name, role).network
     sizes = [layer.weight.numel() for layer in quantizable(network)]
     rows = sum(layer.out_features for layer in quantizable(network))
     rest = parameter_count(network) - sum(sizes)
@@ -252,7 +252,7 @@ def network_sizes(shape: Shape) -> NetworkSizes:
 
 @cache
 def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
-    whole = _whole(name, role)
+    whole = whole_network(name, role)
     base = parameter_count(whole.network)
     if mode != "lora":
         return NetworkSizes(base, base)
@@ -267,12 +267,12 @@ def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class WholeNetwork:
     """A pipeline's network on the meta device, from which short ones are copied.
 
     Attributes:
         network: all of it.
-        rows: its rows of equal blocks; none where its depth is fixed.
+        rows: its rows of equal blocks; none where blocks are joined.
         pairs: of blocks that are joined, where such a network is built with fewer of them; 0 where it is not.
         with_pairs: builds it with so many.
     """
@@ -285,7 +285,7 @@ class _Whole:
     @property
     def counts(self) -> tuple[int, ...]:
         """The lengths of its rows, each once, ascending; a pair counts as one block."""
-        return (self.pairs,) if self.pairs else tuple(sorted({row.count for row in self.rows}))
+        return (self.pairs,) if self.pairs else lengths_of(self.rows)
 
     def short(self, depths: Mapping[int, int]) -> nn.Module:
         """A copy of which so many equal blocks are left."""
@@ -295,7 +295,13 @@ class _Whole:
 
 
 @cache
-def _whole(name: str, role: Role) -> _Whole:
+def whole_network(name: str, role: Role) -> WholeNetwork:
+    """A pipeline's network, built once.
+
+    Args:
+        name: of its blueprint.
+        role: whether the name is a reference's or a generator's.
+    """
     blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
@@ -309,9 +315,8 @@ def _whole(name: str, role: Role) -> _Whole:
 
         blocks = int(cast(Any, network).config[setting])
         joined = blocks // 2 - 1  # the two blocks in the middle are not
-        return _Whole(network, (), joined if blocks % 2 == 0 and joined >= WORTHWHILE else 0, with_pairs)
-    fixed = isinstance(family, FixedDepth) and family.fixed_depth
-    return _Whole(network, () if fixed else tuple(rows_of(network)))
+        return WholeNetwork(network, (), joined if blocks % 2 == 0 and joined >= WORTHWHILE else 0, with_pairs)
+    return WholeNetwork(network, tuple(rows_of(network)))
 
 
 @cache
@@ -323,7 +328,7 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along, 0 for
             a network that is not looked at between generator and rewards.
     """
-    shortest, longer = depths_to_run(_whole(shape.name, shape.role).counts)
+    shortest, longer = depths_to_run(whole_network(shape.name, shape.role).counts)
     first = _short_network_costs(shape, conditions, shortest)
     others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
     sizes = network_sizes(shape)
@@ -364,7 +369,7 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
 
-    whole = _whole(shape.name, shape.role)
+    whole = whole_network(shape.name, shape.role)
     with quiet_loading(), torch.device("meta"):
         base = whole.short(depths).to(shape.dtype).eval().requires_grad_(False)
         if shape.mode == "lora":
@@ -515,30 +520,29 @@ def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: boo
     if not isinstance(blueprint, RewardBlueprint):
         raise RequestError(f"'{name}' is a pipeline; expected the name of a reward.")
 
-    def score_cost(depths: Mapping[int, int]) -> tuple[Cost, set[int]]:
-        """The cost of a network of which so many equal blocks are left, and the lengths of the rows that were run."""
-        with quiet_loading(), torch.device("meta"):
-            network = blueprint.build().to(dtype).eval().requires_grad_(False)
-        run: set[int] = set()
-        for row in rows_of(network):
-            row.blocks[row.start].register_forward_pre_hook(lambda *_, count=row.count: run.add(count))
-        shorten(network, depths)
+    with quiet_loading(), torch.device("meta"):
+        network = blueprint.build().to(dtype).eval().requires_grad_(False)
+    rows, run = tuple(rows_of(network)), set[int]()
+    for row in rows:  # a copy has its hooks
+        row.blocks[row.start].register_forward_pre_hook(lambda *_, count=row.count: run.add(count))
+
+    def score_cost(depths: Mapping[int, int]) -> Cost:
+        """The cost of a network of which so many equal blocks are left."""
+        short = short_copy(network, rows, depths)
         with dry(gpu):
-            faked(network)
+            faked(short)
 
             def score() -> None:
                 pixels = torch.zeros(images, requires_grad=True)
                 with _decode_autocast(dtype, None):
-                    scores = network(pixels)
+                    scores = short(pixels)
                 torch.autograd.grad(scores.sum(), pixels)
 
-            return cost_of(score)[0], run
+            return cost_of(score)[0]
 
-    with quiet_loading(), torch.device("meta"):
-        network = blueprint.build()
-    shortest, longer = depths_to_run(counts_of(network))
-    cost, run = score_cost(shortest)
-    others = {count: score_cost(depths)[0] for count, depths in longer.items() if count in run}
+    shortest, longer = depths_to_run(lengths_of(rows))
+    cost = score_cost(shortest)
+    others = {count: score_cost(depths) for count, depths in longer.items() if count in run}
     whole = _extrapolated_cost(cost, others)
     pixels = 4 * math.prod(images)  # they are decoding's
     return parameter_count(network), replace(whole, peak=whole.peak - pixels)

@@ -8,7 +8,7 @@ $n$ exactly, for a tenth of the work.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -63,19 +63,25 @@ def _signature(block: nn.Module) -> tuple[object, ...]:
     return type(block), repr(block), shapes
 
 
+def lengths_of(rows: Iterable[Row]) -> tuple[int, ...]:
+    """The lengths of rows, each once, ascending."""
+    return tuple(sorted({row.count for row in rows}))
+
+
 def counts_of(network: nn.Module) -> tuple[int, ...]:
     """The lengths of a network's rows, each once, ascending."""
-    return tuple(sorted({row.count for row in rows_of(network)}))
+    return lengths_of(rows_of(network))
 
 
-def shorten(network: nn.Module, depths: Mapping[int, int]) -> None:
+def shorten(network: nn.Module, depths: Mapping[int, int], rows: Sequence[Row] | None = None) -> None:
     """Leave so many blocks of every row, in place.
 
     Args:
         network: whose rows are cut.
         depths: blocks to keep, by the row's length; a row of another length stays as it is.
+        rows: of the network, where they have been found already.
     """
-    for row in list(rows_of(network)):
+    for row in tuple(rows_of(network)) if rows is None else rows:
         if row.count in depths:
             del row.blocks[row.start + depths[row.count] : row.start + row.count]
 
@@ -86,13 +92,11 @@ def short_copy(network: nn.Module, rows: Sequence[Row], depths: Mapping[int, int
     Args:
         network: to copy.
         rows: its rows, as `rows_of` finds them.
-        depths: blocks to keep, by the row's length; a row of another length stays as it is.
+        depths: as for `shorten`.
     """
     whole = [(row.blocks, list(row.blocks)) for row in rows]
     try:
-        for row in rows:
-            if row.count in depths:
-                del row.blocks[row.start + depths[row.count] : row.start + row.count]
+        shorten(network, depths, rows)
         return copy.deepcopy(network)
     finally:
         for blocks, members in whole:

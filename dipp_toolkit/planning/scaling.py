@@ -17,14 +17,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
-import torch
-
 from ..config import TrainConfig
 from ..errors import RequestError
-from ..models.files.folders import quiet_loading
 from ..models.quantized_layers import KINDS
 from ..utils.precision import FROZEN_DTYPES
-from .costs import Role, pipeline_blueprint
+from .costs import Role, whole_network
 from .estimate import Plan, make_plan
 from .machines import UTILISATION, ring_rate
 
@@ -210,9 +207,7 @@ class _Sizes:
 @cache
 def _blocks(name: str, role: Role) -> tuple[float, float]:
     """The largest part of a network that is gathered by itself, and what is gathered with the network, as shares."""
-    blueprint = pipeline_blueprint(name, role)
-    with quiet_loading(), torch.device("meta"):
-        network = blueprint.build(blueprint.family.network_name)
+    network = whole_network(name, role).network
     names = set(getattr(network, "_no_split_modules", None) or ())
     seen: set[int] = set()
     largest = 0

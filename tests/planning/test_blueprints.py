@@ -311,11 +311,11 @@ def test_short_networks_cost_what_the_whole_one_does(
     config = json.loads((twin / "transformer" / "config.json").read_text())
     (twin / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": layers}))
     shape = costs.Shape(str(twin), "lora", 2, 3, torch.float32, torch.bfloat16, checkpointing)
-    assert costs._whole(str(twin), "reference").counts == (count,)
+    assert costs.whole_network(str(twin), "reference").counts == (count,)
     short = costs.network_costs.__wrapped__(shape, 2.0)
     monkeypatch.setattr(costs, "rows_of", lambda network: iter(()))
     monkeypatch.setattr(costs, "WORTHWHILE", layers)
-    for known in (costs._whole, costs._network_sizes):
+    for known in (costs.whole_network, costs._network_sizes):
         known.cache_clear()
     whole = costs.network_costs.__wrapped__(shape, 2.0)
     assert (short.base, short.trainable) == (whole.base, whole.trainable)
