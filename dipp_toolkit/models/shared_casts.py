@@ -33,5 +33,16 @@ class SharedCasts:
         if known is not None and (version, known.dtype) == (x._version, dtype) and (known.requires_grad or not graph):
             return known
         cast = x.to(dtype)
-        self._casts[x] = x._version, TensorWeakRef(cast) if graph else cast
+        self.know(x, cast)
         return cast
+
+    def know(self, x: Tensor, cast: Tensor) -> None:
+        """What an activation is in another dtype, from now on."""
+        graph = torch.is_grad_enabled() and x.requires_grad
+        self._casts[x] = x._version, TensorWeakRef(cast) if graph else cast
+
+    def dtype_of(self, x: Tensor) -> torch.dtype | None:
+        """What an activation was cast to; None where it was not."""
+        _, kept = self._casts.get(x, (-1, None))
+        known = kept() if isinstance(kept, TensorWeakRef) else kept
+        return None if known is None else known.dtype

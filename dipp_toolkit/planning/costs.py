@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -17,14 +17,12 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.predictions import prediction_from_config
 from ..diffusion.schedules import schedule_from_config
 from ..errors import RequestError
-from ..models import lora
 from ..models.autoencoding import autoencoding_of
 from ..models.blueprints import PipelineBlueprint, RewardBlueprint, find_blueprint, find_pipeline, parameter_count
 from ..models.decoding import DecodeOptions, reward_decoder
-from ..models.family import BlankConditions, PairedDepth
+from ..models.family import BlankConditions
 from ..models.files.folders import quiet_loading, resolve_folder
 from ..models.files.saved_generators import DIFFUSERS, saved_generator, split_saved
-from ..models.lora import AdapterSettings
 from ..models.quantized_layers import Kind, bytes_of, quantizable
 from ..models.recomputed_blocks import recompute_blocks
 from ..models.reference import decoder_dtype
@@ -37,7 +35,8 @@ from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
-from .repeated import WORTHWHILE, Row, depths_to_run, extrapolated, lengths_of, rows_of, short_copy
+from .rehearsals import Rehearsals
+from .repeated import abridged, adapted, kinds_of
 
 Slopes = Literal["none", "reference", "both"]
 Role = Literal["reference", "generator"]
@@ -234,7 +233,7 @@ def quantized_weights(
     return QuantizedWeights(kept, largest * (passes.itemsize if kind == "nf4" else INT8_BYTES), kernels * len(sizes))
 
 
-_DIVERGENCES: dict[tuple[Shape, float, tuple[tuple[int, int], ...]], Cost] = {}
+_DIVERGENCES: dict[tuple[Shape, float], Cost] = {}
 
 
 @dataclass(frozen=True)
@@ -256,42 +255,26 @@ def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
     base = parameter_count(whole.network)
     if mode != "lora":
         return NetworkSizes(base, base)
-
-    def adapter(depths: Mapping[int, int]) -> int:
-        with torch.device("meta"):
-            adapted = lora.adapted(whole.short(depths), AdapterSettings(rank, float(rank)))
-        return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-
-    shortest, longer = depths_to_run(whole.counts)
-    return NetworkSizes(base, extrapolated(adapter(shortest), {n: adapter(depths) for n, depths in longer.items()}))
+    with torch.device("meta"):
+        trained = adapted(whole.abridged(), rank)
+    return NetworkSizes(base, sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad))
 
 
 @dataclass(frozen=True)
 class WholeNetwork:
-    """A pipeline's network on the meta device, from which short ones are copied.
+    """A pipeline's network on the meta device.
 
     Attributes:
         network: all of it.
-        rows: its rows of equal blocks; none where blocks are joined.
-        pairs: of blocks that are joined, where such a network is built with fewer of them; 0 where it is not.
-        with_pairs: builds it with so many.
+        kinds: its blocks that equal each other.
     """
 
     network: nn.Module
-    rows: tuple[Row, ...]
-    pairs: int = 0
-    with_pairs: Callable[[int], nn.Module] | None = None
+    kinds: tuple[tuple[str, ...], ...]
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The lengths of its rows, each once, ascending; a pair counts as one block."""
-        return (self.pairs,) if self.pairs else lengths_of(self.rows)
-
-    def short(self, depths: Mapping[int, int]) -> nn.Module:
-        """A copy of which so many equal blocks are left."""
-        if self.pairs in depths and self.with_pairs is not None:
-            return self.with_pairs(depths[self.pairs])
-        return short_copy(self.network, self.rows, depths)
+    def abridged(self) -> nn.Module:
+        """A copy in which one block of a kind stands for all."""
+        return abridged(self.network, self.kinds)
 
 
 @cache
@@ -305,18 +288,7 @@ def whole_network(name: str, role: Role) -> WholeNetwork:
     blueprint = pipeline_blueprint(name, role)
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build(blueprint.family.network_name)
-    family = blueprint.family
-    if isinstance(family, PairedDepth):
-        setting = family.paired_depth
-
-        def with_pairs(count: int) -> nn.Module:
-            with quiet_loading(), torch.device("meta"):
-                return blueprint.build(family.network_name, **{setting: 2 * (count + 1)})
-
-        blocks = int(cast(Any, network).config[setting])
-        joined = blocks // 2 - 1  # the two blocks in the middle are not
-        return WholeNetwork(network, (), joined if blocks % 2 == 0 and joined >= WORTHWHILE else 0, with_pairs)
-    return WholeNetwork(network, tuple(rows_of(network)))
+    return WholeNetwork(network, kinds_of(network))
 
 
 @cache
@@ -328,41 +300,21 @@ def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
         conditions: rows of the reference's pass for each sample: 2 where guidance takes the null condition along, 0 for
             a network that is not looked at between generator and rewards.
     """
-    shortest, longer = depths_to_run(whole_network(shape.name, shape.role).counts)
-    first = _short_network_costs(shape, conditions, shortest)
-    others = {count: _short_network_costs(shape, conditions, depths) for count, depths in longer.items()}
-    sizes = network_sizes(shape)
-    return NetworkCosts(
-        sizes.base,
-        sizes.trainable,
-        *(
-            _extrapolated_cost(getattr(first, name), {count: getattr(costs, name) for count, costs in others.items()})
-            for name in ("divergence", "held", "backward")
-        ),
-    )
-
-
-def _extrapolated_cost(shortest: Cost, longer: Mapping[int, Cost]) -> Cost:
-    """A cost of the whole network from those of its short ones, number by number."""
-    return Cost(
-        *(
-            extrapolated(getattr(shortest, field.name), {n: getattr(cost, field.name) for n, cost in longer.items()})
-            for field in fields(Cost)
-        )
-    )
+    sizes, passes = network_sizes(shape), _passes(shape, conditions)
+    return NetworkCosts(sizes.base, sizes.trainable, passes.divergence, passes.held, passes.backward)
 
 
 @dataclass(frozen=True)
 class _Passes:
-    """Costs of a short network's passes, as in `NetworkCosts`."""
+    """Costs of a network's passes, as in `NetworkCosts`."""
 
     divergence: Cost
     held: Cost
     backward: Cost
 
 
-def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, int]) -> _Passes:
-    """Costs of the passes of a network of which so many equal blocks are left."""
+def _passes(shape: Shape, conditions: float) -> _Passes:
+    """Runs them dry."""
     blueprint = shape.blueprint
     family, latent = blueprint.family, blueprint.latent_shape
     config = read_json(blueprint.folder / family.network_name / "config.json")
@@ -371,15 +323,19 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
 
     whole = whole_network(shape.name, shape.role)
     with quiet_loading(), torch.device("meta"):
-        base = whole.short(depths).to(shape.dtype).eval().requires_grad_(False)
-        if shape.mode == "lora":
-            trained = lora.adapted(base, AdapterSettings(shape.rank, float(shape.rank)))
-        else:
-            trained = whole.short(depths).train().requires_grad_(True)
+        base = whole.abridged().to(shape.dtype).eval().requires_grad_(False)
+        trained = adapted(base, shape.rank) if shape.mode == "lora" else whole.abridged().train().requires_grad_(True)
     if shape.checkpointing:
         recompute_blocks(trained)
+        if shape.slopes != "none":  # of the reference as well, as `training.optim` has it
+            recompute_blocks(base)
     with dry(shape.gpu):
         faked(base, trained)
+        offload = DryOffload()
+        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(_forgotten)
+        rehearsals = [Rehearsals(base), Rehearsals(trained, offload if shape.offload else None)]
 
         def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
             condition = cast(BlankConditions, family).blank(config, batch)
@@ -393,14 +349,14 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
             with torch.set_grad_enabled(graph), pass_autocast("cpu", shape.autocast):
                 return denoiser.predict_x0(x, t, condition)
 
-        between = _divergence_cost(shape, conditions, depths, latent, (base, trained), predict)
-        offload = DryOffload()
+        def begin(toward: torch.Tensor | None = None) -> None:
+            for blocks in rehearsals:
+                blocks.begin(toward)
+
+        between = _divergence_cost(shape, conditions, (base, trained), predict, begin)
+        begin()
         with offload if shape.offload else nullcontext():
             held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
-
-        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-        for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(_forgotten)
 
         def backward() -> None:
             x0.sum().backward()
@@ -413,10 +369,9 @@ def _short_network_costs(shape: Shape, conditions: float, depths: Mapping[int, i
 def _divergence_cost(
     shape: Shape,
     conditions: float,
-    depths: Mapping[int, int],
-    latent: tuple[int, ...],
     networks: tuple[nn.Module, nn.Module],
     predict: Callable[..., torch.Tensor],
+    begin: Callable[[torch.Tensor], None],
 ) -> Cost:
     """The passes of reference and assistant on noised samples, and the way back where a term takes slopes."""
     if not conditions:
@@ -425,7 +380,7 @@ def _divergence_cost(
     rows = int(conditions * shape.batch)
     if shape.slopes == "none":
         # Nothing is kept without a graph, so this is the same however graphs are.
-        key = (replace(shape, checkpointing=False, offload=False), conditions, tuple(depths.items()))
+        key = (replace(shape, checkpointing=False, offload=False), conditions)
         if key not in _DIVERGENCES:
 
             def passes() -> None:
@@ -435,11 +390,10 @@ def _divergence_cost(
 
             _DIVERGENCES[key], _ = cost_of(passes)
         return _DIVERGENCES[key]
-    if shape.checkpointing:  # of the reference as well, as `training.optim` has it
-        recompute_blocks(base)
     both = shape.slopes == "both"
     with Meter() as meter:
-        noisy = torch.zeros(shape.batch, *latent, requires_grad=True)
+        noisy = torch.zeros(shape.batch, *shape.blueprint.latent_shape, requires_grad=True)
+        begin(noisy)
         given = predict(base, rows, True, noisy)
         kept = 0 if both else meter.now
         own = predict(trained, shape.batch, both, noisy)
@@ -522,28 +476,18 @@ def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: boo
 
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build().to(dtype).eval().requires_grad_(False)
-    rows, run = tuple(rows_of(network)), set[int]()
-    for row in rows:  # a copy has its hooks
-        row.blocks[row.start].register_forward_pre_hook(lambda *_, count=row.count: run.add(count))
+    with dry(gpu):
+        short = abridged(network, kinds_of(network))
+        faked(short)
+        Rehearsals(short)
 
-    def score_cost(depths: Mapping[int, int]) -> Cost:
-        """The cost of a network of which so many equal blocks are left."""
-        short = short_copy(network, rows, depths)
-        with dry(gpu):
-            faked(short)
+        def score() -> None:
+            pixels = torch.zeros(images, requires_grad=True)
+            with _decode_autocast(dtype, None):
+                scores = short(pixels)
+            torch.autograd.grad(scores.sum(), pixels)
 
-            def score() -> None:
-                pixels = torch.zeros(images, requires_grad=True)
-                with _decode_autocast(dtype, None):
-                    scores = short(pixels)
-                torch.autograd.grad(scores.sum(), pixels)
-
-            return cost_of(score)[0]
-
-    shortest, longer = depths_to_run(lengths_of(rows))
-    cost = score_cost(shortest)
-    others = {count: score_cost(depths) for count, depths in longer.items() if count in run}
-    whole = _extrapolated_cost(cost, others)
+        whole, _ = cost_of(score)
     pixels = 4 * math.prod(images)  # they are decoding's
     return parameter_count(network), replace(whole, peak=whole.peak - pixels)
 

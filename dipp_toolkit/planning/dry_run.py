@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -72,20 +72,49 @@ def gpu_casts() -> Iterator[None]:
             setattr(F, name, function)
 
 
+class MeterState(NamedTuple):
+    """What a meter has counted so far; see there."""
+
+    now: int
+    peak: int
+    flops: int
+    launches: int
+
+
 class Meter(TorchDispatchMode):
     """Counts the bytes of storages made inside it, while they live, and floating-point operations.
 
     Attributes:
+        active: those that count, the innermost at the end.
         now: bytes alive.
         peak: most bytes that were alive at once.
         flops: operations so far, by the formulas of torch's own flop counter.
         launches: calls so far that start a kernel.
     """
 
+    active: ClassVar[list[Meter]] = []
+
     def __init__(self) -> None:
         super().__init__()
         self.now, self.peak, self.flops, self.launches = 0, 0, 0, 0
         self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    @property
+    def state(self) -> MeterState:
+        """What was counted so far."""
+        return MeterState(self.now, self.peak, self.flops, self.launches)
+
+    @state.setter
+    def state(self, state: MeterState) -> None:
+        self.now, self.peak, self.flops, self.launches = state
+
+    def __enter__(self) -> Self:
+        self.active.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.active.remove(self)
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:  # three calls of five: autograd asks each tensor where it is

@@ -1,60 +1,81 @@
-"""Networks of equal blocks, run short: what a pass costs is linear in how many of them stand in a row.
+"""Equal blocks of a network: one of them stands for all.
 
-A transformer is some layers, then $n$ equal blocks, then some layers. Its operations and the bytes that it keeps are
-$a + n b$, and so is its peak from two blocks on. Passes with $d$ and with $d + 1$ blocks therefore give those of any
-$n$ exactly, for a tenth of the work.
+A transformer is some layers, then $n$ equal blocks, then some layers; a UNet has a few rows of such blocks, and some of
+its rows equal each other. A dry run keeps the first block of each kind, and `rehearsals` runs it once.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-DEPTH = 2
-"""Blocks that a short row keeps: the first and the last one differ in what is alive beside them."""
+from ..models import lora
+from ..models.lora import AdapterSettings
 
-WORTHWHILE = 2 * DEPTH + 2
-"""Blocks in a row from which two short passes are less work than a long one."""
+PARTS = 3
+"""Weights that are matrices or kernels, from which a module counts as a block: less is sooner run than looked up."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Equal blocks, one after the other.
+class Repeated(nn.Module):
+    """In the place of a block that equals another: it has no weights, and computes what the other does.
 
-    Attributes:
-        blocks: the container they stand in.
-        start: place of the first.
-        count: how many they are.
+    Args:
+        block: the one that it equals. It is no part of this module, so that its weights are counted and changed once.
     """
 
-    blocks: nn.ModuleList | nn.Sequential
-    start: int
-    count: int
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self._block = (block,)
+        self.adapters = nn.ModuleList()
+
+    @property
+    def block(self) -> nn.Module:
+        """The block that stands for this one."""
+        return self._block[0]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the other computes."""
+        return self.block.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What a network asks its blocks beside computing."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_block" not in self.__dict__ or name.startswith("__"):
+                raise
+            return getattr(self.__dict__["_block"][0], name)
 
 
-def rows_of(network: nn.Module) -> Iterator[Row]:
-    """The rows of at least `WORTHWHILE` equal blocks of a network; the blocks' own rows are not searched for."""
-    for child in network.children():
-        inside_rows: set[int] = set()
-        if isinstance(child, nn.ModuleList | nn.Sequential):
-            signatures = [_signature(block) for block in child]
-            start = 0
-            while start < len(signatures):
-                count = 1
-                while start + count < len(signatures) and signatures[start + count] == signatures[start]:
-                    count += 1
-                if count >= WORTHWHILE:
-                    yield Row(child, start, count)
-                    inside_rows |= {id(block) for block in child[start : start + count]}
-                start += count
-            for block in child:
-                if id(block) not in inside_rows:
-                    yield from rows_of(block)
-        else:
-            yield from rows_of(child)
+def kinds_of(network: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Names of the blocks of a network that equal each other, kind by kind, the first of each kind at first.
+
+    Blocks are children of lists and sequences with at least `PARTS` matrices. They are equal where their classes, what
+    they print, and names, shapes and dtypes of their weights are. Inside a block that equals an earlier one none is
+    named.
+    """
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for name, signature in _blocks(network, "", set()):
+        kinds.setdefault(signature, []).append(name)
+    return tuple(tuple(names) for names in kinds.values() if len(names) > 1)
+
+
+def _blocks(module: nn.Module, prefix: str, seen: set[tuple[object, ...]]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Names and signatures of blocks, the outer ones first."""
+    row = isinstance(module, nn.ModuleList | nn.Sequential)
+    for own, child in module.named_children():
+        name = f"{prefix}{own}"
+        if row and sum(parameter.ndim > 1 for parameter in child.parameters()) >= PARTS:
+            signature = _signature(child)
+            yield name, signature
+            if signature in seen:
+                continue
+            seen.add(signature)
+        yield from _blocks(child, f"{name}.", seen)
 
 
 def _signature(block: nn.Module) -> tuple[object, ...]:
@@ -63,65 +84,85 @@ def _signature(block: nn.Module) -> tuple[object, ...]:
     return type(block), repr(block), shapes
 
 
-def lengths_of(rows: Iterable[Row]) -> tuple[int, ...]:
-    """The lengths of rows, each once, ascending."""
-    return tuple(sorted({row.count for row in rows}))
-
-
-def counts_of(network: nn.Module) -> tuple[int, ...]:
-    """The lengths of a network's rows, each once, ascending."""
-    return lengths_of(rows_of(network))
-
-
-def shorten(network: nn.Module, depths: Mapping[int, int], rows: Sequence[Row] | None = None) -> None:
-    """Leave so many blocks of every row, in place.
-
-    Args:
-        network: whose rows are cut.
-        depths: blocks to keep, by the row's length; a row of another length stays as it is.
-        rows: of the network, where they have been found already.
-    """
-    for row in tuple(rows_of(network)) if rows is None else rows:
-        if row.count in depths:
-            del row.blocks[row.start + depths[row.count] : row.start + row.count]
-
-
-def short_copy(network: nn.Module, rows: Sequence[Row], depths: Mapping[int, int]) -> nn.Module:
-    """A copy with so many blocks of every row. The network stays whole, and its other blocks are not copied.
+def abridged(network: nn.Module, kinds: tuple[tuple[str, ...], ...]) -> nn.Module:
+    """A copy in which every block that equals an earlier one is a `Repeated`. The network stays as it is.
 
     Args:
         network: to copy.
-        rows: its rows, as `rows_of` finds them.
-        depths: as for `shorten`.
+        kinds: as `kinds_of` finds them.
     """
-    whole = [(row.blocks, list(row.blocks)) for row in rows]
+    whole: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        shorten(network, depths, rows)
+        for first, *others in kinds:
+            for name in others:
+                parent, own = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+                whole.append((parent, own, parent._modules[own]))  # type: ignore[arg-type]
+                parent._modules[own] = Repeated(network.get_submodule(first))
         return copy.deepcopy(network)
     finally:
-        for blocks, members in whole:
-            blocks._modules.clear()
-            blocks._modules.update({str(place): block for place, block in enumerate(members)})
+        for parent, own, block in whole:
+            parent._modules[own] = block
 
 
-def depths_to_run(counts: tuple[int, ...]) -> tuple[dict[int, int], dict[int, dict[int, int]]]:
-    """The short networks that have to be run.
-
-    Args:
-        counts: lengths of the rows.
-
-    Returns:
-        Depths of the shortest network, and by length those of the network with one more block in the rows of it.
-    """
-    shortest = dict.fromkeys(counts, DEPTH)
-    return shortest, {count: {**shortest, count: DEPTH + 1} for count in counts}
-
-
-def extrapolated(shortest: int, longer: Mapping[int, int]) -> int:
-    """A number of the whole network from those of its short ones: $s + sum_n (n - d) (l_n - s)$.
+class AbsentAdapter(nn.Module):
+    """An adapter of a block that is not there: weights, which a pass narrows with all others.
 
     Args:
-        shortest: the number with `DEPTH` blocks in every row.
-        longer: by length of the rows, the number with one more block in the rows of this length.
+        like: the adapter that it equals.
     """
-    return shortest + sum((count - DEPTH) * (number - shortest) for count, number in longer.items())
+
+    narrow: tuple[Tensor, Tensor] | None = None
+
+    def __init__(self, like: Adapter) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.empty_like(weight), weight.requires_grad) for weight in like.weights())
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """A and B."""
+        return self.a, self.b
+
+
+class Adapter(Protocol):
+    """What is narrowed before a pass; see `dipp_toolkit.models.lora_layers`."""
+
+    narrow: tuple[Tensor, Tensor] | None
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """A and B."""
+
+
+def adapters_of(block: nn.Module) -> list[Adapter]:
+    """The adapters of a block, with those of blocks in it that are not there."""
+    own = block.adapters if isinstance(block, Repeated) else [layer for layer in block.modules() if has_adapter(layer)]
+    return cast(list[Adapter], list(own))
+
+
+def has_adapter(module: nn.Module) -> bool:
+    """Whether it is an adapter that a pass narrows."""
+    return hasattr(type(module), "narrow")
+
+
+def adapted(network: nn.Module, rank: int) -> nn.Module:
+    """`models.lora.adapted` of an abridged network: a block that is not there has adapters all the same.
+
+    Args:
+        network: abridged.
+        rank: of the adapters.
+    """
+    result = lora.adapted(network, AdapterSettings(rank, float(rank)))
+    _adapt_repeated(result)
+    from ..models.lora_layers import LAYERS
+
+    setattr(result, LAYERS, [layer for layer in result.modules() if has_adapter(layer)])
+    return result
+
+
+def _adapt_repeated(module: nn.Module) -> None:
+    """The adapters of blocks that are not there, those in a block before those of blocks that equal it."""
+    for child in module.children():
+        if isinstance(child, Repeated):
+            _adapt_repeated(child.block)
+            if not child.adapters:
+                child.adapters.extend(AbsentAdapter(like) for like in adapters_of(child.block))
+        else:
+            _adapt_repeated(child)

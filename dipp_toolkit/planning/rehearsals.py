@@ -1,0 +1,578 @@
+"""Blocks of a dry run that are run once: what one costs on inputs of some shapes, every other costs as well.
+
+A block is rehearsed when inputs of new shapes come: on tensors of its own, with its way back, watched by itself. Where
+it stands in the network nothing is run then, and the meters are told what it costs: a peak of $m + p$ where $m$ bytes
+are alive and the block needs $p$ beside them. Its graph is as many bytes as it held in the rehearsal, and keeps those
+of its inputs that it kept there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from ..models.recomputed_blocks import Recomputed
+from ..models.shared_casts import SharedCasts
+from .dry_run import DryOffload, Meter, MeterState
+from .repeated import Repeated, adapters_of
+
+Call = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Like:
+    """A tensor without its bytes.
+
+    Attributes:
+        size: its shape.
+        stride: its strides.
+        dtype: its dtype.
+        graph: whether it has a graph.
+        asked: whether its gradient is asked for.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    graph: bool
+    asked: bool = False
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Like:
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.requires_grad)
+
+    def to(self, dtype: torch.dtype) -> _Like:
+        return replace(self, dtype=dtype)
+
+    def empty(self) -> Tensor:
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A tensor that a block returns, and its place in one of the storages that the block makes."""
+
+    like: _Like
+    storage: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An input that a block returns as it is."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What meters are told: bytes at the worst moment beside those before, operations, and calls that start kernels."""
+
+    peak: int = 0
+    flops: int = 0
+    launches: int = 0
+
+    @classmethod
+    def since(cls, before: MeterState, meter: Meter) -> _Work:
+        return cls(meter.peak - before.now, meter.flops - before.flops, meter.launches - before.launches)
+
+    def tell(self, meter: Meter, before: MeterState) -> None:
+        """Count it, and not what was done in its place since `before`; what is alive is counted already."""
+        work = (max(before.peak, before.now + self.peak), before.flops + self.flops, before.launches + self.launches)
+        meter.state = MeterState(meter.now, *work)
+
+
+@dataclass
+class _Rehearsed:
+    """What a block costs.
+
+    Attributes:
+        structure: of what it returns.
+        outputs: its leaves; those that are neither made nor given are what they are.
+        storages: bytes of each storage that outputs are in.
+        kept: inputs that its graph keeps, by place.
+        held: bytes of its own that its graph holds.
+        kept_on: inputs that it keeps after its way back, as others are kept that gradients would need which nobody asks.
+        left: bytes of its own that it holds then.
+        forward: its forward pass.
+        backward: its way back, where what it frees of the graph counts.
+        beside: its way back beside the graph.
+        gradients: of its inputs by place; a number is the output whose gradient it is.
+        casts: inputs by place that are cast for all blocks, and to what.
+        copies: to the host's memory.
+        moved: bytes between device and host.
+    """
+
+    structure: TreeSpec
+    outputs: list[Any]
+    storages: list[int]
+    kept: list[int]
+    held: int
+    forward: _Work
+    kept_on: list[int] = field(default_factory=list)
+    left: int = 0
+    backward: _Work = _Work()
+    beside: _Work = _Work()
+    gradients: dict[int, _Like | int] = field(default_factory=dict)
+    casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
+    copies: int = 0
+    moved: int = 0
+
+    @property
+    def made(self) -> list[_Made]:
+        """The outputs that are new."""
+        return [output for output in self.outputs if isinstance(output, _Made)]
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether there is a way back."""
+        return any(output.like.graph for output in self.made)
+
+    def make(self) -> list[Tensor]:
+        """New outputs."""
+        whole = {}
+        for output in self.made:
+            size = self.storages[output.storage] // output.like.dtype.itemsize
+            if output.storage not in whole:
+                whole[output.storage] = torch.empty(size, dtype=output.like.dtype)
+        return [
+            whole[output.storage].as_strided(output.like.size, output.like.stride, output.offset)
+            for output in self.made
+        ]
+
+
+class Rehearsals:
+    """The equal blocks of an abridged network, each run once for inputs of the same shapes.
+
+    Args:
+        network: adapted and faked before, and not copied afterwards.
+        offload: what copies graphs to the host, where passes are made inside it.
+    """
+
+    def __init__(self, network: nn.Module, offload: DryOffload | None = None) -> None:
+        self._known: dict[object, _Rehearsed | None] = {}
+        self._offload = offload
+        self._plain = False
+        self._token = torch.zeros((), requires_grad=True)
+        self._toward: Tensor | None = None
+        self._leads: dict[Any, bool] = {}
+        repeated = [module for module in network.modules() if isinstance(module, Repeated)]
+        firsts = {id(module.block): module.block for module in repeated}
+        forwards = {
+            key: self._plainly(block.forward) if isinstance(block, Recomputed) else block.forward
+            for key, block in firsts.items()
+        }
+        for block in [*firsts.values(), *repeated]:
+            first = block.block if isinstance(block, Repeated) else block
+            block.forward = self._standing_for(block, first, forwards[id(first)])  # type: ignore[method-assign]
+        for module in network.modules():  # blocks that diffusers recomputes are called by what they stand in
+            if (recompute := module.__dict__.get("_gradient_checkpointing_func")) is not None:
+                module.__dict__["_gradient_checkpointing_func"] = self._recomputing(recompute, firsts)
+
+    def begin(self, toward: Tensor | None = None) -> None:
+        """Rehearse again: the passes that follow are made in another way.
+
+        Args:
+            toward: the leaf whose gradient alone is asked for; None for all.
+        """
+        self._known.clear()
+        self._leads.clear()
+        self._toward = toward
+
+    def _standing_for(self, block: nn.Module, first: nn.Module, forward: Call) -> Call:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return self._call(block, first, forward, (args, kwargs))
+
+        return called
+
+    def _recomputing(self, recompute: Call, firsts: Mapping[int, nn.Module]) -> Call:
+        def called(function: Any, *args: Any, **kwargs: Any) -> Any:
+            first = function.block if isinstance(function, Repeated) else function
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return recompute(first, *args, **kwargs)
+
+            if id(first) in firsts:
+                return self._call(function, first, self._plainly(run), (args, kwargs), recompute)
+            return self._plainly(run)(*args, **kwargs)
+
+        return called
+
+    def _plainly(self, function: Call) -> Call:
+        """A call in which every block is run: what a recomputed one holds is for those around it to say."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before, self._plain = self._plain, True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._plain = before
+
+        return run
+
+    def _call(
+        self, block: nn.Module, first: nn.Module, function: Call, given: tuple[Any, dict[str, Any]], way: object = None
+    ) -> Any:
+        """What a block returns.
+
+        Args:
+            block: that is called.
+            first: the one that stands for it.
+            function: computes what the first does.
+            given: to it.
+            way: in which it is called.
+        """
+        leaves, structure = tree_flatten(given)
+        on_the_way_back = torch._C._current_graph_task_id() != -1  # where recomputed blocks are run again
+        if self._plain or on_the_way_back or not all(_can_be_told_apart(leaf) for leaf in leaves):
+            return function(*given[0], **given[1])
+        narrow = [weight for adapter in adapters_of(block) for weight in adapter.narrow or ()]
+        likes = [self._like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in (*leaves, *narrow)]
+        modes = (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
+        key = (id(first), way, str(structure), *(map(_told_apart_by, likes)), modes)
+        if key not in self._known:
+            self._known[key] = self._rehearse(_Block(first, function, structure, len(leaves)), likes)
+        rehearsed = self._known[key]
+        if rehearsed is None:
+            return function(*given[0], **given[1])
+        casts = [cast(SharedCasts, shared_casts(first)).of(leaves[place], dtype) for place, dtype in rehearsed.casts]
+        return self._stand_in(rehearsed, [*leaves, *narrow, *casts])
+
+    def _like(self, tensor: Tensor) -> _Like:
+        """A tensor, and whether its gradient is asked for."""
+        like = _Like.of(tensor)
+        graph = like.graph and torch.is_grad_enabled()
+        return replace(like, graph=graph, asked=graph and (self._toward is None or self._leads_there(tensor)))
+
+    def _leads_there(self, tensor: Tensor) -> bool:
+        """Whether the graph of a tensor has the leaf in it whose gradient is asked for."""
+        pending: list[Any] = [tensor.grad_fn]
+        while pending:
+            node = pending.pop()
+            if node in self._leads:
+                continue
+            earlier = [] if node is None else [before for before, _ in node.next_functions if before is not None]
+            unknown = [before for before in earlier if before not in self._leads]
+            if unknown:
+                pending += [node, *unknown]
+            else:
+                here = getattr(node, "variable", None) is self._toward
+                self._leads[node] = here or any(self._leads[before] for before in earlier)
+        return tensor is self._toward or self._leads[tensor.grad_fn]
+
+    def _rehearse(self, block: _Block, likes: Sequence[Any]) -> _Rehearsed | None:
+        """Run a block by itself; None where nothing else can stand for it."""
+        with self._as_if_nothing_was():
+            rehearsed = self._run(block, likes)
+        if rehearsed is not None and rehearsed.casts:  # they are shared: an earlier block has made them
+            block.casts = rehearsed.casts
+            with self._as_if_nothing_was():
+                rehearsed = self._run(block, [*likes, *(replace(likes[place], dtype=to) for place, to in block.casts)])
+        return rehearsed
+
+    @contextmanager
+    def _as_if_nothing_was(self) -> Iterator[None]:
+        meters = [(meter, meter.state) for meter in Meter.active]
+        moved = (self._offload.copies, self._offload.moved) if self._offload else (0, 0)
+        try:
+            yield
+        finally:
+            for meter, state in meters:
+                meter.state = state
+            if self._offload:
+                self._offload.copies, self._offload.moved = moved
+
+    def _run(self, block: _Block, likes: Sequence[Any]) -> _Rehearsed | None:
+        meter = Meter.active[-1]
+        way_back = _WayBack({place: like for place, like in enumerate(likes) if isinstance(like, _Like) and like.asked})
+        copies, moved = (self._offload.copies, self._offload.moved) if self._offload else (0, 0)
+        begun = meter.now
+        with block.lent():
+            rehearsed, roots, given = _forward(block, likes, way_back, self._token)
+            if rehearsed is None:
+                return None
+            storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
+            kept = sum(map(len, storages.values()))
+            alive = {output.storage for output in rehearsed.made if output.like.graph}
+            rehearsed.kept = list(storages)
+            rehearsed.held = meter.now - begun - kept - sum(rehearsed.storages[number] for number in alive)
+            del storages
+            if self._offload:
+                rehearsed.copies, rehearsed.moved = self._offload.copies - copies, self._offload.moved - moved
+            if not roots:
+                return None if rehearsed.held or any(place < block.count for place in rehearsed.kept) else rehearsed
+            end = _Outputs.apply(way_back, *roots)
+            roots.clear()
+            with Meter():
+                if self._toward is None:
+                    end.backward()
+                else:
+                    torch.autograd.grad(end, self._token, allow_unused=True)
+                way_back.end()
+            storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
+            rehearsed.kept_on = list(storages)
+            rehearsed.left = meter.now - begun - sum(map(len, storages.values())) - end.nbytes
+            del storages
+        if way_back.work:  # there is none where nothing leads to what is asked for
+            rehearsed.backward, rehearsed.beside = way_back.work
+        rehearsed.gradients = way_back.gradients
+        return rehearsed
+
+    def _stand_in(self, rehearsed: _Rehearsed, leaves: Sequence[Any]) -> Any:
+        """What a block returns, from what its rehearsal was."""
+        if self._offload:
+            self._offload.copies += rehearsed.copies
+            self._offload.moved += rehearsed.moved
+        kept = {place: leaves[place] for place in rehearsed.kept}
+        if rehearsed.has_graph:
+            asked = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+            places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            made = list(_StandIn.apply(rehearsed, places, kept, self._token, *asked))
+        else:
+            made = _told(rehearsed)
+        outputs = [
+            made.pop(0) if isinstance(output, _Made) else leaves[output.place] if isinstance(output, _Given) else output
+            for output in rehearsed.outputs
+        ]
+        return tree_unflatten(outputs, rehearsed.structure)
+
+
+def shared_casts(block: nn.Module) -> SharedCasts | None:
+    """Where the adapters of a block look for their inputs in half precision."""
+    return next((casts for adapter in adapters_of(block) if (casts := getattr(adapter, "casts", None))), None)
+
+
+@dataclass
+class _Block:
+    """What is rehearsed.
+
+    Attributes:
+        first: the block.
+        function: computes what it does.
+        structure: of what it is given.
+        count: leaves of that. Then follow the narrow weights of adapters, and casts that are known.
+        casts: of what was given, by place.
+    """
+
+    first: nn.Module
+    function: Call
+    structure: TreeSpec
+    count: int
+    casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Inside, its adapters may be given other narrow weights."""
+        before = [(adapter, adapter.narrow) for adapter in adapters_of(self.first)]
+        try:
+            yield
+        finally:
+            for adapter, narrow in before:
+                adapter.narrow = narrow
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        """What it returns."""
+        weights = iter(inputs[self.count :])
+        for adapter in adapters_of(self.first):
+            if adapter.narrow is not None:
+                adapter.narrow = (next(weights), next(weights))
+        for place, _ in self.casts:
+            cast(SharedCasts, shared_casts(self.first)).know(inputs[place], next(weights))
+        args, kwargs = tree_unflatten(list(inputs[: self.count]), self.structure)
+        return self.function(*args, **kwargs)
+
+    def casts_made(self, inputs: Sequence[Any]) -> list[tuple[int, torch.dtype]]:
+        """What of its inputs was cast for all who ask."""
+        casts = shared_casts(self.first)
+        known = (
+            {}
+            if casts is None
+            else {
+                place: casts.dtype_of(leaf)
+                for place, leaf in enumerate(inputs[: self.count])
+                if isinstance(leaf, Tensor)
+            }
+        )
+        return [(place, dtype) for place, dtype in known.items() if dtype is not None]
+
+
+def _forward(
+    block: _Block, likes: Sequence[Any], way_back: _WayBack, token: Tensor
+) -> tuple[_Rehearsed | None, list[Tensor], dict[int, weakref.ref[torch.UntypedStorage]]]:
+    """A block's forward pass on tensors of its own, its outputs that have a graph, and the storages of its inputs."""
+    meter = Meter.active[-1]
+    inputs = [
+        like.empty().requires_grad_(like.graph) if isinstance(like, _Like) and not like.asked else like
+        for like in likes
+    ]
+    if way_back.likes:
+        for place, tensor in zip(way_back.likes, _Inputs.apply(way_back, token), strict=True):
+            inputs[place] = tensor
+    storages = {place: tensor.untyped_storage() for place, tensor in enumerate(inputs) if isinstance(tensor, Tensor)}
+    places = {storage._cdata: place for place, storage in storages.items()}
+    meter.peak = meter.now
+    before = meter.state
+    result = block(inputs)
+    forward = _Work.since(before, meter)
+
+    returned, shape = tree_flatten(result)
+    outputs, made, sizes = list[Any](), dict[int, int](), list[int]()
+    for leaf in returned:
+        if not isinstance(leaf, Tensor):
+            outputs.append(leaf)
+            continue
+        storage, like = leaf.untyped_storage(), _Like.of(leaf)
+        if storage._cdata in places:
+            place = places[storage._cdata]
+            if like != _Like.of(inputs[place]):
+                return None, [], {}
+            outputs.append(_Given(place))
+            continue
+        if storage._cdata not in made:
+            made[storage._cdata] = len(sizes)
+            sizes.append(storage.nbytes())
+        outputs.append(_Made(like, made[storage._cdata], int(leaf.storage_offset())))
+    rehearsed = _Rehearsed(shape, outputs, sizes, [], 0, forward, casts=block.casts_made(inputs))
+    roots = [
+        leaf for leaf, output in zip(returned, outputs, strict=True) if isinstance(output, _Made) and output.like.graph
+    ]
+    return rehearsed, roots, {place: weakref.ref(storage) for place, storage in storages.items()}
+
+
+def _can_be_told_apart(leaf: Any) -> bool:
+    """Whether a block that is given this can be known again: it is a tensor, or equal things mean equal work."""
+    if isinstance(leaf, Tensor):
+        return True
+    parts = getattr(leaf, "__dict__", {}).values()
+    graph = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return not graph and type(leaf).__hash__ is not None
+
+
+def _told_apart_by(leaf: Any) -> object:
+    """What says that a leaf is the same, and does not keep it."""
+    return (type(leaf), leaf) if type(leaf).__module__ == "builtins" or isinstance(leaf, _Like) else weakref.ref(leaf)
+
+
+class _WayBack:
+    """A rehearsal's way back, between the gradients of what a block returned and those of what it was given.
+
+    Attributes:
+        likes: inputs whose gradients are asked for, by place.
+        roots: outputs whose gradients there are.
+        work: what the meter of the forward pass saw, and one that began on the way.
+        gradients: of the inputs.
+    """
+
+    def __init__(self, likes: Mapping[int, _Like]) -> None:
+        self.likes = likes
+        self.roots: list[_Like] = []
+        self.work: list[_Work] = []
+        self.gradients: dict[int, _Like | int] = {}
+        self._begun: list[tuple[Meter, MeterState]] = []
+        self._given: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def begin(self) -> list[Tensor]:
+        """Gradients of what was returned."""
+        gradients = [like.empty() for like in self.roots]
+        self._given = [weakref.ref(gradient.untyped_storage()) for gradient in gradients]
+        for meter in Meter.active[-2:]:
+            meter.peak = meter.now
+            self._begun.append((meter, meter.state))
+        return gradients
+
+    def end(self, gradients: Sequence[Tensor | None] = ()) -> None:
+        """The block is through, for the first time that this is said."""
+        if self.work:
+            return
+        self.work = [_Work.since(before, meter) for meter, before in self._begun]
+        for place, gradient in zip(self.likes, gradients, strict=False):
+            if gradient is not None:
+                self.gradients[place] = self._passed_on(gradient)
+
+    def _passed_on(self, gradient: Tensor) -> _Like | int:
+        own = gradient.untyped_storage()
+        for number, reference in enumerate(self._given):
+            storage = reference()
+            if storage is not None and storage._cdata == own._cdata and _Like.of(gradient) == self.roots[number]:
+                return number
+        return _Like.of(gradient)
+
+
+class _Inputs(Function):
+    """Makes a rehearsal's inputs, which nothing but the block then holds."""
+
+    @staticmethod
+    def forward(ctx: Any, way_back: _WayBack, token: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.way_back = way_back
+        return tuple(like.empty() for like in way_back.likes.values())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None]:
+        ctx.way_back.end(gradients)
+        return None, None
+
+
+class _Outputs(Function):
+    """Begins a rehearsal's way back, with gradients that nothing but the engine holds."""
+
+    @staticmethod
+    def forward(ctx: Any, way_back: _WayBack, *roots: Tensor) -> Tensor:
+        ctx.way_back = way_back
+        way_back.roots = [_Like(tuple(root.shape), root.stride(), root.dtype, False) for root in roots]
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.way_back.begin()
+
+
+def _told(rehearsed: _Rehearsed) -> list[Tensor]:
+    """New outputs, and meters that know what they cost."""
+    before = [(meter, meter.state) for meter in Meter.active]
+    made = rehearsed.make()
+    for meter, state in before:
+        rehearsed.forward.tell(meter, state)
+        meter.now += rehearsed.held
+    return made
+
+
+class _StandIn(Function):
+    """A block with a way back that was rehearsed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rehearsed: _Rehearsed, places: list[int], kept: dict[int, Tensor], token: Tensor, *asked: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.rehearsed, ctx.places, ctx.kept = rehearsed, places, kept
+        ctx.meters = tuple(Meter.active)
+        made = _told(rehearsed)
+        plain = [tensor for tensor, output in zip(made, rehearsed.made, strict=True) if not output.like.graph]
+        ctx.mark_non_differentiable(*plain)
+        return tuple(made)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        rehearsed = ctx.rehearsed
+        before = [(meter, meter.state) for meter in Meter.active]
+        graph = [gradient for gradient, output in zip(gradients, rehearsed.made, strict=True) if output.like.graph]
+        own = []
+        for place in ctx.places:
+            known = rehearsed.gradients.get(place)
+            own.append(graph[known] if isinstance(known, int) else None if known is None else known.empty())
+        for meter, state in before:
+            work = rehearsed.backward if meter in ctx.meters else rehearsed.beside
+            work.tell(meter, state)
+        for meter in ctx.meters:
+            meter.now -= rehearsed.held - rehearsed.left
+        ctx.kept = {place: ctx.kept[place] for place in rehearsed.kept_on if place in ctx.kept}
+        return None, None, None, None, *own
