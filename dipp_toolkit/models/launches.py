@@ -20,7 +20,7 @@ NO_KERNEL = re.compile(r"torch\.ops\.(inductor\._reinterpret|aten\.(view|as_stri
 VIEWS = {
     "view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "_unsafe_view", "slice", "select", "split",
     "detach", "alias", "as_strided", "unbind", "split_with_sizes", "_reshape_alias", "chunk", "empty", "empty_like",
-    "empty_strided", "lift_fresh",
+    "empty_strided", "lift_fresh", "view_as_complex", "view_as_real", "_conj",
 }  # fmt: skip
 """Calls of aten that start no kernel."""
 

@@ -476,8 +476,8 @@ def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: boo
 
     with quiet_loading(), torch.device("meta"):
         network = blueprint.build().to(dtype).eval().requires_grad_(False)
+    short = abridged(network, kinds_of(network))
     with dry(gpu):
-        short = abridged(network, kinds_of(network))
         faked(short)
         Rehearsals(short)
 

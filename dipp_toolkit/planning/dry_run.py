@@ -20,16 +20,11 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..models.activation_offload import is_moved
+from ..models.launches import VIEWS
 
 HALF = (torch.bfloat16, torch.float16)
 WIDE = ("group_norm", "layer_norm", "softmax", "cosine_similarity")
 """Of torch.nn.functional, what autocast computes in float32 on a GPU and in half precision on a CPU."""
-
-VIEWS = {
-    "view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "_unsafe_view", "slice", "select", "split",
-    "detach", "alias", "as_strided", "unbind", "split_with_sizes",
-}  # fmt: skip
-"""Calls that start no kernel."""
 
 CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 """Their kernels work on copies of inputs and outputs in an order of their own, which live for the call."""

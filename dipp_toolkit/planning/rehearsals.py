@@ -100,12 +100,13 @@ class _Rehearsed:
         storages: bytes of each storage that outputs are in.
         kept: inputs that its graph keeps, by place.
         held: bytes of its own that its graph holds.
-        kept_on: inputs that it keeps after its way back, as others are kept that gradients would need which nobody asks.
+        kept_on: inputs that it keeps after its way back: gradients would need them that nobody asks for.
         left: bytes of its own that it holds then.
         forward: its forward pass.
         backward: its way back, where what it frees of the graph counts.
         beside: its way back beside the graph.
         gradients: of its inputs by place; a number is the output whose gradient it is.
+        adapts: whether its adapters have gradients.
         casts: inputs by place that are cast for all blocks, and to what.
         copies: to the host's memory.
         moved: bytes between device and host.
@@ -122,6 +123,7 @@ class _Rehearsed:
     backward: _Work = _Work()
     beside: _Work = _Work()
     gradients: dict[int, _Like | int] = field(default_factory=dict)
+    adapts: bool = False
     casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
     copies: int = 0
     moved: int = 0
@@ -161,7 +163,8 @@ class Rehearsals:
         self._known: dict[object, _Rehearsed | None] = {}
         self._offload = offload
         self._plain = False
-        self._token = torch.zeros((), requires_grad=True)
+        self._source = torch.zeros((), requires_grad=True)
+        self._root = torch.zeros((), requires_grad=True)
         self._toward: Tensor | None = None
         self._leads: dict[Any, bool] = {}
         repeated = [module for module in network.modules() if isinstance(module, Repeated)]
@@ -234,17 +237,21 @@ class Rehearsals:
         on_the_way_back = torch._C._current_graph_task_id() != -1  # where recomputed blocks are run again
         if self._plain or on_the_way_back or not all(_can_be_told_apart(leaf) for leaf in leaves):
             return function(*given[0], **given[1])
-        narrow = [weight for adapter in adapters_of(block) for weight in adapter.narrow or ()]
+        narrow = [weight for adapter in adapters_of(first) for weight in adapter.narrow or ()]
         likes = [self._like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in (*leaves, *narrow)]
         modes = (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
         key = (id(first), way, str(structure), *(map(_told_apart_by, likes)), modes)
         if key not in self._known:
-            self._known[key] = self._rehearse(_Block(first, function, structure, len(leaves)), likes)
+            self._known[key] = self._rehearse(_Block(first, function, structure, len(leaves), len(likes)), likes)
         rehearsed = self._known[key]
         if rehearsed is None:
             return function(*given[0], **given[1])
-        casts = [cast(SharedCasts, shared_casts(first)).of(leaves[place], dtype) for place, dtype in rehearsed.casts]
-        return self._stand_in(rehearsed, [*leaves, *narrow, *casts])
+        given_besides = {
+            len(likes) + number: cast(SharedCasts, shared_casts(first)).of(leaves[place], dtype)
+            for number, (place, dtype) in enumerate(rehearsed.casts)
+        }
+        own = [weight for adapter in adapters_of(block) for weight in adapter.narrow or ()]
+        return self._stand_in(rehearsed, dict(enumerate(leaves)) | given_besides, own)
 
     def _like(self, tensor: Tensor) -> _Like:
         """A tensor, and whether its gradient is asked for."""
@@ -282,9 +289,13 @@ class Rehearsals:
     def _as_if_nothing_was(self) -> Iterator[None]:
         meters = [(meter, meter.state) for meter in Meter.active]
         moved = (self._offload.copies, self._offload.moved) if self._offload else (0, 0)
+        toward = self._toward
+        if toward is not None:  # blocks inside are asked for what leads to this one's inputs
+            self._toward = self._source
         try:
             yield
         finally:
+            self._toward = toward
             for meter, state in meters:
                 meter.state = state
             if self._offload:
@@ -296,7 +307,7 @@ class Rehearsals:
         copies, moved = (self._offload.copies, self._offload.moved) if self._offload else (0, 0)
         begun = meter.now
         with block.lent():
-            rehearsed, roots, given = _forward(block, likes, way_back, self._token)
+            rehearsed, roots, given = _forward(block, likes, way_back, self._source)
             if rehearsed is None:
                 return None
             storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
@@ -315,7 +326,7 @@ class Rehearsals:
                 if self._toward is None:
                     end.backward()
                 else:
-                    torch.autograd.grad(end, self._token, allow_unused=True)
+                    torch.autograd.grad(end, self._source, allow_unused=True)
                 way_back.end()
             storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
             rehearsed.kept_on = list(storages)
@@ -324,18 +335,18 @@ class Rehearsals:
         if way_back.work:  # there is none where nothing leads to what is asked for
             rehearsed.backward, rehearsed.beside = way_back.work
         rehearsed.gradients = way_back.gradients
+        rehearsed.adapts = any(block.count <= place < block.narrow for place in way_back.gradients)
         return rehearsed
 
-    def _stand_in(self, rehearsed: _Rehearsed, leaves: Sequence[Any]) -> Any:
+    def _stand_in(self, rehearsed: _Rehearsed, leaves: Mapping[int, Any], narrow: Sequence[Tensor]) -> Any:
         """What a block returns, from what its rehearsal was."""
         if self._offload:
             self._offload.copies += rehearsed.copies
             self._offload.moved += rehearsed.moved
-        kept = {place: leaves[place] for place in rehearsed.kept}
         if rehearsed.has_graph:
-            asked = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-            places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-            made = list(_StandIn.apply(rehearsed, places, kept, self._token, *asked))
+            kept = {place: leaf for place, leaf in leaves.items() if place in rehearsed.kept}
+            asked = {place: leaf for place, leaf in leaves.items() if isinstance(leaf, Tensor) and leaf.requires_grad}
+            made = list(_StandIn.apply(rehearsed, list(asked), kept, self._root, *asked.values(), *narrow))
         else:
             made = _told(rehearsed)
         outputs = [
@@ -358,7 +369,8 @@ class _Block:
         first: the block.
         function: computes what it does.
         structure: of what it is given.
-        count: leaves of that. Then follow the narrow weights of adapters, and casts that are known.
+        count: leaves of that.
+        narrow: the same with the narrow weights of adapters, that follow. Then come casts that are known.
         casts: of what was given, by place.
     """
 
@@ -366,6 +378,7 @@ class _Block:
     function: Call
     structure: TreeSpec
     count: int
+    narrow: int
     casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
 
     @contextmanager
@@ -554,6 +567,7 @@ class _StandIn(Function):
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.rehearsed, ctx.places, ctx.kept = rehearsed, places, kept
+        ctx.narrow = [_Like.of(weight) for weight in asked[len(places) :]]
         ctx.meters = tuple(Meter.active)
         made = _told(rehearsed)
         plain = [tensor for tensor, output in zip(made, rehearsed.made, strict=True) if not output.like.graph]
@@ -569,6 +583,7 @@ class _StandIn(Function):
         for place in ctx.places:
             known = rehearsed.gradients.get(place)
             own.append(graph[known] if isinstance(known, int) else None if known is None else known.empty())
+        own += [weight.empty() if rehearsed.adapts else None for weight in ctx.narrow]
         for meter, state in before:
             work = rehearsed.backward if meter in ctx.meters else rehearsed.beside
             work.tell(meter, state)

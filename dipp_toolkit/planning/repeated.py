@@ -7,7 +7,7 @@ its rows equal each other. A dry run keeps the first block of each kind, and `re
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
 
 import torch
@@ -30,7 +30,7 @@ class Repeated(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self._block = (block,)
-        self.adapters = nn.ModuleList()
+        self.adapter: AbsentAdapter | None = None
 
     @property
     def block(self) -> nn.Module:
@@ -105,20 +105,24 @@ def abridged(network: nn.Module, kinds: tuple[tuple[str, ...], ...]) -> nn.Modul
 
 
 class AbsentAdapter(nn.Module):
-    """An adapter of a block that is not there: weights, which a pass narrows with all others.
+    """The adapters of a block that is not there: weights, which a pass narrows with all others.
 
     Args:
-        like: the adapter that it equals.
+        likes: the adapters that they equal.
     """
 
     narrow: tuple[Tensor, Tensor] | None = None
 
-    def __init__(self, like: Adapter) -> None:
+    def __init__(self, likes: Iterable[Adapter]) -> None:
         super().__init__()
-        self.a, self.b = (nn.Parameter(torch.empty_like(weight), weight.requires_grad) for weight in like.weights())
+        weights = [like.weights() for like in likes]
+        self.a, self.b = (
+            nn.Parameter(torch.empty(sum(weight.numel() for weight in some), dtype=some[0].dtype))
+            for some in zip(*weights, strict=True)
+        )
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """A and B."""
+        """All A and all B, one after the other."""
         return self.a, self.b
 
 
@@ -133,8 +137,7 @@ class Adapter(Protocol):
 
 def adapters_of(block: nn.Module) -> list[Adapter]:
     """The adapters of a block, with those of blocks in it that are not there."""
-    own = block.adapters if isinstance(block, Repeated) else [layer for layer in block.modules() if has_adapter(layer)]
-    return cast(list[Adapter], list(own))
+    return cast(list[Adapter], [layer for layer in block.modules() if has_adapter(layer)])
 
 
 def has_adapter(module: nn.Module) -> bool:
@@ -162,7 +165,7 @@ def _adapt_repeated(module: nn.Module) -> None:
     for child in module.children():
         if isinstance(child, Repeated):
             _adapt_repeated(child.block)
-            if not child.adapters:
-                child.adapters.extend(AbsentAdapter(like) for like in adapters_of(child.block))
+            if child.adapter is None and (likes := adapters_of(child.block)):
+                child.adapter = AbsentAdapter(likes)
         else:
             _adapt_repeated(child)
