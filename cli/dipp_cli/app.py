@@ -7,11 +7,15 @@ Nothing but the standard library is imported before `main` watches for errors an
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
+
+atexit.register(gc.freeze)  # Python looks for garbage once more before it ends: two seconds, after a plan
 
 DEBUG = "--debug"
 LEAVE_FILES = (

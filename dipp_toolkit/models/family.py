@@ -78,15 +78,15 @@ class BlankConditions(Protocol):
 
 
 @runtime_checkable
-class PairedDepth(Protocol):
-    """A family whose network joins each early block to a late one, so that it can be built with fewer pairs of them.
+class IdleSettings(Protocol):
+    """A family whose network's configuration has settings that its passes do not depend on.
 
-    `dipp plan` runs it so, and counts the rest.
+    `dipp plan` takes networks that differ in nothing else for one.
     """
 
     @property
-    def paired_depth(self) -> str:
-        """The setting of the network's configuration that is its number of blocks, two a pair."""
+    def idle_settings(self) -> tuple[str, ...]:
+        """Their names."""
 
 
 @runtime_checkable

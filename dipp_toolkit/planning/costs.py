@@ -349,12 +349,12 @@ def _passes(shape: Shape, conditions: float) -> _Passes:
             with torch.set_grad_enabled(graph), pass_autocast("cpu", shape.autocast):
                 return denoiser.predict_x0(x, t, condition)
 
-        def begin(toward: torch.Tensor | None = None) -> None:
+        def begin(toward: torch.Tensor | None = None, beside: bool = False) -> None:
             for blocks in rehearsals:
-                blocks.begin(toward)
+                blocks.begin(toward, beside)
 
         between = _divergence_cost(shape, conditions, (base, trained), predict, begin)
-        begin()
+        begin(beside=True)
         with offload if shape.offload else nullcontext():
             held, x0 = cost_of(lambda: predict(trained, shape.batch, True), keep=True)
 

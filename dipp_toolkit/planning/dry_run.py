@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from ..models.activation_offload import is_moved
 from ..models.launches import VIEWS
+from ..utils.collection import without_collection
 
 HALF = (torch.bfloat16, torch.float16)
 WIDE = ("group_norm", "layer_norm", "softmax", "cosine_similarity")
@@ -80,7 +80,7 @@ class Meter(TorchDispatchMode):
     """Counts the bytes of storages made inside it, while they live, and floating-point operations.
 
     Attributes:
-        active: those that count, the innermost at the end.
+        active: meters that one is inside of, at the end the one that counts.
         now: bytes alive.
         peak: most bytes that were alive at once.
         flops: operations so far, by the formulas of torch's own flop counter.
@@ -112,6 +112,8 @@ class Meter(TorchDispatchMode):
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self is not self.active[-1]:
+            return func(*args, **(kwargs or {}))
         if func is torch.ops.prim.device.default:  # three calls of five: autograd asks each tensor where it is
             return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args, **(kwargs or {}))
         given = _storages((args, kwargs)) if _may_return_arguments(func) else ()
@@ -219,14 +221,9 @@ def dry(gpu: bool = False) -> Iterator[FakeTensorMode]:
     Args:
         gpu: whether autocast takes a GPU's dtypes.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # a dry run makes millions of small objects and no cycles; looking for some is a fifth of its time
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, gpu_casts() if gpu else nullcontext():
-            yield mode
-    finally:
-        if collecting:
-            gc.enable()
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with without_collection(), fake as mode, gpu_casts() if gpu else nullcontext():
+        yield mode
 
 
 def cost_of(function: Callable[[], Any], keep: bool = False) -> tuple[Cost, Any]:

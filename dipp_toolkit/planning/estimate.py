@@ -32,6 +32,7 @@ from ..config import MEASURE_EVERY, NOISES_COMPARED, TrainConfig
 from ..errors import RequestError
 from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
+from ..models.family import IdleSettings
 from ..models.generator_options import starts_elsewhere
 from ..models.quantized_layers import KINDS, Kind
 from ..models.shared_components.choice import check_conditions
@@ -167,7 +168,8 @@ def _same_network(generator: PipelineBlueprint, reference: PipelineBlueprint) ->
 
     def described(blueprint: PipelineBlueprint) -> tuple[object, ...]:
         config = read_json(blueprint.folder / blueprint.family.network_name / "config.json")
-        plain = {name: value for name, value in config.items() if not name.startswith("_")}
+        idle = blueprint.family.idle_settings if isinstance(blueprint.family, IdleSettings) else ()
+        plain = {name: value for name, value in config.items() if not name.startswith("_") and name not in idle}
         return type(blueprint.family), plain, blueprint.latent_shape
 
     return generator == reference or described(generator) == described(reference)
@@ -179,17 +181,59 @@ def _sizes_alone(shape: Shape) -> NetworkCosts:
     return NetworkCosts(sizes.base, sizes.trainable, Cost(), Cost(), Cost())
 
 
-def least_peak(config: TrainConfig) -> int:
-    """Bytes that a step of these settings peaks at, at least: what stays, and the largest reward. Without a dry run.
+Planned = tuple[TrainConfig, "Plan"]
+"""Settings, and the plan that was made of them."""
+
+
+def least_peak(config: TrainConfig, planned: Sequence[Planned] = ()) -> int:
+    """Bytes that a step of these settings peaks at, at least: what stays, and the largest piece of a step as far as
+    rewards and plans of larger batches say. Without a dry run.
 
     Args:
         config: resolved settings, as for `make_plan`.
+        planned: plans that were made before, of any settings.
 
     Raises:
         RequestError: as `make_plan`.
     """
-    step = _Step.of(with_precision(config), passes=False)
-    return sum(step.resident.values()) + max(step.transient.values())
+    config = with_precision(config)
+    bare = _Step.of(config, passes=False)
+    transient = dict(bare.transient)
+    for settings, plan in planned:
+        for piece, size in _least_of_passes(settings, plan, config).items():
+            transient[piece] = max(transient[piece], bare.transient[piece] + size)
+    return sum(bare.resident.values()) + max(transient.values())
+
+
+PASSES_STAY = {
+    "batch_size", "accumulation", "activation_offload", "frozen_precision", "noises_per_prompt", "rewards", "floors",
+    "decode_checkpointing", "decode_tiling", "reward_batch", "reward_resolution", "reward_tf32", "latent_every",
+}  # fmt: skip
+"""Settings in which steps may differ and one still says something of the other's passes."""
+
+
+def _least_of_passes(settings: TrainConfig, plan: Plan, config: TrainConfig) -> dict[str, int]:
+    """Bytes that the networks' passes of some settings add to the pieces of a step, at least, from a plan of others.
+
+    What is alive in a pass is constant or in proportion to the batch: with $b$ samples there is at least $b / B$ of
+    what there is with $B$. Where activations wait in the host's memory nothing is said of pieces that hold a graph.
+    """
+    alike = all(getattr(settings, name) == getattr(config, name) for name in DECIDING if name not in PASSES_STAY)
+    precisions = {settings.frozen_precision, config.frozen_precision}
+    same = len(precisions) == 1 or precisions <= {"bf16", *KINDS}  # weights in few bits are made again in bf16
+    if not alike or not same or settings.batch_size < config.batch_size:
+        return {}
+    bare = _Step.of(with_precision(settings), passes=False).transient
+    graphs = {"assistant update", "generator forward", "generator backward"}
+    if settings.activation_offload == config.activation_offload:
+        graphs = set()
+    elif not config.recompute_generator:
+        graphs = set(bare)
+    return {
+        piece: (size - bare[piece]) * config.batch_size // settings.batch_size
+        for piece, size in plan.transient.items()
+        if piece not in graphs
+    }
 
 
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
@@ -615,7 +659,7 @@ def recommend(
     memory: int,
     plan_of: Callable[[TrainConfig], Plan] = make_plan,
     rounded: bool = True,
-    least_of: Callable[[TrainConfig], int] | None = None,
+    least_of: Callable[[TrainConfig, Sequence[Planned]], int] | None = None,
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
@@ -632,8 +676,8 @@ def recommend(
         plan_of: makes the plans.
         rounded: whether `KINDS` of frozen weights, which change what is learnt, may be recommended at last; sharded
             networks do not take them.
-        least_of: bytes that a plan takes at least, known sooner than the plan: settings for which they are more than
-            `memory` are not planned. `least_peak` says them for a step on one GPU.
+        least_of: bytes that a plan takes at least, from the settings and the plans made so far: settings for which
+            they are more than `memory` are not planned. `least_peak` says them for a step on one GPU.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
@@ -641,15 +685,17 @@ def recommend(
     """
     config = with_precision(config)
     thriftiest: dict[str, Any] = {}
+    made: list[Planned] = []
 
     def fits(size: int) -> bool:
         return size * (1 + MARGIN) <= memory
 
     def fitting_plan(changes: Mapping[str, Any]) -> Plan | None:
         changed = config.model_copy(update=dict(changes))
-        if least_of is not None and not fits(least_of(changed)):
+        if least_of is not None and not fits(least_of(changed, made)):
             return None
         plan = plan_of(changed)
+        made.append((changed, plan))
         return plan if fits(plan.peak) else None
 
     if (asked := fitting_plan({})) is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..models.recomputed_blocks import Recomputed
 from ..models.shared_casts import SharedCasts
 from .dry_run import DryOffload, Meter, MeterState
-from .repeated import Repeated, adapters_of
+from .repeated import Adapter, Repeated, adapters_of
 
 Call = Callable[..., Any]
 
@@ -103,8 +103,7 @@ class _Rehearsed:
         kept_on: inputs that it keeps after its way back: gradients would need them that nobody asks for.
         left: bytes of its own that it holds then.
         forward: its forward pass.
-        backward: its way back, where what it frees of the graph counts.
-        beside: its way back beside the graph.
+        backward: its way back.
         gradients: of its inputs by place; a number is the output whose gradient it is.
         adapts: whether its adapters have gradients.
         casts: inputs by place that are cast for all blocks, and to what.
@@ -121,7 +120,6 @@ class _Rehearsed:
     kept_on: list[int] = field(default_factory=list)
     left: int = 0
     backward: _Work = _Work()
-    beside: _Work = _Work()
     gradients: dict[int, _Like | int] = field(default_factory=dict)
     adapts: bool = False
     casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
@@ -166,7 +164,10 @@ class Rehearsals:
         self._source = torch.zeros((), requires_grad=True)
         self._root = torch.zeros((), requires_grad=True)
         self._toward: Tensor | None = None
+        self._beside = False
         self._leads: dict[Any, bool] = {}
+        self._casts: dict[object, list[tuple[int, torch.dtype]]] = {}
+        self._adapters: dict[int, list[Adapter]] = {}
         repeated = [module for module in network.modules() if isinstance(module, Repeated)]
         firsts = {id(module.block): module.block for module in repeated}
         forwards = {
@@ -180,15 +181,16 @@ class Rehearsals:
             if (recompute := module.__dict__.get("_gradient_checkpointing_func")) is not None:
                 module.__dict__["_gradient_checkpointing_func"] = self._recomputing(recompute, firsts)
 
-    def begin(self, toward: Tensor | None = None) -> None:
+    def begin(self, toward: Tensor | None = None, beside: bool = False) -> None:
         """Rehearse again: the passes that follow are made in another way.
 
         Args:
             toward: the leaf whose gradient alone is asked for; None for all.
+            beside: whether ways back have a meter of their own, which knows nothing of the graphs that they free.
         """
         self._known.clear()
         self._leads.clear()
-        self._toward = toward
+        self._toward, self._beside = toward, beside
 
     def _standing_for(self, block: nn.Module, first: nn.Module, forward: Call) -> Call:
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -237,7 +239,7 @@ class Rehearsals:
         on_the_way_back = torch._C._current_graph_task_id() != -1  # where recomputed blocks are run again
         if self._plain or on_the_way_back or not all(_can_be_told_apart(leaf) for leaf in leaves):
             return function(*given[0], **given[1])
-        narrow = [weight for adapter in adapters_of(first) for weight in adapter.narrow or ()]
+        narrow = self._narrow_weights(first)
         likes = [self._like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in (*leaves, *narrow)]
         modes = (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
         key = (id(first), way, str(structure), *(map(_told_apart_by, likes)), modes)
@@ -250,8 +252,14 @@ class Rehearsals:
             len(likes) + number: cast(SharedCasts, shared_casts(first)).of(leaves[place], dtype)
             for number, (place, dtype) in enumerate(rehearsed.casts)
         }
-        own = [weight for adapter in adapters_of(block) for weight in adapter.narrow or ()]
+        own = narrow if block is first else self._narrow_weights(block)
         return self._stand_in(rehearsed, dict(enumerate(leaves)) | given_besides, own)
+
+    def _narrow_weights(self, block: nn.Module) -> list[Tensor]:
+        """What a pass has made of a block's adapters."""
+        if id(block) not in self._adapters:
+            self._adapters[id(block)] = adapters_of(block)
+        return [weight for adapter in self._adapters[id(block)] for weight in adapter.narrow or ()]
 
     def _like(self, tensor: Tensor) -> _Like:
         """A tensor, and whether its gradient is asked for."""
@@ -277,13 +285,18 @@ class Rehearsals:
 
     def _rehearse(self, block: _Block, likes: Sequence[Any]) -> _Rehearsed | None:
         """Run a block by itself; None where nothing else can stand for it."""
-        with self._as_if_nothing_was():
-            rehearsed = self._run(block, likes)
-        if rehearsed is not None and rehearsed.casts:  # they are shared: an earlier block has made them
-            block.casts = rehearsed.casts
+        dtypes = [like.dtype if isinstance(like, _Like) else None for like in likes]
+        key = (id(block.first), torch.is_autocast_enabled("cpu"), block.count, *dtypes)
+        known = self._casts.get(key)
+        if not known:
             with self._as_if_nothing_was():
-                rehearsed = self._run(block, [*likes, *(replace(likes[place], dtype=to) for place, to in block.casts)])
-        return rehearsed
+                rehearsed = self._run(block, likes)
+            known = self._casts[key] = rehearsed.casts if rehearsed else []
+            if not known:
+                return rehearsed
+        block.casts = known  # they are shared: an earlier block has made them
+        with self._as_if_nothing_was():
+            return self._run(block, [*likes, *(replace(likes[place], dtype=to) for place, to in known)])
 
     @contextmanager
     def _as_if_nothing_was(self) -> Iterator[None]:
@@ -322,7 +335,7 @@ class Rehearsals:
                 return None if rehearsed.held or any(place < block.count for place in rehearsed.kept) else rehearsed
             end = _Outputs.apply(way_back, *roots)
             roots.clear()
-            with Meter():
+            with Meter() if self._beside else nullcontext():
                 if self._toward is None:
                     end.backward()
                 else:
@@ -333,7 +346,7 @@ class Rehearsals:
             rehearsed.left = meter.now - begun - sum(map(len, storages.values())) - end.nbytes
             del storages
         if way_back.work:  # there is none where nothing leads to what is asked for
-            rehearsed.backward, rehearsed.beside = way_back.work
+            rehearsed.backward = way_back.work
         rehearsed.gradients = way_back.gradients
         rehearsed.adapts = any(block.count <= place < block.narrow for place in way_back.gradients)
         return rehearsed
@@ -480,32 +493,32 @@ class _WayBack:
     Attributes:
         likes: inputs whose gradients are asked for, by place.
         roots: outputs whose gradients there are.
-        work: what the meter of the forward pass saw, and one that began on the way.
+        work: what the meter saw.
         gradients: of the inputs.
     """
 
     def __init__(self, likes: Mapping[int, _Like]) -> None:
         self.likes = likes
         self.roots: list[_Like] = []
-        self.work: list[_Work] = []
+        self.work: _Work | None = None
         self.gradients: dict[int, _Like | int] = {}
-        self._begun: list[tuple[Meter, MeterState]] = []
+        self._begun: MeterState | None = None
         self._given: list[weakref.ref[torch.UntypedStorage]] = []
 
     def begin(self) -> list[Tensor]:
         """Gradients of what was returned."""
         gradients = [like.empty() for like in self.roots]
         self._given = [weakref.ref(gradient.untyped_storage()) for gradient in gradients]
-        for meter in Meter.active[-2:]:
-            meter.peak = meter.now
-            self._begun.append((meter, meter.state))
+        meter = Meter.active[-1]
+        meter.peak = meter.now
+        self._begun = meter.state
         return gradients
 
     def end(self, gradients: Sequence[Tensor | None] = ()) -> None:
         """The block is through, for the first time that this is said."""
-        if self.work:
+        if self.work or self._begun is None:
             return
-        self.work = [_Work.since(before, meter) for meter, before in self._begun]
+        self.work = _Work.since(self._begun, Meter.active[-1])
         for place, gradient in zip(self.likes, gradients, strict=False):
             if gradient is not None:
                 self.gradients[place] = self._passed_on(gradient)
@@ -585,8 +598,7 @@ class _StandIn(Function):
             own.append(graph[known] if isinstance(known, int) else None if known is None else known.empty())
         own += [weight.empty() if rehearsed.adapts else None for weight in ctx.narrow]
         for meter, state in before:
-            work = rehearsed.backward if meter in ctx.meters else rehearsed.beside
-            work.tell(meter, state)
+            rehearsed.backward.tell(meter, state)
         for meter in ctx.meters:
             meter.now -= rehearsed.held - rehearsed.left
         ctx.kept = {place: ctx.kept[place] for place in rehearsed.kept_on if place in ctx.kept}

@@ -66,7 +66,6 @@ class HunyuanDiTFamily:
         max_tokens: mT5 reads this many tokens; CLIP reads 77 of the same prompt.
         decodes_with: nothing but the autoencoder's scaling factor.
         optional_encoders: none.
-        paired_depth: skip connections join the first half of its blocks to the second.
     """
 
     takes_size: bool = False
@@ -75,7 +74,6 @@ class HunyuanDiTFamily:
     max_tokens: ClassVar[int] = T5_TOKENS
     decodes_with: ClassVar[tuple[str, ...]] = ()
     optional_encoders: ClassVar[tuple[str, ...]] = ()
-    paired_depth: ClassVar[str] = "num_layers"
 
     def configured(self, folder: Path) -> HunyuanDiTFamily:
         """With whether the transformer takes sizes.

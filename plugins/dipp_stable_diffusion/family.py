@@ -58,6 +58,7 @@ class StableDiffusionFamily:
         added: tensors of the condition that the UNet takes besides the token embeddings.
         decodes_with: nothing but the autoencoder's scaling factor.
         optional_encoders: text encoders that a pipeline may lack.
+        idle_settings: a UNet takes latents of any size.
     """
 
     network_name = "unet"
@@ -65,6 +66,7 @@ class StableDiffusionFamily:
     added: tuple[str, ...] = ()
     decodes_with: tuple[str, ...] = ()
     optional_encoders: tuple[str, ...] = ()
+    idle_settings: tuple[str, ...] = ("sample_size",)
 
     def token_limit(self, pipeline: Any) -> tuple[Any, int]:
         return pipeline.tokenizer, pipeline.tokenizer.model_max_length

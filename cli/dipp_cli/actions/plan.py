@@ -11,6 +11,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from dipp_toolkit.errors import RequestError
+from dipp_toolkit.utils.collection import without_collection
 
 from ..terminal.output import print_line
 from .settings import gather
@@ -34,6 +35,7 @@ def parse_memory(text: str) -> int:
     return int(float(match.group(1)) * UNITS[match.group(2).upper()])
 
 
+@without_collection()
 def plan_run(
     flags: Mapping[str, Any],
     assignments: list[str],
