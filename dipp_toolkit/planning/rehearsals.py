@@ -321,7 +321,7 @@ class Rehearsals:
         begun = meter.now
         with block.lent():
             rehearsed, roots, given = _forward(block, likes, way_back, self._source)
-            if rehearsed is None:
+            if rehearsed is None or block.changes_inputs:
                 return None
             storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
             kept = sum(map(len, storages.values()))
@@ -385,6 +385,7 @@ class _Block:
         count: leaves of that.
         narrow: the same with the narrow weights of adapters, that follow. Then come casts that are known.
         casts: of what was given, by place.
+        changes_inputs: whether it has put something else into a list or mapping that it was given.
     """
 
     first: nn.Module
@@ -393,6 +394,7 @@ class _Block:
     count: int
     narrow: int
     casts: list[tuple[int, torch.dtype]] = field(default_factory=list)
+    changes_inputs: bool = False
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -412,8 +414,12 @@ class _Block:
                 adapter.narrow = (next(weights), next(weights))
         for place, _ in self.casts:
             cast(SharedCasts, shared_casts(self.first)).know(inputs[place], next(weights))
-        args, kwargs = tree_unflatten(list(inputs[: self.count]), self.structure)
-        return self.function(*args, **kwargs)
+        given = inputs[: self.count]
+        args, kwargs = tree_unflatten(list(given), self.structure)
+        result = self.function(*args, **kwargs)
+        left = tree_flatten((args, kwargs))[0]
+        self.changes_inputs = len(left) != len(given) or any(a is not b for a, b in zip(left, given, strict=True))
+        return result
 
     def casts_made(self, inputs: Sequence[Any]) -> list[tuple[int, torch.dtype]]:
         """What of its inputs was cast for all who ask."""
