@@ -181,7 +181,7 @@ def _sizes_alone(shape: Shape) -> NetworkCosts:
     return NetworkCosts(sizes.base, sizes.trainable, Cost(), Cost(), Cost())
 
 
-Planned = tuple[TrainConfig, "Plan"]
+Planned = tuple[TrainConfig, Plan]
 """Settings, and the plan that was made of them."""
 
 
@@ -660,6 +660,7 @@ def recommend(
     plan_of: Callable[[TrainConfig], Plan] = make_plan,
     rounded: bool = True,
     least_of: Callable[[TrainConfig, Sequence[Planned]], int] | None = None,
+    planned: Sequence[Planned] = (),
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
@@ -668,7 +669,7 @@ def recommend(
     host's memory. If that is not enough, `STEPS` and then frozen weights of `KINDS` follow one after the other, each
     with the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a
     step; where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no
-    other is planned.
+    other is planned, and none that would take longer than one that fits: what `SAME_RESULT` saves costs time.
 
     Args:
         config: resolved settings to begin with.
@@ -678,6 +679,7 @@ def recommend(
             networks do not take them.
         least_of: bytes that a plan takes at least, from the settings and the plans made so far: settings for which
             they are more than `memory` are not planned. `least_peak` says them for a step on one GPU.
+        planned: plans that were made before.
 
     Returns:
         The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
@@ -685,7 +687,7 @@ def recommend(
     """
     config = with_precision(config)
     thriftiest: dict[str, Any] = {}
-    made: list[Planned] = []
+    made = [(with_precision(settings), plan) for settings, plan in planned]
 
     def fits(size: int) -> bool:
         return size * (1 + MARGIN) <= memory
@@ -707,10 +709,26 @@ def recommend(
             continue
         if (plan := fitting_plan(as_given)) is not None:  # nothing is recomputed: there is no faster one
             return plan, as_given
-        plans = [(fitting_plan(changed), changed) for changed in choices[1:]]
-        fitting = [(plan, changed) for plan, changed in plans if plan is not None]
-        return min(fitting, key=lambda pair: (_ranked_seconds(pair[0], memory), len(pair[1])))
+        # Narrow weights are cast less often, so that plans of them are mostly the fastest: others may not be needed.
+        order = sorted(range(1, len(choices)), key=lambda number: not choices[number].keys() >= NARROW.keys())
+        best: tuple[tuple[float, int, int], Plan] | None = None
+        for number in order:
+            changed = config.model_copy(update=choices[number])
+            least = max((_ranked_seconds(plan, memory) for other, plan in made if _saves(other, changed)), default=0.0)
+            if best is not None and (least, len(choices[number]), number) > best[0]:
+                continue
+            if (plan := fitting_plan(choices[number])) is not None:
+                key = (_ranked_seconds(plan, memory), len(choices[number]), number)
+                best = (key, plan) if best is None or key < best[0] else best
+        assert best is not None  # the thriftiest fits
+        return best[1], choices[best[0][2]]
     return None, thriftiest
+
+
+def _saves(settings: TrainConfig, changed: TrainConfig) -> bool:
+    """Whether settings are others without some of `SAME_RESULT`, and so are no slower."""
+    differing = [name for name in DECIDING if getattr(settings, name) != getattr(changed, name)]
+    return all(name in SAME_RESULT and getattr(changed, name) == SAME_RESULT[name] for name in differing)
 
 
 def _ranked_seconds(plan: Plan, memory: int) -> float:

@@ -19,6 +19,7 @@ from .settings import gather
 if TYPE_CHECKING:
     from dipp_toolkit.config import TrainConfig
     from dipp_toolkit.planning.estimate import Plan
+    from dipp_toolkit.planning.scaling import ScaledPlan
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30}
 
@@ -75,11 +76,14 @@ def plan_run(
     given = {"processes": processes, "sharding": sharding, "utilisation": utilisation}
     scale = Scale(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
-    def plan(changes: Mapping[str, Any]) -> dict[str, Any]:
-        made = scaled_plan(config.model_copy(update=dict(changes)), scale)
+    def described(made: ScaledPlan) -> dict[str, Any]:
         return made.as_dict() if processes is not None else made.plan.as_dict()
 
-    result = plan({})
+    def plan(changes: Mapping[str, Any]) -> dict[str, Any]:
+        return described(scaled_plan(config.model_copy(update=dict(changes)), scale))
+
+    asked = scaled_plan(config, scale)
+    result = described(asked)
     if limit is None:
         return result
 
@@ -87,7 +91,7 @@ def plan_run(
         return scaled_plan(changed, scale).plan
 
     least_of = None if scale.sharded else least_peak  # a part of what one alone keeps is each process's
-    fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of)
+    fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of, [(config, asked.plan)])
     advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
     if fitting is not None:
         return {**result, **advice, "recommended": plan(changes)}
