@@ -262,7 +262,7 @@ def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
 
 @dataclass(frozen=True)
 class WholeNetwork:
-    """A pipeline's network on the meta device.
+    """A network on the meta device.
 
     Attributes:
         network: all of it.
@@ -470,13 +470,8 @@ def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: boo
     Raises:
         RequestError: there is no such blueprint, or it is a pipeline's.
     """
-    blueprint = find_blueprint(name)
-    if not isinstance(blueprint, RewardBlueprint):
-        raise RequestError(f"'{name}' is a pipeline; expected the name of a reward.")
-
-    with quiet_loading(), torch.device("meta"):
-        network = blueprint.build().to(dtype).eval().requires_grad_(False)
-    short = abridged(network, kinds_of(network))
+    whole = _whole_reward(name)
+    short = whole.abridged().to(dtype)
     with dry(gpu):
         faked(short)
         Rehearsals(short)
@@ -487,9 +482,34 @@ def score_costs(name: str, images: tuple[int, ...], dtype: torch.dtype, gpu: boo
                 scores = short(pixels)
             torch.autograd.grad(scores.sum(), pixels)
 
-        whole, _ = cost_of(score)
+        cost, _ = cost_of(score)
     pixels = 4 * math.prod(images)  # they are decoding's
-    return parameter_count(network), replace(whole, peak=whole.peak - pixels)
+    return parameter_count(whole.network), replace(cost, peak=cost.peak - pixels)
+
+
+@cache
+def _whole_reward(name: str) -> WholeNetwork:
+    """A reward's network, built once."""
+    blueprint = find_blueprint(name)
+    if not isinstance(blueprint, RewardBlueprint):
+        raise RequestError(f"'{name}' is a pipeline; expected the name of a reward.")
+    with quiet_loading(), torch.device("meta"):
+        network = blueprint.build().eval().requires_grad_(False)
+    return WholeNetwork(network, kinds_of(network))
+
+
+def reward_parameters(name: str) -> int | None:
+    """Parameters of a reward's network; None where no blueprint says.
+
+    Raises:
+        RequestError: there is no such reward.
+    """
+    if name in get_registry().entries["blueprint"]:
+        return parameter_count(_whole_reward(name).network)
+    elsewhere = is_python_name(name) or is_isolated_name(name) or is_remote_name(name)
+    if not elsewhere and fitted_folder(name) is None:
+        get_registry().find("reward", name)
+    return None
 
 
 @cache
@@ -521,11 +541,9 @@ def reward_costs(
         RequestError: there is no such reward.
     """
     decode = _decode_costs(reference, options, batch, dtype, autocast, gpu, size)
-    counted = name in get_registry().entries["blueprint"]
-    elsewhere = is_python_name(name) or is_isolated_name(name) or is_remote_name(name)
-    if not counted and not elsewhere and fitted_folder(name) is None:
-        get_registry().find("reward", name)
-    parameters, score = score_costs(name, decode.images, own, gpu) if counted else (None, Cost())
+    parameters, score = reward_parameters(name), Cost()
+    if parameters is not None:
+        _, score = score_costs(name, decode.images, own, gpu)
     peak = max(decode.forward.peak, decode.forward.kept + score.peak, decode.backward.peak)
     whole = Cost(
         peak,

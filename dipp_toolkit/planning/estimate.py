@@ -54,6 +54,7 @@ from .costs import (
     pipeline_blueprint,
     quantized_weights,
     reward_costs,
+    reward_parameters,
 )
 from .dry_run import Cost
 from .machines import GPUS, HOST_LINKS, LAUNCH, REWARD_UTILISATION, TF32, UTILISATION
@@ -185,29 +186,34 @@ Planned = tuple[TrainConfig, Plan]
 """Settings, and the plan that was made of them."""
 
 
-def least_peak(config: TrainConfig, planned: Sequence[Planned] = ()) -> int:
+def least_peak(config: TrainConfig, planned: Sequence[Planned] = (), enough: float = math.inf) -> int:
     """Bytes that a step of these settings peaks at, at least: what stays, and the largest piece of a step as far as
-    rewards and plans of larger batches say. Without a dry run.
+    rewards and plans of thriftier passes say. The networks are not run.
 
     Args:
         config: resolved settings, as for `make_plan`.
         planned: plans that were made before, of any settings.
+        enough: rewards are not run either where the rest comes to more bytes than these.
 
     Raises:
         RequestError: as `make_plan`.
     """
     config = with_precision(config)
-    bare = _Step.of(config, passes=False)
-    transient = dict(bare.transient)
-    for settings, plan in planned:
-        for piece, size in _least_of_passes(settings, plan, config).items():
-            transient[piece] = max(transient[piece], bare.transient[piece] + size)
-    return sum(bare.resident.values()) + max(transient.values())
+    passes = [_least_of_passes(settings, plan, config) for settings, plan in planned]
+    least = 0
+    for rewards in (False, True):
+        bare = _Step.of(config, passes=False, rewards=rewards)
+        pieces = ((size, [added.get(piece, 0) for added in passes]) for piece, size in bare.transient.items())
+        least = sum(bare.resident.values()) + max(size + max(added, default=0) for size, added in pieces)
+        if least > enough:
+            break
+    return least
 
 
 PASSES_STAY = {
     "batch_size", "accumulation", "activation_offload", "frozen_precision", "noises_per_prompt", "rewards", "floors",
     "decode_checkpointing", "decode_tiling", "reward_batch", "reward_resolution", "reward_tf32", "latent_every",
+    "recompute_generator",
 }  # fmt: skip
 """Settings in which steps may differ and one still says something of the other's passes."""
 
@@ -216,23 +222,29 @@ def _least_of_passes(settings: TrainConfig, plan: Plan, config: TrainConfig) -> 
     """Bytes that the networks' passes of some settings add to the pieces of a step, at least, from a plan of others.
 
     What is alive in a pass is constant or in proportion to the batch: with $b$ samples there is at least $b / B$ of
-    what there is with $B$. Where activations wait in the host's memory nothing is said of pieces that hold a graph.
+    what there is with $B$. Wide frozen weights are cast, and need more than narrow ones. Nothing is said of pieces that
+    hold a graph where activations wait in the host's memory, nor of those that need none where it is made again.
     """
     alike = all(getattr(settings, name) == getattr(config, name) for name in DECIDING if name not in PASSES_STAY)
-    precisions = {settings.frozen_precision, config.frozen_precision}
-    same = len(precisions) == 1 or precisions <= {"bf16", *KINDS}  # weights in few bits are made again in bf16
-    if not alike or not same or settings.batch_size < config.batch_size:
+    narrow = settings.frozen_precision in ("bf16", *KINDS) and config.precision == "bf16"
+    if (
+        not alike
+        or not (narrow or settings.frozen_precision == config.frozen_precision)
+        or settings.batch_size < config.batch_size
+        or (config.recompute_generator < settings.recompute_generator)
+    ):
         return {}
     bare = _Step.of(with_precision(settings), passes=False).transient
-    graphs = {"assistant update", "generator forward", "generator backward"}
-    if settings.activation_offload == config.activation_offload:
-        graphs = set()
-    elif not config.recompute_generator:
-        graphs = set(bare)
+    silent: set[str] = set()
+    beside_graph = {piece for piece in bare if piece == "divergence" or piece.startswith("reward ")}
+    if settings.activation_offload != config.activation_offload:
+        silent |= bare.keys() - (beside_graph if config.recompute_generator else set())
+    if settings.recompute_generator != config.recompute_generator:
+        silent |= beside_graph
     return {
         piece: (size - bare[piece]) * config.batch_size // settings.batch_size
         for piece, size in plan.transient.items()
-        if piece not in graphs
+        if piece not in silent
     }
 
 
@@ -325,12 +337,13 @@ class _Step:
     quantized_generator: QuantizedWeights | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, passes: bool = True) -> _Step:
+    def of(cls, config: TrainConfig, passes: bool = True, rewards: bool = True) -> _Step:
         """The step of a configuration.
 
         Args:
             config: resolved settings, the precision included.
             passes: run the networks' passes; without, they cost nothing, and networks have their sizes alone.
+            rewards: the same of rewards.
         """
         generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
         if config.reference is None:
@@ -373,7 +386,7 @@ class _Step:
             generator=own,
             quantized=quantized,
             quantized_generator=own_quantized,
-            rewards=_rewards(config, shape),
+            rewards=_rewards(config, shape) if rewards else _reward_sizes(config),
             shares_weights=shares_weights(config, generator, reference),
         )
 
@@ -621,6 +634,12 @@ def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
     }
 
 
+def _reward_sizes(config: TrainConfig) -> dict[str, RewardCosts]:
+    """Rewards whose scores cost nothing."""
+    names = dict.fromkeys([*config.rewards, *config.floors])
+    return {name: RewardCosts(reward_parameters(name), Cost(), Cost(), dtype=_dtype_of(name, config)) for name in names}
+
+
 def _largest_size(config: TrainConfig, generator: PipelineBlueprint, reference: PipelineBlueprint) -> Size | None:
     """Height and width of the largest latents of a run, where they are not the reference's own."""
     asked = asked_sizes(reference.folder, reference.family, reference.latent_shape, config.resolution, config.aspects)
@@ -659,7 +678,7 @@ def recommend(
     memory: int,
     plan_of: Callable[[TrainConfig], Plan] = make_plan,
     rounded: bool = True,
-    least_of: Callable[[TrainConfig, Sequence[Planned]], int] | None = None,
+    least_of: Callable[[TrainConfig, Sequence[Planned], float], int] | None = None,
     planned: Sequence[Planned] = (),
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
@@ -677,8 +696,9 @@ def recommend(
         plan_of: makes the plans.
         rounded: whether `KINDS` of frozen weights, which change what is learnt, may be recommended at last; sharded
             networks do not take them.
-        least_of: bytes that a plan takes at least, from the settings and the plans made so far: settings for which
-            they are more than `memory` are not planned. `least_peak` says them for a step on one GPU.
+        least_of: bytes that a plan takes at least, from the settings, the plans made so far, and bytes from which
+            on no more need be known: settings for which they are more than fit are not planned. `least_peak` says them
+            for a step on one GPU.
         planned: plans that were made before.
 
     Returns:
@@ -694,7 +714,7 @@ def recommend(
 
     def fitting_plan(changes: Mapping[str, Any]) -> Plan | None:
         changed = config.model_copy(update=dict(changes))
-        if least_of is not None and not fits(least_of(changed, made)):
+        if least_of is not None and not fits(least_of(changed, made, memory / (1 + MARGIN))):
             return None
         plan = plan_of(changed)
         made.append((changed, plan))
