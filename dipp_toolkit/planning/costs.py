@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -255,8 +256,7 @@ def _network_sizes(name: str, role: Role, mode: str, rank: int) -> NetworkSizes:
     base = parameter_count(whole.network)
     if mode != "lora":
         return NetworkSizes(base, base)
-    with torch.device("meta"):
-        trained = adapted(whole.abridged(), rank)
+    _, trained = _networks(name, role, mode, rank)
     return NetworkSizes(base, sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad))
 
 
@@ -313,6 +313,15 @@ class _Passes:
     backward: Cost
 
 
+@cache
+def _networks(name: str, role: Role, mode: str, rank: int) -> tuple[nn.Module, nn.Module]:
+    """A reference's network and a trained one, abridged, both in float32."""
+    whole = whole_network(name, role)
+    base = whole.abridged().eval().requires_grad_(False)
+    with torch.device("meta"):
+        return base, adapted(base, rank) if mode == "lora" else whole.abridged().train().requires_grad_(True)
+
+
 def _passes(shape: Shape, conditions: float) -> _Passes:
     """Runs them dry."""
     blueprint = shape.blueprint
@@ -321,10 +330,18 @@ def _passes(shape: Shape, conditions: float) -> _Passes:
     schedule = schedule_from_config(blueprint.scheduler_config, latent)
     prediction = prediction_from_config(blueprint.scheduler_config)
 
-    whole = whole_network(shape.name, shape.role)
-    with quiet_loading(), torch.device("meta"):
-        base = whole.abridged().to(shape.dtype).eval().requires_grad_(False)
-        trained = adapted(base, shape.rank) if shape.mode == "lora" else whole.abridged().train().requires_grad_(True)
+    base, trained = copy.deepcopy(_networks(shape.name, shape.role, shape.mode, shape.rank))
+    with quiet_loading():
+        base.to(shape.dtype)
+    if shape.mode == "lora":  # its frozen weights are the same tensors, and its buffers are not
+        for module in trained.modules():
+            module._buffers.update(
+                {
+                    name: buffer.to(shape.dtype)
+                    for name, buffer in module.named_buffers(recurse=False)
+                    if buffer.is_floating_point()
+                }
+            )
     if shape.checkpointing:
         recompute_blocks(trained)
         if shape.slopes != "none":  # of the reference as well, as `training.optim` has it
