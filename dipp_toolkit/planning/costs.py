@@ -35,6 +35,7 @@ from ..utils.imports import is_python_name
 from ..utils.json_files import read_json
 from ..utils.paths import is_local_name, looks_like_path, user_path
 from ..utils.precision import pass_autocast
+from .ahead import Remembered
 from .dry_run import Cost, DryOffload, Meter, cost_of, dry, faked
 from .rehearsals import Rehearsals
 from .repeated import abridged, adapted, kinds_of
@@ -291,7 +292,7 @@ def whole_network(name: str, role: Role) -> WholeNetwork:
     return WholeNetwork(network, kinds_of(network))
 
 
-@cache
+@Remembered
 def network_costs(shape: Shape, conditions: float) -> NetworkCosts:
     """Costs of the network passes of a step.
 
@@ -529,7 +530,7 @@ def reward_parameters(name: str) -> int | None:
     return None
 
 
-@cache
+@Remembered
 def reward_costs(
     name: str,
     reference: str,

@@ -42,6 +42,7 @@ from ..utils.image_sizes import Size
 from ..utils.imports import made_by
 from ..utils.json_files import read_json
 from ..utils.precision import AUTO, DTYPES, FROZEN_DTYPES, PRECISIONS, choose_precision
+from .ahead import Call
 from .costs import (
     NetworkCosts,
     QuantizedWeights,
@@ -345,28 +346,7 @@ class _Step:
             passes: run the networks' passes; without, they cost nothing, and networks have their sizes alone.
             rewards: the same of rewards.
         """
-        generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
-        if config.reference is None:
-            raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
-        reference = pipeline_blueprint(config.reference)
-        generator = generator or reference
-        check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
-        shape = Shape(
-            name=config.reference,
-            mode=config.mode,
-            rank=config.lora_rank,
-            batch=config.batch_size,
-            dtype=FROZEN_DTYPES[config.frozen_precision],
-            autocast=PRECISIONS[config.precision],
-            checkpointing=config.gradient_checkpointing,
-            gpu=config.device != "cpu",
-            offload=config.activation_offload and config.device != "cpu",
-            slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
-            size=_largest_size(config, generator, reference),
-        )
-        own_shape = shape
-        if config.generator is not None and not _same_network(generator, reference):
-            own_shape = replace(shape, name=config.generator, role="generator")
+        reference, generator, shape, own_shape = _networks_of(config)
 
         def costs(shape: Shape, conditions: float) -> tuple[NetworkCosts, QuantizedWeights | None]:
             networks = network_costs(shape, conditions) if passes else _sizes_alone(shape)
@@ -376,7 +356,7 @@ class _Step:
             quantized = quantized_weights(shape.name, config.frozen_precision, shape.dtype, width, shape.role)
             return networks.with_quantized(quantized, config.mode == "lora"), quantized
 
-        networks, quantized = costs(shape, 2.0 if config.is_guided else 1.0)
+        networks, quantized = costs(shape, _conditions(config))
         own, own_quantized = costs(own_shape, 0.0) if own_shape is not shape else (networks, quantized)
         return cls(
             config=config,
@@ -614,24 +594,59 @@ def _seconds(piece: str, work: Cost, peak: float, utilisation: float, wide: floa
     return max(seconds, work.launches * LAUNCH)
 
 
+def _networks_of(config: TrainConfig) -> tuple[PipelineBlueprint, PipelineBlueprint, Shape, Shape]:
+    """Reference and generator, and the shapes of their passes: one and the same where these cost the same."""
+    generator = pipeline_blueprint(config.generator, "generator") if config.generator else None
+    if config.reference is None:
+        raise RequestError(f"Name the reference of '{config.generator}' with --reference.")
+    reference = pipeline_blueprint(config.reference)
+    generator = generator or reference
+    check_conditions(generator.folder, reference.folder, (config.generator or config.reference, config.reference))
+    shape = Shape(
+        name=config.reference,
+        mode=config.mode,
+        rank=config.lora_rank,
+        batch=config.batch_size,
+        dtype=FROZEN_DTYPES[config.frozen_precision],
+        autocast=PRECISIONS[config.precision],
+        checkpointing=config.gradient_checkpointing,
+        gpu=config.device != "cpu",
+        offload=config.activation_offload and config.device != "cpu",
+        slopes=max((SLOPES.get(term, "none") for term in config.terms), key=_DEPTHS.index, default="none"),
+        size=_largest_size(config, generator, reference),
+    )
+    if config.generator is None or _same_network(generator, reference):
+        return reference, generator, shape, shape
+    return reference, generator, shape, replace(shape, name=config.generator, role="generator")
+
+
+def _conditions(config: TrainConfig) -> float:
+    """Rows of the reference's pass for each sample."""
+    return 2.0 if config.is_guided else 1.0
+
+
 def _rewards(config: TrainConfig, shape: Shape) -> dict[str, RewardCosts]:
+    return {name: reward_costs(*given) for name, given in _rewards_given(config, shape).items()}
+
+
+def _rewards_given(config: TrainConfig, shape: Shape) -> dict[str, tuple[Any, ...]]:
+    """What the costs of each reward depend on, as `reward_costs` takes it."""
     options = DecodeOptions(config.decode_checkpointing, config.decode_tiling, None, config.reward_resolution)
     pieces = config.reward_batch or config.batch_size
-    names = dict.fromkeys([*config.rewards, *config.floors])
+    passes = (shape.dtype, shape.autocast, shape.gpu)
     return {
-        name: reward_costs(
-            name,
-            shape.name,
-            options,
-            pieces,
-            shape.dtype,
-            shape.autocast,
-            shape.gpu,
-            _dtype_of(name, config),
-            size=shape.size,
-        )
-        for name in names
+        name: (name, shape.name, options, pieces, *passes, _dtype_of(name, config), shape.size)
+        for name in dict.fromkeys([*config.rewards, *config.floors])
     }
+
+
+def dry_runs(config: TrainConfig) -> list[Call]:
+    """The dry runs that a plan of these settings needs."""
+    config = with_precision(config)
+    _, _, shape, own_shape = _networks_of(config)
+    calls = [Call(network_costs, (shape, _conditions(config)), {})]
+    calls += [Call(network_costs, (own_shape, 0.0), {})] if own_shape is not shape else []
+    return calls + [Call(reward_costs, given, {}) for given in _rewards_given(config, shape).values()]
 
 
 def _reward_sizes(config: TrainConfig) -> dict[str, RewardCosts]:
@@ -743,6 +758,23 @@ def recommend(
         assert best is not None  # the thriftiest fits
         return best[1], choices[best[0][2]]
     return None, thriftiest
+
+
+def likely_settings(config: TrainConfig, memory: int) -> list[TrainConfig]:
+    """Settings that `recommend` will want plans of, if those that are asked for do not fit.
+
+    Args:
+        config: resolved settings to begin with.
+        memory: bytes of one GPU.
+    """
+    config = with_precision(config)
+    for given_up in _concessions(config, KINDS):
+        choices = list(_same_results(config, given_up))
+        thriftiest = config.model_copy(update=choices[-1])
+        if least_peak(thriftiest, enough=0) * (1 + MARGIN) <= memory:
+            few = [changes for changes in choices if changes.items() >= NARROW.items()][: 1 + len(SAME_RESULT)]
+            return [thriftiest, *(config.model_copy(update=changes) for changes in few)]
+    return []
 
 
 def _saves(settings: TrainConfig, changed: TrainConfig) -> bool:

@@ -68,7 +68,8 @@ def plan_run(
             "--sharding fsdp cuts networks into one part per process; give their number with --processes."
         )
     chosen = gather(flags, assignments, config_file)
-    from dipp_toolkit.planning.estimate import least_peak, recommend
+    from dipp_toolkit.planning.ahead import made_ahead
+    from dipp_toolkit.planning.estimate import dry_runs, least_peak, likely_settings, recommend
     from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
@@ -82,16 +83,18 @@ def plan_run(
     def plan(changes: Mapping[str, Any]) -> dict[str, Any]:
         return described(scaled_plan(config.model_copy(update=dict(changes)), scale))
 
-    asked = scaled_plan(config, scale)
-    result = described(asked)
     if limit is None:
-        return result
+        return plan({})
 
     def plan_of(changed: TrainConfig) -> Plan:
         return scaled_plan(changed, scale).plan
 
     least_of = None if scale.sharded else least_peak  # a part of what one alone keeps is each process's
-    fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of, [(config, asked.plan)])
+    likely = [] if scale.sharded else likely_settings(config, limit)
+    with made_ahead([call for settings in likely for call in dry_runs(settings)]):
+        asked = scaled_plan(config, scale)
+        fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of, [(config, asked.plan)])
+    result = described(asked)
     advice = {"memory": limit, "fits": fitting is not None, "changes": changes}
     if fitting is not None:
         return {**result, **advice, "recommended": plan(changes)}
