@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ class Meter(TorchDispatchMode):
     def state(self, state: MeterState) -> None:
         self.now, self.peak, self.flops, self.launches = state
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Meter:
         self.active.append(self)
         return super().__enter__()
 

@@ -21,9 +21,7 @@ eagerly cannot use: it is estimated as the most that any of the networks' passes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -34,7 +32,7 @@ from ..models.blueprints import PipelineBlueprint
 from ..models.decoding import DecodeOptions
 from ..models.family import IdleSettings
 from ..models.generator_options import starts_elsewhere
-from ..models.quantized_layers import KINDS, Kind
+from ..models.quantized_layers import KINDS
 from ..models.shared_components.choice import check_conditions
 from ..models.sizes import asked_sizes, recorded_sizes
 from ..registry import get_registry
@@ -183,72 +181,6 @@ def _sizes_alone(shape: Shape) -> NetworkCosts:
     return NetworkCosts(sizes.base, sizes.trainable, Cost(), Cost(), Cost())
 
 
-Planned = tuple[TrainConfig, Plan]
-"""Settings, and the plan that was made of them."""
-
-
-def least_peak(config: TrainConfig, planned: Sequence[Planned] = (), enough: float = math.inf) -> int:
-    """Bytes that a step of these settings peaks at, at least: what stays, and the largest piece of a step as far as
-    rewards and plans of thriftier passes say. The networks are not run.
-
-    Args:
-        config: resolved settings, as for `make_plan`.
-        planned: plans that were made before, of any settings.
-        enough: rewards are not run either where the rest comes to more bytes than these.
-
-    Raises:
-        RequestError: as `make_plan`.
-    """
-    config = with_precision(config)
-    passes = [_least_of_passes(settings, plan, config) for settings, plan in planned]
-    least = 0
-    for rewards in (False, True):
-        bare = _Step.of(config, passes=False, rewards=rewards)
-        pieces = ((size, [added.get(piece, 0) for added in passes]) for piece, size in bare.transient.items())
-        least = sum(bare.resident.values()) + max(size + max(added, default=0) for size, added in pieces)
-        if least > enough:
-            break
-    return least
-
-
-PASSES_STAY = {
-    "batch_size", "accumulation", "activation_offload", "frozen_precision", "noises_per_prompt", "rewards", "floors",
-    "decode_checkpointing", "decode_tiling", "reward_batch", "reward_resolution", "reward_tf32", "latent_every",
-    "recompute_generator",
-}  # fmt: skip
-"""Settings in which steps may differ and one still says something of the other's passes."""
-
-
-def _least_of_passes(settings: TrainConfig, plan: Plan, config: TrainConfig) -> dict[str, int]:
-    """Bytes that the networks' passes of some settings add to the pieces of a step, at least, from a plan of others.
-
-    What is alive in a pass is constant or in proportion to the batch: with $b$ samples there is at least $b / B$ of
-    what there is with $B$. Wide frozen weights are cast, and need more than narrow ones. Nothing is said of pieces that
-    hold a graph where activations wait in the host's memory, nor of those that need none where it is made again.
-    """
-    alike = all(getattr(settings, name) == getattr(config, name) for name in DECIDING if name not in PASSES_STAY)
-    narrow = settings.frozen_precision in ("bf16", *KINDS) and config.precision == "bf16"
-    if (
-        not alike
-        or not (narrow or settings.frozen_precision == config.frozen_precision)
-        or settings.batch_size < config.batch_size
-        or (config.recompute_generator < settings.recompute_generator)
-    ):
-        return {}
-    bare = _Step.of(with_precision(settings), passes=False).transient
-    silent: set[str] = set()
-    beside_graph = {piece for piece in bare if piece == "divergence" or piece.startswith("reward ")}
-    if settings.activation_offload != config.activation_offload:
-        silent |= bare.keys() - (beside_graph if config.recompute_generator else set())
-    if settings.recompute_generator != config.recompute_generator:
-        silent |= beside_graph
-    return {
-        piece: (size - bare[piece]) * config.batch_size // settings.batch_size
-        for piece, size in plan.transient.items()
-        if piece not in silent
-    }
-
-
 def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     """Plan a run.
 
@@ -259,7 +191,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     Raises:
         RequestError: a name has no blueprint, or its blueprint is of another kind.
     """
-    step = _Step.of(with_precision(config))
+    step = Step.of(with_precision(config))
     config, work, wide = step.config, step.work, step.float32_flops
     peaks = {gpu: (slow if config.precision == "fp32" else fast) * 1e12 for gpu, (fast, slow, _) in GPUS.items()}
     float32 = {gpu: (TF32[gpu] if config.reward_tf32 else slow) * 1e12 for gpu, (_, slow, _) in GPUS.items()}
@@ -274,7 +206,7 @@ def make_plan(config: TrainConfig, utilisation: float = UTILISATION) -> Plan:
     updates = config.assistant_warmup * config.accumulation
     encoders = sum(parameters_of(step.shape.name, name) for name in step.reference.text_encoders)
     return Plan(
-        settings={name: getattr(config, name) for name in DECIDING} | _samples_of_prompts(config),
+        settings={name: getattr(config, name) for name in DECIDING} | samples_of_prompts(config),
         parameters=step.parameters,
         trained={name: network.trainable for name, network in step.trained.items()},
         resident=step.resident,
@@ -312,7 +244,7 @@ _DEPTHS: tuple[Slopes, ...] = ("none", "reference", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Step:
+class Step:
     """A training step, from which memory and operations follow.
 
     Attributes:
@@ -338,7 +270,7 @@ class _Step:
     quantized_generator: QuantizedWeights | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, passes: bool = True, rewards: bool = True) -> _Step:
+    def of(cls, config: TrainConfig, passes: bool = True, rewards: bool = True) -> Step:
         """The step of a configuration.
 
         Args:
@@ -562,7 +494,7 @@ def _images_compared(config: TrainConfig) -> int:
     return max([own for own in said if isinstance(own, int)], default=0)
 
 
-def _samples_of_prompts(config: TrainConfig) -> dict[str, int]:
+def samples_of_prompts(config: TrainConfig) -> dict[str, int]:
     """Samples of each prompt in a batch, where a reward needs more than the settings name."""
     needed = max(NOISES_COMPARED if config.latent_rewards else 0, _images_compared(config)) or None
     return {} if needed is None or config.noises_per_prompt is not None else {"noises_per_prompt": needed}
@@ -675,169 +607,3 @@ DECIDING = (
     "noises_per_prompt", "latent_every", "term", "compile", "reward_tf32",
 )  # fmt: skip
 """Settings that decide a plan, by name."""
-
-SAME_RESULT: dict[str, Any] = {
-    "decode_checkpointing": True, "recompute_generator": True, "gradient_checkpointing": True, "reward_batch": 1,
-}  # fmt: skip
-"""What saves memory and costs time alone; a training's result is the same."""
-
-NARROW: dict[str, Any] = {"frozen_precision": "bf16"}
-"""What rounds weights that passes in bf16 round anyway; of passes in float32 it is not among the first to give up."""
-
-STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
-"""What is given up after that, in this order: precision of frozen weights, then training of all weights."""
-
-
-def recommend(
-    config: TrainConfig,
-    memory: int,
-    plan_of: Callable[[TrainConfig], Plan] = make_plan,
-    rounded: bool = True,
-    least_of: Callable[[TrainConfig, Sequence[Planned], float], int] | None = None,
-    planned: Sequence[Planned] = (),
-) -> tuple[Plan | None, dict[str, Any]]:
-    """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
-
-    Settings as they are come first, then with any of `SAME_RESULT` and, under passes in bf16, `NARROW`. Then batches
-    are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in the
-    host's memory. If that is not enough, `STEPS` and then frozen weights of `KINDS` follow one after the other, each
-    with the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a
-    step; where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no
-    other is planned, and none that would take longer than one that fits: what `SAME_RESULT` saves costs time.
-
-    Args:
-        config: resolved settings to begin with.
-        memory: bytes.
-        plan_of: makes the plans.
-        rounded: whether `KINDS` of frozen weights, which change what is learnt, may be recommended at last; sharded
-            networks do not take them.
-        least_of: bytes that a plan takes at least, from the settings, the plans made so far, and bytes from which
-            on no more need be known: settings for which they are more than fit are not planned. `least_peak` says them
-            for a step on one GPU.
-        planned: plans that were made before.
-
-    Returns:
-        The plan that fits, None where nothing does, and the settings that differ from `config`; where nothing fits,
-        those of the most thrifty settings.
-    """
-    config = with_precision(config)
-    thriftiest: dict[str, Any] = {}
-    made = [(with_precision(settings), plan) for settings, plan in planned]
-
-    def fits(size: int) -> bool:
-        return size * (1 + MARGIN) <= memory
-
-    def fitting_plan(changes: Mapping[str, Any]) -> Plan | None:
-        changed = config.model_copy(update=dict(changes))
-        if least_of is not None and not fits(least_of(changed, made, memory / (1 + MARGIN))):
-            return None
-        plan = plan_of(changed)
-        made.append((changed, plan))
-        return plan if fits(plan.peak) else None
-
-    if (asked := fitting_plan({})) is not None:
-        return asked, {}
-    for given_up in _concessions(config, KINDS if rounded else ()):
-        choices = list(_same_results(config, given_up))
-        as_given, thriftiest = choices[0], choices[-1]
-        if fitting_plan(thriftiest) is None:
-            continue
-        if (plan := fitting_plan(as_given)) is not None:  # nothing is recomputed: there is no faster one
-            return plan, as_given
-        # Narrow weights are cast less often, so that plans of them are mostly the fastest: others may not be needed.
-        order = sorted(range(1, len(choices)), key=lambda number: not choices[number].keys() >= NARROW.keys())
-        best: tuple[tuple[float, int, int], Plan] | None = None
-        for number in order:
-            changed = config.model_copy(update=choices[number])
-            least = max((_ranked_seconds(plan, memory) for other, plan in made if _saves(other, changed)), default=0.0)
-            if best is not None and (least, len(choices[number]), number) > best[0]:
-                continue
-            if (plan := fitting_plan(choices[number])) is not None:
-                key = (_ranked_seconds(plan, memory), len(choices[number]), number)
-                best = (key, plan) if best is None or key < best[0] else best
-        assert best is not None  # the thriftiest fits
-        return best[1], choices[best[0][2]]
-    return None, thriftiest
-
-
-def likely_settings(config: TrainConfig, memory: int) -> list[TrainConfig]:
-    """Settings that `recommend` will want plans of, if those that are asked for do not fit.
-
-    Args:
-        config: resolved settings to begin with.
-        memory: bytes of one GPU.
-    """
-    config = with_precision(config)
-    for given_up in _concessions(config, KINDS):
-        choices = list(_same_results(config, given_up))
-        thriftiest = config.model_copy(update=choices[-1])
-        if least_peak(thriftiest, enough=0) * (1 + MARGIN) <= memory:
-            few = [changes for changes in choices if changes.items() >= NARROW.items()][: 1 + len(SAME_RESULT)]
-            return [thriftiest, *(config.model_copy(update=changes) for changes in few)]
-    return []
-
-
-def _saves(settings: TrainConfig, changed: TrainConfig) -> bool:
-    """Whether settings are others without some of `SAME_RESULT`, and so are no slower."""
-    differing = [name for name in DECIDING if getattr(settings, name) != getattr(changed, name)]
-    return all(name in SAME_RESULT and getattr(changed, name) == SAME_RESULT[name] for name in differing)
-
-
-def _ranked_seconds(plan: Plan, memory: int) -> float:
-    """Seconds a step on the smallest GPU that has the memory, the largest where none has; rounded to what they say."""
-    sizes = {gpu: GPUS[gpu][2] * 1e9 for gpu in plan.seconds}
-    if not sizes:
-        return 0.0
-    gpu = min((gpu for gpu in sizes if sizes[gpu] >= memory), key=sizes.__getitem__, default=max(sizes, key=sizes.get))  # type: ignore[arg-type]
-    return round(plan.seconds[gpu], 3)
-
-
-def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is given up, with every choice of `SAME_RESULT` that changes something, few changes first."""
-    settings = {**{name: getattr(config, name) for name in type(config).model_fields}, **given_up}
-    now = {**settings, "reward_batch": settings["reward_batch"] or settings["batch_size"]}
-    wanted = SAME_RESULT | (NARROW if settings["precision"] == "bf16" and now["frozen_precision"] == "fp32" else {})
-    new = [(name, value) for name, value in wanted.items() if now[name] != value]
-    for count in range(len(new) + 1):
-        for chosen in combinations(new, count):
-            yield {**dict(chosen), **given_up}
-
-
-def _concessions(config: TrainConfig, rounded: Sequence[Kind]) -> Iterator[dict[str, Any]]:
-    """Settings to give up, none at first, then ever more of them."""
-    given_up: dict[str, Any] = {}
-    yield from _thrifty(config, given_up)
-    for step in STEPS:
-        new = {name: value for name, value in step.items() if getattr(config, name) != value}
-        if config.frozen_precision in KINDS:
-            new.pop("frozen_precision", None)
-        if step.get("precision") == config.precision:  # then frozen weights were narrow before
-            continue
-        if new:
-            given_up = given_up | new
-            yield from _thrifty(config, given_up)
-    narrower = rounded[rounded.index(config.frozen_precision) + 1 :] if config.frozen_precision in rounded else rounded
-    for kind in narrower:
-        yield from _thrifty(config, given_up | {"frozen_precision": kind})
-
-
-def _thrifty(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """These settings given up, then smaller micro-batches as well, then activations in the host's memory."""
-    changes = given_up
-    yield changes
-    for size in _micro_batches(config):
-        changes = given_up | {"batch_size": size, "accumulation": config.accumulation * config.batch_size // size}
-        yield changes
-    if not config.activation_offload and config.device != "cpu" and config.compile != "graphs":
-        yield changes | {"activation_offload": True}
-
-
-def _micro_batches(config: TrainConfig) -> Iterator[int]:
-    """Ever smaller parts that a batch can be cut into: a prompt's samples stay together, and one is half of the one
-    before or less."""
-    needed = config.noises_per_prompt or _samples_of_prompts(config).get("noises_per_prompt", 1)
-    size = config.batch_size
-    for part in range(size // 2, 0, -1):
-        if config.batch_size % part == 0 and part % needed == 0 and 2 * part <= size:
-            size = part
-            yield part

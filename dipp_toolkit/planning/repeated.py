@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,16 @@ def abridged(network: nn.Module, kinds: tuple[tuple[str, ...], ...]) -> nn.Modul
             parent._modules[own] = block
 
 
+@runtime_checkable
+class Adapter(Protocol):
+    """What is narrowed before a pass; see `dipp_toolkit.models.lora_layers`."""
+
+    narrow: tuple[Tensor, Tensor] | None
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """A and B."""
+
+
 class AbsentAdapter(nn.Module):
     """The adapters of a block that is not there: weights, which a pass narrows with all others.
 
@@ -124,15 +134,6 @@ class AbsentAdapter(nn.Module):
     def weights(self) -> tuple[Tensor, Tensor]:
         """All A and all B, one after the other."""
         return self.a, self.b
-
-
-class Adapter(Protocol):
-    """What is narrowed before a pass; see `dipp_toolkit.models.lora_layers`."""
-
-    narrow: tuple[Tensor, Tensor] | None
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """A and B."""
 
 
 def adapters_of(block: nn.Module) -> list[Adapter]:

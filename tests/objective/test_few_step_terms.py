@@ -32,7 +32,7 @@ from dipp_toolkit.objective.terms.integral_kl import IntegralKL
 from dipp_toolkit.objective.terms.last_step_reward import LastStepReward
 from dipp_toolkit.objective.terms.reward import RewardTerm
 from dipp_toolkit.objective.terms.reward_sum import RewardSum
-from dipp_toolkit.planning.estimate import _samples_of_prompts
+from dipp_toolkit.planning.estimate import samples_of_prompts
 from dipp_toolkit.training.setup.assembly import check_groups
 from dipp_toolkit.verify.cases import CASES, gradient, make_generator, make_reference, map_gradient
 from dipp_toolkit.verify.gradients import compare_gradients
@@ -487,7 +487,7 @@ def test_groups_that_a_batch_would_cut_are_refused() -> None:
 
 @pytest.mark.parametrize(("term", "each"), [("integral_kl", None), ("integral_kl,group_preference", 4)])
 def test_a_plan_knows_how_many_images_of_a_prompt_a_term_compares(term: str, each: int | None) -> None:
-    assert _samples_of_prompts(make_config({"term": term})).get("noises_per_prompt") == each
+    assert samples_of_prompts(make_config({"term": term})).get("noises_per_prompt") == each
 
 
 def test_standardised_rewards_of_no_reward_are_nothing() -> None:

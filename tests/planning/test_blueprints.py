@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from dipp_cli.actions.plan import announced_when_slow, describe, parse_memory
 from dipp_cli.app import main
@@ -21,10 +20,9 @@ from dipp_toolkit.models.blueprints import PipelineBlueprint, RewardBlueprint, f
 from dipp_toolkit.models.components import load_component
 from dipp_toolkit.models.launches import counted_launches
 from dipp_toolkit.models.tiny_pipelines import write_twin
-from dipp_toolkit.planning import costs
 from dipp_toolkit.planning.dry_run import cost_of, dry
-from dipp_toolkit.planning.estimate import Plan, least_peak, make_plan, recommend
-from dipp_toolkit.planning.repeated import counts_of, extrapolated, rows_of, short_copy, shorten
+from dipp_toolkit.planning.estimate import Plan, make_plan
+from dipp_toolkit.planning.recommend import SAME_RESULT, recommend
 from dipp_toolkit.registry import get_registry
 
 PUBLISHED = {
@@ -139,21 +137,6 @@ def test_a_generator_of_another_network_is_planned_as_its_own(tmp_path: Path) ->
     assert other.transient["generator backward"] == own.transient["generator backward"]
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_the_least_peak_is_none_above_the_planned_one(mode: str) -> None:
-    config = TrainConfig(reference="emoji-reference", rewards={"emoji-clip": 1.0}, mode=mode, precision="fp32")
-    least, plan = least_peak(config), make_plan(config)
-    assert sum(plan.resident.values()) < least <= plan.peak
-    asked: list[TrainConfig] = []
-
-    def plan_of(config: TrainConfig) -> Plan:
-        asked.append(config)
-        return make_plan(config)
-
-    assert recommend(config, least, plan_of, least_of=lambda *_: least)[0] is None  # a margin is left
-    assert asked == []
-
-
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_plan_of_pixart_and_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +192,7 @@ def test_memory_is_read_with_its_unit() -> None:
 def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     from dipp_toolkit.planning.costs import RewardCosts
     from dipp_toolkit.planning.dry_run import Cost
-    from dipp_toolkit.planning.estimate import _Step
+    from dipp_toolkit.planning.estimate import Step
 
     costs = {
         name: RewardCosts(1, Cost(flops=flops), Cost(flops=10), way_back=Cost(flops=20))
@@ -217,20 +200,20 @@ def test_rewards_that_see_the_whole_batch_share_one_decode() -> None:
     }
     config = TrainConfig(batch_size=4, balance="normalised")
     whole: Any = SimpleNamespace(config=config, rewards=costs)
-    assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=60)}
+    assert Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=60)}
     whole.config = config.model_copy(update={"reward_batch": 2})
-    sliced = _Step.reward_work(whole)
+    sliced = Step.reward_work(whole)
     assert sliced == {"a": Cost(flops=100), "b": Cost(flops=140)}
     # Those that are only added up share the way back as well, in nine updates of ten.
     whole.config = TrainConfig(batch_size=4)
-    assert _Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=70 - 10 - 18)}
+    assert Step.reward_work(whole) == {"a": Cost(flops=50), "b": Cost(flops=70 - 10 - 18)}
     whole.config = whole.config.model_copy(update={"reward_batch": 2})
-    assert _Step.reward_work(whole) == {"a": Cost(flops=100), "b": Cost(flops=140 - 18 - 36)}
+    assert Step.reward_work(whole) == {"a": Cost(flops=100), "b": Cost(flops=140 - 18 - 36)}
     # Learned on latents, a reward looks at one sample of three, and decodes these with others of its kind alone.
     for learned, expected in (("ab", (50 / 3, 60 / 3)), ("a", (50 / 3, 70)), ("b", (50, 70 / 3))):
         whole.config = TrainConfig(batch_size=4, reward_options={name: {"latent": True} for name in learned})
         a, b = expected
-        assert _Step.reward_work(whole) == {"a": Cost(flops=int(a)), "b": Cost(flops=int(b))}
+        assert Step.reward_work(whole) == {"a": Cost(flops=int(a)), "b": Cost(flops=int(b))}
 
 
 def test_a_plan_knows_what_latent_rewards_save(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,59 +255,6 @@ def test_a_plan_knows_what_frozen_weights_of_few_bits_take(kind: Any, width: flo
         assert (few.launches["generator"] > whole.launches["generator"]) == (mode == "lora")
 
 
-def equal_blocks(count: int) -> nn.Module:
-    """A little network with a row of equal blocks between two layers of its own."""
-    middle = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(count)])
-    return nn.ModuleDict({"first": nn.Linear(4, 8), "blocks": middle, "last": nn.Linear(8, 2)})
-
-
-def test_a_row_of_equal_blocks_is_found_cut_and_counted_again() -> None:
-    network = equal_blocks(9)
-    assert counts_of(network) == (9,)
-    shorten(network, {9: 2})
-    assert len(network["blocks"]) == 2  # type: ignore[index]
-    long = equal_blocks(9)
-    short = short_copy(long, tuple(rows_of(long)), {9: 2})
-    assert parameter_count(short) == parameter_count(network)
-    assert parameter_count(long) == parameter_count(equal_blocks(9)), "what is copied from stays whole"
-    assert list(long["blocks"].state_dict()) == list(equal_blocks(9)["blocks"].state_dict())  # type: ignore[index]
-    whole, two, three = (parameter_count(equal_blocks(count)) for count in (9, 2, 3))
-    assert extrapolated(two, {9: three}) == whole
-
-
-def test_blocks_that_differ_or_are_few_stay() -> None:
-    assert counts_of(nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4 + k % 2) for k in range(9)])})) == ()
-    assert counts_of(equal_blocks(4)) == ()
-    nested = nn.ModuleDict({"rows": nn.ModuleList([equal_blocks(9) for _ in range(8)])})
-    assert counts_of(nested) == (8,), "a row inside of a block that is cut must not be cut as well"
-
-
-@pytest.mark.parametrize(
-    ("kind", "layers", "count"),
-    [("PixArtAlphaPipeline", 8, 8), ("HunyuanDiTPipeline", 16, 7)],  # of Hunyuan's, seven pairs are joined
-)
-@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.exhaustive), True])
-def test_short_networks_cost_what_the_whole_one_does(
-    checkpointing: bool, kind: str, layers: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    twin = write_twin(kind, tmp_path / "twin")
-    config = json.loads((twin / "transformer" / "config.json").read_text())
-    (twin / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": layers}))
-    shape = costs.Shape(str(twin), "lora", 2, 3, torch.float32, torch.bfloat16, checkpointing)
-    assert costs.whole_network(str(twin), "reference").counts == (count,)
-    short = costs.network_costs.__wrapped__(shape, 2.0)
-    monkeypatch.setattr(costs, "rows_of", lambda network: iter(()))
-    monkeypatch.setattr(costs, "WORTHWHILE", layers)
-    for known in (costs.whole_network, costs._network_sizes):
-        known.cache_clear()
-    whole = costs.network_costs.__wrapped__(shape, 2.0)
-    assert (short.base, short.trainable) == (whole.base, whole.trainable)
-    for piece in ("divergence", "held", "backward"):
-        little, much = getattr(short, piece), getattr(whole, piece)
-        assert (little.flops, little.launches, little.kept) == (much.flops, much.launches, much.kept)
-        assert little.peak == pytest.approx(much.peak, rel=0.02)
-
-
 EMPTY = Plan(
     settings={}, parameters={}, trained={}, resident={}, transient={"step": 0}, flops={}, launches={}, text_encoders=0
 )
@@ -359,10 +289,26 @@ def test_the_fastest_settings_that_fit_are_recommended() -> None:
     assert plan.seconds["H100"] == 13
 
 
+def test_what_could_only_be_slower_than_settings_that_fit_is_not_planned() -> None:
+    planned: list[TrainConfig] = []
+
+    def plan_of(config: TrainConfig) -> Plan:
+        planned.append(config)
+        changed = [name for name in SAME_RESULT if getattr(config, name) != getattr(TrainConfig(), name)]
+        size, seconds = (100, 1.0) if not changed else (50, 1.0 + len(changed))
+        return replace(EMPTY, resident={"weights": size}, seconds={"H100": seconds})
+
+    config = TrainConfig(batch_size=2, precision="fp32")
+    plan, changes = recommend(config, 60, plan_of)
+    assert plan is not None and plan.seconds["H100"] == 2.0
+    assert changes == {"decode_checkpointing": True}, "the first of those that take as long"
+    assert len(planned) == 3 + len(SAME_RESULT)  # as asked, twice; all of them; and each alone
+
+
 def test_less_is_given_up_before_anything_is_faster() -> None:
     def plan_of(config: TrainConfig) -> Plan:
         size = 10 if config.mode == "lora" else 50 if config.recompute_generator else 100
-        return replace(EMPTY, resident={"weights": size}, seconds={"H100": size / 10})
+        return replace(EMPTY, resident={"weights": size}, seconds={"H100": 1.0 if config.mode == "lora" else 5.0})
 
     assert recommend(TrainConfig(), 60, plan_of)[1] == {"recompute_generator": True}
     assert recommend(TrainConfig(), 20, plan_of)[1]["mode"] == "lora"

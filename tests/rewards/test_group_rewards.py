@@ -18,7 +18,7 @@ from dipp_toolkit import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.evaluation.comparison import score
 from dipp_toolkit.evaluation.diversity import seed_diversity
-from dipp_toolkit.planning.estimate import _micro_batches
+from dipp_toolkit.planning.recommend import _micro_batches
 from dipp_toolkit.rewards.checks.run import check_reward
 from dipp_toolkit.rewards.groups import parts_of, samples_per_prompt, whole_groups
 from dipp_toolkit.rewards.loading import load_reward

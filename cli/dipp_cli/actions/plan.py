@@ -69,7 +69,9 @@ def plan_run(
         )
     chosen = gather(flags, assignments, config_file)
     from dipp_toolkit.planning.ahead import made_ahead
-    from dipp_toolkit.planning.estimate import dry_runs, least_peak, likely_settings, recommend
+    from dipp_toolkit.planning.bounds import least_peak
+    from dipp_toolkit.planning.estimate import dry_runs
+    from dipp_toolkit.planning.recommend import likely_settings, recommend
     from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
