@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -235,6 +235,9 @@ def quantized_weights(
     return QuantizedWeights(kept, largest * (passes.itemsize if kind == "nf4" else INT8_BYTES), kernels * len(sizes))
 
 
+_REHEARSED: dict[bool, dict[object, Any]] = {True: {}, False: {}}
+"""Blocks that were run, on a GPU and elsewhere: networks of one architecture have many in common."""
+
 _DIVERGENCES: dict[tuple[Shape, float], Cost] = {}
 
 
@@ -353,7 +356,8 @@ def _passes(shape: Shape, conditions: float) -> _Passes:
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(_forgotten)
-        rehearsals = [Rehearsals(base), Rehearsals(trained, offload if shape.offload else None)]
+        known = _REHEARSED[shape.gpu]
+        rehearsals = [Rehearsals(base, None, known), Rehearsals(trained, offload if shape.offload else None, known)]
 
         def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
             condition = cast(BlankConditions, family).blank(config, batch)

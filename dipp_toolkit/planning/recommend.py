@@ -108,8 +108,10 @@ def likely_settings(config: TrainConfig, memory: int) -> list[TrainConfig]:
         choices = list(_same_results(config, given_up))
         thriftiest = config.model_copy(update=choices[-1])
         if least_peak(thriftiest, enough=0) * (1 + MARGIN) <= memory:
-            few = [changes for changes in choices if changes.items() >= NARROW.items()][: 1 + len(SAME_RESULT)]
-            return [thriftiest, *(config.model_copy(update=changes) for changes in few)]
+            narrow = [changes for changes in choices if changes.items() >= NARROW.items()]
+            wide = [changes for changes in choices if changes not in narrow]
+            likely = [*narrow[: 1 + len(SAME_RESULT)], *wide[-1:]]
+            return [thriftiest, *(config.model_copy(update=changes) for changes in likely)]
     return []
 
 

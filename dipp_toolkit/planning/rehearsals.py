@@ -27,7 +27,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from ..models.recomputed_blocks import Recomputed
 from ..models.shared_casts import SharedCasts
 from .dry_run import DryOffload, Meter, MeterState
-from .repeated import Adapter, Repeated, adapters_of
+from .repeated import Adapter, Repeated, adapters_of, described
 
 Call = Callable[..., Any]
 
@@ -160,10 +160,14 @@ class Rehearsals:
     Args:
         network: adapted and faked before, and not copied afterwards.
         offload: what copies graphs to the host, where passes are made inside it.
+        known: rehearsals of other networks, in dry runs of the same kind; these are added.
     """
 
-    def __init__(self, network: nn.Module, offload: DryOffload | None = None) -> None:
-        self._known: dict[object, _Rehearsed | None] = {}
+    def __init__(
+        self, network: nn.Module, offload: DryOffload | None = None, known: dict[object, Any] | None = None
+    ) -> None:
+        self._known: dict[object, _Rehearsed | None] = {} if known is None else known
+        self._descriptions: dict[int, int] = {}
         self._offload = offload
         self._plain = False
         self._source = torch.zeros((), requires_grad=True)
@@ -187,13 +191,12 @@ class Rehearsals:
                 module.__dict__["_gradient_checkpointing_func"] = self._recomputing(recompute, firsts)
 
     def begin(self, toward: Tensor | None = None, beside: bool = False) -> None:
-        """Rehearse again: the passes that follow are made in another way.
+        """The passes that follow are made in another way.
 
         Args:
             toward: the leaf whose gradient alone is asked for; None for all.
             beside: whether ways back have a meter of their own, which knows nothing of the graphs that they free.
         """
-        self._known.clear()
         self._leads.clear()
         self._toward, self._beside = toward, beside
 
@@ -211,7 +214,7 @@ class Rehearsals:
                 return recompute(first, *args, **kwargs)
 
             if id(first) in firsts:
-                return self._call(function, first, self._plainly(run), (args, kwargs), recompute)
+                return self._call(function, first, self._plainly(run), (args, kwargs), True)
             return self._plainly(run)(*args, **kwargs)
 
         return called
@@ -229,7 +232,7 @@ class Rehearsals:
         return run
 
     def _call(
-        self, block: nn.Module, first: nn.Module, function: Call, given: tuple[Any, dict[str, Any]], way: object = None
+        self, block: nn.Module, first: nn.Module, function: Call, given: tuple[Any, dict[str, Any]], again: bool = False
     ) -> Any:
         """What a block returns.
 
@@ -238,7 +241,7 @@ class Rehearsals:
             first: the one that stands for it.
             function: computes what the first does.
             given: to it.
-            way: in which it is called.
+            again: whether it is computed again on the way back.
         """
         leaves, structure = tree_flatten(given)
         on_the_way_back = torch._C._current_graph_task_id() != -1  # where recomputed blocks are run again
@@ -247,7 +250,8 @@ class Rehearsals:
         narrow = self._narrow_weights(first)
         likes = [self._like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in (*leaves, *narrow)]
         modes = (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
-        key = (id(first), way, str(structure), *(map(_told_apart_by, likes)), modes)
+        way = (again, self._toward is not None, self._beside, self._offload is not None)
+        key = (self._description(first), way, str(structure), *(map(_told_apart_by, likes)), modes)
         if key not in self._known:
             self._known[key] = self._rehearse(_Block(first, function, structure, len(leaves), len(likes)), likes)
         rehearsed = self._known[key]
@@ -265,6 +269,12 @@ class Rehearsals:
         if id(block) not in self._adapters:
             self._adapters[id(block)] = adapters_of(block)
         return [weight for adapter in self._adapters[id(block)] for weight in adapter.narrow or ()]
+
+    def _description(self, block: nn.Module) -> int:
+        """A number for all blocks that are described alike."""
+        if id(block) not in self._descriptions:
+            self._descriptions[id(block)] = _DESCRIPTIONS.setdefault(described(block), len(_DESCRIPTIONS))
+        return self._descriptions[id(block)]
 
     def _like(self, tensor: Tensor) -> _Like:
         """A tensor, and whether its gradient is asked for."""
@@ -439,6 +449,9 @@ class _Block:
             }
         )
         return [(place, dtype) for place, dtype in known.items() if dtype is not None]
+
+
+_DESCRIPTIONS: dict[object, int] = {}
 
 
 def _forward(

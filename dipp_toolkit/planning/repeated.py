@@ -84,6 +84,23 @@ def _signature(block: nn.Module) -> tuple[object, ...]:
     return type(block), repr(block), shapes
 
 
+def described(block: nn.Module) -> tuple[object, ...]:
+    """All that says what a block computes: what `kinds_of` compares, what is trained, and every plain attribute."""
+    parts: list[object] = [_signature(block), tuple(weight.requires_grad for weight in block.parameters())]
+    for name, part in block.named_modules():
+        plain = [(own, _plain(value)) for own, value in sorted(vars(part).items()) if not own.startswith("_")]
+        parts.append((name, type(part), tuple(plain)))
+        if isinstance(part, Repeated):
+            parts.append(described(part.block))
+    return tuple(parts)
+
+
+def _plain(value: object) -> object:
+    """A number, a name and the like; of anything else its class."""
+    kinds = value if isinstance(value, tuple) else (value,)
+    return value if all(isinstance(kind, bool | int | float | str | None) for kind in kinds) else type(value)
+
+
 def abridged(network: nn.Module, kinds: tuple[tuple[str, ...], ...]) -> nn.Module:
     """A copy in which every block that equals an earlier one is a `Repeated`. The network stays as it is.
 
