@@ -8,8 +8,10 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..models.quantized_layers import KINDS, Kind
+from .ahead import Call
 from .bounds import Planned, least_peak
-from .estimate import DECIDING, MARGIN, Plan, make_plan, samples_of_prompts, with_precision
+from .costs import network_costs
+from .estimate import DECIDING, MARGIN, Plan, dry_runs, make_plan, samples_of_prompts, with_precision
 from .machines import GPUS
 
 SAME_RESULT: dict[str, Any] = {
@@ -96,8 +98,8 @@ def recommend(
     return None, thriftiest
 
 
-def likely_settings(config: TrainConfig, memory: int) -> list[TrainConfig]:
-    """Settings that `recommend` will want plans of, if those that are asked for do not fit.
+def likely_dry_runs(config: TrainConfig, memory: int) -> list[Call]:
+    """Dry runs that `recommend` will need if the settings that are asked for do not fit, the longest first: networks'.
 
     Args:
         config: resolved settings to begin with.
@@ -111,7 +113,9 @@ def likely_settings(config: TrainConfig, memory: int) -> list[TrainConfig]:
             narrow = [changes for changes in choices if changes.items() >= NARROW.items()]
             wide = [changes for changes in choices if changes not in narrow]
             likely = [*narrow[: 1 + len(SAME_RESULT)], *wide[-1:]]
-            return [thriftiest, *(config.model_copy(update=changes) for changes in likely)]
+            settings = [thriftiest, *(config.model_copy(update=changes) for changes in likely)]
+            calls = [call for changed in settings for call in dry_runs(changed)]
+            return sorted(calls, key=lambda call: call.function is not network_costs)
     return []
 
 

@@ -70,8 +70,7 @@ def plan_run(
     chosen = gather(flags, assignments, config_file)
     from dipp_toolkit.planning.ahead import made_ahead
     from dipp_toolkit.planning.bounds import least_peak
-    from dipp_toolkit.planning.estimate import dry_runs
-    from dipp_toolkit.planning.recommend import likely_settings, recommend
+    from dipp_toolkit.planning.recommend import likely_dry_runs, recommend
     from dipp_toolkit.planning.scaling import Scale, scaled_plan
     from dipp_toolkit.training.setup.resolve import with_recommended
 
@@ -92,8 +91,7 @@ def plan_run(
         return scaled_plan(changed, scale).plan
 
     least_of = None if scale.sharded else least_peak  # a part of what one alone keeps is each process's
-    likely = [] if scale.sharded else likely_settings(config, limit)
-    with made_ahead([call for settings in likely for call in dry_runs(settings)]):
+    with made_ahead([] if scale.sharded else likely_dry_runs(config, limit)):
         asked = scaled_plan(config, scale)
         fitting, changes = recommend(config, limit, plan_of, not scale.sharded, least_of, [(config, asked.plan)])
     result = described(asked)
