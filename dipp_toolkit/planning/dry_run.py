@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..models.activation_offload import is_moved
@@ -48,11 +48,13 @@ def gpu_casts() -> Iterator[None]:
     """Under a CPU's autocast, the casts that a GPU's makes: norms and softmaxes are made, and kept, in float32."""
 
     def widened(function: Any) -> Any:
+        def float32(value: Any) -> Any:
+            return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
+
         def wide(*args: Any, **kwargs: Any) -> Any:
             if torch.is_autocast_enabled("cpu"):
-                args, kwargs = tree_map_only(
-                    torch.Tensor, lambda tensor: tensor.float() if tensor.dtype in HALF else tensor, (args, kwargs)
-                )
+                args = tuple(map(float32, args))
+                kwargs = {name: float32(value) for name, value in kwargs.items()}
             return function(*args, **kwargs)
 
         return wide

@@ -120,8 +120,10 @@ def likely_dry_runs(config: TrainConfig, memory: int) -> list[Call]:
 
 
 def _saves(settings: TrainConfig, changed: TrainConfig) -> bool:
-    """Whether settings are others without some of `SAME_RESULT`, and so are no slower."""
-    differing = [name for name in DECIDING if getattr(settings, name) != getattr(changed, name)]
+    """Whether settings are others without some of `SAME_RESULT`, or with narrow weights, and so are no slower."""
+    differing = {name for name in DECIDING if getattr(settings, name) != getattr(changed, name)}
+    if changed.precision == "bf16" and {settings.frozen_precision, changed.frozen_precision} == {"bf16", "fp32"}:
+        differing -= {"frozen_precision"} if settings.frozen_precision == "bf16" else set()
     return all(name in SAME_RESULT and getattr(changed, name) == SAME_RESULT[name] for name in differing)
 
 
