@@ -71,5 +71,5 @@ def _least_of_passes(settings: TrainConfig, plan: Plan, config: TrainConfig) -> 
     return {
         piece: (size - bare[piece]) * config.batch_size // settings.batch_size
         for piece, size in plan.transient.items()
-        if piece not in silent
+        if piece in bare and piece not in silent  # what several processes add is not of their passes
     }

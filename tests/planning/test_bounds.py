@@ -10,6 +10,7 @@ from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.planning.bounds import least_peak
 from dipp_toolkit.planning.estimate import Plan, make_plan
 from dipp_toolkit.planning.recommend import recommend
+from dipp_toolkit.planning.scaling import Scale, scaled_plan
 
 EMOJI: dict[str, Any] = {
     "reference": "emoji-reference", "rewards": {"emoji-clip": 1.0}, "batch_size": 8, "lora_rank": 8,
@@ -56,6 +57,13 @@ def test_a_plan_bounds_those_that_need_as_much_for_their_passes(changes: dict[st
     without, bound, peak = least_peak(changed), least_peak(changed, known), make_plan(changed).peak
     assert without <= bound <= peak
     assert (bound > without) == says_something or bound == peak
+
+
+def test_a_plan_for_several_processes_bounds_as_well() -> None:
+    config = TrainConfig(**EMOJI, mode="full", precision="fp32")
+    plan = scaled_plan(config, Scale(processes=8)).plan
+    assert plan.transient.keys() > make_plan(config).transient.keys(), "gradients are averaged besides"
+    assert least_peak(config) < least_peak(config, [(config, plan)]) <= plan.peak
 
 
 def test_a_graph_that_is_made_again_is_not_counted_beside_rewards() -> None:
