@@ -9,40 +9,38 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import update_wrapper
 from multiprocessing.connection import Connection
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Remembered(Generic[P, R]):
+class Remembered(Generic[R]):
     """A function whose results are kept, and may come from the second process.
 
     Args:
         function: of hashable arguments; its results depend on nothing else, and can be pickled.
     """
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[..., R]) -> None:
         update_wrapper(self, function)
         self._function = function
-        self._results: dict[Hashable, R] = {}
+        self._results: dict[tuple[Any, ...], R] = {}
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: Any) -> R:
         """The result, made here unless it is there or the other process has begun with it."""
-        key = _key(args, kwargs)
         ahead = _AHEAD.get()
-        if key not in self._results and (ahead is None or not ahead.brings(Call(self, args, kwargs))):
-            self._results[key] = self._function(*args, **kwargs)
-        return self._results[key]
+        if args not in self._results and (ahead is None or not ahead.brings(Call(self, args))):
+            self._results[args] = self._function(*args)
+        return self._results[args]
 
-    def keep(self, call: Call, result: Any) -> None:
+    def keep(self, args: tuple[Any, ...], result: R) -> None:
         """Take a result that was made elsewhere."""
-        self._results[_key(call.args, call.kwargs)] = result
+        self._results[args] = result
 
     def cache_clear(self) -> None:
         """Forget all results."""
@@ -52,17 +50,12 @@ class Remembered(Generic[P, R]):
 class Call(NamedTuple):
     """A call of a remembered function."""
 
-    function: Remembered[..., Any]
+    function: Remembered[Any]
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-    return args, tuple(sorted(kwargs.items()))
 
 
 @contextmanager
-def made_ahead(calls: Sequence[Call]) -> Iterator[None]:
+def made_ahead(calls: Iterable[Call]) -> Iterator[None]:
     """Inside, a second process makes calls, those first that come first, and leaves out what is being made here.
 
     Without a second core, or where processes cannot be forked, nothing is made ahead.
@@ -70,11 +63,12 @@ def made_ahead(calls: Sequence[Call]) -> Iterator[None]:
     Args:
         calls: likely to be needed; what was made for nothing is dropped.
     """
+    once = tuple(dict.fromkeys(calls))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if not calls or cores < 2 or sys.platform != "linux":
+    if not once or cores < 2 or sys.platform != "linux":
         yield
         return
-    ahead = _Ahead(calls)
+    ahead = _Ahead(once)
     token = _AHEAD.set(ahead)
     try:
         yield
@@ -86,9 +80,10 @@ def made_ahead(calls: Sequence[Call]) -> Iterator[None]:
 class _Ahead:
     """The second process, and who makes what: a call belongs to the process that claims it first."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: tuple[Call, ...]) -> None:
         forked = multiprocessing.get_context("fork")
-        self._calls = list(calls)
+        self._calls = calls
+        self._failed: set[Call] = set()
         self._claimed = forked.Array("b", len(calls))
         self._results, theirs = forked.Pipe(duplex=False)
         self._process = forked.Process(target=self._make_all, args=(theirs,), daemon=True)
@@ -100,9 +95,9 @@ class _Ahead:
         for number, call in enumerate(self._calls):
             if self._claim(number):
                 try:
-                    results.send((number, call.function(*call.args, **call.kwargs)))
+                    results.send((number, True, call.function(*call.args)))
                 except Exception:  # noqa: BLE001 -- the other process makes it again, and says what is wrong
-                    results.send((number, None))
+                    results.send((number, False, None))
 
     def _claim(self, number: int) -> bool:
         with self._claimed.get_lock():
@@ -112,23 +107,21 @@ class _Ahead:
 
     def brings(self, call: Call) -> bool:
         """Whether a call was begun there; then its result is kept when this returns."""
-        if call not in self._calls:
+        if call not in self._calls or self._claim(self._calls.index(call)):
             return False
-        number = self._calls.index(call)
-        if self._claim(number):
-            return False
-        brought = False
-        while not brought:
+        while call not in self._failed:
             try:
-                other, result = self._results.recv()
+                number, made, result = self._results.recv()
             except EOFError:  # it is gone
                 return False
-            if result is not None:
-                self._calls[other].function.keep(self._calls[other], result)
-            brought = other == number
-            if brought and result is None:
-                return False
-        return True
+            other = self._calls[number]
+            if not made:
+                self._failed.add(other)
+                continue
+            other.function.keep(other.args, result)
+            if other == call:
+                return True
+        return False
 
     def stop(self) -> None:
         """End it, whatever it is at."""

@@ -576,9 +576,9 @@ def dry_runs(config: TrainConfig) -> list[Call]:
     """The dry runs that a plan of these settings needs."""
     config = with_precision(config)
     _, _, shape, own_shape = _networks_of(config)
-    calls = [Call(network_costs, (shape, _conditions(config)), {})]
-    calls += [Call(network_costs, (own_shape, 0.0), {})] if own_shape is not shape else []
-    return calls + [Call(reward_costs, given, {}) for given in _rewards_given(config, shape).values()]
+    calls = [Call(network_costs, (shape, _conditions(config)))]
+    calls += [Call(network_costs, (own_shape, 0.0))] if own_shape is not shape else []
+    return calls + [Call(reward_costs, given) for given in _rewards_given(config, shape).values()]
 
 
 def _reward_sizes(config: TrainConfig) -> dict[str, RewardCosts]:

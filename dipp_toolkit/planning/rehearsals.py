@@ -338,12 +338,11 @@ class Rehearsals:
             rehearsed, roots, given = _forward(block, likes, way_back, self._source)
             if rehearsed is None or block.changes_inputs:
                 return None
-            storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
-            kept = sum(map(len, storages.values()))
+            kept = _alive(given)
             alive = {output.storage for output in rehearsed.made if output.like.graph}
-            rehearsed.kept = list(storages)
-            rehearsed.held = meter.now - begun - kept - sum(rehearsed.storages[number] for number in alive)
-            del storages
+            rehearsed.kept = list(kept)
+            made = sum(rehearsed.storages[number] for number in alive)
+            rehearsed.held = meter.now - begun - sum(kept.values()) - made
             if self._offload:
                 rehearsed.copies, rehearsed.moved = self._offload.copies - copies, self._offload.moved - moved
             if not roots:
@@ -356,10 +355,9 @@ class Rehearsals:
                 else:
                     torch.autograd.grad(end, self._source, allow_unused=True)
                 way_back.end()
-            storages = {place: storage for place, reference in given.items() if (storage := reference()) is not None}
-            rehearsed.kept_on = list(storages)
-            rehearsed.left = meter.now - begun - sum(map(len, storages.values())) - end.nbytes
-            del storages
+            kept_on = _alive(given)
+            rehearsed.kept_on = list(kept_on)
+            rehearsed.left = meter.now - begun - sum(kept_on.values()) - end.nbytes
         if way_back.work:  # there is none where nothing leads to what is asked for
             rehearsed.backward = way_back.work
         rehearsed.gradients = way_back.gradients
@@ -439,16 +437,10 @@ class _Block:
     def casts_made(self, inputs: Sequence[Any]) -> list[tuple[int, torch.dtype]]:
         """What of its inputs was cast for all who ask."""
         casts = shared_casts(self.first)
-        known = (
-            {}
-            if casts is None
-            else {
-                place: casts.dtype_of(leaf)
-                for place, leaf in enumerate(inputs[: self.count])
-                if isinstance(leaf, Tensor)
-            }
-        )
-        return [(place, dtype) for place, dtype in known.items() if dtype is not None]
+        if casts is None:
+            return []
+        given = [(place, leaf) for place, leaf in enumerate(inputs[: self.count]) if isinstance(leaf, Tensor)]
+        return [(place, dtype) for place, leaf in given if (dtype := casts.dtype_of(leaf)) is not None]
 
 
 _DESCRIPTIONS: dict[object, int] = {}
@@ -495,6 +487,11 @@ def _forward(
         leaf for leaf, output in zip(returned, outputs, strict=True) if isinstance(output, _Made) and output.like.graph
     ]
     return rehearsed, roots, {place: weakref.ref(storage) for place, storage in storages.items()}
+
+
+def _alive(given: Mapping[int, weakref.ref[torch.UntypedStorage]]) -> dict[int, int]:
+    """Bytes of the inputs that something still holds, by place."""
+    return {place: storage.nbytes() for place, reference in given.items() if (storage := reference()) is not None}
 
 
 def _can_be_told_apart(leaf: Any) -> bool:

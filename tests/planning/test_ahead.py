@@ -37,7 +37,7 @@ def makers(path: Path) -> Iterator[int]:
 
 def test_a_result_comes_from_the_process_that_began_with_it(tmp_path: Path) -> None:
     function = Remembered(made_by)
-    with made_ahead([Call(function, (tmp_path / "there",), {})]):
+    with made_ahead([Call(function, (tmp_path / "there",))]):
         wait_for(tmp_path / "there")
         assert function(tmp_path / "there") != os.getpid()
         assert function(tmp_path / "here") == os.getpid(), "a call that nobody listed"
@@ -49,7 +49,7 @@ def test_a_result_comes_from_the_process_that_began_with_it(tmp_path: Path) -> N
 def test_every_call_is_made_once_whoever_makes_it(tmp_path: Path) -> None:
     function = Remembered(made_by)
     paths = [tmp_path / f"{number}" for number in range(40)]
-    with made_ahead([Call(function, (path,), {}) for path in paths]):
+    with made_ahead([Call(function, (path,)) for path in paths]):
         for path in reversed(paths):
             function(path)
     assert all(len(list(makers(path))) == 1 for path in paths)
@@ -63,10 +63,19 @@ def refused(path: Path) -> int:
 
 def test_what_fails_there_fails_here_with_its_own_words(tmp_path: Path) -> None:
     function = Remembered(refused)
-    with made_ahead([Call(function, (tmp_path / "there",), {})]):
+    with made_ahead([Call(function, (tmp_path / "there",))]):
         wait_for(tmp_path / "there")
         with pytest.raises(ValueError, match="not like this"):
             function(tmp_path / "there")
+
+
+def test_a_failure_that_was_told_before_is_not_waited_for(tmp_path: Path) -> None:
+    fails, works = Remembered(refused), Remembered(made_by)
+    with made_ahead([Call(fails, (tmp_path / "first",)), Call(works, (tmp_path / "second",))]):
+        wait_for(tmp_path / "second")
+        assert works(tmp_path / "second") != os.getpid()
+        with pytest.raises(ValueError, match="not like this"):
+            fails(tmp_path / "first")
 
 
 def gone(path: Path, home: int) -> int:
@@ -79,7 +88,7 @@ def gone(path: Path, home: int) -> int:
 
 def test_a_process_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     function = Remembered(gone)
-    with made_ahead([Call(function, (tmp_path / "there", os.getpid()), {})]):
+    with made_ahead([Call(function, (tmp_path / "there", os.getpid()))]):
         wait_for(tmp_path / "there")
         assert function(tmp_path / "there", os.getpid()) == os.getpid()
 
@@ -87,6 +96,6 @@ def test_a_process_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
 def test_one_core_makes_everything_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda _: {0})
     function = Remembered(made_by)
-    with made_ahead([Call(function, (tmp_path / "here",), {})]):
+    with made_ahead([Call(function, (tmp_path / "here",))]):
         assert not (tmp_path / "here").exists()
         assert function(tmp_path / "here") == os.getpid()
