@@ -15,12 +15,13 @@ from .estimate import DECIDING, MARGIN, Plan, dry_runs, make_plan, samples_of_pr
 from .machines import GPUS
 
 SAME_RESULT: dict[str, Any] = {
-    "decode_checkpointing": True, "recompute_generator": True, "gradient_checkpointing": True, "reward_batch": 1,
+    "reward_batch": 1, "decode_checkpointing": True, "recompute_generator": True, "gradient_checkpointing": True,
 }  # fmt: skip
-"""What saves memory and costs time alone; a training's result is the same."""
+"""What saves memory and costs time alone, that of little time first; a training's result is the same."""
 
 NARROW: dict[str, Any] = {"frozen_precision": "bf16"}
-"""What rounds weights that passes in bf16 round anyway; of passes in float32 it is not among the first to give up."""
+"""What saves memory and time, and rounds weights that passes in bf16 round anyway: the first to give up in a run whose
+passes are in bf16, and everything after it comes with it."""
 
 STEPS: tuple[dict[str, Any], ...] = ({"precision": "bf16", "frozen_precision": "bf16"}, {"mode": "lora"})
 """What is given up after that, in this order: precision of frozen weights, then training of all weights."""
@@ -36,12 +37,12 @@ def recommend(
 ) -> tuple[Plan | None, dict[str, Any]]:
     """The fastest settings that fit with `MARGIN` to spare, among those that give up the least.
 
-    Settings as they are come first, then with any of `SAME_RESULT` and, under passes in bf16, `NARROW`. Then batches
-    are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations wait in the
-    host's memory. If that is not enough, `STEPS` and then frozen weights of `KINDS` follow one after the other, each
-    with the same. The first of these groups in which a plan fits decides, and of it the plan with the least seconds a
-    step; where several take as long, the one that changes less. Of a group whose most thrifty settings do not fit no
-    other is planned, and none that would take longer than one that fits: what `SAME_RESULT` saves costs time.
+    Settings as they are come first, then, under passes in bf16, with `NARROW`, and with any of `SAME_RESULT`. Then
+    batches are cut into ever smaller micro-batches, whose gradients are those of one batch, and at last activations
+    wait in the host's memory. If that is not enough, `STEPS` and then frozen weights of `KINDS` follow one after the
+    other, each with the same. The first of these groups in which a plan fits decides, and of it the plan with the least
+    seconds a step; where several take as long, the one that changes less. Of a group whose most thrifty settings do not
+    fit no other is planned, and none that would take longer than one that fits: what `SAME_RESULT` saves costs time.
 
     Args:
         config: resolved settings to begin with.
@@ -82,10 +83,8 @@ def recommend(
             continue
         if (plan := fitting_plan(as_given)) is not None:  # nothing is recomputed: there is no faster one
             return plan, as_given
-        # Narrow weights are cast less often, so that plans of them are mostly the fastest: others may not be needed.
-        order = sorted(range(1, len(choices)), key=lambda number: not choices[number].keys() >= NARROW.keys())
         best: tuple[tuple[float, int, int], Plan] | None = None
-        for number in order:
+        for number in range(1, len(choices)):
             changed = config.model_copy(update=choices[number])
             least = max((_ranked_seconds(plan, memory) for other, plan in made if _saves(other, changed)), default=0.0)
             if best is not None and (least, len(choices[number]), number) > best[0]:
@@ -110,9 +109,7 @@ def likely_dry_runs(config: TrainConfig, memory: int) -> list[Call]:
         choices = list(_same_results(config, given_up))
         thriftiest = config.model_copy(update=choices[-1])
         if least_peak(thriftiest, enough=0) * (1 + MARGIN) <= memory:
-            narrow = [changes for changes in choices if changes.items() >= NARROW.items()]
-            wide = [changes for changes in choices if changes not in narrow]
-            likely = [*narrow[: 1 + len(SAME_RESULT)], *wide[-1:]]
+            likely = choices[: 1 + len(SAME_RESULT)]  # what saves one thing
             settings = [thriftiest, *(config.model_copy(update=changes) for changes in likely)]
             calls = [call for changed in settings for call in dry_runs(changed)]
             return sorted(calls, key=lambda call: call.function is not network_costs)
@@ -120,10 +117,8 @@ def likely_dry_runs(config: TrainConfig, memory: int) -> list[Call]:
 
 
 def _saves(settings: TrainConfig, changed: TrainConfig) -> bool:
-    """Whether settings are others without some of `SAME_RESULT`, or with narrow weights, and so are no slower."""
+    """Whether settings are others without some of `SAME_RESULT`, and so are no slower."""
     differing = {name for name in DECIDING if getattr(settings, name) != getattr(changed, name)}
-    if changed.precision == "bf16" and {settings.frozen_precision, changed.frozen_precision} == {"bf16", "fp32"}:
-        differing -= {"frozen_precision"} if settings.frozen_precision == "bf16" else set()
     return all(name in SAME_RESULT and getattr(changed, name) == SAME_RESULT[name] for name in differing)
 
 
@@ -140,16 +135,15 @@ def _same_results(config: TrainConfig, given_up: dict[str, Any]) -> Iterator[dic
     """What is given up, with every choice of `SAME_RESULT` that changes something, few changes first."""
     settings = {**{name: getattr(config, name) for name in type(config).model_fields}, **given_up}
     now = {**settings, "reward_batch": settings["reward_batch"] or settings["batch_size"]}
-    wanted = SAME_RESULT | (NARROW if settings["precision"] == "bf16" and now["frozen_precision"] == "fp32" else {})
-    new = [(name, value) for name, value in wanted.items() if now[name] != value]
+    new = [(name, value) for name, value in SAME_RESULT.items() if now[name] != value]
     for count in range(len(new) + 1):
         for chosen in combinations(new, count):
             yield {**dict(chosen), **given_up}
 
 
 def _concessions(config: TrainConfig, rounded: Sequence[Kind]) -> Iterator[dict[str, Any]]:
-    """Settings to give up, none at first, then ever more of them."""
-    given_up: dict[str, Any] = {}
+    """Settings to give up, `NARROW` or none at first, then ever more of them."""
+    given_up = dict(NARROW) if config.precision == "bf16" and config.frozen_precision == "fp32" else {}
     yield from _thrifty(config, given_up)
     for step in STEPS:
         new = {name: value for name, value in step.items() if getattr(config, name) != value}

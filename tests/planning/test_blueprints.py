@@ -268,8 +268,25 @@ def test_a_recommendation_leaves_a_margin() -> None:
         size = 50 if config.decode_checkpointing else 100
         return replace(EMPTY, resident={"weights": size})
 
-    assert recommend(TrainConfig(), 105, plan_of)[1] == {}
-    assert recommend(TrainConfig(), 104, plan_of)[1] == {"decode_checkpointing": True}
+    config = TrainConfig(precision="fp32")
+    assert recommend(config, 105, plan_of)[1] == {}
+    assert recommend(config, 104, plan_of)[1] == {"decode_checkpointing": True}
+
+
+def test_what_fits_with_narrow_weights_alone_recomputes_nothing() -> None:
+    """Narrow weights take less memory and are not cast: no wide ones with something recomputed are looked at."""
+    planned: list[TrainConfig] = []
+
+    def plan_of(config: TrainConfig) -> Plan:
+        planned.append(config)
+        size = 100 - 20 * (config.frozen_precision == "bf16") - 40 * config.gradient_checkpointing
+        seconds = 1.0 + config.gradient_checkpointing  # as long, wide or narrow
+        return replace(EMPTY, resident={"weights": size}, seconds={"H100": seconds})
+
+    config = TrainConfig(precision="bf16")
+    assert recommend(config, 85, plan_of)[1] == {"frozen_precision": "bf16"}
+    assert recommend(config, 70, plan_of)[1] == {"frozen_precision": "bf16", "gradient_checkpointing": True}
+    assert all(settings.frozen_precision == "bf16" for settings in planned if settings.gradient_checkpointing)
 
 
 def test_the_fastest_settings_that_fit_are_recommended() -> None:
@@ -283,7 +300,7 @@ def test_the_fastest_settings_that_fit_are_recommended() -> None:
         took = {"H100": 10 + sum(seconds[name] for name in used)}
         return replace(EMPTY, resident={"weights": size}, seconds=took)
 
-    plan, changes = recommend(TrainConfig(), 45, plan_of)
+    plan, changes = recommend(TrainConfig(precision="fp32"), 45, plan_of)
     assert changes == {"gradient_checkpointing": True, "recompute_generator": True}
     assert plan is not None
     assert plan.seconds["H100"] == 13
@@ -301,7 +318,7 @@ def test_what_could_only_be_slower_than_settings_that_fit_is_not_planned() -> No
     config = TrainConfig(batch_size=2, precision="fp32")
     plan, changes = recommend(config, 60, plan_of)
     assert plan is not None and plan.seconds["H100"] == 2.0
-    assert changes == {"decode_checkpointing": True}, "the first of those that take as long"
+    assert changes == {"reward_batch": 1}, "the first of those that take as long"
     assert len(planned) == 3 + len(SAME_RESULT)  # as asked, twice; all of them; and each alone
 
 
@@ -310,8 +327,9 @@ def test_less_is_given_up_before_anything_is_faster() -> None:
         size = 10 if config.mode == "lora" else 50 if config.recompute_generator else 100
         return replace(EMPTY, resident={"weights": size}, seconds={"H100": 1.0 if config.mode == "lora" else 5.0})
 
-    assert recommend(TrainConfig(), 60, plan_of)[1] == {"recompute_generator": True}
-    assert recommend(TrainConfig(), 20, plan_of)[1]["mode"] == "lora"
+    config = TrainConfig(precision="fp32")
+    assert recommend(config, 60, plan_of)[1] == {"recompute_generator": True}
+    assert recommend(config, 20, plan_of)[1]["mode"] == "lora"
 
 
 def _by_samples(config: TrainConfig) -> Plan:
@@ -325,12 +343,12 @@ def test_batches_are_cut_before_anything_that_is_learnt_changes() -> None:
     config = TrainConfig(batch_size=8, precision="bf16", mode="full")
     assert recommend(config, 100, _by_samples)[1] == {}
     assert recommend(config, 86, _by_samples)[1] == {"frozen_precision": "bf16"}
-    halves = {"batch_size": 4, "accumulation": 2}
+    halves = {"frozen_precision": "bf16", "batch_size": 4, "accumulation": 2}
     assert recommend(config, 50, _by_samples)[1] == halves
     assert recommend(config.model_copy(update={"accumulation": 3}), 50, _by_samples)[1] == halves | {"accumulation": 6}
     # One sample at a time and bf16 come to 10; what waits in the host's memory comes last.
     last = recommend(config, 8, _by_samples)[1]
-    assert last == {"batch_size": 1, "accumulation": 8, "activation_offload": True}
+    assert last == {"frozen_precision": "bf16", "batch_size": 1, "accumulation": 8, "activation_offload": True}
     graphs = config.model_copy(update={"compile": "graphs"})
     plan, thriftiest = recommend(graphs, 8, _by_samples)
     assert plan is None and "activation_offload" not in thriftiest
