@@ -1,12 +1,13 @@
 """What of every published size trains on 24, 48 and 80 GB, and how long one waits for `dipp plan` to say so.
 
-    python benchmarks/plans/run.py [--only WORD] [--memory 24GB 48GB 80GB]
+    python benchmarks/plans/run.py [--only WORD] [--memory 24GB 48GB 80GB] [--repeats 2]
 
 Each row is `dipp plan --generator NAME --reward hps --memory M --json`, a process of its own, the names being those of
 published generators, one for each network's configuration and number of images. Times are of the whole command, and of
-the processor in it, which is what is left where others use the machine. A plan asks for what it says on its line: the
-recommended settings, and what had to be changed to fit. Writes results.json and results.md; with `--only` the other
-rows stay as they were recorded.
+the processor in it. Each plan is made `--repeats` times, all of them one after the other before any is made again, so
+that no plan has all of its runs in one slow minute of the machine: its time is that of its fastest run, and the slowest
+stands beside it. A plan asks for what it says on its line: the recommended settings, and what had to be changed to fit.
+Writes results.json and results.md; with `--only` the other rows stay as they were recorded.
 """
 
 from __future__ import annotations
@@ -73,6 +74,15 @@ def planned(name: str, memory: str) -> dict[str, Any]:
     }
 
 
+def faster(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
+    """The faster of two runs of one plan, with how many there were and the seconds of the slowest."""
+    if before is None:
+        return row | {"slowest_seconds": row["seconds"], "runs": 1}
+    slowest = max(before["slowest_seconds"], row["seconds"])
+    fastest = min(before, row, key=lambda plan: plan["seconds"])
+    return fastest | {"slowest_seconds": slowest, "runs": before["runs"] + 1}
+
+
 def cell(row: Mapping[str, Any]) -> str:
     """One plan in words."""
     if "error" in row:
@@ -90,9 +100,9 @@ def page(results: Mapping[str, Any]) -> str:
         f"Measured on {results['ran_on']}",
         "",
         "Peak of a step with the reward HPS and each name's recommended settings, and what had to be changed to fit. "
-        "Counted from the configurations, not run.",
+        "Counted from the configurations, not run. Seconds are of the plan that takes longest, in its fastest run.",
         "",
-        f"| name | class | network | mode, batch | {' | '.join(memories)} | slowest plan, seconds (of the processor) |",
+        f"| name | class | network | mode, batch | {' | '.join(memories)} | seconds (of the processor), slowest run |",
         f"|---|---|---|---|{'---|' * len(memories)}---|",
     ]
     slow = 0.0
@@ -102,10 +112,18 @@ def page(results: Mapping[str, Any]) -> str:
         slow = max(slow, slowest["seconds"])
         first = next((plan for plan in plans if "error" not in plan), None)
         about = f"{first['billions']:.2f} B | {first['mode']}, {first['batch']}" if first else "- | -"
-        times = f"{slowest['seconds']:.1f} ({slowest['cpu_seconds']:.1f})"
+        times = f"{slowest['seconds']:.1f} ({slowest['cpu_seconds']:.1f}), {slowest['slowest_seconds']:.1f}"
         lines.append(f"| `{name}` | {row['class']} | {about} | {' | '.join(map(cell, plans))} | {times} |")
-    verdict = "all" if slow <= LIMIT else "not all"
-    lines += ["", f"{len(results['rows'])} names; {verdict} within {LIMIT:g} seconds, the slowest {slow:.1f}."]
+    took = [plan for row in results["rows"].values() for plan in row["plans"].values()]
+    within = sum(plan["seconds"] <= LIMIT for plan in took)
+    runs = min(plan["runs"] for plan in took)
+    always = sum(plan["slowest_seconds"] <= LIMIT for plan in took)
+    lines += [
+        "",
+        f"{len(results['rows'])} names, {len(took)} plans, each made {runs} times: {within} within {LIMIT:g} seconds, the "
+        f"slowest {slow:.1f}; {always} in each of their runs, the slowest of which took "
+        f"{max(plan['slowest_seconds'] for plan in took):.1f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -114,17 +132,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names that have this word in them")
     parser.add_argument("--memory", nargs="+", default=["24GB", "48GB", "80GB"])
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each plan")
     words = parser.parse_args()
     path = HERE / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if words.only and path.is_file() else {}
-    for model in sizes():
-        if words.only not in model.name:
-            continue
+    models = [model for model in sizes() if words.only in model.name]
+    for model in models:
         index = json.loads((model.configs / "model_index.json").read_text(encoding="utf-8"))
-        plans = {memory: planned(model.name, memory) for memory in words.memory}
-        rows[model.name] = {"class": index["_class_name"], "plans": plans}
-        results = {"ran_on": ran_on(choose("cpu", 1)), "memories": words.memory, "rows": dict(sorted(rows.items()))}
-        write_results(HERE, results, page(results))
+        rows[model.name] = {"class": index["_class_name"], "plans": {}}
+    for _ in range(words.repeats):
+        for model in models:
+            plans = rows[model.name]["plans"]
+            for memory in words.memory:
+                plans[memory] = faster(plans.get(memory), planned(model.name, memory))
+            results = {
+                "ran_on": ran_on(choose("cpu", 1)),
+                "memories": words.memory,
+                "rows": dict(sorted((name, row) for name, row in rows.items() if row["plans"])),
+            }
+            write_results(HERE, results, page(results))
     print_results(HERE)
 
 
