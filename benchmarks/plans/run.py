@@ -120,8 +120,8 @@ def page(results: Mapping[str, Any]) -> str:
     always = sum(plan["slowest_seconds"] <= LIMIT for plan in took)
     lines += [
         "",
-        f"{len(results['rows'])} names, {len(took)} plans, each made {runs} times: {within} within {LIMIT:g} seconds, the "
-        f"slowest {slow:.1f}; {always} in each of their runs, the slowest of which took "
+        f"{len(results['rows'])} names, {len(took)} plans, each made {runs} times: {within} within {LIMIT:g} seconds, "
+        f"the slowest {slow:.1f}; {always} in each of their runs, the slowest of which took "
         f"{max(plan['slowest_seconds'] for plan in took):.1f}.",
     ]
     return "\n".join(lines) + "\n"
