@@ -307,7 +307,7 @@ def _close(line: str, ours: Tensor, theirs: Tensor, most: float = CLOSE) -> Kept
 
 def _recomputed(reference: DiffusersReference) -> Kept:
     plain, recomputed = reference.denoiser.trainable_copy(), reference.denoiser.trainable_copy()
-    recompute_blocks(recomputed.network)
+    recompute_blocks(recomputed.network, reference.family)
     noise, times, condition = _noise(reference), torch.tensor([0.2, 0.5, 0.8]), reference.encode(PROMPTS)
     theirs, ours = (one.predict_x0(noise, times, condition).detach() for one in (plain, recomputed))
     return _close("blocks that are recomputed predict what others do", ours, theirs, SAME)

@@ -90,6 +90,16 @@ class IdleSettings(Protocol):
 
 
 @runtime_checkable
+class FaultyCheckpointing(Protocol):
+    """A family whose network's own gradient checkpointing computes something else than a plain pass."""
+
+    @property
+    def faulty_checkpointing(self) -> bool:
+        """Whether it does. The toolkit recomputes the blocks in its place; see
+        `dipp_toolkit.models.recomputed_blocks`."""
+
+
+@runtime_checkable
 class TinyTwin(Protocol):
     """A family with a tiny random pipeline of its class; see `dipp_toolkit.models.tiny_pipelines`."""
 

@@ -1,8 +1,8 @@
 """Blocks whose insides are computed again on the way back, in networks that diffusers does not do it for, or not right.
 
 diffusers has gradient checkpointing for most of its networks, and it is used where there is one. For HunyuanDiT's it
-has none, and at 1024 pixels its forty blocks keep more than most devices hold; Chroma's computes something else. Which
-is why these lines are ours.
+has none, and at 1024 pixels its forty blocks keep more than most devices hold; Chroma's computes something else, which
+its family says. Which is why these lines are ours.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import RequestError
 from .compilation import repeated_blocks
-
-LOSES_ARGUMENTS = ("ChromaTransformer2DModel",)
-"""Networks whose own checkpointing hands a block less than a plain pass does: Chroma's single blocks miss the mask of a
-prompt's padding (diffusers 0.35 to 0.42), so that what is trained would not be what is drawn."""
+from .family import FaultyCheckpointing
 
 
-def recompute_blocks(network: nn.Module) -> None:
+def recompute_blocks(network: nn.Module, family: object) -> None:
     """Have the blocks of a network keep their inputs alone for the way back. Weights and their names stay as they are.
 
     Args:
         network: of diffusers; adapters come before.
+        family: of its pipeline, which says whether the network's own checkpointing is right; None where there is none.
 
     Raises:
         RequestError: it has no blocks that could be recomputed.
     """
     blocks: list[nn.Module] = []
     try:
-        if type(network).__name__ not in LOSES_ARGUMENTS:
+        if not (isinstance(family, FaultyCheckpointing) and family.faulty_checkpointing):
             cast(Any, network).enable_gradient_checkpointing()
             return
         blocks = repeated_blocks(network)

@@ -347,9 +347,9 @@ def _passes(shape: Shape, conditions: float) -> _Passes:
                 }
             )
     if shape.checkpointing:
-        recompute_blocks(trained)
+        recompute_blocks(trained, family)
         if shape.slopes != "none":  # of the reference as well, as `training.optim` has it
-            recompute_blocks(base)
+            recompute_blocks(base, family)
     with dry(shape.gpu):
         faked(base, trained)
         offload = DryOffload()

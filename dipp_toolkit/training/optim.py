@@ -26,13 +26,14 @@ MARGIN = 1e-6
 """What torch adds to a norm before it divides by it."""
 
 
-def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
+def apply_network_options(network: nn.Module, config: TrainConfig, family: object) -> None:
     """Run a network as the settings ask: recomputed blocks, channels-last convolutions, compiled blocks. Activations
     are in place where no graph is kept.
 
     Args:
         network: a generator's, an assistant's or a reference's.
         config: `gradient_checkpointing`, `channels_last` and `compile` are read.
+        family: of the network's pipeline; None where there is none.
 
     Raises:
         RequestError: the network cannot recompute its blocks.
@@ -43,7 +44,7 @@ def apply_network_options(network: nn.Module, config: TrainConfig) -> None:
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.gradient_checkpointing:  # of the reference too: where no term differentiates through it, nothing changes
-        recompute_blocks(network)
+        recompute_blocks(network, family)
     if config.compile in ("on", "graphs"):
         compile_blocks(network, config.compile)
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from torch import Tensor, nn
+from torch import Tensor
 
+from dipp_chroma.family import ChromaFamily
 from dipp_flux.family import FluxFamily
 from dipp_pixart.family import PixArtFamily
 from dipp_toolkit.experiments import family_contract
@@ -64,16 +65,12 @@ def test_a_wrong_sign_is_found(flux: Twin, monkeypatch: pytest.MonkeyPatch) -> N
     assert lines == ["4 steps at guidance 1 are the stock pipeline's", "4 steps at guidance 3 are the stock pipeline's"]
 
 
-def test_a_block_that_computes_something_else_when_recomputed_is_found(
-    flux: Twin, monkeypatch: pytest.MonkeyPatch
+def test_a_family_that_does_not_say_that_its_networks_checkpointing_is_faulty_is_found(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def halved(network: nn.Module) -> None:
-        network.transformer_blocks[0].register_forward_pre_hook(  # type: ignore[index, union-attr]
-            lambda block, given, named: (given, named | {"temb": named["temb"] / 2}), with_kwargs=True
-        )
-
-    monkeypatch.setattr(family_contract, "recompute_blocks", halved)
-    first = next(family_contract.training(flux))
+    with twin_of("ChromaPipeline") as chroma:
+        monkeypatch.delattr(ChromaFamily, "faulty_checkpointing")
+        first = next(family_contract.training(chroma))
     assert not first.kept and first.line == "blocks that are recomputed predict what others do"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,12 +12,16 @@ from diffusers import ChromaTransformer2DModel
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from dipp_chroma.family import ChromaFamily
 from dipp_hunyuan_dit.family import write_hunyuan_dit_twin
+from dipp_toolkit.config import TrainConfig
 from dipp_toolkit.errors import RequestError
 from dipp_toolkit.models.lora import AdapterSettings, adapted
 from dipp_toolkit.models.recomputed_blocks import Recomputed, recompute_blocks
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
+from dipp_toolkit.training.assistant import LearnedAssistant
+from dipp_toolkit.training.setup.assembly import assemble
 from tiny import PROMPTS
 
 
@@ -52,8 +56,8 @@ def test_gradients_are_the_same_and_less_is_kept(mode: str, reference: Diffusers
 
     plain, kept = gradients(reference, fresh(), noise)
     network = fresh()
-    recompute_blocks(network)
-    recompute_blocks(network)
+    recompute_blocks(network, reference.family)
+    recompute_blocks(network, reference.family)
     recomputed, less = gradients(reference, network, noise)
     assert plain.keys() == recomputed.keys() and plain
     for name, gradient in plain.items():
@@ -64,7 +68,7 @@ def test_gradients_are_the_same_and_less_is_kept(mode: str, reference: Diffusers
 
 def test_a_copy_computes_with_its_own_weights(reference: DiffusersReference) -> None:
     network: Any = copy.deepcopy(reference.network).requires_grad_(True)
-    recompute_blocks(network)
+    recompute_blocks(network, reference.family)
     assert network.state_dict().keys() == reference.network.state_dict().keys()
     other = copy.deepcopy(network)
     with torch.no_grad():
@@ -77,8 +81,9 @@ def test_a_copy_computes_with_its_own_weights(reference: DiffusersReference) -> 
 
 
 def test_where_diffusers_has_its_own_way_it_is_used(tmp_path: Path) -> None:
-    network: Any = DiffusersReference.load(str(write_twin("PixArtAlphaPipeline", tmp_path / "twin"))).network
-    recompute_blocks(network)
+    reference = DiffusersReference.load(str(write_twin("PixArtAlphaPipeline", tmp_path / "twin")))
+    network: Any = reference.network
+    recompute_blocks(network, reference.family)
     assert network.gradient_checkpointing
     assert not any(isinstance(module, Recomputed) for module in network.modules())
 
@@ -96,11 +101,24 @@ def test_a_mask_reaches_recomputed_blocks_whose_own_checkpointing_drops_it() -> 
     }  # fmt: skip
     plain = network(**inputs, attention_mask=mask).sample
     assert (network(**inputs).sample - plain).abs().max() > 1e-4
-    recompute_blocks(network)
+    recompute_blocks(network, ChromaFamily())
     torch.testing.assert_close(network(**inputs, attention_mask=mask).sample, plain)
     assert sum(isinstance(module, Recomputed) for module in network.modules()) == 3
 
 
+def test_a_training_asks_the_family_of_each_network(tmp_path: Path) -> None:
+    twin = f"diffusers:{write_twin('ChromaPipeline', tmp_path / 'twin')}"
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    settings = TrainConfig(
+        generator=twin, reference=twin, prompts=str(tmp_path / "prompts.txt"), rewards={}, judge=None, device="cpu",
+        compile="off", gradient_checkpointing=True, batch_size=2, eval_count=2, out=tmp_path / "run",
+    )  # fmt: skip
+    parts = assemble(settings)
+    assistant = cast(LearnedAssistant, parts.assistant)
+    for network in (parts.generator.network, parts.reference.denoiser.network, assistant.denoiser.network):
+        assert sum(isinstance(module, Recomputed) for module in network.modules()) == 2
+
+
 def test_other_networks_are_a_sentence() -> None:
     with pytest.raises(RequestError, match=r"Linear cannot recompute its blocks\. Leave gradient_checkpointing out\."):
-        recompute_blocks(nn.Linear(1, 1))
+        recompute_blocks(nn.Linear(1, 1), None)

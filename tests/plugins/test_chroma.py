@@ -64,7 +64,7 @@ def test_gradients_reach_every_weight_and_are_those_of_blocks_that_are_kept(refe
     for recomputed in (False, True):
         denoiser = reference.denoiser.trainable_copy()
         if recomputed:
-            recompute_blocks(denoiser.network)
+            recompute_blocks(denoiser.network, reference.family)
         x_t = fixed_noise(3, reference.latent_shape, 2).requires_grad_(True)
         denoiser.predict_x0(x_t, torch.full((3,), 0.7), condition).square().mean().backward()
         assert x_t.grad is not None and x_t.grad.abs().min() > 0

@@ -30,6 +30,7 @@ from ...errors import Interrupted, RequestError
 from ...models import lora
 from ...models.encoding import encode_images
 from ...models.export import export_pipeline
+from ...models.family import PipelineFamily
 from ...models.generator_options import generator_options
 from ...models.guidance_embedding import told_guidance
 from ...models.loading import load_generator, load_reference
@@ -107,7 +108,7 @@ class Tuning:
         settings = AdapterSettings(self.settings.adapter.rank, float(self.settings.adapter.rank))
         network = lora.adapted(reference.network, settings, self.config.seed)
         denoiser = replace(reference.denoiser, network=network)
-        training = self._train(denoiser, latents, conditions, "the adapter on the reference", WORK)
+        training = self._train(denoiser, reference.family, latents, conditions, "the adapter on the reference", WORK)
         with training.average.applied():
             with whole_folder(self.out / ADAPTER) as beside:
                 lora.save_adapter(network, beside)
@@ -131,7 +132,12 @@ class Tuning:
         rank = self.settings.adapter.rank
         generator.adapt(AdapterSettings(rank, float(rank)), reference, self.config.seed)
         training = self._train(
-            generator.denoiser, latents, conditions, "the adapter on the generator, the naive way", NAIVE_WORK
+            generator.denoiser,
+            generator.family,
+            latents,
+            conditions,
+            "the adapter on the generator, the naive way",
+            NAIVE_WORK,
         )
         with training.average.applied(), whole_folder(self.out / NAIVE) as beside:
             generator.save_pretrained(beside)
@@ -164,7 +170,7 @@ class Tuning:
         return self._learned
 
     def _train(
-        self, denoiser: Denoiser, latents: Tensor, conditions: Conditions, what: str, work: str
+        self, denoiser: Denoiser, family: PipelineFamily, latents: Tensor, conditions: Conditions, what: str, work: str
     ) -> AdapterTraining:
         """Train an adapter to the end, from where it was left.
 
@@ -174,7 +180,7 @@ class Tuning:
         """
         asked = self.settings.adapter
         network: nn.Module = denoiser.network.to(self.device)
-        apply_network_options(network, self.config.model_copy(update={"compile": "off"}))
+        apply_network_options(network, self.config.model_copy(update={"compile": "off"}), family)
         plan = AdapterPlan(
             asked.steps, asked.batch, asked.learning_rate, asked.caption_dropout,
             seed=self.config.seed, precision=PRECISIONS[self.config.precision],

@@ -277,8 +277,9 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     )
     if config.mode == "full":  # after generator and assistant were copied: what is trained starts from whole weights
         _in_few_bits(reference.denoiser.network, config, device)
-    for network in ([] if denoiser is None else [denoiser.network]) + [generator.network, reference.denoiser.network]:
-        apply_network_options(network, config)
+    networks: list[tuple[nn.Module, object]] = [] if denoiser is None else [(denoiser.network, reference)]
+    for network, pipeline in [*networks, (generator.network, generator), (reference.denoiser.network, reference)]:
+        apply_network_options(network, config, getattr(pipeline, "family", None))
         place(network)
     precision = PRECISIONS[config.precision]
     attention = GraphAttention.chosen(device, precision, generator.network, reference.latent_shape)
