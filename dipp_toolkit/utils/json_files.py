@@ -10,8 +10,11 @@ import math
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RequestError, first_line
 from .messages import shown
@@ -31,6 +34,7 @@ MAX_DIGITS = 19
 """Most digits of a whole number: seeds and counts have 64 bits."""
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON escapes a surrogate, alone or as one of a pair."""
+Form = TypeVar("Form")
 
 
 def check_regular(path: Path, status: os.stat_result, most: int | None = MOST_BYTES) -> None:
@@ -69,8 +73,13 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
+def read_json(path: Path, most: int = MOST_BYTES, then: str = "") -> dict[str, Any]:
     """The JSON object in a regular file.
+
+    Args:
+        path: the file.
+        most: bytes.
+        then: a sentence that says what to do where it cannot be read.
 
     Raises:
         RequestError: the file is missing, not regular, too large, or has no JSON object.
@@ -79,10 +88,38 @@ def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
         content = json.loads(read_bytes(path, most).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise RequestError(f"Cannot read {path}: {reason}.") from error
+        raise RequestError(f"Cannot read {path}: {reason}. {then}".rstrip()) from error
     if not isinstance(content, dict):
-        raise RequestError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
+        raise RequestError(f"{path} holds a {type(content).__name__}; expected a JSON object. {then}".rstrip())
     return content
+
+
+def read_form(path: Path, form: type[Form], then: str) -> Form:
+    """What a JSON file of the toolkit's own holds, in the form that it was written in.
+
+    Args:
+        path: the file.
+        form: a dataclass or a pydantic model.
+        then: a sentence that says what to do where the file is damaged.
+
+    Raises:
+        RequestError: as `read_json` does, or something in it is missing or of another type; the message names it.
+    """
+    return in_form(read_json(path, then=then), form, path, then)
+
+
+def in_form(content: Mapping[str, Any], form: type[Form], path: Path, then: str) -> Form:
+    """The content of a JSON file as a form; see `read_form`."""
+    try:  # as JSON and not as Python, where a dataclass of a strict form would have to be one already
+        return TypeAdapter(form).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise RequestError(f"{path} is damaged: {mistake_in(error)}. {then}") from error
+
+
+def mistake_in(error: ValidationError) -> str:
+    """The first mistake that pydantic found, where it is and what it is: `"rounds.0.votes: field required"`."""
+    wrong = error.errors()[0]
+    return f"{shown('.'.join(map(str, wrong['loc'])) or 'all of it')}: {wrong['msg'].rstrip('.').lower()}"
 
 
 def parse_untrusted(text: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -201,6 +202,51 @@ def test_other_settings_are_refused_in_a_folder_that_was_begun(tmp_path: Path, m
     align(settings(tmp_path / "align", rounds=1), Voter(), Stages())
     with pytest.raises(RequestError, match="begun with other settings"):
         align(settings(tmp_path / "align", votes=31), Voter(), Stages())
+
+
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[AlignSettings, dict[str, Any]]:
+    House(monkeypatch, [0.1])
+    chosen = settings(tmp_path / "align", rounds=1)
+    align(chosen, Voter(), Stages())
+    return chosen, json.loads((chosen.out / "align.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: {}, "key: field required"),
+        (lambda state: [], "holds a list; expected a JSON object"),
+        (lambda state: state | {"key": 3}, "key: input should be a valid string"),
+        (lambda state: state | {"rounds": {}}, "rounds: input should be a valid array"),
+        (lambda state: state | {"rounds": [7]}, r"rounds\.0: input should be an object"),
+        (lambda state: state | {"rounds": [state["rounds"][0] | {"votes": "many"}]}, r"rounds\.0\.votes: "),
+        (lambda state: state | {"rounds": [state["rounds"][0] | {"win_rate": {}}]}, r"rounds\.0\.win_rate\.mean: "),
+        (lambda state: state | {"rounds": [state["rounds"][0] | {"number": 2}]}, r"it has the rounds \[2\]"),
+    ],
+)
+def test_a_damaged_state_is_a_sentence_that_names_the_file_and_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    chosen, state = begun(tmp_path, monkeypatch)
+    (chosen.out / "align.json").write_text(json.dumps(change(state)), encoding="utf-8")
+    with pytest.raises(RequestError, match=f"align.json .*{said}.* or begin in another folder with --out"):
+        align(chosen, Voter(), Stages())
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"votes": {"fitted": "x", "held_out": 0}}'])
+def test_a_fit_that_says_nothing_is_fitted_again_once_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    house, chosen = House(monkeypatch, [0.1]), settings(tmp_path / "align", rounds=1)
+    with pytest.raises(Interrupted):
+        align(chosen, Voter(leaves_at=2), Stages())
+    reward = chosen.out / "round-1" / "reward"
+    (reward / "fit.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RequestError, match=f"fit.json.*Remove {reward}"):
+        align(chosen, Voter(), Stages())
+    shutil.rmtree(reward)
+    assert len(align(chosen, Voter(), Stages()).rounds) == 1
+    assert len(house.fitted) == 2
 
 
 def test_fewer_rounds_than_are_done_and_another_place_name_the_last_generator(

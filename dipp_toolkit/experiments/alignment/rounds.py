@@ -11,10 +11,10 @@ import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ...config import TrainConfig
 from ...errors import Interrupted, RequestError
@@ -30,7 +30,7 @@ from ...training.run import train
 from ...utils.atomic import write_text
 from ...utils.device import choose_device
 from ...utils.folder_lock import locked
-from ...utils.json_files import read_json
+from ...utils.json_files import read_form, read_json
 from ...utils.paths import below
 from ..bench.entries import BenchEntry
 from ..bench.run import Listener
@@ -104,6 +104,35 @@ class Round:
             "worse": f"Round {self.number}: voters prefer the generator from before; the new one has {told}.",
             "level": f"Round {self.number}: voters cannot tell new from old; the new one has {told}.",
         }[self.verdict]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What `align.json` holds: the settings' key, who votes, and the rounds that are finished."""
+
+    key: str
+    voters: str
+    rounds: list[Round]
+
+
+@dataclass(frozen=True)
+class _FittedVotes:
+    fitted: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a round takes from the `fit.json` of its reward."""
+
+    votes: _FittedVotes
+    held_out: _Agreement | None
+    voters_agreement: Interval | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +237,7 @@ class _OneRound:
 
     @property
     def folder(self) -> RoundFolder:
-        return RoundFolder(below(self.settings.out, f"round-{self.number}"))
+        return _folder(self.settings, self.number)
 
     def go(self, prompts: Sequence[Prompt], held_out: Sequence[Prompt]) -> Round:
         """Its four parts."""
@@ -219,9 +248,9 @@ class _OneRound:
         return Round(
             self.number,
             str(self.folder.run),
-            fitted["votes"]["fitted"] + fitted["votes"]["held_out"],
-            _interval(fitted["held_out"] and fitted["held_out"]["accuracy"]),
-            _interval(fitted["voters_agreement"]),
+            fitted.votes.fitted + fitted.votes.held_out,
+            None if fitted.held_out is None else fitted.held_out.accuracy,
+            fitted.voters_agreement,
             win_rate(compared, AFTER, BEFORE),
             len(compared),
         )
@@ -256,7 +285,7 @@ class _OneRound:
         settings, made = self.settings, place / "images.json"
         wanted = {"prompts": [prompt.text for prompt in prompts], "makers": [entry.label for entry in entries]}
         votes = VoteFile.open(place, create=True)
-        if not made.is_file() or read_json(made) != wanted:
+        if not made.is_file() or read_json(made, then="Remove it; what is there of the images stays.") != wanted:
             images = from_generators(
                 entries,
                 prompts,
@@ -269,18 +298,18 @@ class _OneRound:
             write_text(made, json.dumps(wanted))
         return votes
 
-    def _fit(self) -> dict[str, Any]:
+    def _fit(self) -> _Fit:
         place = self.folder.reward
         if not (place / FIT).is_file():
             self.listener.stage(self.number, "a reward is fitted to the votes")
-            earlier = [RoundFolder(below(self.settings.out, f"round-{n}")) for n in range(1, self.number + 1)]
+            earlier = [_folder(self.settings, number) for number in range(1, self.number + 1)]
             given = []
             for folder in earlier:
                 with VoteFile.open(folder.votes / FILE) as votes:
                     given.append(votes.comparisons())
             device = choose_device(self.settings.base.device)
             fit_reward(joined(given), place, seed=self.settings.seed, device=device, **self.settings.fit)
-        return read_json(place / FIT)
+        return read_form(place / FIT, _Fit, f"Remove {place}, and the reward is fitted to the votes again.")
 
     def _train(self, held_out: Sequence[Prompt]) -> None:
         if self.folder.trained:
@@ -332,23 +361,22 @@ def _begun(settings: AlignSettings) -> list[Round]:
     if not path.is_file():
         _write(settings, [])
         return []
-    state = read_json(path)
-    if state.get("key") != settings.key():
+    then = "Put it back as it was, or begin in another folder with --out."
+    state = read_form(path, _State, then)
+    if state.key != settings.key():
         raise RequestError(
             f"The rounds in {settings.out} were begun with other settings or prompts; they go on with those alone. "
             "Name another folder with --out, or give the same settings."
         )
-    return [_round(settings, entry) for entry in state["rounds"]]
+    numbers = [one.number for one in state.rounds]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise RequestError(f"{path} is damaged: it has the rounds {numbers}; expected them from 1 on. {then}")
+    # The run is there wherever the folder lies by now.
+    return [replace(one, generator=str(_folder(settings, one.number).run)) for one in state.rounds]
 
 
-def _round(settings: AlignSettings, entry: dict[str, Any]) -> Round:
-    intervals = {name: _interval(entry[name]) for name in ("accuracy", "agreement", "win_rate")}
-    run = RoundFolder(below(settings.out, f"round-{entry['number']}")).run  # wherever the folder lies by now
-    return Round(**{**entry, **intervals, "generator": str(run)})
-
-
-def _interval(ends: Mapping[str, float] | None) -> Interval | None:
-    return None if ends is None else Interval(**ends)
+def _folder(settings: AlignSettings, number: int) -> RoundFolder:
+    return RoundFolder(below(settings.out, f"round-{number}"))
 
 
 def _write(settings: AlignSettings, rounds: Sequence[Round]) -> None:
