@@ -139,13 +139,15 @@ class Committing(Protocol):
         """The update is skipped, or failed: forget what its passes found. Also called where there is nothing."""
 
 
-def uses_assistant(term: Term) -> bool:
+def uses_assistant(term: Term | None) -> bool:
     """Whether a term uses the assistant: unless its class says `uses_assistant = False`. Where no term of a run
-    does, the assistant is not trained."""
+    does, the assistant is not trained.
+
+    Like those below it may be asked of a class, and of None, a term whose factory does not say what it makes."""
     return bool(getattr(term, "uses_assistant", True))
 
 
-def takes_rewards(term: Term) -> bool:
+def takes_rewards(term: Term | None) -> bool:
     """Whether a term takes the run's rewards into its own formula: where its class says `takes_rewards = True`. The
     rewards are then no terms of their own."""
     return bool(getattr(term, "takes_rewards", False))
@@ -155,7 +157,7 @@ Side = Literal["rewards", "divergences"]
 """Which way a term pulls: towards rewards, or back to the reference."""
 
 
-def side_of(term: Term) -> Side | None:
+def side_of(term: Term | None) -> Side | None:
     """The side of a term: what its class says with `side = "divergences"`; unsaid, a reward's where it does not use the
     assistant, and None where it is both, as a diffused reward is."""
     declared: Side | None = getattr(term, "side", None)
@@ -166,19 +168,19 @@ def side_of(term: Term) -> Side | None:
     return None if takes_rewards(term) else "divergences"
 
 
-def asks_scores_alone(term: Term) -> bool:
+def asks_scores_alone(term: Term | None) -> bool:
     """Whether a term uses scores alone of the rewards that it takes, never their gradients: where its class says
     `asks_scores_alone = True`."""
     return bool(getattr(term, "asks_scores_alone", False))
 
 
-def images_compared_by(term: Term) -> int:
+def images_compared_by(term: Term | None) -> int:
     """How many images of a prompt a term is to be given together: what its class says with `samples_per_prompt`, as a
     `GroupReward` does, and 1 where it looks at each by itself."""
     return int(getattr(term, "samples_per_prompt", 1))
 
 
-def keeps_latents(term: Term) -> bool:
+def keeps_latents(term: Term | None) -> bool:
     """Whether a term learns on latents of updates before: what its class says with `keeps_latents`. All of a run's then
     have to be of one size."""
     return bool(getattr(term, "keeps_latents", False))

@@ -104,6 +104,22 @@ def why_no_budget_of(terms: Mapping[str, Any]) -> str:
     )
 
 
+def why_nothing_learned(names: Iterable[str]) -> str:
+    """Why no reward of these terms can be learned on latents, and the way out; empty where one can."""
+    return why_nothing_learned_of(_classes(names))
+
+
+def why_nothing_learned_of(terms: Mapping[str, Any]) -> str:
+    """The same of terms, or of their classes, by name."""
+    scored = next((name for name, term in terms.items() if asks_scores_alone(term)), None)
+    if scored is None:
+        return ""
+    return (
+        f"The term '{scored}' uses the true scores of rewards alone, and latent=true learns gradients. Leave latent "
+        "out, or train with integral_kl."
+    )
+
+
 def term_class(name: str) -> Any:
     """The class of a term, without making it; None where its factory does not say."""
     return _classes([name])[name]
@@ -180,12 +196,10 @@ def build_terms(
         reference, assistant, config, rewards, reward_terms, processes=processes or Processes(), device=device
     )
     own = {name: build_term(name, context) for name in config.terms}
-    scored = next((name for name, term in own.items() if asks_scores_alone(term)), None)
-    if scored is not None and config.latent_rewards:
-        raise RequestError(
-            f"The term '{scored}' uses the true scores of rewards alone, and latent=true learns gradients. Leave "
-            "latent out, or train with integral_kl."
-        )
+    if config.latent_rewards:
+        why = why_nothing_learned_of(own)
+        if why:
+            raise RequestError(why)
     if config.measures_pull and rewards:
         why = why_no_pull_of(own)
         if why:

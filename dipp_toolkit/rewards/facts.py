@@ -90,8 +90,7 @@ def facts_of(name: str) -> RewardFacts:
     if fitted_folder(name) is not None:
         return _of_entry(get_registry().find("reward", FITTED), name)
     if is_python_name(name):
-        named = load_python_name(name, "reward")
-        return _declared(name, named if inspect.isclass(named) else FunctionReward)
+        return _of_python(name)
     return _of_entry(get_registry().find("reward", name), name)
 
 
@@ -100,6 +99,14 @@ def all_facts() -> list[RewardFacts]:
     isolated = [_of_environment(f"{it.reward}@{ISOLATED}", it) for it in registered().values() if it.reward]
     others = [_declared(example, kind) for example, kind in EXAMPLES.items()]
     return [*(_of_entry(entry, name) for name, entry in get_registry().entries["reward"].items()), *isolated, *others]
+
+
+def _of_python(name: str) -> RewardFacts:
+    named = load_python_name(name, "reward")
+    if inspect.isclass(named):
+        return _declared(name, named)
+    own = _of_type(bool, named, "differentiable", None)  # as `FunctionReward` reads it
+    return replace(_declared(name, FunctionReward), differentiable=own)
 
 
 def _of_isolated(name: str) -> RewardFacts:

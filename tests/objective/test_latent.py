@@ -28,6 +28,11 @@ from dipp_toolkit.objective.terms.shared_decode import SharedDecode
 from dipp_toolkit.training.setup.resolve import resolve
 from tiny_runs import BLUE, blue_settings, metrics, runs_in, weights
 
+UNSAID = """
+def build(context):
+    from dipp_toolkit.objective.terms.policy_gradient import build as made
+    return made(context)
+"""
 SHAPE = (3, 4, 4)
 WIDTH = 6
 NOWHERE = torch.zeros(0, dtype=torch.int64)
@@ -321,6 +326,11 @@ def test_a_run_in_two_parts_has_the_bits_of_one(tmp_path: Path) -> None:
         ({"reward_options": {"sharpness": {"latent": "perhaps"}}}, "expected true or false"),
         ({"reward_options": {"colourfulness": {"latent": True}}, "floors": {"colourfulness": 0.5}}, "has a floor"),
         ({"reward_options": {"emoji-judge": {"latent": True}}}, "this run does not train on it"),
+        ({"rewards": {"jpeg": 1.0}, "reward_options": {"jpeg": {"latent": True}}}, "'jpeg' has no gradient"),
+        (
+            {"reward_options": {"sharpness": {"latent": True}}, "term": "policy_gradient"},
+            "'policy_gradient' uses the true scores of rewards alone",
+        ),
     ],
 )
 def test_what_makes_no_sense_gets_a_sentence(changes: dict[str, Any], sentence: str) -> None:
@@ -328,8 +338,9 @@ def test_what_makes_no_sense_gets_a_sentence(changes: dict[str, Any], sentence: 
         resolve(make_config({"generator": "emoji-onestep", "rewards": {"sharpness": 1.0}, **changes}))
 
 
-def test_scores_alone_are_not_learned(tmp_path: Path) -> None:
-    settings = blue_settings(tmp_path, BLUE, term="policy_gradient")
+def test_scores_alone_are_not_learned_where_a_factory_does_not_say_what_it_makes(tmp_path: Path) -> None:
+    (tmp_path / "unsaid.py").write_text(UNSAID)
+    settings = blue_settings(tmp_path, BLUE, term=f"{tmp_path / 'unsaid.py'}:build")
     (reward,) = settings["rewards"]
     with pytest.raises(RequestError, match="uses the true scores of rewards alone"):
         runs_in(tmp_path, settings)("run", reward_options={reward: {"latent": True}})

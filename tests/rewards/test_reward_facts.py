@@ -146,8 +146,12 @@ def test_kinds_that_ask_others_are_known_by_what_is_typed(tmp_path: Path) -> Non
     assert facts_of("judge:http://127.0.0.1:8000/v1?model=x").asks == "the model that is asked"
     assert facts_of("http://127.0.0.1:8700/hps").asks == "the server"
     (tmp_path / "mine.py").write_text("class Mine:\n    range = '3'\n\ndef f(images, prompts):\n    return []\n")
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("def g(images, prompts):\n    return []\n\ng.differentiable = False\n")
     assert facts_of(f"{tmp_path}/mine.py:Mine").range == "3"
     assert facts_of(f"{tmp_path}/mine.py:f").asks == "your function"
+    assert facts_of(f"{tmp_path}/mine.py:f").gradient_text.startswith("it depends")
+    assert facts_of(f"{tmp_path}/mine.py:g").gradient_text == "no, a black box"
 
 
 def test_show_prints_one_and_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,8 @@ from dipp_toolkit.rewards.loading import load_reward
 from dipp_toolkit.rewards.preprocess import Preprocess
 from dipp_toolkit.training.engine import Engine
 from dipp_toolkit.training.run import train
-from dipp_toolkit.training.setup.preflight import Parts, check_networks
+from dipp_toolkit.training.setup.given_parts import GivenPart, lent
+from dipp_toolkit.training.setup.preflight import Parts, check_networks, preflight
 from dipp_toolkit.training.setup.resolve import resolve
 from tiny_runs import StopAt, assert_same_bits, file_of_prompts, metrics
 
@@ -39,6 +40,7 @@ SIZES = ((12, 20), (16, 16), (20, 12))
 
 BLUE = "def blue(images, prompts):\n    return images[:, 2].mean((1, 2)) - images[:, :2].mean((1, 2, 3))\n"
 BLACK = "def black(images, prompts):\n    return 1 - images.detach().mean((1, 2, 3))\n"
+DECLARED = BLACK + "black.differentiable = False\n"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
     folder = tmp_path_factory.mktemp("sizes")
     (folder / "blue.py").write_text(BLUE)
     (folder / "black.py").write_text(BLACK)
+    (folder / "declared.py").write_text(DECLARED)
 
     def of(kind: str, **more: Any) -> dict[str, Any]:
         twin = folder / kind
@@ -160,13 +163,28 @@ def test_what_has_one_size_is_refused_by_a_sentence(world: Callable[..., dict[st
         refused(f"'{term}' learns on latents of updates before", term=term)
     refused("learns on latents of one size", reward_options={name: {"latent": True} for name in rewards})
     (tmp_path / "own.py").write_text("def own():\n    raise AssertionError\n")
-    own = {"generator": f"{tmp_path}/own.py:own", "readout": None}
+    own: dict[str, Any] = {"generator": f"{tmp_path}/own.py:own", "readout": None}
     refused("setting resolution .* only diffusers pipelines draw more than one", **own)
     refused("setting aspects .* only diffusers pipelines draw more than one", **own, resolution=None)
     black = next(iter(rewards)).replace("blue", "black")
     with pytest.raises(RunError, match="the surrogate that stands in for it learns on latents of one size"):
         train(make_config(world(PIXART, out=tmp_path / "black", rewards={black: 1.0}, noises_per_prompt=2)))
     train(make_config(world(PIXART, out=tmp_path / "smooth", rewards={black: 1.0}, black_box="smoothing")))
+
+
+def test_a_declared_black_box_at_several_sizes_is_refused_by_a_dry_run_and_the_ways_out_work(
+    world: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    black = next(iter(world(PIXART)["rewards"])).replace("blue.py:blue", "declared.py:black")
+    sentence = r"'.*black' has no gradient.*black_box=smoothing.*aspects=1:1"
+    with pytest.raises(RequestError, match=sentence):
+        preflight(make_config(world(PIXART, rewards={black: 1.0}, out=tmp_path / "run")))
+    given = GivenPart("reward", "black", SimpleNamespace(differentiable=False))
+    with lent([given]), pytest.raises(RequestError, match=sentence):
+        check_networks(resolve(make_config(world(PIXART, rewards={"black": 1.0}))), Parts())
+    for way in ({"black_box": "smoothing"}, {"aspects": "1:1"}, {"term": "policy_gradient", "reward_scale": 1.0}):
+        out = tmp_path / "-".join(map(str, way.values())).replace(":", "")
+        train(make_config(world(PIXART, rewards={black: 1.0}, noises_per_prompt=2, steps=1, out=out, **way)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 72), (72, 40)])

@@ -38,6 +38,14 @@ LOOKS = 4
 """Newest looks that the cosine is averaged over."""
 
 
+def why_not_latent(reward: str) -> str:
+    """Why a reward without a gradient cannot be learned so, and the way out."""
+    return (
+        f"The reward '{reward}' has no gradient, so latent=true has nothing to learn it from. Leave that option out: a "
+        "surrogate already learns from its scores, as black_box says."
+    )
+
+
 @dataclass(frozen=True)
 class Look:
     """What a pass saw of the true reward."""

@@ -28,7 +28,7 @@ from ...utils.reproducibility import random_states_kept
 from ...utils.step_parts import REWARD, step_part
 from ..base import Committing, Sample, TermResult
 from ..estimators.base import GradientEstimator
-from ..estimators.latent import LatentReward
+from ..estimators.latent import LatentReward, why_not_latent
 from ..estimators.surrogate import Surrogate
 from .shared_decode import Decoded, SharedDecode
 
@@ -143,10 +143,7 @@ class RewardTerm:
                 "term=policy_gradient."
             )
         if self.black_box and self.latent is not None:
-            raise RunError(
-                f"The reward '{self.name}' has no gradient, so latent=true has nothing to learn it from. Leave that "
-                "option out: a surrogate already learns from its scores, as black_box says."
-            )
+            raise RunError(why_not_latent(self.name))
         if self.black_box:
             self.shared.forgone()
 

@@ -47,7 +47,7 @@ class GivenPart:
 
         reloadable = isinstance(self.thing, Reloadable)
         maker = (_ReloadableMaker if reloadable else _Maker)(self)
-        return Entry(self.kind, self.name, maker, f"{_kind_of(self.thing)}, {GIVEN}", (), GIVEN)
+        return Entry(self.kind, self.name, maker, f"{_kind_of(self.thing)}, {GIVEN}", (), GIVEN, described=self.thing)
 
 
 @dataclass(frozen=True)

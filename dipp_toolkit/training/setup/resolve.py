@@ -21,10 +21,12 @@ from ...models.published import check_guidance
 from ...models.stock_steps import saved_stepping
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
-from ...objective.build import find_term, why_no_budget, why_no_pull
+from ...objective.build import find_term, why_no_budget, why_no_pull, why_nothing_learned
+from ...objective.estimators.latent import why_not_latent
 from ...planning.compile_choice import CompileChoice, choose_compile
 from ...planning.recipes.recipe import recipe_settings
 from ...registry import get_registry
+from ...rewards.facts import facts_of
 from ...utils.assignments import is_isolated_name, is_remote_name, read_yaml
 from ...utils.imports import is_python_name
 from ...utils.messages import shown
@@ -188,11 +190,15 @@ def _check_rewards_for(config: TrainConfig) -> None:
 
 
 def _check_latent_rewards(config: TrainConfig) -> None:
-    """Refuse `latent` where the true reward is needed in every step.
+    """Refuse `latent` where the true reward is needed in every step, and where there is no gradient to learn.
 
     Raises:
-        RequestError: a reward has it that is not trained on, or is held above a floor.
+        RequestError: a reward has it that is not trained on, is held above a floor, has no gradient, or is asked for
+            scores alone.
     """
+    reason = why_nothing_learned(config.terms) if config.latent_rewards else ""
+    if reason:
+        raise RequestError(reason)
     for name in config.latent_rewards:
         if name in config.floors:
             raise RequestError(
@@ -204,6 +210,8 @@ def _check_latent_rewards(config: TrainConfig) -> None:
                 f"The option latent of the reward '{name}' works in training, and this run does not train on it. "
                 "Leave it out."
             )
+        if facts_of(name).differentiable is False:
+            raise RequestError(why_not_latent(name))
 
 
 def _check_guidance(config: TrainConfig) -> None:

@@ -10,11 +10,12 @@ from ...errors import RequestError
 from ...models.buckets import Buckets
 from ...models.family import PipelineFamily
 from ...models.sizes import asked_sizes
-from ...objective.base import keeps_latents
+from ...objective.base import asks_scores_alone, keeps_latents, takes_rewards
 from ...objective.build import term_class
 from ...objective.estimators.surrogate import Surrogate
 from ...objective.terms.reward import RewardTerm
 from ...protocols import Generator, Reference
+from ...rewards.facts import facts_of
 from ...utils.image_sizes import Size
 
 
@@ -51,6 +52,25 @@ def _check_objective(config: TrainConfig) -> None:
             f"The option latent of the reward '{name}' learns on latents of one size. Name one aspect, as in "
             "aspects=1:1, or leave latent=true out."
         )
+    for name in _black_boxes(config):
+        raise _of_one_size(name)
+
+
+def _black_boxes(config: TrainConfig) -> list[str]:
+    """Rewards that a surrogate would learn: asked for gradients, which their classes say they have none of."""
+    holders = [kind for kind in map(term_class, config.terms) if takes_rewards(kind)]
+    scored = bool(holders) and all(asks_scores_alone(kind) for kind in holders)
+    if scored or config.black_box != "surrogate":
+        return []
+    names = dict.fromkeys([*config.rewards, *config.floors])
+    return [name for name in names if facts_of(name).differentiable is False]
+
+
+def _of_one_size(name: str) -> RequestError:
+    return RequestError(
+        f"The reward '{name}' has no gradient, and the surrogate that stands in for it learns on latents of one size. "
+        "Train with black_box=smoothing, or name one aspect, as in aspects=1:1."
+    )
 
 
 def in_sizes(
@@ -87,12 +107,11 @@ def no_sizes(config: TrainConfig) -> str:
 def check_surrogates(rewards: Iterable[RewardTerm]) -> None:
     """Refuse black-box rewards whose surrogate would have to learn on latents of several sizes.
 
+    Those whose classes say that they have no gradient are refused by `run_sizes`; the others show it in a trial.
+
     Raises:
         RequestError: there is one.
     """
     for reward in rewards:
         if reward.black_box and isinstance(reward.estimator, Surrogate):
-            raise RequestError(
-                f"The reward '{reward.name}' has no gradient, and the surrogate that stands in for it learns on "
-                "latents of one size. Train with black_box=smoothing, or name one aspect, as in aspects=1:1."
-            )
+            raise _of_one_size(reward.name)
