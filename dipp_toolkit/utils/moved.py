@@ -63,8 +63,8 @@ class _Gone(Loader):
     def __init__(self, name: str):
         self.name = name
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return _Called(spec.name) if self.name in sys.modules[PACKAGE].__dict__["_LAZY"] else None
 
     def exec_module(self, module: ModuleType) -> None:
         places = " and ".join(f"{PACKAGE}.{place}" for place in _moved()[self.name])
@@ -74,6 +74,15 @@ class _Gone(Loader):
             stacklevel=2,
         )
         module.__getattr__ = _names_of(self.name, None)  # type: ignore[method-assign]
+
+
+class _Called(ModuleType):
+    """A module that is gone, under the name of what is a public function today. Its import puts it in the function's
+    place on the package, where it is called like the function."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        package, _, name = self.__name__.rpartition(".")
+        return sys.modules[package].__getattr__(name)(*arguments, **keywords)
 
 
 class _Stayed(Loader):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import dipp_toolkit
 
 
 def names_in(file: str) -> dict[str, list[str]]:
@@ -68,6 +71,18 @@ def test_an_old_path_says_the_new_one(old: str, new: str, monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, f"dipp_toolkit.{old}", raising=False)
     with pytest.warns(DeprecationWarning, match=rf"dipp_toolkit\.{old}.*dipp_toolkit\.{new}"):
         import_module(f"dipp_toolkit.{old}")
+
+
+def test_public_functions_are_called_as_before_once_a_path_of_their_name_was_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = [name for name in dipp_toolkit.__all__ if find_spec(f"dipp_toolkit.{name}") is not None]
+    assert "bench" in shared
+    for name in shared:
+        import_module(f"dipp_toolkit.{name}")
+        home = dipp_toolkit._LAZY.get(name, f"{name}.call")
+        monkeypatch.setattr(f"dipp_toolkit.{home}.{name}", lambda *given, **named: (given, named))
+        assert getattr(dipp_toolkit, name)("a", b="c") == (("a",), {"b": "c"})
 
 
 @pytest.mark.parametrize("name", ["rolls", *REPLACED])
