@@ -32,6 +32,7 @@ from dipp_toolkit.experiments.ablation.trends import change, claims
 from dipp_toolkit.experiments.ablation.trends import changes as listed_changes
 from dipp_toolkit.experiments.bench.rows import EvaluationProtocol, Figure, Picture, Row, Subject
 from dipp_toolkit.experiments.bench.statistics import mean_figure
+from dipp_toolkit.experiments.named_contents import contents_of
 from dipp_toolkit.report.charts.scatter import Point, pareto_front
 from dipp_toolkit.training.run_state.run_folder import RunFolder
 from dipp_toolkit.training.setup.resolve import resolve
@@ -367,6 +368,40 @@ def test_finished_cells_are_of_the_same_files(
     (tmp_path / edited).write_text((tmp_path / edited).read_text() + "#x\n")
     with pytest.raises(RequestError, match=r"the content of .*(p\.txt|blue\.py:f) has changed since"):
         check_again(finished)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"weights": "{}/w.safetensors"}, "w.safetensors"),
+        ({"lora": ["{}/w.safetensors=0.5"]}, "w.safetensors=0.5"),
+        ({"generator": "diffusers:{}/final"}, "diffusers:"),
+        ({"generator": "code.py:Mine@{}/final"}, "code.py:Mine@"),
+        ({"floors": {"{}/w.py:f": 1.0}}, "w.py:f"),
+        ({"assistant_model": "{}/w.py:f"}, "w.py:f"),
+        ({"rewards": {"ensemble": 1.0}, "reward_options": {"ensemble": {"members": "clip+{}/w.py:f"}}}, "clip+"),
+        ({"rewards": {"ensemble": 1.0}, "reward_options": {"ensemble": {"members": ["clip", "{}/w.py:f"]}}}, "w.py:f"),
+    ],
+)
+def test_weights_and_code_are_noticed_wherever_settings_name_them(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    config = make_config(json.loads(json.dumps(settings).replace("{}", str(tmp_path))))
+    files = [tmp_path / name for name in ("w.safetensors", "w.py", "final/model.safetensors")]
+    (tmp_path / "final").mkdir()
+    for file in files:
+        file.write_text("a = 1\n")
+    before = contents_of(config)
+    for file in files:
+        file.write_text("a = 2\n")
+    now = contents_of(config)
+    assert [name for name in now if said in name and before[name] != now[name]]
+
+
+def test_a_registered_name_is_no_folder_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "emoji-onestep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert contents_of(make_config({"generator": "emoji-onestep"})) == {}
 
 
 def test_cells_of_an_older_version_are_known_by_their_settings(

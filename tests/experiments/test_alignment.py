@@ -249,6 +249,61 @@ def test_a_fit_that_says_nothing_is_fitted_again_once_it_is_removed(
     assert len(house.fitted) == 2
 
 
+def with_code(tmp_path: Path, **changes: Any) -> AlignSettings:
+    (tmp_path / "blue.py").write_text("def blueness(images, prompts):\n    return images[:, 2].mean((1, 2))\n")
+    rewards = {f"{tmp_path}/blue.py:blueness": 0.1}
+    base = make_config({"generator": "emoji-onestep", "rewards": rewards, "reward_scale": 1.0})
+    return replace(settings(tmp_path / "align", rounds=1, votes=10, **changes), base=base)
+
+
+def folder_of_weights(tmp_path: Path) -> Path:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "model.safetensors").write_bytes(b"weights")
+    return tmp_path / "beside"
+
+
+@pytest.mark.parametrize("edited", ["blue.py", "beside/model.safetensors"])
+def test_what_was_exchanged_under_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    beside = str(folder_of_weights(tmp_path))
+    chosen, house = with_code(tmp_path, beside=[BenchEntry("beside", beside)]), House(monkeypatch, [0.1, 0.1])
+    house.level[beside] = 0.2
+    align(chosen, Voter(), Stages())
+    align(chosen, Voter(), Stages())  # nothing was exchanged
+    (tmp_path / edited).write_bytes((tmp_path / edited).read_bytes() + b"\n")
+    with pytest.raises(RequestError, match=f"begun with another content of .*{edited.partition('/')[0]}.*Put it back"):
+        align(replace(chosen, rounds=2), Voter(), Stages())
+    assert len(house.trained) == 1
+
+
+def test_what_is_exchanged_during_a_round_is_refused_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, house = replace(with_code(tmp_path), rounds=2), House(monkeypatch, [0.1, 0.1])
+    trained = house.train
+
+    def train_and_exchange(config: TrainConfig) -> None:
+        trained(config)
+        (tmp_path / "blue.py").write_text("def blueness(images, prompts):\n    return images[:, 0].mean((1, 2))\n")
+
+    monkeypatch.setattr(rounds, "train", train_and_exchange)
+    for _ in range(2):  # the round that was done is kept, with what it was begun with
+        with pytest.raises(RequestError, match=r"another content of .*blue\.py"):
+            align(chosen, Voter(), Stages())
+    assert len(house.trained) == 1
+
+
+def test_a_state_of_before_contents_were_noted_is_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, state = begun(tmp_path, monkeypatch)
+    del state["contents"]
+    (chosen.out / "align.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(RequestError, match="begun with other settings or prompts; they go on with those alone"):
+        align(chosen, Voter(), Stages())
+
+
 def test_fewer_rounds_than_are_done_and_another_place_name_the_last_generator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

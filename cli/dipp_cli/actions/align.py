@@ -78,6 +78,7 @@ class AlignRequest:
             picking=self.picking,
             fit={"backbone": self.backbone},
             voters=people if self.simulate is None else f"{self.simulate}, erring in {self.noise:g} of the votes",
+            simulate=self.simulate,
             seed=self.seed,
         )
 

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...config import TrainConfig, make_config
-from ...rewards.code_digests import source_digest
 from ...training.run_state.start_settings import as_begun, read_begun_settings
 from ...utils.atomic import write_text
-from ...utils.content_digests import path_digest
 from ...utils.json_files import read_json
 from ...utils.messages import quoted, shown
-from ...utils.paths import is_there, user_path
+from ..named_contents import contents_of
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -22,35 +20,6 @@ WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 """Settings that change no number of a finished training but its last bits."""
-
-
-def contents_of(config: TrainConfig) -> dict[str, str]:
-    """Digests of the files and folders that settings name: code with what it imports, prompts, pipelines."""
-    digests: dict[str, str] = {}
-    for name in _names(config):
-        for part in (name, name.rpartition("@")[0], name.rpartition("@")[2], name.partition("?")[0]):
-            path = _path(part) or _path(part.rpartition(":")[0])
-            if path is None:
-                continue
-            final = path / "final"
-            source = path.suffix == ".py" and path.is_file()
-            digest = source_digest(path) if source else path_digest(final if final.is_dir() else path)
-            if digest:
-                digests[name] = digest
-            break
-    return digests
-
-
-def _names(config: TrainConfig) -> Iterator[str]:
-    single = (config.generator, config.reference, config.prompts, config.eval_prompts, config.judge, config.decoder)
-    yield from filter(None, single)
-    yield from (*config.rewards, *config.terms)
-    for options in (*config.reward_options.values(), *config.term_options.values()):
-        yield from (value for value in options.values() if isinstance(value, str))
-
-
-def _path(text: str) -> Path | None:
-    return user_path(text) if text and is_there(text) else None
 
 
 def note_contents(path: Path, config: TrainConfig) -> None:

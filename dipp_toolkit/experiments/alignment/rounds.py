@@ -31,6 +31,7 @@ from ...utils.atomic import write_text
 from ...utils.device import choose_device
 from ...utils.folder_lock import locked
 from ...utils.json_files import read_form, read_json
+from ...utils.messages import shown
 from ...utils.paths import below
 from ..bench.entries import BenchEntry
 from ..bench.run import Listener
@@ -108,11 +109,33 @@ class Round:
 
 @dataclass(frozen=True)
 class _State:
-    """What `align.json` holds: the settings' key, who votes, and the rounds that are finished."""
+    """What `align.json` holds.
+
+    Attributes:
+        key: of the settings.
+        voters: who vote.
+        rounds: that are finished.
+        contents: digests of the files and folders that the settings name; None of an earlier version, which noted none.
+    """
 
     key: str
     voters: str
     rounds: list[Round]
+    contents: dict[str, str] | None = None
+
+    def check_contents(self, settings: AlignSettings) -> None:
+        """Refuse to go on where what a name stands for has been exchanged.
+
+        Raises:
+            RequestError: it names the first.
+        """
+        then, now = self.contents or {}, settings.contents()
+        changed = next((name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)), None)
+        if changed is not None:
+            raise RequestError(
+                f"The rounds in {settings.out} were begun with another content of {shown(changed)}; they go on with "
+                "that alone. Put it back, or name another folder with --out."
+            )
 
 
 @dataclass(frozen=True)
@@ -208,15 +231,17 @@ def align(settings: AlignSettings, voters: Voters, listener: AlignListener) -> A
 
 
 def _align(settings: AlignSettings, held_out: Sequence[Prompt], voters: Voters, listener: AlignListener) -> AlignResult:
-    rounds = _begun(settings)
+    state = _begun(settings)
+    rounds = state.rounds
     generator = str(settings.trained.generator)
     for number in range(1, max(settings.rounds, len(rounds)) + 1):
         if len(rounds) >= number:
             listener.stage(number, "done already")
         else:
+            state.check_contents(settings)
             part = _OneRound(settings, number, generator, voters, listener)
             rounds.append(part.go(prompts_of(settings, number)[0], held_out))
-            _write(settings, rounds)
+            _write(settings, state)
             write_page(settings, rounds)
         if rounds[number - 1].verdict != "better":
             break
@@ -351,34 +376,36 @@ def _not_there(images: Iterable[NewCandidate], there: Iterable[Candidate]) -> It
             yield image
 
 
-def _begun(settings: AlignSettings) -> list[Round]:
-    """The rounds that are finished in the folder.
+def _begun(settings: AlignSettings) -> _State:
+    """What was done in the folder.
 
     Raises:
-        RequestError: they are of other settings.
+        RequestError: it was done with other settings, or with other files under the same names.
     """
     path = settings.out / STATE
     if not path.is_file():
-        _write(settings, [])
-        return []
+        state = _State(settings.key(), settings.voters, [], settings.contents())
+        _write(settings, state)
+        return state
     then = "Put it back as it was, or begin in another folder with --out."
     state = read_form(path, _State, then)
-    if state.key != settings.key():
+    if state.key != settings.key() or state.contents is None:
         raise RequestError(
             f"The rounds in {settings.out} were begun with other settings or prompts; they go on with those alone. "
             "Name another folder with --out, or give the same settings."
         )
+    state.check_contents(settings)
     numbers = [one.number for one in state.rounds]
     if numbers != list(range(1, len(numbers) + 1)):
         raise RequestError(f"{path} is damaged: it has the rounds {numbers}; expected them from 1 on. {then}")
     # The run is there wherever the folder lies by now.
-    return [replace(one, generator=str(_folder(settings, one.number).run)) for one in state.rounds]
+    rounds = [replace(one, generator=str(_folder(settings, one.number).run)) for one in state.rounds]
+    return replace(state, rounds=rounds)
 
 
 def _folder(settings: AlignSettings, number: int) -> RoundFolder:
     return RoundFolder(below(settings.out, f"round-{number}"))
 
 
-def _write(settings: AlignSettings, rounds: Sequence[Round]) -> None:
-    state = {"key": settings.key(), "voters": settings.voters, "rounds": [asdict(one) for one in rounds]}
-    write_text(settings.out / STATE, json.dumps(state, indent=1))
+def _write(settings: AlignSettings, state: _State) -> None:
+    write_text(settings.out / STATE, json.dumps(asdict(state), indent=1))

@@ -20,6 +20,7 @@ from ...utils.device import choose_device
 from ...utils.fingerprint import digest_of
 from ...utils.paths import check_folder_place
 from ..bench.entries import BenchEntry
+from ..named_contents import digests_of, names_of, texts_in
 from ..voting.candidates import noises, sample
 from ..voting.session import check_goal
 
@@ -50,6 +51,7 @@ class AlignSettings:
         picking: `adaptive` or `random`.
         fit: options of `fit_reward`.
         voters: says who votes, for the record: `people`, or a simulated voter's reward and noise.
+        simulate: the reward that votes in place of people; None where people do.
         seed: of prompts, noises, pairs and the fit.
         batch: images made at a time.
     """
@@ -66,6 +68,7 @@ class AlignSettings:
     picking: str = "adaptive"
     fit: Mapping[str, Any] = field(default_factory=dict)
     voters: str = "people"
+    simulate: str | None = None
     seed: int = 0
     batch: int = 8
 
@@ -118,15 +121,24 @@ class AlignSettings:
         return resolve(self.base.model_copy(update=own))
 
     def key(self) -> str:
-        """A digest of what the rounds depend on; how many there are, and where, may change."""
+        """A digest of the settings that the rounds depend on; how many there are, and where, may change."""
         told = self.trained.model_dump(mode="json", exclude={"out", "resume", "device"})
         own = {
             name: getattr(self, name)
             for name in ("votes", "compared", "prompts", "per_prompt", "repeats", "picking", "voters", "seed")
         }
         beside = [[entry.label, entry.name, dict(entry.options)] for entry in self.beside]
-        sets = [[prompt.text for prompt in load_prompts(name).prompts] for name in self.prompt_sets]
+        sets = [
+            [[prompt.text, prompt.id, prompt.category] for prompt in load_prompts(name).prompts]
+            for name in self.prompt_sets
+        ]
         return digest_of([told, own, beside, dict(self.fit), sets])
+
+    def contents(self) -> dict[str, str]:
+        """Digests of the files and folders that the settings name: of generators, rewards, weights and code."""
+        beside = [text for entry in self.beside for text in (entry.name, *texts_in(entry.options))]
+        simulated = [self.simulate] if self.simulate is not None else []
+        return digests_of([*names_of(self.trained), *beside, *texts_in(self.fit), *simulated])
 
     @property
     def prompt_sets(self) -> tuple[str, str]:
