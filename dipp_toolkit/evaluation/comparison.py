@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from torch import Tensor
 
 from ..errors import CheckpointError, RequestError, first_line
@@ -20,12 +21,27 @@ from ..rewards.groups import parts_of
 from ..rewards.scores import ask
 from ..utils.atomic import write_text
 from ..utils.images import Images
+from ..utils.json_files import in_form
 from ..utils.paths import below
 from .diversity import seed_diversity
 from .image_sheets import read_sheets, write_sheets
 from .intervals import effect_size, mean_interval, paired_interval
 
 INDEX = "comparison.json"
+
+
+class _Column(BaseModel):
+    sheets: list[str]
+
+
+class _Index(BaseModel):
+    """What `comparison.json` says; one without columns has no size."""
+
+    prompts: list[str]
+    seeds: list[int]
+    columns: dict[str, _Column]
+    height: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,16 +104,15 @@ class Comparison:
             CheckpointError: the folder holds no comparison, or it is damaged or names files outside of the folder.
         """
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            prompts, seeds = index["prompts"], index["seeds"]
-            columns = {}
-            for name, column in index["columns"].items():
-                height, width = index["height"], index["width"]
-                images = read_sheets(
-                    [below(folder, sheet) for sheet in column["sheets"]], len(prompts) * len(seeds), height, width
-                )
-                columns[name] = images.unflatten(0, (len(prompts), len(seeds)))
-            return cls(prompts, seeds, columns)
+            index = in_form(json.loads((folder / INDEX).read_text(encoding="utf-8")), _Index, INDEX, "")
+            each, columns = (len(index.prompts), len(index.seeds)), {}
+            for name, column in index.columns.items():
+                if not all(each):
+                    raise ValueError("it has images of no prompt or no seed")
+                sheets = [below(folder, sheet) for sheet in column.sheets]
+                images = read_sheets(sheets, each[0] * each[1], index.height, index.width)
+                columns[name] = images.unflatten(0, each)
+            return cls(index.prompts, index.seeds, columns)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder} does not hold a complete comparison: {Path(error.filename).name} is missing."

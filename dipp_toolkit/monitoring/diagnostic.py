@@ -24,7 +24,7 @@ from ..events import Warned
 from ..objective.base import side_of
 from ..objective.evaluate import WeightedTerm
 from ..protocols import Reference
-from ..utils.jsonl import read_step_rows
+from ..utils.jsonl import read_looks
 from ..utils.messages import number_text
 from . import diagnostics
 from .denoised import Denoised
@@ -190,8 +190,8 @@ def warnings_of(path: Path, config: TrainConfig) -> list[Warned]:
         path: its `diagnostics.jsonl`.
         config: its settings.
     """
-    rows = read_step_rows(path) if is_diagnosed(config) else []
-    return [Warned.model_validate(warning) for warning in rows[-1].get("warnings", [])] if rows else []
+    rows = read_looks(path) if is_diagnosed(config) else []
+    return [Warned.model_validate(warning) for warning in rows[-1].get("warnings") or []] if rows else []
 
 
 def numbers(rows: Sequence[Row], *path: str) -> list[tuple[int, float]]:

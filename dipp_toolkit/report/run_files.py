@@ -10,10 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from ..config import TrainConfig, make_config
-from ..errors import CheckpointError, first_line
+from ..errors import CheckpointError, RequestError
 from ..utils.assignments import read_yaml
-from ..utils.jsonl import read_lines
+from ..utils.json_files import in_form, read_json
+from ..utils.jsonl import read_lines, read_looks
 from ..utils.messages import Spelling
 
 if TYPE_CHECKING:
@@ -21,6 +24,26 @@ if TYPE_CHECKING:
     from .strips import Strip
 
 COLUMN_ORDER = ("reference", "before", "after")
+AGAIN = "Remove it and go on with the run by --resume, which writes it again."
+
+
+class _Judge(BaseModel):
+    name: str
+
+
+class _Summary(BaseModel):
+    """What a report takes from `summary.json`, where it is there: runs of earlier versions have less."""
+
+    rewards: dict[str, dict[str, Any]] | None = None
+    judge: _Judge | None = None
+    gain: dict[str, Any] | None = None
+    diversity: dict[str, Any] | None = None
+    divergence: dict[str, Any] | None = None
+    warnings: list[str] | None = None
+    warned: list[str] | None = None
+    given: dict[str, str] | None = None
+    reference: str | None = None
+    reference_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,6 @@ def read_run(folder: Path) -> RunFiles:
         CheckpointError: it is not a finished run folder, or one of its files is damaged.
     """
     from ..evaluation.comparison import INDEX, Comparison
-    from ..utils.jsonl import read_step_rows
 
     config, summary = folder / "config.yaml", folder / "summary.json"
     if not config.is_file():
@@ -125,11 +147,10 @@ def read_run(folder: Path) -> RunFiles:
     if not summary.is_file():
         raise CheckpointError(f"The run {folder} is not finished: it has no summary.json. Continue it with --resume.")
     try:
-        numbers = json.loads(summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"Cannot read {summary}: {first_line(error)}.") from None
-    if not isinstance(numbers, dict):
-        raise CheckpointError(f"{summary} holds a {type(numbers).__name__}; expected a JSON object.")
+        numbers = read_json(summary, then=AGAIN)
+        in_form(numbers, _Summary, str(summary), AGAIN)
+    except RequestError as error:
+        raise CheckpointError(str(error)) from error
     images = folder / "samples" / "comparison"
     return RunFiles(
         folder,
@@ -137,6 +158,6 @@ def read_run(folder: Path) -> RunFiles:
         read_metrics(folder / "metrics.jsonl"),
         numbers,
         Comparison.load(images) if (images / INDEX).is_file() else None,
-        read_step_rows(folder / "monitors.jsonl"),
-        read_step_rows(folder / "diagnostics.jsonl"),
+        read_looks(folder / "monitors.jsonl"),
+        read_looks(folder / "diagnostics.jsonl"),
     )

@@ -14,6 +14,7 @@ from ..errors import CheckpointError, RequestError
 from ..models.files.folders import quiet_loading
 from ..models.files.saved_generators import FILE, INDEX
 from ..report.run_files import read_metrics, read_run
+from ..report.table import scores_of
 from ..report.write import PICTURE, REPORT
 from ..utils.messages import number_text, short_name
 from ..utils.tables import as_table
@@ -186,9 +187,9 @@ class RunResult:
         if isinstance(judge, dict) and "name" in judge:
             rows[f"{judge['name']}"] = judge
         for name, columns in rows.items():
-            before, after = (columns.get(column) for column in ("before", "after"))
-            if before and after:
-                yield short_name(name), number_text(before["mean"]), number_text(after["mean"])
+            scores = scores_of(columns)
+            if "before" in scores and "after" in scores:
+                yield short_name(name), number_text(scores["before"].mean), number_text(scores["after"].mean)
 
     def __repr__(self) -> str:
         scores = "; ".join(f"{name} {before} → {after}" for name, before, after in self._scores())

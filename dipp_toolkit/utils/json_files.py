@@ -10,7 +10,6 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,15 +104,25 @@ def read_form(path: Path, form: type[Form], then: str) -> Form:
     Raises:
         RequestError: as `read_json` does, or something in it is missing or of another type; the message names it.
     """
-    return in_form(read_json(path, then=then), form, path, then)
+    return in_form(read_json(path, then=then), form, str(path), then)
 
 
-def in_form(content: Mapping[str, Any], form: type[Form], path: Path, then: str) -> Form:
-    """The content of a JSON file as a form; see `read_form`."""
+def in_form(content: Any, form: type[Form], what: str, then: str) -> Form:
+    """The content of a JSON file, or of a line of one, as a form.
+
+    Args:
+        content: as it was read.
+        form: see `read_form`.
+        what: the file, for messages.
+        then: see `read_form`.
+
+    Raises:
+        RequestError: something is missing or of another type.
+    """
     try:  # as JSON and not as Python, where a dataclass of a strict form would have to be one already
         return TypeAdapter(form).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise RequestError(f"{path} is damaged: {mistake_in(error)}. {then}") from error
+        raise RequestError(f"{what} is damaged: {mistake_in(error)}. {then}".rstrip()) from error
 
 
 def mistake_in(error: ValidationError) -> str:

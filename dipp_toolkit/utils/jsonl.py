@@ -13,7 +13,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from ..errors import CheckpointError, RequestError
 from .atomic import naming, write_text
+from .json_files import in_form
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -97,8 +101,35 @@ class MetricsFile:
 
 
 def read_step_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of `monitors.jsonl`, up to one that a kill cut off; none where there is no file."""
-    return list(takewhile(lambda row: "step" in row, whole_rows(path)))
+    """The lines of a file of steps, up to one that a kill cut off; none where there is no file."""
+    return list(takewhile(lambda row: type(row.get("step")) in (int, float), whole_rows(path)))
+
+
+class _Warning(BaseModel):
+    name: str
+    text: str
+
+
+class _Look(BaseModel):
+    """What every line of `monitors.jsonl` and `diagnostics.jsonl` has where it has it."""
+
+    rewards: dict[str, Any] | None = None
+    warnings: list[_Warning] | None = None
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """The lines of `monitors.jsonl` or `diagnostics.jsonl`; see `read_step_rows`.
+
+    Raises:
+        CheckpointError: a line has something of another type than is written there.
+    """
+    rows = read_step_rows(path)
+    try:
+        for row in rows:
+            in_form(row, _Look, f"The line of step {row['step']} of {path}", "Remove that line.")
+    except RequestError as error:
+        raise CheckpointError(str(error)) from error
+    return rows
 
 
 class MonitorsFile(MetricsFile):
@@ -111,7 +142,7 @@ class MonitorsFile(MetricsFile):
 
     def __init__(self, path: Path, step: int):
         super().__init__(path, step)
-        self.rows = read_step_rows(path)
+        self.rows = read_looks(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one line, whole on the disk before the run goes on."""

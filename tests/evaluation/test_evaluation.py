@@ -307,6 +307,10 @@ def test_damaged_comparisons_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text(json.dumps(index | {"height": 7}))
     with pytest.raises(CheckpointError, match="damaged"):
         Comparison.load(tmp_path)
+    for part in ({"prompts": [1] * 2}, {"prompts": 7}, {"seeds": []}, {"columns": []}, {"columns": {"after": 7}}):
+        (tmp_path / "comparison.json").write_text(json.dumps(index | part))
+        with pytest.raises(CheckpointError, match="damaged"):
+            Comparison.load(tmp_path)
     (tmp_path / "comparison.json").write_text(json.dumps(index))
     (tmp_path / "after-000.png").write_bytes(b"no picture")
     with pytest.raises(CheckpointError, match="damaged"):

@@ -16,12 +16,12 @@ from dipp_toolkit.distributed import Processes
 from dipp_toolkit.errors import RequestError, RunError
 from dipp_toolkit.experiments.bench.entries import parse_entries
 from dipp_toolkit.experiments.bench.rows import Row, read_rows, write_rows
-from dipp_toolkit.experiments.bench.run import run_bench
+from dipp_toolkit.experiments.bench.run import _known_costs, run_bench
 from dipp_toolkit.experiments.bench.score_cache import ScoreCache, version_of
 from dipp_toolkit.experiments.bench.settings import BenchSettings
 from dipp_toolkit.experiments.bench.sources import noise_of
 from dipp_toolkit.experiments.bench.statistics import mean_figure, metric_figures
-from dipp_toolkit.experiments.bench.store import ImageStore, image_key
+from dipp_toolkit.experiments.bench.store import LOG, ImageStore, image_key
 from dipp_toolkit.experiments.bench.summary import reference_of
 from dipp_toolkit.utils.fingerprint import circumstances, digest_of
 from fake_rows import fake_row
@@ -179,6 +179,20 @@ def test_processes_share_everything_once() -> None:
 def test_generators_that_cannot_be_meant(text: str, options: dict[str, dict[str, int]], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         parse_entries(text, options)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"latency": 7}', '{"latency": {"costs": {"a": "x"}, "better": {}}}', "[" * 100_000]
+)
+def test_damaged_costs_are_measured_again(tmp_path: Path, content: str) -> None:
+    (tmp_path / "costs.json").write_text(content, encoding="utf-8")
+    assert _known_costs(tmp_path / "costs.json") == {}
+
+
+def test_lines_that_were_cut_off_count_for_no_image(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    (tmp_path / f"{LOG}-0.jsonl").write_text('[]\n7\n{"ke\n{"key": "a"}\n', encoding="utf-8")
+    assert store.made() == ["a"]
 
 
 def test_bad_requests_are_refused_before_images_are_made(tmp_path: Path) -> None:

@@ -200,6 +200,31 @@ def test_a_stopped_tuning_goes_on_to_the_same_bits(
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
 
 
+def test_damaged_files_of_a_finished_tuning_are_sentences(pipeline: Path, tmp_path: Path) -> None:
+    settings = settings_of(pipeline, tmp_path, "tuned")
+    first = tune(settings, Heard())
+    for name, contents, said in (
+        ("tune.json", ["[]", "[1]", "{", "\x00"], "Begin in another folder"),
+        ("run/summary.json", ["{}", "[]", '{"steps": "many"}'], "Remove it; the same command finishes"),
+        ("report/summary.json", ["{}", "[]", '{"columns": 3, "judge": null, "warnings": []}'], "Remove it; the same"),
+        (
+            "report/summary.json",
+            ['{"columns": ["after"], "judge": {"name": "a"}, "warnings": []}'],
+            "no score of after",
+        ),
+    ):
+        path = settings.out / name
+        whole = path.read_text(encoding="utf-8")
+        for content in contents:
+            path.write_text(content, encoding="utf-8")
+            with pytest.raises(RequestError, match=f"{name} ?.*{said}|{name}: .*{said}"):
+                tune(settings, Heard())
+        path.write_text(whole, encoding="utf-8")
+    for name in ("run/summary.json", "report/summary.json"):  # the advice works
+        (settings.out / name).unlink()
+        assert tune(settings, Heard()).summary["columns"] == first.summary["columns"]
+
+
 def test_another_request_in_the_same_folder_is_refused(pipeline: Path, tmp_path: Path) -> None:
     settings = settings_of(pipeline, tmp_path, "tuned")
     tune(settings, Heard())

@@ -8,6 +8,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from dipp_toolkit.report.rerun_command import again_from_flags
 from dipp_toolkit.report.run_files import read_metrics, read_run
 from dipp_toolkit.report.thumbnails import evenly
 from dipp_toolkit.report.verdict import verdict
+from dipp_toolkit.training.run_result import RunResult
 from dipp_toolkit.utils.assignments import parse_assignments, parse_rewards
 from fake_run import interval, write_run
 
@@ -234,6 +236,55 @@ def test_unfinished_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     (folder / "summary.json").write_text("{")
     with pytest.raises(CheckpointError, match="Cannot read"):
         write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"rewards": 7}, "rewards: input should be an object"),
+        ({"rewards": {"emoji-clip": []}}, r"rewards\.emoji-clip: input should be an object"),
+        ({"judge": {}}, r"judge\.name: field required"),
+        ({"judge": "emoji-judge"}, "judge: input should be an object"),
+        ({"diversity": [1]}, "diversity: input should be an object"),
+        ({"gain": 7}, "gain: input should be an object"),
+        ({"warnings": [{}]}, r"warnings\.0: input should be a valid string"),
+        ({"reference_steps": "many"}, "reference_steps: input should be a valid integer"),
+    ],
+)
+def test_a_damaged_summary_is_a_sentence(tmp_path: Path, part: dict[str, Any], said: str) -> None:
+    folder = write_run(tmp_path / "run", summary=part)
+    for read in (write_report, RunResult.load):
+        with pytest.raises(CheckpointError, match=f"summary.json is damaged: {said}.*--resume, which writes it again"):
+            read(folder)
+
+
+@pytest.mark.parametrize("score", [7, {}, {"mean": "high", "low": 0, "high": 1}, None])
+def test_a_score_that_is_none_is_left_out(tmp_path: Path, score: Any) -> None:
+    result = RunResult.load(write_run(tmp_path / "run", summary={"rewards": {"blue": {"before": score, "after": 1}}}))
+    assert "blue" not in repr(result) and "emoji-judge" in repr(result)
+    write_report(result.folder)
+
+
+@pytest.mark.parametrize("name", ["monitors.jsonl", "diagnostics.jsonl"])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"rewards": 7}, "rewards: input should be an object"),
+        ({"warnings": 7}, "warnings: input should be a valid array"),
+        ({"warnings": [{"name": "collapse"}]}, r"warnings\.0\.text: field required"),
+    ],
+)
+def test_a_damaged_look_is_a_sentence(tmp_path: Path, name: str, row: dict[str, Any], said: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).write_text(json.dumps({"step": 5} | row) + "\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"step 5 of .*{name} is damaged: {said}. Remove that line"):
+        write_report(folder)
+
+
+def test_times_that_are_no_list_have_no_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "diagnostics.jsonl").write_text('{"step": 5, "divergence": {"times": 7, "by_time": 7}}\n')
+    write_report(folder)
 
 
 def test_metrics_survive_a_resume_and_a_cut(tmp_path: Path) -> None:

@@ -202,11 +202,16 @@ def test_a_run_that_starts_over_begins_with_what_is_there_now(world: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"contents": 1, "machine": {}, "went_on": []}', "[" * 100_000, "\x00"]
-)
+    "content",
+    [
+        "", "{", "[]", "{}", '{"contents": 1, "machine": {}, "went_on": []}', "[" * 100_000, "\x00",
+        '{"contents": {"the generator": []}, "machine": {}, "went_on": []}',
+        '{"contents": {}, "machine": {}, "went_on": [{"step": "x", "machine": {}}]}',
+    ],
+)  # fmt: skip
 def test_a_damaged_note_is_a_sentence_that_says_what_to_do(tmp_path: Path, content: str) -> None:
     (tmp_path / "begun.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"begun\.json cannot be used: .* delete it if"):
+    with pytest.raises(CheckpointError, match=r"begun\.json.* delete it if"):
         StartRecord.read(RunFolder(tmp_path))
 
 

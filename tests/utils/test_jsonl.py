@@ -54,6 +54,12 @@ def test_a_runs_own_files(tmp_path: Path) -> None:
     assert [row["text"] for row in whole_rows(path)] == [ODD] * 2
 
 
+def test_rows_of_steps_end_before_a_step_that_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', encoding="utf-8")
+    assert read_step_rows(path) == [{"step": 1}]
+
+
 def test_reasons_of_skipped_steps(tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     path.write_text(json.dumps({"step": 4, "reasons": [ODD]}, ensure_ascii=False) + "\n", encoding="utf-8")

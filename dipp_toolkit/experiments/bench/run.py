@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from torch import Tensor
 
 from ...distributed import Processes
@@ -28,6 +29,7 @@ from ...utils.device import choose_device
 from ...utils.disk_errors import AGAIN, explained
 from ...utils.fingerprint import circumstances, digest_of
 from ...utils.images import Images
+from ...utils.json_files import in_form, read_json
 from ...utils.paths import below
 from .entries import BenchEntry
 from .rows import Row, write_rows
@@ -186,14 +188,22 @@ class Bench:
         self.ask(name, metric, rows_of)
 
 
+class _Costs(BaseModel):
+    """What a metric of costs measured: values by figure, and which way each figure is better."""
+
+    costs: dict[str, list[float]]
+    better: dict[str, str]
+
+
 def _known_costs(path: Path) -> dict[str, Any]:
     """What was measured before; nothing where the file is missing or damaged, for it is measured again."""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        saved = read_json(path) if path.is_file() else {}
+        for entry in saved.values():
+            in_form(entry, _Costs, str(path), "")
+    except RequestError:
         return {}
-    items = saved.items() if isinstance(saved, dict) else ()
-    return {name: entry for name, entry in items if isinstance(entry, dict) and {"costs", "better"} <= entry.keys()}
+    return saved
 
 
 def check_bench(settings: BenchSettings) -> None:

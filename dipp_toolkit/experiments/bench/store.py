@@ -97,6 +97,6 @@ class ImageStore:
             for _, line in read_lines(path):
                 try:
                     keys.append(str(json.loads(line)["key"]))
-                except (ValueError, KeyError):
+                except (ValueError, LookupError, TypeError, RecursionError):
                     continue  # cut off by a kill
         return keys

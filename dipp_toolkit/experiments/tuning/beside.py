@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ...config import TrainConfig
 from ...evaluation.comparison import Comparison, numbers_of, score_columns
@@ -20,15 +21,47 @@ from ...rewards.loading import load_reward
 from ...utils.atomic import write_text
 from ...utils.device import choose_device
 from ...utils.images import write_png
+from ...utils.json_files import in_form, read_json
 from .listening import Listener
 
 REPORT, COMPARISON, PICTURE, SUMMARY = "report", "comparison", "beside.png", "summary.json"
+AGAIN = "Remove it; the same command writes it again."
 NOTES = {
     "before": "untuned, as many steps as it takes",
     "after": "tuned, as many steps as it takes",
     "naive": "its own network by the denoising loss",
     "reference": "many steps",
 }
+
+
+class _Score(BaseModel):
+    mean: float
+    low: float
+    high: float
+
+
+class _Judge(BaseModel):
+    """The judge's name, and its score of every column."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Score]
+    name: str
+
+
+class _Summary(BaseModel):
+    """What is told of a finished tuning."""
+
+    columns: list[str]
+    judge: _Judge | None
+    warnings: list[str]
+
+    @model_validator(mode="after")
+    def _scored(self) -> _Summary:
+        known = self.columns if self.judge is None else self.judge.model_extra or {}
+        missing = [name for name in self.columns if name not in known]
+        if missing:
+            raise ValueError(f"the judge has no score of {missing[0]}")
+        return self
 
 
 def write_beside(
@@ -49,8 +82,9 @@ def write_beside(
     folder = out / REPORT
     ready = folder / SUMMARY
     if ready.is_file():
-        saved: dict[str, Any] = json.loads(ready.read_text(encoding="utf-8"))
-        if not naive or "naive" in saved["columns"]:
+        saved = read_json(ready, then=AGAIN)
+        known = in_form(saved, _Summary, str(ready), AGAIN)
+        if not naive or "naive" in known.columns:
             return saved
     device = choose_device(config.device)
     ours = Comparison.load(out / "run" / "samples" / COMPARISON)

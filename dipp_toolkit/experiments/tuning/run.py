@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from ...config import TrainConfig, make_config
@@ -48,6 +49,7 @@ from ...utils.deterministic import deterministic_kernels
 from ...utils.device import choose_device
 from ...utils.disk_errors import AGAIN, explained
 from ...utils.folder_lock import LOCK
+from ...utils.json_files import in_form, read_json
 from ...utils.jsonl import MetricsFile
 from ...utils.messages import shown
 from ...utils.precision import PRECISIONS
@@ -214,7 +216,8 @@ class Tuning:
         folder = self.out / RUN
         done = folder / "summary.json"
         if done.is_file() and (folder / "final").is_dir():
-            summary: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+            summary = read_json(done, then=FINISH_AGAIN)
+            in_form(summary, _Finished, str(done), FINISH_AGAIN)
             return summary
         tuned = str(self.out / REFERENCE)
         given = {name: getattr(self.config, name) for name in self.config.model_fields_set}
@@ -228,6 +231,16 @@ class Tuning:
             return train(make_config(given), listeners=listeners).summary
         except Interrupted as error:
             raise Interrupted(f"{str(error).partition(' Go on with')[0]} {AGAIN}") from error
+
+
+FINISH_AGAIN = "Remove it; the same command finishes the training again."
+
+
+class _Finished(BaseModel):
+    """What is taken from the `summary.json` of the distillation."""
+
+    steps: int
+    warnings: list[str] | None = None
 
 
 def tune(settings: TuneSettings, listener: Listener, listeners: Sequence[object] = ()) -> TuneResult:
@@ -309,11 +322,8 @@ def _take_up(out: Path, asked: dict[str, Any]) -> None:
     record = out / RECORD
     others = [path.name for path in out.iterdir() if path.name not in (LOCK, RECORD, PROMPTS)]
     if record.is_file() and others:
-        try:
-            begun = json.loads(record.read_text(encoding="utf-8"))
-            changed = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
-        except (ValueError, AttributeError) as error:
-            raise RequestError(f"{record} is damaged; begin in another folder with --out.") from error
+        begun = read_json(record, then="Begin in another folder with --out.")
+        changed = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
         if changed:
             differing = ", ".join(_as_begun(name, begun) for name in changed)
             raise RequestError(

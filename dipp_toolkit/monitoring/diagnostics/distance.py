@@ -64,7 +64,9 @@ def lines_by_time(rows: Sequence[Row]) -> Sequence[Line]:
         divergence = row.get("divergence")
         if not isinstance(divergence, Mapping):
             continue
-        times, values = (divergence.get(name) or [] for name in ("times", "by_time"))
+        times, values = (divergence.get(name) for name in ("times", "by_time"))
+        if not isinstance(times, list) or not isinstance(values, list):
+            continue
         numeric = all(isinstance(value, (int, float)) and math.isfinite(value) for value in [*times, *values])
         if times and len(times) == len(values) and numeric:
             lines.append(Line(f"step {row['step']}", [float(time) for time in times], [float(kl) for kl in values]))

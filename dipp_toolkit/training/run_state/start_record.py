@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from ...config import TrainConfig
-from ...errors import CheckpointError, RequestError, first_line
+from ...errors import CheckpointError, RequestError
 from ...models.files.saved_generators import split_saved
 from ...protocols import Identified
 from ...registry import GIVEN, get_registry
@@ -32,6 +33,7 @@ from ...utils.atomic import write_text
 from ...utils.content_digests import file_digest, path_digest
 from ...utils.fingerprint import digest_of, networks_in
 from ...utils.imports import find_python_file, is_python_name
+from ...utils.json_files import read_form
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
 from ..setup.assembly import Assembled
@@ -49,6 +51,26 @@ MACHINE = {
     "diffusers": "diffusers {}", "transformers": "transformers {}", "dipp_toolkit": "dipp-toolkit {}",
 }  # fmt: skip
 """How each property of a machine is put into words."""
+
+
+UNCHECKED = (
+    "It records what the run was begun with. Without it the run resumes unchecked: delete it if prompts, rewards and "
+    "weights have not changed."
+)
+
+
+class _Resumption(BaseModel):
+    step: int
+    machine: dict[str, Any]
+
+
+class _Record(BaseModel):
+    """What `begun.json` holds."""
+
+    contents: dict[str, dict[str, Any]]
+    machine: dict[str, Any]
+    went_on: list[_Resumption]
+    given: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -87,20 +109,12 @@ class StartRecord:
             CheckpointError: `begun.json` is damaged.
         """
         try:
-            content = json.loads(folder.begun.read_text(encoding="utf-8"))
-            begun = cls(content["contents"], content["machine"], content["went_on"], dict(content.get("given", {})))
-            machines = [begun.machine, *(resumption["machine"] for resumption in begun.went_on)]
-            for mapping in (*begun.contents.values(), *machines):
-                dict(mapping)
-            [int(resumption["step"]) for resumption in begun.went_on]
-        except FileNotFoundError:
+            record = read_form(folder.begun, _Record, UNCHECKED) if folder.begun.exists() else None
+        except RequestError as error:
+            raise CheckpointError(str(error)) from error
+        if record is None:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(
-                f"{folder.begun} cannot be used: {shown(first_line(error))}. It records what the run was begun with. "
-                "Without it the run resumes unchecked: delete it if prompts, rewards and weights have not changed."
-            ) from error
-        return begun
+        return cls(record.contents, record.machine, [one.model_dump() for one in record.went_on], record.given)
 
     def write(self, folder: RunFolder) -> None:
         """Write `begun.json`.
