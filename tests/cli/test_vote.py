@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import url2pathname, urlopen
 
 import pytest
 
@@ -135,18 +137,39 @@ def test_ctrl_c_says_where_the_votes_are(
 
 
 def test_the_browser_is_led_to_the_link_with_the_voters_name(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
+    asked: list[str] = []
+    pages: list[str] = []
+    modes: list[int] = []
 
     def stopped(config: object, listening: socket.socket, done: object) -> None:
         listening.close()
+        path = Path(url2pathname(urlsplit(asked[0]).path))
+        pages.append(path.read_text(encoding="utf-8"))
+        modes.append(path.stat().st_mode & 0o077)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(serve, "has_browser", lambda: True)
-    monkeypatch.setattr(serve.webbrowser, "open", shown.append)
+    monkeypatch.setattr(serve.webbrowser, "open", asked.append)
     monkeypatch.setattr(serve, "serve_until_stopped", stopped)
     assert main(["vote", str(made), "--port", "0", "--voter", "Ann B"]) == 0
-    (link,) = shown
-    assert link.endswith(f"/{serve.token_of(made)}/?voter=Ann%20B")
+    assert f"/{serve.token_of(made)}/?voter=Ann%20B" in pages[0]
+    assert serve.token_of(made) not in asked[0]  # everybody on the machine reads what a browser is started with
+    assert modes == [0]
+    assert not list(made.glob("*.html"))
+
+
+def test_where_no_file_can_lead_there_the_page_is_served_all_the_same(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    served: list[socket.socket] = []
+    monkeypatch.setattr(serve, "has_browser", lambda: True)
+    monkeypatch.setattr(serve.tempfile, "mkstemp", full)
+    monkeypatch.setattr(serve, "serve_until_stopped", lambda config, listening, done: served.append(listening))
+    main(["vote", str(made), "--port", "0"])
+    served[0].close()
 
 
 def test_a_token_is_kept_where_nobody_else_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

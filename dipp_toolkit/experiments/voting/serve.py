@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 import re
 import secrets
 import socket
 import sys
+import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +23,10 @@ from .session import Session
 
 NEEDED = ("starlette", "uvicorn")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}")
+LED_THERE = (
+    '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>dipp vote</title>'
+    '<meta http-equiv="refresh" content="0; url={address}"><a href="{address}">The page to vote on</a>\n'
+)
 
 
 def check_packages() -> None:
@@ -98,6 +105,23 @@ def run_page(
     from .server import LIMITS, build_page
 
     token = urlsplit(address).path.strip("/")
-    if browser:  # the socket listens already, so that the browser waits for the server
-        webbrowser.open(address)
-    serve_until_stopped(application_config(build_page(session, token), LIMITS), listening, done)
+    # The socket listens already, so that the browser waits for the server.
+    with _shown(address, session.votes.folder) if browser else nullcontext():
+        serve_until_stopped(application_config(build_page(session, token), LIMITS), listening, done)
+
+
+@contextmanager
+def _shown(address: str, folder: Path) -> Iterator[None]:
+    """The page in this machine's browser, which is led there by a file that nobody else may read.
+
+    What a browser is started with is in the list of processes, which everybody on the machine reads. The file lies in
+    the folder of the votes, since browsers in a sandbox of their own do not see `/tmp` and hidden folders.
+    """
+    with ExitStack() as made:
+        with suppress(OSError):  # the link is on the terminal
+            opened, name = tempfile.mkstemp(prefix="open-in-browser-", suffix=".html", dir=folder.resolve())
+            made.callback(Path(name).unlink, missing_ok=True)
+            with os.fdopen(opened, "w", encoding="utf-8") as file:  # mkstemp made it of mode 0600
+                file.write(LED_THERE.format(address=html.escape(address)))
+            webbrowser.open(Path(name).as_uri())
+        yield
