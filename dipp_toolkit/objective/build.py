@@ -64,6 +64,23 @@ def build_term(name: str, context: TermContext) -> Term:
     return term
 
 
+def check_term(name: str, config: TrainConfig) -> None:
+    """Refuse settings that a term does not work with, before anything is loaded: what its class says with a classmethod
+    `check_settings(name, config)`.
+
+    Raises:
+        RequestError: the term is unknown, or as its class says.
+    """
+    factory = _factory(name)
+    kind = made_by(factory)
+    check = getattr(kind, "check_settings", None)
+    if check is None:
+        return
+    # A function from elsewhere may make the same term of other options.
+    if isinstance(getattr(factory, "__self__", factory), type) or factory.__module__ == kind.__module__:
+        check(name, config)
+
+
 NO_PULL = "Set a scale instead of a pull, for example --set reward_scale=1."
 
 
@@ -126,8 +143,12 @@ def term_class(name: str) -> Any:
 
 
 def _classes(names: Iterable[str]) -> dict[str, Any]:
+    return {name: made_by(_factory(name)) for name in names}
+
+
+def _factory(name: str) -> Callable[..., Any]:
     registered = get_registry().entries["term"]
-    return {name: made_by(registered[name].find_factory() if name in registered else find_term(name)) for name in names}
+    return registered[name].find_factory() if name in registered else find_term(name)
 
 
 def _why_not_scaled(terms: Mapping[str, Any], inside: str, alone: str) -> str:

@@ -36,6 +36,7 @@ from ..models.quantized_layers import KINDS
 from ..models.shared_components.choice import check_conditions
 from ..models.sizes import asked_sizes, recorded_sizes
 from ..registry import get_registry
+from ..rewards.groups import declared_samples
 from ..utils.image_sizes import Size
 from ..utils.imports import made_by
 from ..utils.json_files import read_json
@@ -483,14 +484,7 @@ def _images_compared(config: TrainConfig) -> int:
     """How many images of a prompt rewards and terms compare, as far as options and classes say; 0 where none does."""
     terms = get_registry().entries["term"]
     made = [made_by(terms[name].find_factory()) for name in config.terms if name in terms and not terms[name].missing]
-    entries = get_registry().entries["reward"]
-    usual = {
-        name: getattr(entries[name].find_factory(), "samples_per_prompt", None)
-        for name in config.rewards
-        if name in entries and not entries[name].missing
-    }
-    said = [config.options_of(name).get("samples", own) for name, own in usual.items() if isinstance(own, int)]
-    said += [getattr(term, "samples_per_prompt", 0) for term in made]
+    said = [*declared_samples(config).values(), *(getattr(term, "samples_per_prompt", 0) for term in made)]
     return max([own for own in said if isinstance(own, int)], default=0)
 
 

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..config import TrainConfig
 from ..errors import RequestError
 from ..protocols import GroupReward, Reward
+from ..registry import get_registry
 from ..utils.messages import quoted, shown
 
 
@@ -29,6 +31,18 @@ def samples_per_prompt(reward: Reward) -> int:
     if isinstance(said, bool) or not isinstance(said, int) or said < 1:
         raise RequestError(f"The samples_per_prompt of a reward is {quoted(said)}; expected a whole number, 2 or more.")
     return said
+
+
+def declared_samples(config: TrainConfig) -> dict[str, int]:
+    """How many images of a prompt rewards compare, as far as options and registered classes say, by name."""
+    entries = get_registry().entries["reward"]
+    usual = {
+        name: getattr(entries[name].find_factory(), "samples_per_prompt", None)
+        for name in [*config.rewards, *config.floors]
+        if name in entries and not entries[name].missing
+    }
+    said = {name: config.options_of(name).get("samples", own) for name, own in usual.items() if isinstance(own, int)}
+    return {name: own for name, own in said.items() if isinstance(own, int)}
 
 
 def refuse_alone(name: str, reward: Reward, where: str) -> None:

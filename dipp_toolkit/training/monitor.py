@@ -38,6 +38,29 @@ FIRST_SEED = 10_000
 """Added to the run's seed, so that the noises differ from those of the comparison at the end."""
 
 
+def is_monitored(config: TrainConfig) -> bool:
+    """Whether the monitors look at all during a run."""
+    return 0 < config.monitor_every <= config.steps
+
+
+def check_held_out(config: TrainConfig, available: int) -> None:
+    """Refuse `stop_on` where the monitors look at too few prompts.
+
+    Args:
+        config: resolved settings.
+        available: held-out prompts that the run measures on, `eval_count` at most.
+
+    Raises:
+        RequestError: there are too few.
+    """
+    count = min(config.monitor_count, available)
+    if is_monitored(config) and config.stop_on and count < LEAST_PROMPTS:
+        raise RequestError(
+            f"stop_on needs at least {LEAST_PROMPTS} held-out prompts to tell a warning from chance, and there are "
+            f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
+        )
+
+
 class Monitor:
     """Measures a run on held-out prompts.
 
@@ -63,16 +86,12 @@ class Monitor:
             **agreements(parts.rewards),
         }
         self.record: MonitorsFile | None = None
-        self.active = 0 < config.monitor_every <= config.steps
+        self.active = is_monitored(config)
         if not self.active:
             return
         available = len(parts.eval_conditions)
+        check_held_out(config, available)
         count = min(config.monitor_count, available)
-        if config.stop_on and count < LEAST_PROMPTS:
-            raise RequestError(
-                f"stop_on needs at least {LEAST_PROMPTS} held-out prompts to tell a warning from chance, and there are "
-                f"{count}. Raise monitor_count and eval_count, or name more prompts with eval_prompts."
-            )
         self.about = ""
         self.conditions = parts.eval_conditions[evenly_spaced(available, count)]
         self.seeds = [config.seed + FIRST_SEED + k for k in range(SEEDS)]

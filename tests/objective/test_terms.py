@@ -19,7 +19,7 @@ from dipp_toolkit.events import StepEvent
 from dipp_toolkit.models.reference import DiffusersReference
 from dipp_toolkit.models.tiny_pipelines import write_twin
 from dipp_toolkit.objective.base import Sample, TermContext
-from dipp_toolkit.objective.build import build_term
+from dipp_toolkit.objective.build import build_term, check_term
 from dipp_toolkit.objective.estimators.density_ratio import (
     LearnedRatio,
     as_tokens,
@@ -31,6 +31,7 @@ from dipp_toolkit.objective.terms.policy_gradient import NormalExploration, Sigm
 from dipp_toolkit.registry import get_registry
 from dipp_toolkit.training.assistant import LearnedAssistant
 from dipp_toolkit.training.run import MEASURED
+from dipp_toolkit.training.setup.preflight import preflight
 from tiny import PROMPTS, tiny_pipeline
 from tiny_runs import Run, runs_in
 
@@ -50,6 +51,12 @@ TERMS: dict[str, dict[str, Any]] = {
     "integral_kl,last_step_reward": {},
     "integral_kl,group_preference": {"group_preference": {"trust": -1.0, "rounds": 1}},
 }
+OWN_OPTIONS = """
+from dipp_toolkit.objective.terms.score_divergence import ScoreDivergence
+
+def build(context) -> ScoreDivergence:
+    return ScoreDivergence(context.reference, context.assistant, c=context.options["mine"])
+"""
 GROUPS = {"noises_per_prompt": 3}
 """Of a term that compares images of a prompt, in batches of three."""
 
@@ -154,6 +161,8 @@ def test_of_several_steps_the_last_alone_has_the_reward(run: Run) -> None:
         ({"term": "diffused_reward", "term_options": {"diffused_reward": {"steps": 5}}}, "less than or equal to 4"),
         ({"term": "diffused_reward", "balance": "pcgrad"}, "balance=pcgrad does not work with the term"),
         ({"term": "policy_gradient", "reward_clip": 1.0}, "reward_clip does not work with the term"),
+        ({"term": "tuned_difference"}, "needs a tuned reference"),
+        ({"term": "reward_only", "reward_scale": 1.0, "term_options": {"reward_only": {"c": 1}}}, "has no options"),
         ({"term": "trajectory", "generator_steps": 2}, "with generator_steps=2 an image depends on several"),
         ({"term": "trajectory", "term_options": {"trajectory": {"share": 0}}}, "greater than 0"),
         ({"term": "dynamic_kl", "term_options": {"dynamic_kl": {"noisy": 0.5}}}, "greater than or equal to 1"),
@@ -164,11 +173,20 @@ def test_of_several_steps_the_last_alone_has_the_reward(run: Run) -> None:
         ({"term": "integral_kl,group_preference"}, "cuts groups of 4 images of one prompt"),
         ({"term": "last_step_reward", "noises_per_prompt": 3, "generator_steps": 2}, "through the last step alone"),
         ({"time_sampling": "logit_normal"}, "Did you mean 'logit-normal'"),
+        ({"stop_on": "all", "monitor_every": 2}, "stop_on needs at least .* held-out prompts.* there are 3"),
     ],
 )
-def test_wrong_terms_and_options_are_sentences(run: Run, changes: dict[str, Any], message: str) -> None:
+def test_wrong_terms_and_options_are_sentences_of_a_dry_run(
+    world: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(RequestError, match=message):
-        run("never", **changes)
+        preflight(TrainConfig(**{**world, "out": tmp_path / "never", **changes}))
+
+
+def test_a_function_that_makes_the_toolkits_term_reads_options_in_its_own_way(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN_OPTIONS)
+    name, options = f"{tmp_path / 'mine.py'}:build", {"mine": 0.5}
+    check_term(name, TrainConfig(term=name, term_options={name: options}))
 
 
 def test_a_file_with_build_is_a_term_and_its_docstring_the_summary() -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...config import TrainConfig
 from ...diffusion.condition import Condition
 from ...diffusion.denoiser import Denoiser
 from ...diffusion.schedules import Schedule, add_noise, expand_like
@@ -108,6 +109,15 @@ class Divergence:
     guidance: float | PiecewiseLinear = 1.0
     weighting: Weighting = uniform
     sampling: Sampling = field(default_factory=UniformTimes)
+
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse options that the term does not have.
+
+        Raises:
+            RequestError: an option is unknown or its value is invalid.
+        """
+        read_options(cls, name, config.term_options.get(name, {}))
 
     @classmethod
     def build(cls: type[D], context: TermContext, **others: Any) -> D:

@@ -30,11 +30,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...config import TrainConfig
 from ...errors import RequestError
 from ..advantages import SAMPLES_PER_PROMPT, standardised_reward
 from ..base import Sample, TermContext, TermResult
 from ..gaussians import GaussianProblem, Verification
-from .options import read_options
 from .reward_sum import HoldsRewards, RewardSum
 
 
@@ -57,6 +57,21 @@ class LastStepReward(HoldsRewards):
     rewards: RewardSum = field(default_factory=RewardSum)
     scale: float = 1.0
     steps: int = 1
+
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse several steps that are trained through each other, besides what all terms of rewards refuse.
+
+        Raises:
+            RequestError: they are.
+        """
+        super().check_settings(name, config)
+        if config.generator_steps > 1 and config.supervise != "every":
+            raise RequestError(
+                f"The term '{name}' goes back through the last step alone, and with supervise={config.supervise} the "
+                f"gradient goes through all {config.generator_steps} of them. Set supervise=every, or train with the "
+                "rewards as terms of their own: leave the term out."
+            )
 
     def __call__(self, sample: Sample) -> TermResult:
         if sample.readout + 1 < self.steps:
@@ -85,11 +100,5 @@ def build(context: TermContext) -> LastStepReward:
         RequestError: an option was set, it takes none; or several steps are trained through each other.
     """
     config = context.config
-    read_options(LastStepReward, context.name, context.options)
-    if config.generator_steps > 1 and config.supervise != "every":
-        raise RequestError(
-            f"The term '{context.name}' goes back through the last step alone, and with supervise={config.supervise} "
-            f"the gradient goes through all {config.generator_steps} of them. Set supervise=every, or train with the "
-            "rewards as terms of their own: leave the term out."
-        )
+    LastStepReward.check_settings(context.name, config)
     return LastStepReward(RewardSum.build(context, scale=1.0), config.alpha_rew, config.generator_steps)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...config import TrainConfig
 from ..base import Sample, TermContext, TermResult
 from ..gaussians import GaussianProblem, Verification
 from .options import read_options
@@ -24,6 +25,15 @@ class RewardOnly:
 
     uses_assistant: ClassVar[bool] = False
     verification: ClassVar[Verification] = Verification(cases=("quadratic",), patience=4)
+
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse options; it takes none.
+
+        Raises:
+            RequestError: one was set.
+        """
+        read_options(cls, name, config.term_options.get(name, {}))
 
     def __call__(self, sample: Sample) -> TermResult:
         return TermResult(sample.x0.new_zeros(len(sample.x0)), torch.zeros_like(sample.x0))
@@ -39,5 +49,5 @@ def build(context: TermContext) -> RewardOnly:
     Raises:
         RequestError: an option was set; it takes none.
     """
-    read_options(RewardOnly, context.name, context.options)
+    RewardOnly.check_settings(context.name, context.config)
     return RewardOnly()

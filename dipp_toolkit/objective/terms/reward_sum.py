@@ -16,6 +16,7 @@ from ...rewards.groups import samples_per_prompt
 from ...utils.piecewise_linear import PiecewiseLinear
 from ..advantages import Advantages
 from ..base import Committing, Sample, ScoringTerm, Stateful, TermContext, WarningTerm
+from .options import read_options
 from .reward import RewardTerm
 
 
@@ -135,6 +136,16 @@ class HoldsRewards:
     """
 
     rewards: RewardSum
+
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse options that the term does not have, and settings that work on rewards which are terms of their own.
+
+        Raises:
+            RequestError: one is set.
+        """
+        read_options(cls, name, config.term_options.get(name, {}))
+        check_plain(name, config)
 
     def commit(self) -> None:
         """The rewards' estimators keep what they found in the update's passes."""

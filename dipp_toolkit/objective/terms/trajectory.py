@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...config import TrainConfig
 from ...errors import RequestError
 from ...protocols import Reference
 from ...utils.piecewise_linear import PiecewiseLinear, value_at
@@ -49,6 +50,20 @@ class Trajectory:
     guidance: float | PiecewiseLinear = 1.0
     sampler_steps: Annotated[int, Field(ge=1)] = option(8, "steps of the reference's sampler")
     share: Annotated[float, Field(gt=0, le=1)] = option(0.25, "share of the batch's samples that are looked at")
+
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse generators of several steps, and options that the term does not have.
+
+        Raises:
+            RequestError: the generator takes several, or an option is unknown or invalid.
+        """
+        read_options(cls, name, config.term_options.get(name, {}))
+        if config.generator_steps > 1:
+            raise RequestError(
+                f"The term '{name}' compares the image of a noise with the sampler's, and with generator_steps="
+                f"{config.generator_steps} an image depends on several. Train one step, or leave the term out."
+            )
 
     @torch.no_grad()
     def __call__(self, sample: Sample) -> TermResult:
@@ -82,10 +97,6 @@ def build(context: TermContext) -> Trajectory:
         RequestError: an option is unknown or invalid, or the generator takes several steps.
     """
     config = context.config
-    if config.generator_steps > 1:
-        raise RequestError(
-            f"The term '{context.name}' compares the image of a noise with the sampler's, and with generator_steps="
-            f"{config.generator_steps} an image depends on several. Train one step, or leave the term out."
-        )
+    Trajectory.check_settings(context.name, config)
     options = read_options(Trajectory, context.name, context.options)
     return Trajectory(context.reference, config.guidance_by_step, **options)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from ...config import TrainConfig
 from ...errors import RequestError
 from ...models.generator_options import guidance_option
 from ...models.loading import load_reference
@@ -61,6 +62,20 @@ class TunedDifference(IntegralKL):
     )
     tuned_reference: Reference | None = field(default=None, repr=False)
 
+    @classmethod
+    def check_settings(cls, name: str, config: TrainConfig) -> None:
+        """Refuse a run without a tuned reference, and options that the term does not have.
+
+        Raises:
+            RequestError: none is named, or an option is unknown or invalid.
+        """
+        super().check_settings(name, config)
+        if not config.term_options.get(name, {}).get("tuned"):
+            raise RequestError(
+                f"The term '{name}' needs a tuned reference: name the folder that dipp tune wrote with --set "
+                f"term.{name}.tuned=FOLDER."
+            )
+
     def reference_x0(self, noisy: Noised) -> Float[Tensor, "batch ..."]:
         r"""$\hat x_0^{ref} + \gamma (\hat x_0^{tuned} - \hat x_0^{ref})$, each under the term's guidance."""
         assert self.tuned_reference is not None
@@ -94,12 +109,8 @@ def build(context: TermContext) -> TunedDifference:
     Raises:
         RequestError: no tuned reference is named, it cannot be loaded, or its latents are others.
     """
-    name = context.options.get("tuned")
-    if not isinstance(name, str) or not name:
-        raise RequestError(
-            f"The term '{context.name}' needs a tuned reference: name the folder that dipp tune wrote with --set "
-            f"term.{context.name}.tuned=FOLDER."
-        )
+    TunedDifference.check_settings(context.name, context.config)
+    name = context.options["tuned"]
     precision = context.config.frozen_precision
     options: dict[str, Any] = {} if precision == "fp32" else {"dtype": FROZEN_DTYPES[precision]}
     options |= guidance_option(context.config, "reference")

@@ -251,7 +251,7 @@ def assemble(config: TrainConfig, processes: Processes | None = None) -> Assembl
     check_frozen_precision(config, sharding)
     compared = compare_named(config, processes)
     rewards, judge = _load_rewards(config)
-    check_groups(config, rewards)
+    check_groups(config, {name: samples_per_prompt(reward) for name, reward in rewards.items()})
     watchers = _load_watchers(config)
     prompt_set = load_prompts(config.prompts or "")
     prompts, by_prompt = texts(prompt_set), prompt_weights(config, prompt_set.prompts)
@@ -441,13 +441,16 @@ def images_compared(engine: Engine) -> int:
     return max([*by_rewards, *(images_compared_by(weighted.term) for weighted in engine.terms)], default=1)
 
 
-def check_groups(config: TrainConfig, rewards: Mapping[str, Reward]) -> None:
+def check_groups(config: TrainConfig, sizes: Mapping[str, int]) -> None:
     """Rewards and terms that compare images of one prompt need whole groups in every batch.
+
+    Args:
+        config: resolved settings.
+        sizes: how many images of a prompt each reward compares, by name.
 
     Raises:
         RequestError: the batch cuts them, holds one image a prompt, or such a reward is learned on latents.
     """
-    sizes = {name: samples_per_prompt(reward) for name, reward in rewards.items()}
     all_sizes = {f"reward '{name}'": size for name, size in sizes.items()}
     all_sizes |= {f"term '{name}'": images_compared_by(term_class(name)) for name in config.terms}
     name = max(all_sizes, key=all_sizes.__getitem__, default="")

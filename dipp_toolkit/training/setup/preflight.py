@@ -34,6 +34,7 @@ from ...models.sizes import asked_sizes, in_pixels
 from ...planning.recipes.recipe import recipe_text
 from ...prompts.loading import load_prompts
 from ...registry import get_registry
+from ...rewards.groups import declared_samples
 from ...rewards.loading import files_of, find_reward
 from ...utils.assignments import is_remote_name
 from ...utils.device import choose_device
@@ -41,12 +42,13 @@ from ...utils.image_sizes import size_text
 from ...utils.imports import find_in_python, is_python_name
 from ...utils.paths import is_there
 from ..listeners import Trackers
+from ..monitor import check_held_out
 from ..optim import check_optimizer
 from ..publish import check_repository
 from ..run_state.checkpoint import checkpoints
 from ..run_state.run_folder import choose_folder
 from ..run_state.start_settings import as_begun
-from .assembly import check_frozen_precision, check_generator, reference_options
+from .assembly import check_frozen_precision, check_generator, check_groups, reference_options
 from .origins import licence_notices
 from .prompt_weights import prompt_weights
 from .resolve import resolve
@@ -249,11 +251,15 @@ def check_run(config: TrainConfig, parts: Parts) -> dict[str, str]:
     parts.rewards(
         (name for name in names if name is not None), {name: config.options_of(name) for name in config.reward_options}
     )
+    check_groups(config, declared_samples(config))
     trained, held_out = parts.prompts(config.prompts or ""), None
     if trained is not None:
         prompt_weights(config, load_prompts(config.prompts or "").prompts)
     if config.eval_prompts is not None:
         held_out = parts.prompts(config.eval_prompts)
+    measured = trained if config.eval_prompts is None else held_out
+    if measured is not None:
+        check_held_out(config, min(measured, config.eval_count))
     joined = check_networks(config, parts)
     batch = config.batch_size * config.accumulation * launched_count()
     rows = {

@@ -21,7 +21,7 @@ from ...models.published import check_guidance
 from ...models.stock_steps import saved_stepping
 from ...monitoring.interval import LOOKS, usual_looks
 from ...monitoring.monitors import check_monitors
-from ...objective.build import find_term, why_no_budget, why_no_pull, why_nothing_learned
+from ...objective.build import check_term, why_no_budget, why_no_pull, why_nothing_learned
 from ...objective.estimators.latent import why_not_latent
 from ...planning.compile_choice import CompileChoice, choose_compile
 from ...planning.recipes.recipe import recipe_settings
@@ -245,10 +245,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise RequestError("Name the prompts to train on with --prompts: a prompt set or a text file.")
     if not resolved.terms:
         raise RequestError("Name a term of the objective, for example with --set term=integral_kl.")
-    for name in resolved.terms:
-        find_term(name)
     for name in resolved.term_options.keys() - resolved.terms.keys():
         raise RequestError(f"Options were set for the term '{name}', which this run does not use.")
+    for name in resolved.terms:
+        check_term(name, resolved)
     resolved = _with_possible_scale(config, resolved)
     _check_scaled_rewards(resolved)
     _check_rewards_for(resolved)
