@@ -124,17 +124,30 @@ class Session:
         voter = voter_name(voter)
         with self._lock:
             while True:
-                showing = next(
-                    (one for one in self.votes.open_showings(voter) if not self._has_lost(one.first, one.second)), None
-                )
-                if showing is None:
-                    plan = self._next_plan(voter)
-                    if plan is None:
-                        return None
-                    del self._plans[voter]
-                    showing = self.votes.show(voter, plan.left, plan.right, plan.repeat_of)
-                if self._look_at(showing.first, showing.second):
+                showing = self._open(voter) or self._ask(voter)
+                if showing is None or self._look_at(showing.first, showing.second):
                     return showing
+
+    def _open(self, voter: str) -> Showing | None:
+        """What the voter was shown and has not voted on."""
+        shown = self.votes.open_showings(voter)
+        return next((one for one in shown if not self._has_lost(one.first, one.second)), None)
+
+    def _ask(self, voter: str) -> Showing | None:
+        """Show the next pair; None where there is none.
+
+        Another process may ask the same voter on the same folder, so that it is looked once more whether nothing is
+        open and the pair was not asked, where nobody else can write until the pair is shown.
+        """
+        if self._next_plan(voter) is None:  # picking takes its time, and others need not wait for it
+            return None
+        with self.votes.all_or_none():
+            showing = self._open(voter)
+            plan = None if showing is not None else self._next_plan(voter)
+            if plan is not None:
+                del self._plans[voter]
+                showing = self.votes.show(voter, plan.left, plan.right, plan.repeat_of)
+            return showing
 
     def ahead(self, voter: str) -> tuple[Candidate, Candidate] | None:
         """The images that are likely to be shown after those that are open, for a page that fetches them early."""
@@ -245,7 +258,9 @@ class Session:
         seen |= {showing.pair for showing in self.votes.open_showings(voter)}
         plan = self._plans.get(voter)
         if plan is not None:
-            lasts = plan.repeat_of in {showing.id for showing, _ in given} if plan.repeat_of else plan.pair not in seen
+            repeated = {showing.repeat_of for showing, _ in given}  # by another process too
+            standing = {showing.id for showing, _ in given} - repeated
+            lasts = plan.repeat_of in standing if plan.repeat_of else plan.pair not in seen
             if lasts and not plan.pair & self._lost.keys():
                 return plan
         plan = self._repeat(voter, given) or self._new(voter, seen, len(given))

@@ -192,6 +192,42 @@ def test_every_pair_and_then_nothing(tmp_path: Path) -> None:
     assert session.question("bob") is not None
 
 
+def test_two_processes_ask_a_voter_of_one_name_the_same_question(tmp_path: Path) -> None:
+    """The second process is picking a pair while the first one asks about it."""
+    first, second = filled(tmp_path), VoteFile.open(tmp_path)
+    other, asked = Session(first, AnyPair, repeats=0.0), []
+
+    class Overtaken(AnyPair):
+        def pick(self, voter: str, avoid: Collection[frozenset[int]] = ()) -> tuple[int, int] | None:
+            picked = super().pick(voter, avoid)
+            if not asked:
+                asked.append(other.question(voter))
+            return picked
+
+    session = Session(second, Overtaken, repeats=0.0)
+    assert session.question("ann") == asked[0]
+    assert len(second.open_showings("ann")) == 1
+    assert session.answer("ann", asked[0].id, "first")
+    assert not other.answer("ann", asked[0].id, "second")  # the other window's vote on the same question
+    assert len(first.comparisons()) == 1
+    first.close()
+    second.close()
+
+
+def test_two_processes_repeat_a_pair_once(tmp_path: Path) -> None:
+    files = [filled(tmp_path, prompts=8), VoteFile.open(tmp_path)]
+    sessions = [Session(votes, AnyPair, repeats=0.5) for votes in files]
+    for number in range(16):
+        for session in sessions:
+            session.ahead("ann")  # both know what they would ask next
+        vote_on(sessions[number % 2], "ann")
+    repeats = [showing.repeat_of for showing, _ in files[0].votes_of("ann") if showing.repeat_of]
+    assert len(repeats) > 2
+    assert len(set(repeats)) == len(repeats)
+    for votes in files:
+        votes.close()
+
+
 def test_the_picker_learns_of_votes_and_forgets_those_that_are_taken_back(tmp_path: Path) -> None:
     session = Session(filled(tmp_path), AnyPair)
     vote_on(session, "ann")
