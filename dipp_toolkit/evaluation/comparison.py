@@ -21,7 +21,7 @@ from ..rewards.groups import parts_of
 from ..rewards.scores import ask
 from ..utils.atomic import write_text
 from ..utils.images import Images
-from ..utils.json_files import in_form
+from ..utils.json_forms import in_form
 from ..utils.paths import below
 from .diversity import seed_diversity
 from .image_sheets import read_sheets, write_sheets

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from ..config import TrainConfig, make_config
 from ..errors import CheckpointError, RequestError
 from ..utils.assignments import read_yaml
-from ..utils.json_files import in_form, read_json
+from ..utils.json_files import read_json
+from ..utils.json_forms import in_form
 from ..utils.jsonl import read_lines, read_looks
 from ..utils.messages import Spelling
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..utils.jsonl import MetricsFile, whole_rows
+from ..utils.jsonl import MetricsFile, read_step_rows
 
 DECAY = 0.9
 LEAST = 10
@@ -155,11 +155,12 @@ class FileOfSkips:
 
 def skip_warning(path: Path) -> list[str]:
     """What the summary says of skipped updates: a sentence, or none where every update was made."""
-    rows = whole_rows(path)
+    rows = read_step_rows(path)
     if not rows:
         return []
+    reasons = rows[0].get("reasons")
     steps = f"{len(rows)} step{'s' * (len(rows) > 1)}"
     return [
         f"Bad numbers came up in {steps}, whose updates were skipped; the first was step {rows[0]['step']}: "
-        f"{'; '.join(rows[0]['reasons'])}."
+        f"{'; '.join(map(str, reasons)) if isinstance(reasons, list) else 'not recorded'}."
     ]

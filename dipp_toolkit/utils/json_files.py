@@ -11,9 +11,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from ..errors import RequestError, first_line
 from .messages import shown
@@ -33,7 +31,6 @@ MAX_DIGITS = 19
 """Most digits of a whole number: seeds and counts have 64 bits."""
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON escapes a surrogate, alone or as one of a pair."""
-Form = TypeVar("Form")
 
 
 def check_regular(path: Path, status: os.stat_result, most: int | None = MOST_BYTES) -> None:
@@ -91,44 +88,6 @@ def read_json(path: Path, most: int = MOST_BYTES, then: str = "") -> dict[str, A
     if not isinstance(content, dict):
         raise RequestError(f"{path} holds a {type(content).__name__}; expected a JSON object. {then}".rstrip())
     return content
-
-
-def read_form(path: Path, form: type[Form], then: str) -> Form:
-    """What a JSON file of the toolkit's own holds, in the form that it was written in.
-
-    Args:
-        path: the file.
-        form: a dataclass or a pydantic model.
-        then: a sentence that says what to do where the file is damaged.
-
-    Raises:
-        RequestError: as `read_json` does, or something in it is missing or of another type; the message names it.
-    """
-    return in_form(read_json(path, then=then), form, str(path), then)
-
-
-def in_form(content: Any, form: type[Form], what: str, then: str) -> Form:
-    """The content of a JSON file, or of a line of one, as a form.
-
-    Args:
-        content: as it was read.
-        form: see `read_form`.
-        what: the file, for messages.
-        then: see `read_form`.
-
-    Raises:
-        RequestError: something is missing or of another type.
-    """
-    try:  # as JSON and not as Python, where a dataclass of a strict form would have to be one already
-        return TypeAdapter(form).validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        raise RequestError(f"{what} is damaged: {mistake_in(error)}. {then}".rstrip()) from error
-
-
-def mistake_in(error: ValidationError) -> str:
-    """The first mistake that pydantic found, where it is and what it is: `"rounds.0.votes: field required"`."""
-    wrong = error.errors()[0]
-    return f"{shown('.'.join(map(str, wrong['loc'])) or 'all of it')}: {wrong['msg'].rstrip('.').lower()}"
 
 
 def parse_untrusted(text: str) -> Any:

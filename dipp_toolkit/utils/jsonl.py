@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from ..errors import CheckpointError, RequestError
 from .atomic import naming, write_text
-from .json_files import in_form
+from .json_forms import in_form
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -183,6 +183,15 @@ def test_one_that_is_not_installed_says_how(cache: Path) -> None:
         load_reward("hps@hpsv2")
 
 
+@pytest.mark.parametrize("marker", ["", "[]", "[" * 100_000, "\x00"])
+def test_a_damaged_marker_is_that_of_no_environment(cache: Path, marker: str) -> None:
+    folder = environments.default_folder() / "mine"
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text(marker, encoding="utf-8")
+    with pytest.raises(RequestError, match="There is no environment named 'mine'"):
+        environments.find_installed("mine")
+
+
 def test_hpsv2_gets_the_table_it_lacks(tmp_path: Path) -> None:
     from dipp_hps.original import MERGES, add_merges
 

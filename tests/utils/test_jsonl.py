@@ -67,6 +67,14 @@ def test_reasons_of_skipped_steps(tmp_path: Path) -> None:
     assert ODD in skip_warning(path)[0]
 
 
+@pytest.mark.parametrize("row", [{}, {"step": 4}, {"step": 4, "reasons": 7}])
+def test_skipped_steps_without_reasons(tmp_path: Path, row: dict[str, object]) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    said = skip_warning(path)
+    assert said == [] or "step 4: not recorded." in said[0]
+
+
 def test_rows_of_a_leaderboard(tmp_path: Path) -> None:
     row = fake_row("a", 0.0)
     row = row.model_copy(update={"notes": (ODD,)})

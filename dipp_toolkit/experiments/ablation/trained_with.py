@@ -56,7 +56,8 @@ def _other_settings(folder: Path, config: TrainConfig) -> Iterator[str]:
 def _other_contents(contents: Path, config: TrainConfig) -> Iterator[str]:
     if not contents.is_file():
         return
-    saved, now = read_json(contents), contents_of(config)
+    then = "Remove it, and the cell is known by its settings alone."
+    saved, now = read_json(contents, then=then), contents_of(config)
     for name in sorted(saved.keys() | now.keys()):
         if saved.get(name) != now.get(name):
             yield f"the content of {shown(name)} has changed since"

@@ -19,6 +19,7 @@ from ...registry import get_registry
 from ...utils.atomic import write_text
 from ...utils.fingerprint import networks_in, weights_digest
 from ...utils.json_files import read_json
+from ...utils.json_forms import mistake_in
 from .weights_used import WeightFile
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def read_golden(path: Path) -> dict[str, list[Golden]]:
     try:
         return {name: [Golden.model_validate(row) for row in rows] for name, rows in content.items()}
     except (ValidationError, TypeError) as error:
-        raise RequestError(f"{path} is not a file of golden numbers: {first_line(error)}.") from error
+        wrong = mistake_in(error) if isinstance(error, ValidationError) else first_line(error)
+        raise RequestError(f"{path} is not a file of golden numbers: {wrong}.") from error
 
 
 def write_golden(path: Path, measured: Mapping[str, Golden]) -> None:

@@ -23,7 +23,7 @@ from ...utils.assignments import is_isolated_name, is_remote_name
 from ...utils.atomic import write_text
 from ...utils.imports import is_python_name
 from ...utils.json_files import parse_untrusted, read_bytes
-from ...utils.messages import shown
+from ...utils.json_forms import mistake_in
 from ...utils.paths import is_there
 from .check import Outcome, Verdict
 from .settings import public_name
@@ -283,9 +283,7 @@ def read_row(path: Path) -> AcceptedRow:
     except UnicodeDecodeError:
         raise RequestError(f"The row {path} is not UTF-8 text; expected what dipp accept writes.") from None
     except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(str(part) for part in wrong["loc"])
-        raise RequestError(f"{path} is not a row of an acceptance: {shown(where)}: {wrong['msg'].lower()}.") from error
+        raise RequestError(f"{path} is not a row of an acceptance: {mistake_in(error)}.") from error
     except RecursionError:
         raise RequestError(f"{path} is not a row of an acceptance: it is nested too deeply.") from None
     except ValueError as error:

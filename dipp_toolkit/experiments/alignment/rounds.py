@@ -30,7 +30,8 @@ from ...training.run import train
 from ...utils.atomic import write_text
 from ...utils.device import choose_device
 from ...utils.folder_lock import locked
-from ...utils.json_files import read_form, read_json
+from ...utils.json_files import read_json
+from ...utils.json_forms import read_form
 from ...utils.messages import shown
 from ...utils.paths import below
 from ..bench.entries import BenchEntry

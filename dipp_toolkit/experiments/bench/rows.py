@@ -18,8 +18,8 @@ from torch import Tensor
 from ...errors import RequestError, first_line
 from ...events import Warned
 from ...utils.json_files import parse_untrusted, read_bytes
+from ...utils.json_forms import mistake_in
 from ...utils.jsonl import numbered_lines
-from ...utils.messages import shown
 
 SCHEMA = 1
 MOST_BYTES = 2**29
@@ -189,11 +189,7 @@ def read_rows(path: Path) -> list[Row]:
         try:
             rows.append(Row.model_validate(parse_untrusted(line)))
         except ValidationError as error:
-            wrong = error.errors()[0]
-            where = ".".join(str(part) for part in wrong["loc"])
-            raise RequestError(
-                f"{path}, line {number}, is not a row of a leaderboard: {shown(where)}: {wrong['msg'].lower()}."
-            ) from error
+            raise RequestError(f"{path}, line {number}, is not a row of a leaderboard: {mistake_in(error)}.") from error
         except RecursionError:
             raise RequestError(
                 f"{path}, line {number}, is not a row of a leaderboard: it is nested too deeply."

@@ -29,7 +29,8 @@ from ...utils.device import choose_device
 from ...utils.disk_errors import AGAIN, explained
 from ...utils.fingerprint import circumstances, digest_of
 from ...utils.images import Images
-from ...utils.json_files import in_form, read_json
+from ...utils.json_files import read_json
+from ...utils.json_forms import in_form
 from ...utils.paths import below
 from .entries import BenchEntry
 from .rows import Row, write_rows

@@ -21,7 +21,8 @@ from ...rewards.loading import load_reward
 from ...utils.atomic import write_text
 from ...utils.device import choose_device
 from ...utils.images import write_png
-from ...utils.json_files import in_form, read_json
+from ...utils.json_files import read_json
+from ...utils.json_forms import in_form
 from .listening import Listener
 
 REPORT, COMPARISON, PICTURE, SUMMARY = "report", "comparison", "beside.png", "summary.json"

@@ -49,7 +49,8 @@ from ...utils.deterministic import deterministic_kernels
 from ...utils.device import choose_device
 from ...utils.disk_errors import AGAIN, explained
 from ...utils.folder_lock import LOCK
-from ...utils.json_files import in_form, read_json
+from ...utils.json_files import read_json
+from ...utils.json_forms import in_form
 from ...utils.jsonl import MetricsFile
 from ...utils.messages import shown
 from ...utils.precision import PRECISIONS

@@ -8,7 +8,6 @@ private package goes before ours of the same name, and what is not private, torc
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 import sysconfig
@@ -21,6 +20,7 @@ from typing import Any, cast
 from ...errors import RequestError
 from ...registry import get_registry
 from ...utils.assignments import ENVIRONMENT
+from ...utils.json_files import read_json
 from ...utils.messages import nearest
 from ...utils.packages import GROUP
 from ...utils.paths import cache_place
@@ -109,10 +109,9 @@ def find_registered(name: str) -> Environment | None:
 def read_marker(folder: Path) -> dict[str, Any] | None:
     """What the marker of a whole environment says; None where there is none."""
     try:
-        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / MARKER)
+    except RequestError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def find_installed(name: str) -> Installed:

@@ -33,7 +33,7 @@ from ...utils.atomic import write_text
 from ...utils.content_digests import file_digest, path_digest
 from ...utils.fingerprint import digest_of, networks_in
 from ...utils.imports import find_python_file, is_python_name
-from ...utils.json_files import read_form
+from ...utils.json_forms import read_form
 from ...utils.messages import shown
 from ...utils.paths import is_there, user_path
 from ..setup.assembly import Assembled
