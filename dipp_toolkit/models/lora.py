@@ -250,7 +250,9 @@ def write_adapter(
     # diffusers' `load_lora_adapter(folder, weight_name="adapter_model.safetensors", prefix=None)` leaves peft's prefix
     # on, and looks for the layers by the names of the keys: an empty tensor of its own name says where each one is.
     index = {name.rpartition(".lora_")[0]: torch.empty(0) for name in tensors}
-    strength = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(index)}
+    # All layers have one rank and strength; diffusers before 0.40 does not read an adapter that does not say so.
+    one_rank = {"r": config.r, "rank_pattern": {}, "alpha_pattern": {}, "target_modules": sorted(index)}
+    strength = one_rank | {"lora_alpha": config.lora_alpha}
     save_file(
         {**{PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}, **index},
         folder / FILES[1],
@@ -261,7 +263,7 @@ def write_adapter(
             name: tensor * (config.lora_alpha / config.r) if ".lora_B." in name else tensor
             for name, tensor in tensors.items()
         }
-        unscaled = {"r": config.r, "lora_alpha": config.r, "target_modules": sorted(index)}
+        unscaled = one_rank | {"lora_alpha": config.r}
         files = {f"{component}_lora_layers": scaled, f"{component}_lora_adapter_metadata": unscaled}
         pipeline.save_lora_weights(folder, **files)
 

@@ -157,20 +157,28 @@ def _may_return_arguments(func: Any) -> bool:
 
 
 def faked(*networks: nn.Module) -> None:
-    """Replace the tensors of networks built on the meta device by dry ones, inside `dry()`; shared ones stay shared."""
-    made: dict[int, torch.Tensor] = {}
+    """Replace the tensors of networks built on the meta device by dry ones, inside `dry()`; shared ones stay shared.
+
+    Tensors that modules keep as plain attributes, alone or in lists, such as Lumina's angles under diffusers 0.35, are
+    replaced too.
+    """
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def dried(value: Any) -> Any:
+        if type(value) in (list, tuple):
+            return type(value)(map(dried, value)) if any(isinstance(one, torch.Tensor) for one in value) else value
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) not in made:
+            fake = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+            kept = nn.Parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake
+            made[id(value)] = kept, value  # keeps the original alive, so that its id is not given to another
+        return made[id(value)][0]
+
     for module in (module for network in networks for module in network.modules()):
-        for kept in (module._parameters, module._buffers):
-            for name, tensor in kept.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in made:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-                    made[id(tensor)] = (
-                        nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
-                    )
-                    made[-id(tensor)] = tensor  # keeps the original alive, so that its id is not given to another
-                kept[name] = made[id(tensor)]  # type: ignore[assignment]
+        for kept in (module._parameters, module._buffers, vars(module)):
+            for name, value in kept.items():
+                kept[name] = dried(value)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,18 @@ def test_the_network_itself_loads_either_file(exported: tuple[Path, Path, str]) 
         assert_same(merged, dict(network.state_dict()), 1e-5)
 
 
+def test_the_files_say_that_all_layers_have_one_rank(exported: tuple[Path, Path, str]) -> None:
+    """Plain diffusers before 0.40 reads no adapter whose settings leave these out."""
+    from safetensors import safe_open
+
+    for file in (exported[1] / "adapter").glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            settings = json.loads(opened.metadata()["lora_adapter_metadata"])
+        patterns = {name: value for name, value in settings.items() if name.endswith("rank_pattern")}
+        assert patterns, f"{file.name} says {sorted(settings)}"
+        assert set(map(str, patterns.values())) == {"{}"}
+
+
 def test_convolutions_are_adapted(exported: tuple[Path, Path, str]) -> None:
     _, final, component = exported
     shapes = [

@@ -53,6 +53,27 @@ class Chain(nn.Module):
         return x
 
 
+class Turned(nn.Module):
+    """Keeps angles as plain attributes, one of them in a list, as some networks of diffusers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(8)
+        self.angles = [torch.arange(8.0), torch.arange(8.0)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.to(x.device) + self.angles[1].to(x.device)
+
+
+def test_tensors_that_are_plain_attributes_are_dry_as_well() -> None:
+    with torch.device("meta"):
+        network = Turned()
+    with dry():
+        faked(network)
+        assert network(torch.zeros(2, 8)).shape == (2, 8)
+        assert network.scale.device == network.angles[0].device == torch.device("cpu")
+
+
 def test_equal_blocks_are_found_and_one_is_left_of_each_kind() -> None:
     network = Chain(5)
     assert kinds_of(network) == (tuple(f"blocks.{number}" for number in range(5)), ("wide.0", "wide.1"))
