@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import re
 import secrets
@@ -23,10 +22,6 @@ from .session import Session
 
 NEEDED = ("starlette", "uvicorn")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}")
-LED_THERE = (
-    '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>dipp vote</title>'
-    '<meta http-equiv="refresh" content="0; url={address}"><a href="{address}">The page to vote on</a>\n'
-)
 
 
 def check_packages() -> None:
@@ -117,11 +112,13 @@ def _shown(address: str, folder: Path) -> Iterator[None]:
     What a browser is started with is in the list of processes, which everybody on the machine reads. The file lies in
     the folder of the votes, since browsers in a sandbox of their own do not see `/tmp` and hidden folders.
     """
+    from ...report.templates import template
+
     with ExitStack() as made:
         with suppress(OSError):  # the link is on the terminal
             opened, name = tempfile.mkstemp(prefix="open-in-browser-", suffix=".html", dir=folder.resolve())
             made.callback(Path(name).unlink, missing_ok=True)
             with os.fdopen(opened, "w", encoding="utf-8") as file:  # mkstemp made it of mode 0600
-                file.write(LED_THERE.format(address=html.escape(address)))
+                file.write(template(__package__, "led.html.jinja").render(address=address))
             webbrowser.open(Path(name).as_uri())
         yield
