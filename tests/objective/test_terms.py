@@ -154,7 +154,7 @@ def test_of_several_steps_the_last_alone_has_the_reward(run: Run) -> None:
         ({"term": "integral_kl,integral_kl"}, "term 'integral_kl' is named twice"),
         ({"term": "integral_kl=x"}, "weight of the term 'integral_kl' is 'x'"),
         ({"term_options": {"f_divergence": {"kind": "forward_kl"}}}, "which this run does not use"),
-        ({"term_options": {"integral_kl": {"c": 1}}}, "does not have this option. It has no options"),
+        ({"term_options": {"integral_kl": {"c": 1}}}, "The term 'integral_kl' has no options; leave c out."),
         ({"term": "score_divergence", "term_options": {"score_divergence": {"distanse": "squared"}}}, "'distance'"),
         ({"term": "score_divergence", "term_options": {"score_divergence": {"c": 0}}}, "greater than 0"),
         ({"term": "f_divergence", "term_options": {"f_divergence": {"kind": "kl"}}}, "kind of the term 'f_divergence'"),

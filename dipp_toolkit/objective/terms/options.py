@@ -7,7 +7,7 @@ from dataclasses import field, fields
 from typing import Any, TypeVar, get_type_hints
 
 from ...errors import RequestError
-from ...utils.messages import unknown_name
+from ...utils.messages import shown, unknown_name
 
 Value = TypeVar("Value")
 
@@ -44,10 +44,8 @@ def read_options(term: type, name: str, values: Mapping[str, Any]) -> dict[str, 
     read = {}
     for key, value in values.items():
         if key not in options:
-            raise RequestError(
-                f"The term '{name}' does not have this option. "
-                + (unknown_name("option", key, options) if options else "It has no options.")
-            )
+            known = f"does not have this option. {unknown_name('option', key, options)}"
+            raise RequestError(f"The term '{name}' {known if options else f'has no options; leave {shown(key)} out.'}")
         try:
             read[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
