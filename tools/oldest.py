@@ -1,7 +1,8 @@
 """The oldest versions that pyproject.toml allows, as pip's constraints: `python tools/oldest.py > oldest.txt`.
 
     python -m venv .venv-oldest
-    .venv-oldest/bin/pip install --constraint oldest.txt --editable '.[rewards]' torchvision pytest beartype httpx
+    .venv-oldest/bin/pip install --constraint oldest.txt --editable '.[rewards,t5]'
+    .venv-oldest/bin/pip install beartype choix httpx hypothesis pytest
     .venv-oldest/bin/python -m pytest tests/models tests/planning
 
 A lower bound is true when that passes; where a test is about something that an older library cannot do, the library's

@@ -84,13 +84,13 @@ def recommend(
         if (plan := fitting_plan(as_given)) is not None:  # nothing is recomputed: there is no faster one
             return plan, as_given
         best: tuple[tuple[float, int, int], Plan] | None = None
-        for number in range(1, len(choices)):
-            changed = config.model_copy(update=choices[number])
+        for number, changes in enumerate(choices[1:], 1):
+            changed = config.model_copy(update=changes)
             least = max((_ranked_seconds(plan, memory) for other, plan in made if _saves(other, changed)), default=0.0)
-            if best is not None and (least, len(choices[number]), number) > best[0]:
+            if best is not None and (least, len(changes), number) > best[0]:
                 continue
-            if (plan := fitting_plan(choices[number])) is not None:
-                key = (_ranked_seconds(plan, memory), len(choices[number]), number)
+            if (plan := fitting_plan(changes)) is not None:
+                key = (_ranked_seconds(plan, memory), len(changes), number)
                 best = (key, plan) if best is None or key < best[0] else best
         assert best is not None  # the thriftiest fits
         return best[1], choices[best[0][2]]
