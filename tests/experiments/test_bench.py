@@ -189,6 +189,12 @@ def test_damaged_costs_are_measured_again(tmp_path: Path, content: str) -> None:
     assert _known_costs(tmp_path / "costs.json") == {}
 
 
+def test_costs_beside_damaged_ones_are_kept(tmp_path: Path) -> None:
+    whole = {"costs": {"seconds": [1.0]}, "better": {"seconds": "lower"}}
+    (tmp_path / "costs.json").write_text(json.dumps({"latency": whole, "other": {"costs": 7}}), encoding="utf-8")
+    assert _known_costs(tmp_path / "costs.json") == {"latency": whole}
+
+
 def test_lines_that_were_cut_off_count_for_no_image(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     (tmp_path / f"{LOG}-0.jsonl").write_text('[]\n7\n{"ke\n{"key": "a"}\n', encoding="utf-8")

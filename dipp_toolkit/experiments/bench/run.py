@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -197,14 +198,14 @@ class _Costs(BaseModel):
 
 
 def _known_costs(path: Path) -> dict[str, Any]:
-    """What was measured before; nothing where the file is missing or damaged, for it is measured again."""
-    try:
-        saved = read_json(path) if path.is_file() else {}
-        for entry in saved.values():
-            in_form(entry, _Costs, str(path), "")
-    except RequestError:
-        return {}
-    return saved
+    """What was measured before, without what is damaged: that is measured again."""
+    known = {}
+    with suppress(RequestError):
+        for name, entry in (read_json(path) if path.is_file() else {}).items():
+            with suppress(RequestError):
+                in_form(entry, _Costs, str(path), "")
+                known[name] = entry
+    return known
 
 
 def check_bench(settings: BenchSettings) -> None:
